@@ -1,0 +1,80 @@
+"""One connection to a master: a DEALER that lives as long as its TCP connection, and its monitor.
+
+A shell without decisions, shared by process, agent, client and operator. It never reconnects: `lost()` says that the
+connection is gone, the owner drops the link, waits as `reconnect_delay` says, and opens another one.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import zmq
+
+from . import sockets
+from .limits import BODY_MAX, RECONNECT_FIRST_S, RECONNECT_MAX_S
+
+_EVENT = struct.Struct("=HI")
+
+
+def reconnect_delay(failures: int, chance: float) -> float:
+    """Seconds to wait before attempt `failures` + 1; `chance` is random in 0..1 (full jitter against herds)."""
+    ceiling: float = min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2 ** min(failures, 16))
+    return max(RECONNECT_FIRST_S / 2, ceiling * chance)
+
+
+class Link:
+    """Owned by one thread. `dealer` may be polled, sent on and received from directly on hot paths."""
+
+    def __init__(
+        self,
+        ctx: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        role: str,
+        body_max: int = BODY_MAX,
+    ) -> None:
+        """Begins to connect. Raises ValueError when the address cannot be one."""
+        self.address = address
+        self.connected = False
+        self.dealer = sockets.dealer(ctx, role, body_max)
+        self.monitor = sockets.monitor(self.dealer)
+        try:
+            self.dealer.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ValueError(f"{address!r} is no address to connect to: {error}") from None
+
+    def lost(self) -> bool:
+        """Reads what the monitor has; True once the connection is gone or could not be made. Never blocks."""
+        while int(self.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+            event, _ = _EVENT.unpack(bytes(self.monitor.recv_multipart()[0]))
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.connected = True
+            else:
+                return True
+        return False
+
+    def send(self, frame: bytes) -> bool:
+        """False when the frame could not be queued: no connection (yet), or the peer does not read."""
+        try:
+            self.dealer.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """The next frame, None when there is none now. A message of several frames is foreign: dropped."""
+        while True:
+            try:
+                frame = self.dealer.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            if not self.dealer.get(zmq.RCVMORE):
+                return frame
+            while self.dealer.get(zmq.RCVMORE):
+                self.dealer.recv(zmq.NOBLOCK)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """`linger_ms`: how long a last message (BYE) may take to leave."""
+        self.dealer.disable_monitor()
+        self.dealer.close(linger_ms)
+        self.monitor.close(0)

@@ -1,0 +1,376 @@
+"""The maps of HELLO, WELCOME, REFUSED and CONTROL as tuples with names, and their checked codec.
+
+A message travels as msgpack `[name, {field: value}]`. Reading one checks every field against its annotation: an unknown
+field is ignored (version N+1 may add some), a missing field without a default or an ill-typed one is a `BadMessage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from .limits import MAP_DEPTH, MAP_MAX
+
+
+class BadMessage(ValueError):
+    """The map breaks the protocol; the sentence names the field."""
+
+
+# ---- hellos ---------------------------------------------------------------------------------------------------------
+
+
+class ClientHello(NamedTuple):
+    versions: list[int]
+    session: bytes
+    epoch: int = 0
+
+
+class Handler(NamedTuple):
+    """What the master has to know of one handler. `idempotent`: "no", "yes" or "key"."""
+
+    idempotent: str = "no"
+    timeout_ms: int = 0  # handler limit; 0 = the service's default
+
+
+class Held(NamedTuple):
+    """A delivery that a process received and the master has not acknowledged."""
+
+    epoch: int
+    number: int
+    session: bytes
+    request: int
+    done: bool
+
+
+class ProcessHello(NamedTuple):
+    versions: list[int]
+    incarnation: str
+    ticket: bytes
+    service: str
+    version: str
+    digest: str  # of the interface: two nodes that offer one service must agree on it
+    handlers: dict[str, Handler]
+    concurrency: int
+    pid: int
+    received_upto: int
+    started_upto: int
+    reply_sequence: int  # of the last reply it made
+    held: list[Held]
+
+
+class Row(NamedTuple):
+    """One row of the page of a process that ended. `state`: page.RUNNING, DONE or REFUSED."""
+
+    number: int
+    state: int
+    session: bytes
+    request: int
+    epoch: int
+
+
+class Exited(NamedTuple):
+    """`status`: exit code, negative for a signal. `cause`: a sentence. `text`: the tail of its stderr."""
+
+    incarnation: str
+    service: str
+    status: int
+    cause: str
+    started_upto: int
+    rows: list[Row]
+    text: str
+
+
+class Started(NamedTuple):
+    incarnation: str
+    service: str
+    ticket: bytes
+    pid: int
+
+
+class AgentHello(NamedTuple):
+    versions: list[int]
+    node: str
+    boot: str
+    epoch: int  # the highest that it has seen
+    capacity: int  # processes that it has room for
+    offers: list[str]  # services
+    tags: dict[str, str]
+    processes: list[Started]
+    exits: list[Exited]  # not yet noted by a master
+    intent: str
+    generation: int
+    embedded: bool = False  # handlers run inside an application: no reload, no scale
+    leaving: bool = False
+
+
+class OperatorHello(NamedTuple):
+    versions: list[int]
+    user: str
+
+
+class Welcome(NamedTuple):
+    version: int
+    epoch: int
+    master: str  # its name
+    resumed: bool = False
+    frontend_port: int = 0
+    backend_port: int = 0
+    host: str = ""  # to use instead of the one that was dialled; "" = that one
+    max_message: int = 0  # bytes of one body
+    upto: int = 0  # processes: the reply sequence that the master has
+
+
+class Refusal(NamedTuple):
+    """`code`: incompatible, busy, unknown, interface, name in use, stale, denied."""
+
+    code: str
+    message: str
+    retry_after_ms: int
+    versions: list[int]
+
+
+# ---- agent → master -------------------------------------------------------------------------------------------------
+
+
+class Beat(NamedTuple):
+    beat: int
+
+
+class Failing(NamedTuple):
+    service: str
+    failures: int  # in a row; 0 = it is well again
+    retry_in_ms: int
+    text: str
+
+
+class Recalled(NamedTuple):
+    incarnation: str
+    floor: int
+    started_upto: int
+
+
+class Usage(NamedTuple):
+    rss: dict[str, int]  # incarnation → bytes
+
+
+class Leaving(NamedTuple):
+    deadline_ms: int
+
+
+# ---- master → agent -------------------------------------------------------------------------------------------------
+
+
+class Plan(NamedTuple):
+    processes: dict[str, int]  # service → count
+
+
+class Retire(NamedTuple):
+    incarnation: str
+    grace_ms: int
+
+
+class Recall(NamedTuple):
+    incarnation: str
+    upto: int
+
+
+class Intent(NamedTuple):
+    state: str
+    generation: int
+    by: str
+    reason: str
+    version: str = ""  # the version that `rejoin --version` announced; "" = none
+
+
+class Noted(NamedTuple):
+    incarnation: str
+
+
+class Leave(NamedTuple):
+    pass
+
+
+# ---- operator ↔ master ----------------------------------------------------------------------------------------------
+
+
+class Verb(NamedTuple):
+    id: int
+    verb: str
+    args: dict[str, Any]
+
+
+class Result(NamedTuple):
+    """`exit` is the exit code of the command line; `data` the answer or `{"error": sentence, …}`."""
+
+    id: int
+    ok: bool
+    exit: int
+    data: dict[str, Any]
+
+
+class Follow(NamedTuple):
+    id: int
+    since: int
+
+
+class Happened(NamedTuple):
+    id: int
+    events: list[dict[str, Any]]
+
+
+Message = (
+    ClientHello
+    | ProcessHello
+    | AgentHello
+    | OperatorHello
+    | Welcome
+    | Refusal
+    | Beat
+    | Started
+    | Exited
+    | Failing
+    | Recalled
+    | Usage
+    | Leaving
+    | Plan
+    | Retire
+    | Recall
+    | Intent
+    | Noted
+    | Leave
+    | Verb
+    | Result
+    | Follow
+    | Happened
+)
+_TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
+
+
+def encode(message: Message) -> bytes:
+    """Raises ValueError when the message is larger than MAP_MAX: the sender is told, not the transport."""
+    data: bytes = msgpack.packb([type(message).__name__, _plain(message)])
+    if len(data) > MAP_MAX:
+        raise ValueError(f"{type(message).__name__} is {len(data)} bytes, more than {MAP_MAX}")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """Raises BadMessage, and nothing else, whatever the bytes are."""
+    if len(data) > MAP_MAX:
+        raise BadMessage("too large")
+    try:
+        value = msgpack.unpackb(data, strict_map_key=False, ext_hook=_no_extension)
+    except Exception as error:  # msgpack raises eight unrelated types on hostile bytes
+        raise BadMessage(f"not a map: {error}") from None
+    if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)):
+        raise BadMessage("not [name, map]")
+    kind = _TYPES.get(value[0])
+    if kind is None:
+        raise BadMessage(f"no message is called {value[0][:40]!r}")
+    if _deep(value[1], MAP_DEPTH):
+        raise BadMessage("nested too deeply")
+    message: Message = _reader(kind)(value[1], kind.__name__)
+    return message
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    raise BadMessage(f"extension type {code}")
+
+
+def _deep(value: object, left: int) -> bool:
+    if isinstance(value, dict):
+        return left == 0 or any(_deep(item, left - 1) for item in value.values())
+    if isinstance(value, list):
+        return left == 0 or any(_deep(item, left - 1) for item in value)
+    return False
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: _plain(item) for name, item in zip(value._fields, value, strict=True)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+_Reader = Callable[[Any, str], Any]
+_readers: dict[Any, _Reader] = {}
+
+
+def _reader(annotation: Any) -> _Reader:
+    """The function that checks and converts a value of this annotation; made once."""
+    made = _readers.get(annotation)
+    if made is None:
+        made = _readers[annotation] = _make_reader(annotation)
+    return made
+
+
+def _make_reader(annotation: Any) -> _Reader:
+    origin = get_origin(annotation)
+    if annotation is Any:
+        return lambda value, where: value
+    if origin in (Union, UnionType):
+        raise TypeError("messages have no unions: one field, one type")
+    if origin is list:
+        return _list_reader(_reader(get_args(annotation)[0]))
+    if origin is dict:
+        return _dict_reader(*map(_reader, get_args(annotation)))
+    if hasattr(annotation, "_fields"):
+        return _tuple_reader(annotation)
+    return _integer if annotation is int else _scalar_reader(annotation)
+
+
+def _scalar_reader(kind: type) -> _Reader:
+    def read(value: Any, where: str) -> Any:
+        if type(value) is not kind:
+            raise BadMessage(f"{where}: {kind.__name__} expected, not {type(value).__name__}")
+        return value
+
+    return read
+
+
+def _integer(value: Any, where: str) -> int:
+    if type(value) is not int:
+        raise BadMessage(f"{where}: int expected, not {type(value).__name__}")
+    if not -(1 << 31) <= value < 1 << 63:  # a signal's number may be negative, nothing else is
+        raise BadMessage(f"{where}: {value} is out of range")
+    return value
+
+
+def _list_reader(item: _Reader) -> _Reader:
+    def read(value: Any, where: str) -> Any:
+        if type(value) is not list:
+            raise BadMessage(f"{where}: list expected, not {type(value).__name__}")
+        return [item(each, f"{where}[{index}]") for index, each in enumerate(value)]
+
+    return read
+
+
+def _dict_reader(key: _Reader, item: _Reader) -> _Reader:
+    def read(value: Any, where: str) -> Any:
+        if type(value) is not dict:
+            raise BadMessage(f"{where}: map expected, not {type(value).__name__}")
+        return {key(name, where): item(each, f"{where}.{name}") for name, each in value.items()}
+
+    return read
+
+
+def _tuple_reader(kind: Any) -> _Reader:
+    hints = get_type_hints(kind)
+    readers = {name: _reader(hints[name]) for name in kind._fields}
+    defaults: Mapping[str, Any] = kind._field_defaults
+
+    def read(value: Any, where: str) -> Any:
+        if type(value) is not dict:
+            raise BadMessage(f"{where}: map expected, not {type(value).__name__}")
+        missing = [name for name in readers if name not in value and name not in defaults]
+        if missing:
+            raise BadMessage(f"{where}.{missing[0]}: missing")
+        return kind(**{n: r(value[n], f"{where}.{n}") for n, r in readers.items() if n in value})
+
+    return read
