@@ -1,0 +1,118 @@
+"""rota config check | show | init."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..common import config
+from ..common.entries import Entry, Mistake, dotted
+from ..common.example import example
+from ..common.exits import BAD_CONFIG
+from .options import config_option, exit_with, load_or_exit
+
+SCHEMA = 1
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("config")
+def config_group() -> None:
+    """Check, show or begin a configuration."""
+
+
+@config_group.command()
+@config_option
+@_json_option
+def check(config_file: str | None, as_json: bool) -> None:
+    """Say all that is wrong with the file and the environment (exit 78), or that nothing is."""
+    try:
+        config.load(config_file)
+    except config.ConfigErrors as errors:
+        if not as_json:
+            exit_with(errors)
+        _print_json(ok=False, file=config_file, mistakes=[_mistake(m) for m in errors.mistakes])
+        raise SystemExit(BAD_CONFIG) from None
+    if as_json:
+        _print_json(ok=True, file=config_file, mistakes=[])
+    else:
+        click.echo(f"{config_file or 'the environment'}: no mistakes")
+
+
+@config_group.command()
+@config_option
+@_json_option
+def show(config_file: str | None, as_json: bool) -> None:
+    """Print every setting in force and where its value comes from."""
+    entries = list(load_or_exit(config_file).effective())
+    if as_json:
+        _print_json(file=config_file, settings=[_entry(entry) for entry in entries])
+    else:
+        click.echo(_toml(entries))
+
+
+@config_group.command()
+@click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite the file if there is one.")
+def init(path: Path | None, force: bool) -> None:
+    """Write an example rota.toml with every setting, to PATH or to stdout."""
+    if path is None:
+        click.echo(example(), nl=False)
+        return
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(example())
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists; --force overwrites it") from None
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from None
+    click.echo(f"wrote {path}", err=True)
+
+
+def _toml(entries: list[Entry]) -> str:
+    """TOML that could be loaded again, with the origin of each value as its comment."""
+    parts = []
+    for section, own in groupby(entries, key=lambda entry: entry.section):
+        lines = [(_assignment(entry), str(entry.place)) for entry in own]
+        width = min(60, max(len(line) for line, _ in lines))
+        body = [f"{line:{width}}  # {place}" for line, place in lines]
+        parts.append("\n".join([f"[{dotted(*section)}]", *body]))
+    return "\n\n".join(parts)
+
+
+def _assignment(entry: Entry) -> str:
+    value = entry.setting.kind.show(entry.value)
+    return f"{entry.setting.key} = {value}" if value else f"# {entry.setting.key} = none"
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        "value": entry.value,
+        "source": entry.place.source,
+        "place": str(entry.place),
+        "reload": entry.setting.reload,
+    }
+
+
+def _mistake(mistake: Mistake) -> dict[str, Any]:
+    return {
+        "file": mistake.file,
+        "line": mistake.line,
+        "place": str(mistake.place),
+        "key": mistake.key,
+        "message": mistake.message,
+    }
+
+
+def _print_json(**reply: Any) -> None:
+    click.echo(json.dumps({"schema": SCHEMA, **reply}, default=_plain))
+
+
+def _plain(value: datetime.time) -> str:
+    return f"{value:%H:%M}"

@@ -1,0 +1,105 @@
+"""Command line options made of the declarations, and what every command does with them.
+
+@main.command()
+@config_option
+@options(MasterSettings)
+def master(config_file: str | None, flags: dict[str, object]) -> None:
+    config = load_or_exit(config_file, flags)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from ..common import config
+from ..common.declare import Setting, declared
+from ..common.exits import BAD_CONFIG
+from ..common.kinds import Boolean, Kind, Optional
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    envvar="ROTA_CONFIG",
+    type=click.Path(dir_okay=False),
+    help="Read settings from this file (rota.toml).",
+)
+
+
+def options(section: type[Any], only: Collection[str] = ()) -> Callable[[_F], Callable[..., Any]]:
+    """Give a command the flags of a section, of all its keys or of some.
+
+    The command receives `flags`: "section.key" -> value, of what was given. It may be used once
+    a section; the flags of all are put together.
+    """
+    chosen = [setting for key, setting in declared(section).items() if setting.flags and (not only or key in only)]
+
+    def decorate(command: _F) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def gather(*args: Any, flags: dict[str, object] | None = None, **kwargs: Any) -> Any:
+            given = {setting.name: kwargs.pop(_parameter(setting)) for setting in chosen}
+            mine = {name: value for name, value in given.items() if value is not None}
+            return command(*args, flags={**(flags or {}), **mine}, **kwargs)
+
+        for setting in reversed(chosen):
+            _declare(setting)(gather)
+        return gather
+
+    return decorate
+
+
+def load_or_exit(config_file: str | None, flags: dict[str, object] | None = None) -> config.Config:
+    """The configuration, or all its mistakes on stderr and exit 78."""
+    try:
+        return config.load(config_file, flags=flags)
+    except config.ConfigErrors as errors:
+        exit_with(errors)
+
+
+def exit_with(errors: config.ConfigErrors) -> NoReturn:
+    for mistake in errors.mistakes:
+        click.echo(str(mistake), err=True)
+    raise SystemExit(BAD_CONFIG)
+
+
+def _declare(setting: Setting) -> Callable[[Any], Any]:
+    name, kind = _parameter(setting), setting.kind
+    read = functools.partial(_read, kind)
+    if not setting.flags[0].startswith("-"):
+        return click.argument(name, metavar=f"[{setting.flags[0]}]", required=False, callback=read)
+    help_text = f"{setting.what[0].upper()}{setting.what[1:]}. Default: {setting.show_default()}."
+    if isinstance(kind, Boolean):
+        flag = setting.flags[0]
+        both = f"{flag}/{flag.replace('--', '--no-', 1)}"
+        return click.option(both, name, default=None, help=help_text)
+    return click.option(
+        *setting.flags,
+        name,
+        metavar=kind.kind.metavar if isinstance(kind, Optional) else kind.metavar,
+        multiple=kind.repeats,
+        callback=read,
+        help=help_text,
+    )
+
+
+def _read(kind: Kind, ctx: click.Context, param: click.Parameter, given: Any) -> Any:
+    """A flag's value, checked as its setting is; a mistake here is one of usage (exit 2).
+
+    -m a -m b and -m a,b are the same.
+    """
+    text = ",".join(given) if isinstance(given, tuple) else given
+    try:
+        return kind.read_text(text) if text else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _parameter(setting: Setting) -> str:
+    return setting.name.replace(".", "__")

@@ -1,0 +1,89 @@
+"""How a setting is declared: once, as a field of its section's frozen dataclass.
+
+File key, flag, environment variable, check, example file and reference page all follow from
+that one line. A section is such a dataclass with a ClassVar `section`, its name in the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .kinds import Kind
+
+_METADATA = "setting"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A default that is known only on the machine, with the words that describe it."""
+
+    make: Callable[[], Any]
+    words: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    section: str
+    key: str
+    kind: Kind
+    default: Any  # the value, or a Computed
+    what: str  # what it is: the help text of a flag
+    why: str  # why this default, or what breaks with another
+    flags: tuple[str, ...]  # "-m", "--master"; a name without a dash is a positional argument
+    reload: bool  # a HUP changes it; otherwise it waits for a restart
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
+
+    @property
+    def env(self) -> str | None:
+        """ROTA_<SECTION>_<KEY>. None for a service: its name may not be fit for a variable."""
+        return None if self.section == "service" else f"ROTA_{self.section}_{self.key}".upper()
+
+    def show_default(self) -> str:
+        """The default as TOML, or in words where the machine decides or there is none."""
+        if isinstance(self.default, Computed):
+            return self.default.words
+        return self.kind.show(self.default) or "none"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition between two settings of a section; `broken` is given the whole section."""
+
+    key: str
+    other: str
+    broken: Callable[[Any], bool]
+    why: str  # the rest of a sentence: "must ..., because ..."
+
+
+def setting(
+    default: Any,
+    kind: Kind,
+    what: str,
+    why: str,
+    *,
+    flags: tuple[str, ...] = (),
+    reload: bool = True,
+) -> Any:
+    """A field of a section. `Any`, as dataclasses.field is: the annotation has the type."""
+    about = {_METADATA: (kind, default, what, why, flags, reload)}
+    if isinstance(default, Computed):
+        return dataclasses.field(default_factory=default.make, metadata=about)
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata=about)
+    return dataclasses.field(default=default, metadata=about)
+
+
+def declared(section: type[Any]) -> dict[str, Setting]:
+    """key -> Setting, in the order of declaration."""
+    return {field.name: _of_field(section, field) for field in dataclasses.fields(section)}
+
+
+def _of_field(section: type[Any], field: dataclasses.Field[Any]) -> Setting:
+    kind, default, what, why, flags, reload = field.metadata[_METADATA]
+    return Setting(section.section, field.name, kind, default, what, why, flags, reload)

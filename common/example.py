@@ -1,0 +1,58 @@
+"""The `rota.toml` that `rota config init` writes: every setting, commented out, at its default."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from .declare import Setting, declared
+from .settings import SECTIONS
+
+_WIDTH = 98
+
+_HEAD = """\
+# Configuration of rota. Every line that is commented out shows its default.
+# A flag wins over a ROTA_* variable, that over this file. Check it with: rota config check -c FILE
+# Durations: "250ms", "30s", "5m", "1h". Sizes: "64KiB", "1MiB", "1GB".
+"""
+
+# Settings without a default that TOML can say: what one might look like.
+_SAMPLES = {
+    "master.frontend": '"tcp://0.0.0.0:7701"',
+    "master.backend": '"tcp://0.0.0.0:7702"',
+    "master.advertise": '"master.example.com"',
+    "master.name": '"master-1"',
+    "master.state": '"/var/lib/rota/master"',
+    "slave.app": '"shop.orders:orders"',
+    "slave.name": '"web-1"',
+    "slave.processes": "4",
+    "slave.service": '"orders"',
+    "slave.version": '"1.4.2"',
+    "slave.python": '"/srv/orders/current/venv/bin/python"',
+    "slave.state": '"/var/lib/rota/slave"',
+    "slave.tags": '{ zone = "a" }',
+    "service.weights": "{ web-1 = 2 }",
+}
+
+
+def example() -> str:
+    return _HEAD + "".join(_section(name) for name in SECTIONS)
+
+
+def _section(name: str) -> str:
+    heading = "[service.orders]" if name == "service" else f"[{name}]"
+    settings = "".join("\n" + _setting(item) for item in declared(SECTIONS[name]).values())
+    return f"\n# {SECTIONS[name].__doc__}\n{heading}\n{settings}"
+
+
+def _setting(setting: Setting) -> str:
+    lines = textwrap.wrap(f"{setting.what} ({setting.why})", _WIDTH - 2, break_on_hyphens=False)
+    return "".join(f"# {line}\n" for line in [*lines, *_values(setting)])
+
+
+def _values(setting: Setting) -> Iterator[str]:
+    sample = _SAMPLES.get(setting.name)
+    if sample is None:
+        yield f"{setting.key} = {setting.show_default()}"
+    else:
+        yield f"{setting.key} = {sample}  # default: {setting.show_default()}"

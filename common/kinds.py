@@ -1,0 +1,394 @@
+"""The kinds of value a setting can have: how each is read, checked, shown and described.
+
+`read` takes what a TOML file (or a Python caller) gives, `read_text` what a flag or an
+environment variable gives. Both raise ValueError with the rest of a sentence whose subject is
+the setting: "must be ...". Reading what was read before changes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .limits import CONTROL_PORT, NAME_MAX
+from .names import did_you_mean, valid_name
+from .units import format_duration, format_size, parse_duration, parse_size
+
+
+class Kind(ABC):
+    metavar: ClassVar[str] = "TEXT"
+    repeats: ClassVar[bool] = False  # a flag of this kind may be given several times
+
+    @abstractmethod
+    def read(self, value: object) -> Any: ...
+
+    def read_text(self, text: str) -> Any:
+        return self.read(text)
+
+    def show(self, value: Any) -> str:
+        """The value as TOML; empty when TOML cannot say it (it has no null)."""
+        return json.dumps(value, ensure_ascii=False)
+
+    @abstractmethod
+    def describe(self) -> str: ...
+
+
+class BadItems(ValueError):
+    """Several entries of one table are wrong: entry -> what is wrong with it."""
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    limit: int = 1024  # longer is a mistake of the hand, and would bloat every message with it
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be a text in quotes, not {quoted(value)}")
+        if not value or len(value) > self.limit or not value.isprintable():
+            raise ValueError(f"must be 1 to {self.limit} printable characters, not {quoted(value)}")
+        return value
+
+    def describe(self) -> str:
+        return "text"
+
+
+class Directory(Text):
+    metavar = "DIR"
+
+    def describe(self) -> str:
+        return "directory"
+
+
+class File(Text):
+    metavar = "FILE"
+
+    def describe(self) -> str:
+        return "file"
+
+
+@dataclass(frozen=True)
+class Pattern(Kind):
+    """A text of a certain form; what the form is stands in one place and the error repeats it."""
+
+    pattern: str
+    form: str
+    example: str
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value, re.ASCII):
+            raise ValueError(f"must be {self.form} such as {self.example}, not {quoted(value)}")
+        return value
+
+    def describe(self) -> str:
+        return self.form
+
+
+class Name(Kind):
+    """Of a node, a service, a tag: no blanks, commas or =, so that lists and k=v stay plain."""
+
+    metavar = "NAME"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or not valid_name(value):
+            raise ValueError(
+                f"must be 1 to {NAME_MAX} letters, digits, '_', '-' or '.', "
+                f"not starting with '-' or '.'; not {quoted(value)}"
+            )
+        return value
+
+    def describe(self) -> str:
+        return "name"
+
+
+HOST = Pattern(r"[A-Za-z0-9.:_-]{1,253}", "a host name or IP address", "10.0.0.5")
+APP = Pattern(r"[^:\s]+:[^:\s]+", "module:attribute", "shop.orders:orders")
+
+
+@dataclass(frozen=True)
+class Address(Kind):
+    """`tcp://HOST:PORT`. One to bind may have `*` as host, and `*` as port for any free one."""
+
+    bind: bool = False
+    metavar = "ADDRESS"
+
+    def read(self, value: object) -> str:
+        parts = split_address(value) if isinstance(value, str) else None
+        if parts is None:
+            raise ValueError(f"must be {self.describe()}, not {quoted(value)}{_fix(value)}")
+        host, port = parts
+        if not self.bind and (host == "*" or port == "*"):
+            raise ValueError(f"must name one host and port to connect to, not {quoted(value)}")
+        if port != "*" and not 1 <= int(port) <= 65535:
+            raise ValueError(f"must have a port from 1 to 65535, not {port}")
+        return str(value)
+
+    def describe(self) -> str:
+        return "an address, tcp://HOST:PORT"
+
+
+_ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(\*|[0-9]{1,5})")
+
+
+def split_address(address: str) -> tuple[str, str] | None:
+    """Host and port of `tcp://HOST:PORT`, as written; None for anything else."""
+    match = _ADDRESS.fullmatch(address)
+    return (match[1], match[2]) if match else None
+
+
+def next_port(address: str, step: int) -> str:
+    """The same host, `step` ports further; any free port stays any free port."""
+    host, port = split_address(address) or ("*", "*")
+    return f"tcp://{host}:{port if port == '*' else int(port) + step}"
+
+
+def _fix(value: object) -> str:
+    if isinstance(value, str) and split_address(f"tcp://{value}"):
+        return f"; did you mean tcp://{value}?"
+    if isinstance(value, str) and split_address(f"{value}:{CONTROL_PORT}"):
+        return f"; did you mean {value}:{CONTROL_PORT}?"
+    return ""
+
+
+@dataclass(frozen=True)
+class Integer(Kind):
+    low: int
+    high: int
+    metavar = "N"
+
+    def read(self, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be a whole number, not {quoted(value)}")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be from {self.low} to {self.high}, not {quoted(value)}")
+        return value
+
+    def read_text(self, text: str) -> int:
+        if not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", text):
+            raise ValueError(f"must be a whole number, not {quoted(text)}")
+        return self.read(int(text))
+
+    def describe(self) -> str:
+        return f"whole number, {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Duration(Kind):
+    """Seconds as a float."""
+
+    low: str
+    high: str
+    metavar = "DURATION"
+
+    def read(self, value: object) -> float:
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, not {quoted(value)}") from None
+        if not parse_duration(self.low) <= seconds <= parse_duration(self.high):
+            raise ValueError(f"must be from {self.low} to {self.high}, not {quoted(value)}")
+        return seconds
+
+    def show(self, value: float) -> str:
+        return f'"{format_duration(value)}"'
+
+    def describe(self) -> str:
+        return f"duration, {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Size(Kind):
+    """Bytes as an int."""
+
+    low: str
+    high: str
+    metavar = "SIZE"
+
+    def read(self, value: object) -> int:
+        try:
+            size = parse_size(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, not {quoted(value)}") from None
+        if not parse_size(self.low) <= size <= parse_size(self.high):
+            raise ValueError(f"must be from {self.low} to {self.high}, not {quoted(value)}")
+        return size
+
+    def show(self, value: int) -> str:
+        return f'"{format_size(value)}"'
+
+    def describe(self) -> str:
+        return f"size, {self.low} to {self.high}"
+
+
+class Boolean(Kind):
+    metavar = "BOOLEAN"
+    _words: ClassVar[dict[str, bool]] = {
+        **dict.fromkeys(("true", "yes", "on", "1"), True),
+        **dict.fromkeys(("false", "no", "off", "0"), False),
+    }
+
+    def read(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {quoted(value)}")
+        return value
+
+    def read_text(self, text: str) -> bool:
+        if text.strip().lower() not in self._words:
+            raise ValueError(f"must be one of {', '.join(self._words)}, not {quoted(text)}")
+        return self._words[text.strip().lower()]
+
+    def describe(self) -> str:
+        return "true or false"
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    words: tuple[str, ...]
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            hint = did_you_mean(value, self.words) if isinstance(value, str) else ""
+            raise ValueError(f"must be one of {', '.join(self.words)}, not {quoted(value)}{hint}")
+        return value
+
+    def describe(self) -> str:
+        return " or ".join(self.words)
+
+
+class TimeOfDay(Kind):
+    """A local time of day, to the minute."""
+
+    metavar = "HH:MM"
+
+    def read(self, value: object) -> datetime.time:
+        if isinstance(value, datetime.time) and value.replace(second=0, microsecond=0) == value:
+            return value
+        match = re.fullmatch(r"([0-9]{2}):([0-9]{2})", value) if isinstance(value, str) else None
+        if not match or int(match[1]) > 23 or int(match[2]) > 59:
+            raise ValueError(f'must be a time of day such as "03:30", not {quoted(value)}')
+        return datetime.time(int(match[1]), int(match[2]))
+
+    def show(self, value: datetime.time) -> str:
+        return f'"{value:%H:%M}"'
+
+    def describe(self) -> str:
+        return "time of day, HH:MM, local to the machine"
+
+
+@dataclass(frozen=True)
+class Optional(Kind):
+    """None, or another kind. `word` says None in a file, which has no null of its own."""
+
+    kind: Kind
+    word: str | None = None
+
+    def read(self, value: object) -> Any:
+        if value is None or (self.word and value == self.word):
+            return None
+        return self._or_word(self.kind.read, value)
+
+    def read_text(self, text: str) -> Any:
+        return None if text == self.word else self._or_word(self.kind.read_text, text)
+
+    def _or_word(self, read: Any, value: object) -> Any:
+        try:
+            return read(value)
+        except ValueError as error:
+            raise ValueError(f'{error} (or "{self.word}")' if self.word else str(error)) from None
+
+    def show(self, value: Any) -> str:
+        if value is None:
+            return f'"{self.word}"' if self.word else ""
+        return self.kind.show(value)
+
+    def describe(self) -> str:
+        return self.kind.describe() + (f', or "{self.word}"' if self.word else "")
+
+
+@dataclass(frozen=True)
+class Several(Kind):
+    """A tuple of values of one kind; in text, and in a file too, separated by commas."""
+
+    kind: Kind
+    limit: int
+    metavar = "LIST"
+    repeats = True
+
+    def read(self, value: object) -> tuple[Any, ...]:
+        if isinstance(value, str):
+            value = [item.strip() for item in value.split(",")]
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"must be a list, not {quoted(value)}")
+        if not 1 <= len(value) <= self.limit:
+            raise ValueError(f"must have 1 to {self.limit} items, not {len(value)}")
+        return tuple(self.kind.read(item) for item in value)
+
+    def show(self, value: tuple[Any, ...]) -> str:
+        return "[" + ", ".join(map(self.kind.show, value)) + "]"
+
+    def describe(self) -> str:
+        return f"list of 1 to {self.limit}: {self.kind.describe()}"
+
+
+@dataclass(frozen=True)
+class Table(Kind):
+    """name -> value; in text `a=1,b=2`."""
+
+    kind: Kind
+    metavar = "K=V"
+    repeats = True
+    limit: ClassVar[int] = 1024  # entries; above any cluster this is made for
+
+    def read(self, value: object) -> dict[str, Any]:
+        return self._entries(value, self.kind.read)
+
+    def read_text(self, text: str) -> dict[str, Any]:
+        pairs = [item.partition("=") for item in text.split(",")]
+        for key, equals, _ in pairs:
+            if not equals:
+                raise ValueError(f"must be k=v, not {quoted(key)}")
+        return self._entries({key.strip(): rest for key, _, rest in pairs}, self.kind.read_text)
+
+    def _entries(self, value: object, read: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be a table such as {{ a = ... }}, not {quoted(value)}")
+        if len(value) > self.limit:
+            raise ValueError(f"must have at most {self.limit} entries, not {len(value)}")
+        entries, problems = {}, {}
+        for key, item in value.items():
+            try:
+                entries[Name().read(key)] = read(item)
+            except ValueError as error:
+                problems[str(key)] = str(error)
+        if problems:
+            raise BadItems(problems)
+        return entries
+
+    def show(self, value: Mapping[str, Any]) -> str:
+        pairs = (f"{toml_key(key)} = {self.kind.show(item)}" for key, item in value.items())
+        return "{ " + ", ".join(pairs) + " }" if value else "{}"
+
+    def describe(self) -> str:
+        return f"table of name = {self.kind.describe()}"
+
+
+def toml_key(key: str) -> str:
+    """The key as TOML wants it: bare where that is allowed."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
+
+
+def quoted(value: object) -> str:
+    """A value for an error message: short, and harmless to a terminal."""
+    try:
+        text = ascii(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a very long number"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,461 @@
+"""Every setting of rota, declared once: type, default, what it is, why it is so.
+
+Durations are seconds (float), sizes bytes (int), in Python. `common/config.py` fills these
+sections from flags, environment and file; `docs/CONFIG.md` is generated from them.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from . import host, limits
+from .declare import Computed, Rule, setting
+from .kinds import (
+    APP,
+    HOST,
+    Address,
+    Boolean,
+    Choice,
+    Directory,
+    Duration,
+    File,
+    Integer,
+    Name,
+    Optional,
+    Several,
+    Size,
+    Table,
+    Text,
+    TimeOfDay,
+    next_port,
+    split_address,
+)
+from .units import format_duration
+
+LEAST_LOADED, ROUND_ROBIN = "least-loaded", "round-robin"
+
+_HOST_NAME = Computed(host.name, "the host's name")
+_CPUS = Computed(host.usable_cpus, "the cores this machine or container may use")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterSettings:
+    """The master: where it listens, what it remembers, when it gives a node up."""
+
+    section: ClassVar[str] = "master"
+
+    name: str = setting(
+        _HOST_NAME,
+        Name(),
+        "what this master is called in status, events and logs",
+        "people look for a machine by the name it already has",
+        flags=("--name",),
+        reload=False,
+    )
+    bind: str = setting(
+        f"tcp://0.0.0.0:{limits.CONTROL_PORT}",
+        Address(bind=True),
+        "control address: the one address that nodes, clients and operators are given",
+        "slave nodes are on other machines; bind 127.0.0.1 where there are none",
+        flags=("--bind",),
+        reload=False,
+    )
+    frontend: str | None = setting(
+        None,
+        Optional(Address(bind=True)),
+        "address for clients and gateways; without it, bind's port + 1",
+        "peers are told the port at hello, so only a firewall makes it worth setting",
+        reload=False,
+    )
+    backend: str | None = setting(
+        None,
+        Optional(Address(bind=True)),
+        "address for worker processes; without it, bind's port + 2",
+        "peers are told the port at hello, so only a firewall makes it worth setting",
+        reload=False,
+    )
+    advertise: str | None = setting(
+        None,
+        Optional(HOST),
+        "host that peers are told to use instead of the one they dialled",
+        "behind NAT or in a container the dialled host may lead to the control port only",
+        flags=("--advertise",),
+        reload=False,
+    )
+    state: str | None = setting(
+        None,
+        Optional(Directory()),
+        "directory for what must survive a restart: intents, node registry, epoch",
+        "nothing is written where nobody asked for it; without it a drained node comes back "
+        "as active after a restart of the master, so set it in production",
+        flags=("--state",),
+        reload=False,
+    )
+    suspect_after: float = setting(
+        0.8,
+        Duration(format_duration(2 * limits.BEAT_S), "1m"),
+        "silence of a node after which it gets no new work; reversible",
+        f"four beats of {format_duration(limits.BEAT_S)}: below two, one late beat would do",
+    )
+    dead_after: float = setting(
+        3.0,
+        Duration(format_duration(3 * limits.BEAT_S), "10m"),
+        "silence of a node after which its requests are settled as lost",
+        "outlasts a garbage collection or a short stall of the network; every second more is "
+        "a second that callers wait for a machine that is gone",
+    )
+    drain_deadline: float = setting(
+        60.0,
+        Duration("0s", "1d"),
+        "how long a drain waits for requests in flight before it ends them",
+        "twice the default handler limit: what runs when the drain begins may finish, and with "
+        "stop_grace it stays below the 90 s of TimeoutStopSec, after which systemd kills",
+    )
+    queue_bytes: int = setting(
+        256 * 2**20,
+        Size("1MiB", "64GiB"),
+        "most bytes of requests that wait in the queues of all services together",
+        "a bound on memory where queue_limit only counts; beyond it callers get Overloaded",
+    )
+    max_message: int = setting(
+        limits.BODY_MAX,
+        Size("1KiB", "64MiB"),
+        "largest arguments or result of one call",
+        "a larger payload delays what shares its connection; its sender gets PayloadTooLarge",
+        reload=False,
+    )
+    session_idle: float = setting(
+        600.0,
+        Duration("10s", "1d"),
+        "silence of a client after which its session, with the answers kept for it, is closed",
+        "a client that is away longer learns MaybeExecuted for what it had in flight",
+    )
+    answers_bytes: int = setting(
+        16 * 2**20,
+        Size("64KiB", "4GiB"),
+        "most bytes of answers kept for one session until the client acknowledges them",
+        "beyond it only the number is kept, and a resend learns MaybeExecuted",
+    )
+
+    def frontend_address(self) -> str:
+        return self.frontend or next_port(self.bind, limits.FRONTEND_OFFSET)
+
+    def backend_address(self) -> str:
+        return self.backend or next_port(self.bind, limits.BACKEND_OFFSET)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaveSettings:
+    """A slave node: what it offers, to which master, and how its processes start and stop."""
+
+    section: ClassVar[str] = "slave"
+
+    app: str | None = setting(
+        None,
+        Optional(APP),
+        "what to serve: module:attribute",
+        "there is no application that could be assumed",
+        flags=("APP",),
+        reload=False,
+    )
+    name: str = setting(
+        _HOST_NAME,
+        Name(),
+        "the node's name, unique in the cluster and the same after each restart",
+        "intents are kept by name: a node that was drained comes back drained",
+        flags=("--name",),
+        reload=False,
+    )
+    master: tuple[str, ...] = setting(
+        (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
+        Several(Address(), limit=8),
+        "control addresses of the masters, the primary first",
+        "the master of a first try runs on the same machine",
+        flags=("-m", "--master"),
+        reload=False,
+    )
+    processes: int = setting(
+        _CPUS,
+        Integer(1, 1024),
+        "how many processes this node has room for, all services together",
+        "one a core keeps the cores busy; more pays off when handlers mostly wait",
+        flags=("-p", "--processes"),
+    )
+    service: str | None = setting(
+        None,
+        Optional(Name()),
+        "offer the application under this name instead of its own",
+        "a Worker has a name; a WSGI or ASGI application gets that of its module",
+        flags=("--service",),
+        reload=False,
+    )
+    version: str | None = setting(
+        None,
+        Optional(Text(limit=64)),
+        "version of the application",
+        "without it a file VERSION in app_dir is read at each start of a process, so that a "
+        "swapped symlink brings its own version",
+        flags=("--version",),
+    )
+    tags: Mapping[str, str] = setting(
+        {},
+        Table(Text(limit=64)),
+        "labels to choose nodes by, as in rota drain --tag zone=a",
+        "names of nodes need not say where they stand",
+        flags=("--tag",),
+        reload=False,
+    )
+    factory: bool = setting(
+        False,
+        Boolean(),
+        "the attribute of app is a function that makes the application",
+        "calling what is callable would call every WSGI application",
+        flags=("--factory",),
+    )
+    app_dir: str = setting(
+        ".",
+        Directory(),
+        "directory of the application, kept as typed and entered at each start of a process",
+        "resolved only once, a symlink would go on naming the old release",
+        flags=("--app-dir",),
+    )
+    python: str | None = setting(
+        None,
+        Optional(File()),
+        "interpreter of the processes; without it, the one that runs the agent",
+        "a virtual environment a release needs the one of its own release",
+        flags=("--python",),
+    )
+    state: str | None = setting(
+        None,
+        Optional(Directory()),
+        "directory for what must survive a restart of the agent: intent, output of processes",
+        "without it both are kept in a temporary directory and go with the agent",
+        flags=("--state",),
+        reload=False,
+    )
+    start_timeout: float = setting(
+        60.0,
+        Duration("1s", "1h"),
+        "how long a process may take until it is ready; then the start counts as failed",
+        "an import that hangs must show as a failure; large models need more",
+    )
+    drain_deadline: float = setting(
+        60.0,
+        Duration("0s", "1d"),
+        "how long TERM waits for requests in flight before the agent leaves",
+        "with stop_grace it stays below the 90 s of TimeoutStopSec, after which systemd kills",
+    )
+    stop_grace: float = setting(
+        10.0,
+        Duration("0s", "1h"),
+        "how long a process that is told to stop may take for its on_stop hooks; then SIGKILL",
+        "closing connections takes moments; docker stop gives 10 s too",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """One service's pool, as the master runs it. Without a section these defaults hold."""
+
+    section: ClassVar[str] = "service"
+
+    min_processes: int | None = setting(
+        None,
+        Optional(Integer(1, 100_000), word="max"),
+        "processes that are always kept running",
+        "a pool of fixed size holds no surprise; one below max_processes grows and shrinks",
+    )
+    max_processes: int | None = setting(
+        None,
+        Optional(Integer(1, 100_000), word="all"),
+        "most processes of the service, over all nodes",
+        "what nodes have room for is meant to be used",
+    )
+    grow_after: float = setting(
+        0.5,
+        Duration("10ms", "10m"),
+        "how long the oldest request waits in the queue before a process is added",
+        "about the start of an interpreter: growing sooner would answer to bursts that are over",
+    )
+    shrink_after: float = setting(
+        300.0,
+        Duration("1s", "1d"),
+        "how long a process must have been spare before it is taken away",
+        "outlasts what comes each minute; a process too many costs memory, one too few waits",
+    )
+    min_active: int = setting(
+        1,
+        Integer(0, 1000),
+        "nodes that must stay able to serve: no drain, rollout, reload or scale goes below it",
+        "0 gives up the promise that at least one is always active",
+    )
+    queue_limit: int = setting(
+        1000,
+        Integer(0, 1_000_000),
+        "most requests that wait; beyond it callers get Overloaded at once",
+        "a longer queue is only later bad news; 0 refuses what no process can take now",
+    )
+    queue_timeout: float = setting(
+        30.0,
+        Duration("1ms", "1d"),
+        "how long a request waits in the queue before its caller gets Overloaded",
+        "the default timeout of a call: sooner would refuse work that is still waited for",
+    )
+    credit: int | None = setting(
+        None,
+        Optional(Integer(1, limits.PAGE_ROWS), word="auto"),
+        "requests that one process may hold at a time",
+        f"auto gives 1 while requests are long and up to {limits.CREDIT_MAX} when they take less "
+        "than 2 ms: more keeps short ones flowing but parks work behind a long one",
+    )
+    balance: str = setting(
+        LEAST_LOADED,
+        Choice((LEAST_LOADED, ROUND_ROBIN)),
+        "which process is next: fewest in flight for its weight, or each in turn",
+        "in turn gives a slow process as much as a fast one",
+    )
+    weights: Mapping[str, int] = setting(
+        {},
+        Table(Integer(1, 256)),
+        "node = weight, its share of the requests; a node that is not named has 1",
+        "equal until machines differ; to give a node nothing, drain it",
+    )
+    ramp: float = setting(
+        5.0,
+        Duration("0s", "1h"),
+        "time over which the share of a node that joined rises to its full",
+        "cold caches and connections; 0 gives it everything at once",
+    )
+    handler_timeout: float = setting(
+        30.0,
+        Duration("10ms", "7d"),
+        "limit of handlers that declare none; a process that exceeds it is ended",
+        "the default timeout of a call; without any limit a hung process is lost capacity",
+    )
+    drain_deadline: float | None = setting(
+        None,
+        Optional(Duration("0s", "7d"), word="master"),
+        "as master.drain_deadline, for this service",
+        "a service with long requests needs more than the others",
+    )
+    reload_every: float | None = setting(
+        None,
+        Optional(Duration("1m", "30d"), word="off"),
+        "start the processes anew this often, one at a time",
+        "only an application that decays needs it",
+    )
+    reload_at: datetime.time | None = setting(
+        None,
+        Optional(TimeOfDay(), word="off"),
+        "start the processes anew each day at this time of the master's zone, one at a time",
+        "only an application that decays needs it",
+    )
+    max_requests: int | None = setting(
+        None,
+        Optional(Integer(1, 1_000_000_000), word="off"),
+        "a process is replaced after so many requests",
+        "hides leaks; processes are replaced one at a time, so it needs no jitter",
+    )
+    max_rss: int | None = setting(
+        None,
+        Optional(Size("16MiB", "4TiB"), word="off"),
+        "a process is replaced when its resident memory is above this",
+        "replacing it between two requests is kinder than the kernel's OOM killer",
+    )
+    max_age: float | None = setting(
+        None,
+        Optional(Duration("1m", "365d"), word="off"),
+        "a process is replaced when it is this old",
+        "only an application that decays needs it",
+    )
+
+    def bounds(self, offered: int) -> tuple[int, int]:
+        """Fewest and most processes to run where the nodes offer room for `offered`."""
+        most = offered if self.max_processes is None else min(self.max_processes, offered)
+        least = most if self.min_processes is None else min(self.min_processes, most)
+        return least, most
+
+
+Settings = MasterSettings | SlaveSettings | ServiceSettings
+
+SECTIONS: Mapping[str, type[Settings]] = {
+    section.section: section for section in (MasterSettings, SlaveSettings, ServiceSettings)
+}
+
+
+def _same_port(one: str, other: str) -> bool:
+    ports = [parts[1] for parts in map(split_address, (one, other)) if parts]
+    return len(ports) == 2 and ports[0] == ports[1] != "*"
+
+
+def _no_room_for_ports(master: MasterSettings) -> bool:
+    port = (split_address(master.bind) or ("", "*"))[1]
+    used = [limits.FRONTEND_OFFSET] if master.frontend is None else []
+    used += [limits.BACKEND_OFFSET] if master.backend is None else []
+    return port != "*" and int(port) + max(used, default=0) > 65535
+
+
+RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
+    MasterSettings: (
+        Rule(
+            "suspect_after",
+            "dead_after",
+            lambda s: s.suspect_after >= s.dead_after,
+            "must be less than dead_after: a node gets no new work before it is given up",
+        ),
+        Rule(
+            "bind",
+            "frontend",
+            lambda s: _same_port(s.bind, s.frontend_address()),
+            "must have another port than frontend",
+        ),
+        Rule(
+            "bind",
+            "backend",
+            lambda s: _same_port(s.bind, s.backend_address()),
+            "must have another port than backend",
+        ),
+        Rule(
+            "frontend",
+            "backend",
+            lambda s: _same_port(s.frontend_address(), s.backend_address()),
+            "must have another port than backend (by default bind's port + 1 and + 2)",
+        ),
+        Rule(
+            "bind",
+            "backend",
+            _no_room_for_ports,
+            "must leave room for frontend and backend, its port + 1 and + 2, up to 65535",
+        ),
+        Rule(
+            "queue_bytes",
+            "max_message",
+            lambda s: s.queue_bytes < s.max_message,
+            "must be at least max_message: the largest request could never wait",
+        ),
+        Rule(
+            "answers_bytes",
+            "max_message",
+            lambda s: s.answers_bytes < s.max_message,
+            "must be at least max_message: the largest answer could never be kept",
+        ),
+    ),
+    ServiceSettings: (
+        Rule(
+            "min_processes",
+            "max_processes",
+            lambda s: s.bounds(s.min_processes or 0)[1] < (s.min_processes or 0),
+            "must not be above max_processes",
+        ),
+        Rule(
+            "grow_after",
+            "shrink_after",
+            lambda s: s.grow_after >= s.shrink_after,
+            "must be less than shrink_after: the pool would start and stop processes in turn",
+        ),
+    ),
+}
