@@ -1,0 +1,43 @@
+"""Exit codes of the command line, and of a verb's result. Scripts depend on them: never renumber."""
+
+from __future__ import annotations
+
+from . import errors
+
+DONE = 0  # done, or already so
+FAILED = 1  # tried and failed
+USAGE = 2  # click's own number for a wrong command line
+DEGRADED = 3  # `status --check`
+NOT_FOUND = 4  # no such service, handler, node or condition
+REFUSED = 5  # by a safety rule; --force may override it
+UNREACHABLE = 69  # EX_UNAVAILABLE: no master answers
+LOAD_FAILED = 70  # EX_SOFTWARE: the application failed to load
+UNDER_WAY = 75  # EX_TEMPFAIL: --wait timed out, the work goes on
+DENIED = 77  # EX_NOPERM
+BAD_CONFIG = 78  # EX_CONFIG
+
+# Read from the top: a subclass stands above its base.
+_PAIRS: tuple[tuple[type[errors.Error], int], ...] = (
+    (errors.NotFound, NOT_FOUND),
+    (errors.NoService, NOT_FOUND),
+    (errors.Refused, REFUSED),
+    (errors.Overloaded, FAILED),  # a master answered
+    (errors.Unavailable, UNREACHABLE),
+    (errors.LoadError, LOAD_FAILED),
+    (errors.Denied, DENIED),
+    (errors.BindError, USAGE),
+)
+
+
+def of(error: BaseException) -> int:
+    """The exit code of a command that an error ended."""
+    return next((number for kind, number in _PAIRS if isinstance(error, kind)), FAILED)
+
+
+def error(number: int, cause: str) -> errors.Error:
+    """The exception for a verb that ended with this exit code (not DONE)."""
+    if number == FAILED:
+        return errors.Error(cause)
+    if number == UNDER_WAY:
+        return errors.Timeout(cause)
+    return next((kind for kind, of_kind in _PAIRS if of_kind == number), errors.Error)(cause)

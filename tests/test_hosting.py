@@ -1,0 +1,505 @@
+"""One delivery in, exactly one outcome out, whatever the handler does."""
+
+import asyncio
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+import rota
+from rota.common.body import decode_error, decode_result, encode_call
+from rota.common.errors import OK
+from rota.worker.async_hosting import AsyncHost
+from rota.worker.hosting import MESSAGE_MAX, TRACEBACK_MAX, Outcome, SyncHost
+
+PATIENCE_S = 20  # of a test that waits for what must happen
+
+
+class Delivery(NamedTuple):
+    number: int
+    handler: str
+    body: bytes
+    request_id: str = "7f-3"
+    deadline: float | None = None
+    attempt: int = 2
+    idempotency_key: str | None = "basket-17"
+    session: str | None = "user-42"
+    headers: Mapping[str, str] = {"traceparent": "00-ab-cd-01"}
+
+
+def delivery(handler: str, number: int = 1, **kwargs: Any) -> Delivery:
+    return Delivery(number, handler, encode_call((), kwargs))
+
+
+def hosted(function: Callable[..., Any], **options: Any) -> SyncHost:
+    orders = rota.Worker("orders")
+    orders.handler(name="quote")(function)
+    return SyncHost(orders, **options)
+
+
+def error_of(outcome: Outcome) -> rota.Error:
+    assert outcome.code != OK
+    return decode_error(outcome.code, outcome.body)
+
+
+def remote_error_of(outcome: Outcome) -> rota.RemoteError:
+    error = error_of(outcome)
+    assert isinstance(error, rota.RemoteError)
+    return error
+
+
+# ---- in the calling thread ----
+
+
+def test_a_result_is_the_outcome() -> None:
+    def quote(symbol: str) -> Any:
+        return {"symbol": symbol, "thread": threading.current_thread().name}
+
+    outcome = hosted(quote).run(delivery("quote", symbol="X"))
+    assert outcome.code == OK
+    assert decode_result(outcome.body) == {"symbol": "X", "thread": threading.current_thread().name}
+
+
+def test_the_time_in_the_handler_is_told() -> None:
+    outcome = hosted(lambda: time.sleep(0.01)).run(delivery("quote"))
+    assert 10_000 <= outcome.elapsed_us < 1_000_000
+
+
+def test_the_context_tells_of_the_request() -> None:
+    seen: list[rota.Context] = []
+
+    def quote(ctx: rota.Context) -> None:
+        seen.append(ctx)
+
+    hosted(quote, version="7").run(delivery("quote")._replace(deadline=time.monotonic() + 5))
+    ctx = seen[0]
+    assert (ctx.service, ctx.handler, ctx.version, ctx.request_id) == ("orders", "quote", "7", "7f-3")
+    assert (ctx.attempt, ctx.idempotency_key, ctx.session) == (2, "basket-17", "user-42")
+    assert ctx.headers["traceparent"] == "00-ab-cd-01" and 4 < ctx.remaining() <= 5
+
+
+def test_a_call_that_does_not_fit_is_not_run() -> None:
+    ran: list[str] = []
+
+    def quote(symbol: str) -> None:
+        ran.append(symbol)
+
+    error = error_of(hosted(quote).run(delivery("quote", symbol=1)))
+    assert isinstance(error, TypeError) and isinstance(error, rota.BindError)
+    assert str(error) == "orders.quote: argument 'symbol' must be str, not int"
+    assert not ran
+
+
+def test_an_unknown_handler_is_answered_with_the_nearest() -> None:
+    error = error_of(hosted(lambda: 1).run(delivery("qoute")))
+    assert isinstance(error, rota.NoService)
+    assert str(error) == "there is no handler 'orders.qoute'; did you mean orders.quote?"
+
+
+def test_hostile_arguments_harm_nobody() -> None:
+    here = hosted(lambda: 1)
+    assert isinstance(error_of(here.run(Delivery(1, "quote", b"\x91" * 5000))), rota.ProtocolError)
+    assert here.run(delivery("quote")).code == OK
+
+
+class NoStock(Exception):
+    pass
+
+
+def sell(symbol: str) -> None:
+    raise NoStock(f"{symbol} is sold out")
+
+
+def test_an_exception_is_told_with_type_message_and_the_frames_of_the_user() -> None:
+    error = remote_error_of(hosted(sell).run(delivery("quote", symbol="X")))
+    assert (error.type, error.message) == (f"{__name__}.NoStock", "X is sold out")
+    assert error.traceback_text.startswith("Traceback (most recent call last):")
+    assert "in sell" in error.traceback_text and "worker/hosting.py" not in error.traceback_text
+
+
+def test_a_builtin_exception_has_its_plain_name() -> None:
+    error = remote_error_of(hosted(lambda: 1 // 0).run(delivery("quote")))
+    assert error.type == "ZeroDivisionError"
+
+
+def test_an_error_of_rota_inside_a_handler_is_the_handlers_own() -> None:
+    def quote() -> None:
+        raise rota.Timeout("of another service that it called")
+
+    assert remote_error_of(hosted(quote).run(delivery("quote"))).type == "rota.Timeout"
+
+
+def test_a_type_error_inside_a_handler_is_not_a_bad_call() -> None:
+    assert remote_error_of(hosted(lambda: len(1)).run(delivery("quote"))).type == "TypeError"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", [lambda: sys.exit(3), lambda: sys.exit(), KeyboardInterrupt, GeneratorExit])
+def test_a_handler_that_would_end_the_process_only_fails(end: Callable[[], Any]) -> None:
+    def quote() -> None:
+        raise end()
+
+    error = remote_error_of(hosted(quote).run(delivery("quote")))
+    assert error.type in ("SystemExit", "KeyboardInterrupt", "GeneratorExit")
+    if error.type == "SystemExit":
+        assert "the handler tried to end the process with status" in error.message
+
+
+def test_a_huge_exception_is_cut_to_size() -> None:
+    def deep(level: int) -> None:
+        deep(level + 1)
+
+    def quote() -> None:
+        try:
+            deep(0)
+        except RecursionError:
+            raise ValueError("x" * 1_000_000) from None
+
+    error = remote_error_of(hosted(quote).run(delivery("quote")))
+    assert len(error.message) == MESSAGE_MAX
+    assert len(error.traceback_text) < TRACEBACK_MAX + 100 and "characters left out" in error.traceback_text
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_an_exception_that_cannot_be_shown_is_told_all_the_same() -> None:
+    def quote() -> None:
+        raise Unprintable
+
+    error = remote_error_of(hosted(quote).run(delivery("quote")))
+    assert error.type.endswith(".Unprintable") and error.message == "(its text cannot be shown)"
+
+
+def test_an_exception_with_odd_text_is_told_all_the_same() -> None:
+    def quote() -> None:
+        raise OSError("caf\udce9")
+
+    assert "caf\\udce9" in remote_error_of(hosted(quote).run(delivery("quote"))).message
+
+
+def test_a_result_that_cannot_be_sent_names_handler_and_path() -> None:
+    error = remote_error_of(hosted(lambda: {"items": [1, object()]}).run(delivery("quote")))
+    assert (error.type, error.message) == ("TypeError", "orders.quote: result.items[1]: cannot send a 'object'")
+
+
+def test_a_result_that_is_too_large_is_refused_with_both_sizes() -> None:
+    here = hosted(lambda size: b"x" * size, body_max=1000)
+    assert here.run(delivery("quote", size=900)).code == OK
+    error = error_of(here.run(delivery("quote", size=2000)))
+    assert isinstance(error, rota.PayloadTooLarge)
+    assert error.details == {"size": 2003, "limit": 1000} and "orders.quote" in str(error)
+
+
+def test_hooks_run_in_order_and_a_failing_one_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    orders = rota.Worker("orders")
+    order: list[str] = []
+    orders.on_start(lambda: order.append("connect"))
+    orders.on_start(lambda: order.append("warm"))
+    orders.on_stop(lambda: order.append("disconnect"))
+    orders.on_stop(lambda: 1 // 0)
+    orders.on_stop(lambda: order.append("flush"))
+    here = SyncHost(orders)
+    here.start_up()
+    here.shut_down()
+    assert order == ["connect", "warm", "flush", "disconnect"]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_failing_start_hook_is_a_load_error_with_its_traceback() -> None:
+    orders = rota.Worker("orders")
+
+    @orders.on_start
+    def connect() -> None:
+        raise OSError("no database")
+
+    with pytest.raises(rota.LoadError, match="on_start function connect failed: OSError: no database") as caught:
+        SyncHost(orders).start_up()
+    assert "in connect" in caught.value.traceback_text and "worker/hosting.py" not in caught.value.traceback_text
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"), [(None, ""), (True, ""), (False, "the health probe returned False"), (0, "returned 0")]
+)
+def test_a_health_probe_says_no_with_false(answer: Any, reason: str) -> None:
+    orders = rota.Worker("orders")
+    assert SyncHost(orders).check_health() == ""
+    orders.health(lambda: answer)
+    found = SyncHost(orders).check_health()
+    assert found.endswith(reason) and bool(found) == bool(reason)
+
+
+def test_a_health_probe_says_no_with_an_exception() -> None:
+    orders = rota.Worker("orders")
+    orders.health(lambda: 1 // 0)
+    assert SyncHost(orders).check_health().startswith("the health probe raised ZeroDivisionError")
+
+
+# ---- on an event loop ----
+
+
+class Loop:
+    """An AsyncHost in a thread, driven from this one, as the process's receiving thread does."""
+
+    def __init__(self, worker: rota.Worker, concurrency: int = 4) -> None:
+        self.outcomes: queue.Queue[tuple[int, Outcome]] = queue.Queue()
+        self.host = AsyncHost(worker, lambda *ended: self.outcomes.put(ended), concurrency=concurrency)
+        self.failure: list[BaseException] = []
+        ready = threading.Event()
+        self.thread = threading.Thread(target=self._run, args=(ready,))
+        self.thread.start()
+        assert ready.wait(PATIENCE_S)
+
+    def _run(self, ready: threading.Event) -> None:
+        try:
+            self.host.run(ready.set)
+        except rota.LoadError as error:
+            self.failure.append(error)
+            ready.set()
+
+    def next(self) -> tuple[int, Outcome]:
+        return self.outcomes.get(timeout=PATIENCE_S)
+
+    def close(self) -> None:
+        self.host.stop()
+        self.thread.join(PATIENCE_S)
+        assert not self.thread.is_alive()
+
+
+class Desk:
+    """An application with handlers of both kinds, and what became of them."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.worker = rota.Worker("orders")
+        for function in (self.echo, self.wait, self.stubborn, self.fail, self.quit, self.sync, self.blocked):
+            self.worker.handler(function)
+
+    async def echo(self, ctx: rota.Context, value: int) -> list[Any]:
+        return [value, ctx.request_id]
+
+    async def wait(self) -> None:
+        self.log.append("waiting")
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.log.append("woken")
+
+    async def stubborn(self) -> str:
+        self.log.append("waiting")
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return "finished early"
+        return "never"
+
+    async def fail(self) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        task.cancel()
+        await task
+
+    async def quit(self) -> None:
+        sys.exit(3)
+
+    def sync(self, value: int) -> int:
+        self.threads.add(threading.current_thread().name)
+        return value
+
+    def blocked(self) -> str:
+        self.log.append("blocked")
+        assert self.gate.wait(PATIENCE_S)
+        return "done"
+
+    def until(self, entry: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while entry not in self.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def loop(desk: Desk) -> Iterator[Loop]:
+    loop = Loop(desk.worker)
+    yield loop
+    desk.gate.set()
+    loop.close()
+
+
+def test_an_async_result_is_the_outcome(loop: Loop) -> None:
+    loop.host.start(delivery("echo", 7, value=3))
+    number, outcome = loop.next()
+    assert (number, outcome.code, decode_result(outcome.body)) == (7, OK, [3, "7f-3"])
+
+
+def test_async_handlers_run_side_by_side_and_no_more_than_agreed(loop: Loop) -> None:
+    for number in range(1, 5):
+        loop.host.start(delivery("wait", number))
+    assert loop.host.room == 0
+    with pytest.raises(RuntimeError, match="4 deliveries are running"):
+        loop.host.start(delivery("echo", 5, value=1))
+    loop.host.cancel(3)
+    number, outcome = loop.next()
+    assert number == 3 and isinstance(error_of(outcome), rota.Cancelled)
+    loop.host.start(delivery("echo", 5, value=1))
+    assert loop.next()[0] == 5
+
+
+def test_a_delivery_that_is_cancelled_at_once_has_an_outcome(loop: Loop) -> None:
+    loop.host.start(delivery("wait"))
+    loop.host.cancel(1)
+    assert isinstance(error_of(loop.next()[1]), rota.Cancelled)
+
+
+def test_a_cancelled_handler_may_clean_up_or_answer_early(loop: Loop, desk: Desk) -> None:
+    for name in ("wait", "stubborn"):
+        desk.log.clear()
+        loop.host.start(delivery(name))
+        desk.until("waiting")
+        loop.host.cancel(1)
+        _, outcome = loop.next()
+        if name == "wait":
+            assert desk.log == ["waiting", "woken"] and isinstance(error_of(outcome), rota.Cancelled)
+        else:
+            assert decode_result(outcome.body) == "finished early"
+
+
+def test_a_cancellation_of_the_handlers_own_is_a_failure(loop: Loop) -> None:
+    loop.host.start(delivery("fail"))
+    assert remote_error_of(loop.next()[1]).type == "asyncio.exceptions.CancelledError"
+
+
+def test_an_async_handler_that_would_end_the_process_only_fails(loop: Loop) -> None:
+    loop.host.start(delivery("quit"))
+    assert remote_error_of(loop.next()[1]).type == "SystemExit"
+    loop.host.start(delivery("echo", value=1))
+    assert loop.next()[1].code == OK
+
+
+def test_bad_calls_are_answered_on_the_loop_too(loop: Loop) -> None:
+    loop.host.start(delivery("echo", value="1"))
+    assert isinstance(error_of(loop.next()[1]), rota.BindError)
+    loop.host.start(delivery("ehco"))
+    assert isinstance(error_of(loop.next()[1]), rota.NoService)
+
+
+def test_sync_handlers_of_an_async_application_share_one_thread_of_their_own(loop: Loop, desk: Desk) -> None:
+    for number in range(1, 4):
+        loop.host.start(delivery("sync", number, value=number))
+    assert [loop.next()[0] for _ in range(3)] == [1, 2, 3]
+    assert len(desk.threads) == 1 and desk.threads != {loop.thread.name}
+
+
+def test_a_sync_handler_does_not_hold_up_the_loop(loop: Loop, desk: Desk) -> None:
+    loop.host.start(delivery("blocked", 1))
+    loop.host.start(delivery("sync", 2, value=2))
+    loop.host.start(delivery("echo", 3, value=3))
+    assert loop.next()[0] == 3
+    desk.until("blocked")
+    loop.host.cancel(1)  # has begun: goes on
+    loop.host.cancel(2)  # has not
+    number, outcome = loop.next()
+    assert number == 2 and isinstance(error_of(outcome), rota.Cancelled)
+    desk.gate.set()
+    number, outcome = loop.next()
+    assert (number, decode_result(outcome.body)) == (1, "done") and not desk.threads
+
+
+def test_a_number_that_is_not_running_cannot_be_cancelled(loop: Loop) -> None:
+    loop.host.cancel(99)
+    loop.host.start(delivery("echo", value=1))
+    assert loop.next()[1].code == OK and loop.outcomes.empty()
+
+
+def test_deliveries_may_be_started_on_the_loop_itself(desk: Desk) -> None:
+    outcomes: list[int] = []
+
+    def done(number: int, outcome: Outcome) -> None:
+        outcomes.append(number)
+        host.start(delivery("echo", number + 1, value=1)) if number < 5 else host.stop()
+
+    host = AsyncHost(desk.worker, done, concurrency=1)
+    host.run(lambda: host.start(delivery("echo", 1, value=1)))
+    assert outcomes == [1, 2, 3, 4, 5]
+
+
+def test_a_stop_cancels_what_runs_and_answers_it(desk: Desk) -> None:
+    loop = Loop(desk.worker)
+    loop.host.start(delivery("wait", 1))
+    loop.host.start(delivery("blocked", 2))
+    desk.until("blocked")
+    loop.host.stop()
+    assert isinstance(error_of(loop.next()[1]), rota.Cancelled)
+    desk.gate.set()
+    assert loop.next()[0] == 2
+    loop.close()  # once more is no error
+
+
+def test_hooks_of_both_kinds_run_in_order_each_where_its_handlers_run() -> None:
+    orders = rota.Worker("orders")
+    ran: list[tuple[str, str]] = []
+
+    @orders.on_start
+    async def connect() -> None:
+        ran.append(("connect", threading.current_thread().name))
+
+    @orders.on_start
+    def warm() -> None:
+        ran.append(("warm", threading.current_thread().name))
+
+    @orders.on_stop
+    def cool() -> None:
+        ran.append(("cool", threading.current_thread().name))
+
+    @orders.on_stop
+    async def disconnect() -> None:
+        ran.append(("disconnect", threading.current_thread().name))
+        raise OSError("already gone")
+
+    loop = Loop(orders)
+    loop.close()
+    assert [name for name, _ in ran] == ["connect", "warm", "disconnect", "cool"]
+    threads = dict(ran)
+    assert threads["connect"] == threads["disconnect"] == loop.thread.name
+    assert threads["warm"] == threads["cool"] != loop.thread.name
+
+
+def test_a_failing_async_start_hook_is_a_load_error() -> None:
+    orders = rota.Worker("orders")
+
+    @orders.on_start
+    async def connect() -> None:
+        raise OSError("no database")
+
+    loop = Loop(orders)
+    loop.thread.join(PATIENCE_S)
+    assert len(loop.failure) == 1 and "connect failed: OSError: no database" in str(loop.failure[0])
+    loop.close()
+
+
+@pytest.mark.parametrize("answer", [None, False, OSError("gone")])
+def test_an_async_health_probe_reports(answer: Any) -> None:
+    orders = rota.Worker("orders")
+
+    @orders.health
+    async def probe() -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    loop = Loop(orders)
+    reports: queue.Queue[str] = queue.Queue()
+    loop.host.check_health(reports.put)
+    assert bool(reports.get(timeout=PATIENCE_S)) == (answer is not None)
+    loop.close()

@@ -1,0 +1,176 @@
+"""From what the user typed to a Worker, with the user's own traceback when it fails."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rota
+from rota.worker import app
+from rota.worker.loading import load, version_of
+
+ORDERS = """
+import rota
+orders = rota.Worker("orders", version="from the code")
+@orders.handler
+def quote(symbol: str) -> str:
+    return symbol
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test imports into an interpreter that has seen none of the others."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def write(folder: Path, name: str, text: str = ORDERS) -> str:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def failure(spec: str, folder: Path | None = None, **options: bool) -> rota.LoadError:
+    with pytest.raises(rota.LoadError) as caught:
+        load(spec, app_dir=str(folder) if folder else None, **options)
+    assert not app.being_loaded
+    return caught.value
+
+
+def test_a_module_is_found_in_the_app_dir(tmp_path: Path) -> None:
+    write(tmp_path, "shop_a/orders.py")
+    assert load("shop_a.orders:orders", app_dir=str(tmp_path)).name == "orders"
+    assert sys.path[0] == str(tmp_path)
+
+
+def test_the_app_dir_comes_first_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sys.path.append(str(tmp_path))
+    write(tmp_path, "app_b.py")
+    monkeypatch.chdir(tmp_path)
+    load("app_b")
+    assert sys.path[0] == str(tmp_path) and sys.path.count(str(tmp_path)) == 1
+
+
+def test_a_file_is_loaded_by_its_path_and_finds_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path, "prices_c.py", "PRICE = 3")
+    path = write(tmp_path, "app_c.py", "import prices_c\n" + ORDERS)
+    assert load(path).name == "orders"
+    assert load(f"{path}:orders") is load("app_c:orders", app_dir=str(tmp_path))
+
+
+def test_the_link_is_followed_not_remembered(tmp_path: Path) -> None:
+    write(tmp_path, "releases/1/app_l.py")
+    (tmp_path / "live").symlink_to(tmp_path / "releases/1")
+    load("app_l", app_dir=str(tmp_path / "live"))
+    assert sys.path[0] == str(tmp_path / "live")
+
+
+@pytest.mark.parametrize("name", ["json.py", "my-app.py", "pytest.py"])
+def test_a_file_takes_the_name_of_no_other_module(tmp_path: Path, name: str) -> None:
+    import json
+
+    load(write(tmp_path, name))
+    assert sys.modules["json"] is json and sys.modules["pytest"] is pytest
+
+
+def test_a_dotted_attribute_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path, "app_d.py", ORDERS + "class shop:\n    desk = orders\n")
+    assert load(f"{path}:shop.desk").name == "orders"
+
+
+def test_a_factory_makes_the_worker(tmp_path: Path) -> None:
+    path = write(tmp_path, "app_e.py", ORDERS + "def create():\n    return orders\n")
+    assert load(f"{path}:create", factory=True).name == "orders"
+    assert "if it makes one, say --factory" in str(failure(f"{path}:create"))
+    assert "is a Worker, not a function" in str(failure(f"{path}:orders", factory=True))
+    assert "--factory needs the name of the function" in str(failure(path, factory=True))
+
+
+def test_a_failing_factory_is_told_with_its_traceback(tmp_path: Path) -> None:
+    path = write(tmp_path, "app_f.py", "def create():\n    return {}['key']\n")
+    error = failure(f"{path}:create", factory=True)
+    assert "create() failed: KeyError: 'key'" in str(error) and "in create" in error.traceback_text
+
+
+def test_the_only_worker_needs_no_name_and_one_of_several_does(tmp_path: Path) -> None:
+    again = write(tmp_path, "app_g.py", ORDERS + "alias = orders\n")
+    assert load(again).name == "orders"
+    two = write(tmp_path, "app_h.py", ORDERS + 'other = rota.Worker("other")\n')
+    error = str(failure(two))
+    assert "has 2 rota.Workers; say which" in error and f"{two}:other" in error
+    none = write(tmp_path, "app_i.py", "x = 1")
+    assert "has no rota.Worker at its top level" in str(failure(none))
+
+
+def test_an_application_that_fails_to_import_shows_its_own_traceback(tmp_path: Path) -> None:
+    write(tmp_path, "prices_j.py", "import no_such_library\n")
+    write(tmp_path, "app_j.py", "import prices_j\n" + ORDERS)
+    for spec in ("app_j:orders", str(tmp_path / "app_j.py")):
+        error = failure(spec, tmp_path)
+        assert "ModuleNotFoundError: No module named 'no_such_library'" in str(error)
+        text = error.traceback_text
+        assert text.startswith("Traceback") and "prices_j.py" in text and "loading.py" not in text
+        assert "app_j" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("def broken(:\n", "SyntaxError"),
+        ("import sys; sys.exit('usage: app')\n", "SystemExit: usage: app"),
+        ("import rota\nrota.Worker('o').handler(1)\n", "TypeError: o: a handler must be a function, not 1"),
+        (ORDERS + "orders.run()\n", 'put it under `if __name__ == "__main__":`'),
+    ],
+)
+def test_whatever_an_import_does_wrong_is_told(tmp_path: Path, text: str, cause: str) -> None:
+    error = failure(write(tmp_path, "app_k.py", text))
+    assert cause in str(error) and "app_k.py" in error.traceback_text
+
+
+def test_what_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, "app_m.py")
+    assert "there is no module 'app_n'" in str(failure("app_n:orders", tmp_path))
+    assert "did you mean app_m?" in str(failure("app_n:orders", tmp_path))
+    assert "there is no module 'app_m.sub'" in str(failure("app_m.sub", tmp_path))
+    assert "has no attribute 'order'; did you mean orders?" in str(failure(f"{path}:order"))
+    assert "there is no file" in str(failure(str(tmp_path / "app_o.py")))
+    assert failure("app_n", tmp_path / "nowhere").traceback_text == ""
+
+
+@pytest.mark.parametrize("spec", ["", ":orders", "app:a b", "app:1", "a b:orders", "a..b"])
+def test_what_is_not_an_application_is_refused(spec: str) -> None:
+    assert "not an application" in str(failure(spec)) or "not the name of a module" in str(failure(spec))
+
+
+def test_anything_but_a_worker_with_handlers_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "app_p.py", 'import rota\nempty = rota.Worker("orders")\nnumber = 3\n')
+    assert str(failure(f"{path}:number")).startswith("rota serves rota.Worker objects")
+    assert "the worker 'orders' has no handlers" in str(failure(f"{path}:empty"))
+
+
+def test_the_version_is_flag_then_file_then_code(tmp_path: Path) -> None:
+    orders = load(write(tmp_path, "app_q.py", ORDERS.replace("from the code", "code-1")))
+    here = str(tmp_path)
+    assert version_of(orders, app_dir=here) == "code-1"
+    (tmp_path / "VERSION").write_text("\n")
+    assert version_of(orders, app_dir=here) == "code-1"
+    (tmp_path / "VERSION").write_text("2.1\nbuilt on Monday\n")
+    assert version_of(orders, app_dir=here) == "2.1"
+    assert version_of(orders, flag="3", app_dir=here) == "3"
+    orders.version = None
+    (tmp_path / "VERSION").unlink()
+    assert version_of(orders, app_dir=here) == "unversioned"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe2", b"a b", b"x" * 65, b"2\x1b[31m"])
+def test_a_version_that_cannot_be_shown_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "VERSION").write_bytes(content)
+    with pytest.raises(rota.LoadError):
+        version_of(rota.Worker("orders"), app_dir=str(tmp_path))

@@ -1,0 +1,231 @@
+"""`Worker`: the application as its author writes it, a named set of handlers and hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from ..common.names import check_name
+from .binding import Binding
+
+if TYPE_CHECKING:
+    from .background import Background
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Idempotent = Literal[True, False, "key"]
+
+_WIRE_WORDS: dict[Idempotent, str] = {False: "no", True: "yes", "key": "key"}
+
+# True while `loading` imports a file: `run()` there would start a second agent instead of serving.
+being_loaded = False
+
+
+class Handler:
+    """One named function of a service, with what was declared of it."""
+
+    __slots__ = ("name", "function", "idempotent", "timeout", "binding", "is_async")
+
+    def __init__(
+        self,
+        service: str,
+        name: str,
+        function: Callable[..., Any],
+        idempotent: Idempotent,
+        timeout: float | None,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.idempotent = idempotent
+        self.timeout = timeout
+        self.binding = Binding(f"{service}.{name}", function)
+        self.is_async = is_async(function)
+
+
+class Worker:
+    """A service and its handlers.
+
+    `name`: what callers put before the dot. `version`: of the code, if neither a file VERSION beside the application
+    nor the command line says it. Decorated functions stay what they were: tests call them directly.
+    """
+
+    def __init__(self, name: str, *, version: str | None = None) -> None:
+        self.name = check_name(name, "service")
+        self.version = version
+        self.handlers: dict[str, Handler] = {}
+        self.start_hooks: list[Callable[[], Any]] = []
+        self.stop_hooks: list[Callable[[], Any]] = []
+        self.health_hook: Callable[[], Any] | None = None
+
+    @overload
+    def handler(self, function: Function, /) -> Function: ...
+
+    @overload
+    def handler(
+        self,
+        /,
+        *,
+        idempotent: Idempotent = False,
+        timeout: float | None = None,
+        name: str | None = None,
+    ) -> Callable[[Function], Function]: ...
+
+    def handler(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        idempotent: Idempotent = False,
+        timeout: float | None = None,
+        name: str | None = None,
+    ) -> Any:
+        """Offer a function, sync or async, to callers; `@worker.handler` or `@worker.handler(...)`.
+
+        idempotent   True: a started run that is lost may be run again. "key": only if the caller sent an idempotency
+                     key, which the handler sees as `ctx.idempotency_key`.
+        timeout      seconds a run may take before its process is killed (an async one is cancelled first);
+                     None: the service's default
+        name         for callers, if not that of the function
+
+        Raises TypeError or ValueError here, not at the first call, for what cannot be served.
+        """
+        if function is None:
+            return lambda function: self._add(function, idempotent, timeout, name)
+        return self._add(function, idempotent, timeout, name)
+
+    def on_start(self, function: Function) -> Function:
+        """Run it, sync or async, once in each process before the first request. If it raises, the process fails."""
+        return self._hook(self.start_hooks, function, "on_start")
+
+    def on_stop(self, function: Function) -> Function:
+        """Run it once after the last request, in the reverse order of definition; not in a process that is killed."""
+        return self._hook(self.stop_hooks, function, "on_stop")
+
+    def health(self, function: Function) -> Function:
+        """Ask it now and then whether this process is well: False, or an exception, says no."""
+        if self.health_hook is not None:
+            raise ValueError(f"{self.name}: there is a health probe already")
+        self.health_hook = _checked_hook(function, "health")
+        return function
+
+    @property
+    def is_async(self) -> bool:
+        """True if any handler or hook is async: such an application is served by an event loop."""
+        hooks = [*self.start_hooks, *self.stop_hooks, self.health_hook]
+        asynchronous = any(handler.is_async for handler in self.handlers.values())
+        return asynchronous or any(hook is not None and is_async(hook) for hook in hooks)
+
+    def interface(self) -> dict[str, Any]:
+        """Service, version, handlers and their digest, as plain data."""
+        handlers = {name: _described(handler) for name, handler in self.handlers.items()}
+        return {
+            "service": self.name,
+            "version": self.version,
+            "handlers": handlers,
+            "digest": _digest(handlers),
+        }
+
+    def run(self, **options: Any) -> None:
+        """Serve from this file until told to stop: `rota slave` on it, with `options` named as its flags."""
+        if being_loaded:
+            raise RuntimeError(
+                f"{self.name}.run() was called while the file is being loaded as an application; "
+                'put it under `if __name__ == "__main__":`'
+            )
+        from .run import run
+
+        run(self, **options)
+
+    def background(self, **options: Any) -> Background:
+        """Serve from inside this process, on its own objects: `with orders.background(master=...) as node:`."""
+        from .background import Background
+
+        return Background(self, **options)
+
+    def __repr__(self) -> str:
+        return f"<rota.Worker {self.name}: {', '.join(self.handlers) or 'no handlers'}>"
+
+    def _add(self, function: Function, idempotent: Idempotent, timeout: float | None, name: str | None) -> Function:
+        if not callable(function):
+            raise TypeError(f"{self.name}: a handler must be a function, not {function!r}")
+        name = _handler_name(self.name, function, name)
+        if name in self.handlers:
+            raise ValueError(f"{self.name}: there is a handler '{name}' already")
+        _check_declared(f"{self.name}.{name}", function, idempotent, timeout)
+        self.handlers[name] = Handler(self.name, name, function, idempotent, timeout)
+        return function
+
+    def _hook(self, hooks: list[Callable[[], Any]], function: Function, decorator: str) -> Function:
+        hooks.append(_checked_hook(function, decorator))
+        return function
+
+
+def _handler_name(service: str, function: Callable[..., Any], name: str | None) -> str:
+    name = getattr(function, "__name__", None) if name is None else name
+    if not isinstance(name, str) or name == "<lambda>":
+        raise TypeError(f"{service}: a handler without a name of its own needs `name=`")
+    if "." in name:  # `service.handler` is split at its last dot
+        raise ValueError(f"{service}: handler {name!r}: the name of a handler has no dot")
+    return check_name(name, "handler")
+
+
+def _check_declared(name: str, function: Callable[..., Any], idempotent: object, timeout: object) -> None:
+    if idempotent not in (True, False, "key"):
+        raise ValueError(f"{name}: idempotent must be True, False or 'key', not {idempotent!r}")
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"{name}: timeout must be a number of seconds, not {timeout!r}")
+        if not 0.001 <= timeout <= 86_400:  # the page and the wire count ms; a day is for ever
+            raise ValueError(f"{name}: timeout must be from 0.001 to 86400 s, not {timeout!r}")
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & _GENERATORS:
+        raise TypeError(f"{name}: a handler returns its result, it does not yield")
+
+
+_GENERATORS = 0x20 | 0x200  # inspect.CO_GENERATOR | CO_ASYNC_GENERATOR
+
+
+def _checked_hook(function: Any, decorator: str) -> Callable[[], Any]:
+    if not callable(function):
+        raise TypeError(f"@{decorator} takes a function, not {function!r}")
+    from inspect import signature
+
+    needed = [
+        parameter.name
+        for parameter in signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise TypeError(f"@{decorator} functions are called without arguments, not {needed}")
+    hook: Callable[[], Any] = function
+    return hook
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives an awaitable."""
+    from inspect import iscoroutinefunction
+
+    call = getattr(type(function), "__call__", None)  # noqa: B004 (an object with an async __call__)
+    return iscoroutinefunction(function) or iscoroutinefunction(call)
+
+
+def _described(handler: Handler) -> dict[str, Any]:
+    return {
+        "idempotent": _WIRE_WORDS[handler.idempotent],
+        "timeout_ms": round(1000 * (handler.timeout or 0)),  # 0: the service's default
+        "params": handler.binding.describe(),
+    }
+
+
+def _digest(handlers: dict[str, dict[str, Any]]) -> str:
+    """What callers can notice: names, signatures, idempotency.
+
+    Not the version and not the limits (an operator's matter that may differ between nodes), not what a handler returns
+    (annotations of results come and go without a change for any caller), nor the order of definition.
+    """
+    from hashlib import sha256
+
+    from msgpack import packb
+
+    noticed = [(name, of["idempotent"], of["params"]) for name, of in sorted(handlers.items())]
+    return sha256(packb(noticed)).hexdigest()[:16]

@@ -1,0 +1,190 @@
+"""The host of an application with an async handler or hook: one event loop, and one thread beside it.
+
+Async handlers and hooks run on the loop of the thread that calls `run` (the main thread of a process: libraries expect
+the loop there). Sync ones run in the one other thread, one after the other, so they never meet themselves and what
+they open in `on_start` stays with its thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from threading import get_ident
+from time import perf_counter_ns
+from typing import Any
+
+from ..common.errors import Cancelled, Error
+from ..common.limits import BODY_MAX
+from .app import Handler, Worker, is_async
+from .hosting import Delivery, Outcome, SyncHost, ailment, failed, hook_failed, remote_error, verdict
+
+Running = asyncio.Task[Outcome] | Future[Outcome] | None
+
+
+class AsyncHost:
+    """Deliveries come by `start`, from any one thread; outcomes go to `done`, on the thread of the loop.
+
+    At most `concurrency` run at once: `room` says how many more may be started, and starting more is a bug of the
+    caller, who holds the queue.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        done: Callable[[int, Outcome], None],
+        *,
+        concurrency: int,
+        version: str = "unversioned",
+        body_max: int = BODY_MAX,
+    ) -> None:
+        """`done(number, outcome)` is called exactly once for each delivery that was started."""
+        self.worker = worker
+        self.concurrency = concurrency
+        self._done = done
+        self._host = SyncHost(worker, version=version, body_max=body_max)
+        self._running: dict[int, Running] = {}
+        self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
+        self._loop = asyncio.new_event_loop()
+        self._loop_thread = 0
+        self._stopped = asyncio.Event()
+        self._idle = asyncio.Event()  # set when the last delivery has ended after `stop`
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rota-sync")
+
+    @property
+    def room(self) -> int:
+        return self.concurrency - len(self._running)
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Start hooks, `ready()`, deliveries until `stop()`, stop hooks. What still runs then is cancelled.
+
+        LoadError, with the traceback, if a start hook raises: `ready` is not called then.
+        """
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve(ready))
+
+    def start(self, delivery: Delivery) -> None:
+        if self.room <= 0:
+            raise RuntimeError(f"{self.concurrency} deliveries are running, no more may be started")
+        self._running[delivery.number] = None
+        self._on_loop(self._begin, delivery, perf_counter_ns())
+
+    def cancel(self, number: int) -> None:
+        """Ask a delivery to end early. Its outcome is Cancelled, unless it catches the cancellation and returns.
+
+        A sync handler that has begun cannot be cancelled; a number that is not running is ignored.
+        """
+        with suppress(RuntimeError):  # the loop has ended, and with it every delivery
+            self._on_loop(self._cancel, number)
+
+    def check_health(self, report: Callable[[str], None]) -> None:
+        """`report` gets, on the thread of the loop, an empty text if the process is well, else the reason."""
+        self._on_loop(self._begin_examination, report)
+
+    def stop(self) -> None:
+        """Make `run` return; from any thread, as often as one likes."""
+        with suppress(RuntimeError):  # the loop has ended already
+            self._on_loop(self._stopped.set)
+
+    # ---- on the loop ----
+
+    def _on_loop(self, function: Callable[..., Any], *args: Any) -> None:
+        if get_ident() == self._loop_thread:
+            function(*args)  # 5 us less than waking the loop
+        else:
+            self._loop.call_soon_threadsafe(function, *args)
+
+    async def _serve(self, ready: Callable[[], None]) -> None:
+        self._loop_thread = get_ident()
+        try:
+            await self._start_up()
+            ready()
+            await self._stopped.wait()
+            await self._finish()
+            await self._shut_down()
+        finally:
+            self._thread.shutdown()
+
+    async def _start_up(self) -> None:
+        for hook in self.worker.start_hooks:
+            try:
+                await self._call(hook)
+            except Exception as error:
+                raise hook_failed("on_start", hook, error) from error
+
+    async def _shut_down(self) -> None:
+        for hook in reversed(self.worker.stop_hooks):
+            try:
+                await self._call(hook)
+            except Exception:
+                traceback.print_exc()
+
+    async def _finish(self) -> None:
+        for number in list(self._running):
+            self._cancel(number)
+        if self._running:
+            await self._idle.wait()
+
+    async def _call(self, hook: Callable[[], Any]) -> Any:
+        if is_async(hook):
+            return await hook()
+        return await self._loop.run_in_executor(self._thread, hook)
+
+    def _begin_examination(self, report: Callable[[str], None]) -> None:
+        self._examination = self._loop.create_task(self._examine(report))
+
+    async def _examine(self, report: Callable[[str], None]) -> None:
+        hook = self.worker.health_hook
+        try:
+            report(verdict(await self._call(hook)) if hook else "")
+        except Exception as error:
+            report(ailment(error))
+
+    def _begin(self, delivery: Delivery, begun: int) -> None:
+        handler = self.worker.handlers.get(delivery.handler)
+        running: Running
+        if handler is not None and handler.is_async:
+            running = self._loop.create_task(self._perform(handler, delivery, begun))
+            running.add_done_callback(partial(self._ended, delivery.number, begun))
+        else:
+            running = self._thread.submit(self._host.run, delivery)
+            running.add_done_callback(partial(self._ended_in_thread, delivery.number, begun))
+        self._running[delivery.number] = running
+
+    async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> Outcome:
+        try:
+            handler, arguments = self._host.bind(delivery)
+        except Error as error:
+            return failed(error, begun)
+        try:
+            result = await handler.function(**arguments)
+        except BaseException as error:  # a SystemExit that leaves a task would stop the loop
+            if isinstance(error, asyncio.CancelledError) and _was_asked_to_end():
+                raise
+            return failed(remote_error(error), begun)
+        return self._host.replied(handler, result, begun)
+
+    def _cancel(self, number: int) -> None:
+        running = self._running.get(number)
+        if running is not None:
+            running.cancel()
+
+    def _ended_in_thread(self, number: int, begun: int, future: Future[Outcome]) -> None:
+        self._loop.call_soon_threadsafe(self._ended, number, begun, future)
+
+    def _ended(self, number: int, begun: int, running: asyncio.Task[Outcome] | Future[Outcome]) -> None:
+        cancelled = running.cancelled()
+        outcome = failed(Cancelled("cancelled"), begun) if cancelled else running.result()
+        del self._running[number]
+        if not self._running and self._stopped.is_set():
+            self._idle.set()
+        self._done(number, outcome)
+
+
+def _was_asked_to_end() -> bool:
+    """False if the handler's own doings raised CancelledError: that is a failure like any other."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,79 @@
+"""What a handler may know of the request that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger, LoggerAdapter
+
+
+class Context:
+    """Given to handlers that have a parameter `ctx: rota.Context`. Tests may make their own: `rota.Context()`.
+
+    service, handler   names, `orders` and `quote`
+    version            of the application, as this process reported it
+    request_id         the same in every attempt, and in the caller's own errors and logs
+    attempt            1 for the first run of this request
+    idempotency_key    of the caller, or None
+    session            the caller's session name (affinity), or None
+    headers            str -> str, with `traceparent` if the caller sent one
+    """
+
+    __slots__ = (
+        "service",
+        "handler",
+        "version",
+        "request_id",
+        "attempt",
+        "idempotency_key",
+        "session",
+        "headers",
+        "_deadline",
+        "_log",
+    )
+
+    def __init__(
+        self,
+        *,
+        service: str = "",
+        handler: str = "",
+        version: str = "unversioned",
+        request_id: str = "",
+        deadline: float | None = None,
+        attempt: int = 1,
+        idempotency_key: str | None = None,
+        session: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`deadline`: a point on the monotonic clock of this process; None: there is none."""
+        self.service = service
+        self.handler = handler
+        self.version = version
+        self.request_id = request_id
+        self.attempt = attempt
+        self.idempotency_key = idempotency_key
+        self.session = session
+        self.headers: Mapping[str, str] = headers or {}
+        self._deadline = deadline
+        self._log: LoggerAdapter[Logger] | None = None
+
+    def remaining(self) -> float:
+        """Seconds until the caller stops waiting; 0.0 when it already has, inf without a deadline."""
+        return float("inf") if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    @property
+    def log(self) -> LoggerAdapter[Logger]:
+        """The logger `rota.SERVICE`; its records carry request_id, service, handler and attempt."""
+        if self._log is None:
+            from logging import LoggerAdapter, getLogger
+
+            fields = ("request_id", "service", "handler", "attempt")
+            extra = {field: getattr(self, field) for field in fields}
+            self._log = LoggerAdapter(getLogger(f"rota.{self.service}"), extra)
+        return self._log
+
+    def __repr__(self) -> str:
+        return f"<rota.Context {self.service}.{self.handler} request {self.request_id}>"

@@ -1,0 +1,210 @@
+"""One delivery in, one outcome out, in the calling thread. Knows nothing of sockets.
+
+`async_hosting.AsyncHost` does the same on an event loop, for applications with an async handler.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from ..common.body import decode_call, encode_error, encode_result
+from ..common.errors import OK, Error, LoadError, NoService, PayloadTooLarge, RemoteError
+from ..common.limits import BODY_MAX
+from ..common.names import unknown
+from .app import Handler, Worker
+from .context import Context
+
+MESSAGE_MAX = 8 * 1024  # characters of an exception's text
+TRACEBACK_MAX = 16 * 1024  # characters; its ends are what one reads
+FRAMES_MAX = 50  # of one traceback: a RecursionError has a thousand
+
+
+class Delivery(Protocol):
+    """What a host reads of a delivery. `handler` is the name after the dot, `deadline` monotonic seconds."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def handler(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+    @property
+    def session(self) -> str | None: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+class Outcome(NamedTuple):
+    """`code`: errors.OK, or the code of the error whose body `body` is. `elapsed_us` includes decoding and encoding."""
+
+    code: int
+    body: bytes
+    elapsed_us: int
+
+
+class SyncHost:
+    """Runs the handlers of an application that has no async one."""
+
+    def __init__(self, worker: Worker, *, version: str = "unversioned", body_max: int = BODY_MAX) -> None:
+        """`body_max`: bytes of one result; the master says how many."""
+        self.worker = worker
+        self.version = version
+        self.body_max = body_max
+
+    def start_up(self) -> None:
+        """Run the start hooks. LoadError, with the traceback, if one raises."""
+        for hook in self.worker.start_hooks:
+            try:
+                hook()
+            except Exception as error:
+                raise hook_failed("on_start", hook, error) from error
+
+    def run(self, delivery: Delivery) -> Outcome:
+        """Run a delivery. Never raises: every delivery has an outcome, even that of a handler that calls sys.exit()."""
+        begun = perf_counter_ns()
+        try:
+            handler, arguments = self.bind(delivery)
+        except Error as error:
+            return failed(error, begun)
+        try:
+            result = handler.function(**arguments)
+        except BaseException as error:
+            return failed(remote_error(error), begun)
+        return self.replied(handler, result, begun)
+
+    def check_health(self) -> str:
+        """Empty if the process is well, else the reason."""
+        hook = self.worker.health_hook
+        if hook is None:
+            return ""
+        try:
+            return verdict(hook())
+        except Exception as error:
+            return ailment(error)
+
+    def shut_down(self) -> None:
+        """Run the stop hooks, the last first. One that raises is reported on stderr and keeps none of the others."""
+        for hook in reversed(self.worker.stop_hooks):
+            try:
+                hook()
+            except Exception:
+                traceback.print_exc()
+
+    def bind(self, delivery: Delivery) -> tuple[Handler, dict[str, Any]]:
+        """The handler and its arguments. NoService, BindError or ProtocolError if the call is at fault."""
+        handlers = self.worker.handlers
+        handler = handlers.get(delivery.handler)
+        if handler is None:
+            name = f"{self.worker.name}.{delivery.handler}"
+            raise NoService(unknown("handler", name, [f"{self.worker.name}.{n}" for n in handlers]))
+        args, kwargs = decode_call(delivery.body)
+        binding = handler.binding
+        arguments = binding.bind(args, kwargs)
+        if binding.context is not None:
+            arguments[binding.context] = self._context(delivery)
+        return handler, arguments
+
+    def replied(self, handler: Handler, result: Any, begun: int) -> Outcome:
+        """The outcome of a handler that returned."""
+        try:
+            body = encode_result(result)
+        except TypeError as error:
+            return failed(RemoteError("TypeError", f"{handler.binding.name}: {error}"), begun)
+        if len(body) > self.body_max:
+            return failed(self._too_large(handler, len(body)), begun)
+        return Outcome(OK, body, (perf_counter_ns() - begun) // 1000)
+
+    def _too_large(self, handler: Handler, size: int) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"{handler.binding.name}: its result has {size:,} bytes, {self.body_max:,} are allowed",
+            details={"size": size, "limit": self.body_max},
+        )
+
+    def _context(self, delivery: Delivery) -> Context:
+        return Context(
+            service=self.worker.name,
+            handler=delivery.handler,
+            version=self.version,
+            request_id=delivery.request_id,
+            deadline=delivery.deadline,
+            attempt=delivery.attempt,
+            idempotency_key=delivery.idempotency_key,
+            session=delivery.session,
+            headers=delivery.headers,
+        )
+
+
+def failed(error: Error, begun: int) -> Outcome:
+    """The outcome for an error; `begun` is a reading of perf_counter_ns."""
+    return Outcome(error.code, encode_error(error), (perf_counter_ns() - begun) // 1000)
+
+
+def remote_error(error: BaseException) -> RemoteError:
+    """What the caller is told of an exception of a handler. Never fails."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except Exception:  # user code
+        message = "(its text cannot be shown)"
+    if isinstance(error, SystemExit):
+        message = f"the handler tried to end the process with status {message or '0'}"
+    return RemoteError(name, message[:MESSAGE_MAX], traceback_text(error))
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback without rota's own frames at its top, with at most TRACEBACK_MAX characters."""
+    user = user_frames(error.__traceback__)
+    try:
+        lines = traceback.format_exception(type(error), error, user, limit=-FRAMES_MAX)
+    except Exception as failure:  # user code again: __str__, __repr__, __notes__, __cause__
+        return f"(the traceback cannot be shown: {type(failure).__name__})"
+    text = "".join(lines)
+    if len(text) <= TRACEBACK_MAX:
+        return text
+    half = TRACEBACK_MAX // 2
+    return f"{text[:half]}\n  … {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+
+
+_ROTA = __name__.partition(".")[0] + "."
+_MACHINERY = (_ROTA, "importlib.", "concurrent.futures.", "asyncio.")
+
+
+def user_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Skip what lies between rota and the user's code; all of it if nothing else is there."""
+    user = frames
+    while user is not None and _is_machinery(user):
+        user = user.tb_next
+    return user or frames
+
+
+def _is_machinery(frame: TracebackType) -> bool:
+    module = str(frame.tb_frame.f_globals.get("__name__", ""))
+    return f"{module}.".startswith(_MACHINERY) or module == "runpy"
+
+
+def hook_failed(decorator: str, hook: Callable[[], Any], error: BaseException) -> LoadError:
+    name = getattr(hook, "__name__", repr(hook))
+    cause = f"{decorator} function {name} failed: {type(error).__name__}: {error}"
+    return LoadError(cause, details={"traceback_text": traceback_text(error)})
+
+
+def verdict(answer: object) -> str:
+    """A health probe that returns False is a no; one that returns nothing has found nothing wrong."""
+    return "" if answer is None or answer else f"the health probe returned {answer!r}"
+
+
+def ailment(error: BaseException) -> str:
+    return f"the health probe raised {type(error).__name__}: {error}"[:MESSAGE_MAX]

@@ -1,0 +1,194 @@
+"""From what the user typed to a `Worker`: `module:attribute` or `path/to/file.py:attribute`, and its version."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import iscoroutinefunction
+from types import ModuleType
+from typing import Any
+
+from ..common.errors import LoadError
+from ..common.names import did_you_mean
+from . import app
+from .app import Worker
+from .hosting import user_frames
+
+VERSION_MAX = 64  # characters; it stands in tables, labels and file names
+
+
+def load(spec: str, *, app_dir: str | None = None, factory: bool = False) -> Worker:
+    """Import the application and return its Worker.
+
+    spec      `module:attribute` or `file.py:attribute`; without `:attribute` the only Worker there is taken
+    app_dir   comes first on sys.path; default: the folder of the file, or the current one
+    factory   the attribute is a function without parameters that makes the Worker
+
+    Raises LoadError with the application's own traceback for whatever goes wrong, sys.exit() at import included.
+    """
+    target, attribute = split_spec(spec)
+    if factory and not attribute:
+        raise LoadError(f"--factory needs the name of the function: {target}:create")
+    is_file = names_a_file(target)
+    _put_first(app_dir or (os.path.dirname(target) if is_file else ""))
+    with _loading(f"{target} failed to import"):
+        module = _import_file(target) if is_file else _import_module(target)
+    found = _attribute(module, target, attribute) if attribute else _only_worker(module, target)
+    if factory:
+        found = _made(found, spec)
+    return _checked(found, spec)
+
+
+def version_of(worker: Worker, *, flag: str | None = None, app_dir: str = ".") -> str:
+    """The version of the code that is on disk: the flag, a file VERSION in the app dir, Worker(version=...),
+    "unversioned", the first that is there. LoadError if it cannot be read or shown."""
+    version = flag or _version_file(app_dir) or worker.version or "unversioned"
+    if len(version) > VERSION_MAX or not version.isprintable() or " " in version:
+        raise LoadError(f"version {version[:80]!r}: use 1 to {VERSION_MAX} printable characters without blanks")
+    return version
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """("shop.orders", "worker") of "shop.orders:worker"; the attribute is empty if none is named."""
+    target, _, attribute = spec.rpartition(":") if ":" in spec else (spec, "", "")
+    if not target or (attribute and not all(part.isidentifier() for part in attribute.split("."))):
+        raise LoadError(f"{spec!r} is not an application: module:attribute or file.py:attribute")
+    return target, attribute
+
+
+def names_a_file(target: str) -> bool:
+    return target.endswith(".py") or os.sep in target
+
+
+def _put_first(folder: str) -> None:
+    # As typed, not resolved: deploy scripts swap a symlink in this path, and the next process must follow it.
+    folder = os.path.abspath(folder)
+    sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
+    importlib.invalidate_caches()
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    """Turn whatever the application's own code raises into a LoadError."""
+    app.being_loaded = True
+    try:
+        yield
+    except LoadError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = user_frames(error.__traceback__)
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        cause = f"{what}: {type(error).__name__}: {error}"
+        raise LoadError(cause, details={"traceback_text": text}) from error
+    finally:
+        app.being_loaded = False
+
+
+def _import_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise LoadError(f"{name!r} is not the name of a module")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # That of a module which it imports is the application's own failure, and keeps its traceback.
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            hint = _hint_for(error.name)
+            raise LoadError(f"there is no module '{error.name}' in {sys.path[0]}{hint}") from None
+        raise
+
+
+def _hint_for(missing: str) -> str:
+    try:
+        beside = [entry.removesuffix(".py") for entry in os.listdir(sys.path[0])]
+    except OSError as error:
+        return f": {error.strerror}"
+    return did_you_mean(missing, [name for name in beside if name.isidentifier()])
+
+
+def _import_file(path: str) -> ModuleType:
+    path = os.path.abspath(path)
+    if not os.path.isfile(path):
+        raise LoadError(f"there is no file {path}")
+    name = _module_name(path)
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == path:
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # as import does: dataclasses and pickle look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _module_name(path: str) -> str:
+    """That of `import`, so that whoever imports the file finds the same module; never that of another one."""
+    stem = os.path.basename(path).removesuffix(".py")
+    taken = sys.modules.get(stem)
+    is_free = taken is None or getattr(taken, "__file__", None) == path
+    if stem.isidentifier() and is_free and stem not in sys.stdlib_module_names:
+        return stem
+    return f"rota_application_{stem}"
+
+
+def _attribute(module: ModuleType, target: str, attribute: str) -> Any:
+    found: Any = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            hint = did_you_mean(part, [name for name in vars(module) if name[:2] != "__"])
+            raise LoadError(f"{target} has no attribute '{attribute}'{hint}") from None
+    return found
+
+
+def _only_worker(module: ModuleType, target: str) -> Worker:
+    found = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Worker)}
+    workers = dict(found.values())
+    if len(workers) == 1:
+        return next(iter(workers.values()))
+    if not workers:
+        raise LoadError(f"{target} has no rota.Worker at its top level; say where: {target}:name")
+    names = ", ".join(f"{target}:{name}" for name in workers)
+    raise LoadError(f"{target} has {len(workers)} rota.Workers; say which: {names}")
+
+
+def _made(function: Any, spec: str) -> Any:
+    if not callable(function) or iscoroutinefunction(function):
+        kind = "an async function" if callable(function) else f"a {type(function).__name__}"
+        raise LoadError(f"--factory: {spec} is {kind}, not a function that returns a rota.Worker")
+    with _loading(f"{spec}() failed"):
+        return function()
+
+
+def _checked(found: Any, spec: str) -> Worker:
+    if not isinstance(found, Worker):
+        is_function = callable(found) and hasattr(found, "__code__")
+        hint = "; if it makes one, say --factory" if is_function else ""
+        kind = f"{type(found).__module__}.{type(found).__qualname__}".removeprefix("builtins.")
+        raise LoadError(f"rota serves rota.Worker objects; {spec} is a {kind}{hint}")
+    if not found.handlers:
+        raise LoadError(f"{spec}: the worker '{found.name}' has no handlers")
+    return found
+
+
+def _version_file(app_dir: str) -> str:
+    """Its first line; empty if there is no such file or nothing in it."""
+    path = os.path.join(app_dir, "VERSION")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline(4096).strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadError(f"{path} cannot be read: {error}") from None
