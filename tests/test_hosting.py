@@ -416,6 +416,12 @@ def test_a_sync_handler_does_not_hold_up_the_loop(loop: Loop, desk: Desk) -> Non
     assert (number, decode_result(outcome.body)) == (1, "done") and not desk.threads
 
 
+def test_an_async_result_that_is_too_large_is_refused(loop: Loop) -> None:
+    loop.host.body_max = 2
+    loop.host.start(delivery("echo", value=3))
+    assert isinstance(error_of(loop.next()[1]), rota.PayloadTooLarge)
+
+
 def test_a_number_that_is_not_running_cannot_be_cancelled(loop: Loop) -> None:
     loop.host.cancel(99)
     loop.host.start(delivery("echo", value=1))

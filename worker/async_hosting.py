@@ -58,6 +58,15 @@ class AsyncHost:
     def room(self) -> int:
         return self.concurrency - len(self._running)
 
+    @property
+    def body_max(self) -> int:
+        """Bytes of one result; the master says how many."""
+        return self._host.body_max
+
+    @body_max.setter
+    def body_max(self, size: int) -> None:
+        self._host.body_max = size
+
     def run(self, ready: Callable[[], None]) -> None:
         """Start hooks, `ready()`, deliveries until `stop()`, stop hooks. What still runs then is cancelled.
 
