@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lifecycle_page import lifecycle_page
+
 from rota.common.declare import Setting, declared
 from rota.common.settings import RULES, SECTIONS
 
@@ -82,6 +84,7 @@ def _rules() -> str:
 
 PAGES: dict[str, tuple[Path, Callable[[], str]]] = {
     "config": (HERE / "CONFIG.md", config_page),
+    "lifecycle": (HERE / "LIFECYCLE.md", lifecycle_page),
 }
 
 
