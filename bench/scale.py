@@ -1,0 +1,125 @@
+"""What a thousand registered processes cost the master: `python -m bench.scale [--check]`.
+
+Two masters run side by side, one with 4 simulated processes and one with 1,000; the same load goes
+to each in turn. The master's own thread is what is compared, so the simulator's speed hardly matters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import rota
+
+from . import cpu
+from .launch import Family, NotMeasured, free_ports, module
+from .systems import START, System
+
+RATIO_MAX, IDLE_MAX, RSS_MAX_MIB = 1.3, 2.0, 100.0
+
+
+class Simulated(System):
+    name, kind = "scale", "rota"
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def serve(self) -> str:
+        self.address = f"tcp://127.0.0.1:{free_ports(3)}"
+        state = self.family.folder / "state"
+        self._master = self.family.start(
+            module("rota", "master", "--bind", self.address, "--admin", "off", "--state", state)
+        )
+        self._nodes = self.family.start(module("bench.simulator", self.address, self.count))
+        _until_ready(self.address, self.count, self.family)
+        return self.address
+
+    def groups(self) -> dict[str, list[int]]:
+        return {"master": [self._master.pid], "process": [self._nodes.pid]}
+
+    def idle_percent(self, seconds: float) -> float:
+        """Of one core, all threads of the master, with nothing but heartbeats coming in."""
+        before, start = cpu.usage([self._master.pid]), time.monotonic()
+        time.sleep(seconds)
+        used = cpu.usage([self._master.pid]) - before
+        return used.all_threads / 1e7 / (time.monotonic() - start)
+
+    def rss_mib(self) -> float:
+        pages = int(Path(f"/proc/{self._master.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _until_ready(address: str, count: int, family: Family) -> None:
+    deadline = time.monotonic() + START
+    ready = 0
+    while ready < count:
+        family.check()
+        if time.monotonic() > deadline:
+            raise NotMeasured(f"{ready} of {count} processes ready after {START:.0f} s")
+        time.sleep(0.2)
+        ready = _ready(address)
+
+
+def _ready(address: str) -> int:
+    try:
+        with rota.Admin(address) as admin:
+            return sum(int(service["ready"]) for service in admin.status()["services"])
+    except rota.Error:  # the master is not up yet
+        return 0
+
+
+def measure(systems: dict[int, Simulated], options: argparse.Namespace) -> dict[int, list[float]]:
+    costs: dict[int, list[float]] = {count: [] for count in systems}
+    order = {"size": 128, "in_flight": 32, "warmup": 0.3, "seconds": options.seconds}
+    for number in range(options.rounds):
+        for count, system in systems.items():
+            print(f"round {number + 1}/{options.rounds}, {count} processes", file=sys.stderr)
+            costs[count].append(system.measure(order)["own_us"]["master"])
+    return costs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    parser.add_argument("--few", type=int, default=4)
+    parser.add_argument("--many", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a limit is exceeded")
+    options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with ExitStack() as stack:
+            systems = {}
+            for count in (options.few, options.many):
+                systems[count] = Simulated(count)
+                stack.enter_context(systems[count].family)
+                systems[count].start()
+            many = systems[options.many]
+            idle = many.idle_percent(5)
+            costs = measure(systems, options)
+            rss = many.rss_mib()
+    except NotMeasured as reason:
+        print(f"not measured: {reason}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    pairs = zip(costs[options.few], costs[options.many], strict=True)
+    ratio = statistics.median(many / few for few, many in pairs)
+    for count, found in costs.items():
+        print(f"{count:6,} processes: {statistics.median(found):.1f} us a request, own thread")
+    print(f"ratio {ratio:.2f} (at most {RATIO_MAX}), idle {idle:.2f} % of a core", end=" ")
+    print(f"(at most {IDLE_MAX:g}), RSS {rss:.0f} MiB (at most {RSS_MAX_MIB:g})")
+    within = ratio <= RATIO_MAX and idle <= IDLE_MAX and rss <= RSS_MAX_MIB
+    return 1 if options.check and not within else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The bench's arithmetic and its way with processes; the figures themselves are `make bench`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    """`bench/` is no part of the installed package, so it is loaded from its folder."""
+    place = ROOT / "bench"
+    spec = importlib.util.spec_from_file_location(
+        "bench", place / "__init__.py", submodule_search_locations=[str(place)]
+    )
+    assert spec and spec.loader
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["bench"] = package
+    spec.loader.exec_module(package)
+    for name in ("report", "cpu", "launch"):
+        importlib.import_module(f"bench.{name}")
+    return package
+
+
+def sample(bench, system, rate, turn=0, size=128, depth=32, own=10.0):
+    cell = bench.report.Cell(size, depth)
+    return bench.report.Sample(system, cell, turn, rate, 1.0, 2.0, {"client": 5.0}, {"master": own})
+
+
+def test_a_quantile_is_a_value_that_was_measured(bench):
+    values = [1.0, 2.0, 3.0, 4.0]
+    assert bench.report.quantile(values, 0.50) == 2.0
+    assert bench.report.quantile(values, 0.99) == 4.0
+    assert bench.report.quantile([7.0], 0.50) == 7.0
+    assert bench.report.quantile([float(n) for n in range(1, 101)], 0.99) == 99.0
+
+
+def test_a_ratio_compares_within_a_round_only(bench):
+    rates = [("rota", 300, 0), ("textbook", 100, 0), ("rota", 100, 1), ("textbook", 50, 1)]
+    rates += [("rota", 999, 2)]  # the other one is missing in round 2
+    samples = [sample(bench, system, rate, turn) for system, rate, turn in rates]
+    found = bench.report.ratios(samples, "rota", bench.report.Cell(128, 32), "textbook")
+    assert found == [3.0, 2.0]
+    assert bench.report.spread(found) == (2.5, 2.0, 3.0)
+
+
+def test_what_was_not_measured_does_not_count_as_reached(bench):
+    verdicts = bench.report.verdicts([sample(bench, "textbook", 100)])
+    assert len(verdicts) == len(bench.report.FLOORS)
+    assert not any(one.reached for one in verdicts)
+    assert {line.split("  ")[0] for line in bench.report.verdict_lines(verdicts)} == {
+        "not measured 128 B, 32 in flight: at least 1.5 x textbook",
+        "not measured 128 B, 256 in flight: at least 1.5 x textbook",
+        "not measured 128 B, 32 in flight: at least 4 x executor",
+        "not measured 128 B, 256 in flight: at least 4 x executor",
+        "not measured 64 KiB, 32 in flight: at least 0.9 x textbook",
+        "not measured 64 KiB, 256 in flight: at least 0.9 x textbook",
+        "not measured 128 B, 32 in flight: master's own thread at most 22 us a request",
+        "not measured 128 B, 256 in flight: master's own thread at most 15 us a request",
+    }
+
+
+@pytest.mark.parametrize(("rate", "own", "reached"), [(150, 22.0, True), (149, 22.1, False)])
+def test_a_floor_is_reached_at_its_very_number(bench, rate, own, reached):
+    samples = [sample(bench, "rota", rate, own=own), sample(bench, "textbook", 100)]
+    found = {one.floor.text: one.reached for one in bench.report.verdicts(samples)}
+    assert found["128 B, 32 in flight: at least 1.5 x textbook"] is reached
+    assert found["128 B, 32 in flight: master's own thread at most 22 us a request"] is reached
+
+
+def test_a_table_has_a_row_for_each_system_that_was_measured(bench):
+    samples = [sample(bench, "rota", 300), sample(bench, "textbook", 100)]
+    text = bench.report.table(samples, bench.report.Cell(128, 32), ["rota", "textbook", "nats"])
+    assert [line.split()[0] for line in text.split("\n")[2:]] == ["rota", "textbook"]
+    assert "3.00 (3.00..3.00)" in text
+
+
+def test_cpu_time_is_read_of_every_thread_and_of_the_main_one(bench):
+    before = bench.cpu.usage([os.getpid()])
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end:
+        pass
+    used = bench.cpu.usage([os.getpid()]) - before
+    assert used.all_threads >= used.own_thread >= 40_000_000
+
+
+def test_nothing_is_left_behind_of_a_family(bench):
+    sleeper = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; "
+    sleeper += "time.sleep(60)']); time.sleep(60)"
+    with bench.launch.Family("test") as family:
+        member = family.start([sys.executable, "-c", sleeper])
+        deadline = time.monotonic() + 5
+        while not (below := bench.cpu.descendants(member.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        folder = family.folder
+    assert below and not folder.exists()
+    deadline = time.monotonic() + 5
+    while any(runs(pid) for pid in (member.pid, *below)):
+        assert time.monotonic() < deadline
+
+
+def runs(pid: int) -> bool:
+    """False also for a zombie: who reaps an orphan is the container's affair."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
