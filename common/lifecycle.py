@@ -28,7 +28,7 @@ class Intent(StrEnum):
 
 class Liveness(StrEnum):
     UNKNOWN = "unknown"  # known by name (journal), not heard of since this master started
-    LIVE = "live"
+    LIVE = "live"  # its beats arrive
     SUSPECT = "suspect"  # missed beats: no new work; reversible without noise
     DEAD = "dead"  # silent for the threshold: its started work is settled as lost
     CLOSED = "closed"  # said goodbye: missed beats mean nothing
@@ -36,7 +36,7 @@ class Liveness(StrEnum):
 
 class Health(StrEnum):
     UNCHECKED = "unchecked"  # no process of it was ready since it came
-    UP = "up"
+    UP = "up"  # a process of it is ready, nothing speaks against it
     DEGRADED = "degraded"  # would be blacklisted, but the budget needs it
     BLACKLISTED = "blacklisted"  # until a point in time
     TRIAL = "trial"  # one credit, to see
@@ -127,6 +127,8 @@ def edge(before: Liveness, after: Liveness) -> str | None:
     """The name of the edge that is published for this move, None for one that is not."""
     if before == after or (before in _HEARD and after in _HEARD):
         return None
+    if after is Liveness.DEAD and before not in _HEARD:
+        return None  # it was never live here: only absent
     return EDGES.get(after)
 
 

@@ -1,0 +1,38 @@
+"""The one place where `min_active` is checked: drain, rollout, reload and scale share this budget.
+
+It counts *after* the step. What does not lower the count is never refused: a node that serves nothing may always go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .pool import Pool
+from .registry import Node, active_nodes
+
+
+def refusal(pools: Iterable[Pool], nodes: dict[str, Node], leaving: set[Node], now: float) -> str | None:
+    """The sentence that says why these nodes may not leave together; None: they may."""
+    sentences = [sentence for pool in pools if (sentence := _refusal(pool, nodes, leaving, now))]
+    return "; ".join(sentences) or None
+
+
+def _refusal(pool: Pool, nodes: dict[str, Node], leaving: set[Node], now: float) -> str | None:
+    before = active_nodes(nodes, pool, now)
+    after = [node for node in before if node not in leaving]
+    least = pool.settings.min_active
+    if len(after) == len(before) or len(after) >= least:
+        return None
+    rest = ", ".join(sorted(node.name for node in after)) or "none"
+    others = [node for node in nodes.values() if node not in before and pool.name in node.offers]
+    waiting = "; ".join(f"{node.name} is not active ({_short(node, now)})" for node in others)
+    return (
+        f"{pool.name} would be left with {len(after)} active node{'s' if len(after) != 1 else ''} ({rest}), "
+        f"min_active is {least}{'; ' + waiting if waiting else ''}"
+    )
+
+
+def _short(node: Node, now: float) -> str:
+    from .registry import why
+
+    return why(node, now) or "not ready"

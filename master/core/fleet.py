@@ -1,0 +1,674 @@
+"""The nodes and their processes: who is here, what each is to run, and when a node has drained.
+
+Agents tell (hello, started, exited, …), time passes (`tick`), operators ask (through `verbs`); what follows goes to the
+outbox as plans, retirements and records, and to the dispatch as opened and closed slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...common import lifecycle, messages
+from ...common.lifecycle import Health, IllegalTransition, Intent, Liveness
+from ...common.names import valid_name
+from ...common.settings import MasterSettings, ServiceSettings
+from ...common.wire import VERSIONS
+from . import budget, plan, records, recycle
+from .dispatch import Dispatch
+from .events import EventLog
+from .outbox import Outbox
+from .pool import Pool, Slot, Stage
+from .registry import Node, active_nodes, refresh
+
+REPLY_LOST_AFTER_S = 0.2  # an exited process's last replies are read within this, or they are lost
+STOP_GRACE_MS = 10_000  # for on_stop hooks of a process that has nothing left to do
+GROW_EVERY_S = 1.0  # at most one more process a second: the last one must have had a chance to help
+
+
+class Fleet:
+    """Owns nodes and slots. `journal(record)` answers the number under which the record becomes durable."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        out: Outbox,
+        events: EventLog,
+        settings: MasterSettings,
+        services: Callable[[str], ServiceSettings],
+        journal: Callable[[bytes], int],
+        now: float,
+    ) -> None:
+        self.dispatch = dispatch
+        self.out = out
+        self.events = events
+        self.settings = settings
+        self.services = services
+        self.journal = journal
+        self.nodes: dict[str, Node] = {}
+        self.slots: dict[str, Slot] = {}  # by incarnation
+        self.scaled: dict[str, int] = {}  # service → the operator's target
+        self.wall: Callable[[], float] = lambda: now  # the time of day, for reload_at
+        self.changed = True  # since somebody who waits was last asked to look
+        self.highest_epoch = 0  # that an agent has seen
+        self._started_at = now
+        self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
+        self._exiting: dict[Slot, tuple[messages.Exited, float]] = {}
+        self._replacements: dict[Pool, recycle.Replacement] = {}
+        self._must_tell: set[str] = set()  # nodes that an older master dispatched to and that have not told yet
+        self._replan = False
+
+    # ---- agents ----------------------------------------------------------------------------------
+
+    def restore(self, restored: records.Restored) -> None:
+        """From the journal: intents hold, liveness is unknown until the agents speak."""
+        self.nodes = restored.nodes
+        self.scaled = restored.targets
+        self._must_tell = set(restored.present)
+
+    def hello(self, route: bytes, hello: messages.AgentHello, token: int, now: float) -> Node | messages.Refusal:
+        """An agent begins, or comes back after a lost connection."""
+        refusal = self._refuse(hello, now)
+        if refusal:
+            return refusal
+        node = self.nodes.get(hello.node)
+        if node is None:
+            node = self.nodes[hello.node] = Node(hello.node, since=now)
+        if node.boot != hello.boot:
+            self._new_boot(node, hello, now)
+        node.route, node.token, node.heard_at = route, token, now
+        node.capacity, node.embedded = hello.capacity, hello.embedded
+        node.offers, node.tags = hello.offers, hello.tags
+        self.highest_epoch = max(self.highest_epoch, hello.epoch)
+        for service in hello.offers:
+            self.pool(service, now)
+        self._adopt_intent(node, hello, now)
+        self._move(node, "hello", now)
+        if not node.recorded:
+            self._present[self.journal(records.present(node.name, True))] = node
+        self._inventory(node, hello, now)
+        self._told(node, now)
+        self._replan = True
+        node.plan = {}  # so that the plan is sent again
+        if hello.leaving:
+            self.leaving(node, messages.Leaving(0), now)
+        return node
+
+    def _refuse(self, hello: messages.AgentHello, now: float) -> messages.Refusal | None:
+        names = [hello.node, *hello.offers]
+        bad = next((name for name in names if not valid_name(name)), None)
+        if bad is not None:
+            return _refusal("denied", f"{bad!r} is no name for a node or service", 30_000)
+        node = self.nodes.get(hello.node)
+        if node is None or node.boot == hello.boot:
+            return None
+        if hello.boot in node.older_boots:
+            return _refusal("stale", f"a newer agent of {hello.node} has taken over", 30_000)
+        if node.liveness is Liveness.LIVE:
+            text = f"another agent is live under the name {hello.node}: give one of them another --name"
+            return _refusal("name in use", text, 1000)
+        return None
+
+    def _new_boot(self, node: Node, hello: messages.AgentHello, now: float) -> None:
+        """Its agent was started anew: processes of the old one died with it."""
+        if node.boot:
+            node.older_boots = [*node.older_boots[-15:], node.boot]
+        for slot in list(node.slots.values()):
+            self._drop(slot, f"{node.name} was started anew", now)
+        node.boot = hello.boot
+        node.failing.clear()
+        if node.leaving:
+            node.leaving = False
+            if node.intent is not Intent.ACTIVE:
+                self._intend(node, "rejoin", "agent", "started again", now)
+        if node.health is not Health.UNCHECKED:
+            node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
+
+    def _adopt_intent(self, node: Node, hello: messages.AgentHello, now: float) -> None:
+        """A master without a journal learns from the agent what operators wanted of it."""
+        if hello.generation <= node.generation:
+            return
+        try:
+            node.intent = Intent(hello.intent)
+        except ValueError:
+            return
+        node.generation, node.by, node.since = hello.generation, "agent", now
+        if node.intent is Intent.DRAINING:
+            node.drain_until = now + self.settings.drain_deadline
+        self.journal(records.intent(node))
+
+    def _inventory(self, node: Node, hello: messages.AgentHello, now: float) -> None:
+        """What runs there now, and what ended unnoticed."""
+        told = {each.incarnation for each in hello.processes}
+        for each in hello.exits:
+            self.exited(node, each, now)
+        for slot in list(node.slots.values()):
+            if slot.incarnation not in told and slot.stage is not Stage.EXITED:
+                self._drop(slot, f"{node.name} no longer knows its process", now)
+        for started in hello.processes:
+            self.started(node, started, now)
+
+    def beat(self, node: Node, now: float) -> None:
+        node.heard_at = now
+        if node.liveness is Liveness.SUSPECT:
+            self._move(node, "beat", now)
+
+    def started(self, node: Node, started: messages.Started, now: float) -> None:
+        if started.incarnation in self.slots or not started.incarnation.startswith(f"{node.name}.{node.boot[:6]}"):
+            return
+        pool = self.pool(started.service, now)
+        slot = Slot(node, pool, started.incarnation, started.ticket, started.pid, now)
+        self.slots[slot.incarnation] = node.slots[slot.incarnation] = pool.slots[slot.incarnation] = slot
+        self.changed = True
+
+    def exited(self, node: Node, report: messages.Exited, now: float) -> None:
+        """A process ended. Its last replies may still be on their way: they are read before it is settled."""
+        self.out.say(node.route, node.token, messages.Noted(report.incarnation))
+        slot = self.slots.get(report.incarnation)
+        if slot is None or slot.node is not node:
+            self.dispatch.lost_before(report)
+            return
+        if slot.stage is Stage.EXITED:
+            return
+        expected = slot.stage is Stage.RETIRED
+        self._tell_exit(slot, report, expected)
+        slot.stage = Stage.EXITED
+        refresh(node, now)
+        self._exiting[slot] = report, now + REPLY_LOST_AFTER_S
+        if slot.connected:
+            self.out.probes.append(slot)
+        else:
+            self.settle(slot, now)
+        self.changed = True
+
+    def settle(self, slot: Slot, now: float) -> None:
+        """The route is gone and all that came over it was read (or time is up)."""
+        found = self._exiting.pop(slot, None)
+        if found is not None:
+            self.dispatch.exited(slot, found[0], now)
+            self.dispatch.lost_before(found[0])
+            self._remove(slot)
+
+    def _tell_exit(self, slot: Slot, report: messages.Exited, expected: bool) -> None:
+        kind = "process stopped" if expected else "process lost"
+        text = f"{slot.pool.name} on {slot.node.name} (pid {slot.pid}, version {slot.version or '?'}) {report.cause}"
+        running = len(slot.inflight)
+        self.events.tell(kind, slot.incarnation, text + (f"; {running} in flight" if running else ""))
+
+    def failing(self, node: Node, failing: messages.Failing) -> None:
+        before = node.failing.pop(failing.service, None)
+        if failing.failures:
+            node.failing[failing.service] = failing
+            if before is None or before.failures != failing.failures:
+                last = failing.text.strip().rpartition("\n")[2]
+                text = f"{failing.service} failed to start on {node.name} ({failing.failures} times): {last}"
+                self.events.tell("failing", node.name, text)
+        self.changed = True
+
+    def recalled(self, node: Node, recalled: messages.Recalled, now: float) -> None:
+        slot = node.slots.get(recalled.incarnation)
+        if slot is not None:
+            self.dispatch.recalled(slot, recalled.floor, recalled.started_upto, now)
+
+    def usage(self, node: Node, usage: messages.Usage) -> None:
+        for incarnation, rss in usage.rss.items():
+            if slot := node.slots.get(incarnation):
+                slot.rss = rss
+
+    def leaving(self, node: Node, leaving: messages.Leaving, now: float) -> None:
+        """TERM at the agent: a fact, never refused. Not an operator's intent: it is not journaled."""
+        if node.leaving:
+            return
+        node.leaving = True
+        if node.intent is Intent.ACTIVE:
+            self._intend(node, "drain", "agent", "its agent was told to stop", now)
+        deadline = leaving.deadline_ms / 1000 or self.settings.drain_deadline
+        if node.intent is Intent.DRAINING:
+            node.drain_until = now + deadline
+        else:
+            self._let_leave(node)
+
+    def bye(self, node: Node, now: float) -> None:
+        for slot in list(node.slots.values()):
+            self._drop(slot, f"{node.name} said goodbye", now)
+        self._move(node, "bye", now)
+        self.journal(records.present(node.name, False))
+        node.recorded = False
+        self._must_tell.discard(node.name)
+        self._replan = True
+
+    # ---- processes -------------------------------------------------------------------------------
+
+    def process_hello(
+        self, route: bytes, hello: messages.ProcessHello, token: int, now: float
+    ) -> Slot | messages.Refusal:
+        """A process is ready, or comes back after a lost connection."""
+        slot = self.slots.get(hello.incarnation)
+        if slot is None or slot.stage is Stage.EXITED:
+            return _refusal("unknown", f"no agent has told of {hello.incarnation} yet", 100)
+        if slot.ticket != hello.ticket or slot.pool.name != hello.service:
+            return _refusal("denied", f"{hello.incarnation} has another ticket or service", 30_000)
+        clash = self._clash(slot, hello)
+        if clash:
+            self.events.tell("refused", slot.node.name, clash)
+            return _refusal("interface", clash, 30_000)
+        self.dispatch.slot_routes.pop(slot.route, None)
+        slot.route, slot.token, slot.connected = route, token, True
+        slot.version, slot.concurrency = hello.version, max(1, hello.concurrency)
+        self.dispatch.slot_routes[route] = slot
+        if slot.stage is Stage.BOOTING:
+            self._became_ready(slot, hello, now)
+        self.dispatch.rejoined(slot, hello.received_upto, hello.held, now)
+        slot.acked = max(slot.acked, hello.reply_sequence - sum(each.done for each in hello.held))
+        self._told(slot.node, now)
+        refresh(slot.node, now)
+        slot.pool.adopt(slot)
+        self.dispatch.pump(slot.pool, now)
+        return slot
+
+    def _clash(self, slot: Slot, hello: messages.ProcessHello) -> str | None:
+        """Two interfaces under one version of one service: the second is refused, both are shown."""
+        for other in slot.pool.ready():
+            if (
+                other is not slot
+                and other.version == hello.version
+                and slot.pool.digests.get(hello.version)
+                not in (
+                    None,
+                    hello.digest,
+                )
+            ):
+                return (
+                    f"{slot.pool.name} {hello.version} on {slot.node.name} has other handlers "
+                    f"({', '.join(sorted(hello.handlers))}) than on {other.node.name} "
+                    f"({', '.join(sorted(slot.pool.handlers))}): give the new one another version"
+                )
+        return None
+
+    def _became_ready(self, slot: Slot, hello: messages.ProcessHello, now: float) -> None:
+        node, pool = slot.node, slot.pool
+        slot.stage = Stage.READY
+        slot.ready_at = now
+        pool.digests[hello.version] = hello.digest
+        pool.handlers = {**pool.handlers, **hello.handlers}
+        self.dispatch.interface_known(pool)
+        node.failing.pop(pool.name, None)
+        if node.health is Health.UNCHECKED:
+            others = [each for each in active_nodes(self.nodes, pool, now) if each is not node]
+            young = pool.first_ready is None or now - pool.first_ready < pool.settings.ramp
+            # Cold caches matter only where somebody else can carry the load meanwhile.
+            node.ramp_from = now if others and not young else None
+            node.since = now
+        if pool.first_ready is None:
+            pool.first_ready = now
+        node.health = lifecycle.step(lifecycle.HEALTH, node.health, "ready")
+        self.events.tell(
+            "process ready", slot.incarnation, f"{pool.name} {slot.version} on {node.name} (pid {slot.pid})"
+        )
+        self.changed = True
+
+    def process_bye(self, slot: Slot, now: float) -> None:
+        """It was told to stop by somebody else: nothing more for it; its exit settles the rest."""
+        if slot.stage is Stage.READY:
+            slot.stage = Stage.RETIRED
+        refresh(slot.node, now)
+
+    def _drop(self, slot: Slot, cause: str, now: float) -> None:
+        """Nobody will tell more of this process: what it had ends as unknown."""
+        self._exiting.pop(slot, None)
+        slot.stage = Stage.EXITED
+        slot.connected = slot.open = False
+        slot.pool.placed(slot)
+        self.dispatch.abandoned(slot, cause, now)
+        self._remove(slot)
+
+    def _remove(self, slot: Slot) -> None:
+        slot.connected = slot.open = False
+        slot.pool.placed(slot)
+        self.slots.pop(slot.incarnation, None)
+        slot.node.slots.pop(slot.incarnation, None)
+        slot.pool.slots.pop(slot.incarnation, None)
+        slot.pool.parked.pop(slot, None)
+        if self.dispatch.slot_routes.get(slot.route) is slot:
+            del self.dispatch.slot_routes[slot.route]
+        self.changed = True
+
+    # ---- intents ---------------------------------------------------------------------------------
+
+    def drain(self, node: Node, by: str, reason: str, deadline: float, now: float) -> int:
+        """Stops dispatching to the node in this step. Answers the record that makes it durable."""
+        if node.intent is Intent.ACTIVE:
+            node.drain_until = now + deadline
+        node.leaving = False
+        return self._intend(node, "drain", by, reason, now)
+
+    def rejoin(self, node: Node, by: str, reason: str, version: str, now: float) -> int:
+        node.version = version
+        node.drain_until = None
+        return self._intend(node, "rejoin", by, reason, now)
+
+    def _intend(self, node: Node, event: str, by: str, reason: str, now: float) -> int:
+        before = node.intent
+        node.intent = lifecycle.step(lifecycle.INTENT, before, event)
+        node.since = now
+        if event in ("drain", "rejoin"):
+            node.generation, node.by, node.reason = node.generation + 1, by, reason
+        if event == "rejoin" and node.health is not Health.UNCHECKED:
+            node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
+            self._recheck_ready(node, before, now)
+        refresh(node, now)
+        self.events.tell(str(node.intent), node.name, f"{node.name}: {before} → {node.intent} ({event})", by, reason)
+        self._replan = self.changed = True
+        if node.leaving:
+            return 0
+        if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
+            word = messages.Intent(str(node.intent), node.generation, node.by, node.reason, node.version)
+            self.out.say(node.route, node.token, word)
+        return self.journal(records.intent(node))
+
+    def _recheck_ready(self, node: Node, before: Intent, now: float) -> None:
+        """A drain that was taken back in time: its processes are still the ones that were up."""
+        if before is Intent.DRAINING and any(slot.stage is Stage.READY for slot in node.slots.values()):
+            node.health = lifecycle.step(lifecycle.HEALTH, node.health, "ready")
+
+    def forget(self, node: Node) -> int:
+        del self.nodes[node.name]
+        self._must_tell.discard(node.name)
+        self.changed = True
+        return self.journal(records.forgotten(node.name))
+
+    def recheck(self, node: Node) -> None:
+        """Asks the node again what it can contribute: the plan is sent anew, which clears the agent's back-off."""
+        node.plan = {}
+        self._replan = True
+
+    def recorded(self, number: int, now: float) -> None:
+        """Everything up to this record is durable."""
+        for record in [record for record in self._present if record <= number]:
+            node = self._present.pop(record)
+            node.recorded = True
+            refresh(node, now)
+            for pool in self.dispatch.pools.values():
+                self.dispatch.pump(pool, now)
+            self.changed = True
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        for node in list(self.nodes.values()):
+            self._watch(node, now)
+            self._ramp(node, now)
+            self._drained(node, now)
+        for slot, (_, until) in list(self._exiting.items()):
+            if now >= until:
+                self.settle(slot, now)
+        for pool in self.dispatch.pools.values():
+            self._recall(pool, now)
+            self._resize(pool, now)
+            self._recycle(pool, now)
+        self._retire_idle(now)
+        if self._replan:
+            self._replan = False
+            self._apply_plan(now)
+
+    def extend(self, gap: float) -> None:
+        """The master itself was paused: nobody was silent for that."""
+        for node in self.nodes.values():
+            node.heard_at += gap
+
+    def busy(self) -> bool:
+        """Something is under way that wants a short tick."""
+        return bool(
+            self._exiting
+            or self._replan
+            or self._replacements
+            or any(node.intent is Intent.DRAINING for node in self.nodes.values())
+            or any(pool.parked for pool in self.dispatch.pools.values())
+            or any(slot.stage is Stage.CLOSING for slot in self.slots.values())
+        )
+
+    def _watch(self, node: Node, now: float) -> None:
+        silent = now - node.heard_at
+        if node.liveness is Liveness.LIVE and silent > self.settings.suspect_after:
+            self._move(node, "late", now)
+        if node.liveness is Liveness.SUSPECT and silent > self.settings.dead_after:
+            self._died(node, now)
+
+    def _died(self, node: Node, now: float) -> None:
+        self._move(node, "silent", now)
+        for slot in list(node.slots.values()):
+            self._drop(slot, f"node {node.name} is dead or cut off", now)
+        if node.intent is Intent.DRAINING:
+            self._intend(node, "dead", "", "", now)
+        self._replan = True
+
+    def _move(self, node: Node, event: str, now: float) -> None:
+        before = node.liveness
+        try:
+            node.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
+        except IllegalTransition:
+            return
+        edge = lifecycle.edge(before, node.liveness)
+        if edge:
+            self.events.tell(edge, node.name, f"{node.name}: {before} → {node.liveness}")
+        if before != node.liveness:
+            node.since = now
+            self.changed = True
+        refresh(node, now)
+        if node.liveness is Liveness.LIVE:
+            for pool in {slot.pool for slot in node.slots.values()}:
+                self.dispatch.pump(pool, now)
+
+    def _ramp(self, node: Node, now: float) -> None:
+        if node.ramp_from is None:
+            return
+        pools = {slot.pool for slot in node.slots.values()}
+        if all(node.ramp(pool, now) >= 1.0 for pool in pools):
+            node.ramp_from = None
+            self.changed = True
+        refresh(node, now)
+        for pool in pools:
+            self.dispatch.pump(pool, now)
+
+    def _drained(self, node: Node, now: float) -> None:
+        if node.intent is not Intent.DRAINING:
+            return
+        late = node.drain_until is not None and now >= node.drain_until
+        left = node.in_flight()
+        if left and not late:
+            return
+        if left:
+            text = f"{node.name}: {left} requests were still running at the deadline; their processes are stopped"
+            self.events.tell("drain forced", node.name, text)
+        self._intend(node, "deadline" if left else "empty", "", "", now)
+        for slot in list(node.slots.values()):
+            self._retire(slot, 0 if left else STOP_GRACE_MS, now)
+        if node.leaving:
+            self._let_leave(node)
+
+    def _let_leave(self, node: Node) -> None:
+        self.out.say(node.route, node.token, messages.Leave())
+
+    def _recall(self, pool: Pool, now: float) -> None:
+        for slot in self.dispatch.to_recall(pool, now):
+            slot.recall = slot.last_number + 1
+            self.out.say(slot.node.route, slot.node.token, messages.Recall(slot.incarnation, slot.last_number))
+
+    # ---- size ------------------------------------------------------------------------------------
+
+    def pool(self, service: str, now: float) -> Pool:
+        pool = self.dispatch.pools.get(service)
+        if pool is None:
+            pool = self.dispatch.pools[service] = Pool(service, self.services(service), now)
+            self.dispatch.forget_targets()
+        return pool
+
+    def reconfigure(self) -> None:
+        for pool in self.dispatch.pools.values():
+            pool.reconfigure(self.services(pool.name))
+        self._replan = True
+
+    def rooms(self) -> list[plan.Room]:
+        """The nodes that may run processes, by name."""
+        return [
+            plan.Room(node.name, node.capacity, tuple(node.offers), _running(node))
+            for node in sorted(self.nodes.values(), key=lambda node: node.name)
+            if node.intent is Intent.ACTIVE and node.liveness in (Liveness.LIVE, Liveness.SUSPECT) and node.capacity
+        ]
+
+    def bounds(self, pool: Pool) -> tuple[int, int]:
+        return pool.settings.bounds(plan.offered(pool.name, self.rooms()))
+
+    def scale(self, pool: Pool, processes: int) -> int:
+        self.scaled[pool.name] = pool.target = processes
+        self._replan = self.changed = True
+        return self.journal(records.scaled(pool.name, processes))
+
+    def fixed(self, pool: Pool) -> bool:
+        """Nobody set a size: it runs all that is offered."""
+        settings = pool.settings
+        return settings.min_processes is None and settings.max_processes is None and pool.name not in self.scaled
+
+    def _resize(self, pool: Pool, now: float) -> None:
+        if self.fixed(pool):
+            return
+        least, most = self.bounds(pool)
+        base = min(max(self.scaled.get(pool.name, least), least), most) if most else 0
+        before = pool.target
+        target = max(base, min(before if before is not None else base, most))
+        ready = pool.ready()
+        if pool.queued or sum(bool(slot.inflight) for slot in ready) >= len(ready):
+            pool.busy_at = now
+        if target < most and pool.oldest_wait(now) > pool.settings.grow_after and now >= pool.grow_at:
+            target += 1
+            pool.grow_at = now + max(GROW_EVERY_S, pool.settings.grow_after)
+            self.events.tell("grow", pool.name, f"{pool.name}: requests wait; {target} processes")
+        elif target > base and now - pool.busy_at > pool.settings.shrink_after:
+            target -= 1
+            pool.busy_at = now
+            self.events.tell("shrink", pool.name, f"{pool.name}: spare; {target} processes")
+        if target != before:
+            pool.target = target
+            self._replan = True
+
+    def _apply_plan(self, now: float) -> None:
+        """Says to each agent what it is to run, and retires what is too many."""
+        targets = {name: None if self.fixed(pool) else pool.target or 0 for name, pool in self.dispatch.pools.items()}
+        allocation = plan.allocate(targets, self.rooms())
+        for node in self.nodes.values():
+            if node.liveness not in (Liveness.LIVE, Liveness.SUSPECT) or node.intent is Intent.DRAINING:
+                continue
+            wanted = dict(allocation.get(node.name, {}))
+            for service, more in node.extra.items():
+                wanted[service] = wanted.get(service, 0) + more
+            if wanted != node.plan:
+                node.plan = wanted
+                self.out.say(node.route, node.token, messages.Plan(wanted))
+            self._retire_surplus(node, now)
+        self.changed = True
+
+    def _retire_surplus(self, node: Node, now: float) -> None:
+        for service, running in _running(node).items():
+            pool = self.dispatch.pools[service]
+            surplus = running - node.plan.get(service, 0)
+            mine = [slot for slot in node.of(pool) if slot.stage in (Stage.BOOTING, Stage.READY)]
+            mine.sort(key=lambda slot: (len(slot.inflight), -slot.born_at))
+            for slot in mine[: max(0, surplus)]:
+                self._close(slot, "not needed here", now)
+
+    # ---- replacing -------------------------------------------------------------------------------
+
+    def reload(self, pool: Pool) -> int:
+        """Marks every process of the service for replacement, one at a time."""
+        pool.reload = [slot.incarnation for slot in pool.ready()]
+        self.changed = True
+        return len(pool.reload)
+
+    def reloading(self, pool: Pool) -> int:
+        """How many are still to be replaced."""
+        left = [name for name in pool.reload if name in pool.slots]
+        return len(left) or int(bool(pool.reload) and pool in self._replacements)
+
+    def _recycle(self, pool: Pool, now: float) -> None:
+        if recycle.reload_is_due(pool.settings, now - pool.reloaded_at, self.wall()):
+            pool.reloaded_at = now
+            self.reload(pool)
+        replacement = self._replacements.get(pool)
+        if replacement is None:
+            replacement = recycle.next_replacement(pool, now)
+            if replacement is None:
+                return
+            self._replacements[pool] = replacement
+        step = recycle.step(replacement, pool)
+        if step is None:
+            del self._replacements[pool]
+            self.changed = True
+        elif step is recycle.Step.START and not replacement.old.node.extra.get(pool.name):
+            replacement.old.node.extra[pool.name] = 1
+            self._replan = True
+        elif step is recycle.Step.CLOSE:
+            self._close_replaced(replacement, pool, now)
+
+    def _close_replaced(self, replacement: recycle.Replacement, pool: Pool, now: float) -> None:
+        node = replacement.old.node
+        if sum(slot.open for slot in node.of(pool)) == 1 and budget.refusal([pool], self.nodes, {node}, now):
+            return  # another node left since it began: it waits until the budget allows it
+        node.extra.pop(pool.name, None)
+        self._replan = True
+        self._close(replacement.old, recycle.due(pool, replacement.old, now), now)
+
+    def _close(self, slot: Slot, reason: str, now: float) -> None:
+        """Nothing new for it; retired when its last reply is there, or at its handler's limit."""
+        slot.stage = Stage.CLOSING
+        slot.retire_reason = reason
+        slot.asked_at = now
+        refresh(slot.node, now)
+
+    def _retire_idle(self, now: float) -> None:
+        for slot in list(self.slots.values()):
+            if slot.stage is Stage.CLOSING:
+                late = now - slot.asked_at > self._drain_deadline(slot.pool)
+                if late or not slot.inflight:
+                    self._retire(slot, 0 if slot.inflight else STOP_GRACE_MS, now)
+
+    def _retire(self, slot: Slot, grace_ms: int, now: float) -> None:
+        if slot.stage in (Stage.RETIRED, Stage.EXITED):
+            return
+        slot.stage = Stage.RETIRED
+        refresh(slot.node, now)
+        self.out.say(slot.node.route, slot.node.token, messages.Retire(slot.incarnation, grace_ms))
+
+    def _drain_deadline(self, pool: Pool) -> float:
+        own = pool.settings.drain_deadline
+        return self.settings.drain_deadline if own is None else own
+
+    def drain_deadline(self, node: Node) -> float:
+        """The longest of its services."""
+        pools = {slot.pool for slot in node.slots.values()}
+        return max((self._drain_deadline(pool) for pool in pools), default=self.settings.drain_deadline)
+
+    # ---- what an older master had dispatched -----------------------------------------------------
+
+    def accounted(self, now: float) -> bool | None:
+        """Has every node that an older master may have dispatched to told what it holds? None: not yet."""
+        if not self._must_tell:
+            return bool(self.settings.state)  # without a journal nobody knows who there was
+        return None if now - self._started_at < self.settings.dead_after + 1.0 else False
+
+    def _told(self, node: Node, now: float) -> None:
+        """A node has told when all the processes that it named have said HELLO or ended."""
+        if node.name in self._must_tell and all(slot.stage is not Stage.BOOTING for slot in node.slots.values()):
+            self._must_tell.discard(node.name)
+            self.dispatch.reconsider(now)
+
+
+def _running(node: Node) -> dict[str, int]:
+    """Processes by service that are up or coming up, without those on their way out."""
+    counts: dict[str, int] = {}
+    for slot in node.slots.values():
+        if slot.stage in (Stage.BOOTING, Stage.READY):
+            counts[slot.pool.name] = counts.get(slot.pool.name, 0) + 1
+    return counts
+
+
+def _refusal(code: str, message: str, retry_after_ms: int) -> messages.Refusal:
+    return messages.Refusal(code, message, retry_after_ms, list(VERSIONS))

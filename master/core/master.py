@@ -1,0 +1,466 @@
+"""The one door of the master's core: frames in from three sockets, time in, effects out through the outbox.
+
+It knows who is talking (routes, tokens), and hands what they say to `dispatch` (requests), `fleet` (nodes) and `verbs`
+(operators). No frame, however odd, raises: it is counted, answered with WHO or REFUSED, or dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...common import exits, messages, wire
+from ...common.lifecycle import Liveness
+from ...common.messages import BadMessage
+from ...common.settings import MasterSettings, ServiceSettings
+from . import outbox, status, verbs
+from .dispatch import Dispatch
+from .events import EventLog
+from .fleet import Fleet
+from .outbox import Outbox
+from .pool import Slot
+from .records import Restored
+from .registry import Node
+from .sessions import Session
+
+SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
+LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
+PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
+OPERATORS_MAX = 1000
+
+_parse = wire.parse
+
+
+class Identity(NamedTuple):
+    """What peers are told of this master."""
+
+    name: str
+    epoch: int
+    frontend_port: int
+    backend_port: int
+    host: str  # "" = the one that was dialled
+    pid: int = 0
+
+
+class _Operator:
+    __slots__ = ("following", "token", "user")
+
+    def __init__(self, token: int, user: str) -> None:
+        self.token = token
+        self.user = user
+        self.following: dict[int, int] = {}  # id of the Follow → last event that was sent
+
+
+class _Waiter(NamedTuple):
+    route: bytes
+    id: int
+    wait: verbs.Wait
+    began: float
+
+
+class Master:
+    """All that one master decides. `token` makes random 64-bit numbers, `wall` tells the time of day for events."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: MasterSettings,
+        services: Callable[[str], ServiceSettings],
+        restored: Restored,
+        token: Callable[[], int],
+        wall: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.identity = identity
+        self.settings = settings
+        self.out = Outbox()
+        self.events = EventLog(wall)
+        self.dispatch = Dispatch(self.out, identity.epoch, settings)
+        self.fleet = Fleet(self.dispatch, self.out, self.events, settings, services, self._journal, now)
+        self.fleet.wall = wall
+        self.fleet.restore(restored)
+        self.dispatch.accounted = lambda: self.fleet.accounted(self._now)
+        self.verbs = verbs.Verbs(self.fleet)
+        self.durable = bool(settings.state)
+        self.alarms: dict[str, str] = {}
+        self._token = token
+        self._now = now
+        self._began = now
+        self._agents: dict[bytes, Node] = {}
+        self._operators: dict[bytes, _Operator] = {}
+        self._waiters: list[_Waiter] = []
+        self._records = 0
+        self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
+        self._swept = now
+        self.lag = 0.0
+        self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
+
+    # ---- frontend --------------------------------------------------------------------------------
+
+    def frontend(self, route: bytes, frame: bytes, now: float) -> None:
+        try:
+            fields = _parse(frame)
+        except wire.BadFrame:
+            self.dispatch.counters["bad frames"] += 1
+            return
+        session = self.dispatch.routes.get(route)
+        if session is None or session.token != fields[5]:
+            self._now = now
+            return self._frontend_stranger(route, fields, frame, now)
+        session.heard_at = now
+        kind = fields[3]
+        upto = fields[9]
+        if upto > session.acked:
+            session.acknowledge(upto)
+        if kind == wire.REQUEST:
+            self.dispatch.request(session, fields, frame, now)
+        elif kind == wire.CANCEL:
+            self.dispatch.cancel(session, fields[8])
+        elif kind == wire.BYE:
+            self.dispatch.close_session(session)
+        elif kind != wire.ACK:
+            self.dispatch.counters["bad frames"] += 1
+
+    def _frontend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
+        out = self.out.frontend
+        if fields[3] != wire.HELLO:
+            self.dispatch.counters["unknown routes"] += 1
+            out.append((route, wire.head(wire.WHO, 0)))
+            return
+        hello = self._read(messages.ClientHello, frame[fields[11] :])
+        if hello is None or len(hello.session) != 16:
+            return
+        version = outbox.agree(hello.versions)
+        if version is None:
+            out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
+            return
+        session = self.dispatch.sessions.get(hello.session)
+        resumed = session is not None
+        if session is None:
+            session = self.dispatch.sessions[hello.session] = Session(hello.session, now)
+        self.dispatch.routes.pop(session.route, None)
+        session.route, session.token, session.heard_at = route, self._token(), now
+        self.dispatch.routes[route] = session
+        out.append((route, outbox.answer(wire.WELCOME, session.token, self._welcome(version, resumed))))
+
+    # ---- backend ---------------------------------------------------------------------------------
+
+    def backend(self, route: bytes, frame: bytes, now: float) -> None:
+        try:
+            fields = _parse(frame)
+        except wire.BadFrame:
+            self.dispatch.counters["bad frames"] += 1
+            return
+        slot = self.dispatch.slot_routes.get(route)
+        if slot is None or slot.token != fields[5]:
+            self._now = now
+            return self._backend_stranger(route, fields, frame, now)
+        if fields[3] == wire.REPLY:
+            self.dispatch.reply(slot, fields, frame, now)
+        elif fields[3] == wire.BYE:
+            self.fleet.process_bye(slot, now)
+        else:
+            self.dispatch.counters["bad frames"] += 1
+
+    def _backend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
+        out = self.out.backend
+        if fields[3] != wire.HELLO:
+            self.dispatch.counters["unknown routes"] += 1
+            out.append((route, wire.head(wire.WHO, 0)))
+            return
+        hello = self._read(messages.ProcessHello, frame[fields[11] :])
+        if hello is None:
+            return
+        version = outbox.agree(hello.versions)
+        if version is None:
+            out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
+            return
+        found = self.fleet.process_hello(route, hello, self._token(), now)
+        if isinstance(found, messages.Refusal):
+            out.append((route, outbox.answer(wire.REFUSED, 0, found)))
+        else:
+            welcome = self._welcome(version, True)._replace(upto=found.acked)
+            out.append((route, outbox.answer(wire.WELCOME, found.token, welcome)))
+
+    # ---- control ---------------------------------------------------------------------------------
+
+    def control(self, route: bytes, frame: bytes, now: float) -> None:
+        self._now = now
+        try:
+            head = wire.parse_head(frame)
+        except wire.BadFrame:
+            self.dispatch.counters["bad frames"] += 1
+            return
+        node, operator = self._agents.get(route), self._operators.get(route)
+        token = node.token if node is not None else operator.token if operator is not None else 0
+        if head.kind == wire.HELLO and head.token == 0:
+            self._control_hello(route, frame[head.head_len :], now)
+        elif token == 0 or head.token != token:
+            self.dispatch.counters["unknown routes"] += 1
+            self.out.control.append((route, wire.head(wire.WHO, 0)))
+        elif head.kind == wire.BYE:
+            self._control_bye(route, now)
+        elif head.kind != wire.CONTROL:
+            self.dispatch.counters["bad frames"] += 1
+        elif node is not None:
+            self._from_agent(node, route, frame[head.head_len :], now)
+        elif operator is not None:
+            self._from_operator(operator, route, frame[head.head_len :], now)
+
+    def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
+        hello = self._read_any(body)
+        if not isinstance(hello, messages.AgentHello | messages.OperatorHello):
+            self.dispatch.counters["bad messages"] += 1
+            return
+        version = outbox.agree(hello.versions)
+        if version is None:
+            refusal = outbox.incompatible(hello.versions)
+            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
+            return
+        token = self._token()
+        if isinstance(hello, messages.OperatorHello):
+            if len(self._operators) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
+                self._operators.pop(next(iter(self._operators)))
+            self._operators[route] = _Operator(token, hello.user[:64])
+            self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+            return
+        place = len(self.out.control)
+        self._rise_above(hello)
+        found = self.fleet.hello(route, hello, token, now)
+        if isinstance(found, messages.Refusal):
+            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, found)))
+            return
+        for old in [old for old, node in self._agents.items() if node is found]:
+            del self._agents[old]
+        self._agents[route] = found
+        # WELCOME goes before whatever the hello has led to.
+        self.out.control.insert(place, (route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+        if found.generation > hello.generation:
+            word = messages.Intent(str(found.intent), found.generation, found.by, found.reason, found.version)
+            self.out.say(route, token, word)
+
+    def _rise_above(self, hello: messages.AgentHello) -> None:
+        """Without a journal the epoch is one more than any that an agent has seen from an earlier master."""
+        node = self.fleet.nodes.get(hello.node)
+        ours = node is not None and node.boot == hello.boot
+        if not self.durable and hello.epoch >= self.dispatch.epoch + ours:
+            self.dispatch.epoch = hello.epoch + 1
+
+    def _control_bye(self, route: bytes, now: float) -> None:
+        node = self._agents.pop(route, None)
+        if node is not None and node.route == route:
+            self.fleet.bye(node, now)
+        self._operators.pop(route, None)
+        self._waiters = [waiter for waiter in self._waiters if waiter.route != route]
+
+    def _from_agent(self, node: Node, route: bytes, body: bytes, now: float) -> None:
+        message = self._read_any(body)
+        if message is None:
+            return
+        if node.liveness in (Liveness.DEAD, Liveness.CLOSED):
+            # It was given up: what it says now is of no use before it has said HELLO with all that it has.
+            del self._agents[route]
+            self.out.control.append((route, wire.head(wire.WHO, 0)))
+            return
+        self.fleet.beat(node, now)
+        if isinstance(message, messages.Beat):
+            self.out.say(route, node.token, message)
+        elif isinstance(message, messages.Started):
+            self.fleet.started(node, message, now)
+        elif isinstance(message, messages.Exited):
+            self.fleet.exited(node, message, now)
+        elif isinstance(message, messages.Failing):
+            self.fleet.failing(node, message)
+        elif isinstance(message, messages.Recalled):
+            self.fleet.recalled(node, message, now)
+        elif isinstance(message, messages.Usage):
+            self.fleet.usage(node, message)
+        elif isinstance(message, messages.Leaving):
+            self.fleet.leaving(node, message, now)
+        else:
+            self.dispatch.counters["bad messages"] += 1
+
+    # ---- operators -------------------------------------------------------------------------------
+
+    def _from_operator(self, operator: _Operator, route: bytes, body: bytes, now: float) -> None:
+        message = self._read_any(body)
+        if isinstance(message, messages.Verb):
+            try:
+                self._verb(operator, route, message, now)
+            except verbs.Refuse as refused:
+                self._answer(route, message.id, refused.outcome)
+        elif isinstance(message, messages.Follow):
+            operator.following[message.id] = message.since
+            self._tell_followers()
+        else:
+            self.dispatch.counters["bad messages"] += 1
+
+    def _verb(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
+        if verb.verb == "wait":
+            self._waiters.append(_Waiter(route, verb.id, self.verbs.wait(verb.args, now), now))
+            self.fleet.changed = True
+        elif verb.verb == "status":
+            self._answer(route, verb.id, verbs.Outcome(exits.DONE, self.status(now)))
+        elif verb.verb == "events":
+            since, limit = verb.args.get("since", 0), verb.args.get("limit", 1000)
+            found = self.events.since(int(since or 0), int(limit or 1000))
+            self._answer(route, verb.id, verbs.Outcome(exits.DONE, {"schema": verbs.SCHEMA, "events": found}))
+        elif verb.verb in _CHANGING:
+            if "journal" in self.alarms:
+                raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self.alarms['journal']}")
+            self._answer(route, verb.id, getattr(self.verbs, verb.verb)(verb.args, operator.user, now))
+        else:
+            raise verbs.not_found("verb", verb.verb, (*_CHANGING, "wait", "status", "events"))
+
+    def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
+        result = messages.Result(verb_id, outcome.exit == exits.DONE, outcome.exit, outcome.data)
+        if outcome.record:
+            self._answers.setdefault(outcome.record, []).append((route, result))
+        else:
+            self._say_operator(route, result)
+
+    def _say_operator(self, route: bytes, message: messages.Message) -> None:
+        operator = self._operators.get(route)
+        if operator is not None:
+            self.out.say(route, operator.token, message)
+
+    def _wake(self, now: float) -> None:
+        """Whoever waits is answered when its condition holds, when it cannot come true, or when its time is over."""
+        left = []
+        for waiter in self._waiters:
+            wait = waiter.wait
+            data: dict[str, Any] = {"schema": verbs.SCHEMA, "condition": wait.condition, "names": wait.names}
+            data["waited_s"] = now - waiter.began
+            pending = wait.pending(now)
+            if not pending:
+                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.DONE, data))
+            elif failed := wait.failed():
+                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.FAILED, {**data, "error": failed}))
+            elif now - waiter.began >= wait.timeout_s:
+                data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
+                names = "; ".join(f"{name}: {text}" for name, text in pending.items())
+                data["error"] = f"not {wait.condition} after {wait.timeout_s:g} s, still under way: {names}"
+                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.UNDER_WAY, data))
+            else:
+                left.append(waiter)
+        self._waiters = left
+
+    def _tell_followers(self) -> None:
+        for route, operator in self._operators.items():
+            for follow_id, since in operator.following.items():
+                if since < self.events.last:
+                    found = self.events.since(since, 500)
+                    operator.following[follow_id] = self.events.last
+                    self.out.say(route, operator.token, messages.Happened(follow_id, found))
+
+    def status(self, now: float) -> dict[str, Any]:
+        dispatch = self.dispatch
+        return {
+            "schema": verbs.SCHEMA,
+            "master": {
+                "name": self.identity.name,
+                "state": "active",
+                "epoch": self.dispatch.epoch,
+                "uptime_s": now - self._began,
+                "pid": self.identity.pid,
+                "durable": self.durable,
+                "alarms": list(self.alarms.values()),
+                "counters": dict(dispatch.counters),
+                "sessions": len(dispatch.sessions),
+                "loop_lag_ms": self.lag * 1000,
+            },
+            "services": status.services(self.fleet, dispatch, now),
+            "nodes": status.nodes(self.fleet, now),
+        }
+
+    # ---- time and word from the shell ------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Everything that is due. Called at least as often as `next_deadline` says."""
+        gap = now - self._now
+        if gap > PAUSE_S:
+            self.fleet.extend(gap)
+            self.events.tell("paused", self.identity.name, f"this master stood still for {gap:.1f} s")
+        self._now = now
+        self.dispatch.tick(now)
+        self.fleet.tick(now)
+        if now - self._swept > 1.0:
+            self._swept = now
+            self._sweep(now)
+        if self._waiters:
+            self.fleet.changed = False
+            self._wake(now)
+        self._tell_followers()
+
+    def next_deadline(self) -> float:
+        period = SHORT_TICK_S if self.fleet.busy() or self._waiters or self.dispatch.unsent else LONG_TICK_S
+        due = self.dispatch.timers.next_deadline()
+        return self._now + period if due is None else min(due, self._now + period)
+
+    def _sweep(self, now: float) -> None:
+        idle = [s for s in self.dispatch.sessions.values() if now - s.heard_at > self.settings.session_idle]
+        for session in idle:
+            self.dispatch.close_session(session)
+
+    def reconfigure(self, settings: MasterSettings) -> None:
+        """After a reload of the configuration: pools take their new settings."""
+        self.settings = self.dispatch.settings = self.fleet.settings = settings
+        self.fleet.reconfigure()
+
+    def undeliverable(self, slot: Slot, number: int, gone: bool, now: float) -> None:
+        self.dispatch.undeliverable(slot, number, gone, now)
+
+    def operator_gone(self, route: bytes) -> None:
+        """The route of a control message was not there any more."""
+        if route in self._operators:
+            self._operators.pop(route)
+            self._waiters = [waiter for waiter in self._waiters if waiter.route != route]
+
+    def recorded(self, number: int, now: float) -> None:
+        """Everything up to this record is durable."""
+        for record in [record for record in self._answers if record <= number]:
+            for route, result in self._answers.pop(record):
+                self._say_operator(route, result)
+        self.fleet.recorded(number, now)
+
+    def journal_failed(self, text: str) -> None:
+        """Control verbs are refused from now on; dispatch goes on."""
+        self.alarms["journal"] = text
+        self.events.tell("alarm", "journal", text)
+
+    def _journal(self, data: bytes) -> int:
+        self._records += 1
+        self.out.records.append((self._records, data))
+        return self._records
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    def _welcome(self, version: int, resumed: bool) -> messages.Welcome:
+        me = self.identity
+        return messages.Welcome(
+            version,
+            self.dispatch.epoch,
+            me.name,
+            resumed,
+            me.frontend_port,
+            me.backend_port,
+            me.host,
+            self.settings.max_message,
+        )
+
+    def _read_any(self, body: bytes) -> messages.Message | None:
+        try:
+            return messages.decode(body)
+        except BadMessage:
+            self.dispatch.counters["bad messages"] += 1
+            return None
+
+    def _read(self, kind: type[Any], body: bytes) -> Any:
+        message = self._read_any(body)
+        if isinstance(message, kind):
+            return message
+        self.dispatch.counters["bad messages"] += 1
+        return None
+
+
+_CHANGING = ("drain", "rejoin", "recheck", "forget", "scale", "reload")

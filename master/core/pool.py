@@ -1,0 +1,288 @@
+"""The pool of one service: its queue, its slots, and which slot gets the next request.
+
+A slot is the master's handle on one process. It stands on the *shelf* while it may be given more: eligible, connected,
+below its credit. The shelf is ordered by load, then by least recent use, so the choice costs the same with 4 and with
+1,000 slots.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ...common.limits import CREDIT_MAX
+from ...common.messages import Handler
+
+if TYPE_CHECKING:
+    from ...common.settings import ServiceSettings
+    from .registry import Node
+    from .sessions import Session
+
+STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is 256
+CREDIT_TARGET_US = 2000  # credit = as many requests as a process serves in 2 ms: parked work waits no longer than that
+RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
+_RECOUNT = 512  # service times between two looks at the p95
+
+
+class Request:
+    """One accepted request until its final answer, or longer: a timed-out attempt goes on without its caller."""
+
+    __slots__ = (
+        "answered",
+        "attempt",
+        "deadline",
+        "delivery",
+        "epoch",
+        "frame",
+        "handler",
+        "head_len",
+        "key",
+        "number",
+        "pool",
+        "queued_at",
+        "session",
+        "slot",
+        "target_len",
+        "tick",
+    )
+
+    session: Session
+    number: int
+    pool: Pool
+    handler: Handler
+    frame: bytes  # as the client sent it
+    head_len: int
+    target_len: int
+    key: bool  # it carries an idempotency key
+    epoch: int  # of its delivery, or of its first send while it is not delivered
+    deadline: float
+    tick: int  # in the timers
+    queued_at: float
+    attempt: int  # dispatches so far
+    slot: Slot | None  # None: queued
+    delivery: int  # its number on that slot
+    answered: bool
+
+    def may_run_again(self) -> bool:
+        """Started and lost: is a second run allowed? Only the handler may say so (a key alone does not)."""
+        return self.handler.idempotent == "yes" or (self.handler.idempotent == "key" and self.key)
+
+
+class Stage(StrEnum):
+    """How far a process is, as the master sees it."""
+
+    BOOTING = "booting"  # its agent told of it; it has not said HELLO
+    READY = "ready"
+    CLOSING = "closing"  # gets nothing new; retired when its last reply is there
+    RETIRED = "retired"  # its agent was told to stop it
+    EXITED = "exited"
+
+
+class Slot:
+    """The master's handle on one process (one incarnation)."""
+
+    __slots__ = (
+        "acked",
+        "asked_at",
+        "born_at",
+        "concurrency",
+        "connected",
+        "handled",
+        "inflight",
+        "incarnation",
+        "last_number",
+        "limit",
+        "node",
+        "open",
+        "pid",
+        "pool",
+        "progress_at",
+        "ready_at",
+        "recall",
+        "retire_reason",
+        "route",
+        "row",
+        "rss",
+        "stage",
+        "stride",
+        "ticket",
+        "token",
+        "version",
+    )
+
+    def __init__(self, node: Node, pool: Pool, incarnation: str, ticket: bytes, pid: int, now: float) -> None:
+        self.node = node
+        self.pool = pool
+        self.incarnation = incarnation
+        self.ticket = ticket
+        self.pid = pid
+        self.stage = Stage.BOOTING
+        self.born_at = now
+        self.ready_at = 0.0
+        self.version = ""
+        self.concurrency = 1
+        self.route = b""
+        self.token = 0
+        self.connected = False
+        self.open = False  # may be given new work; computed by the registry, never set elsewhere
+        self.limit = 1  # credit: how many may be in flight here
+        self.stride = STRIDE
+        self.row = -1  # on the shelf: its load; -1: not there
+        self.inflight: dict[int, Request] = {}
+        self.last_number = 0
+        self.acked = 0  # reply sequence up to which every reply arrived
+        self.progress_at = now
+        self.recall = 0  # floor that was asked for and not yet answered
+        self.handled = 0
+        self.rss = 0
+        self.retire_reason = ""  # why it is to be replaced; "" = it is not
+        self.asked_at = 0.0  # when its agent was told to retire it
+
+
+class Shelf:
+    """Slots that may be given more, the least loaded first, then the least recently used."""
+
+    def __init__(self) -> None:
+        self._rows: list[OrderedDict[Slot, None]] = [OrderedDict()]
+
+    def first(self) -> Slot | None:
+        for row in self._rows:
+            if row:
+                return next(iter(row))
+        return None
+
+    def put(self, slot: Slot, load: int) -> None:
+        """At the end of its row: it was used just now."""
+        if slot.row >= 0:
+            del self._rows[slot.row][slot]
+        rows = self._rows
+        while len(rows) <= load:
+            rows.append(OrderedDict())
+        rows[load][slot] = None
+        slot.row = load
+
+    def take(self, slot: Slot) -> None:
+        if slot.row >= 0:
+            del self._rows[slot.row][slot]
+            slot.row = -1
+
+
+class Pool:
+    """One service. `settings` may be replaced at any time (reload)."""
+
+    def __init__(self, name: str, settings: ServiceSettings, now: float) -> None:
+        self.name = name
+        self.settings = settings
+        self.handlers: dict[str, Handler] = {}
+        self.digests: dict[str, str] = {}  # version → digest of the interface that its first process had
+        self.first_ready: float | None = None  # when the first process of all was ready
+        self.slots: dict[str, Slot] = {}
+        self.shelf = Shelf()
+        self.queue: deque[Request] = deque()  # may hold answered ones (timed out, cancelled): skipped
+        self.queued = 0  # of them, those that still wait
+        self.credit = settings.credit or 1
+        self.p95_us = 0
+        self.parked: dict[Slot, None] = {}  # slots with two or more in flight
+        self._times = [0] * 33  # service times by their bit length
+        self._observed = 0
+        # how large it is to be
+        self.target: int | None = None  # None: all that is offered
+        self.grow_at = 0.0
+        self.busy_at = now
+        self.reload: list[str] = []  # incarnations still to be replaced
+        self.reloaded_at = now
+
+    # ---- the queue -------------------------------------------------------------------------------
+
+    def enqueue(self, request: Request) -> None:
+        request.slot = None
+        self.queue.append(request)
+        self.queued += 1
+        if len(self.queue) > 2 * self.queued + 64:
+            self._compact()
+
+    def requeue(self, requests: list[Request]) -> None:
+        """To the front, in their order: they were there before the others."""
+        for request in reversed(requests):
+            request.slot = None
+            self.queue.appendleft(request)
+        self.queued += len(requests)
+
+    def next_queued(self) -> Request | None:
+        queue = self.queue
+        while queue:
+            request = queue.popleft()
+            if not request.answered:
+                self.queued -= 1
+                return request
+        return None
+
+    def leave_queue(self, request: Request) -> None:
+        """It was answered while it waited; its place is skipped later."""
+        self.queued -= 1
+
+    def oldest_wait(self, now: float) -> float:
+        queue = self.queue
+        while queue and queue[0].answered:
+            queue.popleft()
+        return now - queue[0].queued_at if queue else 0.0
+
+    def _compact(self) -> None:
+        self.queue = deque(request for request in self.queue if not request.answered)
+
+    # ---- slots -----------------------------------------------------------------------------------
+
+    def placed(self, slot: Slot) -> None:
+        """After any change of a slot's load, credit or eligibility: the shelf follows."""
+        inflight = len(slot.inflight)
+        if slot.open and inflight < slot.limit:
+            self.shelf.put(slot, inflight * slot.stride // STRIDE)
+        elif slot.row >= 0:
+            self.shelf.take(slot)
+
+    def adopt(self, slot: Slot) -> None:
+        """Sets what depends on the pool: credit and weight."""
+        settings = self.settings
+        slot.limit = max(self.credit, slot.concurrency)
+        weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
+        slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
+        self.placed(slot)
+
+    def reconfigure(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.credit = settings.credit or self.credit
+        for slot in self.slots.values():
+            self.adopt(slot)
+
+    def ready(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.stage is Stage.READY]
+
+    # ---- credit ----------------------------------------------------------------------------------
+
+    def observe(self, time_us: int) -> None:
+        """A service time; every so often the credit follows their p95."""
+        self._times[time_us.bit_length()] += 1
+        self._observed += 1
+        # The first request of a quiet pool must not wait for the 512th to be told that it was short.
+        if self._observed & (_RECOUNT - 1) == 0 or self._observed in (8, 32, 128):
+            self._recount()
+
+    def _recount(self) -> None:
+        left = sum(self._times) * 5 // 100
+        for bits in range(32, 0, -1):
+            left -= self._times[bits]
+            if left < 0:
+                break
+        self.p95_us = (1 << bits) - 1
+        if self._observed >= _RECOUNT:
+            self._times = [count // 2 for count in self._times]
+        self._set_credit()
+
+    def _set_credit(self) -> None:
+        measured = min(CREDIT_MAX, max(1, CREDIT_TARGET_US // max(1, self.p95_us)))
+        credit = self.settings.credit or measured
+        if credit != self.credit:
+            self.credit = credit
+            for slot in self.slots.values():
+                self.adopt(slot)

@@ -1,0 +1,83 @@
+"""What is journaled, and what it means when read back. Records are msgpack maps; the last word counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from ...common.lifecycle import Intent
+from .registry import Node
+
+
+def intent(node: Node) -> bytes:
+    return _pack(
+        {
+            "t": "intent",
+            "node": node.name,
+            "state": str(node.intent),
+            "generation": node.generation,
+            "by": node.by,
+            "reason": node.reason,
+            "version": node.version,
+        }
+    )
+
+
+def present(name: str, is_present: bool) -> bytes:
+    """This node may hold requests of ours (it said hello), or surely holds none (it said goodbye, or was forgotten)."""
+    return _pack({"t": "present", "node": name, "present": is_present})
+
+
+def forgotten(name: str) -> bytes:
+    return _pack({"t": "forgotten", "node": name})
+
+
+def scaled(service: str, processes: int) -> bytes:
+    return _pack({"t": "scaled", "service": service, "processes": processes})
+
+
+class Restored:
+    """The state that a sequence of records adds up to; `records()` says the same in as few as possible."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.present: set[str] = set()
+        self.targets: dict[str, int] = {}
+
+    def read(self, data: bytes) -> None:
+        """Raises ValueError for a record that this version does not understand."""
+        try:
+            record: dict[str, Any] = msgpack.unpackb(data)
+            getattr(self, f"_read_{record['t']}")(record)
+        except Exception as error:
+            raise ValueError(f"journal record not understood: {error!r}") from None
+
+    def records(self) -> list[bytes]:
+        return [
+            *(intent(node) for node in self.nodes.values()),
+            *(present(name, True) for name in sorted(self.present)),
+            *(scaled(service, count) for service, count in self.targets.items()),
+        ]
+
+    def _read_intent(self, record: dict[str, Any]) -> None:
+        node = self.nodes.setdefault(record["node"], Node(record["node"]))
+        node.intent = Intent(record["state"])
+        node.generation, node.by = record["generation"], record["by"]
+        node.reason, node.version = record["reason"], record["version"]
+
+    def _read_present(self, record: dict[str, Any]) -> None:
+        self.nodes.setdefault(record["node"], Node(record["node"]))
+        (self.present.add if record["present"] else self.present.discard)(record["node"])
+
+    def _read_forgotten(self, record: dict[str, Any]) -> None:
+        self.nodes.pop(record["node"], None)
+        self.present.discard(record["node"])
+
+    def _read_scaled(self, record: dict[str, Any]) -> None:
+        self.targets[record["service"]] = record["processes"]
+
+
+def _pack(record: dict[str, Any]) -> bytes:
+    data: bytes = msgpack.packb(record)
+    return data

@@ -1,0 +1,130 @@
+"""The nodes: what is known of each, where it stands on the four axes, and which of its slots are open because of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+
+from ...common import lifecycle
+from ...common.lifecycle import Health, Intent, Liveness
+from ...common.messages import Failing
+from .pool import Pool, Slot, Stage
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """The master's record of a slave node. Its agent is reached by `route` while `liveness` is heard of."""
+
+    name: str
+    intent: Intent = Intent.ACTIVE
+    liveness: Liveness = Liveness.UNKNOWN
+    health: Health = Health.UNCHECKED
+    generation: int = 0  # of the intent: rises with each change
+    by: str = ""
+    reason: str = ""
+    since: float = 0.0  # of the last change on any axis
+    version: str = ""  # that `rejoin --version` announced for its next processes
+
+    boot: str = ""
+    older_boots: list[str] = field(default_factory=list)
+    route: bytes = b""
+    token: int = 0
+    capacity: int = 0
+    offers: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    embedded: bool = False
+
+    slots: dict[str, Slot] = field(default_factory=dict)
+    plan: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, int] = field(default_factory=dict)  # start-first: one more for a while
+    failing: dict[str, Failing] = field(default_factory=dict)
+
+    heard_at: float = 0.0
+    ramp_from: float | None = None  # None: fully ramped
+    drain_until: float | None = None
+    leaving: bool = False  # its agent was told to go: detached means leave
+    recorded: bool = False  # its presence is durable: only then it may be given work
+
+    def eligible(self) -> bool:
+        return self.recorded and lifecycle.eligible(self.intent, self.liveness, self.health)
+
+    def in_flight(self) -> int:
+        return sum(len(slot.inflight) for slot in self.slots.values())
+
+    def of(self, pool: Pool) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.pool is pool]
+
+    def ramp(self, pool: Pool, now: float) -> float:
+        """The share of its slots that is open, 0..1."""
+        if self.ramp_from is None or pool.settings.ramp <= 0:
+            return 1.0
+        return min(1.0, max(0.0, (now - self.ramp_from) / pool.settings.ramp))
+
+    def serves(self, pool: Pool, now: float) -> bool:
+        """Counts for `min_active`: eligible, fully ramped, and a process of the service may be given work."""
+        return self.eligible() and self.ramp(pool, now) >= 1.0 and any(slot.open for slot in self.of(pool))
+
+
+def refresh(node: Node, now: float) -> None:
+    """Opens and closes the node's slots after anything that eligibility or ramp depends on."""
+    eligible = node.eligible()
+    ready: dict[Pool, list[Slot]] = {}
+    for slot in node.slots.values():
+        if slot.stage is Stage.READY and slot.connected:
+            ready.setdefault(slot.pool, []).append(slot)
+        else:
+            _set_open(slot, False)
+    for pool, slots in ready.items():
+        share = max(1, ceil(node.ramp(pool, now) * len(slots)))
+        for place, slot in enumerate(slots):
+            _set_open(slot, eligible and place < share)
+
+
+def _set_open(slot: Slot, is_open: bool) -> None:
+    if slot.open != is_open:
+        slot.open = is_open
+        slot.pool.placed(slot)
+
+
+def active_nodes(nodes: dict[str, Node], pool: Pool, now: float) -> list[Node]:
+    """The nodes that count for `min_active` of this service."""
+    return [node for node in nodes.values() if node.serves(pool, now)]
+
+
+def why(node: Node, now: float) -> str:
+    """Why this node gets no traffic, or not its full share; empty when it gets it."""
+    asked = f" by {node.by}" if node.by else ""
+    because = f": {node.reason}" if node.reason else ""
+    if node.liveness is Liveness.UNKNOWN:
+        return "not heard of since this master started"
+    if node.liveness is Liveness.DEAD:
+        return f"dead: silent for {now - node.heard_at:.1f} s; when its agent speaks again it comes back"
+    if node.liveness is Liveness.CLOSED:
+        return "its agent said goodbye; start it again, or `rota forget` it"
+    if node.intent is Intent.DRAINING:
+        left = node.in_flight()
+        return f"draining{asked}{because}; {left} request{'s' if left != 1 else ''} in flight"
+    if node.intent is Intent.DETACHED:
+        return f"detached{asked}{because}; `rota rejoin {node.name}` brings it back"
+    if node.liveness is Liveness.SUSPECT:
+        return f"suspect: no beat for {now - node.heard_at:.1f} s"
+    for failing in node.failing.values():
+        if not any(slot.open for slot in node.slots.values() if slot.pool.name == failing.service):
+            last = failing.text.strip().rpartition("\n")[2]
+            retry = f"next try in {failing.retry_in_ms / 1000:g} s"
+            return f"{failing.service} failed to start {failing.failures} times, {retry}: {last}"
+    if not node.recorded:
+        return "waiting for the journal"
+    if not node.plan:
+        return "no process is planned here: " + (
+            "other nodes have all that is wanted" if node.offers else "it offers nothing"
+        )
+    if not any(slot.stage is Stage.READY for slot in node.slots.values()):
+        return f"its processes are starting ({len(node.slots)} of {sum(node.plan.values())})"
+    if not any(slot.connected for slot in node.slots.values()):
+        return "no process of it is connected"
+    if not node.eligible():
+        return f"health is {node.health}"
+    shares = {slot.pool: node.ramp(slot.pool, now) for slot in node.slots.values()}
+    lowest = min(shares.values(), default=1.0)
+    return f"ramping up: {lowest:.0%} of its slots are open" if lowest < 1 else ""

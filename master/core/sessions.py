@@ -1,0 +1,81 @@
+"""What the master remembers of a client: its open requests, and every answer until it is acknowledged."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ...common import wire
+
+if TYPE_CHECKING:
+    from .pool import Request
+
+
+class Session:
+    """One client, over all its connections."""
+
+    __slots__ = (
+        "acked",
+        "epoch",
+        "heard_at",
+        "highest",
+        "id",
+        "kept",
+        "kept_bytes",
+        "open",
+        "route",
+        "sequence",
+        "token",
+        "unsent",
+    )
+
+    def __init__(self, session_id: bytes, now: float) -> None:
+        self.id = session_id
+        self.route = b""  # b"": no connection that we know of
+        self.token = 0
+        self.heard_at = now
+        self.highest = 0  # request number; what is not above it and not RESENT is a replay
+        self.open: dict[int, Request] = {}
+        self.sequence = 0  # of the last answer
+        self.acked = 0
+        # Number and frame of every answer above `acked`, in sequence; b"" where the frame was dropped for its size.
+        self.kept: deque[tuple[int, bytes]] = deque()
+        self.kept_bytes = 0
+        self.unsent = 0  # first sequence that the route did not take; 0: none
+
+    def keep(self, number: int, frame: bytes, bytes_max: int) -> None:
+        """Remembers the answer with the sequence that was just given to it."""
+        self.kept.append((number, frame))
+        self.kept_bytes += len(frame)
+        if self.kept_bytes > bytes_max:
+            self._drop_oldest(bytes_max)
+
+    def acknowledge(self, upto: int) -> None:
+        """Forgets every answer up to this sequence. One that was never given is a lie: ignored."""
+        if upto > self.sequence:
+            return
+        for _ in range(upto - self.acked):
+            self.kept_bytes -= len(self.kept.popleft()[1])
+        self.acked = upto
+
+    def recorded(self, number: int) -> bytes | None:
+        """The frame of the answer that this number got; b"" if it was dropped, None if there is none."""
+        for kept, frame in self.kept:  # a resend is rare and what is not acknowledged is little: no index for it
+            if kept == number:
+                return self.rehead(frame) if frame else b""
+        return None
+
+    def rehead(self, frame: bytes) -> bytes:
+        """A kept answer under the token of the present connection."""
+        old = wire.parse_head(frame)
+        head = wire.head(
+            wire.ANSWER, self.token, old.epoch, old.time, old.number, old.upto, code=old.code, flags=wire.RESENT
+        )
+        return head + frame[old.head_len :]
+
+    def _drop_oldest(self, bytes_max: int) -> None:
+        for place, (number, frame) in enumerate(self.kept):
+            if self.kept_bytes <= bytes_max:
+                break
+            self.kept[place] = (number, b"")
+            self.kept_bytes -= len(frame)

@@ -1,0 +1,83 @@
+"""What `rota status` shows, as plain maps; the shape is in docs/PROTOCOL.md, "Verbs"."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from .fleet import Fleet
+from .pool import Pool, Slot
+from .registry import Node, active_nodes, why
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatch
+
+
+def services(fleet: Fleet, dispatch: Dispatch, now: float) -> list[dict[str, Any]]:
+    return [_service(pool, fleet, now) for _, pool in sorted(dispatch.pools.items())]
+
+
+def nodes(fleet: Fleet, now: float) -> list[dict[str, Any]]:
+    return [_node(node, now) for _, node in sorted(fleet.nodes.items())]
+
+
+def _service(pool: Pool, fleet: Fleet, now: float) -> dict[str, Any]:
+    least, most = fleet.bounds(pool)
+    ready = pool.ready()
+    return {
+        "name": pool.name,
+        "target": most if fleet.fixed(pool) else pool.target or 0,
+        "min": least,
+        "max": most,
+        "fixed": fleet.fixed(pool),
+        "processes": len(pool.slots),
+        "ready": len(ready),
+        "in_flight": sum(len(slot.inflight) for slot in pool.slots.values()),
+        "queued": pool.queued,
+        "oldest_wait_ms": int(pool.oldest_wait(now) * 1000),
+        "active_nodes": len(active_nodes(fleet.nodes, pool, now)),
+        "min_active": pool.settings.min_active,
+        "credit": pool.credit,
+        "p95_ms": pool.p95_us / 1000,
+        "versions": dict(Counter(slot.version for slot in ready)),
+        "handlers": sorted(pool.handlers),
+        "reloading": fleet.reloading(pool),
+    }
+
+
+def _node(node: Node, now: float) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "boot": node.boot,
+        "intent": str(node.intent),
+        "liveness": str(node.liveness),
+        "health": str(node.health),
+        "ramp": min((node.ramp(slot.pool, now) for slot in node.slots.values()), default=1.0),
+        "since_s": now - node.since,
+        "by": node.by,
+        "reason": node.reason,
+        "generation": node.generation,
+        "until_s": None if node.drain_until is None else max(0.0, node.drain_until - now),
+        "why": why(node, now),
+        "capacity": node.capacity,
+        "in_flight": node.in_flight(),
+        "offers": node.offers,
+        "tags": node.tags,
+        "versions": sorted({slot.version for slot in node.slots.values() if slot.version}),
+        "processes": [_process(slot, now) for slot in node.slots.values()],
+        "failing": [failing._asdict() for failing in node.failing.values()],
+    }
+
+
+def _process(slot: Slot, now: float) -> dict[str, Any]:
+    return {
+        "incarnation": slot.incarnation,
+        "service": slot.pool.name,
+        "state": str(slot.stage) + (f" ({slot.retire_reason})" if slot.retire_reason else ""),
+        "pid": slot.pid,
+        "version": slot.version,
+        "in_flight": len(slot.inflight),
+        "handled": slot.handled,
+        "rss": slot.rss,
+        "age_s": now - slot.born_at,
+    }

@@ -1,0 +1,274 @@
+"""The verbs of operators: each a small function from arguments to an outcome (docs/PROTOCOL.md, "Verbs").
+
+Every verb is idempotent: what is already so is exit 0. A verb that changes something answers when that is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...common import exits
+from ...common.lifecycle import Intent, Liveness
+from ...common.names import nearest, unknown
+from . import budget
+from .fleet import Fleet
+from .pool import Pool, Stage
+from .registry import Node, why
+
+SCHEMA = 1
+FAILURES_GIVE_UP = 3  # starts that failed in a row: then waiting for that node or service is over
+
+
+class Outcome(NamedTuple):
+    """`record`: the answer waits until this record is durable (0: it need not)."""
+
+    exit: int
+    data: dict[str, Any]
+    record: int = 0
+
+
+class Refuse(Exception):
+    """The verb cannot be done; ends it with this exit code and sentence."""
+
+    def __init__(self, exit_code: int, sentence: str, **more: Any) -> None:
+        super().__init__(sentence)
+        self.outcome = Outcome(exit_code, {"schema": SCHEMA, "error": sentence, **more})
+
+
+class Wait(NamedTuple):
+    """A condition that somebody waits for. `pending` answers what is still missing: name → why."""
+
+    condition: str
+    names: list[str]
+    timeout_s: float
+    pending: Callable[[float], dict[str, str]]
+    failed: Callable[[], str]
+
+
+class Verbs:
+    """Called with the arguments of a verb, who asks, and now."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+
+    # ---- nodes -----------------------------------------------------------------------------------
+
+    def drain(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        nodes = self._nodes(args)
+        force, reason = _get(args, "force", bool, False), _get(args, "reason", str, "")
+        leaving = {node for node in nodes if node.intent is Intent.ACTIVE}
+        refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, leaving, now)
+        if refused and not force:
+            raise Refuse(exits.REFUSED, f"refused: {refused}. Wait for the others (`rota wait active`), or --force")
+        if _get(args, "dry_run", bool, False):
+            return self._outcome(nodes, leaving, dry_run=True)
+        if refused:
+            self.fleet.events.tell(
+                "forced", ", ".join(n.name for n in nodes), f"drain in spite of: {refused}", by, reason
+            )
+        record = 0
+        for node in leaving:
+            deadline = _get(args, "deadline_s", float, self.fleet.drain_deadline(node))
+            record = self.fleet.drain(node, by, reason, deadline, now)
+        for node in nodes:
+            if node.leaving and node not in leaving:  # it was on its way out by itself: now it is an operator's word
+                record = self.fleet.drain(node, by, reason, 0, now)
+        return self._outcome(nodes, leaving, record=record)
+
+    def rejoin(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        nodes = self._nodes(args)
+        joining = {node for node in nodes if node.intent is not Intent.ACTIVE}
+        if _get(args, "dry_run", bool, False):
+            return self._outcome(nodes, joining, dry_run=True)
+        version, reason = _get(args, "version", str, ""), _get(args, "reason", str, "")
+        record = 0
+        for node in joining:
+            record = self.fleet.rejoin(node, by, reason, version, now)
+        return self._outcome(nodes, joining, record=record)
+
+    def recheck(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        nodes = self._nodes(args)
+        for node in nodes:
+            self.fleet.recheck(node)
+        return self._outcome(nodes, set(nodes))
+
+    def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        names = _get(args, "nodes", list, [])
+        nodes = [self.fleet.nodes[name] for name in names if name in self.fleet.nodes]  # gone already: done
+        for node in nodes:
+            here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
+            if here:
+                raise Refuse(
+                    exits.REFUSED,
+                    f"{node.name} is {node.liveness}: stop its agent first (TERM), or it would only come back",
+                )
+        record = 0
+        for node in nodes:
+            record = self.fleet.forget(node)
+            self.fleet.events.tell(
+                "forgotten", node.name, f"{node.name} left for good", by, _get(args, "reason", str, "")
+            )
+        return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [node.name for node in nodes]}, record)
+
+    def _outcome(self, nodes: list[Node], changed: set[Node], record: int = 0, dry_run: bool = False) -> Outcome:
+        told = [
+            {
+                "node": node.name,
+                "intent": str(node.intent),
+                "in_flight": node.in_flight(),
+                "generation": node.generation,
+                "changed": node in changed,
+            }
+            for node in nodes
+        ]
+        return Outcome(exits.DONE, {"schema": SCHEMA, "dry_run": dry_run, "nodes": told}, record)
+
+    def _nodes(self, args: dict[str, Any]) -> list[Node]:
+        """The nodes that the arguments name, in the order of their names."""
+        known = self.fleet.nodes
+        if _get(args, "all", bool, False):
+            return [node for _, node in sorted(known.items())]
+        tags = _get(args, "tags", dict, {})
+        if tags:
+            found = [n for _, n in sorted(known.items()) if all(n.tags.get(k) == v for k, v in tags.items())]
+            if not found:
+                raise Refuse(exits.NOT_FOUND, f"no node has the tag {', '.join(f'{k}={v}' for k, v in tags.items())}")
+            return found
+        names = _get(args, "nodes", list, [])
+        if not names:
+            raise Refuse(exits.USAGE, "name at least one node, or use --all or --tag k=v")
+        return [self._node(name) for name in dict.fromkeys(names)]
+
+    def _node(self, name: Any) -> Node:
+        node = self.fleet.nodes.get(name) if isinstance(name, str) else None
+        if node is None:
+            raise not_found("node", str(name), self.fleet.nodes)
+        return node
+
+    # ---- services --------------------------------------------------------------------------------
+
+    def scale(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        pool = self._pool(args)
+        processes = _get(args, "processes", int, -1)
+        self._not_embedded(pool, "scale")
+        settings = pool.settings
+        least, most = settings.min_processes or 1, settings.max_processes
+        if processes < least or (most is not None and processes > most):
+            limits = f"from {least} to {most if most is not None else 'what the nodes offer'}"
+            raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes (min_processes, max_processes)")
+        record = self.fleet.scale(pool, processes)
+        self.fleet.events.tell(
+            "scaled", pool.name, f"{pool.name}: {processes} processes", by, _get(args, "reason", str, "")
+        )
+        data = {"schema": SCHEMA, "service": pool.name, "processes": processes, "room": self.fleet.bounds(pool)[1]}
+        return Outcome(exits.DONE, data, record)
+
+    def reload(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        pool = self._pool(args)
+        self._not_embedded(pool, "reload")
+        count = self.fleet.reload(pool)
+        self.fleet.events.tell("reload", pool.name, f"{pool.name}: {count} processes, one at a time", by)
+        return Outcome(exits.DONE, {"schema": SCHEMA, "service": pool.name, "processes": count})
+
+    def _pool(self, args: dict[str, Any]) -> Pool:
+        return self._pool_named(_get(args, "service", str, ""))
+
+    def _pool_named(self, name: str) -> Pool:
+        pool = self.fleet.dispatch.pools.get(name)
+        if pool is None:
+            raise not_found("service", name, self.fleet.dispatch.pools)
+        return pool
+
+    def _not_embedded(self, pool: Pool, verb: str) -> None:
+        node = next((slot.node for slot in pool.slots.values() if slot.node.embedded), None)
+        if node is not None:
+            text = f"{pool.name} runs inside an application on {node.name}: {verb} it by restarting that application"
+            raise Refuse(exits.REFUSED, text)
+
+    # ---- waiting ---------------------------------------------------------------------------------
+
+    def wait(self, args: dict[str, Any], now: float) -> Wait:
+        condition = _get(args, "condition", str, "")
+        names = _get(args, "names", list, [])
+        timeout_s = _get(args, "timeout_s", float, 60.0)
+        if condition in ("active", "detached"):
+            nodes = [self._node(name) for name in names] or list(self.fleet.nodes.values())
+            missing = self._inactive if condition == "active" else self._attached
+            return Wait(
+                condition,
+                [node.name for node in nodes],
+                timeout_s,
+                lambda at: {node.name: text for node in nodes if (text := missing(node, at))},
+                lambda: self._node_failed(nodes) if condition == "active" else "",
+            )
+        if condition in ("ready", "reloaded"):
+            wanted = names or list(self.fleet.dispatch.pools)
+            unready = self._unready if condition == "ready" else self._reloading
+            return Wait(
+                condition,
+                wanted,
+                timeout_s,
+                lambda at: {name: text for name in wanted if (text := unready(name))},
+                lambda: self._service_failed(wanted),
+            )
+        if condition == "leader":
+            return Wait(condition, names, timeout_s, lambda at: {}, lambda: "")
+        raise not_found("condition", condition, ("active", "detached", "ready", "leader", "reloaded"))
+
+    def _inactive(self, node: Node, now: float) -> str:
+        if self.fleet.nodes.get(node.name) is not node:
+            return "it was forgotten"
+        text = why(node, now)
+        if text:
+            return text
+        ready = sum(slot.stage is Stage.READY for slot in node.slots.values())
+        wanted = sum(node.plan.values())
+        return "" if ready >= wanted else f"{ready} of {wanted} processes are ready"
+
+    def _attached(self, node: Node, now: float) -> str:
+        if node.intent is not Intent.DETACHED:
+            return why(node, now) or "active"
+        here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
+        return f"{len(node.slots)} processes are stopping" if here and node.slots else ""
+
+    def _unready(self, name: str) -> str:
+        pool = self.fleet.dispatch.pools.get(name)
+        if pool is None:
+            return "no node offers it yet"
+        wanted = sum(node.plan.get(name, 0) for node in self.fleet.nodes.values())
+        ready = sum(slot.open for slot in pool.slots.values())
+        return "" if ready and ready >= wanted else f"{ready} of {wanted} processes may be given requests"
+
+    def _reloading(self, name: str) -> str:
+        left = self.fleet.reloading(self._pool_named(name))
+        return f"{left} processes are still to be replaced" if left else ""
+
+    def _node_failed(self, nodes: list[Node]) -> str:
+        for node in nodes:
+            for failing in node.failing.values():
+                if failing.failures >= FAILURES_GIVE_UP:
+                    return f"{failing.service} does not start on {node.name}:\n{failing.text}"
+        return ""
+
+    def _service_failed(self, names: list[str]) -> str:
+        nodes = [n for n in self.fleet.nodes.values() if n.intent is Intent.ACTIVE and set(n.failing) & set(names)]
+        return self._node_failed(nodes)
+
+
+def not_found(what: str, name: str, known: Any) -> Refuse:
+    return Refuse(exits.NOT_FOUND, unknown(what, name, known), nearest=nearest(name, known))
+
+
+def _get(args: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+    """An argument of the right type, or a Refuse that names it."""
+    value: Any = args.get(name)
+    if value is None:
+        return default
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise Refuse(exits.USAGE, f"{name}: {kind.__name__} expected, not {type(value).__name__}")
+    if isinstance(value, float) and not 0 <= value < 1e9:
+        raise Refuse(exits.USAGE, f"{name}: {value} is out of range")
+    return value

@@ -1,0 +1,116 @@
+"""The master's three ROUTER sockets: bound, read in batches, written without ever waiting for a peer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+
+from ..common import sockets
+from ..common.settings import MasterSettings
+
+BATCH = 256  # messages read from one socket before the others have their turn
+
+_recv = sockets.fast_recv
+_send = sockets.fast_send
+_MORE = zmq.RCVMORE
+_NOW = zmq.NOBLOCK
+_FIRST = zmq.NOBLOCK | zmq.SNDMORE
+
+Socket = zmq.Socket[bytes]
+Receive = Callable[[bytes, bytes, float], None]
+
+
+class PortInUse(Exception):
+    """An address cannot be bound; the sentence names it, and who holds it where that can be told."""
+
+
+class Ports:
+    """`control`, `frontend`, `backend`; `ports` has the numbers that they were bound to."""
+
+    def __init__(self, settings: MasterSettings) -> None:
+        self.context = sockets.context()
+        self.ports: dict[str, int] = {}
+        body_max = settings.max_message
+        try:
+            self.control = self._bind(sockets.CONTROL, settings.bind, body_max)
+            self.frontend = self._bind(sockets.FRONTEND, settings.frontend_address(), body_max)
+            self.backend = self._bind(sockets.BACKEND, settings.backend_address(), body_max)
+        except PortInUse:
+            self.context.destroy(linger=0)
+            raise
+
+    def _bind(self, role: str, address: str, body_max: int) -> Socket:
+        sock = sockets.router(self.context, role, body_max)
+        try:
+            sock.bind(address)
+        except zmq.ZMQError as error:
+            raise PortInUse(_why_not(role, address, error)) from None
+        self.ports[role] = int(bytes(sock.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").rpartition(b":")[2])
+        return sock
+
+    def close(self) -> None:
+        for sock in (self.control, self.frontend, self.backend):
+            sock.close(200)
+        self.context.term()
+
+
+def receive(sock: Socket, receive_one: Receive, now: float) -> int:
+    """Reads up to BATCH messages; one that is not [route, frame] is dropped. Answers how many bad ones there were."""
+    bad = 0
+    get = sock.get
+    try:
+        for _ in range(BATCH):
+            route = _recv(sock, _NOW)
+            if not get(_MORE):
+                bad += 1
+                continue
+            frame = _recv(sock, _NOW)
+            if get(_MORE):
+                while get(_MORE):
+                    _recv(sock, _NOW)
+                bad += 1
+                continue
+            receive_one(route, frame, now)
+    except zmq.Again:
+        pass
+    return bad
+
+
+def send(sock: Socket, route: bytes, frame: bytes) -> int:
+    """0, or the errno that says why the message was not queued: EHOSTUNREACH no such route, EAGAIN it is full."""
+    try:
+        _send(sock, route, _FIRST)
+        _send(sock, frame, _NOW)
+    except zmq.ZMQError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def _why_not(role: str, address: str, error: zmq.ZMQError) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return f"the {role} address {address} cannot be bound: {error.strerror}"
+    holder = _holder(int(address.rpartition(":")[2])) if address.startswith("tcp://") else ""
+    return f"the {role} address {address} is in use{holder}: stop that, or choose another port with --bind"
+
+
+def _holder(port: int) -> str:
+    """` by NAME (pid N)`, or nothing when it cannot be told (another user's process)."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        rows = [line.split() for line in lines]
+        inodes |= {row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+    links = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            held = any(os.readlink(fd) in links for fd in (process / "fd").iterdir())
+            name = (process / "comm").read_text().strip() if held else ""
+        except OSError:
+            continue
+        if held:
+            return f" by {name} (pid {process.name})"
+    return ""

@@ -1,0 +1,240 @@
+"""The master's process: one thread, one poll loop over three sockets, deadlines of its own.
+
+poll until the next deadline → read → decide → send → what is due → again
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import zmq
+
+from ..common import config as configuration
+from ..common import wire
+from ..common.config import Config, ConfigErrors
+from . import ports
+from .core.master import Identity, Master
+from .core.pool import Slot
+from .journal import Journal
+from .ports import Ports
+
+PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
+POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
+
+
+class Server:
+    """Shell of `core.Master`: carries out what its outbox says."""
+
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+        self.config = config
+        self._reread = reread
+        state = Path(config.master.state) if config.master.state else None
+        self.journal = Journal(state)
+        self.ports = Ports(config.master)
+        numbers = self.ports.ports
+        identity = Identity(
+            config.master.name,
+            self.journal.epoch,
+            numbers["frontend"],
+            numbers["backend"],
+            config.master.advertise or "",
+            os.getpid(),
+        )
+        self.core = Master(
+            identity,
+            config.master,
+            lambda name: self.config.services[name],
+            self.journal.restored,
+            lambda: secrets.randbits(64) | 1,
+            time.time,
+            time.monotonic(),
+        )
+        self._probing: dict[Slot, None] = {}
+        self._next_probe = 0.0
+        self._signals: list[int] = []
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    # ---- the loop --------------------------------------------------------------------------------
+
+    def serve(self) -> int:
+        """Until TERM, INT or QUIT. Clients and nodes reconnect to the next one by themselves."""
+        self._catch_signals()
+        poller = zmq.Poller()
+        control, frontend, backend = self.ports.control, self.ports.frontend, self.ports.backend
+        for sock in (control, frontend, backend, self.journal.wake_fd, self._wake_read):
+            poller.register(sock, zmq.POLLIN)
+        core, counters, clock = self.core, self.core.dispatch.counters, time.monotonic
+        receive = ports.receive
+        deadline = 0.0
+        while not self._stopping():
+            now = clock()
+            wait_ms = min(POLL_MAX_MS, max(0, int((deadline - now) * 1000) + 1))
+            ready = dict(poller.poll(wait_ms if deadline > now else 0))
+            now = clock()
+            if backend in ready:
+                counters["bad frames"] += receive(backend, core.backend, now)
+                self._flush()
+            if frontend in ready:
+                counters["bad frames"] += receive(frontend, core.frontend, now)
+                self._flush()
+            if control in ready:
+                counters["bad frames"] += receive(control, core.control, now)
+            if self.journal.wake_fd in ready:
+                self._recorded(now)
+            if self._probing and now >= self._next_probe:
+                self._probe(now)
+            if now >= deadline:
+                core.lag = now - deadline if deadline else 0.0
+                core.tick(now)
+                deadline = core.next_deadline()
+            elif control in ready or self._probing:
+                deadline = min(deadline, now + PROBE_EVERY_S)
+            self._flush()
+        return 0
+
+    def close(self) -> None:
+        self.ports.close()
+        self.journal.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    # ---- effects ---------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Carries out the outbox, and what carrying it out leads to."""
+        out = self.core.out
+        while out.deliveries or out.frontend or out.backend or out.control or out.records or out.probes:
+            if out.deliveries:
+                self._send_deliveries()
+            if out.frontend:
+                self._send_answers()
+            if out.backend:
+                frames, out.backend = out.backend, []
+                for route, frame in frames:
+                    ports.send(self.ports.backend, route, frame)
+            if out.control:
+                self._send_control()
+            if out.records:
+                records, out.records = out.records, []
+                self.journal.record(records)
+            if out.probes:
+                self._probing.update(dict.fromkeys(out.probes))
+                out.probes.clear()
+
+    def _send_deliveries(self) -> None:
+        out, send, sock = self.core.out, ports.send, self.ports.backend
+        deliveries, out.deliveries = out.deliveries, []
+        for slot, number, frame in deliveries:
+            error = send(sock, slot.route, frame)
+            if error:
+                self.core.undeliverable(slot, number, error == errno.EHOSTUNREACH, time.monotonic())
+
+    def _send_answers(self) -> None:
+        out, send, sock = self.core.out, ports.send, self.ports.frontend
+        answers, out.frontend = out.frontend, []
+        for route, frame in answers:
+            error = send(sock, route, frame)
+            if error:
+                self.core.dispatch.answer_blocked(route, frame, error == errno.EHOSTUNREACH)
+
+    def _send_control(self) -> None:
+        out = self.core.out
+        frames, out.control = out.control, []
+        for route, frame in frames:
+            if ports.send(self.ports.control, route, frame):
+                self.core.operator_gone(route)
+
+    def _probe(self, now: float) -> None:
+        """An exited process: once its route is gone, all that it ever sent can be read, and then it is settled."""
+        self._next_probe = now + PROBE_EVERY_S
+        gone = [s for s in self._probing if ports.send(self.ports.backend, s.route, wire.head(wire.PROBE, s.token))]
+        if gone:
+            ports.receive(self.ports.backend, self.core.backend, now)
+        for slot in gone:
+            del self._probing[slot]
+            self.core.fleet.settle(slot, now)
+
+    def _recorded(self, now: float) -> None:
+        number, failure = self.journal.recorded()
+        self.core.recorded(number, now)
+        if failure and "journal" not in self.core.alarms:
+            self.core.journal_failed(failure)
+            print(f"rota master: {failure}", file=sys.stderr, flush=True)
+
+    # ---- signals ---------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        """The handler only notes the number: the loop does the work."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._signals.append(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, note)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+
+    def _stopping(self) -> bool:
+        while self._signals:
+            if self._signals.pop(0) != signal.SIGHUP:
+                return True
+            self._reload_config()
+        try:
+            os.read(self._wake_read, 512)
+        except BlockingIOError:
+            pass
+        return False
+
+    def _reload_config(self) -> None:
+        if self._reread is None:
+            return
+        try:
+            fresh, fixed = configuration.reloaded(self.config, self._reread())
+        except ConfigErrors as errors:
+            print(f"rota master: configuration not reloaded:\n{errors}", file=sys.stderr, flush=True)
+            return
+        self.config = fresh
+        self.core.reconfigure(fresh.master)
+        kept = f"; a restart is needed for {', '.join(fixed)}" if fixed else ""
+        print(f"rota master: configuration reloaded{kept}", file=sys.stderr, flush=True)
+
+
+def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Serves until it is told to stop. Raises PortInUse or JournalError with a sentence for the user."""
+    server = Server(config, reread)
+    numbers = server.ports.ports
+    host = config.master.bind.rpartition(":")[0]
+    print(
+        f"rota master {config.master.name}: control {host}:{numbers['control']} "
+        f"frontend {numbers['frontend']} backend {numbers['backend']} epoch {server.journal.epoch}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if not config.master.state:
+        text = "rota master: no --state directory: drained nodes and targets are remembered only by the agents"
+        print(text, file=sys.stderr, flush=True)
+    if server.journal.truncated:
+        text = f"rota master: the journal ended in {server.journal.truncated} bytes of an unfinished record, dropped"
+        print(text, file=sys.stderr, flush=True)
+    _notify_ready()
+    try:
+        return server.serve()
+    finally:
+        server.close()
+
+
+def _notify_ready() -> None:
+    """Type=notify of systemd, if that is who started us."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        import socket
+
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
