@@ -1,0 +1,212 @@
+"""A rolling update under load, with a process killed in the middle of it: `make demo`.
+
+Starts a master and three slave nodes with version 1 of the loan service, puts a steady load on them from a process of
+its own (`load.py`), plays the deploy script (`deploy.sh`) that brings them to version 2, and kills one process with
+SIGKILL on a node that is not being drained. Ends with a table; exits 1 if anything was lost or failed, or if fewer than
+two nodes were active at any moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import report
+from cluster import NODES, PROCESSES, Cluster, Failed, free_port
+from report import NEW, OLD, Deploy
+from watching import SAMPLE_S, Sampler, active_nodes, node, picture, processes
+
+EXAMPLES = Path(__file__).resolve().parent.parent
+VERSIONS = EXAMPLES / "loan_quote"
+DRAINED, VICTIM = NODES[1], NODES[2]  # while the one is away, a process of the other, not yet updated, is killed
+
+READY_S = 30.0
+BEFORE_S = 6.0  # of load before the deploy begins: some 2,400 requests, enough for a p99
+AFTER_S = 2.0
+DEPLOY_S = 90.0
+LOAD_END_S = 30.0  # its own time-outs are over after 12 s
+
+started = time.monotonic()
+
+
+def say(text: str) -> None:
+    print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)
+
+
+class Kill(NamedTuple):
+    pid: int
+    version: str
+
+
+class Demo:
+    def __init__(self, cluster: Cluster, sampler: Sampler, rate: int) -> None:
+        self.cluster = cluster
+        self.sampler = sampler
+        self.rate = rate
+        self.load_line = ""
+        self.kill: Kill | None = None
+        self.came_back = ""
+
+    def play(self) -> report.Report:
+        self.bring_up()
+        load = self.start_load()
+        self.watch(BEFORE_S)
+        deploy = self.deploy()
+        self.watch(AFTER_S)
+        self.sampler.counting = False
+        return report.report(self.end_load(load), self.sampler.active, deploy)
+
+    def bring_up(self) -> None:
+        say(f"master on {self.cluster.address}, {len(NODES)} nodes with {PROCESSES} processes each, version {OLD}")
+        self.cluster.start_master()
+        for name in NODES:
+            self.cluster.start_node(name, VERSIONS / f"v{OLD}")
+        self.sampler.start()
+        self.wait_for("three active nodes", READY_S, lambda: active_nodes(self.sampler.latest) == len(NODES))
+        say(picture(self.sampler.latest))
+
+    def start_load(self) -> subprocess.Popen[str]:
+        say(f"load: {self.rate} quotes a second from a client process")
+        command = (sys.executable, str(EXAMPLES / "load.py"), "--rate", str(self.rate), "--report", str(self.csv))
+        load = self.cluster.start("load", *command, log=False)
+        self.follow(load, self.heard_load)
+        self.wait_for("the first answers", READY_S, lambda: bool(self.load_line))
+        self.sampler.counting = True
+        return load
+
+    def end_load(self, load: subprocess.Popen[str]) -> list[report.Request]:
+        load.terminate()
+        try:
+            load.wait(LOAD_END_S)
+        except subprocess.TimeoutExpired:
+            raise Failed("the load does not end") from None
+        if not self.csv.exists():
+            raise Failed(f"the load ended with {load.returncode} and left no report: {self.load_line}")
+        return report.read(self.csv)
+
+    def deploy(self) -> Deploy:
+        say("deploy.sh: for each node drain, swap its link to version 2, rejoin")
+        begun = time.monotonic()
+        command = (str(EXAMPLES / "deploy.sh"), str(self.cluster.folder), str(VERSIONS / f"v{NEW}"), *NODES)
+        script = self.cluster.start("deploy", "bash", *command, log=False)
+        self.follow(script, lambda line: say(f"deploy.sh: {line}"))
+        while script.poll() is None and time.monotonic() < begun + DEPLOY_S:
+            self.tick()
+            self.kill_when_due()
+        return Deploy(begun, time.monotonic(), script.poll(), self.killed())
+
+    def kill_when_due(self) -> None:
+        """While one node is drained: a process of another that is not yet updated, if possible amid a request."""
+        status = self.sampler.latest
+        ready = processes(status, VICTIM)
+        if self.kill is None and node(status, DRAINED).get("intent") != "active" and len(ready) == PROCESSES:
+            victim = max(ready, key=lambda process: int(process["in_flight"]))
+            self.kill = Kill(victim["pid"], victim["version"])
+            os.kill(self.kill.pid, signal.SIGKILL)
+            say(f"SIGKILL to process {self.kill.pid} on {VICTIM} (version {self.kill.version})")
+        elif self.kill and not self.came_back and len(ready) == PROCESSES:
+            if self.kill.pid not in [process["pid"] for process in ready]:
+                self.came_back = ", ".join(sorted({process["version"] for process in ready}))
+                say(f"{VICTIM} has started another one: version {self.came_back}")
+
+    def killed(self) -> str:
+        if self.kill is None:
+            return ""
+        return f"one of version {self.kill.version}, came back as version {self.came_back or '?'}"
+
+    # ---- watching ---------------------------------------------------------------------------------------------------
+
+    def watch(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.tick()
+
+    def wait_for(self, what: str, seconds: float, holds: Callable[[], bool]) -> None:
+        until = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > until:
+                raise Failed(f"no {what} after {seconds:.0f} s: {picture(self.sampler.latest) or 'no status'}")
+            self.tick()
+
+    def tick(self) -> None:
+        """One look at everything; it ends the demo when something broke."""
+        time.sleep(SAMPLE_S / 2)
+        self.cluster.check()
+        if self.sampler.problem:
+            raise Failed(f"status failed: {self.sampler.problem}")
+
+    def heard_load(self, line: str) -> None:
+        """Each second a line of the load, shown beside what the nodes do."""
+        self.load_line = line
+        if not self.sampler.stopped.is_set():
+            say(f"{line}  | {picture(self.sampler.latest)}")
+
+    def follow(self, process: subprocess.Popen[str], hear: Callable[[str], None]) -> None:
+        assert process.stdout is not None
+        lines = process.stdout
+
+        def read() -> None:
+            for line in lines:
+                hear(line.rstrip())
+
+        threading.Thread(target=read, daemon=True).start()
+
+    @property
+    def csv(self) -> Path:
+        return self.cluster.folder / "requests.csv"
+
+
+@contextmanager
+def everything(folder: Path) -> Iterator[tuple[Cluster, Sampler]]:
+    """The cluster and who looks at it; both end, whatever happens, also on Ctrl-C and TERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    cluster = Cluster(folder, free_port())
+    sampler = Sampler(cluster.address)
+    try:
+        yield cluster, sampler
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # what is under way here ends everything already
+        if sampler.is_alive():
+            sampler.stop()
+        cluster.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="for links, logs and the report (.demo)")
+    parser.add_argument("--rate", type=int, default=400, help="requests a second (400)")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    try:
+        with everything(folder) as (cluster, sampler):
+            found = Demo(cluster, sampler, options.rate).play()
+            say("done, ending everything")
+    except Failed as problem:
+        print(f"\ndemo: {problem}\nThe logs are in {folder}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; everything is ended", file=sys.stderr)
+        return 130
+    print(f"\n{report.table(found)}\n")
+    wrong = report.faults(found)
+    for sentence in wrong:
+        print(f"demo: {sentence}", file=sys.stderr)
+    print("FAILED" if wrong else "A rolling update with a killed process in it: nothing lost, nothing failed.")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

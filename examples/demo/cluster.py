@@ -1,0 +1,107 @@
+"""What the demo starts: a master, slave nodes, and whatever else runs beside them; and the end of all that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+NODES = ("node-1", "node-2", "node-3")
+PROCESSES = 2  # a node: the death of one must not take its node along
+END_S = 8.0  # a process that is told to end may take so long; then SIGKILL
+
+
+class Failed(Exception):
+    """The demo cannot go on; the sentence says why."""
+
+
+class Cluster:
+    """Everything that the demo starts, in one folder; all of it ends with `close`."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.address = f"tcp://127.0.0.1:{port}"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("ROTA_")},
+            "ROTA_MASTER": self.address,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",  # the examples are somebody's checkout
+        }
+        self.running: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, name: str, *command: str, log: bool = True) -> subprocess.Popen[str]:
+        """In a session of its own: Ctrl-C at the terminal is for the demo alone, which ends the others in order."""
+        with ExitStack() as stack:
+            output = stack.enter_context((self.folder / f"{name}.log").open("w")) if log else subprocess.PIPE
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self.running[name] = process
+        return process
+
+    def start_master(self) -> None:
+        state = str(self.folder / "state")
+        self.start("master", "rota", "master", "--bind", self.address, "--state", state)
+
+    def start_node(self, name: str, version: Path) -> None:
+        """Its live version is a symlink of its own, as deploy scripts have it."""
+        live = self.folder / name / "live"
+        live.parent.mkdir()
+        live.symlink_to(version)
+        options = ("--name", name, "-m", self.address, "-p", str(PROCESSES), "--app-dir", str(live))
+        self.start(name, "rota", "slave", "app:loans", *options)
+
+    def check(self) -> None:
+        """Raises Failed when something that should run has ended."""
+        for name in ("master", *NODES):
+            process = self.running.get(name)
+            if process is not None and process.poll() is not None:
+                raise Failed(f"{name} ended with {process.returncode}:\n{self.tail(name)}")
+
+    def tail(self, name: str) -> str:
+        lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
+        return "\n".join(f"    {line}" for line in lines[-20:])
+
+    def close(self) -> None:
+        order = [name for name in self.running if name != "master"]
+        self.end(*order)
+        self.end("master")
+
+    def end(self, *names: str) -> None:
+        """TERM, and KILL for what does not obey in time."""
+        processes = [self.running.pop(name) for name in names if name in self.running]
+        for process in processes:
+            process.terminate()
+        until = time.monotonic() + END_S
+        for process in processes:
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def free_port() -> int:
+    """The first of three free ones in a row: control, frontend, backend."""
+    while True:
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            try:
+                for port in (first + 1, first + 2):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except (OSError, OverflowError):
+                continue
+            return int(first)
