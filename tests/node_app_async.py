@@ -1,0 +1,37 @@
+"""The same with async handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import rota
+
+app = rota.Worker("orders")
+
+
+@app.handler
+async def echo(text: str) -> str:
+    return text
+
+
+@app.handler
+async def nap(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+@app.handler
+def pid() -> int:
+    return os.getpid()
+
+
+@app.handler(timeout=0.2)
+async def slow() -> None:
+    await asyncio.sleep(60)
+
+
+@app.handler(timeout=0.2)
+async def block() -> None:
+    time.sleep(60)

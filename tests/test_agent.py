@@ -1,0 +1,385 @@
+"""A real agent with real processes, against a master that the test plays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_master import PATIENCE_S, FakeMaster
+
+from rota.common import messages, wire
+from rota.common.body import decode_result
+from rota.worker.page import DONE, RUNNING
+from rota.worker.spawn import as_typed
+
+HERE = Path(__file__).parent
+
+AGENT = """
+import json, sys
+from rota.worker.agent import AgentSettings, main
+options = json.loads(sys.argv[1])
+options["masters"] = tuple(options["masters"])
+sys.exit(main(AgentSettings(**options)))
+"""
+
+
+class Agent:
+    def __init__(self, log: Path, options: dict[str, Any], **popen: Any) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", AGENT, json.dumps(options)], stderr=file, **{"cwd": HERE, **popen}
+            )
+        self.pid = self.process.pid
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+
+Start = Callable[..., Agent]
+
+
+@pytest.fixture
+def master() -> Iterator[FakeMaster]:
+    made = FakeMaster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(master: FakeMaster, tmp_path: Path) -> Iterator[Start]:
+    agents: list[Agent] = []
+
+    def start(popen: dict[str, Any] | None = None, **options: Any) -> Agent:
+        settings = {
+            "app": "node_app:app",
+            "name": "web-1",
+            "masters": [master.address],
+            "processes": 2,
+            "service": "orders",
+            "stop_grace": 2.0,
+            **options,
+        }
+        agents.append(Agent(tmp_path / f"agent-{len(agents)}.log", settings, **(popen or {})))
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        if agent.process.poll() is None:
+            agent.process.kill()
+            agent.process.wait()
+
+
+def run_processes(master: FakeMaster, count: int) -> dict[str, messages.Started]:
+    """A plan, until that many have said HELLO."""
+    master.tell(messages.Plan({"orders": count}))
+    started = [master.expect(messages.Started) for _ in range(count)]
+    for _ in range(count):
+        master.welcome_process()
+    return {each.incarnation: each for each in started}
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(master: FakeMaster, pid: int) -> None:
+    master.until(lambda: not alive(pid), f"the end of {pid}")
+
+
+def test_a_node_says_who_it_is_and_runs_what_the_plan_says(master: FakeMaster, start: Start) -> None:
+    agent = start(tags={"zone": "a"})
+    hello = master.welcome_agent()
+    assert (hello.node, hello.capacity, hello.offers, hello.tags) == ("web-1", 2, ["orders"], {"zone": "a"})
+    started = run_processes(master, 2)
+    assert all(each.incarnation.startswith(f"web-1.{hello.boot}.") for each in started.values())
+    assert all(os.getpgid(each.pid) == each.pid for each in started.values())
+    master.tell(messages.Plan({}))
+    for _ in range(2):
+        exited = master.expect(messages.Exited)
+        assert (exited.status, exited.cause) == (0, "stopped")
+    assert agent.process.poll() is None
+
+
+def test_the_agent_tells_of_a_process_before_it_says_hello(master: FakeMaster, start: Start) -> None:
+    start()
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 1}))
+    started = master.expect(messages.Started)
+    hello = master.welcome_process()
+    assert (hello.incarnation, hello.ticket, hello.pid) == (started.incarnation, started.ticket, started.pid)
+
+
+def test_a_killed_process_is_reported_within_milliseconds_with_the_rows_of_its_page(
+    master: FakeMaster, start: Start
+) -> None:
+    start()
+    master.welcome_agent()
+    (started,) = run_processes(master, 1).values()
+    master.deliver(1, "orders.echo", text="done")
+    master.expect_frame(wire.REPLY)
+    master.deliver(2, "orders.nap", seconds=60)
+    master.deliver(3, "orders.echo", text="parked")
+    path = Path(f"/proc/{started.pid}/stat")
+    assert path.exists()
+    master.until(lambda: _naps(started.pid))
+    killed_at = time.monotonic()
+    os.kill(started.pid, signal.SIGKILL)
+    exited = master.expect(messages.Exited)
+    assert time.monotonic() - killed_at < 0.1
+    assert (exited.status, exited.cause, exited.started_upto) == (-9, "killed by SIGKILL", 2)
+    rows = {row.number: row for row in exited.rows}
+    assert {number: row.state for number, row in rows.items()} == {1: DONE, 2: RUNNING}
+    assert (rows[2].session, rows[2].request, rows[2].epoch) == (b"s" * 16, 1002, 1)
+    assert master.expect(messages.Started).incarnation != exited.incarnation
+
+
+def _naps(pid: int) -> bool:
+    with open(f"/proc/{pid}/wchan") as file:
+        wchan = file.read()
+    with open(f"/proc/{pid}/syscall") as file:
+        syscall = file.read().split()[0]
+    return "nanosleep" in wchan or syscall == "230"
+
+
+def test_a_hung_handler_is_ended_soon_after_its_limit_and_replaced(master: FakeMaster, start: Start) -> None:
+    start()
+    master.welcome_agent()
+    run_processes(master, 1)
+    sent_at = time.monotonic()
+    master.deliver(1, "orders.hang")
+    exited = master.expect(messages.Exited)
+    took = time.monotonic() - sent_at
+    assert 0.3 <= took < 0.3 + 0.4  # limit, 100 ms between looks, dump, and a busy machine
+    assert exited.cause == "exceeded its limit of 0.3 s"
+    assert "in hang" in exited.text and "about to hang" in exited.text
+    master.expect(messages.Started)
+    master.welcome_process()
+
+
+def test_an_async_process_that_blocks_its_loop_is_ended_too(master: FakeMaster, start: Start) -> None:
+    start(app="node_app_async:app")
+    master.welcome_agent()
+    run_processes(master, 1)
+    master.deliver(1, "orders.block")
+    assert "exceeded its limit" in master.expect(messages.Exited).cause
+
+
+def test_retire_stops_one_and_a_fresh_one_comes(master: FakeMaster, start: Start) -> None:
+    start()
+    master.welcome_agent()
+    (old,) = run_processes(master, 1)
+    master.tell(messages.Retire(old, 100))
+    assert master.expect(messages.Started).incarnation != old
+    assert master.expect(messages.Exited).incarnation == old
+
+
+def test_an_exit_is_repeated_until_it_is_noted_and_the_inventory_comes_with_hello(
+    master: FakeMaster, start: Start
+) -> None:
+    start()
+    master.welcome_agent()
+    first, second = run_processes(master, 2).values()
+    os.kill(first.pid, signal.SIGKILL)
+    master.expect(messages.Exited)
+    master._control.send_multipart([master.agent, wire.head(wire.WHO, 0)])
+    hello = master.welcome_agent()
+    assert [exited.incarnation for exited in hello.exits] == [first.incarnation]
+    assert second in hello.processes
+    master.tell(messages.Noted(first.incarnation))
+    master._control.send_multipart([master.agent, wire.head(wire.WHO, 0)])
+    assert master.welcome_agent().exits == []
+
+
+def test_a_silent_master_is_connected_again_while_processes_work_on(master: FakeMaster, start: Start) -> None:
+    start()
+    hello = master.welcome_agent()
+    run_processes(master, 1)
+    master.answer_beats = False
+    master.control.clear()
+    master.deliver(1, "orders.echo", text="on")
+    assert decode_result(master.expect_frame(wire.REPLY).body) == "on"
+    again = master.welcome_agent()
+    assert (again.boot, len(again.processes)) == (hello.boot, 1)
+
+
+def test_parked_work_is_taken_back_through_the_page(master: FakeMaster, start: Start) -> None:
+    start()
+    master.welcome_agent()
+    (incarnation,) = run_processes(master, 1)
+    master.deliver(1, "orders.nap", seconds=0.5)
+    master.deliver(2, "orders.echo", text="parked")
+    master.tell(messages.Recall(incarnation, 2))
+    recalled = master.expect(messages.Recalled)
+    assert (recalled.floor, recalled.started_upto <= 1) == (3, True)
+    codes = {frame.head.number: frame.head.code for frame in (master.expect_frame(wire.REPLY) for _ in range(2))}
+    assert codes[2] == 12
+
+
+def test_processes_die_with_their_agent(master: FakeMaster, start: Start) -> None:
+    agent = start()
+    master.welcome_agent()
+    (started,) = run_processes(master, 1).values()
+    agent.signal(signal.SIGKILL)
+    gone(master, started.pid)
+
+
+def test_what_a_process_left_behind_dies_with_it(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "forks.py").write_text(
+        "import rota, subprocess\napp = rota.Worker('orders')\n"
+        "@app.handler\ndef fork() -> int:\n    return subprocess.Popen(['sleep', '60']).pid\n"
+    )
+    start(app="forks:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    (started,) = run_processes(master, 1).values()
+    master.deliver(1, "orders.fork")
+    child: int = decode_result(master.expect_frame(wire.REPLY).body)
+    os.kill(started.pid, signal.SIGKILL)
+    gone(master, child)
+
+
+def test_term_asks_to_leave_and_bye_follows_leave(master: FakeMaster, start: Start) -> None:
+    agent = start(drain_deadline=30.0)
+    master.welcome_agent()
+    run_processes(master, 1)
+    master.deliver(1, "orders.nap", seconds=0.3)
+    agent.signal(signal.SIGTERM)
+    assert 29_000 < master.expect(messages.Leaving).deadline_ms <= 30_000
+    assert decode_result(master.expect_frame(wire.REPLY).body) == "rested"
+    master.tell(messages.Leave())
+    assert master.expect(messages.Exited).status == 0
+    master.until(lambda: [frame for frame in master.control if frame.head.kind == wire.BYE])
+    assert agent.ended() == 0
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
+def test_interrupt_or_a_second_term_leaves_at_once(master: FakeMaster, start: Start, signals: list[int]) -> None:
+    agent = start()
+    master.welcome_agent()
+    (started,) = run_processes(master, 1).values()
+    master.deliver(1, "orders.nap", seconds=60)
+    for number in signals:
+        agent.signal(number)
+        if number == signal.SIGTERM and signals.count(number) == 2:
+            signals = signals[1:]
+            master.expect(messages.Leaving)
+    assert agent.ended() == 0
+    assert not alive(started.pid)
+
+
+def test_a_boot_that_was_superseded_goes(master: FakeMaster, start: Start) -> None:
+    agent = start()
+    master.refuse_agent("stale")
+    assert agent.ended() == 0
+
+
+def test_the_service_is_learnt_from_a_probe_and_a_broken_application_exits_70(
+    master: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    start(service=None)
+    assert master.welcome_agent().offers == ["orders"]
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    broken = start(app="broken:app", app_dir=str(tmp_path), service=None)
+    assert broken.ended() == 70
+    assert "nothing_of_this_name" in broken.log.read_text()
+
+
+def test_an_application_that_breaks_later_is_failing_with_its_traceback(
+    master: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "later.py").write_text("1 / 0\n")
+    start(app="later:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 2}))
+    failing = master.expect(messages.Failing)
+    assert "ZeroDivisionError" in failing.text and failing.retry_in_ms >= 500
+    (tmp_path / "later.py").write_text("import rota\napp = rota.Worker('orders')\n@app.handler\ndef f() -> None: ...\n")
+    master.tell(messages.Plan({"orders": 2}))
+    master.expect(messages.Failing, lambda failing: failing.failures == 0)
+
+
+def test_a_swapped_symlink_takes_effect_at_the_next_start(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        release = tmp_path / number
+        release.mkdir()
+        (release / "node_app.py").write_text((HERE / "node_app.py").read_text())
+        (release / "VERSION").write_text(number)
+    live = tmp_path / "live"
+    live.symlink_to("1")
+    # Started inside the link, as `cd live && rota slave`: getcwd() knows only the release.
+    start(popen={"cwd": live, "env": {**os.environ, "PWD": str(live)}})
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 1}))
+    old = master.expect(messages.Started)
+    assert master.welcome_process().version == "1"
+    master.deliver(1, "orders.cwd")
+    assert decode_result(master.expect_frame(wire.REPLY).body) == [str(tmp_path / "1")] * 2
+    (tmp_path / "new").symlink_to("2")
+    (tmp_path / "new").rename(live)
+    master.tell(messages.Retire(old.incarnation, 0))
+    assert master.welcome_process().version == "2"
+
+
+def test_the_version_of_a_rejoin_stands_above_all_others_and_is_remembered(
+    master: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    agent = start(state=str(tmp_path / "state"), version="from the flag".replace(" ", "-"))
+    master.welcome_agent()
+    run_and_check = [("from-the-flag", ""), ("2026.11", "2026.11")]
+    for expected, announced in run_and_check:
+        master.tell(messages.Intent("active", 4, "me", "release", announced))
+        master.tell(messages.Plan({"orders": 1}))
+        assert master.welcome_process().version == expected
+        master.tell(messages.Plan({}))
+        master.expect(messages.Exited)
+    agent.signal(signal.SIGKILL)
+    agent.process.wait()
+    start(state=str(tmp_path / "state"))
+    hello = master.welcome_agent()
+    assert (hello.intent, hello.generation, hello.epoch) == ("active", 4, 1)
+
+
+def test_output_of_processes_is_passed_on(master: FakeMaster, start: Start) -> None:
+    agent = start()
+    master.welcome_agent()
+    run_processes(master, 1)
+    master.deliver(1, "orders.hang")
+    master.expect(messages.Exited)
+    master.until(lambda: "about to hang" in agent.log.read_text())
+
+
+def test_systemd_is_told_when_the_node_is_in(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE_S)
+        start(popen={"env": {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}})
+        master.welcome_agent()
+        assert systemd.recv(100) == b"READY=1"
+
+
+def test_a_directory_is_kept_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "release").mkdir()
+    (tmp_path / "live").symlink_to("release")
+    monkeypatch.chdir(tmp_path / "live")
+    monkeypatch.setenv("PWD", str(tmp_path / "live"))
+    assert as_typed(".") == str(tmp_path / "live")
+    assert as_typed("app") == str(tmp_path / "live" / "app")
+    monkeypatch.setenv("PWD", "/")  # a lie: another directory
+    assert as_typed(".") == str(tmp_path / "release")
+    assert as_typed("/x/y") == "/x/y"

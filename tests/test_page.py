@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import dis
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from rota.worker import page as module
+from rota.worker.page import DONE, FENCE_EPOCH, FLOOR, HANDLED, REFUSED, RUNNING, STARTED_UPTO, Page
+
+ORIGIN = struct.pack("<16sQ", b"s" * 16, 7)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    made = Page.create()
+    yield made
+    made.close()
+
+
+def test_a_child_that_inherits_the_descriptor_sees_words_and_is_seen(page: Page) -> None:
+    page.words[FLOOR] = 1 << 63
+    child = (
+        "import sys; from rota.worker.page import *\n"
+        "page = Page(int(sys.argv[1])); page.words[STARTED_UPTO] = page.words[FLOOR] + 5"
+    )
+    subprocess.run([sys.executable, "-c", child, str(page.fd)], pass_fds=[page.fd], check=True)
+    assert page.words[STARTED_UPTO] == (1 << 63) + 5
+
+
+def test_a_word_is_written_with_a_single_store(page: Page) -> None:
+    """A reader in another process must never see half of a word, so no writer may go byte by byte."""
+    reader = (
+        "import sys; from rota.worker.page import *\n"
+        "page = Page(int(sys.argv[1])); words = page.words; words[OBEY] = 1\n"
+        "while not words[STOP]:\n"
+        "    value = words[FLOOR]\n"
+        "    if value not in (0, (1 << 64) - 1): sys.exit(3)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", reader, str(page.fd)], pass_fds=[page.fd])
+    while not page.words[module.OBEY]:
+        assert child.poll() is None
+    for _ in range(100_000):
+        page.words[FLOOR] = (1 << 64) - 1
+        page.words[FLOOR] = 0
+    page.words[module.STOP] = 1
+    assert child.wait(20) == 0
+
+
+def test_a_row_stands_before_started_upto_names_it_and_the_fence_is_read_after_it() -> None:
+    """The order is the proof that a delivery above started_upto did not start."""
+    order = [
+        each.argval
+        for each in dis.get_instructions(Page.start)
+        if each.argval in ("pack_into", "STARTED_UPTO", "FLOOR", "FENCE_EPOCH")
+    ]
+    assert order == ["pack_into", "STARTED_UPTO", "FLOOR", "FENCE_EPOCH"]
+
+
+def test_a_started_delivery_can_be_read_from_its_row(page: Page) -> None:
+    assert page.start(3, 41, 1000, 2000, ORIGIN, epoch=2)
+    (row,) = page.used_rows()
+    assert row == (41, RUNNING, 1000, 2000, b"s" * 16, 7, 2)
+    assert page.words[STARTED_UPTO] == 41
+    page.done(3)
+    assert page.used_rows()[0].state == DONE
+    assert page.words[HANDLED] == 1
+    assert page.running() == []
+
+
+@pytest.mark.parametrize(("word", "value"), [(FLOOR, 42), (FENCE_EPOCH, 3)])
+def test_a_delivery_below_floor_or_fence_is_noted_as_refused(page: Page, word: int, value: int) -> None:
+    page.words[word] = value
+    assert not page.start(0, 41, 1000, 0, ORIGIN, epoch=2)
+    assert [row.state for row in page.report()] == [REFUSED]
+
+
+def test_a_row_that_is_being_written_is_not_believed(page: Page) -> None:
+    page.start(0, 1, 1000, 2000, ORIGIN, epoch=2)
+    page.words[module.FIRST_ROW] = 2  # its number comes first; started_upto is still 1
+    assert page.used_rows() == []
+
+
+def test_a_foreign_descriptor_is_no_page() -> None:
+    fd = os.memfd_create("something")
+    os.ftruncate(fd, 4096)
+    with pytest.raises(ValueError, match="no page"):
+        Page(fd)

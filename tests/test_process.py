@@ -1,0 +1,248 @@
+"""A real process against a master that the test plays."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_master import PATIENCE_S, FakeMaster
+
+from rota.common import wire
+from rota.common.body import decode_error, decode_result
+from rota.common.errors import NOT_STARTED, OK, RemoteError
+from rota.worker import spawn
+from rota.worker.page import DONE, FLOOR, PHASE, READY, REFUSED, RUNNING, STARTED_UPTO, STOP, Page
+
+HERE = str(Path(__file__).parent)
+
+
+class Running:
+    """What an agent holds of a process."""
+
+    def __init__(self, master: FakeMaster, app: str, **specification: Any) -> None:
+        self.page = Page.create()
+        self.child = spawn.start(
+            spawn.Place.of(specification.pop("app_dir", HERE), None),
+            "process",
+            {
+                "app": app,
+                "factory": False,
+                "service": "",
+                "version": "",
+                "incarnation": "web-1.abc.1",
+                "ticket": "00" * 16,
+                "page_fd": self.page.fd,
+                "agent_pid": os.getpid(),
+                "backends": [master.backend_address],
+                "handler_timeout_s": 30.0,
+                **specification,
+            },
+            (self.page.fd,),
+            None,
+        )
+
+    def ended(self) -> int:
+        import select
+
+        assert select.select([self.child.pidfd], [], [], PATIENCE_S)[0], "the process did not end"
+        return self.child.reap()
+
+
+@pytest.fixture
+def master() -> Iterator[FakeMaster]:
+    made = FakeMaster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(master: FakeMaster) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def start(app: str = "node_app:app", **specification: Any) -> Running:
+        started.append(Running(master, app, **specification))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.child.signal(signal.SIGKILL)
+
+
+Start = Callable[..., Running]
+
+
+def result(frame: Any) -> Any:
+    assert frame.head.code == OK, decode_error(frame.head.code, frame.body)
+    return decode_result(frame.body)
+
+
+def test_a_process_that_says_hello_is_ready_and_tells_its_interface(master: FakeMaster, start: Start) -> None:
+    running = start()
+    hello = master.welcome_process()
+    assert (hello.service, hello.version, hello.concurrency) == ("orders", "7", 1)
+    assert hello.handlers["hang"].timeout_ms == 300
+    assert hello.pid == running.child.pid
+    assert (hello.received_upto, hello.held) == (0, [])
+    assert running.page.words[PHASE] == READY
+
+
+@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+def test_a_delivery_is_answered_once_and_noted_in_the_page(master: FakeMaster, start: Start, app: str) -> None:
+    running = start(app)
+    master.welcome_process()
+    for number in (1, 2, 3):
+        master.deliver(number, "orders.echo", upto=number - 1, text=f"hello {number}")
+        frame = master.expect_frame(wire.REPLY)
+        assert result(frame) == f"hello {number}"
+        assert (frame.head.number, frame.head.upto, frame.head.token) == (number, number, master.token)
+        assert running.page.words[STARTED_UPTO] == number
+    assert {row.state for row in running.page.used_rows()} == {DONE}
+
+
+def test_a_foreign_token_or_a_damaged_frame_reaches_no_handler(master: FakeMaster, start: Start) -> None:
+    start()
+    master.welcome_process()
+    master.deliver(1, "orders.echo", token=5, text="foreign")
+    master.send(b"garbage")
+    master.deliver(1, "orders.echo", text="mine")
+    assert result(master.expect_frame(wire.REPLY)) == "mine"
+
+
+def test_who_is_answered_with_hello(master: FakeMaster, start: Start) -> None:
+    start()
+    master.welcome_process()
+    master.deliver(1, "orders.echo", text="x")
+    master.expect_frame(wire.REPLY)
+    master.send(wire.head(wire.WHO, 0))
+    hello = master.welcome_process()
+    assert (hello.received_upto, hello.reply_sequence) == (1, 1)
+    assert master.expect_frame(wire.REPLY).flags == wire.RESENT | wire.ORIGIN
+
+
+def test_a_process_that_nobody_knows_yet_says_hello_again(master: FakeMaster, start: Start) -> None:
+    start()
+    master.refuse_process("unknown")
+    master.welcome_process()
+
+
+def test_a_process_with_another_interface_exits(master: FakeMaster, start: Start) -> None:
+    running = start()
+    master.refuse_process("interface")
+    assert running.ended() == 70
+    assert "a sentence" in running.child.tail()
+
+
+@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+def test_after_a_lost_connection_running_work_and_kept_replies_are_held(
+    master: FakeMaster, start: Start, app: str
+) -> None:
+    running = start(app)
+    master.welcome_process()
+    master.deliver(1, "orders.echo", text="kept")
+    master.expect_frame(wire.REPLY)
+    master.deliver(2, "orders.nap", seconds=0.3)
+    master.until(lambda: running.page.words[STARTED_UPTO] == 2)
+    master.rebind_backend()
+    hello = master.welcome_process()
+    assert [held.number for held in hello.held] == [1, 2]
+    assert hello.held[0].done
+    again = master.expect_frame(wire.REPLY)
+    assert (again.head.number, again.origin, result(again)) == (1, (b"s" * 16, 1001), "kept")
+    assert result(master.expect_frame(wire.REPLY, lambda frame: frame.head.number == 2)) == "rested"
+    master.deliver(3, "orders.echo", upto=2, text="on")
+    assert result(master.expect_frame(wire.REPLY)) == "on"
+
+
+def test_parked_deliveries_can_be_taken_back(master: FakeMaster, start: Start) -> None:
+    running = start()
+    master.welcome_process()
+    master.deliver(1, "orders.nap", seconds=0.3)
+    master.deliver(2, "orders.echo", text="parked")
+    master.until(lambda: running.page.words[STARTED_UPTO] == 1)
+    running.page.words[FLOOR] = 3
+    assert result(master.expect_frame(wire.REPLY)) == "rested"
+    refused = master.expect_frame(wire.REPLY)
+    assert (refused.head.number, refused.head.code) == (2, NOT_STARTED)
+    assert running.page.used_rows()[1].state == REFUSED
+
+
+@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+@pytest.mark.parametrize("how", ["TERM", "page"])
+def test_a_process_that_is_told_to_stop_finishes_what_it_received(
+    master: FakeMaster, start: Start, how: str, app: str
+) -> None:
+    running = start(app)
+    master.welcome_process()
+    master.deliver(1, "orders.nap", seconds=0.2)
+    master.deliver(2, "orders.echo", text="parked")
+    master.until(lambda: running.page.words[STARTED_UPTO] >= 1)
+    if how == "TERM":
+        running.child.signal(signal.SIGTERM)
+    else:
+        running.page.words[STOP] = 1
+    numbers = {master.expect_frame(wire.REPLY).head.number for _ in range(2)}
+    assert numbers == {1, 2}
+    assert running.ended() == 0
+
+
+def test_stop_hooks_run(master: FakeMaster, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_APP_STOPPED", str(tmp_path / "stopped"))
+    running = start()
+    master.welcome_process()
+    running.child.signal(signal.SIGTERM)
+    master.expect_frame(wire.BYE)
+    assert running.ended() == 0
+    assert (tmp_path / "stopped").read_text() == "stopped\n"
+
+
+def test_interrupts_are_left_to_the_agent(master: FakeMaster, start: Start) -> None:
+    running = start()
+    master.welcome_process()
+    running.child.signal(signal.SIGINT)
+    master.deliver(1, "orders.echo", text="alive")
+    assert result(master.expect_frame(wire.REPLY)) == "alive"
+
+
+def test_an_application_that_does_not_load_shows_its_traceback_and_exits_70(
+    master: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text("def make():\n    return 1 / 0\nmake()\n")
+    running = start("broken:app", app_dir=str(tmp_path))
+    assert running.ended() == 70
+    assert "ZeroDivisionError" in running.child.tail()
+    assert "broken.py" in running.child.tail()
+
+
+def test_abort_dumps_the_stack(master: FakeMaster, start: Start) -> None:
+    running = start()
+    master.welcome_process()
+    master.deliver(1, "orders.hang")
+    master.until(lambda: [row for row in running.page.used_rows() if row.state == RUNNING and row.kill_ns])
+    running.child.signal(signal.SIGABRT)
+    assert running.ended() == -signal.SIGABRT
+    assert "in hang" in running.child.tail()
+
+
+def test_an_async_handler_over_its_limit_is_cancelled_and_the_others_go_on(master: FakeMaster, start: Start) -> None:
+    start("node_app_async:app")
+    master.welcome_process()
+    master.deliver(1, "orders.slow")
+    master.deliver(2, "orders.nap", seconds=0.6)
+    frame = master.expect_frame(wire.REPLY)
+    assert (frame.head.number, frame.head.code) == (1, RemoteError.code)
+    assert "limit" in str(decode_error(frame.head.code, frame.body))
+    assert result(master.expect_frame(wire.REPLY)) == "rested"
+
+
+def test_async_deliveries_run_at_the_same_time(master: FakeMaster, start: Start) -> None:
+    start("node_app_async:app")
+    master.welcome_process()
+    master.deliver(1, "orders.nap", seconds=0.5)
+    master.deliver(2, "orders.nap", seconds=0.01)
+    master.deliver(3, "orders.pid")
+    assert {master.expect_frame(wire.REPLY).head.number for _ in range(2)} == {2, 3}
+    assert master.expect_frame(wire.REPLY).head.number == 1

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rota.common import messages
+from rota.common.messages import Failing, Plan, Retire
+from rota.worker.core import supervision
+from rota.worker.core.supervision import (
+    Connect,
+    Effect,
+    Fence,
+    Hello,
+    Kill,
+    Overdue,
+    Quit,
+    Remember,
+    Send,
+    SetFloor,
+    Spawn,
+    Stop,
+    Supervision,
+)
+
+ABRT, KILL, TERM = supervision.SIGABRT, supervision.SIGKILL, supervision.SIGTERM
+
+
+class Node:
+    """A Supervision with the shell's part played: what is spawned gets a pid, time jumps as the test says."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = 100.0
+        self.core = Supervision(
+            "web-1",
+            "3f2a9c",
+            **{
+                "masters": 2,
+                "capacity": 4,
+                "offers": ["orders"],
+                "tags": {},
+                "reconnect_delay": lambda failures: 0.1 * (failures + 1),
+                **options,
+            },
+        )
+        self.pids = 0
+
+    def tick(self, seconds: float = 0.0) -> list[Effect]:
+        self.now += seconds
+        effects = self.core.tick(self.now)
+        for effect in list(effects):
+            if isinstance(effect, Spawn):
+                self.pids += 1
+                effects += self.core.spawned(effect.incarnation, b"t" * 16, self.pids)
+        return effects
+
+    def advance(self, seconds: float) -> list[Effect]:
+        """In steps of 50 ms, the master answering."""
+        effects: list[Effect] = []
+        for _ in range(round(seconds / 0.05)):
+            effects += self.tick(0.05)
+            if self.core.greeted:
+                self.hear(messages.Beat(1))
+        return effects
+
+    def hear(self, message: messages.Message) -> list[Effect]:
+        return self.core.received(message, self.now)
+
+    def join(self, epoch: int = 1) -> list[Effect]:
+        assert Connect(self.core.master) in self.tick()
+        assert isinstance(self.core.connected(self.now)[0], Hello)
+        return self.core.welcomed(messages.Welcome(1, epoch, "m"), self.now)
+
+    def plan(self, count: int) -> list[Effect]:
+        self.hear(Plan({"orders": count}))
+        return self.tick()
+
+    def ready(self, *incarnations: str) -> None:
+        for each in incarnations or list(self.core.processes):
+            self.core.ready(each, self.now)
+
+    def die(self, incarnation: str, status: int = 1, text: str = "") -> list[Effect]:
+        return self.core.exited(incarnation, status, f"exited with {status}", 0, [], text, self.now)
+
+
+@pytest.fixture
+def node() -> Node:
+    made = Node()
+    made.join()
+    return made
+
+
+def spawns(effects: list[Effect]) -> list[str]:
+    return [effect.incarnation for effect in effects if isinstance(effect, Spawn)]
+
+
+def sent(effects: list[Effect], kind: type[Any]) -> list[Any]:
+    return [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, kind)]
+
+
+def test_a_plan_is_followed_and_each_start_is_told_at_once(node: Node) -> None:
+    effects = node.plan(2)
+    assert spawns(effects) == ["web-1.3f2a9c.1", "web-1.3f2a9c.2"]
+    assert [started.pid for started in sent(effects, messages.Started)] == [1, 2]
+    assert node.plan(2) == []  # idempotent
+
+
+def test_a_service_that_is_not_offered_is_never_started(node: Node) -> None:
+    node.hear(Plan({"site": 3}))
+    assert spawns(node.tick()) == []
+
+
+def test_a_smaller_plan_stops_what_is_least_missed(node: Node) -> None:
+    node.plan(2)
+    node.ready("web-1.3f2a9c.1", "web-1.3f2a9c.2")
+    node.core.seen("web-1.3f2a9c.2", 1, None, node.now)
+    assert node.plan(1) == [Stop("web-1.3f2a9c.1")]
+
+
+def test_retire_replaces_one_process_and_with_a_smaller_plan_it_is_the_one_that_goes(node: Node) -> None:
+    node.plan(2)
+    node.ready()
+    assert node.hear(Retire("web-1.3f2a9c.1", 1000)) == [Stop("web-1.3f2a9c.1")]
+    assert spawns(node.tick()) == ["web-1.3f2a9c.3"]
+    node.hear(Retire("web-1.3f2a9c.2", 1000))
+    assert node.plan(1) == []  # both in one batch: nothing is started to be stopped
+
+
+def test_a_process_that_does_not_stop_gets_term_and_then_kill(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.hear(Plan({}))
+    assert node.tick() == [Stop("web-1.3f2a9c.1")]
+    assert [e for e in node.advance(9.9) if isinstance(e, Kill)] == []
+    kills = [e for e in node.advance(1.3) if isinstance(e, Kill)]
+    assert kills == [Kill("web-1.3f2a9c.1", TERM), Kill("web-1.3f2a9c.1", KILL)]
+
+
+def test_a_process_that_still_boots_is_stopped_by_term(node: Node) -> None:
+    node.plan(1)
+    assert node.plan(0) == [Stop("web-1.3f2a9c.1"), Kill("web-1.3f2a9c.1", TERM)]
+
+
+def test_a_process_that_does_not_get_ready_is_killed_and_counts_as_failed(node: Node) -> None:
+    node.plan(1)
+    assert Kill("web-1.3f2a9c.1", KILL) in node.advance(60.1)
+    effects = node.die("web-1.3f2a9c.1", -9)
+    (exited,) = sent(effects, messages.Exited)
+    assert exited.cause == "was not ready within 60 s"
+    assert sent(effects, Failing)[0].failures == 1
+
+
+def test_failing_starts_back_off_and_say_so(node: Node) -> None:
+    node.plan(1)
+    waits = []
+    for _ in range(9):
+        (incarnation,) = node.core.processes
+        (failing,) = sent(node.die(incarnation, 70, "Traceback"), Failing)
+        waits.append(failing.retry_in_ms)
+        assert failing.text == "Traceback"
+        assert spawns(node.advance(failing.retry_in_ms / 1000 - 0.1)) == []
+        assert len(spawns(node.advance(0.2))) == 1
+    assert waits == [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
+
+
+def test_processes_that_fall_together_are_one_failure_and_one_is_tried(node: Node) -> None:
+    node.plan(3)
+    for incarnation in list(node.core.processes):
+        node.die(incarnation)
+    assert node.core.troubles["orders"].failures == 1
+    (trial,) = spawns(node.advance(0.6))
+    assert spawns(node.advance(2)) == []
+    assert sent(node.core.ready(trial, node.now), Failing) == [Failing("orders", 0, 0, "")]
+    assert len(spawns(node.tick())) == 2
+
+
+def test_a_process_that_was_well_is_replaced_at_once(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.advance(10.1)
+    assert sent(node.die("web-1.3f2a9c.1", -9), Failing) == []
+    assert len(spawns(node.tick())) == 1
+
+
+def test_failures_are_forgotten_when_a_process_stays_well(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1")
+    node.advance(0.6)
+    node.ready()
+    node.advance(10.1)
+    assert node.core.troubles == {}
+
+
+def test_a_plan_means_try_again_now(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1")
+    assert spawns(node.tick()) == []
+    assert len(spawns(node.plan(1))) == 1
+
+
+def test_an_exit_is_repeated_in_each_hello_until_it_is_noted(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1", -11)
+    assert [exited.status for exited in node.core.hello().exits] == [-11]
+    node.hear(messages.Noted("web-1.3f2a9c.1"))
+    assert node.core.hello().exits == []
+
+
+def test_the_inventory_of_a_hello_has_all_that_runs(node: Node) -> None:
+    node.plan(2)
+    assert [started.pid for started in node.core.hello().processes] == [1, 2]
+
+
+def test_a_handler_over_its_limit_is_aborted_then_killed_and_replaced_at_once(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    effects = node.core.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now)
+    assert effects == [Kill("web-1.3f2a9c.1", ABRT)]
+    assert node.core.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now) == []
+    assert Kill("web-1.3f2a9c.1", KILL) in node.advance(0.15)
+    (exited,) = sent(node.die("web-1.3f2a9c.1", -6), messages.Exited)
+    assert exited.cause == "exceeded its limit of 5 s"
+    assert len(spawns(node.tick())) == 1
+
+
+def test_a_process_with_other_work_has_a_grace_and_gets_no_more(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    assert node.core.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now) == [Stop("web-1.3f2a9c.1")]
+    assert [e for e in node.advance(0.9) if isinstance(e, Kill)] == []
+    assert [e.signal for e in node.advance(0.3) if isinstance(e, Kill)] == [ABRT, KILL]
+
+
+def test_parked_work_is_recalled_through_the_page(node: Node) -> None:
+    node.plan(1)
+    assert node.hear(messages.Recall("web-1.3f2a9c.1", 7)) == [SetFloor("web-1.3f2a9c.1", 8)]
+    assert node.core.recalled("web-1.3f2a9c.1", 8, 5) == [Send(messages.Recalled("web-1.3f2a9c.1", 8, 5))]
+    assert node.hear(messages.Recall("long.gone.1", 7)) == []
+
+
+def test_the_node_beats_five_times_a_second(node: Node) -> None:
+    assert len(sent(node.advance(2), messages.Beat)) in (10, 11)
+
+
+def test_a_silent_master_is_left_for_the_next_one_and_processes_go_on(node: Node) -> None:
+    node.plan(1)
+    effects: list[Effect] = []
+    for _ in range(70):
+        effects += node.tick(0.05)
+    assert Connect(1) in effects
+    assert not any(isinstance(effect, Stop | Kill) for effect in effects)
+
+
+def test_a_pause_of_our_own_is_not_the_masters_silence(node: Node) -> None:
+    assert not any(isinstance(effect, Connect) for effect in node.tick(20))
+    assert node.core.greeted
+
+
+def test_connections_that_fail_are_tried_again_with_growing_pauses() -> None:
+    node = Node()
+    for pause in (0.2, 0.3, 0.4):
+        assert any(isinstance(effect, Connect) for effect in node.tick())
+        node.core.lost(node.now)
+        node.core.lost(node.now)  # told twice: counted once
+        assert node.core.next_deadline() == pytest.approx(node.now + pause)
+        assert node.tick(pause - 0.01) == []
+        node.now += 0.02
+
+
+def test_the_highest_epoch_is_remembered_fenced_and_no_lower_one_is_obeyed(node: Node) -> None:
+    node.core.lost(node.now)
+    node.now += 1
+    effects = node.join(epoch=5)
+    assert Fence(5, 1) in effects
+    assert any(isinstance(effect, Remember) and effect.epoch == 5 for effect in effects)
+    node.core.lost(node.now)
+    node.now += 1
+    assert not any(isinstance(effect, Fence) for effect in node.join(epoch=4))
+    assert not node.core.greeted
+    assert node.core.hello().epoch == 5
+
+
+def test_an_intent_is_remembered_and_reported(node: Node) -> None:
+    intent = messages.Intent("detached", 3, "me", "release")
+    assert node.hear(intent) == [Remember(intent, 1)]
+    assert (node.core.hello().intent, node.core.hello().generation) == ("detached", 3)
+
+
+def test_term_asks_the_master_and_leaves_when_it_says_so(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    assert node.core.leave(60, node.now) == [Send(messages.Leaving(60_000))]
+    assert not any(isinstance(effect, Stop) for effect in node.advance(1))
+    assert node.core.hello().leaving
+    node.hear(messages.Leave())
+    assert node.tick() == [Stop("web-1.3f2a9c.1")]
+    node.die("web-1.3f2a9c.1", 0)
+    assert node.tick() == [Quit()]
+    assert node.tick() == []
+
+
+def test_leaving_has_a_deadline(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.leave(2, node.now)
+    assert Stop("web-1.3f2a9c.1") in node.advance(2.1)
+
+
+def test_a_node_without_a_master_leaves_at_once() -> None:
+    node = Node()
+    assert node.core.leave(60, node.now) == []
+    assert Quit() in node.tick()
+
+
+def test_leaving_at_once_kills_what_runs(node: Node) -> None:
+    node.plan(2)
+    node.core.leave(60, node.now)
+    assert [effect.signal for effect in node.core.leave_now(node.now) if isinstance(effect, Kill)] == [KILL, KILL]
+
+
+def test_a_boot_that_was_replaced_by_a_newer_one_goes(node: Node) -> None:
+    node.plan(1)
+    effects = node.core.refused(messages.Refusal("stale", "a newer boot is here", 0, [1, 1]), node.now)
+    assert Kill("web-1.3f2a9c.1", KILL) in effects
+    node.die("web-1.3f2a9c.1", -9)
+    assert Quit() in node.tick()
+
+
+def test_a_name_in_use_is_asked_for_again() -> None:
+    node = Node()
+    node.tick()
+    node.core.refused(messages.Refusal("name in use", "by another", 500, [1, 1]), node.now)
+    assert node.tick(0.4) == []
+    assert any(isinstance(effect, Connect) for effect in node.tick(0.2))
+
+
+def test_room_for_one_more_is_told(node: Node) -> None:
+    (hello,) = node.core.resize(5)
+    assert isinstance(hello, Hello) and hello.message.capacity == 5

@@ -1,0 +1,441 @@
+"""The agent's shell: one thread, one poll loop. It runs no code of users, so whatever a handler does, the node beats.
+
+What it decides is `core/supervision.py`; here its effects are carried out: connections, spawns, pages, signals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from random import random
+from time import monotonic, monotonic_ns
+from typing import Any
+
+import zmq
+
+from ..common import exits, host, messages, sockets, wire
+from ..common.limits import BACKEND_OFFSET, CONTROL_PORT
+from ..common.link import Link, reconnect_delay
+from ..common.messages import BadMessage, Welcome
+from . import spawn
+from .core import supervision
+from .core.supervision import Effect, Overdue, Supervision, Timing
+from .page import FENCE_EPOCH, FLOOR, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
+from .state import State
+
+LOOK_S = 0.1  # between two looks at the pages: how late a handler limit may be noticed
+RECALL_WAIT_S = 0.002  # longer than any store stays in a processor's buffer: then one of both has seen the other
+SHOW_BYTES = 4096  # of output at a time: a pipe that is ready takes them whole (PIPE_BUF)
+BYE_LINGER_MS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """What `rota slave` was told. Durations in seconds."""
+
+    app: str  # module:attribute or file.py:attribute
+    name: str = field(default_factory=host.name)
+    masters: tuple[str, ...] = (f"tcp://127.0.0.1:{CONTROL_PORT}",)
+    processes: int = field(default_factory=host.usable_cpus)
+    service: str | None = None  # None: the application's own name, learnt from a probe
+    version: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    factory: bool = False
+    app_dir: str = "."
+    python: str | None = None
+    state: str | None = None
+    start_timeout: float = 60.0
+    drain_deadline: float = 60.0
+    stop_grace: float = 10.0
+    handler_timeout: float = 30.0  # of handlers that declare none
+
+
+def main(settings: AgentSettings) -> int:
+    """Run a slave node until it is told to leave; the exit code. For the main thread: it owns the signals."""
+    service = settings.service
+    try:
+        place = spawn.Place.of(settings.app_dir, settings.python)
+        if service is None:
+            service = _probe(settings, place)
+            if service is None:
+                return exits.LOAD_FAILED
+        return Agent(settings, service, place).run()
+    except OSError as error:
+        print(f"rota slave: {error}", file=sys.stderr)
+        return exits.FAILED
+
+
+def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
+    """The name of the service, found in an interpreter of its own; None, after the traceback, when it does not load."""
+    specification = {"app": settings.app, "factory": settings.factory, "version": settings.version or ""}
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as answer:
+        child = spawn.start(place, "probe", {**specification, "answer_fd": writer}, (writer,), None)
+        os.close(writer)
+        text = answer.read()
+        select.select([child.pidfd], [], [])  # it has answered, and may not have ended yet: reap() would kill it
+        status = child.reap()
+    if status == 0 and text:
+        return str(json.loads(text)["service"])
+    print(child.tail() or f"the application failed to load: {spawn.how_it_ended(status)}", file=sys.stderr)
+    return None
+
+
+class Node:
+    """One incarnation, as the agent holds it."""
+
+    def __init__(self, child: spawn.Child, page: Page) -> None:
+        self.child = child
+        self.page = page
+
+    def overdue(self, now_ns: int) -> tuple[int, Overdue | None]:
+        """How many handlers run, and the one that is over its limit. Free of cost while nothing runs."""
+        words = self.page.words
+        if words[STARTED_UPTO] == words[HANDLED]:
+            return 0, None
+        running = self.page.running()
+        for row in running:
+            if row.kill_ns and now_ns >= row.kill_ns:
+                return len(running), Overdue((row.kill_ns - row.started_ns) / 1e9, len(running) - 1)
+        return len(running), None
+
+
+class Agent:
+    def __init__(self, settings: AgentSettings, service: str, place: spawn.Place) -> None:
+        self._settings = settings
+        self._place = place
+        self._state = State(settings.state)
+        self._core = Supervision(
+            settings.name,
+            os.urandom(3).hex(),
+            masters=len(settings.masters),
+            capacity=settings.processes,
+            offers=[service],
+            tags=settings.tags,
+            reconnect_delay=lambda failures: reconnect_delay(failures, random()),
+            timing=Timing(settings.start_timeout, settings.stop_grace),
+            remembered=self._state.intent,
+            epoch=self._state.epoch,
+        )
+        self._ctx = sockets.context()
+        self._poller = zmq.Poller()
+        self._link: Link | None = None
+        self._introduced = False  # on this link
+        self._token = 0
+        self._backends = [_backend_of(address) for address in settings.masters]
+        self._nodes: dict[str, Node] = {}
+        self._by_pidfd: dict[int, str] = {}
+        self._epoch = self._obey = 0
+        self._look_at = 0.0
+        self._ready: dict[Any, int] = {}  # what the last poll found
+        self._effects: deque[Effect] = deque()
+        self._told_systemd = False
+        self._terms = 0
+        self._done = False
+        self.damaged = 0  # frames that broke the format
+
+    def run(self) -> int:
+        wakeup = _Signals()
+        self._poller.register(wakeup.fd, zmq.POLLIN)
+        try:
+            while not self._done:
+                self._wait()
+                for number in wakeup.numbers():
+                    self._signalled(number)
+                self._attend_link()
+                self._reap()
+                if monotonic() >= self._look_at:
+                    self._look()
+                self._perform(self._core.tick(monotonic()))
+        finally:
+            wakeup.close()
+            self._close()
+        return 0
+
+    def _wait(self) -> None:
+        """pyzmq's poll counts whole seconds when a signal lands, so it is never trusted with more than a tick."""
+        until = min(self._core.next_deadline(), self._look_at) - monotonic()
+        self._ready = dict(self._poller.poll(int(1000 * min(until, LOOK_S)) + 1 if until > 0 else 0))
+
+    def _close(self) -> None:
+        for node in self._nodes.values():  # only if something unforeseen ended the loop
+            node.child.signal(signal.SIGKILL)
+        if self._link is not None:
+            self._link.close(BYE_LINGER_MS)
+        self._ctx.term()
+
+    # ---- signals ----------------------------------------------------------------------------------------------------
+
+    def _signalled(self, number: int) -> None:
+        now = monotonic()
+        if number == signal.SIGTERM and not self._terms:
+            self._terms += 1
+            self._notify("STOPPING=1")
+            self._perform(self._core.leave(self._settings.drain_deadline, now))
+        elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            self._perform(self._core.leave_now(now))
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            self._perform(self._core.resize(self._core.capacity + (1 if number == signal.SIGTTIN else -1)))
+        elif number == signal.SIGHUP:
+            # Only the master can replace processes without going below min_active.
+            self._note("HUP: to load new code one process at a time, say: rota reload SERVICE")
+
+    # ---- the master -------------------------------------------------------------------------------------------------
+
+    def _attend_link(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        if link.lost():
+            self._disconnect()
+            self._perform(self._core.lost(monotonic()))
+            return
+        if link.connected and not self._introduced:
+            self._introduced = True
+            self._perform(self._core.connected(monotonic()))
+        while self._link is link and (frame := link.receive()) is not None:
+            try:
+                self._receive(frame)
+            except (wire.BadFrame, BadMessage):
+                self.damaged += 1
+
+    def _receive(self, frame: bytes) -> None:
+        fields = wire.parse(frame)
+        kind, token, body = fields[3], fields[5], frame[fields[11] :]
+        now = monotonic()
+        if kind == wire.CONTROL and token == self._token and self._core.greeted:
+            self._perform(self._core.received(messages.decode(body), now))
+        elif kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
+            self._token = token
+            self._backends[self._core.master] = _backend_at(self._settings.masters[self._core.master], welcome)
+            self._perform(self._core.welcomed(welcome, now))
+            if self._core.greeted and not self._told_systemd:
+                self._told_systemd = True
+                self._notify("READY=1")
+        elif kind == wire.REFUSED and isinstance(refusal := messages.decode(body), messages.Refusal):
+            self._perform(self._core.refused(refusal, now))
+        elif kind == wire.WHO:
+            self._perform(self._core.who(now))
+        elif kind != wire.PROBE:
+            self.damaged += 1
+
+    def _connect(self, master: int) -> None:
+        self._disconnect()
+        self._link = Link(self._ctx, self._settings.masters[master], sockets.CONTROL)
+        self._poller.register(self._link.dealer, zmq.POLLIN)
+        self._poller.register(self._link.monitor, zmq.POLLIN)
+
+    def _disconnect(self, linger_ms: int = 0) -> None:
+        link, self._link = self._link, None
+        self._introduced = False
+        if link is not None:
+            self._poller.unregister(link.dealer)
+            self._poller.unregister(link.monitor)
+            link.close(linger_ms)
+
+    def _send(self, frame: bytes) -> None:
+        if self._link is not None and not self._link.send(frame):
+            self._disconnect()
+            self._effects.extend(self._core.lost(monotonic()))
+
+    # ---- processes --------------------------------------------------------------------------------------------------
+
+    def _spawn(self, incarnation: str, service: str) -> None:
+        page = Page.create()
+        page.words[FENCE_EPOCH] = self._epoch
+        page.words[OBEY] = self._obey
+        ticket = os.urandom(16)
+        specification = self._specification(incarnation, service, ticket, page.fd)
+        try:
+            child = spawn.start(self._place, "process", specification, (page.fd,), self._state.output)
+        except OSError as error:
+            page.close()
+            how = f"could not be started: {error}"
+            self._effects.extend(self._core.exited(incarnation, exits.LOAD_FAILED, how, 0, [], how, monotonic()))
+            return
+        self._nodes[incarnation] = Node(child, page)
+        self._by_pidfd[child.pidfd] = incarnation
+        self._poller.register(child.pidfd, zmq.POLLIN)
+        # At once, so that the master knows of it before it can say HELLO.
+        self._effects.extendleft(reversed(self._core.spawned(incarnation, ticket, child.pid)))
+
+    def _specification(self, incarnation: str, service: str, ticket: bytes, page_fd: int) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "app": settings.app,
+            "factory": settings.factory,
+            "service": service,
+            "version": self._core.intent.version or settings.version or "",
+            "incarnation": incarnation,
+            "ticket": ticket.hex(),
+            "page_fd": page_fd,
+            "agent_pid": os.getpid(),
+            "backends": self._backends,
+            "handler_timeout_s": settings.handler_timeout,
+        }
+
+    def _reap(self) -> None:
+        for pidfd in [pidfd for pidfd in self._by_pidfd if pidfd in self._ready]:
+            incarnation = self._by_pidfd.pop(pidfd)
+            node = self._nodes.pop(incarnation)
+            self._poller.unregister(pidfd)
+            status = node.child.reap()
+            while _show(node.child):
+                pass
+            started_upto, rows = node.page.words[STARTED_UPTO], node.page.report()
+            text, how = node.child.tail(), spawn.how_it_ended(status)
+            node.child.output.close()
+            node.page.close()
+            self._perform(self._core.exited(incarnation, status, how, started_upto, rows, text, monotonic()))
+
+    def _look(self) -> None:
+        """At every page: who is ready, who is over a limit. And at what they wrote."""
+        now = monotonic()
+        self._look_at = now + LOOK_S
+        now_ns = monotonic_ns()
+        for incarnation, node in self._nodes.items():
+            if node.page.words[PHASE] == READY:
+                self._perform(self._core.ready(incarnation, now))
+            running, overdue = node.overdue(now_ns)
+            self._perform(self._core.seen(incarnation, running, overdue, now))
+            _show(node.child)
+
+    def _set_floor(self, incarnation: str, floor: int) -> None:
+        words = self._nodes[incarnation].page.words
+        words[FLOOR] = floor
+        time.sleep(RECALL_WAIT_S)
+        self._effects.extend(self._core.recalled(incarnation, floor, words[STARTED_UPTO]))
+
+    def _fence(self, epoch: int, master: int) -> None:
+        self._epoch, self._obey = epoch, master
+        for node in self._nodes.values():
+            node.page.words[FENCE_EPOCH] = epoch
+            node.page.words[OBEY] = master
+
+    # ---- effects ----------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        """Carries them out in order, and those that come of it after them."""
+        self._effects.extend(effects)
+        while self._effects:
+            self._perform_one(self._effects.popleft())
+
+    def _perform_one(self, effect: Effect) -> None:
+        match effect:
+            case supervision.Send(message):
+                self._send(wire.head(wire.CONTROL, self._token) + messages.encode(message))
+            case supervision.Hello(message):
+                self._send(wire.head(wire.HELLO, 0) + messages.encode(message))
+            case supervision.Connect(master):
+                self._connect(master)
+            case supervision.Spawn(incarnation, service):
+                self._spawn(incarnation, service)
+            case supervision.Stop(incarnation):
+                if incarnation in self._nodes:
+                    self._nodes[incarnation].page.words[STOP] = 1
+            case supervision.Kill(incarnation, number):
+                if incarnation in self._nodes:
+                    self._nodes[incarnation].child.signal(number)
+            case supervision.SetFloor(incarnation, floor):
+                if incarnation in self._nodes:
+                    self._set_floor(incarnation, floor)
+            case supervision.Fence(epoch, master):
+                self._fence(epoch, master)
+            case supervision.Remember(intent, epoch):
+                self._state.remember(intent, epoch)
+            case supervision.Weigh():
+                weights = {name: _resident(node.child.pid) for name, node in self._nodes.items()}
+                self._effects.extend(self._core.weighed(weights))
+            case supervision.Note(text):
+                self._note(text)
+            case supervision.Quit():
+                self._send(wire.head(wire.BYE, self._token))
+                self._done = True
+
+    def _note(self, text: str) -> None:
+        print(f"rota slave {self._settings.name}: {text}", file=sys.stderr, flush=True)
+
+    def _notify(self, state: str) -> None:
+        """systemd's Type=notify; an abstract socket is written with a leading @."""
+        address = os.environ.get("NOTIFY_SOCKET")
+        if address:
+            import socket
+
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                try:
+                    sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+                except OSError as error:
+                    self._note(f"systemd could not be told: {error}")
+
+
+class _Signals:
+    """Signals as bytes of a pipe: their handlers do nothing, the loop does the work."""
+
+    _WANTED = (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGHUP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    )
+
+    def __init__(self) -> None:
+        self.fd, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before = {number: signal.signal(number, lambda *_: None) for number in self._WANTED}
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def numbers(self) -> bytes:
+        try:
+            return os.read(self.fd, 64)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self.fd)
+        os.close(self._writer)
+
+
+def _backend_of(control: str) -> str:
+    """Where the backend of a master is, as long as it has not said otherwise."""
+    head, _, port = control.rpartition(":")
+    return f"{head}:{int(port) + BACKEND_OFFSET}"
+
+
+def _backend_at(control: str, welcome: Welcome) -> str:
+    dialled = control.removeprefix("tcp://").rpartition(":")[0]
+    if not welcome.backend_port:
+        return _backend_of(control)
+    return f"tcp://{welcome.host or dialled}:{welcome.backend_port}"
+
+
+def _show(child: spawn.Child) -> bool:
+    """Passes on what a process wrote; False when there is nothing, or nobody takes it. Never waits."""
+    stderr = select.poll()
+    stderr.register(2, select.POLLOUT)
+    data = child.unshown(SHOW_BYTES) if stderr.poll(0) == [(2, select.POLLOUT)] else b""
+    if data:
+        os.write(2, data)
+    return bool(data)
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory; 0 for one that just ended."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * _PAGE_SIZE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,169 @@
+"""Serving an application with async handlers: the event loop that runs them owns the socket too."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, monotonic_ns
+from typing import TYPE_CHECKING
+
+import zmq
+
+from ..common import wire
+from ..common.body import encode_error
+from ..common.errors import Cancelled, PayloadTooLarge, RemoteError
+from ..common.limits import IDLE_TICK_S
+from ..common.link import Link
+from .async_hosting import AsyncHost
+from .hosting import Outcome
+from .page import STOP
+
+if TYPE_CHECKING:
+    from .process import Process
+
+_GREETING_TICK_S = 0.005  # while the connection comes about; the descriptor of a DEALER does not tell of that
+
+
+def serve(process: Process) -> None:
+    """Until the page says stop. Raises LoadError when a start hook fails, Rejected as the backend does."""
+    _Serving(process).run()
+
+
+class _Serving:
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._backend = process.backend
+        self._deliveries = process.deliveries
+        self._host = AsyncHost(
+            process.worker, self._done, concurrency=process.specification.concurrency, version=process.version
+        )
+        self._backend.before_close = self._unwatch
+        self._watched: Link | None = None
+        self._descriptor = -1
+        self._over_limit: set[int] = set()
+        self._stopping = False
+        self._received_at = 0.0
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        self._host.run(self._ready)
+        if self._failure is not None:
+            raise self._failure
+
+    def _ready(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process.ready()
+        self._tick()
+
+    # ---- the tick ---------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        try:
+            self._attend()
+        except BaseException as error:  # in a callback it would only be logged
+            self._failure = error
+            self._host.stop()
+            return
+        self._loop.call_later(IDLE_TICK_S if self._backend.greeted else _GREETING_TICK_S, self._tick)
+
+    def _attend(self) -> None:
+        self._process.attend()
+        self._watch()
+        self._receive()
+        self._cancel_overdue()
+        if self._process.page.words[STOP]:
+            self._stop()
+
+    def _watch(self) -> None:
+        """The loop reads the descriptor of the connection that there is now."""
+        link = self._backend.link
+        if link is self._watched:
+            return
+        self._watched = link
+        if link is not None:
+            self._descriptor = int(link.dealer.get(zmq.FD))
+            self._loop.add_reader(self._descriptor, self._readable)
+
+    def _unwatch(self) -> None:
+        """Before it is closed: its number may be another socket's a moment later."""
+        if self._watched is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._watched = None
+
+    def _cancel_overdue(self) -> None:
+        now_ns = monotonic_ns()
+        for number, delivery in self._deliveries.running.items():
+            if delivery.kill_ns and now_ns >= delivery.kill_ns and number not in self._over_limit:
+                self._over_limit.add(number)
+                self._host.cancel(number)
+
+    def _stop(self) -> None:
+        """BYE first; then what was received before the master read it; then the host."""
+        if not self._stopping:
+            self._stopping = True
+            self._received_at = monotonic()
+            self._process.stopping()
+        elif not self._deliveries.running and monotonic() - self._received_at > IDLE_TICK_S:
+            self._host.stop()
+
+    # ---- frames -----------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            self._receive()
+        except BaseException as error:
+            self._failure = error
+            self._host.stop()
+
+    def _receive(self) -> None:
+        """Until there is nothing, or no room: the descriptor is edge-triggered."""
+        while self._host.room > 0 and (link := self._backend.link) is not None:
+            if not int(link.dealer.get(zmq.EVENTS)) & zmq.POLLIN:
+                return
+            frame = link.receive()
+            if frame is None:
+                return
+            self._received(frame)
+
+    def _received(self, frame: bytes) -> None:
+        try:
+            fields = wire.parse(frame)
+        except wire.BadFrame:
+            self._backend.damaged += 1
+            return
+        if fields[3] != wire.DELIVER or fields[5] != self._deliveries.token or not self._backend.greeted:
+            self._backend.handle(frame)
+            return
+        self._received_at = monotonic()
+        delivery = self._deliveries.take(fields, frame, monotonic_ns())
+        if delivery is None:
+            return
+        if delivery.may_run:
+            self._host.start(delivery)
+        else:
+            self._backend.send(self._deliveries.not_started(delivery))
+
+    def _done(self, number: int, outcome: Outcome) -> None:
+        delivery = self._deliveries.running[number]
+        if number in self._over_limit:
+            self._over_limit.remove(number)
+            if outcome.code == Cancelled.code:
+                outcome = _exceeded(outcome)
+        if len(outcome.body) > self._backend.body_max:
+            outcome = _too_large(outcome, self._backend.body_max)
+        self._backend.send(self._deliveries.reply(delivery, outcome.code, outcome.body, outcome.elapsed_us))
+        self._readable()  # there is room again, and after a send the descriptor may have missed something
+
+
+def _too_large(outcome: Outcome, limit: int) -> Outcome:
+    error = PayloadTooLarge(
+        f"the result has {len(outcome.body):,} bytes, {limit:,} are allowed",
+        details={"size": len(outcome.body), "limit": limit},
+    )
+    return Outcome(error.code, encode_error(error), outcome.elapsed_us)
+
+
+def _exceeded(outcome: Outcome) -> Outcome:
+    error = RemoteError(
+        "TimeoutError", f"the handler was cancelled: over its limit after {outcome.elapsed_us / 1e6:.3g} s"
+    )
+    return Outcome(error.code, encode_error(error), outcome.elapsed_us)

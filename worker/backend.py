@@ -1,0 +1,161 @@
+"""A process's connection to the master that it is to obey: HELLO, WELCOME, what is lost and when to try again.
+
+A shell without a loop: whoever serves calls `attend` at each idle tick, and hands over the frames that are no delivery.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from random import random
+from time import monotonic, sleep
+
+from ..common import messages, sockets, wire
+from ..common.limits import BODY_MAX, IDLE_TICK_S
+from ..common.link import Link, reconnect_delay
+from ..common.messages import BadMessage, ProcessHello, Refusal, Welcome
+from .core.deliveries import Deliveries
+from .page import OBEY, Page
+
+ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
+BYE_LINGER_MS = 1000  # the last replies may take so long to leave
+
+
+class Rejected(Exception):
+    """The master will never take this process; the sentence says why."""
+
+
+class Backend:
+    """`greeted`: deliveries may come. `link` is there whenever it is true."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        page: Page,
+        deliveries: Deliveries,
+        hello: Callable[[], ProcessHello],
+    ) -> None:
+        self.link: Link | None = None
+        self.greeted = False
+        self.body_max = BODY_MAX
+        self.damaged = 0  # frames that broke the format
+        self.before_close: Callable[[], None] = lambda: None  # a loop that reads the link's descriptor lets go of it
+        self._ctx = sockets.context()
+        self._addresses = addresses
+        self._page = page
+        self._deliveries = deliveries
+        self._hello = hello
+        self._failures = 0
+        self._open_at = 0.0
+        self._hello_at = 0.0  # not before this
+        self._answer_by: float | None = None  # None: HELLO is still to be said
+        self.obeyed = 0
+
+    def attend(self) -> None:
+        """Everything about the connection that is due. Never blocks."""
+        now = monotonic()
+        link = self.link
+        if link is None:
+            if now >= self._open_at:
+                self._open()
+        elif link.lost() or self._page.words[OBEY] != self.obeyed:
+            self.drop()
+        elif not self.greeted and link.connected:
+            self._introduce(link, now)
+
+    def wait(self) -> bytes | None:
+        """While not greeted: sleeps until something may have changed, at most a tick; a frame if one came."""
+        link = self.link
+        if link is None:
+            sleep(max(0.0, min(self._open_at - monotonic(), IDLE_TICK_S)))
+            return None
+        if not link.connected:
+            link.monitor.poll(int(IDLE_TICK_S * 1000))
+            return None
+        left = self._hello_at - monotonic() if self._answer_by is None else IDLE_TICK_S
+        link.dealer.poll(int(1000 * min(IDLE_TICK_S, max(0.001, left))))
+        return link.receive()
+
+    def handle(self, frame: bytes) -> None:
+        """A frame that is no delivery of this session. Raises Rejected."""
+        try:
+            fields = wire.parse(frame)
+            kind = fields[3]
+            if kind == wire.WELCOME:
+                self._welcomed(fields, _welcome(frame[fields[11] :]))
+            elif kind == wire.REFUSED:
+                self._refused(_refusal(frame[fields[11] :]))
+            elif kind == wire.WHO:
+                self._hello_again(0.0)
+        except (wire.BadFrame, BadMessage):
+            self.damaged += 1
+
+    def send(self, frame: bytes) -> None:
+        """A reply that cannot be sent is kept, and goes again after the next HELLO."""
+        if self.link is not None and self.greeted and not self.link.send(frame):
+            self.drop()
+
+    def say_bye(self) -> None:
+        self.send(wire.head(wire.BYE, self._deliveries.token))
+
+    def drop(self) -> None:
+        """The connection is of no use any more; another one is opened after a while."""
+        if self.link is not None:
+            self.before_close()
+            self.link.close()
+        self.link = None
+        self._failures = 0 if self.greeted else self._failures + 1
+        self.greeted = False
+        self._open_at = monotonic() + reconnect_delay(self._failures, random())
+
+    def close(self) -> None:
+        if self.link is not None:
+            self.link.close(BYE_LINGER_MS)
+        self._ctx.term()
+
+    def _open(self) -> None:
+        self.obeyed = self._page.words[OBEY]
+        address = self._addresses[self.obeyed % len(self._addresses)]
+        self.link = Link(self._ctx, address, sockets.BACKEND, self.body_max)
+        self.link.dealer.rcvtimeo = int(IDLE_TICK_S * 1000)
+        self._hello_again(0.0)
+
+    def _introduce(self, link: Link, now: float) -> None:
+        if self._answer_by is not None:
+            if now >= self._answer_by:
+                self.drop()
+        elif now >= self._hello_at and link.send(wire.head(wire.HELLO, 0) + messages.encode(self._hello())):
+            self._answer_by = now + ANSWER_S
+
+    def _hello_again(self, at: float) -> None:
+        self.greeted = False
+        self._hello_at = at
+        self._answer_by = None
+
+    def _welcomed(self, fields: tuple[int, ...], welcome: Welcome) -> None:
+        self.greeted = True
+        self._failures = 0
+        self.body_max = welcome.max_message or self.body_max
+        for reply in self._deliveries.welcomed(fields[5], welcome.epoch, welcome.upto):
+            self.send(reply)
+
+    def _refused(self, refusal: Refusal) -> None:
+        self._hello_again(monotonic() + max(refusal.retry_after_ms, 10) / 1000)
+        if refusal.code == "interface":
+            raise Rejected(refusal.message)
+        if refusal.code != "unknown":  # its agent has not spoken yet: no news
+            print(f"the master refuses this process: {refusal.message}", file=sys.stderr)
+
+
+def _welcome(body: bytes) -> Welcome:
+    message = messages.decode(body)
+    if not isinstance(message, Welcome):
+        raise BadMessage("not a Welcome")
+    return message
+
+
+def _refusal(body: bytes) -> Refusal:
+    message = messages.decode(body)
+    if not isinstance(message, Refusal):
+        raise BadMessage("not a Refusal")
+    return message

@@ -1,0 +1,544 @@
+"""What an agent decides: which processes run on its node, how they end, and what the master is told. Pure.
+
+Events in, effects out. A message of the master only changes what is wanted; `tick` does what is due, so that a batch of
+messages (a Retire and the Plan after it) is looked at as one. The shell calls `tick` after each batch and not later
+than `next_deadline()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from ...common import messages, wire
+from ...common.limits import BEAT_S
+from ...common.messages import Message
+
+SILENCE_S = 3.0  # of a master: as long as it gives us; the connection is then worth nothing
+PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the master
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 60.0
+WELL_AFTER_S = 10.0  # ready for so long: whatever it dies of then, it is not its start
+ABORT_S = 0.1  # faulthandler needs 2 ms to write its dump
+TERM_S = 1.0  # from TERM to KILL
+CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
+USAGE_S = 1.0
+
+# POSIX numbers; signal names are the shell's business.
+SIGABRT, SIGKILL, SIGTERM = 6, 9, 15
+
+
+# ---- effects --------------------------------------------------------------------------------------------------------
+
+
+class Connect(NamedTuple):
+    """Drop the connection, if there is one, and open one to this master."""
+
+    master: int
+
+
+class Hello(NamedTuple):
+    message: messages.AgentHello
+
+
+class Send(NamedTuple):
+    message: Message
+
+
+class Spawn(NamedTuple):
+    """To be answered with `spawned`, or with `exited` when it could not be."""
+
+    incarnation: str
+    service: str
+
+
+class Stop(NamedTuple):
+    """Store the stop word: finish and exit."""
+
+    incarnation: str
+
+
+class Kill(NamedTuple):
+    """KILL goes to the process group, the other signals to the process."""
+
+    incarnation: str
+    signal: int
+
+
+class SetFloor(NamedTuple):
+    """Store the floor, wait 2 ms, answer with `recalled`."""
+
+    incarnation: str
+    floor: int
+
+
+class Fence(NamedTuple):
+    """Store epoch and the master to obey in every page, those to come included."""
+
+    epoch: int
+    master: int
+
+
+class Remember(NamedTuple):
+    intent: messages.Intent
+    epoch: int
+
+
+class Weigh(NamedTuple):
+    """Answer with `weighed`: the resident memory of each process."""
+
+
+class Note(NamedTuple):
+    """A sentence for the log."""
+
+    text: str
+
+
+class Quit(NamedTuple):
+    """Say BYE, if connected, and exit."""
+
+
+Effect = Connect | Hello | Send | Spawn | Stop | Kill | SetFloor | Fence | Remember | Weigh | Note | Quit
+
+
+# ---- what is known --------------------------------------------------------------------------------------------------
+
+
+class Stage(StrEnum):
+    SPAWNING = "spawning"  # the shell was asked to
+    BOOTING = "booting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """One incarnation. `due`: the signals that it gets if it still lives then, in order."""
+
+    incarnation: str
+    service: str
+    spawned_at: float
+    stage: Stage = Stage.SPAWNING
+    ticket: bytes = b""
+    pid: int = 0
+    ready_at: float = 0.0
+    running: int = 0  # handlers, when last looked at
+    cause: str = ""  # why it is ended, if it is we who do
+    due: list[tuple[float, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Failures in a row of one service. One start is tried at a time until one is ready."""
+
+    failures: int = 0
+    failed_at: float = 0.0
+    retry_at: float = 0.0
+
+
+class Overdue(NamedTuple):
+    """A handler that runs beyond its limit. `others`: what else runs in that process."""
+
+    limit_s: float
+    others: int
+
+
+class Timing(NamedTuple):
+    start_timeout_s: float = 60.0
+    stop_grace_s: float = 10.0
+
+
+TIMING = Timing()
+
+
+class Supervision:
+    """One node. Methods are events; each returns its effects in the order in which they are to happen."""
+
+    def __init__(
+        self,
+        node: str,
+        boot: str,
+        *,
+        masters: int,
+        capacity: int,
+        offers: Sequence[str],
+        tags: Mapping[str, str],
+        reconnect_delay: Callable[[int], float],
+        timing: Timing = TIMING,
+        remembered: messages.Intent | None = None,
+        epoch: int = 0,
+        embedded: bool = False,
+    ) -> None:
+        """`masters`: how many addresses there are. `reconnect_delay`: failures in a row → seconds, with its jitter."""
+        self.node = node
+        self.boot = boot
+        self.masters = masters
+        self.capacity = capacity
+        self.offers = list(offers)
+        self.tags = dict(tags)
+        self.timing = timing
+        self._reconnect_delay = reconnect_delay
+        self.intent = remembered or messages.Intent("active", 0, "", "")
+        self.epoch = epoch  # the highest that was seen
+        self.embedded = embedded
+        self.plan: dict[str, int] = {}
+        self.processes: dict[str, Process] = {}
+        self.exits: dict[str, messages.Exited] = {}  # not yet noted by a master
+        self.troubles: dict[str, Trouble] = {}
+        self.master = 0  # index of the one that we talk to
+        self.greeted = False
+        self.leaving = False
+        self.leave_at = 0.0  # when leaving: not later than this
+        self.left = False  # all processes are to go, then we
+        self._sequence = 0
+        self._beat = 0
+        self._failures = 0  # connections in a row that came to nothing
+        self._connect_at: float | None = 0.0  # None: connected, or about to be
+        self._heard_at = 0.0
+        self._beat_at = 0.0
+        self._usage_at = 0.0
+        self._ticked_at: float | None = None
+        self._bye = False
+
+    # ---- the connection ---------------------------------------------------------------------------------------------
+
+    def connected(self, now: float) -> list[Effect]:
+        """The transport is there: introduce ourselves, with all that we have."""
+        self._heard_at = now
+        return [Hello(self.hello())]
+
+    def lost(self, now: float) -> list[Effect]:
+        """The connection is gone. The processes go on: they have connections of their own."""
+        if self._connect_at is not None:
+            return []
+        was_greeted, self.greeted = self.greeted, False
+        self._failures = 0 if was_greeted else self._failures + 1
+        self.master = (self.master + 1) % self.masters
+        self._connect_at = now + self._reconnect_delay(self._failures)
+        return [Note("the master is lost; connecting again")] if was_greeted else []
+
+    def hello(self) -> messages.AgentHello:
+        return messages.AgentHello(
+            versions=list(wire.VERSIONS),
+            node=self.node,
+            boot=self.boot,
+            epoch=self.epoch,
+            capacity=self.capacity,
+            offers=self.offers,
+            tags=self.tags,
+            processes=[_started(process) for process in self.processes.values() if process.pid],
+            exits=list(self.exits.values()),
+            intent=self.intent.state,
+            generation=self.intent.generation,
+            embedded=self.embedded,
+            leaving=self.leaving,
+        )
+
+    def welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        if welcome.epoch < self.epoch:
+            self.greeted = False
+            self._connect_at = now + SILENCE_S
+            self.master = (self.master + 1) % self.masters
+            text = f"{welcome.master} is a master of epoch {welcome.epoch}, {self.epoch} was seen: not obeyed"
+            return [Note(text)]
+        if not self.greeted:
+            effects.append(Note(f"connected to {welcome.master}, epoch {welcome.epoch}"))
+        if welcome.epoch > self.epoch:
+            self.epoch = welcome.epoch
+            effects.append(Remember(self.intent, self.epoch))
+        self.greeted = True
+        self._failures = 0
+        self._heard_at = now
+        self._beat_at = self._usage_at = now
+        effects.append(Fence(self.epoch, self.master))
+        if self.leaving:
+            effects.append(self._leaving(now))
+        return effects
+
+    def refused(self, refusal: messages.Refusal, now: float) -> list[Effect]:
+        """Not welcome. What a newer boot of this node replaced must go; else the reason may pass."""
+        self.greeted = False
+        text = f"the master refuses this node: {refusal.message}"
+        if refusal.code == "stale":
+            return [Note(text), *self.leave_now(now)]
+        self._connect_at = now + max(refusal.retry_after_ms / 1000, BEAT_S)
+        return [Note(text)]
+
+    def who(self, now: float) -> list[Effect]:
+        """The master does not know us (any more)."""
+        self._heard_at = now
+        return [Hello(self.hello())]
+
+    # ---- messages of the master -------------------------------------------------------------------------------------
+
+    def received(self, message: Message, now: float) -> list[Effect]:
+        self._heard_at = now
+        match message:
+            case messages.Plan():
+                self._planned(message)
+            case messages.Retire():
+                return self._retire(message, now)
+            case messages.Recall():
+                if message.incarnation in self.processes:
+                    return [SetFloor(message.incarnation, message.upto + 1)]
+            case messages.Intent():
+                self.intent = message
+                return [Remember(message, self.epoch)]
+            case messages.Noted():
+                self.exits.pop(message.incarnation, None)
+            case messages.Leave():
+                self.left = True
+        return []
+
+    def _planned(self, plan: messages.Plan) -> None:
+        """A plan also means: try again now what failed. Operators fix an application and ask for a recheck."""
+        self.plan = {service: count for service, count in plan.processes.items() if service in self.offers}
+        for trouble in self.troubles.values():
+            trouble.retry_at = 0.0
+
+    def _retire(self, retire: messages.Retire, now: float) -> list[Effect]:
+        process = self.processes.get(retire.incarnation)
+        if process is None or process.stage is Stage.STOPPING:
+            return []
+        return self._stop(process, now, retire.grace_ms / 1000 + self.timing.stop_grace_s)
+
+    # ---- processes --------------------------------------------------------------------------------------------------
+
+    def spawned(self, incarnation: str, ticket: bytes, pid: int) -> list[Effect]:
+        process = self.processes[incarnation]
+        process.ticket = ticket
+        process.pid = pid
+        if process.stage is Stage.SPAWNING:
+            process.stage = Stage.BOOTING
+        return self._send(_started(process))
+
+    def ready(self, incarnation: str, now: float) -> list[Effect]:
+        """The process says so in its page."""
+        process = self.processes.get(incarnation)
+        if process is None or process.stage is not Stage.BOOTING:
+            return []
+        process.stage = Stage.READY
+        process.ready_at = now
+        process.due.clear()
+        trouble = self.troubles.get(process.service)
+        if trouble is None:
+            return []
+        trouble.retry_at = 0.0
+        return self._send(messages.Failing(process.service, 0, 0, ""))
+
+    def exited(
+        self,
+        incarnation: str,
+        status: int,
+        how: str,
+        started_upto: int,
+        rows: list[messages.Row],
+        text: str,
+        now: float,
+    ) -> list[Effect]:
+        """`how`: the sentence for the status; ours is better when it was we who ended the process."""
+        process = self.processes.pop(incarnation)
+        cause = process.cause or how
+        exited = messages.Exited(incarnation, process.service, status, cause, started_upto, rows, text)
+        if process.pid:  # else the master never heard of it
+            self.exits[incarnation] = exited
+        effects: list[Effect] = self._send(exited) if process.pid else []
+        if process.stage is not Stage.STOPPING:
+            effects.append(Note(f"process {incarnation} of {process.service}: {cause}"))
+            effects += self._failed(process, text or cause, now)
+        return effects
+
+    def _failed(self, process: Process, text: str, now: float) -> list[Effect]:
+        """One more failure of its service, unless it was well for a while, was ended by us at work (then its start is
+        not at fault), or fell with others that were started before.
+        """
+        if process.ready_at and (process.cause or now - process.ready_at >= WELL_AFTER_S):
+            return []
+        trouble = self.troubles.setdefault(process.service, Trouble())
+        if process.spawned_at > trouble.failed_at:
+            trouble.failures += 1
+        trouble.failed_at = now
+        wait = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (min(trouble.failures, 16) - 1))
+        trouble.retry_at = now + wait
+        return self._send(messages.Failing(process.service, trouble.failures, int(wait * 1000), text))
+
+    def seen(self, incarnation: str, running: int, overdue: Overdue | None, now: float) -> list[Effect]:
+        """A look at the page of a process: how many handlers run, and whether one is over its limit."""
+        process = self.processes.get(incarnation)
+        if process is None:
+            return []
+        process.running = running
+        if overdue is None or process.cause:
+            return []
+        process.cause = f"exceeded its limit of {overdue.limit_s:g} s"
+        if overdue.others:
+            process.due = [(now + CROWDED_GRACE_S, SIGABRT), (now + CROWDED_GRACE_S + ABORT_S, SIGKILL)]
+            return [Stop(incarnation)]
+        process.due = [(now + ABORT_S, SIGKILL)]
+        return [Kill(incarnation, SIGABRT)]
+
+    def recalled(self, incarnation: str, floor: int, started_upto: int) -> list[Effect]:
+        return self._send(messages.Recalled(incarnation, floor, started_upto))
+
+    def weighed(self, rss: dict[str, int]) -> list[Effect]:
+        return self._send(messages.Usage(rss)) if rss else []
+
+    def resize(self, capacity: int) -> list[Effect]:
+        """Room for more or fewer; the master plans anew when it is told."""
+        self.capacity = max(1, capacity)
+        return [Hello(self.hello())] if self.greeted else []
+
+    def _stop(self, process: Process, now: float, grace_s: float) -> list[Effect]:
+        booting = process.stage in (Stage.SPAWNING, Stage.BOOTING)
+        process.stage = Stage.STOPPING
+        process.cause = process.cause or "stopped"
+        term_at = now if booting else now + grace_s  # one that boots does not look at its page
+        process.due = [(term_at, SIGTERM), (term_at + TERM_S, SIGKILL)]
+        return [Stop(process.incarnation)]
+
+    # ---- leaving ----------------------------------------------------------------------------------------------------
+
+    def leave(self, deadline_s: float, now: float) -> list[Effect]:
+        """TERM: the master drains this node and says when it may go; without a master it goes now."""
+        if self.leaving:
+            return []
+        self.leaving = True
+        self.leave_at = now + deadline_s
+        if not self.greeted:
+            self.left = True
+            return []
+        return [self._leaving(now)]
+
+    def leave_now(self, now: float) -> list[Effect]:
+        """A second TERM, INT, QUIT: nobody is waited for."""
+        self.leaving = self.left = True
+        self.leave_at = now
+        effects: list[Effect] = []
+        for process in self.processes.values():
+            process.stage = Stage.STOPPING
+            process.cause = process.cause or "killed: its node left at once"
+            process.due = []
+            effects.append(Kill(process.incarnation, SIGKILL))
+        return effects
+
+    def _leaving(self, now: float) -> Send:
+        return Send(messages.Leaving(max(0, round((self.leave_at - now) * 1000))))
+
+    # ---- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Effect]:
+        """Everything that is due."""
+        self._forgive_pause(now)
+        effects: list[Effect] = []
+        if self._connect_at is not None and now >= self._connect_at:
+            effects.append(self._connect(now))
+        elif self._connect_at is None and now - self._heard_at > SILENCE_S:
+            effects += self.lost(now)
+        elif self.greeted:
+            effects += self._report(now)
+        if self.leaving and now >= self.leave_at:
+            self.left = True
+        self._recovered(now)
+        effects += self._follow_plan(now)
+        effects += self._signals_due(now)
+        if self.left and not self.processes and not self._bye:
+            self._bye = True
+            effects.append(Quit())
+        return effects
+
+    def next_deadline(self) -> float:
+        """When `tick` has something to do, if nothing happens before."""
+        times = [self._beat_at if self.greeted else self._heard_at + SILENCE_S]
+        if self._connect_at is not None:
+            times = [self._connect_at]
+        if self.leaving and not self.left:
+            times.append(self.leave_at)
+        times += [process.due[0][0] for process in self.processes.values() if process.due]
+        times += [trouble.retry_at for trouble in self.troubles.values() if trouble.retry_at]
+        return min(times)
+
+    def _connect(self, now: float) -> Connect:
+        self._connect_at = None
+        self._heard_at = now
+        self.greeted = False
+        return Connect(self.master)
+
+    def _forgive_pause(self, now: float) -> None:
+        """Whoever was stopped must not conclude that the others were silent."""
+        if self._ticked_at is not None and now - self._ticked_at > PAUSE_S:
+            self._heard_at = max(self._heard_at, now - BEAT_S)
+        self._ticked_at = now
+
+    def _report(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        if now >= self._beat_at:
+            self._beat += 1
+            self._beat_at = max(self._beat_at + BEAT_S, now)
+            effects.append(Send(messages.Beat(self._beat)))
+        if now >= self._usage_at:
+            self._usage_at = now + USAGE_S
+            effects.append(Weigh())
+        return effects
+
+    def _follow_plan(self, now: float) -> list[Effect]:
+        """Have these, want those: start and stop."""
+        effects: list[Effect] = []
+        for service in self.offers:
+            wanted = 0 if self.left else self.plan.get(service, 0)
+            have = [p for p in self.processes.values() if p.service == service and p.stage is not Stage.STOPPING]
+            for process in _most_dispensable(have)[: max(0, len(have) - wanted)]:
+                effects += self._stop(process, now, self.timing.stop_grace_s)
+            if len(have) < wanted:
+                effects += self._start(service, wanted - len(have), have, now)
+        return effects
+
+    def _recovered(self, now: float) -> None:
+        """A service whose newest process has been well for a while has no failures in a row any more."""
+        for process in self.processes.values():
+            trouble = self.troubles.get(process.service)
+            if trouble and process.ready_at > trouble.failed_at and now - process.ready_at >= WELL_AFTER_S:
+                del self.troubles[process.service]
+
+    def _start(self, service: str, missing: int, have: list[Process], now: float) -> list[Effect]:
+        trouble = self.troubles.get(service)
+        if trouble is not None:
+            if now < trouble.retry_at:
+                return []
+            trouble.retry_at = 0.0
+            if not any(process.ready_at > trouble.failed_at for process in have):
+                missing = 0 if any(process.stage is not Stage.READY for process in have) else 1
+        return [self._spawn(service, now) for _ in range(missing)]
+
+    def _spawn(self, service: str, now: float) -> Spawn:
+        self._sequence += 1
+        incarnation = f"{self.node}.{self.boot}.{self._sequence}"
+        process = Process(incarnation, service, now)
+        process.due = [(now + self.timing.start_timeout_s, SIGKILL)]
+        self.processes[incarnation] = process
+        return Spawn(incarnation, service)
+
+    def _signals_due(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for process in self.processes.values():
+            while process.due and now >= process.due[0][0]:
+                _, signal = process.due.pop(0)
+                if process.stage is Stage.BOOTING:
+                    process.cause = f"was not ready within {self.timing.start_timeout_s:g} s"
+                effects.append(Kill(process.incarnation, signal))
+        return effects
+
+    def _send(self, message: Message) -> list[Effect]:
+        """Only to a master that knows us; what it must know for sure stands in the next HELLO too."""
+        return [Send(message)] if self.greeted else []
+
+
+def _started(process: Process) -> messages.Started:
+    return messages.Started(process.incarnation, process.service, process.ticket, process.pid)
+
+
+def _most_dispensable(processes: list[Process]) -> list[Process]:
+    """Those that are not ready first, then the least busy, then the youngest."""
+    return sorted(processes, key=lambda p: (p.stage is Stage.READY, p.running, -p.spawned_at))

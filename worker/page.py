@@ -1,0 +1,106 @@
+"""The page: shared words in which a process notes what it starts, and in which its agent reads and fences it.
+
+A memfd that the process inherits and the agent maps. Every word is aligned and written with one store, so a reader
+never sees half of one. A row is complete before `started_upto` names its delivery: a reader believes a row only
+up to there. The layout is the one of `docs/PROTOCOL.md`, "The page".
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from struct import Struct
+from typing import NamedTuple
+
+from ..common import messages
+from ..common.limits import PAGE_ROWS
+
+MAGIC = int.from_bytes(b"rotapage", "little")
+STARTED_UPTO, FLOOR, FENCE_EPOCH, OBEY, PHASE, STOP, ROWS, HANDLED = range(1, 9)
+FIRST_ROW = 16
+ROW_WORDS = 8
+
+FREE, RUNNING, DONE, REFUSED = range(4)  # states of a row
+BOOTING, READY, STOPPING = 1, 2, 3  # phases
+
+# Number, state, started at, kill at, origin (session and request number, as they stand on the wire), epoch. Native
+# order: struct then writes each word with one store; in another order it would write bytes.
+ROW = Struct("@4Q24sQ")
+assert ROW.size == ROW_WORDS * 8
+_ROW_READ = Struct("@4Q16s2Q")
+
+
+class PageRow(NamedTuple):
+    number: int
+    state: int
+    started_ns: int
+    kill_ns: int  # monotonic; 0 = no limit
+    session: bytes
+    request: int
+    epoch: int
+
+
+class Page:
+    """Both sides' view. `words` may be read and stored to directly; each store is one word."""
+
+    def __init__(self, fd: int) -> None:
+        """Maps an existing page. Raises ValueError when the descriptor is not one."""
+        self.fd = fd
+        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
+        self.words = memoryview(self._map).cast("Q")
+        if len(self.words) < FIRST_ROW or self.words[0] != MAGIC:
+            self.close()
+            raise ValueError("this descriptor is no page")
+        self.rows = self.words[ROWS]
+
+    @classmethod
+    def create(cls, rows: int = PAGE_ROWS) -> Page:
+        fd = os.memfd_create("rota-page", os.MFD_CLOEXEC)
+        os.ftruncate(fd, (FIRST_ROW + rows * ROW_WORDS) * 8)
+        with mmap.mmap(fd, 0) as mapped, memoryview(mapped) as raw, raw.cast("Q") as words:
+            words[ROWS] = rows
+            words[PHASE] = BOOTING
+            words[0] = MAGIC
+        return cls(fd)
+
+    def close(self) -> None:
+        self.words.release()
+        self._map.close()
+        os.close(self.fd)
+
+    # ---- the process ------------------------------------------------------------------------------------------------
+
+    def start(self, row: int, number: int, started_ns: int, kill_ns: int, origin: bytes, epoch: int) -> bool:
+        """Notes that delivery `number` starts, then looks at the fence. False: it is fenced off and must not run.
+
+        The order is the proof. The agent writes fence or floor first and reads `started_upto` afterwards; we store
+        `started_upto` first and read them afterwards: at least one of the two sees the other.
+        """
+        words = self.words
+        first = FIRST_ROW + row * ROW_WORDS
+        ROW.pack_into(self._map, first * 8, number, RUNNING, started_ns, kill_ns, origin, epoch)
+        words[STARTED_UPTO] = number
+        if number >= words[FLOOR] and epoch >= words[FENCE_EPOCH]:
+            return True
+        words[first + 1] = REFUSED
+        return False
+
+    def done(self, row: int) -> None:
+        words = self.words
+        words[FIRST_ROW + row * ROW_WORDS + 1] = DONE
+        words[HANDLED] += 1
+
+    # ---- the agent --------------------------------------------------------------------------------------------------
+
+    def used_rows(self) -> list[PageRow]:
+        """The rows that were ever used and that `started_upto` vouches for."""
+        started_upto = self.words[STARTED_UPTO]
+        rows = map(PageRow._make, _ROW_READ.iter_unpack(self._map[FIRST_ROW * 8 :]))
+        return [row for row in rows if 0 < row.number <= started_upto]
+
+    def running(self) -> list[PageRow]:
+        return [row for row in self.used_rows() if row.state == RUNNING]
+
+    def report(self) -> list[messages.Row]:
+        """The rows as an exit report has them."""
+        return [messages.Row(row.number, row.state, row.session, row.request, row.epoch) for row in self.used_rows()]

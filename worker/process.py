@@ -1,0 +1,230 @@
+"""`python -m rota.worker.process`: one process, from its specification on stdin to its exit.
+
+It loads the application, runs the start hooks, says HELLO (that is: ready), and serves. TERM, or the stop word in its
+page: it says BYE, finishes what it received, runs the stop hooks and exits with 0. Exit 70: the application failed to
+load, or the master will not have it; the reason is on stderr.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import zmq
+
+from ..common import wire
+from ..common.errors import LoadError
+from ..common.exits import LOAD_FAILED
+from ..common.limits import PAGE_ROWS
+from ..common.messages import Handler, ProcessHello
+from ..common.sockets import fast_recv, fast_send
+from .backend import Backend, Rejected
+from .core.deliveries import Deliveries
+from .hosting import SyncHost
+from .loading import load, names_a_file, split_spec, version_of
+from .page import OBEY, PHASE, READY, STOP, STOPPING, Page
+
+if TYPE_CHECKING:
+    from .app import Worker
+
+ASYNC_GRACE_S = 1.0  # between the cancellation of a task that is over its limit and the end of its process
+_PR_SET_PDEATHSIG = 1
+
+
+class Specification(NamedTuple):
+    """What the agent writes to stdin, as JSON."""
+
+    app: str
+    factory: bool
+    service: str  # "" = the application's own name
+    version: str  # "" = what the code says
+    incarnation: str
+    ticket: str  # hexadecimal
+    page_fd: int
+    agent_pid: int
+    backends: list[str]  # one a master; the page says which to obey
+    handler_timeout_s: float  # of handlers that declare none; 0 = no limit
+    concurrency: int = PAGE_ROWS  # of an application with async handlers; others serve one at a time
+
+
+def main() -> int:
+    try:
+        specification = Specification(**json.load(sys.stdin))
+        _settle(specification)
+        Process(specification).run()
+    except LoadError as error:
+        print(error.traceback_text or error, file=sys.stderr)
+        return LOAD_FAILED
+    except Rejected as error:
+        print(error, file=sys.stderr)
+        return LOAD_FAILED
+    return 0
+
+
+def _settle(specification: Specification) -> None:
+    """What the agent may rely on: it ends with its agent, dumps its stack on ABRT, leaves INT and HUP to the agent."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != specification.agent_pid:
+        _orphaned()  # the agent ended before we asked to be told
+    faulthandler.enable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.set_inheritable(specification.page_fd, False)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _orphaned() -> NoReturn:
+    os._exit(1)
+
+
+def load_application(specification: dict[str, Any]) -> tuple[Worker, str]:
+    """The Worker and its version. The current directory is the app dir. Raises LoadError."""
+    app = specification["app"]
+    # Resolved: what this process imports later comes from the release that it started with.
+    app_dir = None if names_a_file(split_spec(app)[0]) else os.getcwd()
+    worker = load(app, app_dir=app_dir, factory=specification["factory"])
+    return worker, version_of(worker, flag=specification["version"] or None, app_dir=".")
+
+
+class Process:
+    """Everything that one incarnation has."""
+
+    def __init__(self, specification: Specification) -> None:
+        self.specification = specification
+        self.page = Page(specification.page_fd)
+        self.worker, self.version = load_application(specification._asdict())
+        handlers = self.worker.handlers.values()
+        self.deliveries = Deliveries(
+            self.page,
+            {each.name: int(1e9 * (each.timeout or specification.handler_timeout_s)) for each in handlers},
+            int(1e9 * specification.handler_timeout_s),
+            int(1e9 * ASYNC_GRACE_S) if self.worker.is_async else 0,
+        )
+        self._interface = self.worker.interface()
+        self.backend = Backend(specification.backends, self.page, self.deliveries, self.hello)
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, self._terminated)
+        if self.worker.is_async:
+            from .async_serving import serve
+
+            serve(self)
+        else:
+            _serve(self)
+        self.backend.close()
+
+    def ready(self) -> None:
+        """The start hooks have returned."""
+        self.page.words[PHASE] = READY
+
+    def stopping(self) -> None:
+        self.page.words[PHASE] = STOPPING
+        self.backend.say_bye()
+
+    def attend(self) -> None:
+        """The idle tick."""
+        if os.getppid() != self.specification.agent_pid:
+            _orphaned()
+        self.backend.attend()
+
+    def hello(self) -> ProcessHello:
+        specification, deliveries = self.specification, self.deliveries
+        handlers = self._interface["handlers"]
+        return ProcessHello(
+            versions=list(wire.VERSIONS),
+            incarnation=specification.incarnation,
+            ticket=bytes.fromhex(specification.ticket),
+            service=specification.service or self.worker.name,
+            version=self.version,
+            digest=self._interface["digest"],
+            handlers={name: Handler(each["idempotent"], each["timeout_ms"]) for name, each in handlers.items()},
+            concurrency=specification.concurrency if self.worker.is_async else 1,
+            pid=os.getpid(),
+            received_upto=deliveries.received_upto,
+            started_upto=deliveries.started_upto,
+            reply_sequence=deliveries.sequence,
+            held=deliveries.held(),
+        )
+
+    def _terminated(self, *_: object) -> None:
+        self.page.words[STOP] = 1
+
+
+def _serve(process: Process) -> None:
+    """Sync handlers, one after the other, in this thread."""
+    words, backend = process.page.words, process.backend
+    host = SyncHost(process.worker, version=process.version)
+    host.start_up()
+    process.ready()
+    while not words[STOP]:
+        process.attend()
+        host.body_max = backend.body_max
+        if backend.greeted:
+            _serve_session(process, host.run)
+        elif frame := backend.wait():
+            backend.handle(frame)
+    process.stopping()
+    if backend.greeted:
+        _serve_session(process, host.run, to_the_end=True)
+    host.shut_down()
+
+
+def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool = False) -> None:
+    """The hot path: between a frame and its handler stand the checks, and nothing else.
+
+    Returns after an idle tick, when the page wants something, and for every frame that is no delivery. `to_the_end`:
+    only when nothing is left to receive.
+    """
+    backend, deliveries, words = process.backend, process.deliveries, process.page.words
+    assert backend.link is not None
+    dealer, token, obeyed = backend.link.dealer, deliveries.token, backend.obeyed
+    recv, send, parse, now_ns = fast_recv, fast_send, wire.parse, monotonic_ns
+    take, reply = deliveries.take, deliveries.reply
+    DELIVER, NOBLOCK = wire.DELIVER, int(zmq.NOBLOCK)
+    while True:
+        try:
+            frame = recv(dealer)
+        except zmq.Again:
+            return
+        try:
+            fields = parse(frame)
+        except wire.BadFrame:
+            backend.damaged += 1
+            continue
+        if fields[3] != DELIVER or fields[5] != token:
+            backend.handle(frame)
+            if not to_the_end or not backend.greeted:
+                return
+            continue
+        delivery = take(fields, frame, now_ns())
+        if delivery is None:
+            continue
+        if delivery.may_run:
+            code, body, elapsed_us = run(delivery)
+            answer = reply(delivery, code, body, elapsed_us)
+        else:
+            answer = deliveries.not_started(delivery)
+        try:
+            send(dealer, answer, NOBLOCK)
+        except zmq.ZMQError:
+            backend.drop()
+            return
+        if (words[STOP] or words[OBEY] != obeyed) and not to_the_end:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Starting a fresh interpreter for a process or a probe. Nothing is forked that has run anything of the user's."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, NamedTuple
+
+TAIL_BYTES = 4096  # of its output: what an exit report carries
+OUTPUT_MAX = 1024 * 1024  # bytes of output that are kept of one process
+
+
+class Place(NamedTuple):
+    """Where processes start. The directory is entered at each start, so a swapped symlink leads to the new release."""
+
+    app_dir: str  # absolute, as typed
+    python: str
+
+    @classmethod
+    def of(cls, app_dir: str, python: str | None) -> Place:
+        return cls(as_typed(app_dir), python or sys.executable)
+
+
+def as_typed(path: str) -> str:
+    """Absolute, without resolving links: `$PWD` knows by which links we came here, getcwd() does not."""
+    if os.path.isabs(path):
+        return path
+    here = os.getcwd()
+    shell_says = os.environ.get("PWD", "")
+    if os.path.isabs(shell_says) and _same_directory(shell_says, here):
+        here = shell_says
+    return here if path in ("", ".") else os.path.join(here, path)
+
+
+def _same_directory(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+class Child:
+    """One started interpreter: its pid, a pidfd that becomes readable when it ends, and what it wrote."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+        self.pid = process.pid
+        self.pidfd = os.pidfd_open(process.pid)
+        self.output = output
+        self._process = process
+        self._shown = 0
+
+    def signal(self, number: int) -> None:
+        """KILL ends the whole process group; others are for the process itself."""
+        try:
+            if number == signal.SIGKILL:
+                os.killpg(self.pid, number)  # it leads its group: start_new_session
+            else:
+                signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    def reap(self) -> int:
+        """When it has ended, the exit code, negative for a signal. What is left of its group ends with it."""
+        ended = select.poll()
+        ended.register(self.pidfd, select.POLLIN)
+        ended.poll()
+        self.signal(signal.SIGKILL)  # before wait: until then nobody else can have its number
+        status = self._process.wait()
+        os.close(self.pidfd)
+        return status
+
+    def tail(self) -> str:
+        size = os.fstat(self.output.fileno()).st_size
+        data = os.pread(self.output.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES))
+        return data.decode("utf-8", "replace").strip()
+
+    def unshown(self, most: int) -> bytes:
+        """What it wrote since the last call. The file is emptied when it has grown large."""
+        fd = self.output.fileno()
+        data = os.pread(fd, most, self._shown)
+        self._shown += len(data)
+        if not data and self._shown > OUTPUT_MAX:
+            os.ftruncate(fd, 0)  # the process appends, so it goes on at the start
+            self._shown = 0
+        return data
+
+
+def start(
+    place: Place, module: str, specification: Mapping[str, Any], pass_fds: Sequence[int], output_dir: str | None
+) -> Child:
+    """Run `python -m rota.worker.MODULE` with the specification on stdin. Raises OSError when that cannot be."""
+    output = tempfile.TemporaryFile("ab+", buffering=0, dir=output_dir)
+    process = subprocess.Popen(
+        # -P: a file of the application that is called like a module of ours must not be taken for it.
+        [place.python, "-P", "-m", f"{__package__}.{module}"],
+        cwd=place.app_dir,
+        env={**os.environ, "PWD": place.app_dir},
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    try:
+        with process.stdin as stdin:  # a few hundred bytes: a pipe takes them without waiting for the reader
+            stdin.write(json.dumps(specification).encode())
+    except BrokenPipeError:
+        pass  # it ended already; its exit says why
+    return Child(process, output)
+
+
+def how_it_ended(status: int) -> str:
+    """The sentence for an exit status."""
+    if status >= 0:
+        return f"exited with {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"
