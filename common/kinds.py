@@ -110,7 +110,7 @@ class Name(Kind):
 
 
 HOST = Pattern(r"[A-Za-z0-9.:_-]{1,253}", "a host name or IP address", "10.0.0.5")
-APP = Pattern(r"[^:\s]+:[^:\s]+", "module:attribute", "shop.orders:orders")
+APP = Pattern(r"[^:]+(:[^:\s]+)?", "module:attribute or file.py:attribute", "shop.orders:orders")
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ class SlaveSettings:
     app: str | None = setting(
         None,
         Optional(APP),
-        "what to serve: module:attribute",
+        "what to serve: module:attribute or file.py:attribute; without :attribute, the only Worker there",
         "there is no application that could be assumed",
         flags=("APP",),
         reload=False,

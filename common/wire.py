@@ -6,7 +6,9 @@ master calls both about twice a request, so both are flat.
 
 from __future__ import annotations
 
-from struct import Struct
+from struct import Struct, unpack_from
+from struct import error as StructError
+from struct import pack as pack_numbers
 from typing import NamedTuple
 from zlib import crc32
 
@@ -18,6 +20,7 @@ VERSIONS = (1, 1)  # lowest and highest that this build speaks
 
 # Kinds. HELLO, WELCOME, REFUSED keep their layout for ever: versions are negotiated with them.
 HELLO, WELCOME, REFUSED, BYE, WHO, PROBE = 1, 2, 3, 4, 5, 6
+BUNDLE = 7  # several messages in one frame: what was waiting for the same peer anyway
 REQUEST, ANSWER, CANCEL, ACK = 16, 17, 18, 19
 DELIVER, REPLY = 32, 33
 CHUNK, CREDIT = 48, 49  # reserved: streams with a credit of their own
@@ -29,6 +32,9 @@ RESENT, META, ORIGIN, MORE = 1, 2, 4, 8
 HEADER = Struct("<IBBBBQIIQQQHH")  # the checksum first: it covers one contiguous piece, all the head after it
 HEADER_SIZE = HEADER.size  # 52
 CRC_SIZE = 4
+
+BUNDLE_BYTES_MAX = 32 * 1024  # beyond it copying costs more than a frame
+COPY_TWICE_MAX = 4096
 
 ORIGIN_STRUCT = Struct("<16sQ")
 ORIGIN_SIZE = ORIGIN_STRUCT.size
@@ -97,19 +103,73 @@ def parse(frame: bytes) -> tuple[int, ...]:
 
     Raises BadFrame when the frame is short, foreign, damaged or of another version.
     """
-    if len(frame) < HEADER_SIZE:
-        raise BadFrame("short frame")
-    fields = _unpack(frame)
+    try:
+        fields = _unpack(frame)
+    except StructError:
+        raise BadFrame("short frame") from None
     head_len = fields[11]
-    if crc32(frame[CRC_SIZE:head_len]) != fields[0]:
-        raise BadFrame("damaged head")
-    if fields[1] != MAGIC or fields[2] != VERSION:
-        raise BadFrame("foreign frame")
     if not HEADER_SIZE <= head_len <= HEAD_MAX or head_len > len(frame):
         raise BadFrame("impossible head length")
+    if crc32(frame[CRC_SIZE:head_len]) != fields[0] or fields[1] != MAGIC or fields[2] != VERSION:
+        raise BadFrame("damaged or foreign head")
     return fields
 
 
 def parse_head(frame: bytes) -> Head:
     """`parse()` with names, for where a microsecond does not matter."""
     return Head(*parse(frame))
+
+
+def with_body(head: bytes, frame: bytes, head_len: int) -> bytes:
+    """This head before the body of that frame; a large body is copied once, a small one the quicker way."""
+    if len(frame) > COPY_TWICE_MAX:
+        return b"".join((head, memoryview(frame)[head_len:]))
+    return head + frame[head_len:]
+
+
+def bundles(frames: list[bytes]) -> list[tuple[int, bytes]]:
+    """The same messages in the same order in fewer frames, each with its count; large ones stay alone.
+
+    A message costs 3 to 6 µs of socket each way whatever its size, one in a bundle 0.5 µs. Nobody waits for a bundle
+    to fill: it holds what was there when the sender came round.
+    """
+    if len(frames) == 1:
+        return [(1, frames[0])]
+    made: list[tuple[int, bytes]] = []
+    group: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if group and size + len(frame) > BUNDLE_BYTES_MAX:
+            made.append(_bundle(group))
+            group, size = [], 0
+        group.append(frame)
+        size += len(frame)
+    made.append(_bundle(group))
+    return made
+
+
+def _bundle(frames: list[bytes]) -> tuple[int, bytes]:
+    count = len(frames)
+    if count == 1:
+        return 1, frames[0]
+    lengths = pack_numbers(f"<{count}I", *map(len, frames))
+    return count, b"".join((head(BUNDLE, 0, number=count), lengths, *frames))
+
+
+def split(frame: bytes, fields: tuple[int, ...]) -> list[bytes]:
+    """The messages of a bundle whose head is `fields`. Raises BadFrame when the lengths do not add up to the frame."""
+    count, place = fields[8], fields[11]
+    if not 0 < count <= BUNDLE_BYTES_MAX // HEADER_SIZE + 1:
+        raise BadFrame("impossible bundle")
+    try:
+        lengths = unpack_from(f"<{count}I", frame, place)
+    except StructError:
+        raise BadFrame("short bundle") from None
+    place += 4 * count
+    if place + sum(lengths) != len(frame):
+        raise BadFrame("bundle of another length")
+    found = []
+    for length in lengths:
+        found.append(frame[place : place + length])
+        place += length
+    return found

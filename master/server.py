@@ -130,20 +130,36 @@ class Server:
                 out.probes.clear()
 
     def _send_deliveries(self) -> None:
+        """What goes to one process goes in one frame, in the order of its numbers."""
         out, send, sock = self.core.out, ports.send, self.ports.backend
         deliveries, out.deliveries = out.deliveries, []
-        for slot, number, frame in deliveries:
-            error = send(sock, slot.route, frame)
-            if error:
-                self.core.undeliverable(slot, number, error == errno.EHOSTUNREACH, time.monotonic())
+        by_slot: dict[Slot, list[tuple[Slot, int, bytes]]] = {}
+        for delivery in deliveries:
+            by_slot.setdefault(delivery[0], []).append(delivery)
+        for slot, group in by_slot.items():
+            sent = 0
+            for count, frame in wire.bundles([frame for _, _, frame in group]):
+                error = send(sock, slot.route, frame)
+                if error:
+                    numbers = [number for _, number, _ in group[sent:]]
+                    self.core.undeliverable(slot, numbers, error == errno.EHOSTUNREACH, time.monotonic())
+                    break
+                sent += count
 
     def _send_answers(self) -> None:
         out, send, sock = self.core.out, ports.send, self.ports.frontend
         answers, out.frontend = out.frontend, []
+        by_route: dict[bytes, list[bytes]] = {}
         for route, frame in answers:
-            error = send(sock, route, frame)
-            if error:
-                self.core.dispatch.answer_blocked(route, frame, error == errno.EHOSTUNREACH)
+            by_route.setdefault(route, []).append(frame)
+        for route, frames in by_route.items():
+            sent = 0
+            for count, frame in wire.bundles(frames):
+                error = send(sock, route, frame)
+                if error:
+                    self.core.dispatch.answer_blocked(route, frames[sent], error == errno.EHOSTUNREACH)
+                    break
+                sent += count
 
     def _send_control(self) -> None:
         out = self.core.out

@@ -29,6 +29,7 @@ ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3  # states of a row of the page
 _HEADER = wire.HEADER_SIZE
 _parse = wire.parse
 _head = wire.head
+_with_body = wire.with_body
 _origin = wire.ORIGIN_STRUCT.pack
 
 Target = tuple[Pool, Handler]
@@ -148,7 +149,7 @@ class Dispatch:
             frame[7] & wire.META | wire.ORIGIN,
             _origin(request.session.id, request.number) + frame[_HEADER:head_len],
         )
-        self.out.deliveries.append((slot, number, b"".join((head, memoryview(frame)[head_len:]))))
+        self.out.deliveries.append((slot, number, _with_body(head, frame, head_len)))
 
     def reply(self, slot: Slot, fields: tuple[int, ...], frame: bytes, now: float) -> None:
         """A REPLY from the slot's own route and token."""
@@ -192,12 +193,8 @@ class Dispatch:
         number = request.number
         session.open.pop(number, None)
         sequence = session.sequence = session.sequence + 1
-        answer = b"".join(
-            (
-                _head(wire.ANSWER, session.token, self.epoch, time_us, number, sequence, 0, code),
-                memoryview(frame)[head_len:],
-            )
-        )
+        head = _head(wire.ANSWER, session.token, self.epoch, time_us, number, sequence, 0, code)
+        answer = _with_body(head, frame, head_len)
         session.keep(number, answer, self.settings.answers_bytes)
         if session.route and not session.unsent:
             self.out.frontend.append((session.route, answer))
@@ -311,15 +308,15 @@ class Dispatch:
 
     # ---- what was lost ---------------------------------------------------------------------------
 
-    def undeliverable(self, slot: Slot, number: int, gone: bool, now: float) -> None:
-        """The transport did not take this delivery; it settles this one only. `gone`: the route is no more."""
-        request = slot.inflight.pop(number, None)
+    def undeliverable(self, slot: Slot, numbers: list[int], gone: bool, now: float) -> None:
+        """The transport did not take these deliveries; it settles these only. `gone`: the route is no more."""
+        requests = [slot.inflight.pop(number) for number in numbers if number in slot.inflight]
         self._unpark(slot)
         if gone:
             self.disconnected(slot)
-        if request is not None:
+        for request in requests:
             request.attempt -= 1
-            self._run_elsewhere([request], now)
+        self._run_elsewhere(requests, now)
 
     def disconnected(self, slot: Slot) -> None:
         """No more credit until its HELLO; what is in flight there is settled by evidence, not by this."""

@@ -97,7 +97,7 @@ class Master:
 
     # ---- frontend --------------------------------------------------------------------------------
 
-    def frontend(self, route: bytes, frame: bytes, now: float) -> None:
+    def frontend(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
         try:
             fields = _parse(frame)
         except wire.BadFrame:
@@ -105,6 +105,8 @@ class Master:
             return
         session = self.dispatch.routes.get(route)
         if session is None or session.token != fields[5]:
+            if fields[3] == wire.BUNDLE and may_bundle:
+                return self._bundle(route, frame, now, fields, self.frontend)
             self._now = now
             return self._frontend_stranger(route, fields, frame, now)
         session.heard_at = now
@@ -120,6 +122,18 @@ class Master:
             self.dispatch.close_session(session)
         elif kind != wire.ACK:
             self.dispatch.counters["bad frames"] += 1
+
+    def _bundle(
+        self, route: bytes, frame: bytes, now: float, fields: tuple[int, ...], one: Callable[..., None]
+    ) -> None:
+        """Several messages in one frame; a bundle in a bundle is refused by its token, which is no session's."""
+        try:
+            messages_in = wire.split(frame, fields)
+        except wire.BadFrame:
+            self.dispatch.counters["bad frames"] += 1
+            return
+        for each in messages_in:
+            one(route, each, now, False)
 
     def _frontend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
         out = self.out.frontend
@@ -145,7 +159,7 @@ class Master:
 
     # ---- backend ---------------------------------------------------------------------------------
 
-    def backend(self, route: bytes, frame: bytes, now: float) -> None:
+    def backend(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
         try:
             fields = _parse(frame)
         except wire.BadFrame:
@@ -153,6 +167,8 @@ class Master:
             return
         slot = self.dispatch.slot_routes.get(route)
         if slot is None or slot.token != fields[5]:
+            if fields[3] == wire.BUNDLE and may_bundle:
+                return self._bundle(route, frame, now, fields, self.backend)
             self._now = now
             return self._backend_stranger(route, fields, frame, now)
         if fields[3] == wire.REPLY:
@@ -407,8 +423,9 @@ class Master:
         self.settings = self.dispatch.settings = self.fleet.settings = settings
         self.fleet.reconfigure()
 
-    def undeliverable(self, slot: Slot, number: int, gone: bool, now: float) -> None:
-        self.dispatch.undeliverable(slot, number, gone, now)
+    def undeliverable(self, slot: Slot, numbers: list[int], gone: bool, now: float) -> None:
+        """The transport did not take these deliveries. `gone`: their route is no more."""
+        self.dispatch.undeliverable(slot, numbers, gone, now)
 
     def operator_gone(self, route: bytes) -> None:
         """The route of a control message was not there any more."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Delivery(NamedTuple):
-    """To be sent to a slot's route; if it cannot be, the core wants to know: `undeliverable(slot, number, gone)`."""
+    """To be sent to a slot's route; if it cannot be, the core wants to know: `undeliverable(slot, numbers, gone)`."""
 
     slot: Slot
     number: int
