@@ -1,0 +1,387 @@
+"""What operators and deploy scripts ask of a master: the verbs of `docs/PROTOCOL.md`, each a method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from random import random
+from time import monotonic, sleep
+from typing import Any, Self
+
+import zmq
+
+from ..common import exits, sockets, wire
+from ..common.errors import Denied, Error, Incompatible, Timeout, Unavailable
+from ..common.limits import MAP_MAX
+from ..common.link import Link, reconnect_delay
+from ..common.messages import (
+    BadMessage,
+    Follow,
+    Happened,
+    Message,
+    OperatorHello,
+    Refusal,
+    Result,
+    Verb,
+    Welcome,
+    decode,
+    encode,
+)
+from .masters import control_addresses
+
+ANSWER_S = 30.0  # a verb that only decides, and the search for a master: a restart in between is no reason to fail
+WAIT_S = 300.0  # a verb that waits
+GREETED_S = 3.0  # to connect (2 s at most) and be greeted, one master
+GRACE_S = 2.0  # the master's own "time was over" knows what is pending, so it may come a little late
+POLL_MAX_S = 0.5  # pyzmq counts a poll that a signal interrupts in whole seconds
+BYE_LINGER_MS = 100
+
+Data = dict[str, Any]
+
+
+class _Lost(Exception):
+    """The connection is gone; verbs are idempotent, so the next one gets the verb again."""
+
+
+class Admin:
+    """Drain, rejoin, status … over the control socket; for one thread at a time.
+
+        with rota.Admin("tcp://master:7700") as admin:
+            admin.drain("web-1", reason="release 4.2")
+
+    masters: control addresses, the first that answers is used (default: ROTA_MASTER, else this machine). user: who
+    asks, for the events (default: the login name). Every method returns the map of docs/PROTOCOL.md, "Verbs", and is
+    idempotent: after a lost connection the verb is sent again. They raise NotFound (its text has the nearest names),
+    Refused (a safety rule: use `force`), BindError (bad arguments), Denied, Timeout (still under way when the time was
+    over), Unavailable (no master answers). `error.exit_code` is what the command line would exit with.
+    """
+
+    def __init__(self, masters: str | Iterable[str] | None = None, user: str | None = None) -> None:
+        given = masters if isinstance(masters, str) or masters is None else tuple(masters)
+        self._masters = control_addresses(given)
+        self._user = _login_name() if user is None else user
+        self._ctx: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._link: Link | None = None
+        self._token = 0
+        self._number = 0
+        self._place = 0
+
+    # ---- verbs --------------------------------------------------------------------------------------------------
+
+    def status(self, *, timeout: float = ANSWER_S) -> Data:
+        """Master, services and nodes as they are now."""
+        return self.verb("status", {}, timeout)
+
+    def drain(
+        self,
+        *nodes: str,
+        all: bool = False,
+        tags: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        force: bool = False,
+        reason: str = "",
+        dry_run: bool = False,
+        wait: bool = True,
+        timeout: float = WAIT_S,
+    ) -> Data:
+        """Give these nodes nothing new; returns when they have finished (or, wait=False, when that is decided).
+
+        deadline: seconds after which what is still running no longer holds the drain up (default: the master's). force:
+        override the rule that keeps a service alive. All nodes or none.
+        """
+        args = _nodes(nodes, all, tags) | _given(deadline_s=deadline, force=force, reason=reason, dry_run=dry_run)
+        return self._change("drain", args, "detached" if wait and not dry_run else "", timeout)
+
+    def rejoin(
+        self,
+        *nodes: str,
+        all: bool = False,
+        tags: Mapping[str, str] | None = None,
+        version: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        wait: bool = True,
+        timeout: float = WAIT_S,
+    ) -> Data:
+        """Take these nodes back, with fresh processes; returns when they get traffic.
+
+        version: what to call the code that they run now, where it does not say so itself.
+        """
+        args = _nodes(nodes, all, tags) | _given(version=version, reason=reason, dry_run=dry_run)
+        return self._change("rejoin", args, "active" if wait and not dry_run else "", timeout)
+
+    def recheck(
+        self, *nodes: str, all: bool = False, tags: Mapping[str, str] | None = None, timeout: float = ANSWER_S
+    ) -> Data:
+        """Ask these nodes again what they can contribute; failing services are tried at once."""
+        return self.verb("recheck", _nodes(nodes, all, tags), timeout)
+
+    def forget(
+        self,
+        *nodes: str,
+        all: bool = False,
+        tags: Mapping[str, str] | None = None,
+        reason: str = "",
+        timeout: float = ANSWER_S,
+    ) -> Data:
+        """Decommissioned nodes (detached, dead or closed) leave for good."""
+        return self.verb("forget", _nodes(nodes, all, tags) | _given(reason=reason), timeout)
+
+    def scale(self, service: str, processes: int, *, reason: str = "", timeout: float = ANSWER_S) -> Data:
+        """Set how many processes a service has, between its minimum and maximum."""
+        return self.verb("scale", {"service": service, "processes": processes} | _given(reason=reason), timeout)
+
+    def reload(self, service: str, *, reason: str = "", wait: bool = True, timeout: float = WAIT_S) -> Data:
+        """Replace the processes of a service, one at a time; returns when all are replaced."""
+        until = monotonic() + timeout
+        data = self.verb("reload", {"service": service} | _given(reason=reason), min(timeout, ANSWER_S))
+        if wait:
+            self._wait("reloaded", [service], until)
+        return data
+
+    def wait(self, condition: str, *names: str, timeout: float = WAIT_S) -> Data:
+        """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded (services),
+        leader (nothing). Raises Timeout, with `details["pending"]`, when `timeout` seconds are over.
+        """
+        return self._wait(condition, list(names), monotonic() + timeout)
+
+    def events(self, since: int = 0, follow: bool = False) -> Iterator[Data]:
+        """The events after number `since`, oldest first; with `follow` also those to come, until it is closed."""
+        if not follow:
+            yield from self.verb("events", {"since": since}, ANSWER_S)["events"]
+            return
+        while True:
+            try:
+                yield from self._follow(since)
+            except _Followed as lost:
+                since = lost.since
+
+    def verb(self, verb: str, args: Data, timeout: float = ANSWER_S) -> Data:
+        """Any verb by its name, with the arguments of docs/PROTOCOL.md."""
+        return self._ask(verb, lambda _: args, monotonic() + timeout)
+
+    def close(self) -> None:
+        """May be called twice; a later verb connects again."""
+        self._part(BYE_LINGER_MS)
+        if self._ctx is not None:
+            self._ctx.term()
+            self._ctx = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- asking -------------------------------------------------------------------------------------------------
+
+    def _change(self, verb: str, args: Data, condition: str, timeout: float) -> Data:
+        """The verb, then the condition: two steps, so that a lost connection in between repeats only the waiting."""
+        until = monotonic() + timeout
+        data = self.verb(verb, args, min(timeout, ANSWER_S))
+        if condition:
+            self._wait(condition, [node["node"] for node in data["nodes"]], until)
+        return data
+
+    def _wait(self, condition: str, names: list[str], until: float) -> Data:
+        def args(now: float) -> Data:
+            return {"condition": condition, "names": names, "timeout_s": max(0.0, until - now)}
+
+        return self._ask("wait", args, until + GRACE_S)
+
+    def _ask(self, verb: str, args: Any, until: float) -> Data:
+        while True:
+            link = self._connected(until)
+            self._number += 1
+            try:
+                self._send(link, Verb(self._number, verb, args(monotonic())))
+                return self._result(link, verb, until)
+            except _Lost:
+                self._part()
+
+    def _result(self, link: Link, verb: str, until: float) -> Data:
+        while True:
+            message = self._message(link, until)
+            if message is None:
+                raise _with_exit(Timeout(f"{link.address} did not answer '{verb}' in time"), exits.UNDER_WAY)
+            if isinstance(message, Result) and message.id == self._number:
+                return message.data if message.ok else _raise(message)
+
+    def _follow(self, since: int) -> Iterator[Data]:
+        link = self._connected(monotonic() + ANSWER_S)
+        self._number += 1
+        number = self._number
+        try:
+            self._send(link, Follow(number, since))
+            while number == self._number:  # another verb on this Admin ends the following
+                message = self._message(link, monotonic() + POLL_MAX_S)
+                if isinstance(message, Happened) and message.id == number:
+                    for event in message.events:
+                        since = max(since, int(event.get("number", since)))
+                        yield event
+        except _Lost:
+            self._part()
+        raise _Followed(since)
+
+    # ---- the connection -----------------------------------------------------------------------------------------
+
+    def _connected(self, until: float) -> Link:
+        """The link, made if need be. Raises Unavailable at `until`; Denied, Incompatible when every master says so."""
+        if self._link is not None and not self._link.lost():
+            return self._link
+        self._part()
+        reasons: dict[str, str] = {}
+        final: dict[str, Error] = {}
+        failures = 0
+        while True:
+            address = self._masters[self._place]
+            try:
+                self._link = self._dial(address, min(until, monotonic() + GREETED_S))
+                return self._link
+            except _Lost as lost:
+                reasons[address] = str(lost) or "no connection"
+            except (Denied, Incompatible) as error:
+                final[address] = error
+                reasons[address] = str(error)
+            if len(final) == len(self._masters):
+                raise _with_exit(final[address], exits.of(final[address]))
+            self._place = (self._place + 1) % len(self._masters)
+            failures += 1
+            pause = reconnect_delay(failures // len(self._masters), random())
+            if monotonic() + pause >= until:
+                tried = "; ".join(f"{master}: {why}" for master, why in reasons.items())
+                raise _with_exit(Unavailable(f"no master answers ({tried})"), exits.UNREACHABLE)
+            sleep(pause)
+
+    def _dial(self, address: str, until: float) -> Link:
+        if self._ctx is None:
+            self._ctx = sockets.context()
+        try:
+            link = Link(self._ctx, address, sockets.CONTROL, MAP_MAX)
+        except ValueError as error:
+            raise _Lost(str(error)) from None
+        try:
+            self._greet(link, until)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _greet(self, link: Link, until: float) -> None:
+        hello = wire.head(wire.HELLO, 0) + encode(OperatorHello(list(wire.VERSIONS), self._user))
+        while not link.send(hello):
+            if link.lost() or not self._pending(link, until, zmq.POLLOUT):
+                raise _Lost("no connection")
+        frame = self._frame(link, until)
+        if frame is None:
+            raise _Lost("no answer")
+        message = _decoded(frame)
+        if isinstance(message, Welcome):
+            self._token = wire.parse_head(frame).token
+        elif isinstance(message, Refusal):
+            _raise_refusal(link.address, message)
+        else:
+            raise _Lost("no greeting")
+
+    def _part(self, linger_ms: int = 0) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            if linger_ms:
+                link.send(wire.head(wire.BYE, self._token))
+            link.close(linger_ms)
+
+    def _send(self, link: Link, message: Message) -> None:
+        if not link.send(wire.head(wire.CONTROL, self._token) + encode(message)):
+            raise _Lost
+
+    def _message(self, link: Link, until: float) -> Message | None:
+        """The next message; None when the time is over. Damaged frames are dropped. Raises _Lost."""
+        while True:
+            frame = self._frame(link, until)
+            if frame is None:
+                return None
+            if len(frame) >= wire.HEADER_SIZE and frame[6] == wire.WHO:
+                raise _Lost("the master does not know this connection")
+            message = _decoded(frame)
+            if message is not None:
+                return message
+
+    def _frame(self, link: Link, until: float) -> bytes | None:
+        while True:
+            frame = link.receive()
+            if frame is not None:
+                return frame
+            if link.lost():
+                raise _Lost("connection lost" if link.connected else "no connection")
+            if not self._pending(link, until, zmq.POLLIN):
+                return None
+
+    def _pending(self, link: Link, until: float, events: int) -> bool:
+        """Waits for the link; False when the time is over."""
+        left = until - monotonic()
+        if left <= 0:
+            return False
+        poller = zmq.Poller()
+        poller.register(link.dealer, events)
+        poller.register(link.monitor, zmq.POLLIN)
+        poller.poll(int(min(left, POLL_MAX_S) * 1000) + 1)
+        return True
+
+
+class _Followed(Exception):
+    """The connection was lost, or lent to a verb; go on after this event."""
+
+    def __init__(self, since: int) -> None:
+        super().__init__(since)
+        self.since = since
+
+
+def _decoded(frame: bytes) -> Message | None:
+    try:
+        return decode(frame[wire.parse(frame)[11] :])
+    except (wire.BadFrame, BadMessage):
+        return None
+
+
+def _raise(result: Result) -> Data:
+    cause = str(result.data.get("error", "the master gives no reason"))
+    error = exits.error(result.exit, cause)
+    error.details.update(result.data)
+    raise _with_exit(error, result.exit)
+
+
+def _raise_refusal(address: str, refusal: Refusal) -> None:
+    text = f"{address}: {refusal.message}"
+    if refusal.code == "incompatible":
+        lowest, highest = wire.VERSIONS
+        raise Incompatible(f"{text}; this side speaks versions {lowest} to {highest}")
+    if refusal.code == "denied":
+        raise Denied(text)
+    raise _Lost(f"refused: {refusal.message or refusal.code}")
+
+
+def _with_exit(error: Error, number: int) -> Error:
+    error.exit_code = number  # type: ignore[attr-defined]
+    return error
+
+
+def _nodes(names: tuple[str, ...], all: bool, tags: Mapping[str, str] | None) -> Data:
+    chosen = [bool(names), all, bool(tags)]
+    if chosen.count(True) != 1:
+        raise TypeError("name the nodes, or say all=True, or give tags={…}: one of the three")
+    if names:
+        return {"nodes": list(names)}
+    return {"all": True} if all else {"tags": dict(tags or {})}
+
+
+def _given(**args: Any) -> Data:
+    """Only what was said: a master of an older version need not know the others."""
+    return {name: value for name, value in args.items() if value not in (None, "", False)}
+
+
+def _login_name() -> str:
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return ""

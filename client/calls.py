@@ -1,0 +1,313 @@
+"""The call table of one session: what is to be sent, what is waited for, what was answered. Pure: no clock, no socket.
+
+The shell gives it calls and frames, takes frames from `next_frame()` while a connection is open, and finishes what
+`answered()` and the others hand back. A call has three lives: *waiting* (not sent, no number), *sent* (numbered, kept
+whole since it may have to be sent again), over. Numbers are given in the order of sending, so that the master may take
+any lower one for a replay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from math import inf
+
+from ..common.errors import Error, Overloaded, PayloadTooLarge, Timeout, Unavailable
+from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX
+from ..common.wire import ACK, CANCEL, REQUEST, RESENT, head
+
+WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
+WINDOW_BYTES = 64 * 1024 * 1024  # the high-water mark counts messages, this counts what they hold
+WAITING_MAX = 65_536  # calls that wait for the window or a connection; one more is Overloaded
+WAITING_BYTES = 256 * 1024 * 1024
+
+GRACE_S = 0.25  # the master's own "timeout" knows more than ours (queued or started?), so it may come a little late
+SWEEP_S = 0.02  # between two looks through all calls for late ones: deadlines cost nothing until one passes
+KEEP_S = 60.0  # a session that is silent for ten minutes is closed; one that waits longer for an answer says ACK
+EARLY_MAX = 65_536  # sequences beyond a gap that are remembered; what is further ahead makes a new gap, later closed
+
+OVER = -1
+
+Address = tuple[bytes, int, int]  # tail of the request's head, length of the target in it, flags
+Failed = tuple["Call", Error]
+
+
+class Call:
+    """One request as the table sees it; the shells add the future that its caller holds.
+
+    number: 0 while it waits, OVER when it was withdrawn. epoch: that of its first send. deadline: monotonic seconds.
+    """
+
+    number = 0
+    epoch = 0
+    deadline: float
+    address: Address
+    body: bytes
+
+    def finish(self, value: object, error: Error | None) -> None:
+        """Hand the result, or the error, to whoever waits. Called once at most."""
+        raise NotImplementedError
+
+
+def name(call: Call) -> str:
+    """The target as the caller wrote it."""
+    tail, length, _ = call.address
+    return tail[:length].decode()
+
+
+class Calls:
+    """The one door to it all; not thread-safe."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self.window = window
+        self.open = False
+        self.unreachable = ""  # why no master could be reached, for the error of who waited for one
+        self.strangers = 0  # answers that nobody waited for: duplicates, and those of calls that were given up
+        self.body_max = BODY_MAX
+        self._waiting: deque[Call] = deque()
+        self._waiting_bytes = 0
+        self._sent: dict[int, Call] = {}
+        self._sent_bytes = 0
+        self._resend: deque[Call] = deque()
+        self._orders: deque[bytes] = deque()  # frames of CANCEL
+        self._token = self._epoch = 0
+        self._next = 1
+        self._below = 1  # no number under it is in _sent
+        self._upto = 0  # all answers up to this sequence were received
+        self._early: list[tuple[int, int]] = []  # heap: sequence beyond a gap, the next number when it came
+        self._acked = 0  # the highest `upto` that this connection was told
+        self._unacked_bytes = 0
+        self._ack_at = inf
+        self._spoke_at = 0.0
+        self._look_at = inf  # no call is late before
+
+    def __len__(self) -> int:
+        return len(self._sent) + len(self._waiting)
+
+    # ---- the connection -----------------------------------------------------------------------------------------
+
+    def opened(self, token: int, epoch: int, resumed: bool, body_max: int, now: float) -> list[Failed]:
+        """WELCOME came: everything unanswered is to be sent again. Returns the waiting calls that are too large."""
+        self.open = True
+        self._token, self._epoch = token, epoch
+        if not resumed:  # a session that the master does not know begins to count anew
+            self._upto = 0
+            self._early.clear()
+        self._acked = 0  # say again what was received: the last frame may be what was lost
+        self._spoke_at = now
+        self._resend = deque(self._sent.values())
+        self.body_max = body_max or BODY_MAX
+        return self._fail_waiting([(call, self._too_large(call)) for call in self._waiting if self._is_large(call)])
+
+    def closed(self) -> None:
+        """The connection is gone: calls wait, and have only their own deadlines."""
+        self.open = False
+        self._orders.clear()
+        self._resend.clear()
+        self._look_at = 0.0  # what had grace has none now: no answer can come
+        self._ack_at = inf
+
+    # ---- calls --------------------------------------------------------------------------------------------------
+
+    def submit(self, call: Call) -> Error | None:
+        """Take a call, or say why not: PayloadTooLarge, Overloaded (this client's own queue is full)."""
+        size = len(call.body)
+        if size > self.body_max:
+            return self._too_large(call)
+        if len(self._waiting) >= WAITING_MAX or self._waiting_bytes + size > WAITING_BYTES:
+            return Overloaded(f"{len(self._waiting)} calls ({self._waiting_bytes} bytes) wait in this client already")
+        self._waiting.append(call)
+        self._waiting_bytes += size
+        if call.deadline < self._look_at:
+            self._look_at = call.deadline
+        return None
+
+    def cancel(self, call: Call) -> None:
+        """Its caller gave up. One that is over, or was answered meanwhile, is left alone."""
+        if call.number == 0:
+            call.number = OVER  # dropped when its turn comes: searching a long queue would cost more
+            self._waiting_bytes -= len(call.body)
+            call.body = b""
+        elif self._sent.get(call.number) is call:
+            self._remove(call)
+            if self.open:
+                self._orders.append(head(CANCEL, self._token, call.epoch, number=call.number))
+
+    def answered(self, number: int, sequence: int, size: int) -> Call | None:
+        """The call that this answer finishes; None if nobody waits for it (any more)."""
+        self._unacked_bytes += size
+        if sequence == self._upto + 1 and not self._early:
+            self._upto = sequence
+        else:
+            self._out_of_turn(sequence)
+        call = self._sent.pop(number, None)
+        if call is None:
+            self.strangers += 1
+            return None
+        self._sent_bytes -= len(call.body)
+        if number == self._below:
+            self._advance()
+        return call
+
+    def abandon(self, error: Error, sent: bool = True) -> list[Failed]:
+        """Give up everything, or only what was never sent, with this error."""
+        failed = self._fail_waiting([(call, error) for call in self._waiting if call.number == 0])
+        if sent:
+            failed += [(call, error) for call in self._sent.values()]
+            for call, _ in failed:
+                self._sent.pop(call.number, None)
+            self._sent_bytes = 0
+            self._advance()
+        return failed
+
+    # ---- frames -------------------------------------------------------------------------------------------------
+
+    def next_frame(self, now: float) -> bytes | None:
+        """What to send now; None when there is nothing. Only while open."""
+        if self._orders:
+            return self._orders.popleft()
+        while self._resend:
+            call = self._resend.popleft()
+            if call.number in self._sent:
+                return self._request(call, now, RESENT)
+        waiting, sent = self._waiting, self._sent
+        while waiting and len(sent) < self.window and self._sent_bytes < WINDOW_BYTES:
+            call = waiting.popleft()
+            if call.number == OVER:
+                continue
+            call.number = number = self._next
+            call.epoch = self._epoch
+            self._next = number + 1
+            sent[number] = call
+            size = len(call.body)
+            self._waiting_bytes -= size
+            self._sent_bytes += size
+            return self._request(call, now, 0)
+        return self._acknowledgement(now)
+
+    def _request(self, call: Call, now: float, flags: int) -> bytes:
+        tail, length, own_flags = call.address
+        left_ms = int((call.deadline - now) * 1000)
+        upto = self._acked = self._upto
+        self._spoke_at = now
+        return (
+            head(
+                REQUEST,
+                self._token,
+                call.epoch,
+                left_ms if left_ms > 0 else 1,
+                call.number,
+                upto,
+                self._below,
+                length,
+                own_flags | flags,
+                tail,
+            )
+            + call.body
+        )
+
+    def _acknowledgement(self, now: float) -> bytes | None:
+        """ACK when requests do not carry it: many answers, many bytes, a second, or a long silence."""
+        owed = self._upto - self._acked
+        if owed > 0:
+            self._ack_at = min(self._ack_at, now + ACK_AFTER_S)
+            due = owed >= ACK_AFTER_ANSWERS or self._unacked_bytes >= ACK_AFTER_BYTES or now >= self._ack_at
+        else:
+            self._ack_at = inf  # the last request carried it
+            self._unacked_bytes = 0
+            due = bool(self._sent) and now >= self._spoke_at + KEEP_S
+        if not due:
+            return None
+        self._acked = self._upto
+        self._ack_at = inf
+        self._unacked_bytes = 0
+        self._spoke_at = now
+        return head(ACK, self._token, self._epoch, upto=self._upto, below=self._below)
+
+    # ---- time ---------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When to call `expire()` and `next_frame()` though nothing happened; inf for never."""
+        keep = self._spoke_at + KEEP_S if self._sent and self.open else inf
+        return min(self._look_at, self._ack_at, keep)
+
+    def expire(self, now: float) -> list[Failed]:
+        """The calls whose time is over, each with its error."""
+        if now < self._look_at:
+            return []
+        grace = GRACE_S if self.open else 0.0
+        late = [call for call in self._sent.values() if call.deadline + grace <= now]
+        for call in late:
+            self._remove(call)
+        unsent = [(call, self._never_sent(call)) for call in self._waiting if call.deadline <= now]
+        failed = [(call, self._no_answer(call)) for call in late] + self._fail_waiting(unsent)
+        first_sent = min([call.deadline for call in self._sent.values()], default=inf) + grace
+        first_waiting = min([call.deadline for call in self._waiting], default=inf)
+        self._look_at = max(now + SWEEP_S, min(first_sent, first_waiting))
+        return failed
+
+    def _no_answer(self, call: Call) -> Error:
+        cause = "" if self.open else f", and no master can be reached ({self.unreachable})"
+        return Timeout(f"no answer to {name(call)} within its time-out{cause}; it may have run")
+
+    def _never_sent(self, call: Call) -> Error:
+        if self.open:
+            return Timeout(f"{name(call)} waited for its turn behind {len(self._sent)} others; it was not sent")
+        return Unavailable(f"{name(call)} was not sent: no master can be reached ({self.unreachable})")
+
+    # ---- bookkeeping --------------------------------------------------------------------------------------------
+
+    def _is_large(self, call: Call) -> bool:
+        return len(call.body) > self.body_max
+
+    def _too_large(self, call: Call) -> Error:
+        size, limit = len(call.body), self.body_max
+        return PayloadTooLarge(
+            f"the arguments of {name(call)} are {size} bytes, the largest message is {limit}",
+            details={"size": size, "limit": limit},
+        )
+
+    def _fail_waiting(self, failed: list[Failed]) -> list[Failed]:
+        """Take these out of the queue, and with them those that were withdrawn."""
+        withdrawn = any(call.number == OVER for call in self._waiting)
+        if not failed and not withdrawn:
+            return failed
+        live = [(call, error) for call, error in failed if call.number == 0]
+        for call, _ in live:
+            call.number = OVER
+            self._waiting_bytes -= len(call.body)
+        self._waiting = deque(call for call in self._waiting if call.number == 0)
+        return live
+
+    def _remove(self, call: Call) -> None:
+        del self._sent[call.number]
+        self._sent_bytes -= len(call.body)
+        if call.number == self._below:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Numbers are dense, so this is one step a number, whatever the order of the answers."""
+        below, last, sent = self._below, self._next, self._sent
+        while below < last and below not in sent:
+            below += 1
+        self._below = below
+        if self._early:
+            self._close_gaps()
+
+    def _out_of_turn(self, sequence: int) -> None:
+        """An answer beyond a gap, or one that was received before. Only connections that were lost make gaps."""
+        if self._upto < sequence <= self._upto + EARLY_MAX and len(self._early) < EARLY_MAX:
+            heappush(self._early, (sequence, self._next))
+            self._close_gaps()
+
+    def _close_gaps(self) -> None:
+        """Acknowledge what is complete. An answer that was lost belongs either to a call that is still waited for (the
+        master will say it again under the same sequence) or to one that was given up: then the gap would stay for ever,
+        and the master keep everything beyond it. It is closed once nothing is waited for that is as old as the gap.
+        """
+        while self._early:
+            first, next_then = self._early[0]
+            if first > self._upto + 1 and next_then > self._below:
+                return
+            heappop(self._early)
+            self._upto = max(self._upto, first)

@@ -1,0 +1,282 @@
+"""The synchronous client: any number of threads call, one thread of its own talks to the master."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet, finalize
+
+import zmq
+
+from ..common.body import encode_call
+from ..common.errors import Cancelled, Error
+from .masters import control_addresses
+from .session import Session
+from .view import View, as_arguments
+from .wake import Waker
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ..common.link import Link
+    from .reply import Reply
+
+POLL_MAX_S = 60.0  # a wait is never longer, whatever the deadlines say
+
+
+class Client(View):
+    """Calls handlers of services, from any thread; futures, and plain calls.
+
+        with rota.Client("tcp://master:7700") as client:
+            client.call("orders.quote", symbol="X", quantity=1)
+
+    Addresses are control addresses of masters, the first that answers is used; without one, ROTA_MASTER (commas
+    separate several), else tcp://127.0.0.1:7700. Nothing is connected before the first call. Calls wait while no master
+    can be reached, each until its own time-out. A forked child gets a connection and a session of its own.
+    Raises ValueError for what is no address.
+    """
+
+    def __init__(self, *masters: str) -> None:
+        super().__init__()
+        self._home = _Home(Engine(control_addresses(masters)))
+        _homes.add(self._home)
+        finalize(
+            self._home, _Home.stop, self._home.cell
+        )  # also at exit: the master need not wait for the session's end
+
+    def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a handler ("service.handler") and return its result.
+
+        Raises TypeError for arguments that cannot be sent or do not fit the handler, RemoteError if it raised, Timeout,
+        Unavailable, Overloaded, NoService, NotExecuted, MaybeExecuted, PayloadTooLarge, Denied. Ctrl-C cancels it.
+        """
+        reply = self.submit(target, *args, **kwargs)
+        try:
+            return reply.result()
+        finally:
+            if not reply.done():  # KeyboardInterrupt, or what else a signal handler raised
+                reply.cancel()
+            del reply  # an error's traceback holds this frame, and the reply holds the error
+
+    def submit(self, target: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The same as a concurrent.futures.Future, at once. `cancel()` works until the answer is here.
+
+        Done callbacks run in the client's I/O thread: they may submit, they must not block. Raises TypeError for
+        arguments that cannot be sent, ValueError for what is no target; all else is raised by `result()`.
+        """
+        engine = self._home.cell[0]
+        reply = engine.new_reply(
+            self._address(target), encode_call(args, kwargs), monotonic() + self._options.timeout, engine
+        )
+        engine.post(reply)
+        return reply
+
+    def map(self, target: str, items: Iterable[Any], /, *, window: int = 64) -> Iterator[Any]:
+        """The results of one call for each item, in the order of the items, `window` of them under way at once.
+
+        An item is a mapping of named arguments, a tuple of positional ones, or the only argument. The first error is
+        raised in its turn; that and closing the iterator cancel what is under way.
+        """
+        if window < 1:
+            raise ValueError(f"window is {window}: at least 1 expected")
+        return self._results(target, items, window)
+
+    def _results(self, target: str, items: Iterable[Any], window: int) -> Iterator[Any]:
+        under_way: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                if len(under_way) == window:
+                    yield under_way.popleft().result()
+                args, kwargs = as_arguments(item)
+                under_way.append(self.submit(target, *args, **kwargs))
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def close(self) -> None:
+        """Say goodbye; calls that are still waited for end as Cancelled. Closes all views. May be called twice."""
+        self._home.stop(self._home.cell)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Engine:
+    """The I/O thread and its inbox. Everything but `post`, `withdraw` and `stop` happens in that thread."""
+
+    def __init__(self, masters: tuple[str, ...]) -> None:
+        from .reply import Reply
+
+        self.masters = masters
+        self.new_reply = Reply
+        self._inbox: deque[Reply] = deque()
+        self._withdrawn: deque[Reply] = deque()
+        self._waker: Waker | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._asleep = False
+        self._closing = False
+        self._ended = False
+        self._failure: Error = Cancelled("the client was closed")
+
+    def post(self, reply: Reply) -> None:
+        if self._closing:
+            raise RuntimeError("this client is closed")
+        if self._thread is None:
+            self._start()
+        self._inbox.append(reply)
+        if self._asleep:
+            self._wake()
+        if self._ended:
+            self._drop_inbox()  # it ended while we were at it, and will not look again
+
+    def withdraw(self, reply: Reply) -> None:
+        self._withdrawn.append(reply)
+        if self._asleep:
+            self._wake()
+
+    def stop(self) -> None:
+        """Returns when the thread has ended; from a callback, which runs in that thread, at once."""
+        with self._starting:
+            self._closing = True
+            thread = self._thread
+        if thread is None:
+            return
+        self._wake()
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self._closing:
+                self._waker = Waker()
+                self._thread = threading.Thread(target=self._run, name="rota-client", daemon=True)
+                self._thread.start()
+
+    def _wake(self) -> None:
+        # Whoever clears the flag also wakes, so nobody needs to wake twice; see _sleep().
+        self._asleep = False
+        if self._waker is not None:
+            self._waker.wake()
+
+    # ---- in the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        _block_signals()
+        assert self._waker is not None
+        session = Session(self.masters)
+        failure: Error | None = None
+        try:
+            self._serve(session, self._waker)
+        except BaseException as error:
+            failure = Error(f"the I/O thread of this client failed: {error!r}")
+            raise
+        finally:
+            self._closing = self._ended = True
+            self._failure = failure or self._failure
+            self._drop_inbox()
+            session.close(self._failure)
+
+    def _serve(self, session: Session, waker: Waker) -> None:
+        poller: zmq.Poller = zmq.Poller()
+        link: Link | None = None
+        look = blocked = False
+        while not self._closing:
+            now = monotonic()
+            if session.link is not None:
+                session.receive(now, look)
+            self._take_inbox(session)
+            session.send(now)
+            if session.link is not link or session.blocked != blocked:
+                link, blocked = session.link, session.blocked
+                poller = _poller(link, blocked, waker)
+            look = self._sleep(poller, session.next_deadline(), link, waker)
+
+    def _take_inbox(self, session: Session) -> None:
+        inbox, calls = self._inbox, session.calls
+        while inbox:
+            reply = inbox.popleft()
+            error = calls.submit(reply)
+            if error is not None:
+                reply.finish(None, error)
+        while self._withdrawn:
+            calls.cancel(self._withdrawn.popleft())
+
+    def _sleep(self, poller: zmq.Poller, until: float, link: Link | None, waker: Waker) -> bool:
+        """Until something happens; True if the monitor has news."""
+        self._asleep = True  # before the inbox is looked at: who posts after that look sees the flag, and wakes us
+        if self._inbox or self._withdrawn or self._closing:
+            left = 0.0
+        else:
+            left = until - monotonic()
+        ready = poller.poll(_milliseconds(left))
+        self._asleep = False
+        news = False
+        for which, _ in ready:
+            if which == waker.fd:
+                waker.drain()
+            elif link is not None and which is link.monitor:
+                news = True
+        return news
+
+    def _drop_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft().finish(None, self._failure)
+
+
+def _poller(link: Link | None, blocked: bool, waker: Waker) -> zmq.Poller:
+    poller = zmq.Poller()
+    poller.register(waker.fd, zmq.POLLIN)
+    if link is not None:
+        poller.register(link.dealer, zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN)
+        poller.register(link.monitor, zmq.POLLIN)
+    return poller
+
+
+def _milliseconds(left_s: float) -> int:
+    if left_s <= 0:
+        return 0
+    return int(min(left_s, POLL_MAX_S) * 1000) + 1  # one more: waking early would be waking twice
+
+
+def _block_signals() -> None:
+    """pyzmq counts a poll that a signal interrupts in whole seconds; handlers run in the main thread anyway."""
+    import signal
+
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+class _Home:
+    """Holds the engine of a client and its views; another one after a fork, where threads do not survive."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.cell = [engine]
+
+    @staticmethod
+    def stop(cell: list[Engine]) -> None:
+        cell[0].stop()
+
+
+_homes: WeakSet[_Home] = WeakSet()
+_left_behind: list[Engine] = []  # of the parent: its sockets must not be touched, not even by the garbage collector
+
+
+def _in_child() -> None:
+    for home in list(_homes):
+        engine = home.cell[0]
+        _left_behind.append(engine)
+        home.cell[0] = Engine(engine.masters)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

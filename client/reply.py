@@ -1,0 +1,110 @@
+"""The future of a submitted call. Apart from `client.py` since concurrent.futures loads logging: 10 ms at import."""
+
+from __future__ import annotations
+
+from _thread import RLock
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING
+from threading import Condition
+from typing import TYPE_CHECKING, Any
+
+from ..common.errors import Error
+from .calls import Address, Call
+
+if TYPE_CHECKING:
+    from .client import Engine
+
+
+class Reply(Call, Future):  # type: ignore[type-arg]
+    """A concurrent.futures.Future that is its own entry in the call table, and has a Condition only if somebody waits.
+
+    The Condition is most of what a Future costs, and whoever uses callbacks never needs it. All inherited methods take
+    `self._condition`, a property here, which makes it over the one lock that guards every change.
+    """
+
+    _made: Condition | None = None
+    _state = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _waiters: list[Any] = []  # of nobody: whoever waits has taken the Condition before, and made a list
+
+    def __init__(self, address: Address, body: bytes, deadline: float, engine: Engine) -> None:
+        # Not Future.__init__: it would make the Condition.
+        self._guard = RLock()
+        self._done_callbacks: list[Any] = []
+        self.address = address
+        self.body = body
+        self.deadline = deadline
+        self._engine = engine
+
+    @property
+    def _condition(self) -> Condition:  # type: ignore[override]
+        with self._guard:
+            if self._made is None:
+                self._waiters = []
+                self._made = Condition(self._guard)
+            return self._made
+
+    def finish(self, value: object, error: Error | None) -> None:
+        guard = self._guard
+        guard.acquire()  # half the price of `with`
+        if self._state != PENDING:
+            guard.release()
+            return  # cancelled: it has told everybody
+        self._result = value
+        self._exception = error
+        self._state = FINISHED
+        if self._made is not None:
+            for waiter in self._waiters:
+                waiter.add_result(self) if error is None else waiter.add_exception(self)
+            self._made.notify_all()
+        guard.release()
+        if self._done_callbacks:
+            self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        # Each is taken out before it is called, so that finish() and add_done_callback() need no lock between them.
+        callbacks = self._done_callbacks
+        while callbacks:
+            try:
+                callback = callbacks.pop(0)
+            except IndexError:  # the other one was faster
+                return
+            try:
+                callback(self)
+            except Exception:
+                LOGGER.exception("exception calling callback for %r", self)
+
+    def cancel(self) -> bool:
+        """True unless the answer is already here. The master is told: what was queued there is not run; what had
+        started goes on, its result is dropped.
+        """
+        if not super().cancel():
+            return False
+        with self._guard:
+            if self._state != CANCELLED:
+                return True  # not the first one to cancel
+            self.set_running_or_notify_cancel()
+        self._engine.withdraw(self)
+        return True
+
+    def done(self) -> bool:
+        return self._state != PENDING
+
+    def cancelled(self) -> bool:
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result, or its error raised. `timeout` (seconds) only ends this waiting, with TimeoutError."""
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return self._exception if self._state == FINISHED else super().exception(timeout)
+
+    def add_done_callback(self, fn: Any) -> None:
+        """`fn(future)` runs in the client's I/O thread: it may submit, it must not block."""
+        self._done_callbacks.append(fn)
+        if self._state != PENDING:
+            self._invoke_callbacks()

@@ -1,0 +1,272 @@
+"""One client's connection to whichever master answers: finds it, greets it, loses it, finds the next one.
+
+Shell without a loop of its own: it never blocks, and its owner (the I/O thread of `client.py`, the event loop of
+`aio.py`) calls `receive()` and `send()` when a socket of `link` or `next_deadline()` says so.
+
+    PARTED ──► ASKING (control: where is the frontend?) ──► GREETING (frontend: HELLO) ──► OPEN
+       ▲            │ lost, refused, silent                     │            ▲  │ WHO
+       └────────────┴───────────────────────────────────────────┴── lost ────┴──┘
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from math import inf
+from random import random
+
+import zmq
+
+from ..common import errors, sockets, wire
+from ..common.body import decode_error, decode_result
+from ..common.limits import BODY_MAX
+from ..common.link import Link, reconnect_delay
+from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, encode
+from ..common.sockets import fast_recv, fast_send
+from ..common.wire import ANSWER, BadFrame, parse
+from .calls import Call, Calls, Failed
+from .masters import frontend_address
+
+ATTEMPT_S = 3.0  # to connect (2 s at most) and be greeted
+BATCH = 256  # answers taken in one go: callbacks wait for them, and sends wait for the callbacks
+BYE_LINGER_MS = 100
+
+PARTED, ASKING, GREETING, OPEN = "parted", "asking", "greeting", "open"
+_NOBLOCK = int(zmq.NOBLOCK)  # the enumeration's member would be converted at each call
+FINAL = {"incompatible": errors.Incompatible, "denied": errors.Denied}  # refusals that waiting does not mend
+
+
+class Session:
+    """Owned by one thread. `link` is what to poll; it is another one after each change of phase."""
+
+    def __init__(
+        self,
+        masters: Sequence[str],
+        on_part: Callable[[Link], None] | None = None,
+        chance: Callable[[], float] = random,
+    ) -> None:
+        """`on_part` is told of each link before it is closed."""
+        self.id = os.urandom(16)
+        self.calls = Calls()
+        self.link: Link | None = None
+        self.phase = PARTED
+        self.damaged = 0  # frames that were dropped
+        self._masters = list(masters)
+        self._on_part = on_part
+        self._chance = chance
+        self._ctx = sockets.context()
+        self._place = 0  # of the master whose turn it is
+        self._failures = 0
+        self._reasons: dict[str, str] = {}
+        self._refusals: dict[str, errors.Error] = {}
+        self._due = 0.0  # PARTED: when to dial; ASKING, GREETING: when to give up
+        self._hello = b""  # still to be sent
+        self._stuck: list[bytes] = []  # the transport did not take them yet
+        self._token = 0
+        self._epoch = 0
+        self._body_max = BODY_MAX
+
+    # ---- what the owner calls -----------------------------------------------------------------------------------
+
+    def receive(self, now: float, look: bool = True) -> bool:
+        """Take what has come. `look`: the monitor may have news. True when there may be more to take."""
+        if self.phase is OPEN:
+            more = self._take(now)
+        else:
+            more = False
+            self._greetings(now)
+        if look and self.link is not None and self.link.lost():
+            if self.phase is OPEN:
+                self._take(now)  # what came before the end
+            self._fail("connection lost" if self.link.connected else "no connection", now)
+        return more
+
+    def send(self, now: float) -> None:
+        """Do what is due and send what can be sent."""
+        if self.phase is OPEN:
+            self._flush(now)
+        elif now >= self._due:
+            self._dial(now) if self.phase is PARTED else self._fail("no answer", now)
+        elif self._hello and self.link is not None and self.link.send(self._hello):
+            self._hello = b""
+        self._finish(self.calls.expire(now))
+
+    def next_deadline(self) -> float:
+        due = self.calls.next_deadline()
+        return due if self.phase is OPEN else min(due, self._due)
+
+    @property
+    def blocked(self) -> bool:
+        """The transport takes nothing now: call `send()` when it does."""
+        return bool(self._stuck) or bool(self._hello)
+
+    def close(self, error: errors.Error | None = None) -> None:
+        """BYE: the master cancels what was waited for. Whoever still waits gets this error, or Cancelled."""
+        if self.phase is OPEN and self.link is not None:
+            self.link.send(wire.head(wire.BYE, self._token))
+        self._part(BYE_LINGER_MS)
+        self.phase, self._due = PARTED, inf
+        self._finish(self.calls.abandon(error or errors.Cancelled("the client was closed")))
+        self._ctx.term()
+
+    def _part(self, linger_ms: int = 0) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            if self._on_part is not None:
+                self._on_part(link)
+            link.close(linger_ms)
+
+    # ---- open ---------------------------------------------------------------------------------------------------
+
+    def _take(self, now: float) -> bool:
+        assert self.link is not None
+        dealer = self.link.dealer
+        for _ in range(BATCH):
+            try:
+                frame = fast_recv(dealer, zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            try:
+                fields = parse(frame)
+                if fields[3] == wire.BUNDLE:
+                    for each in wire.split(frame, fields):
+                        self._take_one(each, parse(each), now)
+                else:
+                    self._take_one(frame, fields, now)
+            except BadFrame:
+                self.damaged += 1
+            if self.phase is not OPEN:
+                return True
+        return True
+
+    def _take_one(self, frame: bytes, fields: tuple[int, ...], now: float) -> None:
+        if fields[3] != ANSWER:
+            if fields[3] == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
+                self._greet(now)
+        elif fields[5] != self._token:
+            self.damaged += 1  # a stale connection's; the answer comes again when asked for
+        else:
+            call = self.calls.answered(fields[8], fields[9], len(frame))
+            if call is not None:
+                _settle(call, fields[12], frame[fields[11] :])
+
+    def _flush(self, now: float) -> None:
+        """Sends what there is, several messages a frame; what the transport does not take waits in `_stuck`."""
+        assert self.link is not None
+        dealer, next_frame = self.link.dealer, self.calls.next_frame
+        while True:
+            ready = self._stuck
+            self._stuck = []
+            while len(ready) < BATCH and (frame := next_frame(now)) is not None:
+                ready.append(frame)
+            if not ready:
+                return
+            sent = 0
+            for count, frame in wire.bundles(ready):
+                try:
+                    fast_send(dealer, frame, zmq.NOBLOCK)
+                except zmq.Again:
+                    self._stuck = ready[sent:]
+                    return
+                sent += count
+
+    # ---- becoming open ------------------------------------------------------------------------------------------
+
+    def _dial(self, now: float) -> None:
+        address = self._masters[self._place]
+        hello = encode(OperatorHello(list(wire.VERSIONS), ""))
+        self._connect(address, sockets.CONTROL, ASKING, hello, now)
+
+    def _connect(self, address: str, role: str, phase: str, hello: bytes, now: float) -> None:
+        self.phase, self._due = phase, now + ATTEMPT_S
+        self._hello = wire.head(wire.HELLO, 0) + hello
+        try:
+            self.link = Link(self._ctx, address, role, self._body_max)
+        except ValueError as error:
+            self._fail(str(error), now)
+
+    def _greetings(self, now: float) -> None:
+        while self.phase in (ASKING, GREETING) and self.link is not None:
+            frame = self.link.receive()
+            if frame is None:
+                return
+            try:
+                head = wire.parse_head(frame)
+                message = decode(frame[head.head_len :]) if head.kind in (wire.WELCOME, wire.REFUSED) else None
+            except (BadFrame, BadMessage):
+                self.damaged += 1
+                continue
+            if isinstance(message, Refusal):
+                self._refused(message, now)
+            elif isinstance(message, Welcome) and self.phase is ASKING:
+                self._answered(message, head.token, now)
+            elif isinstance(message, Welcome):
+                self._opened(message, head.token, now)
+
+    def _answered(self, welcome: Welcome, token: int, now: float) -> None:
+        """The control socket told the rest; it was only asked the way."""
+        assert self.link is not None
+        self.link.send(wire.head(wire.BYE, token))
+        self._part(BYE_LINGER_MS)
+        self._body_max = welcome.max_message or BODY_MAX
+        address = frontend_address(self._masters[self._place], welcome)
+        self._connect(address, sockets.FRONTEND, GREETING, self._client_hello(), now)
+
+    def _greet(self, now: float) -> None:
+        self.calls.closed()
+        self.phase, self._due = GREETING, now + ATTEMPT_S
+        self._stuck = []
+        self._hello = wire.head(wire.HELLO, 0) + self._client_hello()
+
+    def _client_hello(self) -> bytes:
+        return encode(ClientHello(list(wire.VERSIONS), self.id, self._epoch))
+
+    def _opened(self, welcome: Welcome, token: int, now: float) -> None:
+        self.phase, self._token, self._epoch = OPEN, token, welcome.epoch
+        self._failures = 0
+        self._reasons.clear()
+        self._refusals.clear()
+        self._finish(self.calls.opened(token, welcome.epoch, welcome.resumed, welcome.max_message, now))
+
+    def _refused(self, refusal: Refusal, now: float) -> None:
+        address = self._masters[self._place]
+        kind = FINAL.get(refusal.code)
+        if kind is not None:
+            lowest, highest = wire.VERSIONS
+            own = f"; this client speaks versions {lowest} to {highest}" if kind is errors.Incompatible else ""
+            self._refusals[address] = kind(f"{address}: {refusal.message}{own}")
+        self._fail(f"refused: {refusal.message or refusal.code}", now, refusal.retry_after_ms / 1000)
+
+    def _fail(self, why: str, now: float, wait_s: float = 0.0) -> None:
+        """Give this connection up; the next attempt is at the next master, after a while."""
+        self._part()
+        self._reasons[self._masters[self._place]] = why
+        self.calls.unreachable = "; ".join(f"{master}: {reason}" for master, reason in self._reasons.items())
+        if self.phase is OPEN:
+            self.calls.closed()  # the same master first: a cut connection is likelier than a dead master
+        else:
+            self._failures += 1
+            self._place = (self._place + 1) % len(self._masters)
+        self.phase, self._hello, self._stuck = PARTED, b"", []
+        rounds, others = divmod(self._failures, len(self._masters))
+        pause = reconnect_delay(rounds, self._chance())
+        self._due = now + (pause if others else max(pause, wait_s))  # another master may take us before that
+        if len(self._refusals) == len(self._masters):
+            self._finish(self.calls.abandon(next(iter(self._refusals.values())), sent=False))
+
+    @staticmethod
+    def _finish(failed: Sequence[Failed]) -> None:
+        for call, error in failed:
+            call.finish(None, error)
+
+
+def _settle(call: Call, code: int, body: bytes) -> None:
+    if code:
+        call.finish(None, decode_error(code, body))
+        return
+    try:
+        value = decode_result(body)
+    except errors.ProtocolError as error:
+        call.finish(None, error)
+    else:
+        call.finish(value, None)
