@@ -117,6 +117,9 @@ class _Serving:
     def _receive(self) -> None:
         """Until there is nothing, or no room: the descriptor is edge-triggered."""
         while self._host.room > 0 and (link := self._backend.link) is not None:
+            if self._backend.inbox:
+                self._received(self._backend.inbox.popleft())
+                continue
             if not int(link.dealer.get(zmq.EVENTS)) & zmq.POLLIN:
                 return
             frame = link.receive()
@@ -127,6 +130,9 @@ class _Serving:
     def _received(self, frame: bytes) -> None:
         try:
             fields = wire.parse(frame)
+            if fields[3] == wire.BUNDLE:
+                self._backend.inbox.extend(wire.split(frame, fields))
+                return
         except wire.BadFrame:
             self._backend.damaged += 1
             return

@@ -6,6 +6,7 @@ A shell without a loop: whoever serves calls `attend` at each idle tick, and han
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
 from time import monotonic, sleep
@@ -36,6 +37,7 @@ class Backend:
         hello: Callable[[], ProcessHello],
     ) -> None:
         self.link: Link | None = None
+        self.inbox: deque[bytes] = deque()  # the rest of a bundle; it goes with its connection, as what a socket holds
         self.greeted = False
         self.body_max = BODY_MAX
         self.damaged = 0  # frames that broke the format
@@ -104,6 +106,7 @@ class Backend:
             self.before_close()
             self.link.close()
         self.link = None
+        self.inbox.clear()
         self._failures = 0 if self.greeted else self._failures + 1
         self.greeted = False
         self._open_at = monotonic() + reconnect_delay(self._failures, random())

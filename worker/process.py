@@ -193,14 +193,21 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
     dealer, token, obeyed = backend.link.dealer, deliveries.token, backend.obeyed
     recv, send, parse, now_ns = fast_recv, fast_send, wire.parse, monotonic_ns
     take, reply = deliveries.take, deliveries.reply
-    DELIVER, NOBLOCK = wire.DELIVER, int(zmq.NOBLOCK)
+    inbox = backend.inbox
+    DELIVER, BUNDLE, NOBLOCK = wire.DELIVER, wire.BUNDLE, int(zmq.NOBLOCK)
     while True:
-        try:
-            frame = recv(dealer)
-        except zmq.Again:
-            return
+        if inbox:
+            frame = inbox.popleft()
+        else:
+            try:
+                frame = recv(dealer)
+            except zmq.Again:
+                return
         try:
             fields = parse(frame)
+            if fields[3] == BUNDLE:
+                inbox.extend(wire.split(frame, fields))
+                continue
         except wire.BadFrame:
             backend.damaged += 1
             continue
