@@ -10,7 +10,7 @@ def master(config_file: str | None, flags: dict[str, object]) -> None:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -19,6 +19,7 @@ from ..common import config
 from ..common.declare import Setting, declared
 from ..common.exits import BAD_CONFIG
 from ..common.kinds import Boolean, Kind, Optional
+from ..common.settings import SECTIONS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -53,6 +54,26 @@ def options(section: type[Any], only: Collection[str] = ()) -> Callable[[_F], Ca
         return gather
 
     return decorate
+
+
+def arguments_of(flags: Mapping[str, object]) -> list[str]:
+    """The flags of a section as words of a command line, for a command that starts another one."""
+    words: list[str] = []
+    for setting in (setting for section in SECTIONS.values() for setting in declared(section).values()):
+        if setting.name in flags and setting.flags:
+            words += _words(setting, flags[setting.name])
+    return words
+
+
+def _words(setting: Setting, value: Any) -> list[str]:
+    flag = setting.flags[-1]
+    if not flag.startswith("-"):
+        return [value]
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, Mapping):
+        return [word for key, item in value.items() for word in (flag, f"{key}={item}")]
+    return [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
 
 
 def load_or_exit(config_file: str | None, flags: dict[str, object] | None = None) -> config.Config:

@@ -1,0 +1,48 @@
+"""What `rota status --check` finds wrong. What an operator has asked for (drained, closed) is not wrong by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Reply = dict[str, Any]
+
+
+def problems(status: Reply) -> list[str]:
+    """Sentences, the master's first; none when all is well."""
+    return [
+        *_of_master(status["master"]),
+        *(text for service in status["services"] for text in _of_service(service)),
+        *(text for node in status["nodes"] for text in _of_node(node)),
+    ]
+
+
+def _of_master(master: Reply) -> Iterator[str]:
+    if master["state"] != "active":
+        yield f"master {master['name']} is {master['state']}"
+    for alarm in master["alarms"]:
+        yield f"master {master['name']}: {alarm}"
+
+
+def _of_service(service: Reply) -> Iterator[str]:
+    name, ready, least = service["name"], service["ready"], service["min"]
+    if not ready:
+        yield f"{name} has no ready process; {service['queued']} requests wait"
+    elif ready < least:
+        yield f"{name} has {ready} ready processes of at least {least}"
+    if service["active_nodes"] < service["min_active"]:
+        yield f"{name} is served by {service['active_nodes']} nodes, fewer than min_active {service['min_active']}"
+
+
+def _of_node(node: Reply) -> Iterator[str]:
+    name = node["name"]
+    if node["intent"] == "active" and node["liveness"] in ("unknown", "suspect", "dead"):
+        yield f"{name} is {node['liveness']}: {node['why']}"
+    if node["health"] in ("degraded", "blacklisted", "trial"):
+        yield f"{name} is {node['health']}: {node['why']}"
+    for failing in node["failing"]:
+        yield f"{failing['service']} does not start on {name}: {_last_line(failing['text'])}"
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]

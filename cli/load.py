@@ -1,0 +1,175 @@
+"""rota load: many requests from the command line, and how they fared."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from math import inf
+from threading import Condition
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..common import exits
+from .call import read_values, target_argument, values_argument
+from .operator import json_option, master_option, print_json, seconds_option, tell
+from .tally import Tally
+from .verb import Mistake, verb
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+PROGRESS_S = 1.0
+MOST_WAITING = 10_000  # at a fixed rate: beyond it the service is drowned, and more would only fill memory
+
+
+@verb(
+    "load",
+    examples=(
+        "rota load orders.quote symbol=X                    16 at a time, for 10 s",
+        "rota load orders.quote symbol=X --rate 500 --duration 1m",
+        "rota load orders.quote symbol=X --requests 100000 --concurrency 64 --json",
+    ),
+    exits=(exits.FAILED, exits.UNREACHABLE),
+)
+@target_argument
+@values_argument
+@click.option(
+    "--rate", type=click.FloatRange(0.001, 1e6), metavar="N", help="Requests a second, whatever becomes of them."
+)
+@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Requests in flight. Default: 16.")
+@seconds_option("--duration", help="How long to send. Default: 10s, or until --requests are sent.")
+@click.option("--requests", type=click.IntRange(1), metavar="N", help="How many to send.")
+@seconds_option("--timeout", default="30s", help="Of one request.")
+@master_option
+@json_option
+def load(
+    masters: Sequence[str],
+    target: str,
+    values: Sequence[str],
+    rate: float | None,
+    concurrency: int | None,
+    duration: float | None,
+    requests: int | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Put load on a handler.
+
+    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed.
+
+    With --rate, the time that a request should have been sent counts, so that a stall is seen by all requests that it
+    would have met.
+    """
+    if rate and concurrency:
+        raise Mistake("--rate sends whatever is in flight, --concurrency waits for it: say one of them")
+    from ..client.client import Client
+
+    arguments = read_values(values)
+    until = inf if requests and duration is None else 10.0 if duration is None else duration
+    with Client(*masters) as client:
+        view = client.options(timeout=timeout)
+        try:
+            load = Load(lambda: view.submit(target, **arguments), concurrency or (MOST_WAITING if rate else 16))
+            report = load.run(due_times(rate, requests), until)
+        except (ValueError, TypeError) as error:
+            raise Mistake(str(error)) from None
+    print_json(report) if as_json else click.echo("\n".join(summary(report)))
+    sys.exit(exits.FAILED if report["failed"] else exits.DONE)
+
+
+def due_times(rate: float | None, requests: int | None) -> Iterator[float]:
+    """When each request is to be sent, in seconds from the start; 0: as soon as there is room."""
+    numbers = range(requests) if requests else count()
+    return (number / rate if rate else 0.0 for number in numbers)
+
+
+class Load:
+    """Sends from the calling thread; answers are counted in the client's."""
+
+    def __init__(self, submit: Callable[[], Future[Any]], window: int) -> None:
+        self._submit = submit
+        self._window = window
+        self._tally = Tally()
+        self._changed = Condition()
+        self._began = self._told_at = 0.0
+
+    def run(self, due: Iterator[float], until: float) -> dict[str, Any]:
+        """The report. Ctrl-C ends the sending; a second one the waiting."""
+        self._began = self._told_at = time.monotonic()
+        try:
+            self._send(due, until)
+        except KeyboardInterrupt:
+            tell("stopping; waiting for the answers (Ctrl-C again: do not)")
+        try:
+            self._room(1)
+        except KeyboardInterrupt:
+            pass
+        with self._changed:
+            return self._tally.report(time.monotonic() - self._began)
+
+    def _send(self, due: Iterator[float], until: float) -> None:
+        for offset in due:
+            self._room(self._window)
+            at = self._began + offset
+            while (now := time.monotonic()) < at and now < self._began + until:
+                time.sleep(min(at - now, PROGRESS_S))
+                self._progress()
+            if now >= self._began + until:
+                return
+            asked_at = at if offset else now
+            with self._changed:
+                self._tally.asked(now)
+            self._submit().add_done_callback(lambda future, asked_at=asked_at: self._told(future, asked_at))  # type: ignore[misc]
+            self._progress()
+
+    def _room(self, window: int) -> None:
+        """Wait until fewer than so many are in flight."""
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._tally.outstanding < window, PROGRESS_S):
+                    return
+            self._progress()
+
+    def _told(self, future: Future[Any], asked_at: float) -> None:
+        now = time.monotonic()
+        error = future.exception()
+        with self._changed:
+            self._tally.told(now, asked_at, error)
+            self._changed.notify()
+
+    def _progress(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= PROGRESS_S:
+            self._told_at = now
+            with self._changed:
+                line = progress(self._tally, now - self._began)
+            tell(line)
+
+
+def progress(tally: Tally, elapsed_s: float) -> str:
+    p50, p99 = tally.percentiles_ms((50, 99))
+    return (
+        f"{elapsed_s:4.0f} s  {tally.answered:,} answered  {tally.failed:,} failed  "
+        f"{tally.outstanding:,} in flight  p50 {p50:.3g} ms  p99 {p99:.3g} ms"
+    )
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    from .render import millis, printable
+
+    lines = [
+        f"sent           {report['sent']:,} in {report['elapsed_s']:.1f} s",
+        f"answered       {report['answered']:,} ({report['rate']:,.0f}/s)",
+        f"failed         {report['failed']:,}",
+        *(
+            f"  {kind}: {n:,}, the first: {printable(report['first_causes'][kind])}"
+            for kind, n in report["failures"].items()
+        ),
+        "latency        "
+        + "  ".join(f"{name} {millis(report[name + '_ms'])}" for name in ("p50", "p95", "p99", "max")),
+        f"longest stall  {millis(report['longest_stall_ms'])}",
+    ]
+    return lines

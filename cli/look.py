@@ -1,0 +1,191 @@
+"""rota status | wait | events: what is, what is to become, what was."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from ..common import exits
+from .operator import (
+    LOOK_S,
+    Reply,
+    admin,
+    json_option,
+    master_option,
+    paint,
+    print_json,
+    seconds_option,
+    show,
+    tell,
+    width,
+)
+from .verb import Mistake, verb
+
+if TYPE_CHECKING:
+    from ..client.admin import Admin
+
+CONDITIONS = ("active", "detached", "ready", "reloaded", "leader")
+_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+@verb(
+    "status",
+    examples=(
+        "rota status",
+        "rota status --watch",
+        "rota status --check                    for a monitoring system",
+        "rota status --json | jq '.nodes[].intent'",
+    ),
+    exits=(exits.DEGRADED, exits.UNREACHABLE),
+)
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
+@seconds_option("--interval", default="1s", help="Between two refreshes.")
+@click.option("--check", is_flag=True, help="Say in a sentence each what is wrong, and exit 3; or 'ok'.")
+@master_option
+@json_option
+def status(masters: Sequence[str], watch: bool, interval: float, check: bool, as_json: bool) -> None:
+    """Show nodes and services, and why a node gets no traffic."""
+    if watch and check:
+        raise Mistake("--watch and --check do not go together")
+    with admin(masters) as master:
+        if watch:
+            _watch(master, max(0.1, interval), as_json)
+        elif check:
+            _check(master.status(timeout=LOOK_S), as_json)
+        else:
+            show(reply := master.status(timeout=LOOK_S), as_json, lambda: _lines(reply))
+
+
+def _lines(reply: Reply) -> list[str]:
+    from .render import status as lines
+
+    return lines(reply, paint(), width())
+
+
+def _check(reply: Reply, as_json: bool) -> None:
+    from .check import problems
+    from .render import plural
+
+    found = problems(reply)
+    if as_json:
+        print_json({**reply, "degraded": found})
+    elif found:
+        click.echo("\n".join(f"degraded: {sentence}" for sentence in found))
+    else:
+        ready = sum(service["ready"] for service in reply["services"])
+        click.echo(f"ok: {plural(len(reply['nodes']), 'node')}, {plural(ready, 'ready process')}")
+    sys.exit(exits.DEGRADED if found else exits.DONE)
+
+
+def _watch(master: Admin, interval: float, as_json: bool) -> None:
+    """A screen that is written over on a terminal; elsewhere one text after the other, or one JSON object a line."""
+    in_place = sys.stdout.isatty() and not as_json
+    try:
+        if in_place:
+            click.clear()
+        for reply in _repeatedly(master, interval):
+            if as_json:
+                print_json(reply)
+            elif in_place:
+                _overwrite([*_lines(reply), "", f"{time.strftime('%H:%M:%S')}  Ctrl-C ends"])
+            else:
+                click.echo("\n".join([*_lines(reply), ""]))
+    except KeyboardInterrupt:
+        pass  # the way to end it
+
+
+def _overwrite(lines: list[str]) -> None:
+    import shutil
+
+    shown = lines[: shutil.get_terminal_size((80, 24)).lines - 1]  # one more would scroll, and home is not home then
+    click.echo(_HOME + "".join(f"{line}{_REST_OF_LINE}\n" for line in shown) + _REST_OF_SCREEN, nl=False)
+
+
+def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
+    """Status again and again; a master that does not answer for a while is told and waited for."""
+    from ..common.errors import Timeout, Unavailable
+
+    while True:
+        try:
+            yield master.status(timeout=LOOK_S)
+        except (Timeout, Unavailable) as error:
+            tell(f"{time.strftime('%H:%M:%S')}  {error}; trying again")
+        time.sleep(interval)
+
+
+@verb(
+    "wait",
+    examples=(
+        "rota wait active web-1 web-2           nodes: in the pool with their full share",
+        "rota wait detached web-1               nodes: drained, processes stopped",
+        "rota wait ready orders --timeout 30s   services: all planned processes may be given requests",
+        "rota wait reloaded orders              services: no process is left to be replaced",
+        "rota wait leader                       there is an active master",
+    ),
+    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),
+)
+@click.argument("condition", metavar="CONDITION")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@seconds_option("--timeout", default="1m", help="How long to wait; then exit 75.")
+@master_option
+@json_option
+def wait(masters: Sequence[str], condition: str, names: Sequence[str], timeout: float, as_json: bool) -> None:
+    """Return when a condition holds.
+
+    CONDITION is active, detached, ready, reloaded or leader. NAMEs are nodes for active and detached, services for
+    ready and reloaded. Without a NAME: all of them.
+    """
+    from .render import duration
+
+    with admin(masters) as master:
+        reply = master.wait(condition, *names, timeout=timeout)
+    show(reply, as_json, lambda: [f"{condition} after {duration(reply['waited_s'])}: {', '.join(reply['names'])}"])
+
+
+@verb(
+    "events",
+    examples=("rota events", "rota events --follow", "rota events --follow --json | jq .text"),
+    exits=(exits.UNREACHABLE,),
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--since", type=click.IntRange(min=0), default=0, metavar="N", help="Only events after number N.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 10_000), default=50, metavar="N", help="At most the newest N. Default: 50."
+)
+@master_option
+@json_option
+def events(masters: Sequence[str], follow: bool, since: int, limit: int, as_json: bool) -> None:
+    """Show what happened, and who asked for it and why.
+
+    With --json: one object; with --follow, one object a line for each event.
+    """
+    with admin(masters) as master:
+        reply = master.verb("events", {"since": since, "limit": limit}, LOOK_S)
+        if as_json and not follow:
+            print_json(reply)
+            return
+        _print_events(reply["events"], as_json)
+        if follow:
+            _follow(master, reply["events"][-1]["number"] if reply["events"] else since, as_json)
+
+
+def _follow(master: Admin, since: int, as_json: bool) -> None:
+    try:
+        for event in master.events(since=since, follow=True):
+            _print_events([event], as_json)
+    except KeyboardInterrupt:
+        pass  # the way to end it
+
+
+def _print_events(found: Sequence[Reply], as_json: bool) -> None:
+    from .render import event as line
+
+    colours = paint()
+    for event in found:
+        clock = time.strftime("%H:%M:%S", time.localtime(event["at"]))
+        click.echo(json.dumps({"schema": 1, **event}) if as_json else line(event, colours, clock))

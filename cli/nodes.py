@@ -1,0 +1,202 @@
+"""rota drain | rejoin | recheck | forget: what an operator wants of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..common import exits
+from .operator import (
+    Reply,
+    given,
+    json_option,
+    master_option,
+    pairs,
+    patient_admin,
+    print_json,
+    reason_option,
+    seconds_option,
+    tell,
+    wait_option,
+)
+from .verb import Mistake, verb
+
+if TYPE_CHECKING:
+    from ..client.admin import Admin
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY)
+
+
+def _which_nodes(command: F) -> F:
+    command = click.option("--tag", "tags", metavar="K=V", multiple=True, help="All nodes with this tag.")(command)
+    command = click.option("--all", "everyone", is_flag=True, help="All nodes.")(command)
+    return click.argument("nodes", nargs=-1, metavar="[NODE]...")(command)
+
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+_timeout = seconds_option("--timeout", default="2m", help="How long to wait; then exit 75, and it goes on.")
+
+
+@verb(
+    "drain",
+    examples=(
+        "rota drain web-1                       wait until it is detached",
+        "rota drain --tag zone=a --reason 'new kernel' --deadline 5m",
+        "rota drain --all --dry-run             would it be refused?",
+    ),
+    exits=_CODES,
+)
+@_which_nodes
+@wait_option
+@_timeout
+@seconds_option("--deadline", help="How long requests in flight may take; then they are ended. Default: the master's.")
+@click.option("--force", is_flag=True, help="Even if fewer nodes than min_active are left. It is recorded.")
+@reason_option
+@_dry_run
+@master_option
+@json_option
+def drain(
+    masters: Sequence[str],
+    nodes: Sequence[str],
+    everyone: bool,
+    tags: Sequence[str],
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+    deadline: float | None,
+    force: bool,
+    reason: str | None,
+    dry_run: bool,
+) -> None:
+    """Take nodes out of the pool without losing a request.
+
+    They get nothing new from now on, finish what they have, and stop their processes: then they are detached. Drained
+    nodes stay so, across restarts, until `rota rejoin`. Several nodes are drained together or not at all.
+    """
+    arguments = given(deadline=deadline, force=force, reason=reason, dry_run=dry_run)
+    with patient_admin(masters) as master:
+        reply = master.drain(*nodes, **_chosen(nodes, everyone, tags), **arguments, wait=False)
+        _finish(master, reply, "detached", wait and not dry_run, timeout, as_json)
+
+
+@verb(
+    "rejoin",
+    examples=(
+        "rota rejoin web-1                      wait until it is active",
+        "rota rejoin web-1 --version 2.4",
+        "rota rejoin --all --no-wait",
+    ),
+    exits=_CODES,
+)
+@_which_nodes
+@wait_option
+@_timeout
+@click.option("--version", metavar="TEXT", help="Version of the code that its processes will report.")
+@reason_option
+@_dry_run
+@master_option
+@json_option
+def rejoin(
+    masters: Sequence[str],
+    nodes: Sequence[str],
+    everyone: bool,
+    tags: Sequence[str],
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+    version: str | None,
+    reason: str | None,
+    dry_run: bool,
+) -> None:
+    """Take drained nodes into the pool again.
+
+    Their processes are fresh interpreters that run the code now on disk. A node is active when they are ready and
+    its share of requests is full.
+    """
+    arguments = given(version=version, reason=reason, dry_run=dry_run)
+    with patient_admin(masters) as master:
+        reply = master.rejoin(*nodes, **_chosen(nodes, everyone, tags), **arguments, wait=False)
+        _finish(master, reply, "active", wait and not dry_run, timeout, as_json)
+
+
+@verb("recheck", examples=("rota recheck web-1", "rota recheck --all"), exits=_CODES)
+@_which_nodes
+@wait_option
+@_timeout
+@master_option
+@json_option
+def recheck(
+    masters: Sequence[str],
+    nodes: Sequence[str],
+    everyone: bool,
+    tags: Sequence[str],
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Ask nodes again what they can contribute.
+
+    What failed to start and waits for its next try is tried at once.
+    """
+    with patient_admin(masters) as master:
+        reply = master.recheck(*nodes, **_chosen(nodes, everyone, tags))
+        active = [each["node"] for each in reply["nodes"] if each["intent"] == "active"]
+        _finish(master, reply, "active", wait and bool(active), timeout, as_json, active)
+
+
+@verb("forget", examples=("rota forget web-9",), exits=_CODES[:-1])
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@reason_option
+@master_option
+@json_option
+def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: str | None) -> None:
+    """Strike decommissioned nodes off the registry.
+
+    Their agents must have ended.
+    """
+    with patient_admin(masters) as master:
+        reply = master.forget(*nodes, **given(reason=reason))
+    if as_json:
+        print_json(reply)
+        return
+    for node in nodes:
+        click.echo(f"{node}: {'forgotten' if node in reply['nodes'] else 'not known (any more)'}")
+
+
+def _chosen(nodes: Sequence[str], everyone: bool, tags: Sequence[str]) -> Reply:
+    """Exactly one way to say which nodes."""
+    if sum((bool(nodes), everyone, bool(tags))) != 1:
+        raise Mistake("say which nodes, in one way: NODE…, --all or --tag k=v")
+    return given(all=everyone, tags=pairs(tags, "--tag"))
+
+
+def _finish(
+    master: Admin,
+    reply: Reply,
+    condition: str,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Show what was accepted; wait until it is true; show that."""
+    from .render import duration, nodes_changed
+
+    names = [each["node"] for each in reply["nodes"]] if names is None else names
+    if not wait:
+        if as_json:
+            print_json(reply)
+        else:
+            click.echo("\n".join(nodes_changed(reply)))
+        return
+    if not as_json:
+        tell("\n".join(nodes_changed(reply)))
+    waited = master.wait(condition, *names, timeout=timeout)
+    if as_json:
+        print_json({**reply, "condition": condition, "waited_s": waited["waited_s"]})
+    else:
+        click.echo("\n".join(f"{name}: {condition} ({duration(waited['waited_s'])})" for name in names))

@@ -1,0 +1,138 @@
+"""What every verb that asks a master has in common: where the master is, JSON or text, how errors end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..common.limits import CONTROL_PORT
+from .main import JSON_WANTED
+from .verb import Mistake
+
+if TYPE_CHECKING:
+    from ..client.admin import Admin
+    from .render import Paint
+
+LOOK_S = 5.0  # who only looks wants to know soon that there is nobody
+FIRST_TRY_S = 2.0
+_NEVER = 1 << 62  # no event has a higher number: the shortest answer there is
+
+Reply = dict[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _addresses(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
+    from ..common.kinds import Address, Several
+
+    try:
+        return tuple(Several(Address(), limit=8).read(",".join(given))) if given else ()
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _json_flag(ctx: click.Context, param: click.Parameter, given: bool) -> bool:
+    ctx.meta[JSON_WANTED] = given
+    return given
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:
+    from ..common.units import parse_duration
+
+    try:
+        return None if given is None else parse_duration(given)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, not {given!r}", ctx, param) from None
+
+
+master_option = click.option(
+    "-m",
+    "--master",
+    "masters",
+    metavar="ADDRESS",
+    envvar="ROTA_MASTER",
+    multiple=True,
+    callback=_addresses,
+    help=f"Control address of the master; several with commas. Default: tcp://127.0.0.1:{CONTROL_PORT}.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, is_eager=True, callback=_json_flag, help="Print the reply as JSON on stdout."
+)
+reason_option = click.option("--reason", metavar="TEXT", help="Why; shown in status and events.")
+wait_option = click.option("--wait/--no-wait", default=True, help="Return when it is done (the default), or at once.")
+
+
+def seconds_option(*names: str, default: str | None = None, help: str) -> Callable[[F], F]:
+    """An option that takes a duration: "30s", "1m", or a number of seconds."""
+    shown = f"{help} Default: {default}." if default else help
+    return click.option(*names, metavar="DURATION", default=default, callback=_seconds, help=shown)
+
+
+def admin(masters: Sequence[str]) -> Admin:
+    """To be used in a `with`. For verbs that look, with LOOK_S as their time-out."""
+    from ..client.admin import Admin
+
+    return Admin(masters)
+
+
+def patient_admin(masters: Sequence[str]) -> Admin:
+    """The same for verbs that change something: they outlast a restart of the master, and say that they wait for it."""
+    from ..common.errors import Unavailable
+
+    master = admin(masters)
+    try:
+        master.verb("events", {"since": _NEVER}, FIRST_TRY_S)
+    except Unavailable as error:
+        tell(f"{error}; trying for half a minute")
+    return master
+
+
+def given(**arguments: Any) -> Reply:
+    """The arguments that were said."""
+    return {name: value for name, value in arguments.items() if value not in (None, False, (), "")}
+
+
+def show(reply: Reply, as_json: bool, lines: Callable[[], Sequence[str]]) -> None:
+    """The reply as it came, or as lines for people."""
+    if as_json:
+        print_json(reply)
+    else:
+        click.echo("\n".join(lines()))
+
+
+def print_json(reply: Reply) -> None:
+    click.echo(json.dumps({"schema": 1, **reply}, default=str))
+
+
+def tell(sentence: str) -> None:
+    """A message, not data: on stderr."""
+    click.echo(sentence, err=True)
+
+
+def paint() -> Paint:
+    """Colours on a terminal that has them, unless NO_COLOR is set."""
+    from .render import Paint
+
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return Paint(sys.stdout.isatty() and not plain)
+
+
+def width() -> int:
+    """Of the terminal; 80 where there is none."""
+    return max(40, shutil.get_terminal_size((80, 24)).columns)
+
+
+def pairs(texts: Sequence[str], what: str) -> dict[str, str]:
+    """`k=v` texts as a dict; a Mistake for what is none."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise Mistake(f"{what}: name=value expected, not {text!r}")
+        found[name] = value
+    return found

@@ -1,0 +1,237 @@
+"""Replies as text for people: aligned tables, colours where a terminal shows them. Pure: a reply in, lines out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+Reply = dict[str, Any]
+
+TRACEBACK_LINES = 20  # of an application that does not start: its end says why
+_GAP = "  "
+
+
+class Cell(NamedTuple):
+    text: str
+    colour: str = ""
+    right: bool = False  # numbers
+
+
+class Paint:
+    """Colours, or none: `paint("dead", "red")`."""
+
+    CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "": ""}
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+
+    def __call__(self, text: str, colour: str) -> str:
+        code = self.CODES[colour] if self.wanted else ""
+        return f"\x1b[{code}m{text}\x1b[0m" if code and text else text
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def table(header: Sequence[Cell], rows: Sequence[Sequence[Cell]], paint: Paint, width: int) -> list[str]:
+    """Columns as wide as they need; the last one is wrapped where the line would be longer than `width`."""
+    widths = [max(len(row[column].text) for row in (header, *rows)) for column in range(len(header))]
+    used = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    widths[-1] = max(len(header[-1].text), min(widths[-1], width - used))
+    lines = _row([cell._replace(colour="dim") for cell in header], widths, paint)
+    for row in rows:
+        lines += _row(row, widths, paint)
+    return lines
+
+
+def _row(cells: Sequence[Cell], widths: Sequence[int], paint: Paint) -> list[str]:
+    *first, last = cells
+    fixed = _GAP.join(_padded(cell, size, paint) for cell, size in zip(first, widths[:-1], strict=True))
+    indent = " " * (sum(widths[:-1]) + len(_GAP) * (len(widths) - 1))
+    wrapped = [last.text] if last.right else textwrap.wrap(last.text, max(8, widths[-1])) or [""]
+    lines = [indent + paint(line, last.colour) for line in wrapped]
+    end = _padded(last, widths[-1], paint) if last.right else paint(wrapped[0], last.colour)
+    lines[0] = f"{fixed}{_GAP if first else ''}{end}"
+    return [line.rstrip() for line in lines]
+
+
+def _padded(cell: Cell, size: int, paint: Paint) -> str:
+    pad = " " * (size - len(cell.text))
+    painted = paint(cell.text, cell.colour)
+    return pad + painted if cell.right else painted + pad
+
+
+def number(value: object, colour: str = "") -> Cell:
+    return Cell(str(value), colour, right=True)
+
+
+# ---- status ---------------------------------------------------------------------------------------------------------
+
+
+def status(reply: Reply, paint: Paint, width: int) -> list[str]:
+    """Master, services, nodes; under a node the reason why it gets no traffic, and what does not start on it."""
+    lines = _master(reply["master"], paint)
+    if reply["services"]:
+        lines += ["", *_services(reply["services"], paint, width)]
+    if reply["nodes"]:
+        return [*lines, "", *_nodes(reply["nodes"], paint, width)]
+    return [*lines, "", "no slave node has come yet: start one with `rota slave APP -m tcp://HOST:PORT`"]
+
+
+def _master(master: Reply, paint: Paint) -> list[str]:
+    facts = [
+        f"master {paint(master['name'], 'bold')}",
+        paint(master["state"], "green" if master["state"] == "active" else "yellow"),
+        f"epoch {master['epoch']}",
+        f"up {duration(master['uptime_s'])}",
+        "durable" if master["durable"] else "no state directory",
+    ]
+    alarms = [paint(f"alarm: {printable(alarm)}", "red") for alarm in master["alarms"]]
+    return [_GAP.join(facts), *alarms]
+
+
+def _services(services: list[Reply], paint: Paint, width: int) -> list[str]:
+    header = [Cell("SERVICE"), *(number(name) for name in ("READY", "FLIGHT", "QUEUED", "P95", "NODES"))]
+    return table([*header, Cell("VERSIONS")], [_service(each) for each in services], paint, width)
+
+
+def _service(service: Reply) -> list[Cell]:
+    ready, target = service["ready"], service["target"]
+    active, least = service["active_nodes"], service["min_active"]
+    versions = ", ".join(f"{printable(version)} × {count}" for version, count in sorted(service["versions"].items()))
+    return [
+        Cell(service["name"], "bold"),
+        number(f"{ready}/{target}", "red" if not ready else "yellow" if ready < target else ""),
+        number(service["in_flight"]),
+        number(service["queued"], "yellow" if service["queued"] else ""),
+        number(millis(service["p95_ms"])),
+        number(f"{active} (min {least})", "yellow" if active < least else ""),
+        Cell(versions + (f"; {service['reloading']} to reload" if service["reloading"] else "")),
+    ]
+
+
+def _nodes(nodes: list[Reply], paint: Paint, width: int) -> list[str]:
+    header = [Cell("NODE"), Cell("STATE"), number("SINCE"), number("FLIGHT"), Cell("VERSIONS"), Cell("PROCESSES")]
+    lines = table(header, [_node(each) for each in nodes], paint, width)
+    return lines + [line for each in nodes for line in _remarks(each, paint, width)]
+
+
+def _node(node: Reply) -> list[Cell]:
+    state, colour = node_state(node)
+    return [
+        Cell(node["name"], "bold"),
+        Cell(state, colour),
+        number(duration(node["since_s"])),
+        number(node["in_flight"]),
+        Cell(", ".join(map(printable, node["versions"])) or "-"),
+        Cell(_processes(node)),
+    ]
+
+
+def node_state(node: Reply) -> tuple[str, str]:
+    """The four axes in one or two words, and their colour: what keeps traffic away comes first."""
+    intent, liveness, health, ramp = (node[axis] for axis in ("intent", "liveness", "health", "ramp"))
+    if liveness != "live":
+        return (liveness if intent == "active" else f"{intent}, {liveness}"), "red"
+    if intent != "active":
+        return intent, "yellow"
+    if health != "up":
+        return ("starting" if health == "unchecked" else health), "yellow"
+    return ("active", "green") if ramp >= 1 else (f"ramp {ramp:.0%}", "yellow")
+
+
+def _processes(node: Reply) -> str:
+    """Ready and all of each service: "orders 2/2, site 1/2"."""
+    counts: dict[str, list[int]] = {}
+    for process in node["processes"]:
+        count = counts.setdefault(process["service"], [0, 0])
+        count[0] += str(process["state"]).startswith("ready")
+        count[1] += 1
+    return ", ".join(f"{service} {ready}/{count}" for service, (ready, count) in sorted(counts.items())) or "none"
+
+
+def _remarks(node: Reply, paint: Paint, width: int) -> list[str]:
+    lines = []
+    if node["why"]:
+        lines += ["", *wrapped(f"{node['name']}: {node['why']}", width)]
+    for failing in node["failing"]:
+        again = duration(failing["retry_in_ms"] / 1000)
+        times = "once" if failing["failures"] == 1 else f"{failing['failures']} times"
+        lines += [
+            "",
+            paint(f"{node['name']}: {failing['service']} failed to start {times}, next try in {again}:", "red"),
+        ]
+        lines += tail(failing["text"])
+    return lines
+
+
+def tail(text: str, lines: int = TRACEBACK_LINES) -> list[str]:
+    return [f"    {printable(line)}" for line in text.rstrip().split("\n")[-lines:]]
+
+
+# ---- the smaller replies --------------------------------------------------------------------------------------------
+
+
+def nodes_changed(reply: Reply) -> list[str]:
+    """Of drain, rejoin and recheck: a line a node."""
+    would = "would be " if reply.get("dry_run") else ""
+    return [_changed(each, would) for each in reply["nodes"]]
+
+
+def _changed(node: Reply, would: str) -> str:
+    flight = f", {plural(node['in_flight'], 'request')} in flight" if node["in_flight"] else ""
+    if not node["changed"]:
+        return f"{node['node']}: {node['intent']} already{flight}"
+    return f"{node['node']}: {would + 'changed' if would else node['intent']}{flight}"
+
+
+def event(one: Reply, paint: Paint, clock: str) -> str:
+    """One line. `clock`: its time of day, made by the caller, who knows the zone."""
+    asked = f" (by {one['by']}{': ' + one['reason'] if one['reason'] else ''})" if one["by"] else ""
+    return f"{paint(clock, 'dim')}  {one['kind']:15}  {printable(one['text'])}{printable(asked)}"
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: "850ms", "12s", "3m 20s", "2h 5m", "4d 1h"."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    whole = int(seconds)
+    parts = []
+    for unit, size in units:
+        count, whole = divmod(whole, size)
+        parts.append((count, unit))
+    first = next(place for place, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def millis(value: float) -> str:
+    if value >= 1000:
+        return f"{value / 1000:.1f} s"
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+
+
+def plural(count: int, noun: str) -> str:
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def printable(text: object) -> str:
+    """What came over the wire cannot move the cursor of whoever reads it."""
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in str(text))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    return [
+        line for part in text.split("\n") for line in textwrap.wrap(printable(part), width, subsequent_indent="    ")
+    ]
+
+
+def joined(lines: Iterable[str]) -> str:
+    return "\n".join(lines)

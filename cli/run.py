@@ -1,0 +1,144 @@
+"""rota run: a master and one slave on this machine, as one command in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from ..common import exits
+from ..common.limits import CONTROL_PORT
+from ..common.settings import SlaveSettings
+from .children import Child, where
+from .operator import Reply, admin, tell
+from .options import arguments_of, config_option, load_or_exit, options
+from .serve import agent_settings
+from .verb import Failed, verb
+
+HERE = f"tcp://127.0.0.1:{CONTROL_PORT}"
+MASTER_STARTS_S = 20.0
+MASTER_STOPS_S = 5.0
+TICK_S = 0.05
+
+_OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "app_dir", "python")
+
+
+@verb(
+    "run",
+    examples=(
+        "rota run shop.orders:orders            then, elsewhere: rota call orders.quote symbol=X",
+        "rota run shop.py -p 2",
+        "rota run shop.py --bind tcp://127.0.0.1:*   any free port",
+    ),
+    exits=(exits.FAILED, exits.LOAD_FAILED, exits.BAD_CONFIG),
+)
+@config_option
+@options(SlaveSettings, only=_OWN)
+@click.option(
+    "--bind",
+    metavar="ADDRESS",
+    help=f"Control address of the master; * as port for any free one. Default: {HERE}.",
+)
+def run(config_file: str | None, flags: dict[str, object], bind: str | None) -> None:
+    """Run a master and one slave node on this machine.
+
+    APP, what the processes serve, is module:attribute or file.py:attribute; without :attribute, the only
+    rota.Worker there is taken. Ctrl-C lets running requests finish and ends; a second one ends at once.
+    """
+    checked = load_or_exit(config_file, {**flags, **({"master.bind": bind} if bind else {})})
+    agent_settings(checked)
+    bind = checked.master.bind if "master.bind" in checked.places else HERE
+    file = ["-c", config_file] if config_file else []
+    with tempfile.TemporaryDirectory(prefix="rota-run-") as folder:
+        foreground = Foreground(Path(folder, "master.log"))
+        try:
+            code = foreground.run(["master", *file, "--bind", bind], ["slave", *file, *arguments_of(flags)])
+        finally:
+            foreground.end()
+    sys.exit(code)
+
+
+class Foreground:
+    """The two children, and what the terminal and signals have to do with them."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._children: list[Child] = []
+        self._signals: list[int] = []
+        self._stops = 0
+        self._is_ready = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def run(self, master_arguments: list[str], slave_arguments: list[str]) -> int:
+        """Until the slave node has left; the exit code."""
+        master = self._start(master_arguments, self._log)
+        place = where(master, MASTER_STARTS_S)
+        if place is None:
+            raise Failed(f"the master did not start:\n{_without_label(master.tail())}", master.status() or exits.FAILED)
+        master.unshown()  # its greeting is ours to say
+        slave = self._start([*slave_arguments, "--master", place.control], None)
+        with admin([place.control]) as asked:
+            while slave.status() is None:
+                self._obey(slave)
+                if master.status() is not None:
+                    raise Failed(f"the master ended:\n{master.tail()}")
+                click.echo(master.unshown(), nl=False, err=True)
+                if not self._is_ready and not self._stops:
+                    self._look(asked.status(), place.control)
+                time.sleep(TICK_S)
+        return slave.status() or 0
+
+    def end(self) -> None:
+        for child in reversed(self._children):
+            child.end(MASTER_STOPS_S)
+
+    def _start(self, arguments: list[str], log: Path | None) -> Child:
+        child = Child(arguments, log)
+        self._children.append(child)
+        return child
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _obey(self, slave: Child) -> None:
+        """The first signal drains (but QUIT), the second ends at once."""
+        while self._signals:
+            fast = self._signals.pop(0) == signal.SIGQUIT or self._stops
+            self._stops += 1
+            if not fast:
+                tell("rota run: finishing what is running; once more ends at once")
+            slave.signal(signal.SIGINT if fast else signal.SIGTERM)
+
+    def _look(self, status: Reply, address: str) -> None:
+        """Tell when it is ready; Failed if the application does not start. Its own output is on the terminal."""
+        for node in status["nodes"]:
+            for failing in node["failing"]:
+                last = str(failing["text"]).strip().rpartition("\n")[2]
+                raise Failed(f"{failing['service']} failed to start: {last}", exits.LOAD_FAILED)
+        services = [each for each in status["services"] if each["target"] and each["ready"] >= each["target"]]
+        if services:
+            self._is_ready = True
+            tell(_greeting(services[0], address))
+
+
+def _greeting(service: dict[str, Any], address: str) -> str:
+    from .render import plural
+
+    option = "" if address == HERE else f" -m {address}"
+    handlers = ", ".join(service["handlers"])
+    return (
+        f"rota run: {service['name']} is ready: {plural(service['ready'], 'process')}, {address}\n"
+        f"  handlers: {handlers}\n"
+        f"  try: rota status{option}; Ctrl-C ends"
+    )
+
+
+def _without_label(text: str) -> str:
+    return text.removeprefix("Error: ")

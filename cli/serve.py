@@ -1,0 +1,98 @@
+"""rota master | slave: the two daemons."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..common import exits
+from ..common.settings import MasterSettings, SlaveSettings
+from .options import config_option, load_or_exit, options
+from .verb import Failed, Mistake, verb
+
+if TYPE_CHECKING:
+    from ..common.config import Config
+    from ..worker.agent import AgentSettings
+
+
+@verb(
+    "master",
+    examples=(
+        "rota master                            on every address of this machine, port 7700",
+        "rota master --bind tcp://10.0.0.5:7700 --state /var/lib/rota",
+        "rota master -c /etc/rota.toml          pools are set in sections [service.NAME]",
+    ),
+    exits=(exits.FAILED, exits.BAD_CONFIG),
+)
+@config_option
+@options(MasterSettings)
+def master(config_file: str | None, flags: dict[str, object]) -> None:
+    """Run a master.
+
+    It owns the pool and gives requests to processes. It uses three ports: that of --bind, which all others are
+    told, and the next two. TERM ends it, HUP reads the configuration again; nodes and clients find the next master
+    by themselves.
+    """
+    from ..master.journal import JournalError
+    from ..master.ports import PortInUse
+    from ..master.server import main
+
+    config = load_or_exit(config_file, flags)
+    try:
+        sys.exit(main(config, reread=lambda: load(config_file, flags)))
+    except (PortInUse, JournalError) as error:
+        raise Failed(str(error)) from None
+
+
+def load(config_file: str | None, flags: dict[str, object]) -> Config:
+    from ..common import config
+
+    return config.load(config_file, flags=flags)
+
+
+@verb(
+    "slave",
+    examples=(
+        "rota slave shop.orders:orders -m tcp://master:7700",
+        "rota slave shop.py -p 4 --name web-1 --tag zone=a",
+        "rota slave -c /etc/rota.toml           APP from the file",
+    ),
+    exits=(exits.FAILED, exits.LOAD_FAILED, exits.BAD_CONFIG),
+)
+@config_option
+@options(SlaveSettings)
+def slave(config_file: str | None, flags: dict[str, object]) -> None:
+    """Run a slave node.
+
+    It contributes processes that serve APP, a rota.Worker: module:attribute or file.py:attribute; without
+    :attribute, the only Worker there is taken. TERM drains the node and leaves; INT, QUIT or a second TERM leave at
+    once. It listens on no port.
+    """
+    from ..worker.agent import main
+
+    sys.exit(main(agent_settings(load_or_exit(config_file, flags))))
+
+
+def agent_settings(config: Config) -> AgentSettings:
+    """What the agent has to know of the configuration."""
+    from ..worker.agent import AgentSettings
+
+    own = config.slave
+    if own.app is None:
+        raise Mistake("what is to be served? Say APP (module:attribute or file.py), or app = … in [slave] of a file")
+    return AgentSettings(
+        app=own.app,
+        name=own.name,
+        masters=own.master,
+        processes=own.processes,
+        service=own.service,
+        version=own.version,
+        tags=own.tags,
+        factory=own.factory,
+        app_dir=own.app_dir,
+        python=own.python,
+        state=own.state,
+        start_timeout=own.start_timeout,
+        drain_deadline=own.drain_deadline,
+        stop_grace=own.stop_grace,
+    )

@@ -1,0 +1,89 @@
+"""rota reload | scale: what an operator wants of a service's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from ..common import exits
+from .operator import (
+    given,
+    json_option,
+    master_option,
+    patient_admin,
+    print_json,
+    reason_option,
+    seconds_option,
+    tell,
+    wait_option,
+)
+from .verb import verb
+
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY)
+_timeout = seconds_option("--timeout", default="5m", help="How long to wait; then exit 75, and it goes on.")
+
+
+@verb("reload", examples=("rota reload orders", "rota reload orders --no-wait"), exits=_CODES)
+@click.argument("service")
+@wait_option
+@_timeout
+@reason_option
+@master_option
+@json_option
+def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_json: bool, reason: str | None) -> None:
+    """Replace the processes of a service, one at a time.
+
+    The fresh ones run the code that is now on disk.
+    """
+    from .render import duration, plural
+
+    with patient_admin(masters) as master:
+        reply = master.reload(service, **given(reason=reason), wait=False)
+        begun = f"{service}: {plural(reply['processes'], 'process')} to replace, one at a time"
+        if not wait:
+            print_json(reply) if as_json else click.echo(begun)
+            return
+        if not as_json:
+            tell(begun)
+        waited = master.wait("reloaded", service, timeout=timeout)
+    if as_json:
+        print_json({**reply, "waited_s": waited["waited_s"]})
+    else:
+        click.echo(f"{service}: reloaded ({duration(waited['waited_s'])})")
+
+
+@verb("scale", examples=("rota scale orders 8",), exits=_CODES)
+@click.argument("service")
+@click.argument("processes", type=click.IntRange(min=0), metavar="N")
+@wait_option
+@_timeout
+@reason_option
+@master_option
+@json_option
+def scale(
+    masters: Sequence[str],
+    service: str,
+    processes: int,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+    reason: str | None,
+) -> None:
+    """Set how many processes a service has.
+
+    It counts over all nodes, and must be from min_processes to max_processes.
+    """
+    from .render import plural
+
+    with patient_admin(masters) as master:
+        reply = master.scale(service, processes, **given(reason=reason))
+        room = reply.get("room", processes)
+        if wait:
+            master.wait("ready", service, timeout=timeout)
+    if as_json:
+        print_json(reply)
+    else:
+        click.echo(f"{service}: {plural(processes, 'process')}{' ready' if wait and room >= processes else ''}")
+    if room < processes:
+        tell(f"the nodes have room for {room}; the others start when there is more")

@@ -1,0 +1,61 @@
+"""How a verb is declared: a command whose help ends with examples and the exit codes that it can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from ..common import exits
+
+_MEANING = {
+    exits.DONE: "done, or already so",
+    exits.FAILED: "tried and failed",
+    exits.USAGE: "wrong command line",
+    exits.DEGRADED: "degraded",
+    exits.NOT_FOUND: "no such name; the nearest ones are shown",
+    exits.REFUSED: "refused by a safety rule",
+    exits.UNREACHABLE: "no master answers",
+    exits.LOAD_FAILED: "the application failed to load",
+    exits.UNDER_WAY: "the time was over; it goes on",
+    exits.DENIED: "denied",
+    exits.BAD_CONFIG: "bad configuration",
+}
+
+
+class Verb(click.Command):
+    examples: tuple[str, ...] = ()
+    exits: tuple[int, ...] = ()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"  {example}\n")
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(number), _MEANING[number]) for number in self.exits])
+
+
+def verb(name: str, *, examples: Iterable[str], exits: Iterable[int] = ()) -> Callable[[Callable[..., Any]], Verb]:
+    """As click.command. `exits`: codes beyond done and usage, which every verb has."""
+
+    def decorate(function: Callable[..., Any]) -> Verb:
+        command = click.command(name, cls=Verb)(function)
+        command.examples = tuple(examples)
+        command.exits = tuple(sorted({0, 2, *exits}))
+        return command
+
+    return decorate
+
+
+class Mistake(click.UsageError):
+    """A wrong command line, of which click itself could not know."""
+
+
+class Failed(click.ClickException):
+    """One sentence on stderr and this exit code."""
+
+    def __init__(self, sentence: str, code: int = exits.FAILED) -> None:
+        super().__init__(sentence)
+        self.exit_code = code  # type: ignore[misc]  # click says ClassVar, and sets it per class
