@@ -112,14 +112,14 @@ class Server:
         """Carries out the outbox, and what carrying it out leads to."""
         out = self.core.out
         while out.deliveries or out.frontend or out.backend or out.control or out.records or out.probes:
+            if out.backend:  # before deliveries: WELCOME has the token without which a process drops them
+                frames, out.backend = out.backend, []
+                for route, frame in frames:
+                    ports.send(self.ports.backend, route, frame)
             if out.deliveries:
                 self._send_deliveries()
             if out.frontend:
                 self._send_answers()
-            if out.backend:
-                frames, out.backend = out.backend, []
-                for route, frame in frames:
-                    ports.send(self.ports.backend, route, frame)
             if out.control:
                 self._send_control()
             if out.records:
