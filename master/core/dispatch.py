@@ -23,10 +23,11 @@ from .pool import RECALL_AFTER_S, Pool, Request, Slot
 from .sessions import Session
 from .timers import Timers
 
-ATTEMPTS_MAX = 3  # dispatches of one request that started and were lost; then it is not the process that is at fault
+ATTEMPTS_MAX = 2  # started and lost so often: then it is the request that is at fault, and no third process is risked
 ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3  # states of a row of the page
 
 _HEADER = wire.HEADER_SIZE
+_HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries the origin too
 _parse = wire.parse
 _head = wire.head
 _with_body = wire.with_body
@@ -61,10 +62,10 @@ class Dispatch:
         self.orphans: dict[Origin, Request] = {}
         self.kept: dict[Origin, tuple[int, int, bytes]] = {}  # code, µs, body of its reply
         self.lost: dict[Origin, str] = {}  # started by a process that died since: why
-        self.waiting: list[Request] = []  # resent, of an older epoch, fate not yet known
-        self.accounted: Callable[[], bool | None] = lambda: (
-            True
-        )  # True: all nodes told · False: never will · None: not yet
+        # Fate or service not known yet; True: an older master may have run it.
+        self.waiting: dict[Request, bool] = {}
+        # Has every node told what it holds? None: not yet. Asked with: was the session an older master's?
+        self.accounted: Callable[[bool], bool | None] = lambda older: True
         self._targets: dict[bytes, Target] = {}
 
     # ---- the hot path ----------------------------------------------------------------------------
@@ -72,6 +73,9 @@ class Dispatch:
     def request(self, session: Session, fields: tuple[int, ...], frame: bytes, now: float) -> None:
         """A REQUEST of a known session."""
         _, _, _, _, flags, _, epoch, time_ms, number, _, _, head_len, target_len = fields
+        if head_len > _HEAD_MAX or _HEADER + target_len > head_len:
+            self.counters["bad frames"] += 1  # its delivery would break the format: no process could answer it
+            return
         if number <= session.highest or flags:
             if not self._unusual(session, fields, frame, now):
                 return
@@ -83,7 +87,6 @@ class Dispatch:
         request.frame = frame
         request.head_len = head_len
         request.target_len = target_len
-        request.key = bool(flags & wire.META)
         request.epoch = epoch
         request.deadline = now + time_ms / 1000
         request.queued_at = now
@@ -93,12 +96,10 @@ class Dispatch:
         request.tick = self.timers.add(request.deadline, request)
         session.open[number] = request
         name = frame[_HEADER : _HEADER + target_len]
-        target = self._targets.get(name) or self._resolve(name)
-        if isinstance(target, str):
-            return self.fail(request, errors.NoService.code, target)
+        target = self._targets.get(name)
+        if target is None or flags & wire.RESENT or len(frame) - head_len > self.settings.max_message:
+            return self._admit_unusual(request, flags, now)
         request.pool, request.handler = target
-        if flags & wire.RESENT and epoch != self.epoch:
-            return self._resent_from_older_epoch(request, now)
         self.admit(request, now)
 
     def admit(self, request: Request, now: float) -> None:
@@ -167,7 +168,7 @@ class Dispatch:
         if len(inflight) == 1:
             pool.parked.pop(slot, None)
         if code == errors.NOT_STARTED:
-            self._run_elsewhere([request], now)
+            self._not_started([request], now)
         else:
             slot.handled += 1
             pool.observe(time_us)
@@ -182,10 +183,11 @@ class Dispatch:
     def finish(self, request: Request, code: int, time_us: int, frame: bytes, head_len: int) -> None:
         """The final answer: recorded under its sequence, and sent if the client has a route."""
         if request.answered:  # cancelled, or its deadline passed, while it ran; or its caller is not known yet
-            if request.session is _NOBODY:
-                self.kept[self._forget_orphan(request)] = code, time_us, frame[head_len:]
-            else:
+            origin = self._forget_orphan(request)
+            if origin is None:
                 self.counters["late replies"] += 1
+            else:
+                self.kept[origin] = code, time_us, frame[head_len:]
             return
         request.answered = True
         self.timers.remove(request.tick, request)
@@ -255,10 +257,7 @@ class Dispatch:
                 self._queue_timeout(request, now)
                 continue
             if request in self.waiting:
-                self.waiting.remove(request)
-                self.fail(
-                    request, errors.MaybeExecuted.code, "a master was restarted and its nodes did not tell in time"
-                )
+                self._give_up(request)
                 continue
             where = "in the queue" if request.slot is None else "while its handler ran"
             if request.slot is None:
@@ -266,10 +265,14 @@ class Dispatch:
             self.fail(request, errors.Timeout.code, f"the deadline passed {where}")
         for session in list(self.unsent):
             self._send_unsent(session)
+        if self.waiting:
+            self.reconsider(now)
+        for pool in self.pools.values():
+            self.pump(pool, now)
 
     def _queue_timeout(self, request: Request, now: float) -> None:
         pool = request.pool
-        if request.slot is None:
+        if request.slot is None and request.attempt == 0:  # else something of it ran: Overloaded would deny that
             self._leave_queue(request)
             waited = now - request.queued_at
             wait_ms = self._retry_after_ms(pool)
@@ -314,9 +317,9 @@ class Dispatch:
         self._unpark(slot)
         if gone:
             self.disconnected(slot)
-        for request in requests:
-            request.attempt -= 1
-        self._run_elsewhere(requests, now)
+            self._not_started(requests, now)
+        else:  # its pipe is full: the next tick tries again, for now would be for ever
+            self._not_started(requests, None)
 
     def disconnected(self, slot: Slot) -> None:
         """No more credit until its HELLO; what is in flight there is settled by evidence, not by this."""
@@ -330,10 +333,8 @@ class Dispatch:
         requests = [slot.inflight.pop(n) for n in taken]
         self._unpark(slot)
         self.counters["recalled"] += len(requests)
-        for request in requests:
-            request.attempt -= 1
-        self._run_elsewhere(requests, now)
         slot.pool.placed(slot)
+        self._not_started(requests, now)
 
     def rejoined(self, slot: Slot, received_upto: int, held: list[Held], now: float) -> None:
         """A process said HELLO (again): what it never received goes elsewhere, what it holds is waited for."""
@@ -341,14 +342,12 @@ class Dispatch:
         missing = [n for n in slot.inflight if n > received_upto or n not in holds]
         never = [slot.inflight.pop(n) for n in missing if n > received_upto]
         dropped = [slot.inflight.pop(n) for n in missing if n <= received_upto]
-        slot.last_number = max(slot.last_number, received_upto)
-        for each in held:
-            if each.epoch != self.epoch and each.number not in slot.inflight:
+        if slot.last_number == 0:  # its first HELLO here; later all that it holds is in flight or was answered
+            for each in held:
                 self._adopt_orphan(slot, each, now)
+        slot.last_number = max(slot.last_number, received_upto)
         self._unpark(slot)
-        for request in never:
-            request.attempt -= 1
-        self._run_elsewhere(never, now)
+        self._not_started(never, now)
         for request in dropped:  # it received them and does not know them: a bug there, told as it is
             self._settle_started(request, "its process no longer knows it", now)
 
@@ -361,13 +360,12 @@ class Dispatch:
         for number, request in inflight.items():
             state = states.get(number)
             if number > report.started_upto or state == ROW_REFUSED:
-                request.attempt -= 1
                 never.append(request)
             elif state == ROW_DONE:
                 self._settle_started(request, f"its process {report.cause} after it had run; the reply is lost", now)
             else:
                 self._settle_started(request, f"its process {report.cause} while it ran", now)
-        self._run_elsewhere(never, now)
+        self._not_started(never, now)
 
     def abandoned(self, slot: Slot, cause: str, now: float) -> None:
         """Its node is dead or was superseded: nobody will ever tell what had started."""
@@ -377,24 +375,35 @@ class Dispatch:
             self._settle_started(request, cause, now)
 
     def _settle_started(self, request: Request, cause: str, now: float) -> None:
-        if request.session is _NOBODY:
-            self.lost[self._forget_orphan(request)] = cause
-        elif request.answered:
-            self.counters["lost after its deadline"] += 1
+        if request.answered:
+            origin = self._forget_orphan(request)
+            if origin is None:
+                self.counters["lost after its deadline"] += 1
+            else:
+                self.lost[origin] = cause
         elif request.may_run_again() and request.attempt < ATTEMPTS_MAX and now < request.deadline:
             self.counters["run again"] += 1
             self._run_elsewhere([request], now)
         else:
             self.fail(request, errors.MaybeExecuted.code, cause)
 
-    def _run_elsewhere(self, requests: list[Request], now: float) -> None:
+    def _not_started(self, requests: list[Request], now: float | None) -> None:
+        """These attempts do not count."""
+        for request in requests:
+            request.attempt -= 1
+            self._forget_orphan(request)
+        self._run_elsewhere(requests, now)
+
+    def _run_elsewhere(self, requests: list[Request], now: float | None) -> None:
+        """To the front of the queue, and on at once (None: not before the next tick)."""
         waiting = [request for request in requests if not request.answered]
         if not waiting:
             return
         pool = waiting[0].pool
         self.queued_bytes += sum(len(request.frame) for request in waiting)
         pool.requeue(waiting)
-        self.pump(pool, now)
+        if now is not None:
+            self.pump(pool, now)
 
     def _unpark(self, slot: Slot) -> None:
         if len(slot.inflight) < 2:
@@ -418,14 +427,13 @@ class Dispatch:
         known = session.open.get(number)
         if known is not None:
             return False  # attached: the answer goes to the session's route of then
-        recorded = session.recorded(number)
-        if recorded is None:
+        answered = session.recorded(number)
+        if answered is None:
             session.highest = max(session.highest, number)
             return True
+        sequence, recorded = answered
         if not recorded:
-            head = _head(
-                wire.ANSWER, session.token, self.epoch, 0, number, session.sequence, 0, errors.MaybeExecuted.code
-            )
+            head = _head(wire.ANSWER, session.token, self.epoch, 0, number, sequence, 0, errors.MaybeExecuted.code)
             recorded = head + fault_body("answer dropped: too many answers were not acknowledged")
         self.out.frontend.append((session.route, recorded))
         return False
@@ -435,7 +443,7 @@ class Dispatch:
         if request is None:
             return
         if request in self.waiting:
-            self.waiting.remove(request)
+            del self.waiting[request]
         elif request.slot is None:
             self._leave_queue(request)
         self.fail(request, errors.Cancelled.code, "cancelled by the caller")
@@ -475,15 +483,14 @@ class Dispatch:
     # ---- what an older master had dispatched -----------------------------------------------------
 
     def _adopt_orphan(self, slot: Slot, held: Held, now: float) -> None:
-        """A delivery of an older epoch that this process still holds: it takes credit, and its caller may come."""
+        """A delivery that we did not make and this process still holds: it takes credit, and its caller may come."""
         request = Request()
-        request.session = _NOBODY
+        request.session = Session(held.session, now)
         request.number = held.request
         request.pool = slot.pool
         request.handler = _NO_HANDLER
         request.frame = b""
         request.head_len = request.target_len = 0
-        request.key = False
         request.deadline = request.queued_at = now
         request.attempt = 1
         request.slot = slot
@@ -492,10 +499,14 @@ class Dispatch:
         request.tick = 0
         request.answered = True  # nobody waits for it here, until its caller resends it
         slot.inflight[held.number] = request
-        self.orphans[held.session, held.request] = request
+        if held.epoch != self.epoch:  # of our own epoch: its node was given up, and its caller has its answer
+            self.orphans[held.session, held.request] = request
 
-    def _forget_orphan(self, request: Request) -> Origin:
-        origin = next(key for key, orphan in self.orphans.items() if orphan is request)
+    def _forget_orphan(self, request: Request) -> Origin | None:
+        """Its origin, if its caller may still come; None for everything that is no orphan."""
+        origin = request.session.id, request.number
+        if self.orphans.get(origin) is not request:
+            return None
         del self.orphans[origin]
         return origin
 
@@ -505,8 +516,33 @@ class Dispatch:
             if row.epoch != self.epoch and row.state in (ROW_RUNNING, ROW_DONE) and row.number <= report.started_upto:
                 self.lost[row.session, row.request] = report.cause
 
-    def _resent_from_older_epoch(self, request: Request, now: float) -> None:
-        """Of a request that an older master may have run: attach, answer, or wait for the nodes to tell."""
+    def _admit_unusual(self, request: Request, flags: int, now: float) -> None:
+        """Its service is not known, or it may have run under an older master, or it is too large."""
+        size = len(request.frame) - request.head_len
+        if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
+            cause = f"{size} bytes, the largest message is {self.settings.max_message}"
+            return self.fail(request, errors.PayloadTooLarge.code, cause)
+        resent = bool(flags & wire.RESENT)
+        self._look_up(request, resent and (request.epoch != self.epoch or request.epoch <= request.session.epoch), now)
+
+    def _look_up(self, request: Request, older: bool, now: float) -> None:
+        """By evidence if an older master may have run it; else to its pool, as soon as that is known."""
+        target = self._resolve(request.frame[_HEADER : _HEADER + request.target_len])
+        found = not isinstance(target, str)
+        request.handler = _NO_HANDLER
+        if not isinstance(target, str):
+            request.pool, request.handler = target
+        if older and self._settled_by_evidence(request, now):
+            return
+        if found and (not older or request.may_run_again()):
+            self.admit(request, now)
+        elif self.accounted(request.session.epoch > 0) is None:
+            self.waiting[request] = older
+        else:
+            self._give_up(request, older)
+
+    def _settled_by_evidence(self, request: Request, now: float) -> bool:
+        """Does a process run it, has one answered it, or did one die of it?"""
         origin = (request.session.id, request.number)
         orphan = self.orphans.pop(origin, None)
         if orphan is not None:
@@ -517,17 +553,20 @@ class Dispatch:
         elif origin in self.lost:
             self._settle_started(request, f"its process {self.lost.pop(origin)}", now)
         else:
-            self._unaccounted(request, now)
+            return False
+        return True
 
-    def _unaccounted(self, request: Request, now: float) -> None:
-        accounted = self.accounted()
-        if accounted or request.may_run_again():
-            self.admit(request, now)
-        elif accounted is None:
-            self.waiting.append(request)
-        else:
-            cause = "a master was restarted, and not every node that might have run it came back"
+    def _give_up(self, request: Request, older: bool | None = None) -> None:
+        """Nobody knows of it. Processes forget what a master has acknowledged, so even all of them cannot say that it
+        did not run: the older master may have had its reply.
+        """
+        older = self.waiting.pop(request, False) if older is None else older
+        if older:
+            cause = "a master was restarted, and no process that came back to this one has it"
             self.fail(request, errors.MaybeExecuted.code, cause)
+            return
+        target = self._resolve(request.frame[_HEADER : _HEADER + request.target_len])
+        self.fail(request, errors.NoService.code, target if isinstance(target, str) else "its service came too late")
 
     def _attach(self, request: Request, orphan: Request) -> None:
         slot = orphan.slot
@@ -537,11 +576,10 @@ class Dispatch:
         slot.inflight[orphan.delivery] = request
 
     def reconsider(self, now: float) -> None:
-        """The inventory has grown: look again at what waits for it."""
-        waiting, self.waiting = self.waiting, []
-        for request in waiting:
-            if not request.answered:
-                self._resent_from_older_epoch(request, now)
+        """The inventory may have grown: look again at what waits for it."""
+        waiting, self.waiting = self.waiting, {}
+        for request, older in waiting.items():
+            self._look_up(request, older, now)
 
     def _stray_reply(self, fields: tuple[int, ...], frame: bytes) -> None:
         """No attempt of ours waits for it: late, replayed, or of an older master's time (then it is kept)."""
@@ -554,5 +592,4 @@ class Dispatch:
 
 
 _NO_HANDLER = Handler()
-_NOBODY = Session(b"\0" * 16, 0.0)
-assert HEAD_MAX > _HEADER + wire.ORIGIN_SIZE
+assert _HEAD_MAX > _HEADER

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 EVENTS_KEPT = 10_000  # the newest; about 4 MiB
+EVENTS_BYTES = 512 * 1024  # of texts in one message, which may have twice that
+TEXT_MAX = 1000
 
 
 class EventLog:
@@ -24,14 +26,20 @@ class EventLog:
                 "number": self.last,
                 "at": self._wall(),
                 "kind": kind,
-                "subject": subject,
-                "text": text,
+                "subject": subject[:TEXT_MAX],
+                "text": text[:TEXT_MAX],
                 "by": by,
-                "reason": reason,
+                "reason": reason[:TEXT_MAX],
             }
         )
 
     def since(self, number: int, limit: int = EVENTS_KEPT) -> list[dict[str, Any]]:
-        """Those with a higher number, oldest first; at most the newest `limit` of them."""
-        newer = min(len(self._kept), self.last - number, limit)
-        return [self._kept[place] for place in range(len(self._kept) - newer, len(self._kept))] if newer > 0 else []
+        """Those with a higher number, oldest first; at most the newest `limit` of them, and what a message holds."""
+        found: deque[dict[str, Any]] = deque()
+        room = EVENTS_BYTES
+        for event in reversed(self._kept):
+            room -= 200 + sum(len(event[field].encode()) for field in ("subject", "text", "reason"))
+            if event["number"] <= number or len(found) >= limit or room < 0:
+                break
+            found.appendleft(event)
+        return list(found)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...common import lifecycle, messages
+from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, IllegalTransition, Intent, Liveness
+from ...common.limits import PAGE_ROWS
 from ...common.names import valid_name
 from ...common.settings import MasterSettings, ServiceSettings
-from ...common.wire import VERSIONS
 from . import budget, plan, records, recycle
 from .dispatch import Dispatch
 from .events import EventLog
@@ -22,6 +22,8 @@ from .registry import Node, active_nodes, refresh
 
 REPLY_LOST_AFTER_S = 0.2  # an exited process's last replies are read within this, or they are lost
 STOP_GRACE_MS = 10_000  # for on_stop hooks of a process that has nothing left to do
+FAILING_TEXT_MAX = 4096  # of a traceback: status shows those of all nodes in one message
+AGENT = "agent"  # who stands behind an intent that no operator gave
 GROW_EVERY_S = 1.0  # at most one more process a second: the last one must have had a chance to help
 
 
@@ -64,6 +66,10 @@ class Fleet:
         self.nodes = restored.nodes
         self.scaled = restored.targets
         self._must_tell = set(restored.present)
+        for node in self.nodes.values():
+            node.heard_at = node.since = self._started_at
+            if node.intent is Intent.DRAINING:
+                node.drain_until = self._started_at + self.settings.drain_deadline
 
     def hello(self, route: bytes, hello: messages.AgentHello, token: int, now: float) -> Node | messages.Refusal:
         """An agent begins, or comes back after a lost connection."""
@@ -76,7 +82,7 @@ class Fleet:
         if node.boot != hello.boot:
             self._new_boot(node, hello, now)
         node.route, node.token, node.heard_at = route, token, now
-        node.capacity, node.embedded = hello.capacity, hello.embedded
+        node.capacity, node.embedded = max(0, hello.capacity), hello.embedded
         node.offers, node.tags = hello.offers, hello.tags
         self.highest_epoch = max(self.highest_epoch, hello.epoch)
         for service in hello.offers:
@@ -118,8 +124,8 @@ class Fleet:
         node.failing.clear()
         if node.leaving:
             node.leaving = False
-            if node.intent is not Intent.ACTIVE:
-                self._intend(node, "rejoin", "agent", "started again", now)
+            if node.by == AGENT and node.intent is not Intent.ACTIVE:
+                self._intend(node, "rejoin", AGENT, "started again", now)
         if node.health is not Health.UNCHECKED:
             node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
 
@@ -131,7 +137,7 @@ class Fleet:
             node.intent = Intent(hello.intent)
         except ValueError:
             return
-        node.generation, node.by, node.since = hello.generation, "agent", now
+        node.generation, node.by, node.since = hello.generation, AGENT, now
         if node.intent is Intent.DRAINING:
             node.drain_until = now + self.settings.drain_deadline
         self.journal(records.intent(node))
@@ -142,7 +148,10 @@ class Fleet:
         for each in hello.exits:
             self.exited(node, each, now)
         for slot in list(node.slots.values()):
-            if slot.incarnation not in told and slot.stage is not Stage.EXITED:
+            slot.recall = 0  # what was said over the old connection may be lost, as what was answered
+            if slot.stage is Stage.RETIRED and slot.incarnation in told:
+                self._say_retire(slot, STOP_GRACE_MS)
+            elif slot.incarnation not in told and slot.stage is not Stage.EXITED:
                 self._drop(slot, f"{node.name} no longer knows its process", now)
         for started in hello.processes:
             self.started(node, started, now)
@@ -172,7 +181,7 @@ class Fleet:
         expected = slot.stage is Stage.RETIRED
         self._tell_exit(slot, report, expected)
         slot.stage = Stage.EXITED
-        refresh(node, now)
+        self._refresh(node, now)
         self._exiting[slot] = report, now + REPLY_LOST_AFTER_S
         if slot.connected:
             self.out.probes.append(slot)
@@ -197,7 +206,7 @@ class Fleet:
     def failing(self, node: Node, failing: messages.Failing) -> None:
         before = node.failing.pop(failing.service, None)
         if failing.failures:
-            node.failing[failing.service] = failing
+            node.failing[failing.service] = failing._replace(text=failing.text[-FAILING_TEXT_MAX:])
             if before is None or before.failures != failing.failures:
                 last = failing.text.strip().rpartition("\n")[2]
                 text = f"{failing.service} failed to start on {node.name} ({failing.failures} times): {last}"
@@ -216,16 +225,13 @@ class Fleet:
 
     def leaving(self, node: Node, leaving: messages.Leaving, now: float) -> None:
         """TERM at the agent: a fact, never refused. Not an operator's intent: it is not journaled."""
-        if node.leaving:
-            return
-        node.leaving = True
+        again, node.leaving = node.leaving, True
         if node.intent is Intent.ACTIVE:
-            self._intend(node, "drain", "agent", "its agent was told to stop", now)
-        deadline = leaving.deadline_ms / 1000 or self.settings.drain_deadline
-        if node.intent is Intent.DRAINING:
-            node.drain_until = now + deadline
-        else:
+            self._intend(node, "drain", AGENT, "its agent was told to stop", now)
+        if node.intent is not Intent.DRAINING:
             self._let_leave(node)
+        elif not again:
+            node.drain_until = now + (leaving.deadline_ms / 1000 or self.settings.drain_deadline)
 
     def bye(self, node: Node, now: float) -> None:
         for slot in list(node.slots.values()):
@@ -251,18 +257,19 @@ class Fleet:
         if clash:
             self.events.tell("refused", slot.node.name, clash)
             return _refusal("interface", clash, 30_000)
+        if slot.connected and slot.route == route:
+            return slot  # asked twice over one connection: nothing was lost, and what is on its way must not be settled
         self.dispatch.slot_routes.pop(slot.route, None)
         slot.route, slot.token, slot.connected = route, token, True
-        slot.version, slot.concurrency = hello.version, max(1, hello.concurrency)
+        slot.version, slot.concurrency = hello.version, min(PAGE_ROWS, max(1, hello.concurrency))
         self.dispatch.slot_routes[route] = slot
         if slot.stage is Stage.BOOTING:
             self._became_ready(slot, hello, now)
         self.dispatch.rejoined(slot, hello.received_upto, hello.held, now)
         slot.acked = max(slot.acked, hello.reply_sequence - sum(each.done for each in hello.held))
         self._told(slot.node, now)
-        refresh(slot.node, now)
         slot.pool.adopt(slot)
-        self.dispatch.pump(slot.pool, now)
+        self._refresh(slot.node, now)
         return slot
 
     def _clash(self, slot: Slot, hello: messages.ProcessHello) -> str | None:
@@ -310,12 +317,15 @@ class Fleet:
         """It was told to stop by somebody else: nothing more for it; its exit settles the rest."""
         if slot.stage is Stage.READY:
             slot.stage = Stage.RETIRED
-        refresh(slot.node, now)
+        self._refresh(slot.node, now)
 
     def _drop(self, slot: Slot, cause: str, now: float) -> None:
-        """Nobody will tell more of this process: what it had ends as unknown."""
-        self._exiting.pop(slot, None)
+        """Nobody will tell more of this process: what it had ends as unknown. (Of one that is exiting all is told.)"""
+        if slot in self._exiting:
+            return
         slot.stage = Stage.EXITED
+        if slot.connected:  # it may live, cut off from its agent or us: one that has nothing to say must hear of it too
+            self.out.backend.append((slot.route, wire.head(wire.WHO, 0)))
         slot.connected = slot.open = False
         slot.pool.placed(slot)
         self.dispatch.abandoned(slot, cause, now)
@@ -338,13 +348,16 @@ class Fleet:
         """Stops dispatching to the node in this step. Answers the record that makes it durable."""
         if node.intent is Intent.ACTIVE:
             node.drain_until = now + deadline
-        node.leaving = False
         return self._intend(node, "drain", by, reason, now)
 
     def rejoin(self, node: Node, by: str, reason: str, version: str, now: float) -> int:
+        """Answers the record that makes it durable; the node gets work only then."""
         node.version = version
         node.drain_until = None
-        return self._intend(node, "rejoin", by, reason, now)
+        node.recorded = False
+        record = self._intend(node, "rejoin", by, reason, now)
+        self._present[record] = node
+        return record
 
     def _intend(self, node: Node, event: str, by: str, reason: str, now: float) -> int:
         before = node.intent
@@ -355,11 +368,11 @@ class Fleet:
         if event == "rejoin" and node.health is not Health.UNCHECKED:
             node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
             self._recheck_ready(node, before, now)
-        refresh(node, now)
+        self._refresh(node, now)
         self.events.tell(str(node.intent), node.name, f"{node.name}: {before} → {node.intent} ({event})", by, reason)
         self._replan = self.changed = True
-        if node.leaving:
-            return 0
+        if node.leaving and node.by == AGENT:
+            return 0  # no operator's word: it ends with that agent
         if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
             word = messages.Intent(str(node.intent), node.generation, node.by, node.reason, node.version)
             self.out.say(node.route, node.token, word)
@@ -386,9 +399,7 @@ class Fleet:
         for record in [record for record in self._present if record <= number]:
             node = self._present.pop(record)
             node.recorded = True
-            refresh(node, now)
-            for pool in self.dispatch.pools.values():
-                self.dispatch.pump(pool, now)
+            self._refresh(node, now)
             self.changed = True
 
     # ---- time ------------------------------------------------------------------------------------
@@ -410,10 +421,12 @@ class Fleet:
             self._replan = False
             self._apply_plan(now)
 
-    def extend(self, gap: float) -> None:
-        """The master itself was paused: nobody was silent for that."""
+    def extend(self, gap: float, now: float) -> None:
+        """The master itself was paused: nobody was silent for that, and nothing could be finished."""
         for node in self.nodes.values():
-            node.heard_at += gap
+            node.heard_at = min(now, node.heard_at + gap)
+            if node.drain_until is not None:
+                node.drain_until += gap
 
     def busy(self) -> bool:
         """Something is under way that wants a short tick."""
@@ -431,6 +444,8 @@ class Fleet:
         if node.liveness is Liveness.LIVE and silent > self.settings.suspect_after:
             self._move(node, "late", now)
         if node.liveness is Liveness.SUSPECT and silent > self.settings.dead_after:
+            self._died(node, now)
+        if node.liveness is Liveness.UNKNOWN and silent > self.settings.dead_after + 1.0:
             self._died(node, now)
 
     def _died(self, node: Node, now: float) -> None:
@@ -453,20 +468,21 @@ class Fleet:
         if before != node.liveness:
             node.since = now
             self.changed = True
-        refresh(node, now)
-        if node.liveness is Liveness.LIVE:
-            for pool in {slot.pool for slot in node.slots.values()}:
-                self.dispatch.pump(pool, now)
+        self._refresh(node, now)
 
     def _ramp(self, node: Node, now: float) -> None:
         if node.ramp_from is None:
             return
-        pools = {slot.pool for slot in node.slots.values()}
+        pools = dict.fromkeys(slot.pool for slot in node.slots.values())
         if all(node.ramp(pool, now) >= 1.0 for pool in pools):
             node.ramp_from = None
             self.changed = True
+        self._refresh(node, now)
+
+    def _refresh(self, node: Node, now: float) -> None:
+        """Opens and closes its slots, and lets the queues meet what was opened."""
         refresh(node, now)
-        for pool in pools:
+        for pool in dict.fromkeys(slot.pool for slot in node.slots.values()):
             self.dispatch.pump(pool, now)
 
     def _drained(self, node: Node, now: float) -> None:
@@ -474,8 +490,8 @@ class Fleet:
             return
         late = node.drain_until is not None and now >= node.drain_until
         left = node.in_flight()
-        if left and not late:
-            return
+        if (left or node.name in self._must_tell) and not late:
+            return  # what an older master gave it counts too, and is not known before it has told
         if left:
             text = f"{node.name}: {left} requests were still running at the deadline; their processes are stopped"
             self.events.tell("drain forced", node.name, text)
@@ -598,9 +614,12 @@ class Fleet:
             if replacement is None:
                 return
             self._replacements[pool] = replacement
-        step = recycle.step(replacement, pool)
+        wanted = sum(node.plan.get(pool.name, 0) for node in self.nodes.values())
+        step = recycle.step(replacement, pool, wanted)
         if step is None:
             del self._replacements[pool]
+            if replacement.old.node.extra.pop(pool.name, None):
+                self._replan = True
             self.changed = True
         elif step is recycle.Step.START and not replacement.old.node.extra.get(pool.name):
             replacement.old.node.extra[pool.name] = 1
@@ -621,7 +640,7 @@ class Fleet:
         slot.stage = Stage.CLOSING
         slot.retire_reason = reason
         slot.asked_at = now
-        refresh(slot.node, now)
+        self._refresh(slot.node, now)
 
     def _retire_idle(self, now: float) -> None:
         for slot in list(self.slots.values()):
@@ -634,7 +653,10 @@ class Fleet:
         if slot.stage in (Stage.RETIRED, Stage.EXITED):
             return
         slot.stage = Stage.RETIRED
-        refresh(slot.node, now)
+        self._refresh(slot.node, now)
+        self._say_retire(slot, grace_ms)
+
+    def _say_retire(self, slot: Slot, grace_ms: int) -> None:
         self.out.say(slot.node.route, slot.node.token, messages.Retire(slot.incarnation, grace_ms))
 
     def _drain_deadline(self, pool: Pool) -> float:
@@ -648,10 +670,13 @@ class Fleet:
 
     # ---- what an older master had dispatched -----------------------------------------------------
 
-    def accounted(self, now: float) -> bool | None:
-        """Has every node that an older master may have dispatched to told what it holds? None: not yet."""
-        if not self._must_tell:
-            return bool(self.settings.state)  # without a journal nobody knows who there was
+    def accounted(self, older: bool, now: float) -> bool | None:
+        """Has every node that an older master may have dispatched to told what it holds? None: not yet.
+
+        `older`: asked for a caller who had known such a master. Without a journal nobody else knows that there was one.
+        """
+        if not self._must_tell and (self.settings.state or not older):
+            return True
         return None if now - self._started_at < self.settings.dead_after + 1.0 else False
 
     def _told(self, node: Node, now: float) -> None:
@@ -671,4 +696,4 @@ def _running(node: Node) -> dict[str, int]:
 
 
 def _refusal(code: str, message: str, retry_after_ms: int) -> messages.Refusal:
-    return messages.Refusal(code, message, retry_after_ms, list(VERSIONS))
+    return messages.Refusal(code, message, retry_after_ms, list(wire.VERSIONS))

@@ -27,6 +27,7 @@ SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 OPERATORS_MAX = 1000
+EPOCH_MAX = (1 << 32) - 1  # of the header
 
 _parse = wire.parse
 
@@ -79,12 +80,13 @@ class Master:
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, services, self._journal, now)
         self.fleet.wall = wall
         self.fleet.restore(restored)
-        self.dispatch.accounted = lambda: self.fleet.accounted(self._now)
+        self.dispatch.accounted = lambda older: self.fleet.accounted(older, self._now)
         self.verbs = verbs.Verbs(self.fleet)
         self.durable = bool(settings.state)
         self.alarms: dict[str, str] = {}
         self._token = token
         self._now = now
+        self._ticked_at = now
         self._began = now
         self._agents: dict[bytes, Node] = {}
         self._operators: dict[bytes, _Operator] = {}
@@ -152,7 +154,10 @@ class Master:
         resumed = session is not None
         if session is None:
             session = self.dispatch.sessions[hello.session] = Session(hello.session, now)
+            session.epoch = max(0, hello.epoch)
         self.dispatch.routes.pop(session.route, None)
+        self.dispatch.unsent.pop(session, None)  # it asks again for what it lacks
+        session.unsent = 0
         session.route, session.token, session.heard_at = route, self._token(), now
         self.dispatch.routes[route] = session
         out.append((route, outbox.answer(wire.WELCOME, session.token, self._welcome(version, resumed))))
@@ -242,6 +247,12 @@ class Master:
             return
         place = len(self.out.control)
         self._rise_above(hello)
+        if hello.epoch > self.dispatch.epoch:
+            ours = self.dispatch.epoch
+            text = f"epoch {hello.epoch} was seen on {hello.node}, this master has {ours}: is its --state lost?"
+            refusal = messages.Refusal("denied", text, 5000, list(wire.VERSIONS))
+            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
+            return
         found = self.fleet.hello(route, hello, token, now)
         if isinstance(found, messages.Refusal):
             self.out.control.append((route, outbox.answer(wire.REFUSED, 0, found)))
@@ -259,7 +270,7 @@ class Master:
         """Without a journal the epoch is one more than any that an agent has seen from an earlier master."""
         node = self.fleet.nodes.get(hello.node)
         ours = node is not None and node.boot == hello.boot
-        if not self.durable and hello.epoch >= self.dispatch.epoch + ours:
+        if not self.durable and self.dispatch.epoch + ours <= hello.epoch < EPOCH_MAX:
             self.dispatch.epoch = hello.epoch + 1
 
     def _control_bye(self, route: bytes, now: float) -> None:
@@ -318,8 +329,8 @@ class Master:
         elif verb.verb == "status":
             self._answer(route, verb.id, verbs.Outcome(exits.DONE, self.status(now)))
         elif verb.verb == "events":
-            since, limit = verb.args.get("since", 0), verb.args.get("limit", 1000)
-            found = self.events.since(int(since or 0), int(limit or 1000))
+            since, limit = verbs.argument(verb.args, "since", int, 0), verbs.argument(verb.args, "limit", int, 1000)
+            found = self.events.since(since, limit)
             self._answer(route, verb.id, verbs.Outcome(exits.DONE, {"schema": verbs.SCHEMA, "events": found}))
         elif verb.verb in _CHANGING:
             if "journal" in self.alarms:
@@ -365,7 +376,7 @@ class Master:
         for route, operator in self._operators.items():
             for follow_id, since in operator.following.items():
                 if since < self.events.last:
-                    found = self.events.since(since, 500)
+                    found = self.events.since(since)
                     operator.following[follow_id] = self.events.last
                     self.out.say(route, operator.token, messages.Happened(follow_id, found))
 
@@ -393,11 +404,11 @@ class Master:
 
     def tick(self, now: float) -> None:
         """Everything that is due. Called at least as often as `next_deadline` says."""
-        gap = now - self._now
+        gap = now - self._ticked_at
         if gap > PAUSE_S:
-            self.fleet.extend(gap)
+            self.fleet.extend(gap, now)
             self.events.tell("paused", self.identity.name, f"this master stood still for {gap:.1f} s")
-        self._now = now
+        self._now = self._ticked_at = now
         self.dispatch.tick(now)
         self.fleet.tick(now)
         if now - self._swept > 1.0:

@@ -11,8 +11,11 @@ from collections import OrderedDict, deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import msgpack
+
 from ...common.limits import CREDIT_MAX
 from ...common.messages import Handler
+from ...common.wire import HEADER_SIZE, META
 
 if TYPE_CHECKING:
     from ...common.settings import ServiceSettings
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is 256
 CREDIT_TARGET_US = 2000  # credit = as many requests as a process serves in 2 ms: parked work waits no longer than that
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
+_FLAGS_AT = 7  # in the header
 _RECOUNT = 512  # service times between two looks at the p95
 
 
@@ -37,7 +41,6 @@ class Request:
         "frame",
         "handler",
         "head_len",
-        "key",
         "number",
         "pool",
         "queued_at",
@@ -54,7 +57,6 @@ class Request:
     frame: bytes  # as the client sent it
     head_len: int
     target_len: int
-    key: bool  # it carries an idempotency key
     epoch: int  # of its delivery, or of its first send while it is not delivered
     deadline: float
     tick: int  # in the timers
@@ -66,7 +68,18 @@ class Request:
 
     def may_run_again(self) -> bool:
         """Started and lost: is a second run allowed? Only the handler may say so (a key alone does not)."""
-        return self.handler.idempotent == "yes" or (self.handler.idempotent == "key" and self.key)
+        idempotent = self.handler.idempotent
+        return idempotent == "yes" or (idempotent == "key" and self._has_key())
+
+    def _has_key(self) -> bool:
+        """Its meta, which nobody else here reads, has an idempotency key."""
+        if not self.frame[_FLAGS_AT] & META:
+            return False
+        try:
+            meta = msgpack.unpackb(self.frame[HEADER_SIZE + self.target_len : self.head_len], strict_map_key=False)
+        except Exception:  # msgpack raises eight unrelated types on hostile bytes
+            return False
+        return isinstance(meta, dict) and isinstance(meta.get("k"), str)
 
 
 class Stage(StrEnum):

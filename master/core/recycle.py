@@ -74,13 +74,13 @@ def next_replacement(pool: Pool, now: float) -> Replacement | None:
     return Replacement(old, others < needed or last_of_node, set(pool.slots))
 
 
-def step(replacement: Replacement, pool: Pool) -> Step | None:
-    """What to do now; None: it is complete."""
+def step(replacement: Replacement, pool: Pool, wanted: int) -> Step | None:
+    """What to do now; None: it is complete. `wanted`: processes that the plan has for this pool."""
     old = replacement.old
     fresh = replacement.fresh(pool)
     gone = old.stage is Stage.EXITED
-    if gone:
-        return None if fresh is not None else Step.NOTHING
+    if gone:  # the plan may have shrunk meanwhile: then nobody takes its place
+        return None if fresh is not None or len(pool.ready()) >= wanted else Step.NOTHING
     if old.stage is not Stage.READY:
         return Step.NOTHING
     if not replacement.start_first or fresh is not None:

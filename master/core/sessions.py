@@ -16,6 +16,7 @@ class Session:
 
     __slots__ = (
         "acked",
+        "dropped",
         "epoch",
         "heard_at",
         "highest",
@@ -33,6 +34,7 @@ class Session:
         self.id = session_id
         self.route = b""  # b"": no connection that we know of
         self.token = 0
+        self.epoch = 0  # in which it had been welcomed before we knew it; 0: it is new
         self.heard_at = now
         self.highest = 0  # request number; what is not above it and not RESENT is a replay
         self.open: dict[int, Request] = {}
@@ -41,6 +43,7 @@ class Session:
         # Number and frame of every answer above `acked`, in sequence; b"" where the frame was dropped for its size.
         self.kept: deque[tuple[int, bytes]] = deque()
         self.kept_bytes = 0
+        self.dropped = 0  # how many of them, from the oldest on, have lost their frame
         self.unsent = 0  # first sequence that the route did not take; 0: none
 
     def keep(self, number: int, frame: bytes, bytes_max: int) -> None:
@@ -56,13 +59,15 @@ class Session:
             return
         for _ in range(upto - self.acked):
             self.kept_bytes -= len(self.kept.popleft()[1])
+        self.dropped = max(0, self.dropped - (upto - self.acked))
         self.acked = upto
 
-    def recorded(self, number: int) -> bytes | None:
-        """The frame of the answer that this number got; b"" if it was dropped, None if there is none."""
-        for kept, frame in self.kept:  # a resend is rare and what is not acknowledged is little: no index for it
+    def recorded(self, number: int) -> tuple[int, bytes] | None:
+        """Sequence and frame of the answer that this number got (b"" if it was dropped); None if there is none."""
+        # A resend is rare and what is not acknowledged is little: no index for it.
+        for sequence, (kept, frame) in enumerate(self.kept, self.acked + 1):
             if kept == number:
-                return self.rehead(frame) if frame else b""
+                return sequence, self.rehead(frame) if frame else b""
         return None
 
     def rehead(self, frame: bytes) -> bytes:
@@ -74,8 +79,8 @@ class Session:
         return head + frame[old.head_len :]
 
     def _drop_oldest(self, bytes_max: int) -> None:
-        for place, (number, frame) in enumerate(self.kept):
-            if self.kept_bytes <= bytes_max:
-                break
-            self.kept[place] = (number, b"")
+        while self.kept_bytes > bytes_max and self.dropped < len(self.kept):
+            number, frame = self.kept[self.dropped]
+            self.kept[self.dropped] = (number, b"")
             self.kept_bytes -= len(frame)
+            self.dropped += 1

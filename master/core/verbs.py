@@ -56,12 +56,12 @@ class Verbs:
 
     def drain(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         nodes = self._nodes(args)
-        force, reason = _get(args, "force", bool, False), _get(args, "reason", str, "")
-        leaving = {node for node in nodes if node.intent is Intent.ACTIVE}
-        refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, leaving, now)
+        force, reason = argument(args, "force", bool, False), argument(args, "reason", str, "")
+        leaving = [node for node in nodes if node.intent is Intent.ACTIVE]
+        refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, set(leaving), now)
         if refused and not force:
             raise Refuse(exits.REFUSED, f"refused: {refused}. Wait for the others (`rota wait active`), or --force")
-        if _get(args, "dry_run", bool, False):
+        if argument(args, "dry_run", bool, False):
             return self._outcome(nodes, leaving, dry_run=True)
         if refused:
             self.fleet.events.tell(
@@ -69,7 +69,7 @@ class Verbs:
             )
         record = 0
         for node in leaving:
-            deadline = _get(args, "deadline_s", float, self.fleet.drain_deadline(node))
+            deadline = argument(args, "deadline_s", float, self.fleet.drain_deadline(node))
             record = self.fleet.drain(node, by, reason, deadline, now)
         for node in nodes:
             if node.leaving and node not in leaving:  # it was on its way out by itself: now it is an operator's word
@@ -78,10 +78,13 @@ class Verbs:
 
     def rejoin(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         nodes = self._nodes(args)
-        joining = {node for node in nodes if node.intent is not Intent.ACTIVE}
-        if _get(args, "dry_run", bool, False):
+        joining = [node for node in nodes if node.intent is not Intent.ACTIVE]
+        going = next((node for node in joining if node.leaving), None)
+        if going is not None:
+            raise Refuse(exits.REFUSED, f"{going.name} is leaving: its agent was told to stop; start it again first")
+        if argument(args, "dry_run", bool, False):
             return self._outcome(nodes, joining, dry_run=True)
-        version, reason = _get(args, "version", str, ""), _get(args, "reason", str, "")
+        version, reason = argument(args, "version", str, ""), argument(args, "reason", str, "")
         record = 0
         for node in joining:
             record = self.fleet.rejoin(node, by, reason, version, now)
@@ -91,11 +94,10 @@ class Verbs:
         nodes = self._nodes(args)
         for node in nodes:
             self.fleet.recheck(node)
-        return self._outcome(nodes, set(nodes))
+        return self._outcome(nodes, nodes)
 
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
-        names = _get(args, "nodes", list, [])
-        nodes = [self.fleet.nodes[name] for name in names if name in self.fleet.nodes]  # gone already: done
+        nodes = [self.fleet.nodes[n] for n in _names(args, "nodes") if n in self.fleet.nodes]  # gone already: done
         for node in nodes:
             here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
             if here:
@@ -107,11 +109,11 @@ class Verbs:
         for node in nodes:
             record = self.fleet.forget(node)
             self.fleet.events.tell(
-                "forgotten", node.name, f"{node.name} left for good", by, _get(args, "reason", str, "")
+                "forgotten", node.name, f"{node.name} left for good", by, argument(args, "reason", str, "")
             )
         return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [node.name for node in nodes]}, record)
 
-    def _outcome(self, nodes: list[Node], changed: set[Node], record: int = 0, dry_run: bool = False) -> Outcome:
+    def _outcome(self, nodes: list[Node], changed: list[Node], record: int = 0, dry_run: bool = False) -> Outcome:
         told = [
             {
                 "node": node.name,
@@ -127,39 +129,40 @@ class Verbs:
     def _nodes(self, args: dict[str, Any]) -> list[Node]:
         """The nodes that the arguments name, in the order of their names."""
         known = self.fleet.nodes
-        if _get(args, "all", bool, False):
+        if argument(args, "all", bool, False):
             return [node for _, node in sorted(known.items())]
-        tags = _get(args, "tags", dict, {})
+        tags = argument(args, "tags", dict, {})
         if tags:
             found = [n for _, n in sorted(known.items()) if all(n.tags.get(k) == v for k, v in tags.items())]
             if not found:
                 raise Refuse(exits.NOT_FOUND, f"no node has the tag {', '.join(f'{k}={v}' for k, v in tags.items())}")
             return found
-        names = _get(args, "nodes", list, [])
+        names = _names(args, "nodes")
         if not names:
             raise Refuse(exits.USAGE, "name at least one node, or use --all or --tag k=v")
         return [self._node(name) for name in dict.fromkeys(names)]
 
-    def _node(self, name: Any) -> Node:
-        node = self.fleet.nodes.get(name) if isinstance(name, str) else None
+    def _node(self, name: str) -> Node:
+        node = self.fleet.nodes.get(name)
         if node is None:
-            raise not_found("node", str(name), self.fleet.nodes)
+            raise not_found("node", name, self.fleet.nodes)
         return node
 
     # ---- services --------------------------------------------------------------------------------
 
     def scale(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         pool = self._pool(args)
-        processes = _get(args, "processes", int, -1)
+        processes = argument(args, "processes", int, -1)
         self._not_embedded(pool, "scale")
         settings = pool.settings
-        least, most = settings.min_processes or 1, settings.max_processes
+        least, most = max(settings.min_processes or 1, settings.min_active), settings.max_processes
         if processes < least or (most is not None and processes > most):
             limits = f"from {least} to {most if most is not None else 'what the nodes offer'}"
-            raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes (min_processes, max_processes)")
+            why_not = "min_processes, min_active, max_processes"
+            raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes ({why_not})")
         record = self.fleet.scale(pool, processes)
         self.fleet.events.tell(
-            "scaled", pool.name, f"{pool.name}: {processes} processes", by, _get(args, "reason", str, "")
+            "scaled", pool.name, f"{pool.name}: {processes} processes", by, argument(args, "reason", str, "")
         )
         data = {"schema": SCHEMA, "service": pool.name, "processes": processes, "room": self.fleet.bounds(pool)[1]}
         return Outcome(exits.DONE, data, record)
@@ -172,7 +175,7 @@ class Verbs:
         return Outcome(exits.DONE, {"schema": SCHEMA, "service": pool.name, "processes": count})
 
     def _pool(self, args: dict[str, Any]) -> Pool:
-        return self._pool_named(_get(args, "service", str, ""))
+        return self._pool_named(argument(args, "service", str, ""))
 
     def _pool_named(self, name: str) -> Pool:
         pool = self.fleet.dispatch.pools.get(name)
@@ -189,9 +192,9 @@ class Verbs:
     # ---- waiting ---------------------------------------------------------------------------------
 
     def wait(self, args: dict[str, Any], now: float) -> Wait:
-        condition = _get(args, "condition", str, "")
-        names = _get(args, "names", list, [])
-        timeout_s = _get(args, "timeout_s", float, 60.0)
+        condition = argument(args, "condition", str, "")
+        names = _names(args, "names")
+        timeout_s = argument(args, "timeout_s", float, 60.0)
         if condition in ("active", "detached"):
             nodes = [self._node(name) for name in names] or list(self.fleet.nodes.values())
             missing = self._inactive if condition == "active" else self._attached
@@ -204,6 +207,9 @@ class Verbs:
             )
         if condition in ("ready", "reloaded"):
             wanted = names or list(self.fleet.dispatch.pools)
+            if condition == "reloaded":
+                for name in wanted:
+                    self._pool_named(name)
             unready = self._unready if condition == "ready" else self._reloading
             return Wait(
                 condition,
@@ -260,7 +266,14 @@ def not_found(what: str, name: str, known: Any) -> Refuse:
     return Refuse(exits.NOT_FOUND, unknown(what, name, known), nearest=nearest(name, known))
 
 
-def _get(args: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+def _names(args: dict[str, Any], name: str) -> list[str]:
+    names: list[str] = argument(args, name, list, [])
+    if not all(isinstance(each, str) for each in names):
+        raise Refuse(exits.USAGE, f"{name}: a list of names expected")
+    return names
+
+
+def argument(args: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     """An argument of the right type, or a Refuse that names it."""
     value: Any = args.get(name)
     if value is None:
