@@ -24,7 +24,7 @@ from typing import NamedTuple
 import report
 from cluster import NODES, PROCESSES, Cluster, Failed, free_port
 from report import NEW, OLD, Deploy
-from watching import SAMPLE_S, Sampler, active_nodes, node, picture, processes
+from watching import SAMPLE_S, Sampler, Status, active_nodes, node, picture, processes
 
 EXAMPLES = Path(__file__).resolve().parent.parent
 VERSIONS = EXAMPLES / "loan_quote"
@@ -41,6 +41,11 @@ started = time.monotonic()
 
 def say(text: str) -> None:
     print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)
+
+
+def complete(status: Status) -> bool:
+    ready = [len(processes(status, name)) == PROCESSES for name in NODES]
+    return all(ready) and active_nodes(status) == len(NODES)
 
 
 class Kill(NamedTuple):
@@ -72,7 +77,7 @@ class Demo:
         for name in NODES:
             self.cluster.start_node(name, VERSIONS / f"v{OLD}")
         self.sampler.start()
-        self.wait_for("three active nodes", READY_S, lambda: active_nodes(self.sampler.latest) == len(NODES))
+        self.wait_for("three complete nodes", READY_S, lambda: complete(self.sampler.latest))
         say(picture(self.sampler.latest))
 
     def start_load(self) -> subprocess.Popen[str]:
@@ -99,11 +104,12 @@ class Demo:
         begun = time.monotonic()
         command = (str(EXAMPLES / "deploy.sh"), str(self.cluster.folder), str(VERSIONS / f"v{NEW}"), *NODES)
         script = self.cluster.start("deploy", "bash", *command, log=False)
-        self.follow(script, lambda line: say(f"deploy.sh: {line}"))
+        self.follow(script, lambda line: say(f"deploy.sh: {line.removeprefix('deploy.sh: ')}"))
         while script.poll() is None and time.monotonic() < begun + DEPLOY_S:
             self.tick()
             self.kill_when_due()
-        return Deploy(begun, time.monotonic(), script.poll(), self.killed())
+        ended, run_again = time.monotonic(), self.sampler.latest["master"]["counters"].get("run again", 0)
+        return Deploy(begun, ended, script.poll(), self.killed(), run_again)
 
     def kill_when_due(self) -> None:
         """While one node is drained: a process of another that is not yet updated, if possible amid a request."""

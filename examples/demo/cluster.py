@@ -30,6 +30,7 @@ class Cluster:
             **{name: value for name, value in os.environ.items() if not name.startswith("ROTA_")},
             "ROTA_MASTER": self.address,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "TIMEOUT": "30",  # of a step of deploy.sh
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",  # the examples are somebody's checkout
         }

@@ -27,6 +27,7 @@ class Deploy(NamedTuple):
     ended: float
     exit: int | None
     killed: str  # which process was killed, and as what it came back; empty: none was
+    run_again: int = 0  # requests that had started in it, and were run by another one since they are idempotent
 
 
 class Report(NamedTuple):
@@ -90,6 +91,7 @@ def table(found: Report) -> str:
         ("longest stall", _milliseconds(found.stall)),
         ("fewest active nodes", "-" if found.active is None else str(found.active)),
         ("killed with SIGKILL", found.deploy.killed or "-"),
+        ("run again elsewhere", f"{found.deploy.run_again:,}"),
         ("deploy", f"{found.deploy.ended - found.deploy.begun:.1f} s"),
     ]
     return "\n".join(f"  {name:22} {value}" for name, value in rows)
@@ -107,7 +109,7 @@ def faults(found: Report) -> list[str]:
         (found.failed, "requests failed: " + ", ".join(f"{n} × {name}" for name, n in found.failed.items())),
         (not found.by_version[OLD], "version 1 answered nothing"),
         (not found.by_version[NEW], "version 2 answered nothing"),
-        (found.old_after, f"version 1 gave {found.old_after} answers after the deploy"),
+        (found.old_after and deploy.exit == 0, f"version 1 gave {found.old_after} answers after the deploy"),
         (found.active is None, "the number of active nodes is not known"),
         ((found.active or 0) < LEAST_ACTIVE, f"only {found.active} of 3 nodes were active at some moment"),
         (deploy.exit is None, "the deploy did not end"),
