@@ -121,10 +121,10 @@ def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
 @verb(
     "wait",
     examples=(
-        "rota wait active web-1 web-2           nodes: in the pool with their full share",
+        "rota wait active web-1 web-2           nodes: in the pool, full share",
         "rota wait detached web-1               nodes: drained, processes stopped",
-        "rota wait ready orders --timeout 30s   services: all planned processes may be given requests",
-        "rota wait reloaded orders              services: no process is left to be replaced",
+        "rota wait ready orders                 services: all processes take requests",
+        "rota wait reloaded orders              services: no process left to replace",
         "rota wait leader                       there is an active master",
     ),
     exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),

@@ -77,9 +77,10 @@ def drain(
     They get nothing new from now on, finish what they have, and stop their processes: then they are detached. Drained
     nodes stay so, across restarts, until `rota rejoin`. Several nodes are drained together or not at all.
     """
+    chosen = _chosen(nodes, everyone, tags)
     arguments = given(deadline=deadline, force=force, reason=reason, dry_run=dry_run)
     with patient_admin(masters) as master:
-        reply = master.drain(*nodes, **_chosen(nodes, everyone, tags), **arguments, wait=False)
+        reply = master.drain(*nodes, **chosen, **arguments, wait=False)
         _finish(master, reply, "detached", wait and not dry_run, timeout, as_json)
 
 
@@ -117,9 +118,10 @@ def rejoin(
     Their processes are fresh interpreters that run the code now on disk. A node is active when they are ready and
     its share of requests is full.
     """
+    chosen = _chosen(nodes, everyone, tags)
     arguments = given(version=version, reason=reason, dry_run=dry_run)
     with patient_admin(masters) as master:
-        reply = master.rejoin(*nodes, **_chosen(nodes, everyone, tags), **arguments, wait=False)
+        reply = master.rejoin(*nodes, **chosen, **arguments, wait=False)
         _finish(master, reply, "active", wait and not dry_run, timeout, as_json)
 
 
@@ -142,8 +144,9 @@ def recheck(
 
     What failed to start and waits for its next try is tried at once.
     """
+    chosen = _chosen(nodes, everyone, tags)
     with patient_admin(masters) as master:
-        reply = master.recheck(*nodes, **_chosen(nodes, everyone, tags))
+        reply = master.recheck(*nodes, **chosen)
         active = [each["node"] for each in reply["nodes"] if each["intent"] == "active"]
         _finish(master, reply, "active", wait and bool(active), timeout, as_json, active)
 

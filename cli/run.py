@@ -32,7 +32,7 @@ _OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "ap
 @verb(
     "run",
     examples=(
-        "rota run shop.orders:orders            then, elsewhere: rota call orders.quote symbol=X",
+        "rota run shop.orders:orders            then: rota call orders.quote symbol=X",
         "rota run shop.py -p 2",
         "rota run shop.py --bind tcp://127.0.0.1:*   any free port",
     ),

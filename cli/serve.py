@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @verb(
     "master",
     examples=(
-        "rota master                            on every address of this machine, port 7700",
+        "rota master                            on all addresses, port 7700",
         "rota master --bind tcp://10.0.0.5:7700 --state /var/lib/rota",
-        "rota master -c /etc/rota.toml          pools are set in sections [service.NAME]",
+        "rota master -c /etc/rota.toml          pools are set in [service.NAME]",
     ),
     exits=(exits.FAILED, exits.BAD_CONFIG),
 )

@@ -70,6 +70,7 @@ class LocalCluster:
         self._master: Child | None = None
         self._nodes: dict[str, Child] = {}
         self._starts: dict[str, list[str]] = {}  # node → the arguments that it was last started with
+        self._stale: dict[str, str] = {}  # node → its boot before it was started again: what the master still shows
         self._open: list[Client | Admin] = []
 
     def __enter__(self) -> Self:
@@ -195,6 +196,7 @@ class LocalCluster:
         arguments = self._starts.get(name)
         if arguments is None or app is not None or app_dir is not None or version is not None:
             arguments = self._arguments(name, self._other_source(app, app_dir), version)
+        self._stale |= {node["name"]: node["boot"] for node in self.status()["nodes"] if node["name"] == name}
         self._start_node(name, arguments)
         self._wait(starting=[name])
 
@@ -266,16 +268,18 @@ class LocalCluster:
         except (Unavailable, Timeout) as error:
             return [str(error)]
         found = {node["name"]: node for node in status["nodes"]}
-        missing = [f"{name} has not come" for name in self.nodes if name not in found]
-        here = [found[name] for name in self.nodes if name in found]
+        missing = [f"{name} has not come" for name in self._nodes if name not in found]
+        here = [found[name] for name in self._nodes if name in found]
         for node in here:
-            if node["name"] in starting:
+            if node["name"] in starting and node["boot"] != self._stale.get(node["name"]):
                 _raise_failing(node)
         missing += [f"{node['name']}: {text}" for node in here if (text := self._missing(node))]
         services = sorted({service for node in here if node["intent"] == "active" for service in node["offers"]})
         return missing or (_unready(admin, services) if services else [])
 
     def _missing(self, node: dict[str, Any]) -> str:
+        if node["boot"] == self._stale.get(node["name"]):
+            return "has not come back"
         if node["liveness"] != "live":
             return f"is {node['liveness']}"
         ready = sum(str(process["state"]).startswith("ready") for process in node["processes"])

@@ -1,0 +1,502 @@
+"""The command line: what each verb prints, where, and how it exits."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from rota import __version__
+from rota.cli.main import SECTIONS, main
+from rota.cli.options import arguments_of, options
+from rota.cli.verb import Verb
+from rota.common.settings import SlaveSettings
+from rota.testing import LocalCluster
+
+ROTA = [sys.executable, "-m", "rota"]
+VERBS = [name for section in SECTIONS.values() for name in section]
+
+APP = """
+import os, time
+import rota
+
+orders = rota.Worker("orders")
+
+@orders.handler(idempotent=True)
+def quote(symbol: str, quantity: int = 1) -> dict:
+    return {"symbol": symbol, "quantity": quantity}
+
+@orders.handler
+def slow(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+@orders.handler
+def bad() -> None:
+    raise KeyError("no such basket")
+
+@orders.handler
+def die() -> None:
+    os._exit(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("app") / "shop.py"
+    path.write_text(APP)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def cluster(app: str) -> Iterator[LocalCluster]:
+    with LocalCluster(app, nodes=["web-1", "web-2"], settings={"service.orders.ramp": 0}) as running:
+        yield running
+
+
+@pytest.fixture
+def rota(cluster: LocalCluster) -> Callable[..., Result]:
+    """A command line against a cluster of which every node is active."""
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(main, words, env={"ROTA_MASTER": cluster.address})
+
+    assert run("rejoin", "--all").exit_code == 0
+    return run
+
+
+def reply(result: Result) -> dict[str, Any]:
+    """stdout as the one JSON object that it must be."""
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert found["schema"] == 1
+    return found
+
+
+# ---- help and wrong commands ----------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_verb_with_one_whole_line() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    for name in VERBS:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", result.stdout, re.MULTILINE), name
+    assert "..." not in result.stdout.partition("\n")[2]
+
+
+@pytest.mark.parametrize("name", [name for name in VERBS if name != "config"])
+def test_every_verb_s_help_ends_with_examples_and_exit_codes(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    command = main.get_command(click.Context(main), name)
+    assert result.exit_code == 0 and isinstance(command, Verb)
+    assert "Examples:\n  rota " + name in result.stdout
+    assert re.search(r"Exit codes:\n  0 +done", result.stdout)
+    assert max(map(len, result.stdout.split("\n"))) <= 80
+
+
+@pytest.mark.parametrize("name", [name for name in VERBS if name != "config"])
+def test_the_examples_of_the_help_are_command_lines_that_parse(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert isinstance(command, Verb)
+    import shlex
+
+    for example in command.examples:
+        words = shlex.split(re.split(r" {3,}| \| ", example)[0])
+        assert words[:2] == ["rota", name]
+        command.make_context(name, words[2:])
+
+
+def test_a_verb_that_does_not_exist_is_told_with_the_one_that_was_meant() -> None:
+    result = CliRunner().invoke(main, ["drian", "web-1"])
+    assert result.exit_code == 2 and "there is no command 'drian'; did you mean drain?" in result.stderr
+
+
+@pytest.mark.parametrize("later", ["rollout", "switchover", "logs", "quarantine", "keys", "notify", "gateway"])
+def test_verbs_that_do_not_work_yet_are_not_there(later: str) -> None:
+    assert CliRunner().invoke(main, [later]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("drain", "say which nodes"),
+        ("drain web-1 --all", "say which nodes"),
+        ("drain --tag zone", "name=value expected"),
+        ("drain web-1 --deadline soon", "must be a duration"),
+        ("status -m master:7700", "did you mean tcp://master:7700?"),
+        ("status --watch --check", "do not go together"),
+        ("call orders", "'service.handler' expected"),
+        ("call orders.quote X", "k=v or k:=JSON expected"),
+        ("load orders.quote --rate 5 --concurrency 2", "say one of them"),
+        ("scale orders many", "'many' is not a valid integer"),
+        ("slave", "what is to be served?"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sentence: str) -> None:
+    result = CliRunner().invoke(main, words.split(), env={"ROTA_SLAVE_APP": "", "ROTA_CONFIG": ""})
+    assert result.exit_code == 2 and sentence in result.stderr and result.stdout == ""
+
+
+def test_version() -> None:
+    assert __version__ in CliRunner().invoke(main, ["--version"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "unwanted"),
+    [
+        (["--version"], {"zmq", "msgpack", "tomli", "dataclasses", "rota.common.config", "asyncio"}),
+        (["call", "--help"], {"zmq", "tomli", "asyncio", "rota.master.server", "rota.worker.agent", "rota.cli.look"}),
+        (["status", "--help"], {"zmq", "tomli", "asyncio", "rota.master.server", "rota.worker.agent"}),
+    ],
+)
+def test_a_verb_loads_nothing_that_it_does_not_need(words: list[str], unwanted: set[str]) -> None:
+    code = "import sys; from rota.cli.main import main; main(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True).stdout
+    assert not unwanted & set(loaded.split())
+
+
+# ---- look -----------------------------------------------------------------------------------------------------------
+
+
+def test_status_shows_services_and_nodes_and_fits_eighty_columns(rota: Callable[..., Result]) -> None:
+    result = rota("status")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert re.search(r"^orders +2/2 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^web-2 +active ", result.stdout, re.MULTILINE)
+    assert max(map(len, result.stdout.split("\n"))) <= 80 and "\x1b" not in result.stdout
+
+
+def test_status_as_json_is_the_reply_as_it_came(rota: Callable[..., Result]) -> None:
+    assert set(reply(rota("status", "--json"))) == {"schema", "master", "services", "nodes"}
+
+
+def test_check_is_ok_when_all_is_well_and_exits_3_with_sentences_when_not(
+    rota: Callable[..., Result], cluster: LocalCluster
+) -> None:
+    result = rota("status", "--check")
+    assert result.exit_code == 0 and result.stdout == "ok: 2 nodes, 2 ready processes\n"
+    cluster.stop_node("web-2", kill=True)
+    try:
+        assert rota("wait", "active", "web-2", "--timeout", "1s").exit_code in (0, 75)  # until it is suspect
+        result = eventually(lambda: rota("status", "--check"), lambda found: found.exit_code == 3)
+        assert "degraded: web-2 is " in result.stdout
+        assert any("web-2" in sentence for sentence in reply(rota("status", "--check", "--json"))["degraded"])
+    finally:
+        cluster.start_node("web-2")
+
+
+def eventually(look: Callable[[], Any], holds: Callable[[Any], bool], within: float = 10.0) -> Any:
+    until = time.monotonic() + within
+    while not holds(found := look()):
+        assert time.monotonic() < until, found
+        time.sleep(0.02)
+    return found
+
+
+def test_watch_writes_one_status_after_the_other_where_there_is_no_terminal(
+    rota: Callable[..., Result], cluster: LocalCluster
+) -> None:
+    command = [*ROTA, "status", "--watch", "--json", "--interval", "100ms", "-m", cluster.address]
+    watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert watch.stdout is not None
+    with watch.stdout:
+        statuses = [json.loads(watch.stdout.readline()) for _ in range(3)]
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(5) == 0
+    assert all(status["schema"] == 1 for status in statuses)
+
+
+def test_watch_refreshes_in_place_on_a_terminal_and_colours_are_off_with_no_color(
+    rota: Callable[..., Result], cluster: LocalCluster
+) -> None:
+    shown = on_a_terminal([*ROTA, "status", "--watch", "--interval", "100ms", "-m", cluster.address], b"\x1b[H", 3)
+    assert b"\x1b[32mactive" in shown and b"\x1b[K\r\n" in shown
+    plain = on_a_terminal([*ROTA, "status", "-m", cluster.address], b"web-2", 1, NO_COLOR="1")
+    assert b"web-2" in plain and b"\x1b[" not in plain
+
+
+def on_a_terminal(command: list[str], wanted: bytes, times: int, **env: str) -> bytes:
+    """What it writes to a terminal until it has written `wanted` so often; more than once: until Ctrl-C."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", **env}
+    )
+    os.close(theirs)
+    shown, until = b"", time.monotonic() + 10
+    while shown.count(wanted) < times and time.monotonic() < until:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # EIO: it ended
+                break
+    if times > 1:
+        child.send_signal(signal.SIGINT)
+    assert child.wait(5) == 0 and shown.count(wanted) >= times
+    os.close(ours)
+    return shown
+
+
+def test_wait_returns_at_once_when_it_is_so_and_exits_75_with_the_reason_when_not(rota: Callable[..., Result]) -> None:
+    result = rota("wait", "active", "web-1")
+    assert result.exit_code == 0 and "active after" in result.stdout
+    result = rota("wait", "detached", "web-1", "--timeout", "100ms", "--json")
+    assert result.exit_code == 75 and "web-1" in result.stderr
+    assert reply(result)["pending"][0]["name"] == "web-1"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("drain web1", "there is no node 'web1'; did you mean web-1"),
+        ("wait activ", "there is no condition 'activ'; did you mean active"),
+        ("reload order", "there is no service 'order'; did you mean orders?"),
+        ("scale order 2", "did you mean orders?"),
+        ("drain --tag zone=a", "no node has the tag zone=a"),
+        ("call order.quote", "did you mean orders?"),
+        ("call orders.qoute", "did you mean orders.quote"),
+    ],
+)
+def test_unknown_names_exit_4_with_the_nearest_ones(rota: Callable[..., Result], words: str, sentence: str) -> None:
+    result = rota(*words.split())
+    assert result.exit_code == 4 and sentence in result.stderr and result.stdout == ""
+
+
+def test_events_tell_who_drained_what_and_why(rota: Callable[..., Result]) -> None:
+    rota("drain", "web-1", "--reason", "new kernel")
+    assert "new kernel" in rota("events").stdout
+    assert any(event["reason"] == "new kernel" for event in reply(rota("events", "--json"))["events"])
+    assert len(reply(rota("events", "--json", "-n", "2"))["events"]) == 2
+
+
+def test_followed_events_go_on_with_what_happens(rota: Callable[..., Result], cluster: LocalCluster) -> None:
+    command = [*ROTA, "events", "--follow", "--json", "-n", "1", "-m", cluster.address]
+    follow = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert follow.stdout is not None
+    with follow.stdout:
+        first = json.loads(follow.stdout.readline())
+        rota("drain", "web-1", "--no-wait", "--reason", "to be followed")
+        later = next(event for line in follow.stdout if "to be followed" in (event := json.loads(line))["reason"])
+        follow.send_signal(signal.SIGINT)
+        assert follow.wait(5) == 0
+    assert later["number"] > first["number"]
+
+
+# ---- nodes and services ---------------------------------------------------------------------------------------------
+
+
+def test_drain_waits_until_the_node_is_detached_and_a_second_one_is_done_already(rota: Callable[..., Result]) -> None:
+    result = rota("drain", "web-1")
+    assert result.exit_code == 0 and result.stdout.startswith("web-1: detached")
+    assert result.stderr.startswith("web-1: draining")
+    result = rota("drain", "web-1", "--json")
+    assert result.exit_code == 0 and reply(result)["nodes"][0]["changed"] is False and result.stderr == ""
+
+
+def test_a_drain_that_would_leave_nobody_is_refused_with_exit_5_and_force_overrides_it(
+    rota: Callable[..., Result],
+) -> None:
+    result = rota("drain", "--all")
+    assert result.exit_code == 5 and "min_active" in result.stderr and result.stdout == ""
+    assert reply(rota("status", "--json"))["nodes"][0]["intent"] == "active"
+    assert rota("drain", "--all", "--dry-run").exit_code == 5
+    assert rota("drain", "--all", "--force").exit_code == 0
+
+
+def test_a_dry_run_changes_nothing(rota: Callable[..., Result]) -> None:
+    result = rota("drain", "web-1", "--dry-run", "--json")
+    assert reply(result)["dry_run"] is True and reply(result)["nodes"][0]["changed"] is True
+    assert reply(rota("status", "--json"))["nodes"][0]["intent"] == "active"
+
+
+def test_rejoin_waits_until_the_node_is_active_with_the_version_that_was_named(rota: Callable[..., Result]) -> None:
+    rota("drain", "web-1")
+    result = rota("rejoin", "web-1", "--version", "7.1")
+    assert result.exit_code == 0 and result.stdout.startswith("web-1: active")
+    assert reply(rota("status", "--json"))["nodes"][0]["versions"] == ["7.1"]
+
+
+def test_a_wait_that_takes_too_long_exits_75_and_goes_on(rota: Callable[..., Result], cluster: LocalCluster) -> None:
+    calls = [cluster.client().submit("orders.slow", seconds=1.5) for _ in range(2)]
+    result = rota("drain", "web-1", "--timeout", "200ms")
+    assert result.exit_code == 75 and "still under way" in result.stderr
+    assert [call.result() for call in calls] == [1.5, 1.5]
+    assert rota("wait", "detached", "web-1").exit_code == 0
+
+
+def test_recheck_and_forget(rota: Callable[..., Result]) -> None:
+    assert rota("recheck", "--all").exit_code == 0
+    result = rota("forget", "web-1")
+    assert result.exit_code == 5 and "stop its agent first" in result.stderr
+    assert "not known" in rota("forget", "nobody").stdout
+
+
+def test_reload_replaces_the_processes(rota: Callable[..., Result], cluster: LocalCluster) -> None:
+    before = set(cluster.processes())
+    result = rota("reload", "orders")
+    assert result.exit_code == 0 and result.stdout.startswith("orders: reloaded")
+    assert not before & set(cluster.processes())
+
+
+def test_scale_says_when_the_nodes_have_no_room_for_so_many(rota: Callable[..., Result]) -> None:
+    result = rota("scale", "orders", "5")
+    assert result.exit_code == 0 and "room for 2" in result.stderr
+    assert rota("scale", "orders", "2").exit_code == 0
+    assert rota("scale", "orders", "0").exit_code == 5
+
+
+# ---- requests -------------------------------------------------------------------------------------------------------
+
+
+def test_call_prints_the_result_as_json(rota: Callable[..., Result]) -> None:
+    result = rota("call", "orders.quote", "symbol=X", "quantity=2")
+    assert json.loads(result.stdout) == {"symbol": "X", "quantity": 2} and result.stderr == ""
+    assert reply(rota("call", "orders.quote", "symbol=X", "--json"))["result"]["quantity"] == 1
+
+
+def test_a_bad_argument_exits_2_and_names_it(rota: Callable[..., Result]) -> None:
+    result = rota("call", "orders.quote", "symbl=X")
+    assert result.exit_code == 2 and "symbl" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_what_the_handler_raised_is_told_with_the_process_s_traceback(rota: Callable[..., Result]) -> None:
+    result = rota("call", "orders.bad")
+    assert result.exit_code == 1 and "in bad" in result.stderr and "Error: KeyError: 'no such basket'" in result.stderr
+    assert reply(rota("call", "orders.bad", "--json"))["type"] == "KeyError"
+
+
+def test_a_call_whose_time_is_over_exits_75(rota: Callable[..., Result]) -> None:
+    result = rota("call", "orders.slow", "seconds=0.5", "--timeout", "100ms")
+    assert result.exit_code == 75 and result.stdout == ""
+
+
+def test_a_lost_process_is_told_in_a_sentence(rota: Callable[..., Result], cluster: LocalCluster) -> None:
+    result = rota("call", "orders.die")
+    assert result.exit_code == 1 and result.stderr.startswith("Error: ")
+    cluster.wait_ready()
+
+
+def test_load_sends_so_many_requests_and_sums_up(rota: Callable[..., Result]) -> None:
+    result = rota("load", "orders.quote", "symbol=X", "--requests", "300", "--json")
+    report = reply(result)
+    assert result.exit_code == 0
+    assert (report["sent"], report["answered"], report["failed"]) == (300, 300, 0)
+    assert 0 < report["p50_ms"] <= report["p99_ms"] <= report["max_ms"] + 1
+
+
+def test_load_at_a_rate_keeps_to_it_and_reports_failures_by_class(rota: Callable[..., Result]) -> None:
+    result = rota("load", "orders.bad", "--rate", "100", "--duration", "500ms")
+    assert result.exit_code == 1
+    sent = int(re.findall(r"^sent +(\d+)", result.stdout, re.MULTILINE)[0])
+    assert 40 <= sent <= 51
+    assert f"RemoteError: {sent}, the first: KeyError: 'no such basket'" in result.stdout
+
+
+def test_ctrl_c_ends_a_load_with_its_summary(rota: Callable[..., Result], cluster: LocalCluster) -> None:
+    command = [*ROTA, "load", "orders.quote", "symbol=X", "--rate", "50", "--duration", "1h", "-m", cluster.address]
+    load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert load.stderr is not None
+    assert "answered" in load.stderr.readline()
+    load.send_signal(signal.SIGINT)
+    shown, _ = load.communicate(timeout=10)
+    assert load.returncode == 0 and "longest stall" in shown
+
+
+# ---- without a master -----------------------------------------------------------------------------------------------
+
+
+def test_without_a_master_status_says_so_and_exits_69(free_port: int) -> None:
+    result = CliRunner().invoke(main, ["status", "--json", "-m", f"tcp://127.0.0.1:{free_port}"])
+    assert result.exit_code == 69 and "no master answers" in result.stderr
+    assert "no master answers" in reply(result)["error"]
+
+
+def test_without_a_master_a_call_ends_with_its_time(free_port: int) -> None:
+    words = ["call", "orders.quote", "--timeout", "300ms", "-m", f"tcp://127.0.0.1:{free_port}"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 69 and "Traceback" not in result.output
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# ---- run, master, slave ---------------------------------------------------------------------------------------------
+
+
+def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_path: Path) -> None:
+    command = [*ROTA, "run", app, "-p", "1", "--name", "here", "--bind", "tcp://127.0.0.1:*"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert run.stderr is not None
+    with run.stderr:
+        greeting = next(line for line in run.stderr if "is ready" in line)
+        address = greeting.split()[-1]
+        call = [*ROTA, "call", "orders.slow", "seconds=1.5", "-m", address]
+        slow = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
+        in_flight = [*ROTA, "status", "--json", "-m", address]
+        eventually(
+            lambda: json.loads(subprocess.run(in_flight, capture_output=True, check=True).stdout),
+            lambda status: status["nodes"][0]["in_flight"] == 1,
+        )
+        run.send_signal(signal.SIGINT)
+        assert slow.communicate(timeout=10)[0] == "1.5\n"
+        assert run.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "mistake", ["raise ImportError('no shop')", APP + "\n@orders.on_start\ndef f(): raise ImportError('no shop')"]
+)
+def test_run_shows_the_traceback_of_an_application_that_does_not_load_and_exits_70(
+    tmp_path: Path, mistake: str
+) -> None:
+    (tmp_path / "shop.py").write_text(mistake)
+    command = [*ROTA, "run", "shop.py", "--bind", "tcp://127.0.0.1:*"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=20)
+    assert run.returncode == 70
+    assert "ImportError: no shop" in run.stderr and 'shop.py", line' in run.stderr
+    assert "rota/cli" not in run.stderr and run.stdout == ""
+
+
+def test_a_busy_port_is_told_with_its_number(cluster: LocalCluster, app: str) -> None:
+    for words in (["master", "--bind", cluster.address], ["run", app, "--bind", cluster.address]):
+        busy = subprocess.run([*ROTA, *words], capture_output=True, text=True, timeout=20)
+        assert busy.returncode == 1 and cluster.address.rpartition(":")[2] in busy.stderr
+        assert "Traceback" not in busy.stderr
+
+
+def test_mistakes_of_the_file_are_all_told_at_once_and_exit_78(tmp_path: Path) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text("[master]\nbnd = 1\n[slave]\nprocesses = 0\n")
+    for verb in ("master", "slave", "run"):
+        result = CliRunner().invoke(main, [verb, "-c", str(file)])
+        assert result.exit_code == 78
+        assert f"{file}:2" in result.stderr and f"{file}:4" in result.stderr
+
+
+def test_flags_survive_the_way_through_another_command_line() -> None:
+    given = "-m tcp://a:1,tcp://b:2 -p 3 --tag zone=a --tag rack=7 --factory --version 2 my.shop:make".split()
+
+    @click.command()
+    @options(SlaveSettings)
+    def echo(flags: dict[str, object]) -> None:
+        seen.append(flags)
+
+    seen: list[dict[str, object]] = []
+    assert CliRunner().invoke(echo, given).exit_code == 0
+    assert CliRunner().invoke(echo, arguments_of(seen[0])).exit_code == 0
+    assert seen[0] == seen[1] and seen[0]["slave.tags"] == {"zone": "a", "rack": "7"}

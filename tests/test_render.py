@@ -1,0 +1,257 @@
+"""Replies as text for people, what counts as degraded, and what a load measures."""
+
+from typing import Any
+
+import pytest
+
+from rota.cli.call import plain, read_values
+from rota.cli.check import problems
+from rota.cli.load import due_times, summary
+from rota.cli.render import Cell, Paint, duration, event, node_state, nodes_changed, number, plural, status, table
+from rota.cli.tally import Tally
+from rota.cli.verb import Mistake
+
+PLAIN, COLOURED = Paint(False), Paint(True)
+
+
+def node(name: str = "web-1", **changes: Any) -> dict[str, Any]:
+    process = {"incarnation": "a", "service": "orders", "state": "ready", "pid": 7, "version": "1", "in_flight": 0}
+    return {
+        "name": name,
+        "intent": "active",
+        "liveness": "live",
+        "health": "up",
+        "ramp": 1.0,
+        "since_s": 75.0,
+        "why": "",
+        "in_flight": 2,
+        "versions": ["1"],
+        "processes": [process, {**process, "state": "booting"}],
+        "failing": [],
+        **changes,
+    }
+
+
+def service(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "orders",
+        "target": 4,
+        "min": 4,
+        "max": 4,
+        "ready": 4,
+        "in_flight": 2,
+        "queued": 0,
+        "active_nodes": 2,
+        "min_active": 1,
+        "p95_ms": 1.25,
+        "versions": {"2": 1, "1": 3},
+        "reloading": 0,
+        **changes,
+    }
+
+
+def reply(**changes: Any) -> dict[str, Any]:
+    master = {"name": "m1", "state": "active", "epoch": 3, "uptime_s": 3700.0, "durable": True, "alarms": []}
+    return {
+        "schema": 1,
+        "master": {**master, **changes.pop("master", {})},
+        "services": changes.pop("services", [service()]),
+        "nodes": changes.pop("nodes", [node()]),
+    }
+
+
+def text(answer: dict[str, Any], width: int = 80) -> str:
+    return "\n".join(status(answer, PLAIN, width))
+
+
+def test_columns_are_aligned_and_numbers_stand_at_their_right_edge() -> None:
+    lines = table([Cell("NAME"), number("COUNT"), Cell("X")], [[Cell("a"), number(7), Cell("y")]], PLAIN, 80)
+    assert lines == ["NAME  COUNT  X", "a         7  y"]
+
+
+def test_a_last_column_that_is_too_long_is_wrapped_under_itself() -> None:
+    lines = table([Cell("A"), Cell("B")], [[Cell("a"), Cell("some words that do not fit")]], PLAIN, 20)
+    assert lines == ["A  B", "a  some words that", "   do not fit"]
+
+
+def test_colours_do_not_move_columns() -> None:
+    rows = [[Cell("dead", "red"), number(1, "red"), Cell("x")]]
+    coloured = "\n".join(table([Cell("S"), number("N"), Cell("X")], rows, COLOURED, 80))
+    assert "\x1b[31mdead\x1b[0m" in coloured
+    for code in ("\x1b[31m", "\x1b[2m", "\x1b[0m"):
+        coloured = coloured.replace(code, "")
+    assert coloured == "\n".join(table([Cell("S"), number("N"), Cell("X")], rows, PLAIN, 80))
+
+
+def test_status_fits_eighty_columns_and_says_why_a_node_gets_no_traffic() -> None:
+    drained = node("web-2", intent="draining", why="draining by alice: " + "a long reason " * 9, in_flight=1)
+    shown = text(reply(nodes=[node(), drained]))
+    assert max(map(len, shown.split("\n"))) <= 80
+    assert "web-2: draining by alice" in shown
+    assert "orders 1/2" in shown and "1 × 3, 2 × 1" in shown and "1m 15s" in shown
+
+
+def test_status_shows_the_traceback_of_what_does_not_start() -> None:
+    failing = {"service": "orders", "failures": 3, "retry_in_ms": 4000, "text": "Traceback:\n  File x\nValueError: no"}
+    shown = text(reply(nodes=[node(failing=[failing])]))
+    assert "web-1: orders failed to start 3 times, next try in 4s:" in shown
+    assert "      File x\n    ValueError: no" in shown
+
+
+def test_status_without_nodes_says_how_to_start_one() -> None:
+    assert "rota slave APP" in text(reply(nodes=[], services=[]))
+
+
+def test_what_came_over_the_wire_cannot_move_the_cursor() -> None:
+    failing = {"service": "orders", "failures": 1, "retry_in_ms": 0, "text": "\x1b[2Jgone"}
+    hostile = reply(nodes=[node(versions=["\x1b[H"], why="a\x07", failing=[failing])], master={"alarms": ["\x1b[H"]})
+    assert "\x1b" not in text(hostile) and "\x07" not in text(hostile)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "active"),
+        ({"ramp": 0.4}, "ramp 40%"),
+        ({"health": "unchecked"}, "starting"),
+        ({"health": "blacklisted"}, "blacklisted"),
+        ({"intent": "draining"}, "draining"),
+        ({"liveness": "dead"}, "dead"),
+        ({"liveness": "dead", "intent": "detached"}, "detached, dead"),
+    ],
+)
+def test_a_node_s_state_says_first_what_keeps_traffic_away(changes: dict[str, Any], state: str) -> None:
+    assert node_state(node(**changes))[0] == state
+
+
+def test_what_an_operator_asked_for_is_not_degraded() -> None:
+    nodes = [node(), node("web-2", intent="detached", processes=[]), node("web-3", liveness="closed")]
+    assert problems(reply(nodes=nodes)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"services": [service(ready=0, queued=5)]}, "orders has no ready process; 5 requests wait"),
+        ({"services": [service(ready=3)]}, "orders has 3 ready processes of at least 4"),
+        ({"services": [service(active_nodes=0)]}, "served by 0 nodes, fewer than min_active 1"),
+        ({"nodes": [node(liveness="dead", why="silent")]}, "web-1 is dead: silent"),
+        ({"nodes": [node(health="blacklisted", why="until noon")]}, "web-1 is blacklisted: until noon"),
+        ({"nodes": [node(failing=[{"service": "orders", "text": "x\nKeyError: 1"}])]}, "on web-1: KeyError: 1"),
+        ({"master": {"alarms": ["the disk is full"]}}, "master m1: the disk is full"),
+    ],
+)
+def test_each_thing_that_is_wrong_is_said(changes: dict[str, Any], sentence: str) -> None:
+    found = problems(reply(**changes))
+    assert len(found) == 1 and sentence in found[0]
+
+
+def test_a_verb_on_nodes_says_what_changed_and_what_was_so_already() -> None:
+    drained = {"node": "a", "intent": "draining", "in_flight": 1, "generation": 2, "changed": True}
+    already = {**drained, "node": "b", "intent": "detached", "in_flight": 0, "changed": False}
+    lines = nodes_changed({"nodes": [drained, already]})
+    assert lines == ["a: draining, 1 request in flight", "b: detached already"]
+
+
+def test_an_event_is_one_line_with_who_and_why() -> None:
+    one = {"number": 1, "at": 0.0, "kind": "drain", "text": "web-1: drain", "by": "alice", "reason": "kernel"}
+    assert event(one, PLAIN, "12:00:00") == "12:00:00  drain            web-1: drain (by alice: kernel)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.85, "850ms"), (12.4, "12s"), (200, "3m 20s"), (3600, "1h"), (7500, "2h 5m"), (349_200, "4d 1h"), (0, "0ms")],
+)
+def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_plurals() -> None:
+    assert [plural(1, "process"), plural(2, "process"), plural(1200, "node")] == [
+        "1 process",
+        "2 processes",
+        "1,200 nodes",
+    ]
+
+
+# ---- call and load --------------------------------------------------------------------------------------------------
+
+
+def test_a_value_is_json_if_it_parses_and_text_if_not() -> None:
+    assert read_values(("a=1", "b=x y", "c=[1, null]", "d:=true", "e=", "f=a=b", 'g:="7"')) == {
+        "a": 1,
+        "b": "x y",
+        "c": [1, None],
+        "d": True,
+        "e": "",
+        "f": "a=b",
+        "g": "7",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(("X",), "have names"), (("=1",), "have names"), (("a:=x",), "not JSON"), (("a=1", "a=2"), "given twice")],
+)
+def test_what_is_no_argument_is_told_with_its_text(words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(Mistake, match=sentence):
+        read_values(words)
+
+
+def test_results_that_json_has_no_word_for_become_text() -> None:
+    from datetime import date
+    from decimal import Decimal
+
+    value = {1: (date(2026, 1, 2), Decimal("1.50")), "b": b"\xff", "s": {3, 1}}
+    assert plain(value) == {"1": ["2026-01-02", "1.50"], "b": "/w==", "s": [1, 3]}
+
+
+def test_requests_at_a_rate_are_due_at_even_intervals_and_others_at_once() -> None:
+    assert list(due_times(4, 3)) == [0, 0.25, 0.5]
+    assert list(due_times(None, 2)) == [0, 0]
+
+
+def test_a_tally_counts_answers_and_failures_by_class() -> None:
+    tally = Tally()
+    for _ in range(4):
+        tally.asked(0.0)
+    for _ in range(2):
+        tally.told(0.1, 0.0, None)
+    tally.told(0.2, 0.0, ValueError("the first"))
+    assert (tally.answered, tally.failed, tally.outstanding) == (2, 1, 1)
+    report = tally.report(2.0)
+    assert report["failures"] == {"ValueError": 1} and report["first_causes"] == {"ValueError": "the first"}
+    assert report["rate"] == 1.0
+    assert any("ValueError: 1, the first: the first" in line for line in summary(report))
+
+
+def test_percentiles_are_exact_to_three_digits_and_the_maximum_is_exact() -> None:
+    tally = Tally()
+    for millis in range(1, 101):
+        tally.asked(0.0)
+        tally.told(millis / 1000, 0.0, None)
+    assert tally.percentiles_ms((50, 99, 100)) == [50.0, 99.0, 100.0]
+    tally.asked(0.0)
+    tally.told(1.23456, 0.0, None)
+    assert tally.percentiles_ms((100,)) == [1230.0] and tally.report(1)["max_ms"] == 1234.56
+
+
+def test_memory_of_a_tally_does_not_grow_with_the_requests() -> None:
+    tally = Tally()
+    for tens in range(50_000):
+        tally.asked(0.0)
+        tally.told(tens * 1e-5, 0.0, None)
+    assert len(tally._micros) < 4000
+
+
+def test_a_stall_is_time_without_answers_while_one_was_waited_for() -> None:
+    tally = Tally()
+    tally.asked(0.0)
+    tally.told(0.5, 0.0, None)
+    tally.asked(10.0)  # idle in between: nobody waited
+    tally.told(10.2, 10.0, None)
+    assert tally.longest_stall_s == 0.5
+
+
+def test_a_tally_of_nothing_has_zeros() -> None:
+    assert Tally().report(0.0)["p99_ms"] == 0
