@@ -30,6 +30,15 @@ def nap(seconds: float, path: str = "") -> str:
     return "rested"
 
 
+@app.handler
+def hold(path: str) -> str:
+    """Until the file is there; another one tells that it began."""
+    open(path + ".begun", "w").close()
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return "released"
+
+
 @app.handler(timeout=0.3)
 def hang() -> None:
     print("about to hang", file=sys.stderr)

@@ -157,14 +157,15 @@ def test_after_a_lost_connection_running_work_and_kept_replies_are_held(
     assert result(master.expect_frame(wire.REPLY)) == "on"
 
 
-def test_parked_deliveries_can_be_taken_back(master: FakeMaster, start: Start) -> None:
+def test_parked_deliveries_can_be_taken_back(master: FakeMaster, start: Start, tmp_path: Path) -> None:
     running = start()
     master.welcome_process()
-    master.deliver(1, "orders.nap", seconds=0.3)
+    master.deliver(1, "orders.hold", path=str(tmp_path / "go"))
     master.deliver(2, "orders.echo", text="parked")
     master.until(lambda: running.page.words[STARTED_UPTO] == 1)
     running.page.words[FLOOR] = 3
-    assert result(master.expect_frame(wire.REPLY)) == "rested"
+    (tmp_path / "go").touch()
+    assert result(master.expect_frame(wire.REPLY)) == "released"
     refused = master.expect_frame(wire.REPLY)
     assert (refused.head.number, refused.head.code) == (2, NOT_STARTED)
     assert running.page.used_rows()[1].state == REFUSED

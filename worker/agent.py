@@ -66,7 +66,7 @@ def main(settings: AgentSettings) -> int:
             service = _probe(settings, place)
             if service is None:
                 return exits.LOAD_FAILED
-        return Agent(settings, service, place).run()
+        return Agent(settings, service).run()
     except OSError as error:
         print(f"rota slave: {error}", file=sys.stderr)
         return exits.FAILED
@@ -88,29 +88,28 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
     return None
 
 
-class Node:
-    """One incarnation, as the agent holds it."""
-
-    def __init__(self, child: spawn.Child, page: Page) -> None:
-        self.child = child
-        self.page = page
-
-    def overdue(self, now_ns: int) -> tuple[int, Overdue | None]:
-        """How many handlers run, and the one that is over its limit. Free of cost while nothing runs."""
-        words = self.page.words
-        if words[STARTED_UPTO] == words[HANDLED]:
-            return 0, None
-        running = self.page.running()
-        for row in running:
-            if row.kill_ns and now_ns >= row.kill_ns:
-                return len(running), Overdue((row.kill_ns - row.started_ns) / 1e9, len(running) - 1)
-        return len(running), None
+def overdue(page: Page, now_ns: int) -> tuple[int, Overdue | None]:
+    """How many handlers run, and the one that is over its limit. Free of cost while nothing runs."""
+    words = page.words
+    if words[STARTED_UPTO] == words[HANDLED]:
+        return 0, None
+    running = page.running()
+    for row in running:
+        if row.kill_ns and now_ns >= row.kill_ns:
+            return len(running), Overdue((row.kill_ns - row.started_ns) / 1e9, len(running) - 1)
+    return len(running), None
 
 
 class Agent:
-    def __init__(self, settings: AgentSettings, service: str, place: spawn.Place) -> None:
+    """The half that does not depend on what a process is: the master, the pages, time. `_spawn`, `_kill`, `_reap` and
+    `_look` are the other half; here processes are children, in `embedded.py` there is one, and it is the parent.
+    """
+
+    embedded = False
+
+    def __init__(self, settings: AgentSettings, service: str) -> None:
         self._settings = settings
-        self._place = place
+        self._place = spawn.Place.of(settings.app_dir, settings.python)
         self._state = State(settings.state)
         self._core = Supervision(
             settings.name,
@@ -123,6 +122,7 @@ class Agent:
             timing=Timing(settings.start_timeout, settings.stop_grace),
             remembered=self._state.intent,
             epoch=self._state.epoch,
+            embedded=self.embedded,
         )
         self._ctx = sockets.context()
         self._poller = zmq.Poller()
@@ -130,7 +130,8 @@ class Agent:
         self._introduced = False  # on this link
         self._token = 0
         self._backends = [_backend_of(address) for address in settings.masters]
-        self._nodes: dict[str, Node] = {}
+        self._pages: dict[str, Page] = {}
+        self._children: dict[str, spawn.Child] = {}
         self._by_pidfd: dict[int, str] = {}
         self._epoch = self._obey = 0
         self._look_at = 0.0
@@ -165,8 +166,8 @@ class Agent:
         self._ready = dict(self._poller.poll(int(1000 * min(until, LOOK_S)) + 1 if until > 0 else 0))
 
     def _close(self) -> None:
-        for node in self._nodes.values():  # only if something unforeseen ended the loop
-            node.child.signal(signal.SIGKILL)
+        for child in self._children.values():  # only if something unforeseen ended the loop
+            child.signal(signal.SIGKILL)
         if self._link is not None:
             self._link.close(BYE_LINGER_MS)
         self._ctx.term()
@@ -260,7 +261,8 @@ class Agent:
             how = f"could not be started: {error}"
             self._effects.extend(self._core.exited(incarnation, exits.LOAD_FAILED, how, 0, [], how, monotonic()))
             return
-        self._nodes[incarnation] = Node(child, page)
+        self._pages[incarnation] = page
+        self._children[incarnation] = child
         self._by_pidfd[child.pidfd] = incarnation
         self._poller.register(child.pidfd, zmq.POLLIN)
         # At once, so that the master knows of it before it can say HELLO.
@@ -284,40 +286,44 @@ class Agent:
     def _reap(self) -> None:
         for pidfd in [pidfd for pidfd in self._by_pidfd if pidfd in self._ready]:
             incarnation = self._by_pidfd.pop(pidfd)
-            node = self._nodes.pop(incarnation)
+            child, page = self._children.pop(incarnation), self._pages.pop(incarnation)
             self._poller.unregister(pidfd)
-            status = node.child.reap()
-            while _show(node.child):
+            status = child.reap()
+            while _show(child):
                 pass
-            started_upto, rows = node.page.words[STARTED_UPTO], node.page.report()
-            text, how = node.child.tail(), spawn.how_it_ended(status)
-            node.child.output.close()
-            node.page.close()
+            started_upto, rows = page.words[STARTED_UPTO], page.report()
+            text, how = child.tail(), spawn.how_it_ended(status)
+            child.output.close()
+            page.close()
             self._perform(self._core.exited(incarnation, status, how, started_upto, rows, text, monotonic()))
 
     def _look(self) -> None:
-        """At every page: who is ready, who is over a limit. And at what they wrote."""
+        """At every page: who is ready, who is over a limit. And at what the children wrote."""
         now = monotonic()
         self._look_at = now + LOOK_S
         now_ns = monotonic_ns()
-        for incarnation, node in self._nodes.items():
-            if node.page.words[PHASE] == READY:
+        for incarnation, page in list(self._pages.items()):
+            if page.words[PHASE] == READY:
                 self._perform(self._core.ready(incarnation, now))
-            running, overdue = node.overdue(now_ns)
-            self._perform(self._core.seen(incarnation, running, overdue, now))
-            _show(node.child)
+            running, late = overdue(page, now_ns)
+            self._perform(self._core.seen(incarnation, running, late, now))
+        for child in self._children.values():
+            _show(child)
+
+    def _kill(self, incarnation: str, number: int) -> None:
+        self._children[incarnation].signal(number)
 
     def _set_floor(self, incarnation: str, floor: int) -> None:
-        words = self._nodes[incarnation].page.words
+        words = self._pages[incarnation].words
         words[FLOOR] = floor
         time.sleep(RECALL_WAIT_S)
         self._effects.extend(self._core.recalled(incarnation, floor, words[STARTED_UPTO]))
 
     def _fence(self, epoch: int, master: int) -> None:
         self._epoch, self._obey = epoch, master
-        for node in self._nodes.values():
-            node.page.words[FENCE_EPOCH] = epoch
-            node.page.words[OBEY] = master
+        for page in self._pages.values():
+            page.words[FENCE_EPOCH] = epoch
+            page.words[OBEY] = master
 
     # ---- effects ----------------------------------------------------------------------------------------------------
 
@@ -338,21 +344,21 @@ class Agent:
             case supervision.Spawn(incarnation, service):
                 self._spawn(incarnation, service)
             case supervision.Stop(incarnation):
-                if incarnation in self._nodes:
-                    self._nodes[incarnation].page.words[STOP] = 1
+                if incarnation in self._pages:
+                    self._pages[incarnation].words[STOP] = 1
             case supervision.Kill(incarnation, number):
-                if incarnation in self._nodes:
-                    self._nodes[incarnation].child.signal(number)
+                if incarnation in self._pages:
+                    self._kill(incarnation, number)
             case supervision.SetFloor(incarnation, floor):
-                if incarnation in self._nodes:
+                if incarnation in self._pages:
                     self._set_floor(incarnation, floor)
             case supervision.Fence(epoch, master):
                 self._fence(epoch, master)
             case supervision.Remember(intent, epoch):
                 self._state.remember(intent, epoch)
             case supervision.Weigh():
-                weights = {name: _resident(node.child.pid) for name, node in self._nodes.items()}
-                self._effects.extend(self._core.weighed(weights))
+                pids = {process.incarnation: process.pid for process in self._core.processes.values() if process.pid}
+                self._effects.extend(self._core.weighed({name: _resident(pid) for name, pid in pids.items()}))
             case supervision.Note(text):
                 self._note(text)
             case supervision.Quit():

@@ -10,7 +10,7 @@ import zmq
 
 from ..common import wire
 from ..common.body import encode_error
-from ..common.errors import Cancelled, PayloadTooLarge, RemoteError
+from ..common.errors import Cancelled, RemoteError
 from ..common.limits import IDLE_TICK_S
 from ..common.link import Link
 from .async_hosting import AsyncHost
@@ -67,6 +67,7 @@ class _Serving:
 
     def _attend(self) -> None:
         self._process.attend()
+        self._host.body_max = self._backend.body_max
         self._watch()
         self._receive()
         self._cancel_overdue()
@@ -154,18 +155,8 @@ class _Serving:
             self._over_limit.remove(number)
             if outcome.code == Cancelled.code:
                 outcome = _exceeded(outcome)
-        if len(outcome.body) > self._backend.body_max:
-            outcome = _too_large(outcome, self._backend.body_max)
         self._backend.send(self._deliveries.reply(delivery, outcome.code, outcome.body, outcome.elapsed_us))
         self._readable()  # there is room again, and after a send the descriptor may have missed something
-
-
-def _too_large(outcome: Outcome, limit: int) -> Outcome:
-    error = PayloadTooLarge(
-        f"the result has {len(outcome.body):,} bytes, {limit:,} are allowed",
-        details={"size": len(outcome.body), "limit": limit},
-    )
-    return Outcome(error.code, encode_error(error), outcome.elapsed_us)
 
 
 def _exceeded(outcome: Outcome) -> Outcome:

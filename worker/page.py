@@ -90,6 +90,12 @@ class Page:
         words[FIRST_ROW + row * ROW_WORDS + 1] = DONE
         words[HANDLED] += 1
 
+    def clear(self) -> None:
+        """For another incarnation in the same process."""
+        self._map[STARTED_UPTO * 8 : ROWS * 8] = bytes((ROWS - STARTED_UPTO) * 8)
+        self._map[HANDLED * 8 :] = bytes(len(self._map) - HANDLED * 8)
+        self.words[PHASE] = BOOTING
+
     # ---- the agent --------------------------------------------------------------------------------------------------
 
     def used_rows(self) -> list[PageRow]:

@@ -59,7 +59,10 @@ def main() -> int:
     try:
         specification = Specification(**json.load(sys.stdin))
         _settle(specification)
-        Process(specification).run()
+        worker, version = load_application(specification._asdict())
+        process = Process(specification, worker, version, Page(specification.page_fd))
+        signal.signal(signal.SIGTERM, lambda *_: process.stop())
+        process.run()
     except LoadError as error:
         print(error.traceback_text or error, file=sys.stderr)
         return LOAD_FAILED
@@ -102,10 +105,12 @@ def load_application(specification: dict[str, Any]) -> tuple[Worker, str]:
 class Process:
     """Everything that one incarnation has."""
 
-    def __init__(self, specification: Specification) -> None:
+    def __init__(self, specification: Specification, worker: Worker, version: str, page: Page) -> None:
         self.specification = specification
-        self.page = Page(specification.page_fd)
-        self.worker, self.version = load_application(specification._asdict())
+        self.worker = worker
+        self.version = version
+        self.page = page
+        self.check_agent: Callable[[], None] = self._end_with_agent  # at each idle tick
         handlers = self.worker.handlers.values()
         self.deliveries = Deliveries(
             self.page,
@@ -117,14 +122,16 @@ class Process:
         self.backend = Backend(specification.backends, self.page, self.deliveries, self.hello)
 
     def run(self) -> None:
-        signal.signal(signal.SIGTERM, self._terminated)
-        if self.worker.is_async:
-            from .async_serving import serve
+        """From the start hooks to the stop hooks. Raises LoadError if a start hook fails, Rejected by the master."""
+        try:
+            if self.worker.is_async:
+                from .async_serving import serve
 
-            serve(self)
-        else:
-            _serve(self)
-        self.backend.close()
+                serve(self)
+            else:
+                _serve(self)
+        finally:
+            self.backend.close()
 
     def ready(self) -> None:
         """The start hooks have returned."""
@@ -136,8 +143,7 @@ class Process:
 
     def attend(self) -> None:
         """The idle tick."""
-        if os.getppid() != self.specification.agent_pid:
-            _orphaned()
+        self.check_agent()
         self.backend.attend()
 
     def hello(self) -> ProcessHello:
@@ -159,8 +165,13 @@ class Process:
             held=deliveries.held(),
         )
 
-    def _terminated(self, *_: object) -> None:
+    def stop(self) -> None:
+        """BYE, what was received, the stop hooks; from any thread or signal handler."""
         self.page.words[STOP] = 1
+
+    def _end_with_agent(self) -> None:
+        if os.getppid() != self.specification.agent_pid:
+            _orphaned()
 
 
 def _serve(process: Process) -> None:

@@ -24,7 +24,7 @@ def run(worker: Worker, *, master: str | Sequence[str] | None = None, **options:
     from .agent import AgentSettings, main
 
     chosen = {name: value for name, value in options.items() if value is not None}
-    masters = _masters(master or os.environ.get("ROTA_MASTER"))
+    masters = masters_of(master)
     if masters:
         chosen["masters"] = masters
     sys.exit(main(AgentSettings(app=application(worker, sys.modules["__main__"]), service=worker.name, **chosen)))
@@ -53,8 +53,8 @@ def _as_typed(file: str) -> str:
         return file
 
 
-def _masters(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    if not given:
-        return ()
+def masters_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The addresses that were given, or those of ROTA_MASTER; empty if there are none."""
+    given = given or os.environ.get("ROTA_MASTER") or ()
     items = given.split(",") if isinstance(given, str) else given
     return tuple(item.strip() for item in items if item.strip())

@@ -1,0 +1,141 @@
+"""Handlers that run inside an application: here, inside the test itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_master import FakeMaster
+
+import rota
+from rota.common import messages, wire
+from rota.common.body import decode_result
+from rota.worker.page import RUNNING
+
+
+@pytest.fixture
+def master() -> Iterator[FakeMaster]:
+    made = FakeMaster()
+    yield made
+    made.close()
+
+
+def worker() -> rota.Worker:
+    made = rota.Worker("orders")
+    seen: list[str] = []
+
+    @made.handler
+    def collect(text: str) -> list[str]:
+        seen.append(text)
+        return seen
+
+    @made.handler
+    def pid() -> int:
+        return os.getpid()
+
+    return made
+
+
+def closing(master: FakeMaster, node: object) -> None:
+    """Closes it in a thread, the master being played by this one."""
+    thread = threading.Thread(target=node.close)  # type: ignore[attr-defined]
+    thread.start()
+    master.expect(messages.Leaving)
+    master.tell(messages.Leave())
+    master.until(lambda: not thread.is_alive(), "the end of the node")
+
+
+def test_handlers_run_in_the_calling_process_on_its_own_objects(master: FakeMaster) -> None:
+    with worker().background(master=master.address, name="app-1") as node:
+        hello = master.welcome_agent()
+        assert (hello.node, hello.embedded, hello.capacity, hello.offers) == ("app-1", True, 1, ["orders"])
+        master.tell(messages.Plan({"orders": 1}))
+        started = master.expect(messages.Started)
+        assert (started.pid, master.welcome_process().ticket) == (os.getpid(), started.ticket)
+        node.wait_ready()
+        for number, text in enumerate(("a", "b"), 1):
+            master.deliver(number, "orders.collect", upto=number - 1, text=text)
+        master.expect_frame(wire.REPLY)
+        assert decode_result(master.expect_frame(wire.REPLY).body) == ["a", "b"]
+        closing(master, node)
+
+
+def test_a_slot_that_was_drained_comes_back(master: FakeMaster) -> None:
+    with worker().background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        incarnations = set()
+        for _ in range(2):
+            master.tell(messages.Plan({"orders": 1}))
+            incarnations.add(master.expect(messages.Started).incarnation)
+            master.welcome_process()
+            master.deliver(1, "orders.pid")
+            assert decode_result(master.expect_frame(wire.REPLY).body) == os.getpid()
+            master.tell(messages.Plan({}))
+            assert master.expect(messages.Exited).cause == "stopped"
+        assert len(incarnations) == 2
+        closing(master, node)
+
+
+def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(master: FakeMaster) -> None:
+    made = rota.Worker("orders")
+    release = threading.Event()
+
+    @made.handler(timeout=0.2)
+    def hang() -> None:
+        release.wait(60)
+
+    with made.background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        first = master.expect(messages.Started)
+        master.welcome_process()
+        master.deliver(1, "orders.hang")
+        exited = master.expect(messages.Exited)
+        assert (exited.incarnation, exited.cause) == (first.incarnation, "exceeded its limit of 0.2 s")
+        assert [row.state for row in exited.rows] == [RUNNING]
+        release.set()
+        assert master.expect(messages.Started).incarnation != first.incarnation
+        master.welcome_process()
+        closing(master, node)
+
+
+def test_the_end_of_the_application_is_reported(master: FakeMaster, tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(
+        "import rota, time\nw = rota.Worker('orders')\n"
+        f"@w.handler\ndef nap() -> None: open({str(tmp_path / 'begun')!r}, 'w'); time.sleep(60)\n"
+        f"with w.background(master={master.address!r}, name='app-1'): time.sleep(60)\n"
+    )
+    application = subprocess.Popen([sys.executable, str(app)])
+    try:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        master.expect(messages.Started)
+        master.welcome_process()
+        master.deliver(1, "orders.nap")
+        master.until((tmp_path / "begun").exists)
+    finally:
+        application.kill()
+        application.wait()
+    exited = master.expect(messages.Exited)
+    assert (exited.cause, exited.started_upto) == ("the application ended", 1)
+    master.until(lambda: [frame for frame in master.control if frame.head.kind == wire.BYE])
+
+
+def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None:
+    made = worker()
+
+    @made.on_start
+    def fail() -> None:
+        raise OSError("no database")
+
+    with made.background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        assert "no database" in master.expect(messages.Failing).text
+        closing(master, node)

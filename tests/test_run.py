@@ -1,0 +1,64 @@
+"""`Worker.run()`: a file that is run is a slave node of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from fake_master import PATIENCE_S, FakeMaster
+
+import rota
+from rota.common import messages, wire
+from rota.common.body import decode_result
+from rota.worker.run import application
+
+FILE = """
+import rota
+orders = rota.Worker("orders")
+
+@orders.handler
+def name() -> str:
+    return __name__
+
+if __name__ == "__main__":
+    orders.run(processes=1, name="web-1")
+"""
+
+
+@pytest.fixture
+def master() -> Iterator[FakeMaster]:
+    made = FakeMaster()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("arguments", [["shop.py"], ["-m", "shop"]])
+def test_a_file_that_is_run_serves_in_processes_that_load_it(
+    master: FakeMaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    (tmp_path / "shop.py").write_text(FILE)
+    monkeypatch.setenv("ROTA_MASTER", master.address)
+    node = subprocess.Popen([sys.executable, *arguments], cwd=tmp_path)
+    try:
+        assert master.welcome_agent().offers == ["orders"]
+        master.tell(messages.Plan({"orders": 1}))
+        assert master.welcome_process().pid != node.pid
+        master.deliver(1, "orders.name")
+        assert decode_result(master.expect_frame(wire.REPLY).body) == "shop"
+        node.send_signal(signal.SIGINT)
+        assert node.wait(PATIENCE_S) == 0
+    finally:
+        node.kill()
+        node.wait()
+
+
+def test_a_worker_that_processes_could_not_find_is_refused() -> None:
+    module = ModuleType("__main__")
+    module.__file__ = __file__
+    with pytest.raises(RuntimeError, match="top level"):
+        application(rota.Worker("orders"), module)

@@ -1,0 +1,155 @@
+"""`Worker.background()`: the handlers of an application that is already running, on its own objects.
+
+One thread serves; an agent in a subprocess beats, reads the page and reports the end of this process. No signal is
+touched, nothing is forked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Self
+
+from ..common import host
+from ..common.errors import LoadError, Timeout
+from ..common.limits import CONTROL_PORT
+from .backend import Rejected
+from .loading import version_of
+from .page import PHASE, READY, Page
+from .process import Process, Specification
+from .run import masters_of
+from .spawn import as_typed
+
+if TYPE_CHECKING:
+    from .app import Worker
+
+POLL_S = 0.02
+JOIN_S = 1.0
+
+
+class Background:
+    """One slot in this process, from `with` to its end; `name` is the node's.
+
+    `drain()`, `rejoin()` as the command line does; both wait. Reload and scale are refused by the master: only whoever
+    runs the application can start it anew. A handler over its limit cannot be killed: the slot is taken out of the
+    pool until it returns.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        master: str | Sequence[str] | None = None,
+        name: str | None = None,
+        version: str | None = None,
+        tags: dict[str, str] | None = None,
+        state: str | None = None,
+        drain_deadline: float = 60.0,
+    ) -> None:
+        """`master`: control address(es); default: ROTA_MASTER, then this machine. Durations in seconds."""
+        self.worker = worker
+        self.name = name or f"{host.name()}-{os.getpid()}"
+        self.masters = masters_of(master) or (f"tcp://127.0.0.1:{CONTROL_PORT}",)
+        self._version = version_of(worker, flag=version, app_dir=as_typed("."))
+        self._drain_deadline = drain_deadline
+        self._options = {
+            "name": self.name,
+            "masters": self.masters,
+            "service": worker.name,
+            "tags": tags or {},
+            "state": state,
+            "drain_deadline": drain_deadline,
+        }
+        self._agent: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._page = Page.create()
+        self._agent = subprocess.Popen(
+            [sys.executable, "-P", "-m", f"{__package__}.embedded"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(self._page.fd,),
+            start_new_session=True,  # Ctrl-C is for the application, which then leaves in its own order
+        )
+        self._say({**self._options, "page_fd": self._page.fd})
+        self._thread = threading.Thread(target=self._serve, name=f"rota-{self.worker.name}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drain, finish, leave: as TERM does at a node."""
+        agent, self._agent = self._agent, None
+        if agent is None:
+            return
+        self._say({"leave": self._drain_deadline}, agent)
+        agent.wait()
+        self._thread.join(JOIN_S)
+        if not self._thread.is_alive():  # else a handler hangs in it, beyond all limits
+            self._page.close()
+
+    def wait_ready(self, timeout: float = 30.0) -> None:
+        """Until the slot serves. Raises Timeout."""
+        deadline = monotonic() + timeout
+        while self._page.words[PHASE] != READY:
+            if monotonic() >= deadline:
+                raise Timeout(f"{self.name} was not ready within {timeout:g} s")
+            threading.Event().wait(POLL_S)
+
+    def drain(self, **options: Any) -> dict[str, Any]:
+        """As `rota drain` on this node: nothing new comes, what runs is finished. Options as of Admin.drain."""
+        return self._verb("drain", options)
+
+    def rejoin(self, **options: Any) -> dict[str, Any]:
+        """As `rota rejoin` on this node."""
+        return self._verb("rejoin", options)
+
+    def _verb(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
+        from .. import Admin  # by the face of the package: a worker knows nothing of the client
+
+        with Admin(self.masters) as admin:
+            answer: dict[str, Any] = getattr(admin, verb)(self.name, **options)
+            return answer
+
+    # ---- the thread -------------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """One incarnation after the other, as the agent says, until it has left."""
+        agent = self._agent
+        assert agent is not None and agent.stdout is not None
+        for line in agent.stdout:
+            failure = self._serve_one(agent, Specification(**json.loads(line)["start"]))
+            self._say({"ended": failure}, agent)
+
+    def _serve_one(self, agent: subprocess.Popen[bytes], specification: Specification) -> str:
+        """The reason if it could not start."""
+        process = Process(specification, self.worker, self._version, self._page)
+
+        def check_agent() -> None:
+            if agent.poll() is not None:
+                process.stop()
+
+        process.check_agent = check_agent
+        try:
+            process.run()
+        except LoadError as error:
+            return error.traceback_text or str(error)
+        except Rejected as error:
+            return str(error)
+        return ""
+
+    def _say(self, message: dict[str, Any], agent: subprocess.Popen[bytes] | None = None) -> None:
+        agent = agent or self._agent
+        assert agent is not None and agent.stdin is not None
+        try:
+            agent.stdin.write(json.dumps(message).encode() + b"\n")
+            agent.stdin.flush()
+        except BrokenPipeError:
+            pass  # the agent has ended; the thread notices

@@ -1,0 +1,122 @@
+"""`python -m rota.worker.embedded`: the agent of an application that serves on its own objects (`Worker.background`).
+
+Its one process is its parent, with which it talks in JSON lines: settings, then `ended` and `leave` come on stdin,
+`start` goes out on stdout. It cannot kill the process: a slot that hangs is taken out, and comes back when its handler
+has returned. When the parent is gone, that is the exit of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from time import monotonic
+from typing import Any
+
+import zmq
+
+from ..common import exits
+from .agent import Agent, AgentSettings
+from .page import FENCE_EPOCH, FLOOR, OBEY, STARTED_UPTO, STOP, Page
+
+
+class EmbeddedAgent(Agent):
+    embedded = True
+
+    def __init__(self, settings: AgentSettings, service: str, page: Page) -> None:
+        super().__init__(settings, service)
+        self._page = page
+        self._waiting = ""  # the incarnation that is to start when the slot is free
+        self._current = ""  # the one that has the slot, taken out or not
+        self._read = b""
+        self._parent = os.getppid()
+        self._poller.register(0, zmq.POLLIN)
+
+    def _spawn(self, incarnation: str, service: str) -> None:
+        self._waiting = incarnation
+        self._assign()
+
+    def _assign(self) -> None:
+        incarnation = self._waiting
+        if self._current or incarnation not in self._core.processes:
+            return
+        self._current, self._waiting = incarnation, ""
+        self._page.clear()
+        self._page.words[FENCE_EPOCH] = self._epoch
+        self._page.words[OBEY] = self._obey
+        self._pages[incarnation] = self._page
+        ticket = os.urandom(16)
+        specification = self._specification(incarnation, self._core.offers[0], ticket, self._page.fd)
+        self._effects.extendleft(reversed(self._core.spawned(incarnation, ticket, self._parent)))
+        self._say({"start": specification})
+
+    def _kill(self, incarnation: str, number: int) -> None:
+        """No more starts there; what runs goes on, and its outcome is not waited for."""
+        self._page.words[FLOOR] = (1 << 64) - 1
+        self._page.words[STOP] = 1
+        self._end(incarnation, 0, "taken out of the pool")
+
+    def _reap(self) -> None:
+        """What the parent says."""
+        if 0 not in self._ready:
+            return
+        data = os.read(0, 65536)
+        *lines, self._read = (self._read + data).split(b"\n")
+        for line in lines:
+            self._told(json.loads(line))
+        if not data:
+            self._orphaned()
+
+    def _told(self, message: dict[str, Any]) -> None:
+        if "leave" in message:
+            self._perform(self._core.leave(float(message["leave"]), monotonic()))
+        elif "ended" in message:
+            incarnation, self._current = self._current, ""
+            if incarnation in self._pages:
+                text = message["ended"]
+                self._end(incarnation, exits.LOAD_FAILED if text else 0, "the slot could not start", text)
+            if self._waiting:
+                self._assign()
+                self._perform(())
+
+    def _orphaned(self) -> None:
+        self._poller.unregister(0)
+        if self._current in self._pages:
+            self._end(self._current, -9, "the application ended")
+        self._current = "gone"
+        for process in list(self._core.processes):  # one that still waited for the slot
+            self._perform(self._core.exited(process, -9, "the application ended", 0, [], "", monotonic()))
+        self._perform(self._core.leave_now(monotonic()))
+
+    def _end(self, incarnation: str, status: int, how: str, text: str = "") -> None:
+        page = self._pages.pop(incarnation)
+        self._effects.extend(
+            self._core.exited(incarnation, status, how, page.words[STARTED_UPTO], page.report(), text, monotonic())
+        )
+        self._perform(())
+
+    def _say(self, message: dict[str, Any]) -> None:
+        try:
+            os.write(1, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # stdin tells it too
+
+
+def main() -> int:
+    options = json.loads(_first_line())
+    page = Page(options.pop("page_fd"))
+    service = options.pop("service")
+    options["masters"] = tuple(options["masters"])
+    return EmbeddedAgent(AgentSettings(app="", processes=1, **options), service, page).run()
+
+
+def _first_line() -> bytes:
+    """Byte by byte: what follows is for the loop, and must not end up in a buffer that it does not see."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())
