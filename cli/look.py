@@ -144,7 +144,7 @@ def wait(masters: Sequence[str], condition: str, names: Sequence[str], timeout: 
 
     with admin(masters) as master:
         reply = master.wait(condition, *names, timeout=timeout)
-    show(reply, as_json, lambda: [f"{condition} after {duration(reply['waited_s'])}: {', '.join(reply['names'])}"])
+    show(reply, as_json, lambda: [f"{' '.join([condition, *reply['names']])}: after {duration(reply['waited_s'])}"])
 
 
 @verb(

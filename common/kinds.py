@@ -155,6 +155,8 @@ def _fix(value: object) -> str:
         return f"; did you mean tcp://{value}?"
     if isinstance(value, str) and split_address(f"{value}:{CONTROL_PORT}"):
         return f"; did you mean {value}:{CONTROL_PORT}?"
+    if isinstance(value, str) and split_address(f"tcp://{value}:{CONTROL_PORT}"):
+        return f"; did you mean tcp://{value}:{CONTROL_PORT}?"
     return ""
 
 

@@ -248,7 +248,7 @@ def on_a_terminal(command: list[str], wanted: bytes, times: int, **env: str) -> 
 
 def test_wait_returns_at_once_when_it_is_so_and_exits_75_with_the_reason_when_not(rota: Callable[..., Result]) -> None:
     result = rota("wait", "active", "web-1")
-    assert result.exit_code == 0 and "active after" in result.stdout
+    assert result.exit_code == 0 and result.stdout.startswith("active web-1: after")
     result = rota("wait", "detached", "web-1", "--timeout", "100ms", "--json")
     assert result.exit_code == 75 and "web-1" in result.stderr
     assert reply(result)["pending"][0]["name"] == "web-1"
