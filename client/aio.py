@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
+from weakref import finalize
 
 import zmq
 
@@ -45,9 +46,10 @@ class AsyncClient(View):
 
     def submit(self, target: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """As `Client.submit`, with an asyncio.Future."""
-        driver = self._home.driver()
+        home = self._home
+        driver = home.driver()
         deadline = monotonic() + self._options.timeout
-        reply = _Reply(self._address(target), encode_call(args, kwargs), deadline, driver)
+        reply = _Reply(self._address(target), encode_call(args, kwargs), deadline, driver, home)
         driver.post(reply)
         return reply
 
@@ -89,7 +91,7 @@ async def _each(items: Iterable[Any]) -> AsyncIterator[Any]:
 class _Reply(Call, asyncio.Future):  # type: ignore[type-arg]
     """The future is its own entry in the call table."""
 
-    def __init__(self, address: Address, body: bytes, deadline: float, driver: _Driver) -> None:
+    def __init__(self, address: Address, body: bytes, deadline: float, driver: _Driver, home: _Home) -> None:
         asyncio.Future.__init__(self, loop=driver.loop)
         self.number = 0
         self.epoch = 0
@@ -97,6 +99,7 @@ class _Reply(Call, asyncio.Future):  # type: ignore[type-arg]
         self.address = address
         self.body = body
         self._driver = driver
+        self._home = home  # only held: a client that is forgotten is closed when its last call is over
 
     def finish(self, value: object, error: Error | None) -> None:
         if self.done():
@@ -120,6 +123,7 @@ class _Home:
         self._masters = masters
         self._driver: _Driver | None = None
         self._closed = False
+        self._end: finalize[..., _Home] | None = None
 
     def driver(self) -> _Driver:
         if self._closed:
@@ -127,6 +131,7 @@ class _Home:
         loop = asyncio.get_running_loop()
         if self._driver is None:
             self._driver = _Driver(self._masters, loop)
+            self._end = finalize(self, self._driver.forget)
         elif self._driver.loop is not loop:
             raise RuntimeError("this client belongs to another event loop; make one for each")
         return self._driver
@@ -134,7 +139,7 @@ class _Home:
     def close(self) -> None:
         self._closed = True
         driver, self._driver = self._driver, None
-        if driver is not None:
+        if driver is not None and self._end is not None and self._end.detach():
             driver.close()
 
 
@@ -146,6 +151,7 @@ class _Driver:
         self._session = Session(masters, self._unwatch)
         self._watched: tuple[int, ...] = ()
         self._soon = False
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
 
@@ -162,8 +168,15 @@ class _Driver:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._soon = True  # no further step
+        self._closed = True  # no further step
         self._session.close()
+
+    def forget(self) -> None:
+        """Nobody has the client any more; in whatever thread that was noticed."""
+        try:
+            self.loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # the loop is closed, and with it whoever waited
+            self._session.drop()
 
     def _step_soon(self) -> None:
         """One step for everything that is submitted in this turn of the loop."""
@@ -172,11 +185,12 @@ class _Driver:
             self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        if self._soon:
-            self._soon = False
-            self._step(False)
+        self._soon = False
+        self._step(False)
 
     def _step(self, look: bool) -> None:
+        if self._closed:
+            return
         session, now = self._session, monotonic()
         phase = session.phase
         more = session.link is not None and session.receive(now, look)
@@ -193,6 +207,7 @@ class _Driver:
         self._watched = dealer, monitor
         self.loop.add_reader(dealer, self._step, False)
         self.loop.add_reader(monitor, self._step, True)
+        self.loop.call_soon(self._step, True)  # a descriptor signals only to who has looked and found nothing
 
     def _unwatch(self, link: Link) -> None:
         watched, self._watched = self._watched, ()

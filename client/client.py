@@ -68,10 +68,10 @@ class Client(View):
         Done callbacks run in the client's I/O thread: they may submit, they must not block. Raises TypeError for
         arguments that cannot be sent, ValueError for what is no target; all else is raised by `result()`.
         """
-        engine = self._home.cell[0]
-        reply = engine.new_reply(
-            self._address(target), encode_call(args, kwargs), monotonic() + self._options.timeout, engine
-        )
+        home = self._home
+        engine = home.cell[0]
+        deadline = monotonic() + self._options.timeout
+        reply = engine.new_reply(self._address(target), encode_call(args, kwargs), deadline, engine, home)
         engine.post(reply)
         return reply
 

@@ -28,7 +28,8 @@ class Reply(Call, Future):  # type: ignore[type-arg]
     _exception: BaseException | None = None
     _waiters: list[Any] = []  # of nobody: whoever waits has taken the Condition before, and made a list
 
-    def __init__(self, address: Address, body: bytes, deadline: float, engine: Engine) -> None:
+    def __init__(self, address: Address, body: bytes, deadline: float, engine: Engine, home: object) -> None:
+        """`home` is only held: a client that is forgotten is closed when its last call is over, not before."""
         # Not Future.__init__: it would make the Condition.
         self._guard = RLock()
         self._done_callbacks: list[Any] = []
@@ -36,6 +37,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
         self.body = body
         self.deadline = deadline
         self._engine = engine
+        self._home = home
 
     @property
     def _condition(self) -> Condition:  # type: ignore[override]

@@ -104,9 +104,13 @@ class Session:
         """BYE: the master cancels what was waited for. Whoever still waits gets this error, or Cancelled."""
         if self.phase is OPEN and self.link is not None:
             self.link.send(wire.head(wire.BYE, self._token))
-        self._part(BYE_LINGER_MS)
-        self.phase, self._due = PARTED, inf
+        self.drop(BYE_LINGER_MS)
         self._finish(self.calls.abandon(error or errors.Cancelled("the client was closed")))
+
+    def drop(self, linger_ms: int = 0) -> None:
+        """Without a word to anybody. One of the two must be called: a context that is only forgotten may hang."""
+        self._part(linger_ms)
+        self.phase, self._due = PARTED, inf
         self._ctx.term()
 
     def _part(self, linger_ms: int = 0) -> None:
@@ -123,7 +127,7 @@ class Session:
         dealer = self.link.dealer
         for _ in range(BATCH):
             try:
-                frame = fast_recv(dealer, zmq.NOBLOCK)
+                frame = fast_recv(dealer, _NOBLOCK)
             except zmq.Again:
                 return False
             try:
@@ -164,7 +168,7 @@ class Session:
             sent = 0
             for count, frame in wire.bundles(ready):
                 try:
-                    fast_send(dealer, frame, zmq.NOBLOCK)
+                    fast_send(dealer, frame, _NOBLOCK)
                 except zmq.Again:
                     self._stuck = ready[sent:]
                     return

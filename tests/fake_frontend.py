@@ -139,7 +139,10 @@ class FakeFrontend:
     def _frame(self, sock: zmq.Socket[bytes], route: bytes, frame: bytes) -> None:
         head = wire.parse_head(frame)
         body = frame[head.head_len :]
-        if head.kind == wire.HELLO:
+        if head.kind == wire.BUNDLE:
+            for each in wire.split(frame, wire.parse(frame)):
+                self._frame(sock, route, each)
+        elif head.kind == wire.HELLO:
             self._hello(sock, route, messages.decode(body))
         elif head.kind == wire.BYE:
             self.counts["bye"] += 1

@@ -1,0 +1,184 @@
+"""The asyncio client against a fake master."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from fake_frontend import FakeFrontend, Request, echo, proxied
+
+import rota
+from rota.common.body import encode_error
+
+PATIENCE_S = 20.0
+
+
+def never(_: FakeFrontend, request: Request) -> None:
+    return None
+
+
+async def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.002)
+
+
+Scene = Callable[[FakeFrontend, rota.AsyncClient], Awaitable[None]]
+
+
+def play(scene: Scene) -> FakeFrontend:
+    """The scene in a loop of its own, with a master and a client."""
+
+    async def main() -> None:
+        async with rota.AsyncClient(fake.address) as client:
+            await asyncio.wait_for(scene(fake, client), PATIENCE_S)
+
+    with FakeFrontend() as fake:
+        asyncio.run(main(), debug=False)
+    return fake
+
+
+def test_calls_return_their_results() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        assert await client.call("a.b", symbol="X") == {"symbol": "X"}
+        assert await client.service("a").b(1) == [1]
+        assert await client.options(timeout=2, session="s").call("a.b", 2) == [2]
+
+    assert [request.target for request in play(scene).seen] == ["a.b"] * 3
+
+
+def test_many_tasks_call_at_once_and_each_gets_its_own_answer() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        results = await asyncio.gather(*(client.call("a.b", number) for number in range(2000)))
+        assert results == [[number] for number in range(2000)]
+
+    play(scene)
+
+
+def test_an_error_is_raised_as_what_it_is() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = lambda fake, request: (2, encode_error(rota.BindError("missing 'symbol'")))
+        with pytest.raises(TypeError, match="symbol"):
+            await client.call("a.b")
+        with pytest.raises(TypeError, match="arguments"):
+            await client.call("a.b", object())
+
+    play(scene)
+
+
+def test_cancelling_the_task_that_awaits_cancels_the_call() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        task = asyncio.ensure_future(client.call("a.b"))
+        await until(lambda: fake.seen)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: fake.counts["cancel"] == 1)
+
+    play(scene)
+
+
+def test_wait_for_gives_up_in_time_and_the_connection_serves_on() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.call("a.b"), 0.1)
+        fake.answer = echo
+        assert await client.call("a.b", 1) == [1]
+
+    play(scene)
+
+
+def test_a_call_ends_at_its_time_out() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        before = time.monotonic()
+        with pytest.raises(rota.Timeout):
+            await client.options(timeout=0.2).call("a.b")
+        assert 0.2 <= time.monotonic() - before < 2
+
+    play(scene)
+
+
+def test_map_gives_results_in_order() -> None:
+    async def items() -> AsyncIterator[dict[str, int]]:
+        for number in range(20):
+            yield {"n": number}
+
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        assert [result async for result in client.map("a.b", items(), window=3)] == [{"n": n} for n in range(20)]
+        assert [result async for result in client.map("a.b", range(5))] == [[n] for n in range(5)]
+
+    play(scene)
+
+
+def test_a_cut_connection_is_resumed_and_every_call_is_executed_once() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        with proxied(fake) as proxy:
+            calls = []
+            for round in range(6):
+                calls += [client.submit("a.b", round, number) for number in range(50)]
+                await until(lambda: fake.counts["executed"] > 0)
+                proxy.cut()
+                await asyncio.sleep(0)
+            assert await asyncio.gather(*calls) == [[r, n] for r in range(6) for n in range(50)]
+
+    fake = play(scene)
+    assert fake.counts["executed"] == 300
+    assert fake.counts["replay"] == 0
+
+
+def test_calls_wait_for_a_master_that_comes_later() -> None:
+    with FakeFrontend() as gone:
+        pass
+
+    async def main() -> None:
+        async with rota.AsyncClient(gone.address) as client:
+            call = client.submit("a.b", 1)
+            await asyncio.sleep(0.1)
+            assert not call.done()
+            with FakeFrontend(ports=(gone.ports[0], gone.ports[1])):
+                assert await asyncio.wait_for(call, PATIENCE_S) == [1]
+
+    asyncio.run(main())
+
+
+def test_closing_ends_what_is_waited_for() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        call = client.submit("a.b")
+        await until(lambda: fake.seen)
+        await client.close()
+        with pytest.raises(rota.Cancelled):
+            await call
+        with pytest.raises(RuntimeError, match="closed"):
+            client.submit("a.b")
+        await until(lambda: fake.counts["bye"] == 2)
+
+    play(scene)
+
+
+def test_a_forgotten_client_says_goodbye_when_its_last_call_is_over() -> None:
+    async def scene(fake: FakeFrontend, _: rota.AsyncClient) -> None:
+        call = rota.AsyncClient(fake.address).submit("a.b", 1)
+        assert await call == [1]
+        del call
+        await until(lambda: fake.counts["bye"] == 2)
+
+    play(scene)
+
+
+def test_a_client_belongs_to_the_loop_of_its_first_call() -> None:
+    with FakeFrontend() as fake:
+        client = rota.AsyncClient(fake.address)
+        assert asyncio.run(_one(client)) == [1]
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(_one(client))
+
+
+async def _one(client: rota.AsyncClient) -> object:
+    return await client.call("a.b", 1)

@@ -1,0 +1,282 @@
+"""The call table without a socket or a clock."""
+
+from __future__ import annotations
+
+from rota.client.calls import GRACE_S, KEEP_S, SWEEP_S, WAITING_MAX, Call, Calls
+from rota.common import wire
+from rota.common.errors import Error, Overloaded, PayloadTooLarge, Timeout, Unavailable
+from rota.common.limits import ACK_AFTER_S
+
+TOKEN = 77
+
+
+class Asked(Call):
+    def __init__(self, deadline: float = 1000.0, body: bytes = b"body", target: bytes = b"a.b") -> None:
+        self.deadline, self.body, self.address = deadline, body, (target, len(target), 0)
+
+
+def opened(window: int = 4096, epoch: int = 3) -> Calls:
+    calls = Calls(window)
+    calls.opened(TOKEN, epoch, False, 1000, 0.0)
+    return calls
+
+
+def frames(calls: Calls, now: float = 0.0) -> list[wire.Head]:
+    sent = []
+    while (frame := calls.next_frame(now)) is not None:
+        sent.append(wire.parse_head(frame))
+    return sent
+
+
+def submitted(calls: Calls, count: int, deadline: float = 1000.0) -> list[Asked]:
+    asked = [Asked(deadline) for _ in range(count)]
+    for call in asked:
+        assert calls.submit(call) is None
+    return asked
+
+
+def test_numbers_rise_by_one_in_the_order_of_sending() -> None:
+    calls = opened()
+    submitted(calls, 3)
+    assert [(head.kind, head.number, head.token, head.epoch) for head in frames(calls)] == [
+        (wire.REQUEST, number, TOKEN, 3) for number in (1, 2, 3)
+    ]
+
+
+def test_a_request_says_what_is_left_of_its_deadline() -> None:
+    calls = opened()
+    submitted(calls, 1, deadline=10.0)
+    assert frames(calls, now=7.5)[0].time == 2500
+
+
+def test_an_answer_finishes_its_call_once() -> None:
+    calls = opened()
+    (call,) = submitted(calls, 1)
+    frames(calls)
+    assert calls.answered(1, 1, 60) is call
+    assert calls.answered(1, 1, 60) is None
+    assert calls.strangers == 1
+    assert len(calls) == 0
+
+
+def test_the_next_request_acknowledges_answers_and_says_what_is_no_longer_waited_for() -> None:
+    calls = opened()
+    submitted(calls, 3)
+    frames(calls)
+    calls.answered(1, 1, 60)
+    calls.answered(3, 2, 60)
+    submitted(calls, 1)
+    (head,) = frames(calls)
+    assert (head.number, head.upto, head.below) == (4, 2, 2)
+
+
+def test_after_a_reconnect_everything_unanswered_is_resent_with_the_epoch_of_its_first_send() -> None:
+    calls = opened(epoch=3)
+    submitted(calls, 3)
+    frames(calls)
+    calls.answered(2, 1, 60)
+    calls.closed()
+    submitted(calls, 1)
+    calls.opened(TOKEN + 1, 4, True, 1000, 1.0)
+    assert [(head.number, head.epoch, head.flags, head.token) for head in frames(calls, 1.0)] == [
+        (1, 3, wire.RESENT, TOKEN + 1),
+        (3, 3, wire.RESENT, TOKEN + 1),
+        (4, 4, 0, TOKEN + 1),
+    ]
+
+
+def test_what_was_answered_before_its_turn_to_be_resent_is_not_resent() -> None:
+    calls = opened()
+    submitted(calls, 2)
+    frames(calls)
+    calls.closed()
+    calls.opened(TOKEN, 3, True, 1000, 1.0)
+    calls.answered(1, 1, 60)
+    assert [head.number for head in frames(calls, 1.0)] == [2]
+
+
+def test_an_answer_beyond_a_gap_is_not_acknowledged_while_the_missing_one_is_waited_for() -> None:
+    calls = opened()
+    submitted(calls, 3)
+    frames(calls)
+    calls.answered(2, 2, 60)  # 1 was answered with sequence 1, which was lost
+    submitted(calls, 1)
+    assert frames(calls)[0].upto == 0
+    calls.answered(1, 1, 60)
+    submitted(calls, 1)
+    assert frames(calls)[0].upto == 2
+
+
+def test_a_gap_is_closed_when_nobody_waits_for_the_missing_answer_any_more() -> None:
+    calls = opened()
+    abandoned, other, third = submitted(calls, 3)
+    frames(calls)
+    calls.cancel(abandoned)
+    calls.answered(other.number, 2, 60)
+    submitted(calls, 1)
+    assert frames(calls)[-1].upto == 0  # the third might be the missing one
+    calls.answered(third.number, 3, 60)
+    submitted(calls, 1)
+    assert frames(calls)[-1].upto == 3
+
+
+def test_a_session_that_the_master_does_not_know_counts_answers_anew() -> None:
+    calls = opened()
+    submitted(calls, 2)
+    frames(calls)
+    calls.answered(1, 1, 60)
+    calls.closed()
+    calls.opened(TOKEN, 9, False, 1000, 1.0)
+    assert [head.upto for head in frames(calls, 1.0)] == [0]
+    assert calls.answered(2, 1, 60) is not None
+    assert frames(calls, 3.0) == [] and frames(calls, 3.0 + ACK_AFTER_S)[0].upto == 1
+
+
+def test_64_answers_are_acknowledged_without_a_request() -> None:
+    calls = opened()
+    submitted(calls, 64)
+    frames(calls)
+    for number in range(1, 64):
+        calls.answered(number, number, 60)
+    assert frames(calls) == []
+    calls.answered(64, 64, 60)
+    (ack,) = frames(calls)
+    assert (ack.kind, ack.upto, ack.below) == (wire.ACK, 64, 65)
+    assert frames(calls) == []
+
+
+def test_many_bytes_are_acknowledged_without_a_request() -> None:
+    calls = opened()
+    submitted(calls, 1)
+    frames(calls)
+    calls.answered(1, 1, 256 * 1024)
+    assert [head.kind for head in frames(calls)] == [wire.ACK]
+
+
+def test_one_answer_is_acknowledged_after_a_second() -> None:
+    calls = opened()
+    submitted(calls, 1)
+    frames(calls)
+    calls.answered(1, 1, 60)
+    assert frames(calls, 1.0) == []
+    assert calls.next_deadline() == 1.0 + ACK_AFTER_S
+    assert [head.kind for head in frames(calls, 1.0 + ACK_AFTER_S)] == [wire.ACK]
+    assert calls.next_deadline() > 1.0 + ACK_AFTER_S
+
+
+def test_a_session_that_waits_long_for_an_answer_is_kept_alive() -> None:
+    calls = opened()
+    submitted(calls, 1)
+    frames(calls)
+    assert calls.next_deadline() == KEEP_S
+    assert [head.kind for head in frames(calls, KEEP_S)] == [wire.ACK]
+    assert calls.next_deadline() == 2 * KEEP_S
+
+
+def test_cancelling_a_sent_call_tells_the_master() -> None:
+    calls = opened()
+    (call,) = submitted(calls, 1)
+    frames(calls)
+    calls.cancel(call)
+    assert [(head.kind, head.number) for head in frames(calls)] == [(wire.CANCEL, 1)]
+    assert calls.answered(1, 1, 60) is None
+
+
+def test_cancelling_a_waiting_call_takes_no_number() -> None:
+    calls = opened()
+    first, _ = submitted(calls, 2)
+    calls.cancel(first)
+    assert [head.number for head in frames(calls)] == [1]
+
+
+def test_cancelling_an_answered_call_does_nothing() -> None:
+    calls = opened()
+    (call,) = submitted(calls, 1)
+    frames(calls)
+    calls.answered(1, 1, 60)
+    calls.cancel(call)
+    assert frames(calls) == []
+
+
+def errors(failed: list[tuple[Call, Error]]) -> list[type[Error]]:
+    return [type(error) for _, error in failed]
+
+
+def test_the_masters_own_timeout_may_come_a_little_after_the_deadline() -> None:
+    calls = opened()
+    submitted(calls, 1, deadline=5.0)
+    frames(calls)
+    assert calls.next_deadline() == 5.0
+    assert calls.expire(5.0) == []
+    assert calls.next_deadline() == 5.0 + GRACE_S
+    assert errors(calls.expire(5.0 + GRACE_S)) == [Timeout]
+    assert calls.next_deadline() > 1000
+
+
+def test_a_call_that_was_never_sent_ends_as_unavailable_and_names_the_masters() -> None:
+    calls = Calls()
+    calls.unreachable = "tcp://a:7700: no connection"
+    submitted(calls, 1, deadline=5.0)
+    assert calls.expire(4.9) == []
+    ((_, error),) = calls.expire(5.0)
+    assert isinstance(error, Unavailable)
+    assert "tcp://a:7700: no connection" in str(error)
+
+
+def test_a_call_that_was_sent_before_the_connection_was_lost_ends_as_timeout_at_its_deadline() -> None:
+    calls = opened()
+    submitted(calls, 1, deadline=5.0)
+    frames(calls)
+    calls.closed()
+    assert errors(calls.expire(5.0)) == [Timeout]
+
+
+def test_late_calls_do_not_make_every_look_through_all_of_them() -> None:
+    calls = opened()
+    for late in range(10):
+        submitted(calls, 1, deadline=5.0 + late / 1000)
+    frames(calls)
+    calls.expire(5.0)
+    assert calls.next_deadline() >= 5.0 + SWEEP_S
+
+
+def test_calls_above_the_window_wait_for_their_turn() -> None:
+    calls = opened(window=2)
+    submitted(calls, 3)
+    assert [head.number for head in frames(calls)] == [1, 2]
+    calls.answered(2, 1, 60)
+    assert [head.number for head in frames(calls)] == [3]
+
+
+def test_more_calls_than_may_wait_are_refused() -> None:
+    calls = Calls()
+    submitted(calls, WAITING_MAX)
+    assert isinstance(calls.submit(Asked()), Overloaded)
+
+
+def test_a_payload_above_the_masters_limit_is_refused_before_anything_is_sent() -> None:
+    calls = opened()
+    error = calls.submit(Asked(body=b"x" * 1001))
+    assert isinstance(error, PayloadTooLarge)
+    assert error.details == {"size": 1001, "limit": 1000}
+    assert frames(calls) == []
+
+
+def test_a_waiting_payload_is_refused_when_the_master_turns_out_to_take_less() -> None:
+    calls = Calls()
+    large, small = Asked(body=b"x" * 1001), Asked()
+    assert calls.submit(large) is None and calls.submit(small) is None
+    assert [(call, type(error)) for call, error in calls.opened(TOKEN, 1, False, 1000, 0.0)] == [
+        (large, PayloadTooLarge)
+    ]
+    assert [head.number for head in frames(calls)] == [1]
+
+
+def test_giving_up_what_was_never_sent_leaves_what_was_sent() -> None:
+    calls = opened(window=1)
+    sent, waiting = submitted(calls, 2)
+    frames(calls)
+    failure = Unavailable("x")
+    assert calls.abandon(failure, sent=False) == [(waiting, failure)]
+    assert calls.abandon(failure) == [(sent, failure)]
+    assert len(calls) == 0

@@ -1,0 +1,485 @@
+"""The client against a fake master: real sockets, connections that are cut, masters that come and go."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from fake_frontend import FakeFrontend, Request, echo, proxied, until
+
+import rota
+from rota.common import messages, wire
+from rota.common.body import encode_error
+
+
+def never(_: FakeFrontend, request: Request) -> None:
+    return None
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeFrontend]:
+    with FakeFrontend() as made:
+        yield made
+
+
+@pytest.fixture
+def client(fake: FakeFrontend) -> Iterator[rota.Client]:
+    with rota.Client(fake.address) as made:
+        yield made
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_a_call_returns_the_result(client: rota.Client) -> None:
+    assert client.call("orders.quote", symbol="X") == {"symbol": "X"}
+    assert client.call("orders.quote", 1, 2) == [1, 2]
+
+
+def test_nothing_is_connected_before_the_first_call(fake: FakeFrontend, client: rota.Client) -> None:
+    assert not fake.counts
+    client.call("a.b")
+    assert fake.counts["ClientHello"] == 1
+
+
+def test_rota_master_names_the_masters(fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROTA_MASTER", f"tcp://127.0.0.1:{free_port()}, {fake.address}")
+    with rota.Client() as client:
+        assert client.call("a.b", 1) == [1]
+
+
+def test_what_is_no_address_is_a_value_error() -> None:
+    for wrong in ("127.0.0.1:7700", "tcp://", "tcp://host:0", "tcp://a b:1", "ipc:///tmp/x"):
+        with pytest.raises(ValueError, match="no master's address"):
+            rota.Client(wrong)
+
+
+def test_what_is_no_target_is_a_value_error(client: rota.Client) -> None:
+    for wrong in ("", "orders", "a." + "b" * 300):
+        with pytest.raises(ValueError, match="no target"):
+            client.submit(wrong)
+
+
+def test_submit_gives_a_future_that_the_standard_library_understands(client: rota.Client) -> None:
+    futures = [client.submit("a.b", number) for number in range(50)]
+    done, _ = concurrent.futures.wait(futures, timeout=10)
+    assert {future.result()[0] for future in done} == set(range(50))
+    seen = [future.result() for future in concurrent.futures.as_completed([client.submit("a.b", 1)], timeout=10)]
+    assert seen == [[1]]
+
+
+def test_wait_for_the_first_returns_with_the_first(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = lambda fake, request: echo(fake, request) if request.args == [1] else None
+    silent, answered = client.submit("a.b", 0), client.submit("a.b", 1)
+    done, waiting = concurrent.futures.wait([silent, answered], 10, concurrent.futures.FIRST_COMPLETED)
+    assert (done, waiting) == ({answered}, {silent})
+
+
+def test_a_done_callback_runs_once_before_or_after_the_answer(client: rota.Client) -> None:
+    future = client.submit("a.b", 1)
+    called: list[object] = []
+    future.add_done_callback(called.append)
+    future.result()
+    until(lambda: called)
+    future.add_done_callback(called.append)
+    assert called == [future, future]
+
+
+def test_a_callback_that_raises_harms_nobody(client: rota.Client, caplog: pytest.LogCaptureFixture) -> None:
+    client.submit("a.b", 1).add_done_callback(lambda future: 1 / 0)
+    assert client.call("a.b", 2) == [2]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_callbacks_may_submit(client: rota.Client) -> None:
+    left, ended = [500], threading.Event()
+
+    def again(_: object) -> None:
+        left[0] -= 1
+        if left[0] > 0:
+            client.submit("a.b", left[0]).add_done_callback(again)
+        else:
+            ended.set()
+
+    for _ in range(8):
+        client.submit("a.b", 0).add_done_callback(again)
+    assert ended.wait(10)
+
+
+def test_a_callback_may_close_the_client(fake: FakeFrontend) -> None:
+    client = rota.Client(fake.address)
+    client.submit("a.b").add_done_callback(lambda _: client.close())
+    until(lambda: fake.counts["bye"] == 2)  # the control link and the session
+    with pytest.raises(RuntimeError, match="closed"):
+        client.call("a.b")
+
+
+def test_eight_threads_call_at_once_and_each_gets_its_own_answers(client: rota.Client) -> None:
+    wrong: list[object] = []
+
+    def calls(name: int) -> None:
+        for count in range(100):
+            result = client.call("a.b", name, count)
+            if result != [name, count]:
+                wrong.append(result)
+
+    threads = [threading.Thread(target=calls, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+
+
+def test_map_gives_results_in_the_order_of_its_items(client: rota.Client) -> None:
+    assert list(client.map("a.b", [{"n": 1}, (2, 3), 4], window=2)) == [{"n": 1}, [2, 3], [4]]
+
+
+def test_map_has_no_more_under_way_than_its_window(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = never
+    items = iter(range(100))
+    results = client.map("a.b", items, window=7)
+    first: list[object] = []
+    thread = threading.Thread(target=lambda: first.append(next(results)))
+    thread.start()
+    until(lambda: len(fake.seen) == 7)
+    assert next(items) == 8  # the eighth was taken and waits, the ninth is ours
+    fake.later(lambda: fake.reply(fake.seen[0], 0, "one"))
+    thread.join(10)
+    assert first == ["one"]
+    results.close()  # type: ignore[attr-defined]
+    until(lambda: fake.counts["cancel"] == 6)
+
+
+def test_map_raises_the_first_error_and_cancels_the_rest(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = lambda fake, request: (8, encode_error(rota.NotExecuted("x"))) if request.args == [0] else None
+    with pytest.raises(rota.NotExecuted):
+        list(client.map("a.b", range(3)))
+    until(lambda: fake.counts["cancel"] == 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "sent", "kind"),
+    [
+        (1, rota.RemoteError("KeyError", "'x'", "Traceback…"), rota.RemoteError),
+        (2, rota.BindError("missing argument 'symbol'"), TypeError),
+        (3, rota.PayloadTooLarge("result too large"), rota.PayloadTooLarge),
+        (5, rota.Timeout("queued too long"), TimeoutError),
+        (6, rota.Overloaded("queue is full", retry_after=0.5), rota.Overloaded),
+        (7, rota.NoService("no service 'a'"), ConnectionError),
+        (8, rota.NotExecuted("process lost"), rota.NotExecuted),
+        (9, rota.MaybeExecuted("process lost"), rota.MaybeExecuted),
+        (10, rota.Denied("no"), rota.Denied),
+    ],
+)
+def test_an_error_is_raised_as_what_it_is(
+    fake: FakeFrontend, client: rota.Client, code: int, sent: rota.Error, kind: type[Exception]
+) -> None:
+    fake.answer = lambda fake, request: (code, encode_error(sent))
+    with pytest.raises(kind) as caught:
+        client.call("a.b")
+    assert str(caught.value) == str(sent)
+
+
+def test_overloaded_is_told_to_the_caller_and_not_retried(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = lambda fake, request: (6, encode_error(rota.Overloaded("full", retry_after=0.25)))
+    with pytest.raises(rota.Overloaded) as caught:
+        client.call("a.b")
+    assert caught.value.retry_after == 0.25
+    assert fake.counts["request"] == 1
+
+
+def test_what_cannot_be_sent_is_a_type_error_that_names_the_path(client: rota.Client) -> None:
+    with pytest.raises(TypeError, match=r"basket\[1\]"):
+        client.call("a.b", basket=[1, object()])
+
+
+def test_too_large_arguments_are_refused_here_and_nothing_is_sent(fake: FakeFrontend) -> None:
+    fake.max_message = 1000
+    with rota.Client(fake.address) as client:
+        for _ in range(2):  # before and after the master's limit is known
+            with pytest.raises(rota.PayloadTooLarge) as caught:
+                client.call("a.b", data=b"x" * 2000)
+        assert caught.value.details["limit"] == 1000
+        assert client.call("a.b", 1) == [1]
+    assert fake.counts["request"] == 1
+
+
+def test_options_travel_in_the_head(fake: FakeFrontend, client: rota.Client) -> None:
+    view = client.options(timeout=2, idempotency_key="k1", session="user", affinity="near", headers={"x": "y"})
+    assert view.service("orders").quote(1) == [1]
+    (request,) = fake.seen
+    assert request.target == "orders.quote"
+    assert request.flags == wire.META
+    assert 1500 < request.time_ms <= 2000
+    import msgpack
+
+    assert msgpack.unpackb(request.meta) == {"k": "k1", "s": "user", "a": "near", "h": {"x": "y"}}
+
+
+def test_views_add_to_one_another_and_leave_the_client_as_it_was(fake: FakeFrontend, client: rota.Client) -> None:
+    client.options(timeout=2).options(session="s").call("a.b")
+    client.call("a.b")
+    assert [(request.time_ms <= 2000, bool(request.meta)) for request in fake.seen] == [(True, True), (False, False)]
+
+
+def test_a_view_keeps_working_when_its_client_is_forgotten(fake: FakeFrontend) -> None:
+    view = rota.Client(fake.address).options(timeout=5)
+    assert view.call("a.b", 1) == [1]
+    assert view.call("a.b", 2) == [2]
+    view.close()
+
+
+def test_wrong_options_are_refused(client: rota.Client) -> None:
+    for timeout in (0, -1, float("nan"), float("inf"), 1e9):
+        with pytest.raises(ValueError, match="timeout"):
+            client.options(timeout=timeout)
+    with pytest.raises(ValueError, match="bytes"):
+        client.options(headers={"x": "y" * 5000})
+    with pytest.raises(TypeError, match="text expected"):
+        client.options(session=1)  # type: ignore[arg-type]
+
+
+def test_cancelling_a_future_tells_the_master(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = never
+    future = client.submit("a.b")
+    until(lambda: fake.seen)
+    assert future.cancel() and future.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result()
+    until(lambda: fake.counts["cancel"] == 1)
+    assert concurrent.futures.wait([future], timeout=5).done == {future}
+
+
+def test_an_answered_future_cannot_be_cancelled(client: rota.Client) -> None:
+    future = client.submit("a.b", 1)
+    assert future.result() == [1]
+    assert not future.cancel()
+    assert future.result() == [1]
+
+
+def test_ctrl_c_cancels_the_call_and_is_raised(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = never
+
+    def press() -> None:
+        until(lambda: fake.seen)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        client.call("a.b")
+    until(lambda: fake.counts["cancel"] == 1)
+
+
+def test_a_call_that_the_master_never_answers_ends_at_its_time_out(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = never
+    before = time.monotonic()
+    with pytest.raises(rota.Timeout, match="may have run"):
+        client.options(timeout=0.2).call("a.b")
+    assert 0.2 <= time.monotonic() - before < 2
+
+
+def test_without_a_master_a_call_waits_until_its_time_out_and_names_who_was_tried() -> None:
+    first, second = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+    with rota.Client(first, second) as client:
+        before = time.monotonic()
+        with pytest.raises(rota.Unavailable) as caught:
+            client.options(timeout=0.5).call("a.b")
+        assert 0.5 <= time.monotonic() - before < 3
+    assert first in str(caught.value) and second in str(caught.value)
+
+
+def test_the_first_master_that_answers_is_used(fake: FakeFrontend) -> None:
+    with rota.Client(f"tcp://127.0.0.1:{free_port()}", fake.address) as client:
+        assert client.call("a.b", 1) == [1]
+
+
+def test_a_cut_connection_is_resumed_and_every_call_gets_exactly_one_answer(fake: FakeFrontend) -> None:
+    finished: list[object] = []
+    with proxied(fake) as proxy, rota.Client(fake.address) as client:
+        futures = []
+        for round in range(10):
+            for number in range(50):
+                future = client.submit("a.b", round, number)
+                future.add_done_callback(finished.append)
+                futures.append(future)
+            until(lambda: fake.counts["executed"] > 0)
+            proxy.cut()
+        assert [future.result(20) for future in futures] == [[r, n] for r in range(10) for n in range(50)]
+    assert len(finished) == 500
+    assert fake.counts["executed"] == 500
+    assert fake.counts["replay"] == 0
+
+
+def test_what_was_in_flight_when_the_connection_was_cut_is_resent_with_its_number_and_epoch(
+    fake: FakeFrontend,
+) -> None:
+    fake.answer = never
+    with proxied(fake) as proxy, rota.Client(fake.address) as client:
+        future = client.submit("a.b", 1)
+        until(lambda: fake.counts["request"] == 1)
+        fake.epoch = 2
+        proxy.cut()
+        until(lambda: fake.counts["resent"] == 1)
+        first, again = fake.seen
+        assert (again.number, again.epoch, again.body) == (first.number, 1, first.body)
+        fake.later(lambda: fake.reply(first, 0, "late"))
+        assert future.result(10) == "late"
+    assert fake.counts["executed"] == 1
+
+
+def test_an_answer_that_was_sent_twice_counts_once(fake: FakeFrontend, client: rota.Client) -> None:
+    def twice(fake: FakeFrontend, request: Request) -> tuple[int, object]:
+        session = fake.sessions[request.session]
+        fake.later(lambda: fake._say_again(session, request.number))
+        return echo(fake, request)
+
+    fake.answer = twice
+    assert [client.call("a.b", number) for number in range(20)] == [[number] for number in range(20)]
+
+
+def test_answers_are_acknowledged_within_a_second_or_so(fake: FakeFrontend, client: rota.Client) -> None:
+    client.call("a.b")
+    until(lambda: fake.acks == [(1, 2)])
+
+
+def test_a_master_that_forgot_the_session_is_greeted_again(fake: FakeFrontend, client: rota.Client) -> None:
+    assert client.call("a.b", 1) == [1]
+    fake.later(fake.forget_sessions)
+    until(lambda: not fake.sessions)
+    assert client.call("a.b", 2) == [2]
+    assert fake.counts["who"] >= 1
+    assert fake.counts["ClientHello"] == 2
+
+
+def test_calls_outlast_a_master_that_is_gone_for_two_seconds() -> None:
+    with FakeFrontend() as gone:
+        client = rota.Client(gone.address)
+        assert client.call("a.b", 0) == [0]
+    futures = [client.submit("a.b", number) for number in range(20)]
+    away = time.monotonic() + 2.0
+    assert concurrent.futures.wait(futures, timeout=2).done == set()
+    assert time.monotonic() >= away - 0.1
+    with FakeFrontend(ports=gone.ports) as back:
+        back.epoch = 2
+        assert [future.result(10) for future in futures] == [[number] for number in range(20)]
+        client.close()
+
+
+def test_a_master_of_another_version_is_an_error_that_names_both(fake: FakeFrontend) -> None:
+    fake.refusal = messages.Refusal("incompatible", "this master speaks versions 7 to 9", 60_000, [7, 9])
+    with rota.Client(fake.address) as client, pytest.raises(rota.Incompatible, match="7 to 9.* 1 to 1"):
+        client.call("a.b")
+
+
+def test_a_busy_master_is_asked_again(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.refusal = messages.Refusal("busy", "starting", 20, [1, 1])
+    future = client.submit("a.b", 1)
+    until(lambda: fake.counts["OperatorHello"] >= 3)
+    fake.refusal = None
+    assert future.result(10) == [1]
+
+
+def test_damaged_and_foreign_frames_are_dropped(fake: FakeFrontend, client: rota.Client) -> None:
+    def noise(fake: FakeFrontend, request: Request) -> tuple[int, object]:
+        session = fake.sessions[request.session]
+        good = wire.head(wire.ANSWER, session.token, number=request.number, upto=1)
+        for frame in (
+            b"",
+            b"x" * 60,
+            good[:20] + b"?" + good[21:],
+            wire.head(wire.ANSWER, session.token ^ 1, number=request.number, upto=1) + b"\xc0",
+            wire.head(wire.CHUNK, session.token),
+            wire.head(wire.PROBE, session.token),
+        ):
+            fake.frontend.send_multipart([session.route, frame])
+        return echo(fake, request)
+
+    fake.answer = noise
+    assert client.call("a.b", 1) == [1]
+    assert client.call("a.b", 2) == [2]
+
+
+def test_a_result_that_cannot_be_decoded_is_a_protocol_error(fake: FakeFrontend, client: rota.Client) -> None:
+    def garbage(fake: FakeFrontend, request: Request) -> None:
+        session = fake.sessions[request.session]
+        head = wire.head(wire.ANSWER, session.token, number=request.number, upto=1)
+        fake.frontend.send_multipart([session.route, head + b"\xc1"])
+
+    fake.answer = garbage
+    with pytest.raises(rota.ProtocolError):
+        client.call("a.b")
+
+
+def test_closing_says_goodbye_and_ends_what_is_waited_for(fake: FakeFrontend) -> None:
+    fake.answer = never
+    client = rota.Client(fake.address)
+    future = client.submit("a.b")
+    until(lambda: fake.seen)
+    client.close()
+    client.close()
+    with pytest.raises(rota.Cancelled):
+        future.result(5)
+    until(lambda: fake.counts["bye"] == 2)
+    with pytest.raises(RuntimeError, match="closed"):
+        client.submit("a.b")
+
+
+def test_a_forgotten_client_says_goodbye(fake: FakeFrontend) -> None:
+    client = rota.Client(fake.address)
+    client.call("a.b")
+    del client
+    until(lambda: fake.counts["bye"] == 2)
+
+
+def test_a_forgotten_client_finishes_what_was_submitted(fake: FakeFrontend) -> None:
+    fake.answer = never
+    future = rota.Client(fake.address).submit("a.b", 1)
+    until(lambda: fake.seen)
+    fake.later(lambda: fake.reply(fake.seen[0], 0, "done"))
+    assert future.result(10) == "done"
+    del future
+    until(lambda: fake.counts["bye"] == 2)
+
+
+def test_a_forked_child_gets_a_session_of_its_own(fake: FakeFrontend) -> None:
+    program = (
+        "import os, sys, rota\n"
+        "client = rota.Client(sys.argv[1])\n"
+        "assert client.call('a.b', 1) == [1]\n"
+        "pid = os.fork()\n"
+        "assert client.call('a.b', 2) == [2]\n"
+        "if pid: assert os.waitpid(pid, 0)[1] == 0\n"
+        "client.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, fake.address], check=True, timeout=30)
+    assert len(fake.sessions) == 2
+    assert fake.counts["executed"] == 3
+
+
+def test_a_process_that_ends_without_closing_says_goodbye(fake: FakeFrontend) -> None:
+    program = "import sys, rota\nclient = rota.Client(sys.argv[1])\nclient.call('a.b')\n"
+    subprocess.run([sys.executable, "-c", program, fake.address], check=True, timeout=30)
+    until(lambda: fake.counts["bye"] == 2)
+
+
+def test_naming_the_client_loads_neither_logging_nor_asyncio() -> None:
+    program = (
+        "import sys, zmq, msgpack; before = set(sys.modules)\n"
+        "import rota; rota.Client\n"
+        "print(' '.join(set(sys.modules) - before))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"logging", "asyncio", "click", "subprocess", "http", "dataclasses", "concurrent.futures"} & set(loaded)
+    assert not any(name.startswith(("rota.master", "rota.gateway", "rota.worker", "rota.cli.")) for name in loaded)
