@@ -26,6 +26,8 @@ from cluster import NODES, PROCESSES, Cluster, Failed, free_port
 from report import NEW, OLD, Deploy
 from watching import SAMPLE_S, Sampler, Status, active_nodes, node, picture, processes
 
+import rota
+
 EXAMPLES = Path(__file__).resolve().parent.parent
 VERSIONS = EXAMPLES / "loan_quote"
 DRAINED, VICTIM = NODES[1], NODES[2]  # while the one is away, a process of the other, not yet updated, is killed
@@ -34,6 +36,7 @@ READY_S = 30.0
 BEFORE_S = 6.0  # of load before the deploy begins: some 2,400 requests, enough for a p99
 AFTER_S = 2.0
 DEPLOY_S = 90.0
+LOOKS = 50  # for a busy process: one is, half of the time
 LOAD_END_S = 30.0  # its own time-outs are over after 12 s
 
 started = time.monotonic()
@@ -112,11 +115,11 @@ class Demo:
         return Deploy(begun, ended, script.poll(), self.killed(), run_again)
 
     def kill_when_due(self) -> None:
-        """While one node is drained: a process of another that is not yet updated, if possible amid a request."""
+        """While one node is drained, a process of another that is not yet updated is killed."""
         status = self.sampler.latest
         ready = processes(status, VICTIM)
         if self.kill is None and node(status, DRAINED).get("intent") != "active" and len(ready) == PROCESSES:
-            victim = max(ready, key=lambda process: int(process["in_flight"]))
+            victim = self.find_busy()
             self.kill = Kill(victim["pid"], victim["version"])
             os.kill(self.kill.pid, signal.SIGKILL)
             say(f"SIGKILL to process {self.kill.pid} on {VICTIM} (version {self.kill.version})")
@@ -124,6 +127,16 @@ class Demo:
             if self.kill.pid not in [process["pid"] for process in ready]:
                 self.came_back = ", ".join(sorted({process["version"] for process in ready}))
                 say(f"{VICTIM} has started another one: version {self.came_back}")
+
+    def find_busy(self) -> Status:
+        """A process in the middle of a request, as of this millisecond; any one if it was not to be had."""
+        with rota.Admin(self.cluster.address, user="demo") as admin:
+            for _ in range(LOOKS):
+                ready = processes(admin.status(), VICTIM)
+                busy = [process for process in ready if process["in_flight"]]
+                if busy:
+                    return busy[0]
+        return ready[0]
 
     def killed(self) -> str:
         if self.kill is None:
