@@ -1,11 +1,12 @@
 """Every socket option of rota, with its reason; nothing else makes a ZeroMQ socket. A test reads the options back.
 
-`router()` for the three sockets of a master, `dealer()` for everybody who connects to one. `fast_send` and `fast_recv` are
-the calls of the hot path.
+`router()` for the three sockets of a master, `dealer()` for everybody who connects to one. `fast_send`, `fast_recv`,
+`fast_poll` and `readable` are the calls of the hot path.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -84,13 +85,37 @@ def monitor(sock: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     return sock.get_monitor_socket(_WATCHED)
 
 
-def _calls() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The extension class's own send and recv where this pyzmq has them (1 µs a frame), else the public ones (1.5 µs)."""
+def _calls() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """The extension class's own calls where this pyzmq has them (0.6 µs a frame), else the public ones (twice that)."""
     try:
-        from zmq.backend.cython._zmq import Socket
+        from zmq.backend.cython._zmq import Socket, zmq_poll
     except ImportError:
-        return zmq.Socket.send, zmq.Socket.recv
-    return Socket.send, Socket.recv
+        return zmq.Socket.send, zmq.Socket.recv, zmq.zmq_poll
+    return Socket.send, Socket.recv, zmq_poll
 
 
-fast_send, fast_recv = _calls()
+fast_send, fast_recv, fast_poll = _calls()
+
+
+def readable(sock: zmq.Socket[bytes]) -> Callable[[], int]:
+    """A function that says whether `sock` has a message now, for the end of a batch.
+
+    To learn it from `zmq.Again` costs 8 to 10 µs, as much as three messages; from pyzmq's `get` 2 to 3 µs, since it
+    builds an enum. The same question to libzmq itself takes 0.8 µs: one memory cell, one call, no enum.
+    """
+    try:
+        from zmq.backend.cython import _zmq
+
+        ask = ctypes.PyDLL(_zmq.__file__).zmq_getsockopt
+    except (ImportError, OSError, AttributeError):
+        return lambda: int(sock.get(zmq.EVENTS)) & zmq.POLLIN
+    events, size = ctypes.c_int(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    words = (ctypes.c_void_p(sock.underlying), ctypes.c_int(zmq.EVENTS), ctypes.byref(events), ctypes.byref(size))
+    pollin = int(zmq.POLLIN)
+
+    def has_message() -> int:
+        if sock.closed or ask(*words):
+            return 0
+        return events.value & pollin
+
+    return has_message

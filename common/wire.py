@@ -41,6 +41,7 @@ ORIGIN_SIZE = ORIGIN_STRUCT.size
 
 _unpack = HEADER.unpack_from
 _pack = Struct("<BBBBQIIQQQHH").pack
+_pack_delivery = Struct("<BBBBQIIQQQHH16sQ").pack
 _pack_crc = Struct("<I").pack
 
 
@@ -95,6 +96,40 @@ def head(
     )
     if tail:
         checked += tail
+    return _pack_crc(crc32(checked)) + checked
+
+
+def delivery_head(
+    token: int,
+    epoch: int,
+    time: int,
+    number: int,
+    upto: int,
+    attempt: int,
+    target_len: int,
+    flags: int,
+    origin: tuple[bytes, int],
+    tail: bytes,
+) -> bytes:
+    """`head()` of a DELIVER: its origin is packed along with the header. `tail` is the request's own."""
+    checked = (
+        _pack_delivery(
+            MAGIC,
+            VERSION,
+            DELIVER,
+            flags | ORIGIN,
+            token,
+            epoch,
+            time,
+            number,
+            upto,
+            attempt,
+            HEADER_SIZE + ORIGIN_SIZE + len(tail),
+            target_len,
+            *origin,
+        )
+        + tail
+    )
     return _pack_crc(crc32(checked)) + checked
 
 

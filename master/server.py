@@ -18,13 +18,13 @@ from types import FrameType
 import zmq
 
 from ..common import config as configuration
-from ..common import wire
+from ..common import sockets, wire
 from ..common.config import Config, ConfigErrors
 from . import ports
 from .core.master import Identity, Master
 from .core.pool import Slot
 from .journal import Journal
-from .ports import Ports
+from .ports import Inlet, Ports
 
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
@@ -60,6 +60,7 @@ class Server:
         self._probing: dict[Slot, None] = {}
         self._next_probe = 0.0
         self._signals: list[int] = []
+        self._from_backend = Inlet(self.ports.backend).receive
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     # ---- the loop --------------------------------------------------------------------------------
@@ -67,36 +68,33 @@ class Server:
     def serve(self) -> int:
         """Until TERM, INT or QUIT. Clients and nodes reconnect to the next one by themselves."""
         self._catch_signals()
-        poller = zmq.Poller()
         control, frontend, backend = self.ports.control, self.ports.frontend, self.ports.backend
-        for sock in (control, frontend, backend, self.journal.wake_fd, self._wake_read):
-            poller.register(sock, zmq.POLLIN)
-        core, counters, clock = self.core, self.core.dispatch.counters, time.monotonic
-        receive = ports.receive
+        wanted = [(each, zmq.POLLIN) for each in (control, frontend, backend, self.journal.wake_fd, self._wake_read)]
+        core, counters, clock, poll = self.core, self.core.dispatch.counters, time.monotonic, sockets.fast_poll
+        from_control = Inlet(control).receive
+        from_frontend, from_backend = Inlet(frontend).receive, self._from_backend
         deadline = 0.0
         while not self._stopping():
             now = clock()
-            wait_ms = min(POLL_MAX_MS, max(0, int((deadline - now) * 1000) + 1))
-            ready = dict(poller.poll(wait_ms if deadline > now else 0))
+            wait_ms = min(POLL_MAX_MS, max(0, int((deadline - now) * 1000) + 1)) if deadline > now else 0
+            ready = [each for each, _ in poll(wanted, wait_ms)]
             now = clock()
             if backend in ready:
-                counters["bad frames"] += receive(backend, core.backend, now)
-                self._flush()
+                counters["bad frames"] += from_backend(core.backend, now)
             if frontend in ready:
-                counters["bad frames"] += receive(frontend, core.frontend, now)
-                self._flush()
+                counters["bad frames"] += from_frontend(core.frontend, now)
             if control in ready:
-                counters["bad frames"] += receive(control, core.control, now)
+                counters["bad frames"] += from_control(core.control, now)
+                deadline = min(deadline, now + PROBE_EVERY_S)
             if self.journal.wake_fd in ready:
                 self._recorded(now)
             if self._probing and now >= self._next_probe:
                 self._probe(now)
+                deadline = min(deadline, now + PROBE_EVERY_S)
             if now >= deadline:
                 core.lag = now - deadline if deadline else 0.0
                 core.tick(now)
                 deadline = core.next_deadline()
-            elif control in ready or self._probing:
-                deadline = min(deadline, now + PROBE_EVERY_S)
             self._flush()
         return 0
 
@@ -173,7 +171,7 @@ class Server:
         self._next_probe = now + PROBE_EVERY_S
         gone = [s for s in self._probing if ports.send(self.ports.backend, s.route, wire.head(wire.PROBE, s.token))]
         if gone:
-            ports.receive(self.ports.backend, self.core.backend, now)
+            self._from_backend(self.core.backend, now)
         for slot in gone:
             del self._probing[slot]
             self.core.fleet.settle(slot, now)
@@ -198,14 +196,13 @@ class Server:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def _stopping(self) -> bool:
+        if not self._signals:
+            return False
+        os.read(self._wake_read, 512)  # there is a byte for each number that was noted
         while self._signals:
             if self._signals.pop(0) != signal.SIGHUP:
                 return True
             self._reload_config()
-        try:
-            os.read(self._wake_read, 512)
-        except BlockingIOError:
-            pass
         return False
 
     def _reload_config(self) -> None:

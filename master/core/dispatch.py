@@ -30,8 +30,12 @@ _HEADER = wire.HEADER_SIZE
 _HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries the origin too
 _parse = wire.parse
 _head = wire.head
+_delivery_head = wire.delivery_head
+_META = wire.META
+_RESENT = wire.RESENT
+_ANSWER = wire.ANSWER
+_NOT_STARTED = errors.NOT_STARTED
 _with_body = wire.with_body
-_origin = wire.ORIGIN_STRUCT.pack
 
 Target = tuple[Pool, Handler]
 Origin = tuple[bytes, int]
@@ -138,8 +142,7 @@ class Dispatch:
         left = int((request.deadline - now) * 1000)
         frame = request.frame
         head_len = request.head_len
-        head = _head(
-            wire.DELIVER,
+        head = _delivery_head(
             slot.token,
             self.epoch,
             left if left > 0 else 0,
@@ -147,8 +150,9 @@ class Dispatch:
             slot.acked,
             attempt,
             request.target_len,
-            frame[7] & wire.META | wire.ORIGIN,
-            _origin(request.session.id, request.number) + frame[_HEADER:head_len],
+            frame[7] & _META,
+            (request.session.id, request.number),
+            frame[_HEADER:head_len],
         )
         self.out.deliveries.append((slot, number, _with_body(head, frame, head_len)))
 
@@ -195,7 +199,7 @@ class Dispatch:
         number = request.number
         session.open.pop(number, None)
         sequence = session.sequence = session.sequence + 1
-        head = _head(wire.ANSWER, session.token, self.epoch, time_us, number, sequence, 0, code)
+        head = _head(_ANSWER, session.token, self.epoch, time_us, number, sequence, 0, code)
         answer = _with_body(head, frame, head_len)
         session.keep(number, answer, self.settings.answers_bytes)
         if session.route and not session.unsent:
