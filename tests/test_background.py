@@ -139,3 +139,16 @@ def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None
         master.tell(messages.Plan({"orders": 1}))
         assert "no database" in master.expect(messages.Failing).text
         closing(master, node)
+
+
+def test_a_slot_that_is_wanted_again_before_it_has_stopped_comes_back(master: FakeMaster) -> None:
+    with worker().background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        first = master.expect(messages.Started)
+        master.welcome_process()
+        master.tell(messages.Retire(first.incarnation, 0))
+        assert master.expect(messages.Exited).incarnation == first.incarnation
+        assert master.expect(messages.Started).incarnation != first.incarnation
+        master.welcome_process()
+        closing(master, node)

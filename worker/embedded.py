@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from time import monotonic
 from typing import Any
@@ -17,6 +18,7 @@ import zmq
 
 from ..common import exits
 from .agent import Agent, AgentSettings
+from .core.supervision import Stage
 from .page import FENCE_EPOCH, FLOOR, OBEY, STARTED_UPTO, STOP, Page
 
 
@@ -38,7 +40,11 @@ class EmbeddedAgent(Agent):
 
     def _assign(self) -> None:
         incarnation = self._waiting
-        if self._current or incarnation not in self._core.processes:
+        process = self._core.processes.get(incarnation)
+        if self._current or process is None:
+            return
+        if process.stage is Stage.STOPPING:  # it is not wanted any more
+            self._effects.extend(self._core.exited(incarnation, 0, "never started", 0, [], "", monotonic()))
             return
         self._current, self._waiting = incarnation, ""
         self._page.clear()
@@ -51,7 +57,11 @@ class EmbeddedAgent(Agent):
         self._say({"start": specification})
 
     def _kill(self, incarnation: str, number: int) -> None:
-        """No more starts there; what runs goes on, and its outcome is not waited for."""
+        """TERM says no more than the stop word did. The others: no more starts there; what runs goes on, and nobody
+        waits for its outcome.
+        """
+        if number == signal.SIGTERM:
+            return
         self._page.words[FLOOR] = (1 << 64) - 1
         self._page.words[STOP] = 1
         self._end(incarnation, 0, "taken out of the pool")

@@ -491,7 +491,7 @@ class Supervision:
             have = [p for p in self.processes.values() if p.service == service and p.stage is not Stage.STOPPING]
             for process in _most_dispensable(have)[: max(0, len(have) - wanted)]:
                 effects += self._stop(process, now, self.timing.stop_grace_s)
-            if len(have) < wanted:
+            if len(have) < wanted and not self.leaving:
                 effects += self._start(service, wanted - len(have), have, now)
         return effects
 
