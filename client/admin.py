@@ -375,7 +375,7 @@ def _nodes(names: tuple[str, ...], all: bool, tags: Mapping[str, str] | None) ->
 
 def _given(**args: Any) -> Data:
     """Only what was said: a master of an older version need not know the others."""
-    return {name: value for name, value in args.items() if value not in (None, "", False)}
+    return {name: value for name, value in args.items() if value is not None and value is not False and value != ""}
 
 
 def _login_name() -> str:

@@ -67,9 +67,9 @@ def test_drain_of_all_waits_for_the_nodes_that_the_master_names(fake: FakeFronte
 
 def test_neither_a_dry_run_nor_no_wait_waits(fake: FakeFrontend, admin: rota.Admin) -> None:
     verbs = asked(fake)
-    admin.drain("a", dry_run=True)
+    admin.drain("a", deadline=0, dry_run=True)
     admin.rejoin(tags={"rack": "1"}, wait=False)
-    assert verbs == [("drain", {"nodes": ["a"], "dry_run": True}), ("rejoin", {"tags": {"rack": "1"}})]
+    assert verbs == [("drain", {"nodes": ["a"], "deadline_s": 0, "dry_run": True}), ("rejoin", {"tags": {"rack": "1"}})]
 
 
 def test_rejoin_announces_a_version_and_waits_until_active(fake: FakeFrontend, admin: rota.Admin) -> None:
