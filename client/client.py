@@ -15,7 +15,6 @@ import zmq
 from ..common.body import encode_call
 from ..common.errors import Cancelled, Error
 from .masters import control_addresses
-from .session import Session
 from .view import View, as_arguments
 from .wake import Waker
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..common.link import Link
     from .reply import Reply
+    from .session import Session
 
 POLL_MAX_S = 60.0  # a wait is never longer, whatever the deadlines say
 
@@ -114,10 +114,13 @@ class Engine:
     """The I/O thread and its inbox. Everything but `post`, `withdraw` and `stop` happens in that thread."""
 
     def __init__(self, masters: tuple[str, ...]) -> None:
+        # Here, since naming rota.Client must stay cheap for applications that import more than they use.
         from .reply import Reply
+        from .session import Session
 
         self.masters = masters
         self.new_reply = Reply
+        self._new_session = Session
         self._inbox: deque[Reply] = deque()
         self._withdrawn: deque[Reply] = deque()
         self._waker: Waker | None = None
@@ -173,7 +176,7 @@ class Engine:
     def _run(self) -> None:
         _block_signals()
         assert self._waker is not None
-        session = Session(self.masters)
+        session = self._new_session(self.masters)
         failure: Error | None = None
         try:
             self._serve(session, self._waker)

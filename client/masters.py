@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from ..common.limits import CONTROL_PORT, FRONTEND_OFFSET
-from ..common.messages import Welcome
+
+if TYPE_CHECKING:
+    from ..common.messages import Welcome
 
 VARIABLE = "ROTA_MASTER"
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\],]+)(?::(\d{1,5}))?")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 
 class Waker:
@@ -14,6 +17,8 @@ class Waker:
         if hasattr(os, "eventfd"):
             self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
+            import socket  # 7 ms that Linux can do without
+
             self._pair = socket.socketpair()
             for end in self._pair:
                 end.setblocking(False)
