@@ -165,6 +165,7 @@ class Leaving(NamedTuple):
 
 class Plan(NamedTuple):
     processes: dict[str, int]  # service → count
+    limits_ms: dict[str, int] = {}  # service → handler limit of handlers that declare none  # noqa: RUF012
 
 
 class Retire(NamedTuple):

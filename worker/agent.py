@@ -54,7 +54,6 @@ class AgentSettings:
     start_timeout: float = 60.0
     drain_deadline: float = 60.0
     stop_grace: float = 10.0
-    handler_timeout: float = 30.0  # of handlers that declare none
 
 
 def main(settings: AgentSettings) -> int:
@@ -280,7 +279,7 @@ class Agent:
             "page_fd": page_fd,
             "agent_pid": os.getpid(),
             "backends": self._backends,
-            "handler_timeout_s": settings.handler_timeout,
+            "handler_timeout_s": self._core.limits_ms.get(service, 0) / 1000,
         }
 
     def _reap(self) -> None:

@@ -6,7 +6,7 @@ outbox as plans, retirements and records, and to the dispatch as opened and clos
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, IllegalTransition, Intent, Liveness
@@ -94,7 +94,7 @@ class Fleet:
         self._inventory(node, hello, now)
         self._told(node, now)
         self._replan = True
-        node.plan = {}  # so that the plan is sent again
+        node.planned = False  # what was said last may be lost
         if hello.leaving:
             self.leaving(node, messages.Leaving(0), now)
         return node
@@ -167,6 +167,8 @@ class Fleet:
         pool = self.pool(started.service, now)
         slot = Slot(node, pool, started.incarnation, started.ticket, started.pid, now)
         self.slots[slot.incarnation] = node.slots[slot.incarnation] = pool.slots[slot.incarnation] = slot
+        if node.intent is Intent.DETACHED:  # it came up when its plan was taken back: what rejoins is fresh
+            self._retire(slot, STOP_GRACE_MS, now)
         self.changed = True
 
     def exited(self, node: Node, report: messages.Exited, now: float) -> None:
@@ -391,7 +393,7 @@ class Fleet:
 
     def recheck(self, node: Node) -> None:
         """Asks the node again what it can contribute: the plan is sent anew, which clears the agent's back-off."""
-        node.plan = {}
+        node.planned = False
         self._replan = True
 
     def recorded(self, number: int, now: float) -> None:
@@ -576,11 +578,14 @@ class Fleet:
             wanted = dict(allocation.get(node.name, {}))
             for service, more in node.extra.items():
                 wanted[service] = wanted.get(service, 0) + more
-            if wanted != node.plan:
-                node.plan = wanted
-                self.out.say(node.route, node.token, messages.Plan(wanted))
+            if wanted != node.plan or not node.planned:
+                node.plan, node.planned = wanted, True
+                self.out.say(node.route, node.token, messages.Plan(wanted, self._limits_ms(wanted)))
             self._retire_surplus(node, now)
         self.changed = True
+
+    def _limits_ms(self, services: Iterable[str]) -> dict[str, int]:
+        return {name: int(self.dispatch.pools[name].settings.handler_timeout * 1000) for name in services}
 
     def _retire_surplus(self, node: Node, now: float) -> None:
         for service, running in _running(node).items():

@@ -184,6 +184,7 @@ class Supervision:
         self.epoch = epoch  # the highest that was seen
         self.embedded = embedded
         self.plan: dict[str, int] = {}
+        self.limits_ms: dict[str, int] = {}  # service → handler limit of handlers that declare none
         self.processes: dict[str, Process] = {}
         self.exits: dict[str, messages.Exited] = {}  # not yet noted by a master
         self.troubles: dict[str, Trouble] = {}
@@ -254,6 +255,9 @@ class Supervision:
         self._heard_at = now
         self._beat_at = self._usage_at = now
         effects.append(Fence(self.epoch, self.master))
+        # What happened between our HELLO and this was told to nobody; saying it twice does no harm.
+        effects += [Send(_started(process)) for process in self.processes.values() if process.pid]
+        effects += [Send(exited) for exited in self.exits.values()]
         if self.leaving:
             effects.append(self._leaving(now))
         return effects
@@ -296,6 +300,7 @@ class Supervision:
     def _planned(self, plan: messages.Plan) -> None:
         """A plan also means: try again now what failed. Operators fix an application and ask for a recheck."""
         self.plan = {service: count for service, count in plan.processes.items() if service in self.offers}
+        self.limits_ms = plan.limits_ms
         for trouble in self.troubles.values():
             trouble.retry_at = 0.0
 
