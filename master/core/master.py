@@ -158,7 +158,9 @@ class Master:
         self.dispatch.routes.pop(session.route, None)
         self.dispatch.unsent.pop(session, None)  # it asks again for what it lacks
         session.unsent = 0
-        session.route, session.token, session.heard_at = route, self._token(), now
+        if session.route != route:  # asked twice over one connection, the first token is in use
+            session.route, session.token = route, self._token()
+        session.heard_at = now
         self.dispatch.routes[route] = session
         out.append((route, outbox.answer(wire.WELCOME, session.token, self._welcome(version, resumed))))
 
@@ -212,8 +214,7 @@ class Master:
         except wire.BadFrame:
             self.dispatch.counters["bad frames"] += 1
             return
-        node, operator = self._agents.get(route), self._operators.get(route)
-        token = node.token if node is not None else operator.token if operator is not None else 0
+        node, operator, token = self._agents.get(route), self._operators.get(route), self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
         elif token == 0 or head.token != token:
@@ -238,7 +239,7 @@ class Master:
             refusal = outbox.incompatible(hello.versions)
             self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
             return
-        token = self._token()
+        token = self._token_of(route) or self._token()
         if isinstance(hello, messages.OperatorHello):
             if len(self._operators) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
                 self._operators.pop(next(iter(self._operators)))
@@ -265,6 +266,13 @@ class Master:
         if found.generation > hello.generation:
             word = messages.Intent(str(found.intent), found.generation, found.by, found.reason, found.version)
             self.out.say(route, token, word)
+
+    def _token_of(self, route: bytes) -> int:
+        """What this route was given, 0 if nothing. A peer that says HELLO again (two WHO were on their way to it) has
+        frames under the first token on their way to us: another one would make them strangers, and WHO without end.
+        """
+        node, operator = self._agents.get(route), self._operators.get(route)
+        return node.token if node is not None else operator.token if operator is not None else 0
 
     def _rise_above(self, hello: messages.AgentHello) -> None:
         """Without a journal the epoch is one more than any that an agent has seen from an earlier master."""

@@ -36,6 +36,7 @@ class Node:
 
     slots: dict[str, Slot] = field(default_factory=dict)
     plan: dict[str, int] = field(default_factory=dict)
+    planned: bool = False  # its agent was told of this plan
     extra: dict[str, int] = field(default_factory=dict)  # start-first: one more for a while
     failing: dict[str, Failing] = field(default_factory=dict)
 

@@ -498,6 +498,9 @@ class Supervision:
                 effects += self._stop(process, now, self.timing.stop_grace_s)
             if len(have) < wanted and not self.leaving:
                 effects += self._start(service, wanted - len(have), have, now)
+        for trouble in self.troubles.values():
+            if trouble.retry_at <= now:  # its time came and was used, or nobody wanted it: no deadline any more
+                trouble.retry_at = 0.0
         return effects
 
     def _recovered(self, now: float) -> None:
