@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,10 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
     """A context of its own for whoever asks: the global one could be shared or terminated by an application."""
     made: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     made.max_sockets = MAX_SOCKETS
+    if hasattr(os, "SCHED_BATCH"):
+        # An I/O thread that does not preempt the thread it serves sends several messages a system call: a third less
+        # CPU a request in a process, 1.2 to 1.4 times the requests/s (docs/decisions/010). Idle cores change nothing.
+        made.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
     return made
 
 
