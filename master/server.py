@@ -109,14 +109,19 @@ class Server:
     def _flush(self) -> None:
         """Carries out the outbox, and what carrying it out leads to."""
         out = self.core.out
-        while out.deliveries or out.frontend or out.backend or out.control or out.records or out.probes:
-            if out.backend:  # before deliveries: WELCOME has the token without which a process drops them
+        while out:
+            # WELCOME goes first: it has the token without which a peer drops what follows.
+            if out.backend:
                 frames, out.backend = out.backend, []
                 for route, frame in frames:
                     ports.send(self.ports.backend, route, frame)
-            if out.deliveries:
-                self._send_deliveries()
             if out.frontend:
+                frames, out.frontend = out.frontend, []
+                for route, frame in frames:
+                    ports.send(self.ports.frontend, route, frame)
+            if out.slots:
+                self._send_deliveries()
+            if out.sessions:
                 self._send_answers()
             if out.control:
                 self._send_control()
@@ -129,35 +134,27 @@ class Server:
 
     def _send_deliveries(self) -> None:
         """What goes to one process goes in one frame, in the order of its numbers."""
-        out, send, sock = self.core.out, ports.send, self.ports.backend
-        deliveries, out.deliveries = out.deliveries, []
-        by_slot: dict[Slot, list[tuple[Slot, int, bytes]]] = {}
-        for delivery in deliveries:
-            by_slot.setdefault(delivery[0], []).append(delivery)
-        for slot, group in by_slot.items():
-            sent = 0
-            for count, frame in wire.bundles([frame for _, _, frame in group]):
-                error = send(sock, slot.route, frame)
-                if error:
-                    numbers = [number for _, number, _ in group[sent:]]
-                    self.core.undeliverable(slot, numbers, error == errno.EHOSTUNREACH, time.monotonic())
-                    break
-                sent += count
+        out, sock = self.core.out, self.ports.backend
+        slots, out.slots = out.slots, []
+        for slot in slots:
+            frames, slot.outgoing = slot.outgoing, []
+            if not frames:  # taken back meanwhile
+                continue
+            error, unsent = _send_together(sock, slot.route, frames)
+            if error:
+                self.core.undeliverable(slot, unsent, error == errno.EHOSTUNREACH, time.monotonic())
 
     def _send_answers(self) -> None:
-        out, send, sock = self.core.out, ports.send, self.ports.frontend
-        answers, out.frontend = out.frontend, []
-        by_route: dict[bytes, list[bytes]] = {}
-        for route, frame in answers:
-            by_route.setdefault(route, []).append(frame)
-        for route, frames in by_route.items():
-            sent = 0
-            for count, frame in wire.bundles(frames):
-                error = send(sock, route, frame)
-                if error:
-                    self.core.dispatch.answer_blocked(route, frames[sent], error == errno.EHOSTUNREACH)
-                    break
-                sent += count
+        """Likewise to one client, in the order of their sequences."""
+        out, sock = self.core.out, self.ports.frontend
+        sessions, out.sessions = out.sessions, []
+        for session in sessions:
+            frames, session.outgoing = session.outgoing, []
+            if not frames:
+                continue
+            error, unsent = _send_together(sock, session.route, frames)
+            if error:
+                self.core.dispatch.answer_blocked(session, unsent[0], error == errno.EHOSTUNREACH)
 
     def _send_control(self) -> None:
         out = self.core.out
@@ -217,6 +214,19 @@ class Server:
         self.core.reconfigure(fresh.master)
         kept = f"; a restart is needed for {', '.join(fixed)}" if fixed else ""
         print(f"rota master: configuration reloaded{kept}", file=sys.stderr, flush=True)
+
+
+def _send_together(sock: ports.Socket, route: bytes, frames: list[bytes]) -> tuple[int, list[bytes]]:
+    """The errno that ended it, 0 for none, and what was not sent."""
+    if len(frames) == 1:
+        return ports.send(sock, route, frames[0]), frames
+    sent = 0
+    for count, frame in wire.bundles(frames):
+        error = ports.send(sock, route, frame)
+        if error:
+            return error, frames[sent:]
+        sent += count
+    return 0, []
 
 
 def main(config: Config, reread: Callable[[], Config] | None = None) -> int:

@@ -36,6 +36,7 @@ _RESENT = wire.RESENT
 _ANSWER = wire.ANSWER
 _NOT_STARTED = errors.NOT_STARTED
 _with_body = wire.with_body
+_COPY_TWICE_MAX = wire.COPY_TWICE_MAX
 
 Target = tuple[Pool, Handler]
 Origin = tuple[bytes, int]
@@ -101,7 +102,7 @@ class Dispatch:
         session.open[number] = request
         name = frame[_HEADER : _HEADER + target_len]
         target = self._targets.get(name)
-        if target is None or flags & wire.RESENT or len(frame) - head_len > self.settings.max_message:
+        if target is None or flags & _RESENT or len(frame) - head_len > self.settings.max_message:
             return self._admit_unusual(request, flags, now)
         request.pool, request.handler = target
         self.admit(request, now)
@@ -154,7 +155,10 @@ class Dispatch:
             (request.session.id, request.number),
             frame[_HEADER:head_len],
         )
-        self.out.deliveries.append((slot, number, _with_body(head, frame, head_len)))
+        outgoing = slot.outgoing
+        if not outgoing:
+            self.out.slots.append(slot)
+        outgoing.append(head + frame[head_len:] if len(frame) < _COPY_TWICE_MAX else _with_body(head, frame, head_len))
 
     def reply(self, slot: Slot, fields: tuple[int, ...], frame: bytes, now: float) -> None:
         """A REPLY from the slot's own route and token."""
@@ -171,7 +175,7 @@ class Dispatch:
         slot.progress_at = now
         if len(inflight) == 1:
             pool.parked.pop(slot, None)
-        if code == errors.NOT_STARTED:
+        if code == _NOT_STARTED:
             self._not_started([request], now)
         else:
             slot.handled += 1
@@ -200,12 +204,19 @@ class Dispatch:
         session.open.pop(number, None)
         sequence = session.sequence = session.sequence + 1
         head = _head(_ANSWER, session.token, self.epoch, time_us, number, sequence, 0, code)
-        answer = _with_body(head, frame, head_len)
+        answer = head + frame[head_len:] if len(frame) < _COPY_TWICE_MAX else _with_body(head, frame, head_len)
         session.keep(number, answer, self.settings.answers_bytes)
-        if session.route and not session.unsent:
-            self.out.frontend.append((session.route, answer))
-        elif session.route:
+        if session.unsent:
             self.unsent[session] = None
+        else:
+            self._send(session, answer)
+
+    def _send(self, session: Session, answer: bytes) -> None:
+        """In its turn with what else goes to this client; without a connection it only stays recorded."""
+        if session.route:
+            if not session.outgoing:
+                self.out.sessions.append(session)
+            session.outgoing.append(answer)
 
     # ---- faults ----------------------------------------------------------------------------------
 
@@ -315,8 +326,9 @@ class Dispatch:
 
     # ---- what was lost ---------------------------------------------------------------------------
 
-    def undeliverable(self, slot: Slot, numbers: list[int], gone: bool, now: float) -> None:
+    def undeliverable(self, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
         """The transport did not take these deliveries; it settles these only. `gone`: the route is no more."""
+        numbers = [wire.parse_head(frame).number for frame in frames]
         requests = [slot.inflight.pop(number) for number in numbers if number in slot.inflight]
         self._unpark(slot)
         if gone:
@@ -439,7 +451,7 @@ class Dispatch:
         if not recorded:
             head = _head(wire.ANSWER, session.token, self.epoch, 0, number, sequence, 0, errors.MaybeExecuted.code)
             recorded = head + fault_body("answer dropped: too many answers were not acknowledged")
-        self.out.frontend.append((session.route, recorded))
+        self._send(session, recorded)
         return False
 
     def cancel(self, session: Session, number: int) -> None:
@@ -461,13 +473,10 @@ class Dispatch:
         self.unsent.pop(session, None)
         session.route = b""
 
-    def answer_blocked(self, route: bytes, frame: bytes, gone: bool) -> None:
+    def answer_blocked(self, session: Session, frame: bytes, gone: bool) -> None:
         """The route did not take an answer: it stays recorded. `gone`: wait for a HELLO, else try again soon."""
-        session = self.routes.get(route)
-        if session is None:
-            return
         if gone:
-            self.routes.pop(route)
+            self.routes.pop(session.route, None)
             session.route = b""
             self.unsent.pop(session, None)
             session.unsent = 0
@@ -482,7 +491,7 @@ class Dispatch:
         skip = max(0, first - session.acked - 1)
         for place, (_, frame) in enumerate(session.kept):
             if place >= skip and frame:
-                self.out.frontend.append((session.route, frame))
+                self._send(session, frame)
 
     # ---- what an older master had dispatched -----------------------------------------------------
 

@@ -263,6 +263,7 @@ class Fleet:
             return slot  # asked twice over one connection: nothing was lost, and what is on its way must not be settled
         self.dispatch.slot_routes.pop(slot.route, None)
         slot.route, slot.token, slot.connected = route, token, True
+        slot.outgoing.clear()  # under the old token: settled by this HELLO, as what was lost on the way
         slot.version, slot.concurrency = hello.version, min(PAGE_ROWS, max(1, hello.concurrency))
         self.dispatch.slot_routes[route] = slot
         if slot.stage is Stage.BOOTING:
@@ -335,6 +336,7 @@ class Fleet:
 
     def _remove(self, slot: Slot) -> None:
         slot.connected = slot.open = False
+        slot.outgoing.clear()
         slot.pool.placed(slot)
         self.slots.pop(slot.incarnation, None)
         slot.node.slots.pop(slot.incarnation, None)

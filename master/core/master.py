@@ -160,6 +160,7 @@ class Master:
         session.unsent = 0
         if session.route != route:  # asked twice over one connection, the first token is in use
             session.route, session.token = route, self._token()
+            session.outgoing.clear()  # under the old token; the client asks again for what it lacks
         session.heard_at = now
         self.dispatch.routes[route] = session
         out.append((route, outbox.answer(wire.WELCOME, session.token, self._welcome(version, resumed))))
@@ -442,9 +443,9 @@ class Master:
         self.settings = self.dispatch.settings = self.fleet.settings = settings
         self.fleet.reconfigure()
 
-    def undeliverable(self, slot: Slot, numbers: list[int], gone: bool, now: float) -> None:
+    def undeliverable(self, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
         """The transport did not take these deliveries. `gone`: their route is no more."""
-        self.dispatch.undeliverable(slot, numbers, gone, now)
+        self.dispatch.undeliverable(slot, frames, gone, now)
 
     def operator_gone(self, route: bytes) -> None:
         """The route of a control message was not there any more."""

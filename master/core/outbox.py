@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ...common import messages, wire
 
 if TYPE_CHECKING:
     from .pool import Slot
-
-
-class Delivery(NamedTuple):
-    """To be sent to a slot's route; if it cannot be, the core wants to know: `undeliverable(slot, numbers, gone)`."""
-
-    slot: Slot
-    number: int
-    frame: bytes
+    from .sessions import Session
 
 
 class Outbox:
     """Lists of effects, by socket, in the order in which they are to happen."""
 
     def __init__(self) -> None:
-        self.frontend: list[tuple[bytes, bytes]] = []  # route, frame
-        self.backend: list[tuple[bytes, bytes]] = []  # what needs no word back: WELCOME, REFUSED, WHO
-        self.deliveries: list[tuple[Slot, int, bytes]] = []  # Delivery, as plain tuples: 0.3 µs less
+        self.frontend: list[tuple[bytes, bytes]] = []  # route, frame: WELCOME, REFUSED, WHO
+        self.backend: list[tuple[bytes, bytes]] = []  # the same
+        # Those with something `outgoing`, each once. What goes to one peer goes together; if its route does not take
+        # it the core wants to know: `undeliverable(slot, frames, gone)`, `answer_blocked(session, frame, gone)`.
+        self.slots: list[Slot] = []
+        self.sessions: list[Session] = []
         self.control: list[tuple[bytes, bytes]] = []
         self.records: list[tuple[int, bytes]] = []  # to be durable; answered with recorded(n)
         self.probes: list[Slot] = []  # to be told when the route is gone and everything from it is read
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.slots or self.sessions or self.frontend or self.backend or self.control or self.records or self.probes
+        )
 
     def say(self, route: bytes, token: int, message: messages.Message) -> None:
         """One message on the control socket."""

@@ -108,6 +108,7 @@ class Slot:
         "limit",
         "node",
         "open",
+        "outgoing",
         "pid",
         "pool",
         "progress_at",
@@ -143,6 +144,7 @@ class Slot:
         self.stride = STRIDE
         self.row = -1  # on the shelf: its load; -1: not there
         self.inflight: dict[int, Request] = {}
+        self.outgoing: list[bytes] = []  # deliveries that the shell has not sent yet
         self.last_number = 0
         self.acked = 0  # reply sequence up to which every reply arrived
         self.progress_at = now

@@ -24,6 +24,7 @@ class Session:
         "kept",
         "kept_bytes",
         "open",
+        "outgoing",
         "route",
         "sequence",
         "token",
@@ -43,6 +44,7 @@ class Session:
         # Number and frame of every answer above `acked`, in sequence; b"" where the frame was dropped for its size.
         self.kept: deque[tuple[int, bytes]] = deque()
         self.kept_bytes = 0
+        self.outgoing: list[bytes] = []  # answers that the shell has not sent yet
         self.dropped = 0  # how many of them, from the oldest on, have lost their frame
         self.unsent = 0  # first sequence that the route did not take; 0: none
 

@@ -122,22 +122,38 @@ class MasterPart:
         self._timer.set(min(core.next_deadline(), now + (0.005 if self._probing else 1.0)))
         self.cluster.checks.after_step(self)
 
+    def _send_deliveries(self, slot: Any) -> None:
+        frames, slot.outgoing = slot.outgoing, []
+        for place, frame in enumerate(frames):
+            number = wire.parse_head(frame).number
+            self.cluster.checks.delivered(self, slot, number)
+            if not self.backend.send(slot.route, frame):
+                self.clock.tell("master: delivery %d to %s is undeliverable", number, slot.incarnation)
+                self.core.undeliverable(slot, frames[place:], True, self.clock.now)
+                return
+
+    def _send_answers(self, session: Any) -> None:
+        frames, session.outgoing = session.outgoing, []
+        for frame in frames:
+            if not self.frontend.send(session.route, frame):
+                self.core.dispatch.answer_blocked(session, frame, True)
+                return
+
     def _flush(self) -> None:
         out, clock = self.core.out, self.clock
-        while out.deliveries or out.frontend or out.backend or out.control or out.records or out.probes:
+        while out:
             frames, out.backend = out.backend, []
             for route, frame in frames:
                 self.backend.send(route, frame)
-            deliveries, out.deliveries = out.deliveries, []
-            for slot, number, frame in deliveries:
-                self.cluster.checks.delivered(self, slot, number)
-                if not self.backend.send(slot.route, frame):
-                    clock.tell("master: delivery %d to %s is undeliverable", number, slot.incarnation)
-                    self.core.undeliverable(slot, [number], True, clock.now)
             frames, out.frontend = out.frontend, []
             for route, frame in frames:
-                if not self.frontend.send(route, frame):
-                    self.core.dispatch.answer_blocked(route, frame, True)
+                self.frontend.send(route, frame)
+            slots, out.slots = out.slots, []
+            for slot in slots:
+                self._send_deliveries(slot)
+            sessions, out.sessions = out.sessions, []
+            for session in sessions:
+                self._send_answers(session)
             frames, out.control = out.control, []
             for route, frame in frames:
                 if route == b"operator":
