@@ -181,6 +181,7 @@ class Cluster:
             self.run_until(lambda: all(agent.alive for agent in self.agents.values()), 60)
         for name in list(self.master.core.fleet.nodes):
             self.master.verb("rejoin", nodes=[name])
+            self.master.verb("recheck", nodes=[name])  # clears the agent's back-off
         self.run(15.0)
         last = [
             self.call(handler, client=index) for handler in ("plain", "again") for index in range(len(self.clients))
