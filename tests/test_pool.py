@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import pytest
+from core_rig import HANDLERS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rota.common import wire
+from rota.common.limits import CREDIT_MAX
+from rota.common.settings import ServiceSettings
+from rota.master.core.pool import Pool, Request, Shelf, Slot, Stage
+from rota.master.core.registry import Node
+
+
+def pool(**settings: Any) -> Pool:
+    return Pool("orders", replace(ServiceSettings(), **settings), 0.0)
+
+
+def slot(of: Pool, name: str = "a", node: str = "n1", is_open: bool = True) -> Slot:
+    made = Slot(Node(node), of, name, b"t", 1, 0.0)
+    made.stage, made.open = Stage.READY, is_open
+    of.slots[name] = made
+    of.adopt(made)
+    return made
+
+
+def request(queued_at: float = 0.0, answered: bool = False) -> Request:
+    made = Request()
+    made.frame, made.queued_at, made.answered, made.slot = b"", queued_at, answered, None
+    return made
+
+
+def give(to: Slot, number: int) -> None:
+    to.inflight[number] = request()
+    to.pool.placed(to)
+
+
+# ---- the queue -------------------------------------------------------------------------------------------------------
+
+
+def test_the_queue_is_first_in_first_out() -> None:
+    orders = pool()
+    first, second = request(), request()
+    orders.enqueue(first)
+    orders.enqueue(second)
+    assert (orders.next_queued(), orders.next_queued(), orders.next_queued()) == (first, second, None)
+    assert orders.queued == 0
+
+
+def test_what_is_taken_back_goes_to_the_front_in_its_order() -> None:
+    orders = pool()
+    waiting, one, two = request(), request(), request()
+    orders.enqueue(waiting)
+    orders.requeue([one, two])
+    assert [orders.next_queued() for _ in range(3)] == [one, two, waiting]
+
+
+def test_what_was_answered_while_it_waited_is_skipped() -> None:
+    orders = pool()
+    gone, next_one = request(), request(queued_at=5.0)
+    orders.enqueue(gone)
+    orders.enqueue(next_one)
+    gone.answered = True
+    orders.leave_queue(gone)
+    assert orders.oldest_wait(7.0) == 2.0
+    assert orders.next_queued() is next_one
+    assert orders.oldest_wait(7.0) == 0.0
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_the_count_of_the_queue_is_true_and_answered_requests_do_not_pile_up(answered: list[bool]) -> None:
+    orders = pool()
+    for is_answered in answered:
+        made = request()
+        orders.enqueue(made)
+        if is_answered:
+            made.answered = True
+            orders.leave_queue(made)
+        assert orders.queued == sum(not each.answered for each in orders.queue)
+        assert len(orders.queue) <= 2 * orders.queued + 65
+
+
+# ---- the shelf -------------------------------------------------------------------------------------------------------
+
+
+def test_the_least_loaded_process_is_next() -> None:
+    orders = pool(credit=4)
+    a, b = slot(orders, "a"), slot(orders, "b")
+    give(a, 1)
+    assert orders.shelf.first() is b
+    give(b, 1)
+    give(b, 2)
+    assert orders.shelf.first() is a
+
+
+def test_among_equals_the_least_recently_used_is_next() -> None:
+    orders = pool(credit=4)
+    a, b, c = (slot(orders, name) for name in "abc")
+    for used in (a, b, c):
+        give(used, 1)
+    del a.inflight[1]
+    orders.placed(a)
+    del b.inflight[1]
+    orders.placed(b)
+    assert orders.shelf.first() is a
+
+
+def test_round_robin_takes_each_in_turn_whatever_its_load() -> None:
+    orders = pool(credit=4, balance="round-robin")
+    a, b = slot(orders, "a"), slot(orders, "b")
+    give(a, 1)
+    assert orders.shelf.first() is b
+    give(b, 1)
+    give(a, 2)
+    give(b, 2)
+    assert orders.shelf.first() is a
+
+
+def test_a_node_of_double_weight_carries_double() -> None:
+    orders = pool(credit=16, weights={"big": 2})
+    big, small = slot(orders, "a", "big"), slot(orders, "b", "small")
+    for number in range(1, 13):
+        chosen = orders.shelf.first()
+        assert chosen is not None
+        give(chosen, number)
+    assert (len(big.inflight), len(small.inflight)) == (8, 4)
+
+
+def test_a_process_without_credit_is_not_on_the_shelf() -> None:
+    orders = pool(credit=2)
+    a = slot(orders)
+    give(a, 1)
+    assert orders.shelf.first() is a
+    give(a, 2)
+    assert orders.shelf.first() is None
+    del a.inflight[1]
+    orders.placed(a)
+    assert orders.shelf.first() is a
+
+
+def test_a_process_that_is_not_open_is_not_on_the_shelf() -> None:
+    orders = pool()
+    a = slot(orders)
+    a.open = False
+    orders.placed(a)
+    assert orders.shelf.first() is None and a.row == -1
+
+
+def test_an_empty_shelf_has_no_first() -> None:
+    assert Shelf().first() is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["give", "take", "open", "close"])), max_size=60))
+def test_the_shelf_holds_exactly_what_is_open_and_has_credit(steps: list[tuple[int, str]]) -> None:
+    orders = pool(credit=3)
+    slots = [slot(orders, str(number)) for number in range(4)]
+    for number, (place, step) in enumerate(steps):
+        chosen = slots[place]
+        if step == "give" and chosen.open and len(chosen.inflight) < chosen.limit:
+            chosen.inflight[number] = request()
+        elif step == "take" and chosen.inflight:
+            chosen.inflight.pop(next(iter(chosen.inflight)))
+        elif step in ("open", "close"):
+            chosen.open = step == "open"
+        orders.placed(chosen)
+        expected = [each for each in slots if each.open and len(each.inflight) < 3]
+        assert [each for each in slots if each.row >= 0] == expected
+        first = orders.shelf.first()
+        assert (first is None) == (not expected)
+        assert first is None or len(first.inflight) == min(len(each.inflight) for each in expected)
+
+
+# ---- credit ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("time_us", "credit"), [(50, CREDIT_MAX), (300, 3), (1000, 1), (50_000, 1)])
+def test_credit_is_what_a_process_serves_in_two_milliseconds(time_us: int, credit: int) -> None:
+    orders = pool()
+    a = slot(orders)
+    for _ in range(8):
+        orders.observe(time_us)
+    assert orders.credit == a.limit == credit
+
+
+def test_a_fixed_credit_is_kept() -> None:
+    orders = pool(credit=5)
+    for _ in range(600):
+        orders.observe(10)
+    assert orders.credit == 5
+
+
+def test_credit_follows_a_service_that_became_slow() -> None:
+    orders = pool()
+    for _ in range(600):
+        orders.observe(50)
+    assert orders.credit == CREDIT_MAX
+    for _ in range(2048):
+        orders.observe(20_000)
+    assert orders.credit == 1
+
+
+def test_rare_slow_requests_do_not_lower_the_credit() -> None:
+    orders = pool()
+    for number in range(1024):
+        orders.observe(1_000_000 if number % 50 == 0 else 50)
+    assert orders.credit == CREDIT_MAX
+
+
+def test_any_service_time_that_a_frame_can_carry_is_taken() -> None:
+    orders = pool()
+    for _ in range(8):
+        orders.observe(0)
+        orders.observe((1 << 32) - 1)
+    assert orders.credit == 1
+
+
+def test_a_process_with_several_handlers_at_a_time_has_that_much_credit() -> None:
+    orders = pool(credit=2)
+    a = slot(orders)
+    a.concurrency = 64
+    orders.adopt(a)
+    assert a.limit == 64
+
+
+def test_new_settings_reach_every_process() -> None:
+    orders = pool(credit=1)
+    a = slot(orders)
+    orders.reconfigure(replace(orders.settings, credit=7))
+    assert a.limit == 7
+
+
+# ---- may it run again ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("handler", "meta", "again"),
+    [
+        ("quote", {"k": "basket"}, False),
+        ("again", None, True),
+        ("keyed", {"k": "basket"}, True),
+        ("keyed", {"s": "user", "h": {"a": "b"}}, False),
+        ("keyed", None, False),
+    ],
+)
+def test_only_the_handler_may_allow_a_second_run(handler: str, meta: dict[str, Any] | None, again: bool) -> None:
+    packed = msgpack.packb(meta) if meta else b""
+    target = b"orders." + handler.encode()
+    made = Request()
+    flags = wire.META if meta else 0
+    made.frame = wire.head(wire.REQUEST, 1, code=len(target), flags=flags, tail=target + packed) + b"body"
+    made.target_len, made.head_len = len(target), wire.parse_head(made.frame).head_len
+    made.handler = HANDLERS[handler]
+    assert made.may_run_again() is again
+
+
+def test_meta_that_is_no_map_is_no_key() -> None:
+    made = Request()
+    made.frame = wire.head(wire.REQUEST, 1, code=1, flags=wire.META, tail=b"o\xc1\xff")
+    made.target_len, made.head_len, made.handler = 1, len(made.frame), HANDLERS["keyed"]
+    assert made.may_run_again() is False
