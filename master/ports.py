@@ -62,11 +62,11 @@ class Inlet:
 
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
-        self._readable = sockets.readable(sock)
+        self.readable = sockets.readable(sock)
 
     def receive(self, receive_one: Receive, now: float) -> int:
         """Reads what is there, up to BATCH messages; one that is not [route, frame] is dropped and counted."""
-        sock, readable = self._sock, self._readable
+        sock, readable = self._sock, self.readable
         bad = 0
         for _ in range(BATCH):
             if not readable():

@@ -26,6 +26,7 @@ from .core.pool import Slot
 from .journal import Journal
 from .ports import Inlet, Ports
 
+LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
 
@@ -60,43 +61,55 @@ class Server:
         self._probing: dict[Slot, None] = {}
         self._next_probe = 0.0
         self._signals: list[int] = []
-        self._from_backend = Inlet(self.ports.backend).receive
+        self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
+        self._backend = Inlet(self.ports.backend)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        ours = (self.ports.control, self.ports.frontend, self.ports.backend, self.journal.wake_fd, self._wake_read)
+        self._watched = [(each, zmq.POLLIN) for each in ours]
 
     # ---- the loop --------------------------------------------------------------------------------
 
     def serve(self) -> int:
         """Until TERM, INT or QUIT. Clients and nodes reconnect to the next one by themselves."""
         self._catch_signals()
-        control, frontend, backend = self.ports.control, self.ports.frontend, self.ports.backend
-        wanted = [(each, zmq.POLLIN) for each in (control, frontend, backend, self.journal.wake_fd, self._wake_read)]
-        core, counters, clock, poll = self.core, self.core.dispatch.counters, time.monotonic, sockets.fast_poll
-        from_control = Inlet(control).receive
-        from_frontend, from_backend = Inlet(frontend).receive, self._from_backend
-        deadline = 0.0
-        while not self._stopping():
+        core, counters, clock = self.core, self.core.dispatch.counters, time.monotonic
+        frontend, backend = self._frontend, self._backend
+        deadline = poll_at = 0.0
+        while True:
             now = clock()
-            wait_ms = min(POLL_MAX_MS, max(0, int((deadline - now) * 1000) + 1)) if deadline > now else 0
-            ready = [each for each, _ in poll(wanted, wait_ms)]
-            now = clock()
-            if backend in ready:
-                counters["bad frames"] += from_backend(core.backend, now)
-            if frontend in ready:
-                counters["bad frames"] += from_frontend(core.frontend, now)
-            if control in ready:
-                counters["bad frames"] += from_control(core.control, now)
-                deadline = min(deadline, now + PROBE_EVERY_S)
-            if self.journal.wake_fd in ready:
-                self._recorded(now)
+            # While requests flow, the two data sockets are asked themselves; a poll of everything costs twice that.
+            busy = False
+            if backend.readable():
+                counters["bad frames"] += backend.receive(core.backend, now)
+                busy = True
+            if frontend.readable():
+                counters["bad frames"] += frontend.receive(core.frontend, now)
+                busy = True
+            if not busy or now >= poll_at:
+                if self._poll(0.0 if busy else deadline - now):
+                    return 0
+                now = clock()
+                poll_at = now + LOOK_S
             if self._probing and now >= self._next_probe:
                 self._probe(now)
-                deadline = min(deadline, now + PROBE_EVERY_S)
             if now >= deadline:
                 core.lag = now - deadline if deadline else 0.0
                 core.tick(now)
                 deadline = core.next_deadline()
+            if self._probing:
+                deadline = min(deadline, self._next_probe)
             self._flush()
-        return 0
+
+    def _poll(self, wait_s: float) -> bool:
+        """Waits for any of the sockets, and serves those that are not for requests. True: stop."""
+        wait_ms = min(POLL_MAX_MS, int(wait_s * 1000) + 1) if wait_s > 0 else 0
+        ready = [each for each, _ in sockets.fast_poll(self._watched, wait_ms)]
+        now = time.monotonic()
+        if self.ports.control in ready:
+            self.core.dispatch.counters["bad frames"] += self._control.receive(self.core.control, now)
+        if self.journal.wake_fd in ready:
+            self._recorded(now)
+        return self._stopping()
 
     def close(self) -> None:
         self.ports.close()
@@ -168,7 +181,7 @@ class Server:
         self._next_probe = now + PROBE_EVERY_S
         gone = [s for s in self._probing if ports.send(self.ports.backend, s.route, wire.head(wire.PROBE, s.token))]
         if gone:
-            self._from_backend(self.core.backend, now)
+            self._backend.receive(self.core.backend, now)
         for slot in gone:
             del self._probing[slot]
             self.core.fleet.settle(slot, now)

@@ -335,6 +335,7 @@ class Dispatch:
             self.disconnected(slot)
             self._not_started(requests, now)
         else:  # its pipe is full: the next tick tries again, for now would be for ever
+            slot.pool.placed(slot)
             self._not_started(requests, None)
 
     def disconnected(self, slot: Slot) -> None:

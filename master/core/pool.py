@@ -27,6 +27,7 @@ CREDIT_TARGET_US = 2000  # credit = as many requests as a process serves in 2 ms
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
 _FLAGS_AT = 7  # in the header
 _RECOUNT = 512  # service times between two looks at the p95
+_FIRST_COUNT = 8  # the first look: a pool that just started must not wait long to be known as quick
 
 
 class Request:
@@ -160,27 +161,31 @@ class Shelf:
 
     def __init__(self) -> None:
         self._rows: list[OrderedDict[Slot, None]] = [OrderedDict()]
+        self._filled = 0  # bit n: row n is not empty; the lowest bit is found without looking at the rows
 
     def first(self) -> Slot | None:
-        for row in self._rows:
-            if row:
-                return next(iter(row))
-        return None
+        filled = self._filled
+        return next(iter(self._rows[(filled & -filled).bit_length() - 1])) if filled else None
 
     def put(self, slot: Slot, load: int) -> None:
         """At the end of its row: it was used just now."""
         if slot.row >= 0:
-            del self._rows[slot.row][slot]
+            self.take(slot)
         rows = self._rows
         while len(rows) <= load:
             rows.append(OrderedDict())
         rows[load][slot] = None
         slot.row = load
+        self._filled |= 1 << load
 
     def take(self, slot: Slot) -> None:
-        if slot.row >= 0:
-            del self._rows[slot.row][slot]
+        place = slot.row
+        if place >= 0:
+            row = self._rows[place]
+            del row[slot]
             slot.row = -1
+            if not row:
+                self._filled ^= 1 << place
 
 
 class Pool:
@@ -201,6 +206,7 @@ class Pool:
         self.parked: dict[Slot, None] = {}  # slots with two or more in flight
         self._times = [0] * 33  # service times by their bit length
         self._observed = 0
+        self._recount_at = _FIRST_COUNT
         # how large it is to be
         self.target: int | None = None  # None: all that is offered
         self.grow_at = 0.0
@@ -279,8 +285,7 @@ class Pool:
         """A service time; every so often the credit follows their p95."""
         self._times[time_us.bit_length()] += 1
         self._observed += 1
-        # The first request of a quiet pool must not wait for the 512th to be told that it was short.
-        if self._observed & (_RECOUNT - 1) == 0 or self._observed in (8, 32, 128):
+        if self._observed == self._recount_at:
             self._recount()
 
     def _recount(self) -> None:
@@ -292,6 +297,7 @@ class Pool:
         self.p95_us = (1 << bits) - 1
         if self._observed >= _RECOUNT:
             self._times = [count // 2 for count in self._times]
+        self._recount_at = self._observed + min(_RECOUNT, 3 * self._observed)
         self._set_credit()
 
     def _set_credit(self) -> None:
