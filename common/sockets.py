@@ -14,6 +14,7 @@ from typing import Any
 import zmq
 
 from .limits import BODY_MAX, HEAD_MAX
+from .wire import BUNDLE_BYTES_MAX
 
 LINGER_MS = 0  # a peer that goes says BYE first; what it keeps is its own business, not the context's
 ROUTER_HWM = 1000  # messages per peer; a peer's credit is far below, a client's window is its own
@@ -78,7 +79,8 @@ def dealer(ctx: zmq.Context[zmq.Socket[bytes]], role: str, body_max: int = BODY_
 
 def _common(sock: zmq.Socket[bytes], role: str, body_max: int) -> None:
     sock.linger = LINGER_MS
-    sock.maxmsgsize = body_max + HEAD_MAX  # beyond it the transport cuts the peer; senders check first
+    # Beyond it the transport cuts the peer; senders check first. A bundle of small ones is always let through.
+    sock.maxmsgsize = max(body_max, BUNDLE_BYTES_MAX) + HEAD_MAX
     sock.handshake_ivl = HANDSHAKE_MS
     sock.set(zmq.TCP_MAXRT, MAX_RETRANSMIT_MS)
     if role == CONTROL:

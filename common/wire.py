@@ -168,8 +168,8 @@ def bundles(frames: list[bytes]) -> list[tuple[int, bytes]]:
     A message costs 3 to 6 µs of socket each way whatever its size, one in a bundle 0.5 µs. Nobody waits for a bundle
     to fill: it holds what was there when the sender came round.
     """
-    if len(frames) == 1:
-        return [(1, frames[0])]
+    if len(frames) <= 1:
+        return [(1, frame) for frame in frames]
     made: list[tuple[int, bytes]] = []
     group: list[bytes] = []
     size = 0

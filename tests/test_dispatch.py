@@ -1,0 +1,755 @@
+"""The ledger: what a request's caller is told, whatever happens to the process that has it."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from core_rig import SESSION, Rig, held
+
+from rota.common import errors, wire
+from rota.common.errors import NOT_STARTED
+from rota.common.limits import HEAD_MAX
+from rota.common.messages import Exited, Recall, Recalled, Row, Started
+from rota.master.core import records
+from rota.worker.page import DONE, REFUSED, RUNNING
+
+OK = 0
+MAYBE, OVERLOADED, TIMEOUT = errors.MaybeExecuted.code, errors.Overloaded.code, errors.Timeout.code
+
+
+# ---- the way there and back ------------------------------------------------------------------------------------------
+
+
+def test_a_request_goes_to_a_process_and_its_reply_back_to_its_caller() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1, body=b"question")
+    ((given, number, frame),) = rig.deliveries
+    head = wire.parse_head(frame)
+    assert (given, number, head.kind, head.token, head.epoch, head.below) == (slot, 1, wire.DELIVER, slot.token, 1, 1)
+    assert wire.ORIGIN_STRUCT.unpack_from(frame, wire.HEADER_SIZE) == (SESSION, 1)
+    assert frame[head.head_len - head.code : head.head_len] == b"orders.quote"
+    assert frame[head.head_len :] == b"question"
+    rig.reply(slot, 1, body=b"answer")
+    (answer,) = rig.answers
+    assert (answer.number, answer.code, answer.sequence, answer.body) == (1, OK, 1, b"answer")
+
+
+def test_an_error_of_the_handler_passes_through_untouched() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.reply(slot, 1, code=errors.RemoteError.code, body=b"\xc1 not msgpack")
+    assert (rig.answers[0].code, rig.answers[0].body) == (errors.RemoteError.code, b"\xc1 not msgpack")
+
+
+def test_the_deadline_travels_as_what_is_left_of_it() -> None:
+    rig = Rig()
+    slots = rig.pool_of(1)
+    rig.request(1)
+    rig.request(2, timeout_ms=1000)
+    rig.after(0.4)
+    rig.reply(slots[0], 1)
+    assert 580 <= wire.parse_head(rig.deliveries[1][2]).time <= 600
+
+
+def test_a_process_is_never_given_more_than_its_credit() -> None:
+    rig = Rig()
+    slots = rig.pool_of(2, credit=3)
+    for number in range(1, 10):
+        rig.request(number)
+    assert [len(slot.inflight) for slot in slots] == [3, 3]
+    rig.reply(slots[0], 1)
+    assert [len(slot.inflight) for slot in slots] == [3, 3]
+    assert rig.dispatch.pools["orders"].queued == 2
+
+
+def test_the_queue_is_served_in_its_order() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    for number in range(1, 5):
+        rig.request(number)
+    for number in range(1, 5):
+        rig.reply(slot, number)
+    assert [answer.number for answer in rig.answers] == [1, 2, 3, 4]
+
+
+def test_each_delivery_acknowledges_the_replies_before_it() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.reply(slot, 1)
+    rig.reply(slot, 2)
+    assert [wire.parse_head(frame).upto for _, _, frame in rig.deliveries] == [0, 1, 2]
+
+
+# ---- too much, too late ----------------------------------------------------------------------------------------------
+
+
+def test_beyond_its_limit_the_queue_refuses_at_once_and_says_when_to_come_again() -> None:
+    rig = Rig(service={"queue_limit": 2})
+    rig.pool_of(1)
+    for number in range(1, 5):
+        rig.request(number)
+    assert rig.codes() == {4: OVERLOADED}
+    assert msgpack.unpackb(rig.answers[0].body)["retry_after_ms"] > 0
+
+
+def test_beyond_its_bytes_the_queue_refuses_and_they_come_free_again() -> None:
+    rig = Rig(queue_bytes=3000)
+    (slot,) = rig.pool_of(1)
+    for number in range(1, 5):
+        rig.request(number, body=b"x" * 1200)
+    assert rig.codes() == {4: OVERLOADED}
+    for number in (1, 2, 3):
+        rig.reply(slot, number)
+    assert rig.dispatch.queued_bytes == 0
+
+
+def test_waiting_longer_than_queue_timeout_is_overloaded_not_timeout() -> None:
+    rig = Rig(service={"queue_timeout": 0.5})
+    rig.pool_of(1)
+    rig.request(1)
+    rig.request(2)
+    rig.after(0.4)
+    assert rig.codes() == {}
+    rig.after(0.2)
+    assert rig.codes() == {2: OVERLOADED}
+
+
+def test_a_request_that_ran_and_waits_to_run_again_is_never_called_overloaded() -> None:
+    """Overloaded says that nothing was run."""
+    rig = Rig(service={"queue_timeout": 0.5})
+    (slot, other) = rig.pool_of(2)
+    rig.request(1)
+    rig.request(2)
+    rig.request(3, "orders.again", timeout_ms=2000)
+    rig.reply(slot, 1)
+    rig.request(4)
+    assert rig.where()[-1] == (slot.incarnation, 2)
+    rig.exited(slot, started_upto=2, rows=[(2, RUNNING)])
+    rig.after(1.0)
+    assert rig.codes()[4] == OVERLOADED
+    assert 3 not in rig.codes()
+    rig.after(1.5)
+    assert rig.codes()[3] == TIMEOUT
+
+
+def test_a_deadline_that_passes_in_the_queue_drops_the_request() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.request(2, timeout_ms=100)
+    rig.after(0.15)
+    assert rig.codes() == {2: TIMEOUT}
+    rig.reply(slot, 1)
+    assert len(rig.deliveries) == 1
+
+
+def test_a_deadline_that_passes_while_it_runs_leaves_the_attempt_and_its_credit() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1, timeout_ms=100)
+    rig.request(2)
+    rig.after(0.15)
+    assert rig.codes() == {1: TIMEOUT}
+    assert list(slot.inflight) == [1]
+    rig.reply(slot, 1)
+    assert rig.codes() == {1: TIMEOUT}, "the first outcome counts"
+    assert rig.dispatch.counters["late replies"] == 1
+    assert rig.where()[-1] == (slot.incarnation, 2)
+
+
+def test_an_answer_comes_within_a_tick_of_its_deadline() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    rig.request(1, timeout_ms=100)
+    due = rig.dispatch.timers.next_deadline()
+    assert due is not None and rig.now + 0.1 <= due <= rig.now + 0.12
+
+
+# ---- cancel ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_queued_request_that_is_cancelled_never_runs() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.request(2)
+    rig.say(wire.CANCEL, 2)
+    assert rig.codes() == {2: errors.Cancelled.code}
+    rig.reply(slot, 1)
+    assert len(rig.deliveries) == 1
+
+
+def test_a_running_request_that_is_cancelled_keeps_its_credit_until_its_reply() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.say(wire.CANCEL, 1)
+    assert rig.codes() == {1: errors.Cancelled.code}
+    assert list(slot.inflight) == [1]
+    rig.reply(slot, 1)
+    assert not slot.inflight
+    assert len(rig.answers) == 1
+
+
+def test_cancelling_what_is_unknown_does_nothing() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    rig.client()
+    rig.say(wire.CANCEL, 9)
+    assert rig.answers == []
+
+
+def test_a_client_that_says_bye_leaves_nothing_in_the_queue() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.request(2)
+    rig.say(wire.BYE)
+    assert rig.dispatch.pools["orders"].queued == rig.dispatch.queued_bytes == 0
+    assert not rig.dispatch.sessions and not rig.dispatch.routes
+    rig.reply(slot, 1)
+    assert not slot.inflight
+
+
+def test_a_session_that_was_silent_for_long_is_closed() -> None:
+    rig = Rig(session_idle=60.0)
+    rig.pool_of(1)
+    rig.client()
+    rig.after(59.0)
+    assert rig.dispatch.sessions
+    rig.after(3.0)
+    assert not rig.dispatch.sessions
+
+
+# ---- what a dead process leaves --------------------------------------------------------------------------------------
+
+
+def test_what_had_not_started_runs_elsewhere_for_free() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    assert list(first.inflight) == [1, 2]
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.exited(first, started_upto=1, rows=[(1, DONE)])
+    assert rig.where()[-1] == (second.incarnation, 3)
+    assert wire.parse_head(rig.deliveries[-1][2]).below == 1, "an attempt that did not start does not count"
+
+
+@pytest.mark.parametrize(("state", "words"), [(RUNNING, "while it ran"), (DONE, "the reply is lost")])
+def test_what_had_started_ends_as_maybe_executed_and_says_why(state: int, words: str) -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1)
+    rig.exited(first, started_upto=1, rows=[(1, state)])
+    assert rig.codes() == {1: MAYBE}
+    assert words in rig.answers[0].cause and "signal 9" in rig.answers[0].cause
+
+
+def test_what_its_page_calls_refused_had_not_started() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1)
+    rig.exited(first, started_upto=1, rows=[(1, REFUSED)])
+    assert rig.where() == [(first.incarnation, 1), (second.incarnation, 1)]
+
+
+def test_a_number_without_a_row_counts_as_started() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1)
+    rig.exited(first, started_upto=5)
+    assert rig.codes() == {1: MAYBE}
+
+
+def test_an_idempotent_request_runs_again_but_risks_no_third_process() -> None:
+    rig = Rig()
+    slots = rig.pool_of(3)
+    rig.request(1, "orders.again")
+    rig.exited(slots[0], started_upto=1, rows=[(1, RUNNING)])
+    assert rig.codes() == {}
+    assert wire.parse_head(rig.deliveries[-1][2]).below == 2, "the process is told which attempt it is"
+    rig.exited(slots[1], started_upto=1, rows=[(1, RUNNING)])
+    assert rig.codes() == {1: MAYBE}
+    assert len(rig.deliveries) == 2
+
+
+@pytest.mark.parametrize(("meta", "again"), [({"k": "basket"}, True), ({"s": "user"}, False)])
+def test_a_keyed_handler_runs_again_only_with_a_key(meta: dict[str, str], again: bool) -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.keyed", meta=msgpack.packb(meta))
+    rig.exited(first, started_upto=1, rows=[(1, RUNNING)])
+    assert (len(rig.deliveries) == 2) is again
+    assert (rig.codes() == {}) is again
+
+
+def test_a_key_alone_licenses_nothing() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1, "orders.quote", meta=msgpack.packb({"k": "basket"}))
+    rig.exited(first, started_upto=1, rows=[(1, RUNNING)])
+    assert rig.codes() == {1: MAYBE}
+
+
+def test_a_reply_that_was_still_on_its_way_counts() -> None:
+    """The report of the exit overtakes the reply: another connection."""
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1)
+    rows = [Row(1, DONE, SESSION, 1, 1)]
+    rig.tell(first.node, Exited(first.incarnation, "orders", -9, "was killed", 1, rows, ""))
+    assert rig.out.probes == [first], "the shell is asked to look for what it had sent"
+    rig.reply(first, 1, body=b"just made it")
+    assert rig.codes() == {1: OK}
+
+
+def test_a_lost_reply_is_waited_for_no_longer_than_200_ms() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1)
+    rows = [Row(1, DONE, SESSION, 1, 1)]
+    rig.tell(first.node, Exited(first.incarnation, "orders", -9, "was killed", 1, rows, ""))
+    rig.after(0.15)
+    assert rig.codes() == {}
+    rig.after(0.1)
+    assert rig.codes() == {1: MAYBE}
+
+
+def test_what_a_lost_process_had_whose_caller_gave_up_is_only_counted() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1, timeout_ms=50)
+    rig.after(0.1)
+    rig.exited(first, started_upto=1, rows=[(1, RUNNING)])
+    assert len(rig.answers) == 1
+    assert rig.dispatch.counters["lost after its deadline"] == 1
+
+
+# ---- connections -----------------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_that_the_route_does_not_take_settles_only_itself() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    assert list(first.inflight) == [1, 2]
+    unsent = [frame for slot, number, frame in rig.deliveries if slot is first and number == 2]
+    rig.dispatch.undeliverable(first, unsent, True, rig.now)
+    assert list(first.inflight) == [1], "nothing is concluded about what was sent before"
+    assert not first.open and first.row == -1
+    assert rig.dispatch.pools["orders"].queued == 1
+    rig.reply(second, 1)
+    assert rig.where()[-1][0] == second.incarnation
+    assert rig.dispatch.pools["orders"].queued == 0
+
+
+def test_a_full_route_is_tried_again_later_and_not_for_ever() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.dispatch.undeliverable(slot, [rig.deliveries[0][2]], False, rig.now)
+    assert rig.dispatch.pools["orders"].queued == 1 and not rig.out.slots
+    rig.after(0.1)
+    assert rig.where() == [(slot.incarnation, 1), (slot.incarnation, 2)]
+
+
+def test_after_a_reconnect_what_never_arrived_runs_elsewhere_and_what_is_held_is_waited_for() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3):
+        rig.request(number)
+    assert list(first.inflight) == [1, 2]
+    rig.dispatch.disconnected(first)
+    rig.process_hello(first.incarnation, b"new route", received_upto=1, started_upto=1, held=[held(1, 1)])
+    assert list(first.inflight) == [1, 3] or list(second.inflight) == [1, 2]
+    assert rig.codes() == {}
+    rig.reply(first, 1)
+    assert rig.codes() == {1: OK}
+
+
+def test_numbers_go_on_above_everything_that_was_ever_sent() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=3)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.dispatch.disconnected(slot)
+    rig.process_hello(slot.incarnation, b"new route", received_upto=1, held=[held(1, 1)])
+    assert [number for _, number in rig.where()] == [1, 2, 3, 4, 5]
+
+
+def test_a_second_hello_over_one_connection_settles_nothing() -> None:
+    """What was sent after the first is on its way to a process that had not seen it when it spoke."""
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    token = slot.token
+    rig.process_hello(slot.incarnation, slot.route, received_upto=0)
+    assert rig.where() == [(slot.incarnation, 1)]
+    assert slot.token == token, "its replies under the first token are on their way"
+
+
+def test_a_reply_that_was_acknowledged_is_not_waited_for_again() -> None:
+    """The process reconnects before a delivery could tell it that its reply had arrived."""
+    rig = Rig(epoch=2)
+    node = rig.agent()
+    incarnation = rig.started(node)
+    old = held(5, 50, done=True)
+    rig.process_hello(incarnation, b"r1", received_upto=5, reply_sequence=9, held=[old])
+    slot = rig.fleet.slots[incarnation]
+    rig.reply(slot, 5, sequence=9, epoch=1)
+    assert not slot.inflight and slot.acked == 9
+    rig.process_hello(incarnation, b"r2", received_upto=5, reply_sequence=9, held=[old])
+    assert not slot.inflight, "its credit would be gone for good"
+
+
+def test_a_delivery_that_its_process_no_longer_knows_ends_as_maybe_executed() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.dispatch.disconnected(slot)
+    rig.process_hello(slot.incarnation, b"new route", received_upto=3)
+    assert rig.codes() == {1: MAYBE}
+
+
+def test_a_fenced_delivery_runs_elsewhere() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1)
+    rig.fleet.nodes["n1"].slots[second.incarnation].inflight.clear()
+    rig.reply(first, 1, code=NOT_STARTED, body=b"")
+    assert len(rig.deliveries) == 2
+    assert wire.parse_head(rig.deliveries[-1][2]).below == 1
+
+
+def test_a_stray_reply_is_counted_and_dropped() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.reply(slot, 7)
+    rig.reply(slot, 1, epoch=4)
+    assert rig.answers == []
+    assert rig.dispatch.counters["stray replies"] == 2
+
+
+# ---- parked work -----------------------------------------------------------------------------------------------------
+
+
+def test_work_that_is_parked_behind_a_long_one_is_taken_back_when_another_is_idle() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.after(0.06)
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 2)]
+    rig.tell(first.node, Recalled(first.incarnation, 3, 1))
+    assert rig.where()[-1] == (second.incarnation, 3)
+    assert list(first.inflight) == [1]
+
+
+def test_a_recall_whose_answer_was_lost_is_said_again_after_the_agent_came_back() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.after(0.06)
+    known = [Started(slot.incarnation, "orders", b"t", 1) for slot in (first, second)]
+    rig.agent(processes=known)
+    rig.after(0.06)
+    assert len(rig.heard("n1", Recall)) == 2
+
+
+def test_nothing_is_taken_back_while_nobody_is_idle() -> None:
+    rig = Rig()
+    rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    rig.after(0.5)
+    assert rig.heard("n1", Recall) == []
+
+
+# ---- resends ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_is_dropped_and_counted() -> None:
+    rig = Rig()
+    rig.pool_of(2)
+    rig.request(1)
+    rig.request(1)
+    assert len(rig.deliveries) == 1
+    assert rig.dispatch.counters["replayed"] == 1
+
+
+def test_a_resend_of_what_runs_attaches_to_it() -> None:
+    rig = Rig()
+    slots = rig.pool_of(2)
+    rig.request(1)
+    rig.client(route=b"c2")
+    rig.request(1, route=b"c2", flags=wire.RESENT)
+    assert len(rig.deliveries) == 1
+    rig.reply(slots[0], 1)
+    assert [answer.number for answer in rig.answers] == [1]
+    assert rig.answers[0].token == rig.dispatch.sessions[SESSION].token
+
+
+def test_a_resend_of_what_was_answered_gets_the_recorded_answer() -> None:
+    rig = Rig()
+    slots = rig.pool_of(2)
+    rig.request(1)
+    rig.reply(slots[0], 1, body=b"once")
+    rig.client(route=b"c2")
+    rig.request(1, route=b"c2", flags=wire.RESENT)
+    assert len(rig.deliveries) == 1
+    assert [(answer.body, answer.sequence) for answer in rig.answers] == [(b"once", 1), (b"once", 1)]
+
+
+def test_a_resend_whose_answer_was_dropped_for_its_size_is_maybe_executed() -> None:
+    rig = Rig(answers_bytes=500)
+    (slot,) = rig.pool_of(1)
+    for number in (1, 2, 3):
+        rig.request(number)
+        rig.reply(slot, number, body=b"x" * 200)
+    rig.request(1, flags=wire.RESENT)
+    assert rig.answers[-1].code == MAYBE and "answer dropped" in rig.answers[-1].cause
+    assert rig.answers[-1].sequence == 1, "under its own sequence, or an answer that it lacks would be acknowledged"
+    assert len(rig.deliveries) == 3
+
+
+def test_a_resend_that_never_arrived_is_run() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    rig.client()
+    rig.request(1, flags=wire.RESENT)
+    assert len(rig.deliveries) == 1
+
+
+def test_answers_are_recorded_while_the_client_is_away() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    session = rig.dispatch.sessions[SESSION]
+    rig.dispatch.answer_blocked(session, wire.head(wire.ANSWER, 1, upto=1), True)
+    rig.reply(slot, 1)
+    assert rig.answers == []
+    rig.client(route=b"c2")
+    rig.request(1, route=b"c2", flags=wire.RESENT)
+    assert rig.codes() == {1: OK}
+
+
+def test_what_a_full_client_did_not_take_is_sent_again_in_its_order() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.reply(slot, 1)
+    blocked = rig.dispatch.sessions[SESSION]
+    rig.dispatch.answer_blocked(blocked, wire.head(wire.ANSWER, 1, number=1, upto=1), False)
+    rig.reply(slot, 2)
+    rig.reply(slot, 3)
+    rig.answers.clear()
+    rig.after(0.05)
+    assert [answer.number for answer in rig.answers] == [1, 2, 3]
+
+
+# ---- an older master -------------------------------------------------------------------------------------------------
+
+
+def restarted(must_tell: bool = True) -> Rig:
+    """A second master with its journal; node n1 may hold requests of epoch 1."""
+    before = records.Restored()
+    if must_tell:
+        before.read(records.present("n1", True))
+    return Rig(epoch=2, restored=before)
+
+
+def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
+    rig = restarted()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT, epoch=1)
+    assert rig.deliveries == []
+    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1, body=b"from before")
+    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
+
+
+def test_a_resend_before_its_process_is_back_waits_for_it() -> None:
+    """Neither run again nor refused with 'no service': both would be wrong."""
+    rig = restarted()
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.after(1.0)
+    assert rig.answers == []
+    incarnation = "n1.b1.1"
+    rig.agent(processes=[Started(incarnation, "orders", b"t", 1)])
+    rig.after(1.0)
+    assert rig.answers == [], "the node named it, so it has not told all"
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    rig.after(0.1)
+    assert rig.deliveries == []
+    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1)
+    assert rig.codes() == {50: OK}
+
+
+def test_a_kept_reply_that_comes_before_its_resend_waits_for_it() -> None:
+    rig = restarted()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=5, reply_sequence=1, held=[held(5, 50, done=True)])
+    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1, sequence=1, body=b"kept")
+    assert not rig.fleet.slots[incarnation].inflight
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT, epoch=1)
+    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"kept")
+
+
+def test_what_died_with_its_process_under_an_older_master_is_maybe_executed() -> None:
+    rig = restarted()
+    report = Exited("n1.b1.1", "orders", -9, "was killed", 5, [Row(5, RUNNING, SESSION, 50, 1)], "")
+    node = rig.agent(exits=[report])
+    rig.process(node, 2)
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT, epoch=1)
+    assert rig.codes() == {50: MAYBE}
+    assert "was killed" in rig.answers[0].cause
+
+
+def test_what_nobody_has_is_not_run_again_unless_its_handler_allows_it() -> None:
+    """The older master may have had the reply: processes forget what was acknowledged."""
+    rig = restarted()
+    rig.process(rig.agent())
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.request(51, "orders.again", flags=wire.RESENT, epoch=1)
+    assert rig.codes() == {50: MAYBE}
+    assert len(rig.deliveries) == 1
+
+
+def test_a_node_that_does_not_come_back_is_waited_for_no_longer_than_it_takes_to_be_dead() -> None:
+    rig = restarted()
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.after(3.5, beat=False)
+    assert rig.codes() == {}
+    rig.after(1.0, beat=False)
+    assert rig.codes() == {50: MAYBE}
+
+
+def test_a_new_call_to_a_service_that_is_not_back_yet_waits_for_it() -> None:
+    rig = restarted()
+    rig.request(1)
+    assert rig.answers == []
+    rig.process(rig.agent())
+    rig.after(0.1)
+    assert len(rig.deliveries) == 1
+
+
+def test_without_a_journal_what_clients_remember_is_enough_to_wait() -> None:
+    rig = Rig(state=None)
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT, epoch=1)
+    assert rig.answers == [], "the same epoch by accident, another master by the session"
+    incarnation = rig.started(rig.agent(epoch=1))
+    assert rig.dispatch.epoch == 2
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    rig.after(0.1)
+    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1)
+    assert rig.codes() == {50: OK}
+
+
+def test_a_session_that_was_closed_meanwhile_runs_nothing_twice() -> None:
+    rig = Rig(session_idle=60.0)
+    (slot,) = rig.pool_of(1)
+    rig.request(1, timeout_ms=600_000)
+    rig.after(62.0)
+    rig.reply(slot, 1)
+    rig.client(epoch=1)
+    rig.request(1, flags=wire.RESENT, epoch=1)
+    assert len(rig.deliveries) == 1
+    assert rig.answers[-1].code == MAYBE
+
+
+def test_two_processes_that_hold_the_same_request_break_nothing() -> None:
+    rig = restarted()
+    node = rig.agent()
+    names = [rig.started(node, 1), rig.started(node, 2)]
+    for name in names:
+        rig.process_hello(name, received_upto=5, held=[held(5, 50)])
+    rig.reply(rig.fleet.slots[names[0]], 5, epoch=1)
+    rig.reply(rig.fleet.slots[names[1]], 5, epoch=1)
+    assert not rig.dispatch.orphans
+
+
+def test_what_an_older_master_dispatched_holds_its_credit() -> None:
+    rig = restarted()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    rig.request(1)
+    assert rig.deliveries == []
+    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1)
+    assert len(rig.deliveries) == 1
+
+
+# ---- names and hostile frames ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("target", "words"), [("order.quote", "orders"), ("orders.qote", "orders.quote")])
+def test_an_unknown_service_or_handler_is_answered_with_the_nearest(target: str, words: str) -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    rig.request(1, target)
+    assert rig.codes() == {1: errors.NoService.code}
+    assert words in rig.answers[0].cause
+
+
+def test_a_request_waits_for_the_first_process_of_its_service_and_is_checked_then() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.request(1)
+    rig.request(2, "orders.nonsense")
+    assert rig.codes() == {}
+    rig.process(node)
+    assert rig.codes() == {2: errors.NoService.code}
+    assert [number for _, number in rig.where()] == [1]
+
+
+def test_a_request_whose_delivery_no_process_could_read_is_dropped() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    token = rig.client()
+    too_long = wire.head(wire.REQUEST, token, 1, 1000, 1, code=12, tail=b"orders.quote" + b"m" * (HEAD_MAX - 70))
+    lying = wire.head(wire.REQUEST, token, 1, 1000, 2, code=12, tail=b"orders.") + b"quote"
+    for frame in (too_long, lying):
+        rig.core.frontend(b"c", frame, rig.now)
+    rig.flush()
+    assert rig.dispatch.counters["bad frames"] == 2
+    assert not slot.inflight, "a process would drop it unanswered, and its credit with it"
+    rig.request(3)
+    assert len(rig.deliveries) == 1
+
+
+def test_a_body_that_the_transport_would_cut_on_its_way_to_a_process_is_refused() -> None:
+    rig = Rig(max_message=1024)
+    rig.pool_of(1)
+    rig.request(1, body=b"x" * 1024)
+    rig.request(2, body=b"x" * 1025)
+    assert rig.codes() == {2: errors.PayloadTooLarge.code}
+    assert len(rig.deliveries) == 1
+
+
+@pytest.mark.parametrize("flags", [wire.ORIGIN, wire.MORE, 128])
+def test_flags_that_no_client_may_set_are_refused(flags: int) -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    rig.request(1, flags=flags)
+    assert rig.deliveries == []
+    assert rig.dispatch.counters["bad frames"] == 1
