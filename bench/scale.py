@@ -19,7 +19,7 @@ import rota
 
 from . import cpu
 from .launch import Family, NotMeasured, free_ports, module
-from .systems import START, System
+from .systems import START, System, wait_for_port
 
 RATIO_MAX, IDLE_MAX, RSS_MAX_MIB = 1.3, 2.0, 100.0
 
@@ -32,11 +32,11 @@ class Simulated(System):
         self.count = count
 
     def serve(self) -> str:
-        self.address = f"tcp://127.0.0.1:{free_ports(3)}"
+        port = free_ports(3)
+        self.address = f"tcp://127.0.0.1:{port}"
         state = self.family.folder / "state"
-        self._master = self.family.start(
-            module("rota", "master", "--bind", self.address, "--admin", "off", "--state", state)
-        )
+        self._master = self.family.start(module("rota", "master", "--bind", self.address, "--state", state))
+        wait_for_port(port, self.family)
         self._nodes = self.family.start(module("bench.simulator", self.address, self.count))
         _until_ready(self.address, self.count, self.family)
         return self.address

@@ -89,7 +89,10 @@ class Peer:
             except zmq.Again:
                 return
             head = wire.parse_head(frame)
-            if head.kind == wire.REFUSED:
+            if head.kind == wire.BUNDLE:
+                for each in wire.split(frame, head):
+                    self.handle(wire.parse_head(each), each)
+            elif head.kind == wire.REFUSED:
                 refusal = messages.decode(frame[head.head_len :])
                 self.loop.after(refusal.retry_after_ms / 1e3, self.say_hello)
             elif head.kind == wire.WHO:
@@ -136,6 +139,7 @@ class Node(Peer):
     def __init__(self, loop: Loop, context: zmq.Context, address: str, name: str, size: int):
         self.context, self.address, self.name, self.size = context, address, name, size
         self.processes: dict[str, Process] = {}
+        self.boot = os.urandom(3).hex()
         self.beats = 0
         self.beating = False
         super().__init__(loop, context, address, sockets.CONTROL)
@@ -144,7 +148,7 @@ class Node(Peer):
         return messages.AgentHello(
             versions=list(wire.VERSIONS),
             node=self.name,
-            boot=os.urandom(8).hex(),
+            boot=self.boot,
             epoch=0,
             capacity=self.size,
             offers=[SERVICE],
@@ -181,7 +185,7 @@ class Node(Peer):
 
     def spawn(self) -> None:
         """A process is announced before it speaks; the ticket proves that the two are one."""
-        incarnation = os.urandom(8).hex()
+        incarnation = f"{self.name}.{self.boot}.{len(self.processes) + 1}"
         born = messages.Started(incarnation, SERVICE, os.urandom(16), os.getpid())
         self.tell(born)
         self.processes[incarnation] = Process(self.loop, self.context, self.backend, born)

@@ -103,9 +103,7 @@ class Rota(System):
         port = free_ports(3)  # control, frontend, backend
         address = f"tcp://127.0.0.1:{port}"
         master_state, slave_state = self.family.folder / "master", self.family.folder / "slave"
-        self._master = self.family.start(
-            module("rota", "master", "--bind", address, "--admin", "off", "--state", master_state)
-        )
+        self._master = self.family.start(module("rota", "master", "--bind", address, "--state", master_state))
         self._agent = self.family.start(
             module("rota", "slave", "echo_app:service", "--app-dir", ROOT / "bench")
             + ["--name", "bench", "--master", address, "--processes", str(WORKERS)]
@@ -132,7 +130,7 @@ class Nats(System):
         port = free_ports(1)
         address = f"nats://127.0.0.1:{port}"
         self._server = self.family.start([binary, "-a", "127.0.0.1", "-p", str(port)])
-        _wait_for_port(port, self.family)
+        wait_for_port(port, self.family)
         command = module("bench.brokers", "nats-worker", address)
         self._workers = [self.family.start(command) for _ in range(WORKERS)]
         return address
@@ -157,7 +155,7 @@ class Executor(System):
         return {"process": cpu.descendants(self._client.pid)}
 
 
-def _wait_for_port(port: int, family: Family) -> None:
+def wait_for_port(port: int, family: Family) -> None:
     import socket
 
     deadline = time.monotonic() + START
