@@ -43,7 +43,7 @@ class Rig:
     ) -> None:
         self.now = 100.0
         self.services: dict[str, ServiceSettings] = {}
-        self.default = replace(ServiceSettings(), ramp=0.0, credit=1, **(service or {}))
+        self.default = replace(ServiceSettings(), **{"ramp": 0.0, "credit": 1, **(service or {})})
         self.tokens = 0
         self.wall = 1_000_000.0
         self.core = Master(

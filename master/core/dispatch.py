@@ -118,10 +118,10 @@ class Dispatch:
         settings = pool.settings
         size = len(request.frame)
         if pool.queued >= settings.queue_limit or self.queued_bytes + size > self.settings.queue_bytes:
-            wait_ms = self._retry_after_ms(pool)
-            return self.fail(
-                request, errors.Overloaded.code, f"{pool.queued} requests for {pool.name} wait already", wait_ms
-            )
+            # Overloaded says that nothing was run, which nobody knows of what an older master had.
+            code = errors.MaybeExecuted.code if request.attempt else errors.Overloaded.code
+            cause = f"{pool.queued} requests for {pool.name} wait already"
+            return self.fail(request, code, cause, self._retry_after_ms(pool))
         self.queued_bytes += size
         pool.enqueue(request)
         if settings.queue_timeout < request.deadline - now:
@@ -549,6 +549,7 @@ class Dispatch:
         if older and self._settled_by_evidence(request, now):
             return
         if found and (not older or request.may_run_again()):
+            request.attempt = int(older)  # the older master's counts as one
             self.admit(request, now)
         elif self.accounted(request.session.epoch > 0) is None:
             self.waiting[request] = older

@@ -24,6 +24,7 @@ REPLY_LOST_AFTER_S = 0.2  # an exited process's last replies are read within thi
 STOP_GRACE_MS = 10_000  # for on_stop hooks of a process that has nothing left to do
 FAILING_TEXT_MAX = 4096  # of a traceback: status shows those of all nodes in one message
 AGENT = "agent"  # who stands behind an intent that no operator gave
+RECYCLE_EVERY_S = 1.0  # between two looks for processes that are due: a look goes over all of them
 GROW_EVERY_S = 1.0  # at most one more process a second: the last one must have had a chance to help
 
 
@@ -56,6 +57,7 @@ class Fleet:
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
         self._exiting: dict[Slot, tuple[messages.Exited, float]] = {}
         self._replacements: dict[Pool, recycle.Replacement] = {}
+        self._closing: dict[Slot, None] = {}
         self._must_tell: set[str] = set()  # nodes that an older master dispatched to and that have not told yet
         self._replan = False
 
@@ -440,7 +442,7 @@ class Fleet:
             or self._replacements
             or any(node.intent is Intent.DRAINING for node in self.nodes.values())
             or any(pool.parked for pool in self.dispatch.pools.values())
-            or any(slot.stage is Stage.CLOSING for slot in self.slots.values())
+            or self._closing
         )
 
     def _watch(self, node: Node, now: float) -> None:
@@ -552,7 +554,7 @@ class Fleet:
         if self.fixed(pool):
             return
         least, most = self.bounds(pool)
-        base = min(max(self.scaled.get(pool.name, least), least), most) if most else 0
+        base = min(max(self.scaled.get(pool.name, least), pool.settings.min_processes or 0), most)
         before = pool.target
         target = max(base, min(before if before is not None else base, most))
         ready = pool.ready()
@@ -602,6 +604,7 @@ class Fleet:
 
     def reload(self, pool: Pool) -> int:
         """Marks every process of the service for replacement, one at a time."""
+        pool.look_at = 0.0
         pool.reload = [slot.incarnation for slot in pool.ready()]
         self.changed = True
         return len(pool.reload)
@@ -617,6 +620,9 @@ class Fleet:
             self.reload(pool)
         replacement = self._replacements.get(pool)
         if replacement is None:
+            if now < pool.look_at:
+                return
+            pool.look_at = now + RECYCLE_EVERY_S
             replacement = recycle.next_replacement(pool, now)
             if replacement is None:
                 return
@@ -625,6 +631,7 @@ class Fleet:
         step = recycle.step(replacement, pool, wanted)
         if step is None:
             del self._replacements[pool]
+            pool.look_at = now
             if replacement.old.node.extra.pop(pool.name, None):
                 self._replan = True
             self.changed = True
@@ -645,16 +652,18 @@ class Fleet:
     def _close(self, slot: Slot, reason: str, now: float) -> None:
         """Nothing new for it; retired when its last reply is there, or at its handler's limit."""
         slot.stage = Stage.CLOSING
+        self._closing[slot] = None
         slot.retire_reason = reason
         slot.asked_at = now
         self._refresh(slot.node, now)
 
     def _retire_idle(self, now: float) -> None:
-        for slot in list(self.slots.values()):
-            if slot.stage is Stage.CLOSING:
-                late = now - slot.asked_at > self._drain_deadline(slot.pool)
-                if late or not slot.inflight:
-                    self._retire(slot, 0 if slot.inflight else STOP_GRACE_MS, now)
+        for slot in list(self._closing):
+            late = now - slot.asked_at > self._drain_deadline(slot.pool)
+            if late or not slot.inflight:
+                self._retire(slot, 0 if slot.inflight else STOP_GRACE_MS, now)
+            if slot.stage is not Stage.CLOSING:
+                del self._closing[slot]
 
     def _retire(self, slot: Slot, grace_ms: int, now: float) -> None:
         if slot.stage in (Stage.RETIRED, Stage.EXITED):

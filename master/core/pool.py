@@ -213,6 +213,7 @@ class Pool:
         self.busy_at = now
         self.reload: list[str] = []  # incarnations still to be replaced
         self.reloaded_at = now
+        self.look_at = 0.0  # for processes that are due to be replaced
 
     # ---- the queue -------------------------------------------------------------------------------
 

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import time
+
+import pytest
+from core_rig import Rig
+
+from rota.common.messages import Plan, Retire, Usage
+from rota.common.settings import ServiceSettings
+from rota.master.core.pool import Slot, Stage
+from rota.master.core.recycle import reload_is_due
+
+
+def pool_of(count: int, nodes: int = 1, **service: object) -> Rig:
+    rig = Rig(service=service)
+    for place in range(1, nodes + 1):
+        node = rig.agent(f"n{place}", capacity=count)
+        for number in range(1, count + 1):
+            rig.process(node, number)
+    return rig
+
+
+def retired(rig: Rig) -> list[str]:
+    return [each.incarnation for name in ("n1", "n2") for each in rig.heard(name, Retire)]
+
+
+def open_slots(rig: Rig) -> int:
+    return sum(slot.open for slot in rig.fleet.slots.values())
+
+
+def replaced(rig: Rig, slot: Slot, number: int) -> None:
+    """The agent does as it was told: it ends, a fresh one comes up."""
+    rig.exited(slot)
+    rig.process(slot.node, number)
+    rig.after(0.1)
+
+
+def test_a_reload_replaces_one_process_at_a_time() -> None:
+    rig = pool_of(3)
+    before = list(rig.fleet.slots)
+    rig.verb("reload", service="orders")
+    fresh = 10
+    for done in range(3):
+        rig.after(0.2)
+        assert len(retired(rig)) == done + 1
+        assert open_slots(rig) == 2
+        fresh += 1
+        replaced(rig, rig.fleet.slots[retired(rig)[-1]], fresh)
+    rig.after(0.2)
+    assert sorted(retired(rig)) == sorted(before)
+    assert rig.fleet.reloading(rig.dispatch.pools["orders"]) == 0 and open_slots(rig) == 3
+
+
+def test_a_single_process_is_replaced_start_first() -> None:
+    rig = pool_of(1)
+    (old,) = rig.fleet.slots.values()
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 2}
+    assert retired(rig) == [] and open_slots(rig) == 1
+    rig.process(old.node, 2)
+    rig.after(0.2)
+    assert retired(rig) == [old.incarnation] and open_slots(rig) == 1
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 1}
+
+
+def test_a_replacement_that_does_not_come_up_leaves_the_others_alone() -> None:
+    rig = pool_of(3)
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    rig.exited(rig.fleet.slots[retired(rig)[0]])
+    rig.after(60.0)
+    assert len(retired(rig)) == 1 and open_slots(rig) == 2
+
+
+def test_a_process_finishes_what_it_has_before_it_is_replaced() -> None:
+    rig = pool_of(2)
+    rig.request(1)
+    busy = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    rig.verb("reload", service="orders")
+    rig.after(1.0)
+    assert busy.incarnation not in retired(rig)
+    rig.reply(busy, 1)
+    rig.after(0.2)
+    assert busy.incarnation in retired(rig)
+
+
+def test_an_old_process_that_dies_before_its_replacement_is_there_leaves_no_extra_behind() -> None:
+    rig = pool_of(1)
+    (old,) = rig.fleet.slots.values()
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    rig.exited(old)
+    rig.process(old.node, 2)
+    rig.after(0.2)
+    assert old.node.extra == {}
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 1}
+    assert not rig.fleet._replacements
+
+
+def test_a_replacement_whose_place_the_plan_took_away_blocks_nothing() -> None:
+    rig = pool_of(3)
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    rig.exited(rig.fleet.slots[retired(rig)[0]])
+    rig.verb("scale", service="orders", processes=2)
+    rig.after(0.3)
+    assert len(retired(rig)) == 2, "the next one is under way"
+
+
+def test_max_requests_replaces_a_process_that_served_so_many() -> None:
+    rig = pool_of(2, max_requests=3)
+    slots = list(rig.fleet.slots.values())
+    for number in range(1, 7):
+        rig.request(number)
+        slot = next(each for each in slots if each.inflight)
+        rig.reply(slot, next(iter(slot.inflight)))
+    rig.after(0.2)
+    assert len(retired(rig)) == 1
+    assert "max_requests: 3 handled" in rig.fleet.slots[retired(rig)[0]].retire_reason
+
+
+def test_max_rss_replaces_a_process_that_grew() -> None:
+    rig = pool_of(2, max_rss=100 << 20)
+    slot = next(iter(rig.fleet.slots.values()))
+    rig.tell(slot.node, Usage({slot.incarnation: 101 << 20}))
+    rig.after(0.2)
+    assert retired(rig) == [slot.incarnation] and slot.retire_reason == "max_rss: 101 MiB"
+
+
+def test_max_age_replaces_the_oldest_first() -> None:
+    rig = pool_of(2, max_age=60.0)
+    rig.after(61.0)
+    assert retired(rig) == ["n1.b1.1"]
+
+
+def test_reload_every_counts_from_the_last_reload() -> None:
+    rig = pool_of(2, reload_every=100.0)
+    rig.after(99.0)
+    assert retired(rig) == []
+    rig.after(2.0)
+    assert len(retired(rig)) == 1
+
+
+@pytest.mark.parametrize(
+    ("since_last_s", "now", "due"),
+    [(3600, "04:00:30", True), (20, "04:00:30", False), (3600, "03:59:00", False), (90_000, "03:00:00", True)],
+)
+def test_reload_at_is_due_once_a_day(since_last_s: float, now: str, due: bool) -> None:
+    from datetime import datetime
+
+    settings = replace(ServiceSettings(), reload_at=time(4, 0))
+    wall = datetime.combine(datetime(2026, 3, 10), time.fromisoformat(now)).timestamp()
+    assert reload_is_due(settings, since_last_s, wall) is due
+
+
+def test_a_reload_does_not_take_the_last_active_node_away() -> None:
+    rig = pool_of(1, nodes=2)
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    first = rig.fleet._replacements[rig.dispatch.pools["orders"]].old
+    other = next(slot for slot in rig.fleet.slots.values() if slot.node is not first.node)
+    rig.process(first.node, 2)
+    rig.dispatch.disconnected(other)
+    rig.after(0.2)
+    assert first.stage in (Stage.CLOSING, Stage.RETIRED, Stage.READY)
+    assert open_slots(rig) >= 1

@@ -1,0 +1,517 @@
+"""Nodes and their processes, as the master sees them (registry and fleet)."""
+
+from __future__ import annotations
+
+import pytest
+from core_rig import Rig
+
+from rota.common import wire
+from rota.common.lifecycle import Health, Intent, Liveness
+from rota.common.messages import (
+    Beat,
+    Exited,
+    Failing,
+    Leave,
+    Leaving,
+    Noted,
+    Plan,
+    Refusal,
+    Retire,
+    Started,
+    Welcome,
+)
+from rota.common.messages import (
+    Intent as Word,
+)
+from rota.master.core import records
+from rota.master.core.pool import Stage
+from rota.master.core.registry import active_nodes, why
+
+
+def two_nodes(**service: object) -> Rig:
+    rig = Rig(service=service)
+    for name in ("n1", "n2"):
+        node = rig.agent(name)
+        for number in (1, 2):
+            rig.process(node, number)
+    return rig
+
+
+def edges(rig: Rig) -> list[str]:
+    return [event["kind"] for event in rig.core.events.since(0) if event["kind"] in ("LIVE", "DEAD", "CLOSE")]
+
+
+# ---- coming ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_welcomed_before_it_is_told_its_plan() -> None:
+    rig = Rig()
+    rig.agent()
+    said = rig.said[b"n1"]
+    assert [type(each) for each in said] == [Welcome, Plan]
+    assert said[1].processes == {"orders": 2}
+
+
+def test_a_process_gets_work_only_when_its_node_is_durable() -> None:
+    rig = Rig()
+    rig.durable = False
+    slot = rig.process(rig.agent())
+    rig.request(1)
+    assert rig.deliveries == [] and "journal" in why(slot.node, rig.now)
+    rig.durable = True
+    rig.flush()
+    rig.flush()
+    assert len(rig.deliveries) == 1
+
+
+def test_a_process_that_speaks_before_its_agent_is_asked_to_come_again() -> None:
+    rig = Rig()
+    rig.agent()
+    rig.process_hello("n1.b1.1")
+    ((_, frame),) = rig.out.backend
+    head = wire.parse_head(frame)
+    assert head.kind == wire.REFUSED and b"unknown" in frame[head.head_len :]
+
+
+@pytest.mark.parametrize("wrong", [{"ticket": b"x"}, {"service": "other"}])
+def test_a_process_with_another_ticket_or_service_is_denied(wrong: dict[str, object]) -> None:
+    rig = Rig()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, **wrong)
+    assert b"denied" in rig.out.backend[-1][1]
+    assert rig.fleet.slots[incarnation].stage is Stage.BOOTING
+
+
+def test_a_second_interface_under_one_version_is_refused_and_both_are_shown() -> None:
+    rig = two_nodes()
+    incarnation = rig.started(rig.fleet.nodes["n2"], 3)
+    rig.process_hello(incarnation, digest="other")
+    assert b"interface" in rig.out.backend[-1][1]
+    text = rig.core.events.since(0)[-1]["text"]
+    assert "n2" in text and "n1" in text and "quote" in text
+    rig.process_hello(incarnation, digest="other", version="2")
+    assert rig.fleet.slots[incarnation].stage is Stage.READY
+
+
+def test_only_an_incarnation_of_this_boot_is_believed() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.tell(node, Started("n1.zzz.1", "orders", b"t", 1))
+    rig.tell(node, Started("n2.b1.1", "orders", b"t", 1))
+    assert not rig.fleet.slots
+
+
+# ---- names and boots -------------------------------------------------------------------------------------------------
+
+
+def test_two_hosts_with_one_name_the_live_one_wins_and_the_other_is_told() -> None:
+    rig = two_nodes()
+    rig.agent("n1", boot="b2")
+    (refusal,) = rig.heard("n1", Refusal)
+    assert refusal.code == "name in use" and "--name" in refusal.message
+    assert rig.fleet.nodes["n1"].boot == "b1" and len(rig.fleet.nodes["n1"].slots) == 2
+
+
+def test_a_newer_boot_supersedes_one_that_is_silent_and_the_old_one_never_comes_back() -> None:
+    rig = two_nodes()
+    rig.request(1)
+    rig.after(1.0, beat=False)
+    node = rig.agent("n1", boot="b2")
+    assert node.boot == "b2" and not node.slots
+    assert rig.codes() == {1: 9}, "its processes died with the old agent"
+    rig.after(1.0, beat=False)
+    rig.agent("n1", boot="b1")
+    assert rig.heard("n1", Refusal)[-1].code == "stale"
+
+
+def test_a_name_that_could_not_stand_in_a_file_is_denied() -> None:
+    rig = Rig()
+    with pytest.raises(KeyError):
+        rig.agent("../etc")
+    assert rig.heard("../etc", Refusal)[0].code == "denied"
+
+
+def test_a_master_whose_state_is_lost_takes_no_node_that_saw_a_later_epoch() -> None:
+    """Its processes would refuse every delivery, for ever."""
+    rig = Rig(epoch=1)
+    with pytest.raises(KeyError):
+        rig.agent(epoch=5)
+    assert "--state" in rig.heard("n1", Refusal)[0].message
+
+
+def test_a_master_without_state_rises_above_every_epoch_that_was_seen() -> None:
+    rig = Rig(state=None)
+    rig.agent(epoch=5)
+    assert rig.dispatch.epoch == 6 and rig.heard("n1", Welcome)[0].epoch == 6
+
+
+# ---- liveness --------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_node_is_suspect_then_dead_and_comes_back() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.after(0.9, beat=False)
+    assert node.liveness is Liveness.SUSPECT and not any(slot.open for slot in node.slots.values())
+    rig.core.control(node.route, wire.head(wire.CONTROL, node.token) + b"", rig.now)
+    rig.fleet.beat(node, rig.now)
+    assert node.liveness is Liveness.LIVE and all(slot.open for slot in node.slots.values())
+    rig.after(3.2, beat=False)
+    assert node.liveness is Liveness.DEAD
+    assert edges(rig) == ["LIVE", "LIVE", "DEAD", "DEAD"], "suspect makes no noise"
+    rig.agent("n1")
+    assert node.liveness is Liveness.LIVE
+
+
+def test_what_waits_goes_to_a_node_that_is_no_longer_suspect() -> None:
+    rig = Rig()
+    slot = rig.process(rig.agent())
+    rig.after(1.0, beat=False)
+    rig.request(1)
+    assert rig.deliveries == []
+    rig.tell(slot.node, Beat(1))
+    assert len(rig.deliveries) == 1
+
+
+def test_what_a_dead_node_had_is_maybe_executed() -> None:
+    rig = two_nodes()
+    for number in range(1, 5):
+        rig.request(number)
+    rig.fleet.nodes["n2"].heard_at = rig.now + 100
+    rig.after(3.5, beat=False)
+    assert list(rig.codes().values()) == [9, 9]
+    assert "dead" in rig.answers[0].cause
+
+
+def test_a_process_of_a_node_that_was_given_up_is_asked_who_it_is() -> None:
+    """It may have nothing to say by itself, and would wait for ever."""
+    rig = two_nodes()
+    rig.out.backend.clear()
+    rig.after(3.5, beat=False)
+    who = [route for route, frame in rig.out.backend if wire.parse_head(frame).kind == wire.WHO]
+    assert sorted(who) == [b"n1.b1.1", b"n1.b1.2", b"n2.b1.1", b"n2.b1.2"]
+
+
+def test_a_master_that_stood_still_blames_nobody_even_if_one_node_is_heard_first() -> None:
+    rig = two_nodes()
+    rig.now += 30.0
+    node = rig.fleet.nodes["n1"]
+    rig.tell(node, Beat(1))
+    rig.core.tick(rig.now)
+    assert {each.liveness for each in rig.fleet.nodes.values()} == {Liveness.LIVE}
+
+
+def test_a_restored_node_that_never_comes_is_dead_after_a_while() -> None:
+    before = records.Restored()
+    before.read(records.present("n1", True))
+    rig = Rig(epoch=2, restored=before)
+    assert "not heard of" in why(rig.fleet.nodes["n1"], rig.now)
+    rig.after(5.0, beat=False)
+    assert rig.fleet.nodes["n1"].liveness is Liveness.DEAD
+    assert edges(rig) == [], "it was never live here"
+
+
+def test_a_node_that_said_goodbye_is_closed_and_stays_so() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.after(5.0)
+    assert node.liveness is Liveness.CLOSED
+    assert edges(rig)[-1] == "CLOSE"
+
+
+def test_an_exit_report_before_the_goodbye_still_counts() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.request(1)
+    slot = next(slot for slot in node.slots.values() if slot.inflight)
+    rig.tell(node, Exited(slot.incarnation, "orders", 0, "stopped", 0, [], ""))
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.after(0.3)
+    assert rig.codes() == {}, "the report says that it had not started"
+    assert rig.where()[-1][0].startswith("n2")
+
+
+def test_every_exit_is_noted_once_or_again() -> None:
+    rig = two_nodes()
+    slot = next(iter(rig.fleet.nodes["n1"].slots.values()))
+    rig.exited(slot)
+    rig.exited(slot)
+    assert rig.heard("n1", Noted) == [Noted(slot.incarnation)] * 2
+
+
+# ---- drain -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_dispatches_nothing_more_from_the_step_that_accepts_it() -> None:
+    rig = two_nodes()
+    rig.durable = False
+    rig.verb("drain", nodes=["n1"])
+    for number in range(1, 8):
+        rig.request(number)
+    assert {name.split(".")[0] for name, _ in rig.where()} == {"n2"}
+
+
+def test_a_drain_is_complete_when_the_count_is_zero_at_the_master() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.request(1)
+    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    node = slot.node
+    rig.verb("drain", nodes=[node.name])
+    rig.after(1.0)
+    assert node.intent is Intent.DRAINING and rig.heard(node.name, Retire) == []
+    rig.reply(slot, 1)
+    rig.after(0.04)
+    assert node.intent is Intent.DETACHED
+    assert {each.incarnation for each in rig.heard(node.name, Retire)} == set(node.slots)
+    assert rig.heard(node.name, Plan)[-1].processes == {}
+
+
+def test_a_draining_node_that_beats_is_live() -> None:
+    rig = two_nodes()
+    rig.request(1)
+    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    rig.verb("drain", nodes=[slot.node.name])
+    rig.after(10.0)
+    assert slot.node.liveness is Liveness.LIVE and slot.node.intent is Intent.DRAINING
+
+
+def test_a_drain_ends_at_its_deadline_whatever_runs() -> None:
+    rig = two_nodes()
+    rig.request(1)
+    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    rig.verb("drain", nodes=[slot.node.name], deadline_s=2.0)
+    rig.after(2.1)
+    assert slot.node.intent is Intent.DETACHED
+    assert rig.heard(slot.node.name, Retire)[0].grace_ms == 0
+
+
+def test_a_node_that_dies_while_it_drains_is_detached() -> None:
+    rig = two_nodes()
+    rig.request(1)
+    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    rig.verb("drain", nodes=[slot.node.name])
+    rig.after(3.5, beat=False)
+    assert slot.node.intent is Intent.DETACHED
+
+
+def test_after_a_restart_a_drain_waits_for_what_the_older_master_gave() -> None:
+    before = records.Restored()
+    before.read(records.present("n1", True))
+    node = before.nodes["n1"]
+    node.intent, node.generation, node.by = Intent.DRAINING, 3, "ann"
+    rig = Rig(epoch=2, restored=before)
+    rig.after(1.0)
+    assert rig.fleet.nodes["n1"].intent is Intent.DRAINING, "it has not told what it runs"
+    rig.agent(processes=[Started("n1.b1.1", "orders", b"t", 1)])
+    rig.after(0.2)
+    assert rig.fleet.nodes["n1"].intent is Intent.DRAINING
+    rig.process_hello("n1.b1.1")
+    rig.after(0.2)
+    assert rig.fleet.nodes["n1"].intent is Intent.DETACHED
+
+
+def test_rejoining_before_the_drain_is_done_takes_the_work_that_waits() -> None:
+    rig = Rig()
+    slot = rig.process(rig.agent())
+    rig.request(1)
+    rig.verb("drain", nodes=["n1"], force=True)
+    rig.request(2)
+    rig.reply(slot, 1)
+    assert len(rig.deliveries) == 1
+    rig.verb("rejoin", nodes=["n1"])
+    assert slot.node.health is Health.UP
+    assert len(rig.deliveries) == 2
+
+
+def test_a_rejoin_dispatches_only_when_it_is_durable() -> None:
+    rig = Rig()
+    slot = rig.process(rig.agent())
+    rig.request(1)
+    rig.verb("drain", nodes=["n1"], force=True)
+    rig.durable = False
+    rig.request(2)
+    rig.verb("rejoin", nodes=["n1"])
+    rig.reply(slot, 1)
+    assert len(rig.deliveries) == 1
+    rig.durable = True
+    rig.flush()
+    rig.flush()
+    assert len(rig.deliveries) == 2
+
+
+def test_a_process_that_comes_up_on_a_detached_node_is_stopped() -> None:
+    rig = two_nodes()
+    rig.verb("drain", nodes=["n1"])
+    rig.after(0.1)
+    incarnation = rig.started(rig.fleet.nodes["n1"], 9)
+    assert rig.heard("n1", Retire)[-1].incarnation == incarnation
+
+
+# ---- what agents did not hear ----------------------------------------------------------------------------------------
+
+
+def test_what_was_said_over_a_lost_connection_is_said_again() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.verb("drain", nodes=["n1"])
+    rig.after(0.1)
+    rig.said.clear()
+    rig.agent("n1", processes=[Started(name, "orders", b"t", 1) for name in node.slots])
+    rig.after(0.1)
+    assert {each.incarnation for each in rig.heard("n1", Retire)} == set(node.slots)
+    assert rig.heard("n1", Plan) == [Plan({}, {})]
+    assert rig.heard("n1", Word)[-1].state in ("draining", "detached")
+
+
+def test_one_route_has_one_token_however_often_it_says_hello() -> None:
+    """Its frames under the first are on their way: they would be answered with WHO, and that with HELLO, for ever."""
+    rig = Rig()
+    node = rig.agent()
+    token = node.token
+    rig.agent()
+    assert node.token == token
+    assert rig.client() == rig.client()
+
+
+# ---- leaving ---------------------------------------------------------------------------------------------------------
+
+
+def test_term_drains_and_lets_go_and_the_next_boot_is_active() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.tell(node, Leaving(5000))
+    rig.after(0.1)
+    assert node.intent is Intent.DETACHED and rig.heard("n1", Leave)
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.agent("n1", boot="b2")
+    assert node.intent is Intent.ACTIVE
+    assert not any(b"detached" in record or b"draining" in record for record in rig.records), "no operator's word"
+
+
+def test_term_is_never_refused() -> None:
+    rig = Rig()
+    rig.process(rig.agent())
+    rig.tell(rig.fleet.nodes["n1"], Leaving(5000))
+    rig.after(0.1)
+    assert rig.heard("n1", Leave)
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_what_an_operator_drained_stays_drained_when_its_agent_is_restarted(pause: float) -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.verb("drain", nodes=["n1"], reason="disk")
+    rig.after(pause)
+    rig.tell(node, Leaving(5000))
+    rig.after(0.1)
+    assert rig.heard("n1", Leave), "a detached node may go at once"
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.agent("n1", boot="b2")
+    rig.after(0.1)
+    assert (node.intent, node.by, node.reason) == (Intent.DETACHED, "ann", "disk")
+    assert rig.heard("n1", Plan)[-1].processes == {}
+
+
+def test_a_drain_of_a_node_that_is_leaving_makes_it_the_operators_word_and_it_still_leaves() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.request(1)
+    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    node = slot.node
+    rig.tell(node, Leaving(60_000))
+    rig.verb("drain", nodes=[node.name])
+    rig.reply(slot, 1)
+    rig.after(0.1)
+    assert rig.heard(node.name, Leave)
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.agent(node.name, boot="b2")
+    assert node.intent is Intent.DETACHED
+
+
+# ---- ramp ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_joining_node_opens_its_slots_over_its_ramp() -> None:
+    rig = Rig(service={"ramp": 10.0})
+    rig.process(rig.agent("n1"))
+    rig.after(20.0)
+    late = rig.agent("n2", capacity=4)
+    for number in range(1, 5):
+        rig.process(late, number)
+    assert sum(slot.open for slot in late.slots.values()) == 1, "one at least, or it would starve"
+    assert "ramping" in why(late, rig.now)
+    pool = rig.dispatch.pools["orders"]
+    assert [node.name for node in active_nodes(rig.fleet.nodes, pool, rig.now)] == ["n1"]
+    rig.after(5.1)
+    assert sum(slot.open for slot in late.slots.values()) == 3
+    rig.after(5.0)
+    assert why(late, rig.now) == "" and late.ramp_from is None
+
+
+def test_the_first_nodes_of_a_pool_do_not_ramp() -> None:
+    rig = two_nodes(ramp=10.0)
+    assert all(slot.open for slot in rig.fleet.slots.values())
+
+
+# ---- why -------------------------------------------------------------------------------------------------------------
+
+
+def test_why_names_what_keeps_traffic_away() -> None:
+    rig = Rig()
+    node = rig.agent()
+    assert "starting" in why(node, rig.now) or "planned" in why(node, rig.now)
+    rig.tell(node, Failing("orders", 3, 2000, "Traceback\nImportError: no quotes"))
+    assert "ImportError: no quotes" in why(node, rig.now) and "3 times" in why(node, rig.now)
+    rig.process(node)
+    assert why(node, rig.now) == ""
+    rig.verb("drain", nodes=["n1"], force=True, reason="kernel")
+    assert "ann" in why(node, rig.now) and "kernel" in why(node, rig.now)
+
+
+def test_a_huge_traceback_is_cut_before_it_fills_a_message() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.tell(node, Failing("orders", 1, 2000, "x" * 100_000))
+    assert len(node.failing["orders"].text) == 4096
+
+
+# ---- size ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_grows_on_queue_wait_and_shrinks_with_hysteresis() -> None:
+    rig = Rig(service={"min_processes": 1, "max_processes": 3, "grow_after": 0.5, "shrink_after": 5.0})
+    node = rig.agent(capacity=4)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 1}
+    slot = rig.process(node)
+    for number in range(1, 6):
+        rig.request(number)
+    rig.after(0.7)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 2}
+    rig.after(0.5)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 2}, "at most one more a second"
+    rig.after(3.0)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 3}
+    rig.process(node, 2)
+    rig.process(node, 3)
+    for each in list(rig.fleet.slots.values()):
+        for number in list(each.inflight):
+            rig.reply(each, number)
+    for number in list(slot.inflight):
+        rig.reply(slot, number)
+    rig.after(4.0)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 3}
+    rig.after(12.0)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 1}
+
+
+def test_what_a_drained_node_ran_runs_on_the_others() -> None:
+    rig = Rig(service={"min_processes": 2, "max_processes": 2})
+    for name in ("n1", "n2"):
+        rig.process(rig.agent(name))
+    rig.after(0.2)
+    assert rig.heard("n2", Plan)[-1].processes == {"orders": 1}
+    rig.verb("drain", nodes=["n1"])
+    rig.after(0.2)
+    assert rig.heard("n2", Plan)[-1].processes == {"orders": 2}
