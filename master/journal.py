@@ -63,10 +63,12 @@ class Journal:
         return self._done, self._failure
 
     def close(self) -> None:
-        """Writes what was handed over."""
+        """Writes what was handed over, and lets another master have the directory."""
         if self._thread is not None:
             self._work.put(None)
             self._thread.join(5)
+            os.close(self._file)
+            os.close(self._lock)
         os.close(self.wake_fd)
 
     # ---- opening ---------------------------------------------------------------------------------

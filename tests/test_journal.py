@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import os
+import select
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rota.common.lifecycle import Intent
+from rota.master.core import records
+from rota.master.core.records import Restored
+from rota.master.core.registry import Node
+from rota.master.journal import Journal, JournalError
+
+
+def durable(journal: Journal, number: int) -> None:
+    """Waits until the journal says so."""
+    while journal.recorded()[0] < number:
+        assert select.select([journal.wake_fd], [], [], 10.0)[0], "no word from the journal"
+
+
+def write(directory: Path | None, *data: bytes) -> Journal:
+    journal = Journal(directory)
+    if data:
+        journal.record(enumerate(data, 1))
+        durable(journal, len(data))
+    return journal
+
+
+def drained(name: str, generation: int = 1) -> bytes:
+    return records.intent(Node(name, Intent.DETACHED, generation=generation, by="ann", reason="disk", version="7"))
+
+
+def test_what_was_recorded_is_there_after_a_restart(tmp_path: Path) -> None:
+    write(tmp_path, drained("n1"), records.present("n2", True), records.scaled("orders", 3)).close()
+    journal = Journal(tmp_path)
+    node = journal.restored.nodes["n1"]
+    assert (node.intent, node.generation, node.by, node.reason, node.version) == (
+        Intent.DETACHED,
+        1,
+        "ann",
+        "disk",
+        "7",
+    )
+    assert journal.restored.present == {"n2"} and journal.restored.targets == {"orders": 3}
+    journal.close()
+
+
+def test_the_last_word_counts(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        drained("n1"),
+        records.intent(Node("n1", Intent.ACTIVE, generation=2)),
+        records.present("n1", True),
+        records.present("n1", False),
+        drained("n3"),
+        records.forgotten("n3"),
+    ).close()
+    journal = Journal(tmp_path)
+    journal.close()
+    restored = journal.restored
+    assert restored.nodes["n1"].intent is Intent.ACTIVE and not restored.present and "n3" not in restored.nodes
+
+
+def test_the_epoch_rises_at_every_start_and_is_durable_before_anybody_is_served(tmp_path: Path) -> None:
+    epochs = []
+    for _ in range(3):
+        journal = Journal(tmp_path)
+        epochs.append(journal.epoch)
+        os.close(journal._lock)  # as a killed master leaves it
+    assert epochs == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 30])
+def test_a_write_that_a_crash_cut_short_loses_only_itself(tmp_path: Path, cut: int) -> None:
+    write(tmp_path, drained("n1"), drained("n2")).close()
+    path = tmp_path / "journal"
+    path.write_bytes(path.read_bytes()[:-cut])
+    journal = Journal(tmp_path)
+    assert "n1" in journal.restored.nodes and "n2" not in journal.restored.nodes
+    assert journal.truncated > 0
+    journal.close()
+
+
+def test_a_damaged_record_and_what_follows_it_is_not_believed(tmp_path: Path) -> None:
+    write(tmp_path, drained("n1"), drained("n2")).close()
+    path = tmp_path / "journal"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    journal = Journal(tmp_path)
+    assert set(journal.restored.nodes) == {"n1"}
+    journal.close()
+
+
+def test_two_masters_do_not_share_a_directory(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    with pytest.raises(JournalError, match="another master"):
+        Journal(tmp_path)
+    first.close()
+
+
+def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot be used"):
+        Journal(tmp_path / "file")
+
+
+def test_a_record_of_a_later_version_is_not_guessed_at(tmp_path: Path) -> None:
+    write(tmp_path, b"\x81\xa1t\xa4what").close()
+    with pytest.raises(JournalError, match="not understood"):
+        Journal(tmp_path)
+
+
+def test_a_write_that_fails_says_so_and_nothing_more_is_called_durable(tmp_path: Path) -> None:
+    journal = write(tmp_path, drained("n1"))
+    os.close(journal._file)
+    journal._file = os.open("/dev/full", os.O_WRONLY)
+    journal.record([(2, drained("n2"))])
+    while not journal.recorded()[1]:
+        assert select.select([journal.wake_fd], [], [], 10.0)[0]
+    number, failure = journal.recorded()
+    assert number == 1 and "cannot be written" in failure and "space" in failure
+    journal.close()
+
+
+def test_without_a_directory_everything_counts_as_recorded() -> None:
+    journal = write(None, drained("n1"))
+    assert journal.recorded() == (1, "")
+    journal.close()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(drained, st.sampled_from("abc"), st.integers(1, 9)),
+            st.builds(records.present, st.sampled_from("abc"), st.booleans()),
+            st.builds(records.forgotten, st.sampled_from("abc")),
+            st.builds(records.scaled, st.sampled_from("xy"), st.integers(0, 9)),
+        ),
+        max_size=20,
+    )
+)
+def test_the_sum_of_all_records_says_the_same_as_the_records(written: list[bytes]) -> None:
+    long, short = Restored(), Restored()
+    for record in written:
+        long.read(record)
+    for record in long.records():
+        short.read(record)
+    assert short == long or (short.present, short.targets, sorted(short.records())) == (
+        long.present,
+        long.targets,
+        sorted(long.records()),
+    )
+
+
+@given(st.binary(max_size=60))
+def test_a_foreign_record_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not understood"):
+        Restored().read(data)

@@ -1,0 +1,159 @@
+"""The one door: whatever comes through it, the master serves on."""
+
+from __future__ import annotations
+
+import pytest
+from core_rig import SESSION, Rig
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rota.common import messages, wire
+
+DOORS = ("frontend", "backend", "control")
+kinds = st.sampled_from([*range(0, 9), 16, 17, 18, 19, 32, 33, 48, 49, 64, 255])
+u64 = st.integers(0, (1 << 64) - 1) | st.integers(0, 5)
+
+
+def rig_with_work() -> Rig:
+    rig = Rig()
+    rig.pool_of(2)
+    rig.request(1)
+    rig.request(2)
+    rig.verb("status")
+    return rig
+
+
+def routes(rig: Rig) -> dict[str, tuple[bytes, int]]:
+    slot = next(iter(rig.fleet.slots.values()))
+    node = slot.node
+    return {
+        "frontend": (b"c", rig.dispatch.sessions[SESSION].token),
+        "backend": (slot.route, slot.token),
+        "control": (node.route, node.token),
+    }
+
+
+def serves(rig: Rig) -> None:
+    """Another client is served as if nothing had been."""
+    rig.after(0.2)
+    rig.client(b"t" * 16, b"other")
+    for slot in list(rig.fleet.slots.values()):
+        for number in list(slot.inflight):
+            rig.reply(slot, number)
+    assert any(slot.open for slot in rig.fleet.slots.values())
+    before = len(rig.deliveries)
+    rig.request(1, route=b"other")
+    assert len(rig.deliveries) == before + 1
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(DOORS), st.binary(max_size=200), st.booleans())
+def test_any_bytes_are_counted_and_dropped(door: str, data: bytes, known: bool) -> None:
+    rig = rig_with_work()
+    route = routes(rig)[door][0] if known else b"stranger"
+    getattr(rig.core, door)(route, data, rig.now)
+    assert rig.dispatch.counters["bad frames"] == 1
+    serves(rig)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(("frontend", "backend")), kinds, u64, u64, u64, u64, st.integers(0, 65535), st.integers(0, 255),
+    st.binary(max_size=80), st.booleans(),
+)  # fmt: skip
+def test_any_true_frame_with_any_numbers_breaks_nothing(
+    door: str, kind: int, number: int, upto: int, below: int, epoch: int, code: int, flags: int, tail: bytes, mine: bool
+) -> None:
+    rig = rig_with_work()
+    route, token = routes(rig)[door]
+    frame = wire.head(
+        kind, token if mine else 1 << 60, epoch & 0xFFFFFFFF, 1000, number, upto, below, code, flags, tail
+    )
+    getattr(rig.core, door)(route, frame + b"body", rig.now)
+    rig.flush()
+    rig.after(0.1)
+    rig.client(b"t" * 16, b"other")
+    rig.request(1, route=b"other")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(DOORS), st.sampled_from([wire.HELLO, wire.CONTROL]), st.binary(max_size=200))
+def test_any_map_is_counted_and_dropped(door: str, kind: int, body: bytes) -> None:
+    rig = rig_with_work()
+    route, token = routes(rig)[door]
+    getattr(rig.core, door)(route, wire.head(kind, token if kind == wire.CONTROL else 0) + body, rig.now)
+    serves(rig)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_foreign_token_is_asked_who_it_is_and_reaches_no_core(door: str) -> None:
+    rig = rig_with_work()
+    route, token = routes(rig)[door]
+    kind = {"frontend": wire.REQUEST, "backend": wire.REPLY, "control": wire.CONTROL}[door]
+    getattr(rig.core, door)(route, wire.head(kind, token + 1, number=9), rig.now)
+    ((to, frame),) = getattr(rig.out, door)[-1:]
+    assert (to, wire.parse_head(frame).kind) == (route, wire.WHO)
+    assert rig.dispatch.counters["unknown routes"] == 1
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_peer_that_speaks_another_version_is_refused_with_both_ranges(door: str) -> None:
+    rig = Rig()
+    hello = {
+        "frontend": messages.ClientHello([7, 9], SESSION),
+        "backend": messages.ProcessHello([7, 9], "n1.b1.1", b"t", "orders", "1", "d", {}, 1, 1, 0, 0, 0, []),
+        "control": messages.OperatorHello([7, 9], "ann"),
+    }[door]
+    getattr(rig.core, door)(b"r", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    ((_, frame),) = getattr(rig.out, door)
+    head = wire.parse_head(frame)
+    refusal = messages.decode(frame[head.head_len :])
+    assert head.kind == wire.REFUSED and isinstance(refusal, messages.Refusal)
+    assert refusal.code == "incompatible" and "1 to 1" in refusal.message and "7 to 9" in refusal.message
+    assert refusal.versions == [1, 1]
+
+
+def test_a_bundle_is_what_is_in_it() -> None:
+    rig = Rig()
+    rig.pool_of(2)
+    token = rig.client()
+    frames = [
+        wire.head(wire.REQUEST, token, 1, 1000, number, code=12, tail=b"orders.quote") + b"body" for number in (1, 2)
+    ]
+    ((count, bundle),) = wire.bundles(frames)
+    rig.core.frontend(b"c", bundle, rig.now)
+    rig.flush()
+    assert count == len(rig.deliveries) == 2
+
+
+def test_a_bundle_in_a_bundle_is_no_way_to_go_deep() -> None:
+    rig = Rig()
+    token = rig.client()
+    inner = wire.bundles([wire.head(wire.ACK, token)] * 2)[0][1]
+    rig.core.frontend(b"c", wire.bundles([inner, inner])[0][1], rig.now)
+    assert rig.dispatch.counters["unknown routes"] == 2
+
+
+def test_an_agent_that_was_given_up_is_asked_for_all_that_it_has() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.after(4.0, beat=False)
+    rig.said.clear()
+    rig.tell(node, messages.Beat(1))
+    assert rig.said[b"n1"] == [wire.WHO]
+
+
+def test_a_beat_is_answered_with_the_same_beat() -> None:
+    rig = Rig()
+    rig.tell(rig.agent(), messages.Beat(42))
+    assert rig.heard("n1", messages.Beat) == [messages.Beat(42)]
+
+
+def test_an_idle_master_ticks_ten_times_a_second_and_a_busy_one_oftener() -> None:
+    rig = Rig()
+    rig.pool_of(2)
+    rig.core.tick(rig.now)
+    assert rig.core.next_deadline() == pytest.approx(rig.now + 0.1)
+    rig.request(1)
+    rig.verb("drain", nodes=["n1"], force=True)
+    assert rig.core.next_deadline() == pytest.approx(rig.now + 0.02)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rota.common import messages
+from rota.common.limits import MAP_DEPTH, MAP_MAX
+from rota.common.messages import (
+    AgentHello,
+    BadMessage,
+    Beat,
+    Exited,
+    Handler,
+    ProcessHello,
+    Row,
+    Started,
+    Verb,
+    Welcome,
+)
+
+KINDS: list[Any] = list(get_args(messages.Message))
+EXITED = Exited("n1.b1.1", "orders", -9, "was killed", 7, [Row(7, 1, b"s" * 16, 9, 1)], "tail")
+HELLO = AgentHello([1, 1], "n1", "b1", 3, 4, ["orders"], {"zone": "a"}, [], [EXITED], "active", 2)
+PROCESS = ProcessHello([1, 1], "n1.b1.1", b"t", "orders", "1", "d", {"quote": Handler("yes", 5)}, 1, 2, 3, 4, 5, [])
+
+
+def raw(name: str, **fields: Any) -> bytes:
+    packed: bytes = msgpack.packb([name, fields])
+    return packed
+
+
+@pytest.mark.parametrize("message", [HELLO, PROCESS, EXITED, Beat(1), Verb(1, "drain", {"nodes": ["a"], "all": None})])
+def test_what_was_written_is_read_as_the_same_tuples(message: Any) -> None:
+    found = messages.decode(messages.encode(message))
+    assert found == message and type(found) is type(message)
+
+
+def test_nested_tuples_come_back_as_tuples() -> None:
+    found = messages.decode(messages.encode(HELLO))
+    assert isinstance(found, AgentHello) and found.exits[0].rows[0].request == 9
+
+
+def test_an_unknown_field_is_ignored_for_a_newer_peer_may_add_some() -> None:
+    assert messages.decode(raw("Beat", beat=1, colour="red")) == Beat(1)
+
+
+def test_a_field_with_a_default_may_be_missing_for_an_older_peer_has_none() -> None:
+    found = messages.decode(raw("Welcome", version=1, epoch=2, master="m"))
+    assert found == Welcome(1, 2, "m")
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(BadMessage, match="Started.pid"):
+        messages.decode(raw("Started", incarnation="a", service="s", ticket=b"t"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"beat": "1"}, "Beat.beat: int expected, not str"),
+        ({"beat": True}, "int expected, not bool"),
+        ({"beat": 1 << 63}, "out of range"),
+        ({"beat": None}, "int expected"),
+        ({"beat": 1.0}, "int expected"),
+    ],
+)
+def test_a_field_of_another_type_is_named_with_what_was_expected(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadMessage, match=words):
+        messages.decode(raw("Beat", **fields))
+
+
+def test_a_mistake_deep_inside_is_named_by_its_path() -> None:
+    started = {"incarnation": "a", "service": "s", "ticket": b"t", "pid": "x"}
+    fields = {**HELLO._asdict(), "processes": [started], "exits": []}
+    with pytest.raises(BadMessage, match=r"AgentHello.processes\[0\].pid"):
+        messages.decode(raw("AgentHello", **fields))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc1", b"\x90", raw("Nonsense"), msgpack.packb(["Beat"]), msgpack.packb({"a": 1})]
+)
+def test_what_is_no_message_is_refused(data: bytes) -> None:
+    with pytest.raises(BadMessage):
+        messages.decode(data)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_bad_message(data: bytes) -> None:
+    try:
+        messages.decode(data)
+    except BadMessage:
+        pass
+
+
+@given(st.sampled_from(KINDS), st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4))
+def test_no_map_raises_anything_but_bad_message(kind: Any, fields: dict[str, Any]) -> None:
+    given_fields = {name: value for name, value in zip(kind._fields, fields.values(), strict=False)}
+    try:
+        messages.decode(msgpack.packb([kind.__name__, {**fields, **given_fields}]))
+    except (BadMessage, OverflowError):
+        pass
+
+
+def test_too_deep_a_map_is_refused() -> None:
+    value: Any = 1
+    for _ in range(MAP_DEPTH + 2):
+        value = {"a": value}
+    with pytest.raises(BadMessage, match="deep"):
+        messages.decode(raw("Verb", id=1, verb="drain", args=value))
+    with pytest.raises(BadMessage):
+        messages.decode(b"\x91" * 100_000)
+
+
+def test_an_extension_type_is_refused() -> None:
+    with pytest.raises(BadMessage):
+        messages.decode(raw("Verb", id=1, verb="x", args={"a": msgpack.ExtType(5, b"x")}))
+
+
+def test_what_is_too_large_is_refused_by_its_sender_and_by_its_receiver() -> None:
+    with pytest.raises(ValueError, match="more than"):
+        messages.encode(Verb(1, "drain", {"reason": "x" * MAP_MAX}))
+    with pytest.raises(BadMessage, match="too large"):
+        messages.decode(b"\0" * (MAP_MAX + 1))
+
+
+def test_the_hello_of_a_thousand_processes_is_far_below_the_limit() -> None:
+    many = [Started(f"node-1.abcdef.{number}", "orders", b"t" * 16, number) for number in range(1000)]
+    assert len(messages.encode(HELLO._replace(processes=many))) < MAP_MAX / 4

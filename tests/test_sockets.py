@@ -1,0 +1,155 @@
+"""Every option that is set is read back; the quick calls do what the public ones do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+from rota.common import sockets
+from rota.common.limits import BODY_MAX, HEAD_MAX
+from rota.common.wire import BUNDLE_BYTES_MAX
+
+ROLES = (sockets.CONTROL, sockets.FRONTEND, sockets.BACKEND)
+PATIENCE_MS = 10_000
+
+
+@pytest.fixture
+def ctx() -> Iterator[Any]:
+    made = sockets.context()
+    yield made
+    made.destroy(linger=0)
+
+
+def common(sock: Any, role: str) -> None:
+    assert sock.get(zmq.LINGER) == 0
+    assert sock.get(zmq.MAXMSGSIZE) == BODY_MAX + HEAD_MAX
+    assert sock.get(zmq.HANDSHAKE_IVL) == sockets.HANDSHAKE_MS
+    assert sock.get(zmq.TCP_MAXRT) == sockets.MAX_RETRANSMIT_MS
+    heartbeat = (sock.get(zmq.HEARTBEAT_IVL), sock.get(zmq.HEARTBEAT_TIMEOUT))
+    assert heartbeat == ((1000, 5000) if role == sockets.CONTROL else (0, -1))
+    assert sock.get(zmq.SNDTIMEO) == 0
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_of_a_router_is_as_it_was_set(ctx: Any, role: str) -> None:
+    sock = sockets.router(ctx, role)
+    common(sock, role)
+    assert sock.get(zmq.SNDHWM) == sock.get(zmq.RCVHWM) == sockets.ROUTER_HWM
+    assert sock.get(zmq.BACKLOG) == sockets.BACKLOG
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_of_a_dealer_is_as_it_was_set(ctx: Any, role: str) -> None:
+    sock = sockets.dealer(ctx, role)
+    common(sock, role)
+    assert sock.get(zmq.SNDHWM) == sock.get(zmq.RCVHWM) == sockets.DEALER_HWM
+    assert sock.get(zmq.RECONNECT_IVL) == -1
+    assert sock.get(zmq.IMMEDIATE) == 1
+    assert sock.get(zmq.CONNECT_TIMEOUT) == sockets.CONNECT_TIMEOUT_MS
+
+
+def test_a_context_has_room_for_many_and_is_not_the_global_one(ctx: Any) -> None:
+    assert ctx.get(zmq.MAX_SOCKETS) == sockets.MAX_SOCKETS
+    assert ctx.get(zmq.IO_THREADS) == 1
+    assert ctx is not zmq.Context.instance()
+
+
+def test_the_largest_bundle_passes_whatever_the_largest_message_is(ctx: Any) -> None:
+    for make in (sockets.router, sockets.dealer):
+        assert make(ctx, sockets.BACKEND, 1024).get(zmq.MAXMSGSIZE) >= BUNDLE_BYTES_MAX + HEAD_MAX
+
+
+@pytest.fixture
+def pair(ctx: Any) -> tuple[Any, Any, bytes]:
+    """A router, a dealer that is connected to it, and its route."""
+    router, dealer = sockets.router(ctx, sockets.BACKEND), sockets.dealer(ctx, sockets.BACKEND)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    dealer.connect(f"tcp://127.0.0.1:{port}")
+    dealer.sndtimeo = PATIENCE_MS
+    dealer.send(b"hello")
+    dealer.sndtimeo = 0
+    route, frame = router.recv_multipart()
+    assert frame == b"hello"
+    return router, dealer, route
+
+
+def test_an_unknown_route_is_an_error_and_not_silence(ctx: Any) -> None:
+    router = sockets.router(ctx, sockets.BACKEND)
+    router.bind_to_random_port("tcp://127.0.0.1")
+    with pytest.raises(zmq.ZMQError) as caught:
+        router.send_multipart([b"nobody", b"x"])
+    assert caught.value.errno == zmq.EHOSTUNREACH
+
+
+def test_a_full_route_is_an_error_and_not_a_wait(pair: tuple[Any, Any, bytes]) -> None:
+    router, _, route = pair
+    began = time.monotonic()
+    with pytest.raises(zmq.Again):
+        for _ in range(100_000):
+            router.send_multipart([route, b"x" * 4000])
+    assert time.monotonic() - began < 30
+
+
+def test_a_dealer_without_a_peer_queues_nothing(ctx: Any) -> None:
+    dealer = sockets.dealer(ctx, sockets.FRONTEND)
+    dealer.connect("tcp://127.0.0.1:9")
+    with pytest.raises(zmq.Again):
+        dealer.send(b"x")
+
+
+def test_the_quick_send_and_receive_agree_with_the_public_ones(pair: tuple[Any, Any, bytes]) -> None:
+    router, dealer, route = pair
+    for payload in (b"", b"x", b"y" * 100_000):
+        sockets.fast_send(dealer, payload, zmq.NOBLOCK)
+        assert router.recv_multipart() == [route, payload]
+        dealer.send(payload)
+        assert sockets.fast_recv(router) == route
+        assert router.get(zmq.RCVMORE)
+        received = sockets.fast_recv(router, zmq.NOBLOCK)
+        assert received == payload and type(received) is bytes
+        sockets.fast_send(router, route, zmq.NOBLOCK | zmq.SNDMORE)
+        sockets.fast_send(router, payload, zmq.NOBLOCK)
+        assert dealer.poll(PATIENCE_MS) and dealer.recv() == payload
+
+
+def test_the_quick_calls_raise_what_the_public_ones_raise(pair: tuple[Any, Any, bytes]) -> None:
+    router, dealer, _ = pair
+    with pytest.raises(zmq.Again):
+        sockets.fast_recv(dealer, zmq.NOBLOCK)
+    with pytest.raises(zmq.ZMQError) as caught:
+        sockets.fast_send(router, b"nobody", zmq.NOBLOCK | zmq.SNDMORE)
+    assert caught.value.errno == zmq.EHOSTUNREACH
+    dealer.rcvtimeo = 10
+    with pytest.raises(zmq.Again):
+        sockets.fast_recv(dealer)
+
+
+def test_the_quick_look_agrees_with_the_public_one(pair: tuple[Any, Any, bytes]) -> None:
+    router, dealer, _ = pair
+    readable = sockets.readable(router)
+    assert not readable()
+    dealer.send(b"x")
+    assert router.poll(PATIENCE_MS)
+    assert readable()
+    router.recv_multipart()
+    assert not readable()
+    router.close(0)
+    assert not readable(), "a closed socket has no message, and is not asked"
+
+
+def test_a_monitor_tells_when_a_connection_came_and_went(ctx: Any) -> None:
+    router, dealer = sockets.router(ctx, sockets.BACKEND), sockets.dealer(ctx, sockets.BACKEND)
+    monitor = sockets.monitor(dealer)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    dealer.connect(f"tcp://127.0.0.1:{port}")
+    assert monitor.poll(PATIENCE_MS)
+    assert int.from_bytes(monitor.recv_multipart()[0][:2], "little") == zmq.EVENT_HANDSHAKE_SUCCEEDED
+    router.close(0)
+    assert monitor.poll(PATIENCE_MS)
+    assert int.from_bytes(monitor.recv_multipart()[0][:2], "little") == zmq.EVENT_DISCONNECTED
+    dealer.disable_monitor()
+    monitor.close(0)

@@ -1,0 +1,299 @@
+"""What operators ask, with the exit codes of the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core_rig import Rig
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rota.common import exits, messages, wire
+from rota.common.lifecycle import Intent
+from rota.common.limits import MAP_MAX
+from rota.common.messages import Failing, Follow, Happened, Leaving, Plan, Result
+from rota.common.messages import Intent as Word
+
+
+def cluster(nodes: int = 2, **rig_settings: Any) -> Rig:
+    rig = Rig(**rig_settings)
+    for number in range(1, nodes + 1):
+        rig.process(rig.agent(f"n{number}", capacity=1, tags={"zone": "a" if number < 3 else "b"}))
+    return rig
+
+
+def ask(rig: Rig, verb: str, **args: Any) -> Result:
+    result = rig.verb(verb, **args)
+    assert result is not None
+    assert result.data["schema"] == 1
+    return result
+
+
+# ---- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_says_what_it_did_and_twice_is_already_so() -> None:
+    rig = cluster()
+    first = ask(rig, "drain", nodes=["n1"], reason="disk").data["nodes"]
+    assert first == [{"node": "n1", "intent": "draining", "in_flight": 0, "generation": 1, "changed": True}]
+    again = ask(rig, "drain", nodes=["n1"])
+    assert again.exit == exits.DONE and again.data["nodes"][0]["changed"] is False
+    assert again.data["nodes"][0]["generation"] == 1
+
+
+def test_a_verb_is_answered_when_it_is_durable() -> None:
+    rig = cluster()
+    rig.durable = False
+    assert rig.verb("drain", nodes=["n1"]) is None
+    rig.durable = True
+    rig.flush()
+    rig.flush()
+    assert rig.result() is not None
+    assert any(b"draining" in record for record in rig.records)
+
+
+def test_the_agent_is_told_of_every_change_and_may_remember_it() -> None:
+    rig = cluster()
+    ask(rig, "drain", nodes=["n1"], reason="disk")
+    ask(rig, "rejoin", nodes=["n1"], version="7")
+    words = rig.heard("n1", Word)
+    assert [word.state for word in words][0] == "draining" and words[-1].state == "active"
+    assert (words[0].by, words[0].reason, words[-1].version) == ("ann", "disk", "7")
+    assert words[-1].generation == 2
+
+
+def test_nodes_are_named_by_tag_or_all_at_once() -> None:
+    rig = cluster(3)
+    found = ask(rig, "drain", tags={"zone": "a"}, dry_run=True).data["nodes"]
+    assert [each["node"] for each in found] == ["n1", "n2"]
+    found = ask(rig, "recheck", all=True).data["nodes"]
+    assert [each["node"] for each in found] == ["n1", "n2", "n3"]
+    assert ask(rig, "drain", tags={"zone": "x"}).exit == exits.NOT_FOUND
+
+
+@pytest.mark.parametrize("verb", ["drain", "rejoin", "recheck"])
+def test_an_unknown_node_is_exit_4_with_the_nearest_names(verb: str) -> None:
+    result = ask(cluster(), verb, nodes=["n11"])
+    assert result.exit == exits.NOT_FOUND and result.data["nearest"]
+    assert "n11" in result.data["error"] and "n1" in result.data["error"]
+
+
+@pytest.mark.parametrize("verb", ["drain", "rejoin", "recheck"])
+def test_naming_nobody_is_a_mistake_of_usage(verb: str) -> None:
+    assert ask(cluster(), verb).exit == exits.USAGE
+
+
+def test_rejoining_what_is_active_is_already_so() -> None:
+    result = ask(cluster(), "rejoin", nodes=["n1"])
+    assert result.exit == exits.DONE and result.data["nodes"][0]["changed"] is False
+
+
+def test_a_node_that_is_leaving_is_not_rejoined() -> None:
+    rig = cluster()
+    rig.tell(rig.fleet.nodes["n1"], Leaving(60_000))
+    result = ask(rig, "rejoin", nodes=["n1"])
+    assert result.exit == exits.REFUSED and "start it again" in result.data["error"]
+
+
+def test_a_recheck_sends_the_plan_again() -> None:
+    rig = cluster()
+    rig.said.clear()
+    ask(rig, "recheck", nodes=["n1"])
+    assert rig.heard("n1", Plan)
+
+
+def test_a_live_node_is_not_forgotten() -> None:
+    result = ask(cluster(), "forget", nodes=["n1"])
+    assert result.exit == exits.REFUSED and "agent" in result.data["error"]
+
+
+def test_a_node_that_is_gone_is_forgotten_for_good_and_twice_is_already_so() -> None:
+    rig = cluster()
+    node = rig.fleet.nodes["n1"]
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    assert ask(rig, "forget", nodes=["n1"]).exit == exits.DONE
+    assert "n1" not in rig.fleet.nodes
+    assert ask(rig, "forget", nodes=["n1"]).exit == exits.DONE
+    assert any(b"forgotten" in record for record in rig.records)
+
+
+# ---- services --------------------------------------------------------------------------------------------------------
+
+
+def test_scale_sets_the_size_and_survives() -> None:
+    rig = Rig()
+    rig.agent(capacity=4)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 4}
+    result = ask(rig, "scale", service="orders", processes=2)
+    assert result.data["processes"] == 2
+    rig.after(0.2)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 2}
+    assert any(b"scaled" in record for record in rig.records)
+
+
+@pytest.mark.parametrize("processes", [0, 1, 5])
+def test_scale_stays_between_minimum_and_maximum(processes: int) -> None:
+    rig = cluster(service={"min_processes": 2, "max_processes": 4})
+    result = ask(rig, "scale", service="orders", processes=processes)
+    assert result.exit == exits.REFUSED and "from 2 to 4" in result.data["error"]
+
+
+@pytest.mark.parametrize("verb", ["scale", "reload"])
+def test_an_unknown_service_is_exit_4_with_the_nearest(verb: str) -> None:
+    result = ask(cluster(), verb, service="order", processes=1)
+    assert result.exit == exits.NOT_FOUND and result.data["nearest"] == ["orders"]
+
+
+@pytest.mark.parametrize("verb", ["scale", "reload"])
+def test_handlers_inside_an_application_are_not_scaled_or_reloaded(verb: str) -> None:
+    rig = Rig()
+    rig.process(rig.agent(embedded=True))
+    result = ask(rig, verb, service="orders", processes=1)
+    assert result.exit == exits.REFUSED and "application" in result.data["error"]
+
+
+# ---- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_is_answered_in_the_step_in_which_it_becomes_true() -> None:
+    rig = cluster()
+    rig.request(1)
+    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    ask(rig, "drain", nodes=[slot.node.name])
+    assert rig.verb("wait", condition="detached", names=[slot.node.name]) is None
+    rig.reply(slot, 1)
+    rig.after(0.1)
+    assert slot.node.intent is Intent.DETACHED
+    assert rig.result() is None, "its process is still to be stopped"
+    rig.exited(slot)
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.exit == exits.DONE and result.data["waited_s"] > 0
+
+
+def test_waiting_too_long_is_exit_75_and_says_for_whom_and_why() -> None:
+    rig = cluster()
+    ask(rig, "drain", nodes=["n1"])
+    assert rig.verb("wait", condition="active", names=["n1"], timeout_s=2.0) is None
+    rig.after(2.1)
+    result = rig.result()
+    assert result is not None and result.exit == exits.UNDER_WAY
+    assert result.data["pending"][0]["name"] == "n1" and "rejoin" in result.data["pending"][0]["why"]
+
+
+def test_waiting_for_what_fails_to_start_ends_with_its_traceback() -> None:
+    rig = cluster()
+    rig.verb("wait", condition="active", names=["n1"], timeout_s=60.0)
+    rig.result()
+    slot = next(iter(rig.fleet.nodes["n1"].slots.values()))
+    rig.exited(slot)
+    rig.verb("wait", condition="active", names=["n1"], timeout_s=60.0)
+    rig.tell(rig.fleet.nodes["n1"], Failing("orders", 3, 1000, "Traceback\nImportError: nope"))
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.exit == exits.FAILED and "ImportError: nope" in result.data["error"]
+
+
+@pytest.mark.parametrize(("condition", "names"), [("activ", []), ("active", ["nx"]), ("reloaded", ["nx"])])
+def test_waiting_for_what_does_not_exist_is_exit_4_at_once(condition: str, names: list[str]) -> None:
+    rig = cluster()
+    result = ask(rig, "wait", condition=condition, names=names)
+    assert result.exit == exits.NOT_FOUND
+    rig.after(0.1)
+
+
+def test_ready_may_be_waited_for_before_any_node_offers_it() -> None:
+    rig = Rig()
+    assert rig.verb("wait", condition="ready", names=["orders"]) is None
+    rig.process(rig.agent(capacity=1))
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.ok
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+def test_status_has_the_shape_that_is_promised() -> None:
+    rig = cluster()
+    status = ask(rig, "status").data
+    assert set(status) == {"schema", "master", "services", "nodes"}
+    (service,) = status["services"]
+    assert (service["name"], service["ready"], service["active_nodes"], service["handlers"]) == (
+        "orders",
+        2,
+        2,
+        ["again", "keyed", "quote"],
+    )
+    node = status["nodes"][0]
+    assert (node["name"], node["intent"], node["liveness"], node["why"]) == ("n1", "active", "live", "")
+    assert node["processes"][0]["state"] == "ready"
+
+
+def test_events_come_oldest_first_and_only_the_newer_ones() -> None:
+    rig = cluster()
+    events = ask(rig, "events").data["events"]
+    numbers = [event["number"] for event in events]
+    assert numbers == sorted(numbers) and numbers[0] == 1
+    assert ask(rig, "events", since=numbers[-2]).data["events"] == events[-1:]
+    assert ask(rig, "events", limit=1).data["events"] == events[-1:]
+
+
+def test_whatever_was_told_fits_into_a_message() -> None:
+    rig = cluster()
+    for number in range(3000):
+        rig.core.events.tell("kind", "s" * 5000, "ü" * 5000, "ann", f"{number}" * 5000)
+    result = ask(rig, "events", limit=100_000)
+    assert len(messages.encode(result)) <= MAP_MAX
+    assert result.data["events"][-1]["number"] == rig.core.events.last
+
+
+def test_a_follower_hears_everything_once() -> None:
+    rig = cluster()
+    ask(rig, "status")
+    token = rig.core._operators[b"op"].token
+    follow = wire.head(wire.CONTROL, token) + messages.encode(Follow(9, rig.core.events.last))
+    rig.core.control(b"op", follow, rig.now)
+    rig.core.events.tell("kind", "s", "one")
+    rig.core.tick(rig.now)
+    rig.core.tick(rig.now)
+    rig.flush()
+    happened = [each for each in rig.said[b"op"] if isinstance(each, Happened)]
+    assert [event["text"] for each in happened for event in each.events] == ["one"]
+
+
+def test_a_failed_journal_refuses_changes_and_goes_on_dispatching() -> None:
+    rig = cluster()
+    rig.core.journal_failed("the disk is full")
+    result = ask(rig, "drain", nodes=["n1"])
+    assert result.exit == exits.FAILED and "disk is full" in result.data["error"]
+    assert ask(rig, "status").data["master"]["alarms"] == ["the disk is full"]
+    rig.request(1)
+    assert len(rig.deliveries) == 1
+
+
+# ---- hostile ---------------------------------------------------------------------------------------------------------
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 1 << 40) | st.floats(allow_nan=True) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+names = st.sampled_from(
+    ["nodes", "all", "tags", "force", "reason", "dry_run", "deadline_s", "version", "service", "processes"]
+    + ["condition", "names", "timeout_s", "since", "limit"]
+)
+verbs = st.sampled_from("drain rejoin recheck forget scale reload wait status events nonsense __init__ _nodes".split())
+conditions = st.sampled_from("active detached ready reloaded leader".split())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(verbs, st.dictionaries(names, plain, max_size=5), st.none() | conditions)
+def test_no_verb_and_no_argument_breaks_the_master(verb: str, args: dict[str, Any], condition: str | None) -> None:
+    rig = cluster(1)
+    if condition:
+        args["condition"] = condition
+    rig.verb(verb, **args)
+    rig.after(0.1)
+    assert ask(rig, "status").ok
