@@ -198,7 +198,7 @@ class _Driver:
         link = session.link
         if link is not None and not self._watched:
             self._watch(link)
-        if more or session.phase is not phase or (link is not None and int(link.dealer.get(zmq.EVENTS)) & zmq.POLLIN):
+        if more or session.phase is not phase or (link is not None and link.readable()):
             self._step_soon()
         self._arm(session.next_deadline(), now)
 

@@ -14,6 +14,7 @@ import zmq
 
 from ..common.body import encode_call
 from ..common.errors import Cancelled, Error
+from ..common.sockets import fast_poll
 from .masters import control_addresses
 from .view import View, as_arguments
 from .wake import Waker
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ..common.link import Link
     from .reply import Reply
     from .session import Session
+
+    Watched = tuple[zmq.Socket[bytes] | int, int]
 
 POLL_MAX_S = 60.0  # a wait is never longer, whatever the deadlines say
 
@@ -190,7 +193,7 @@ class Engine:
             session.close(self._failure)
 
     def _serve(self, session: Session, waker: Waker) -> None:
-        poller: zmq.Poller = zmq.Poller()
+        watched = _watched(None, False, waker)
         link: Link | None = None
         look = blocked = False
         while not self._closing:
@@ -201,8 +204,8 @@ class Engine:
             session.send(now)
             if session.link is not link or session.blocked != blocked:
                 link, blocked = session.link, session.blocked
-                poller = _poller(link, blocked, waker)
-            look = self._sleep(poller, session.next_deadline(), link, waker)
+                watched = _watched(link, blocked, waker)
+            look = self._sleep(watched, session.next_deadline(), link, waker)
 
     def _take_inbox(self, session: Session) -> None:
         inbox, calls = self._inbox, session.calls
@@ -214,14 +217,14 @@ class Engine:
         while self._withdrawn:
             calls.cancel(self._withdrawn.popleft())
 
-    def _sleep(self, poller: zmq.Poller, until: float, link: Link | None, waker: Waker) -> bool:
+    def _sleep(self, watched: list[Watched], until: float, link: Link | None, waker: Waker) -> bool:
         """Until something happens; True if the monitor has news."""
         self._asleep = True  # before the inbox is looked at: who posts after that look sees the flag, and wakes us
         if self._inbox or self._withdrawn or self._closing:
             left = 0.0
         else:
             left = until - monotonic()
-        ready = poller.poll(_milliseconds(left))
+        ready = fast_poll(watched, _milliseconds(left))
         self._asleep = False
         news = False
         for which, _ in ready:
@@ -236,13 +239,12 @@ class Engine:
             self._inbox.popleft().finish(None, self._failure)
 
 
-def _poller(link: Link | None, blocked: bool, waker: Waker) -> zmq.Poller:
-    poller = zmq.Poller()
-    poller.register(waker.fd, zmq.POLLIN)
+def _watched(link: Link | None, blocked: bool, waker: Waker) -> list[Watched]:
+    watched: list[Watched] = [(waker.fd, zmq.POLLIN)]
     if link is not None:
-        poller.register(link.dealer, zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN)
-        poller.register(link.monitor, zmq.POLLIN)
-    return poller
+        watched.append((link.dealer, zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN))
+        watched.append((link.monitor, zmq.POLLIN))
+    return watched
 
 
 def _milliseconds(left_s: float) -> int:

@@ -124,12 +124,11 @@ class Session:
 
     def _take(self, now: float) -> bool:
         assert self.link is not None
-        dealer = self.link.dealer
+        dealer, readable = self.link.dealer, self.link.readable
         for _ in range(BATCH):
-            try:
-                frame = fast_recv(dealer, _NOBLOCK)
-            except zmq.Again:
+            if not readable():
                 return False
+            frame = fast_recv(dealer, _NOBLOCK)
             try:
                 fields = parse(frame)
                 if fields[3] == wire.BUNDLE:

@@ -37,6 +37,7 @@ class Link:
         self.connected = False
         self.dealer = sockets.dealer(ctx, role, body_max)
         self.monitor = sockets.monitor(self.dealer)
+        self.readable = sockets.readable(self.dealer)
         try:
             self.dealer.connect(address)
         except zmq.ZMQError as error:
