@@ -361,6 +361,7 @@ class Fleet:
         node.version = version
         node.drain_until = None
         node.recorded = False
+        node.failing.clear()
         record = self._intend(node, "rejoin", by, reason, now)
         self._present[record] = node
         return record
@@ -396,7 +397,11 @@ class Fleet:
         return self.journal(records.forgotten(node.name))
 
     def recheck(self, node: Node) -> None:
-        """Asks the node again what it can contribute: the plan is sent anew, which clears the agent's back-off."""
+        """Asks the node again what it can contribute: the plan is sent anew, which clears the agent's back-off.
+
+        What failed before is forgotten: whoever waits now waits for what happens now.
+        """
+        node.failing.clear()
         node.planned = False
         self._replan = True
 
