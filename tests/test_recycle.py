@@ -116,7 +116,7 @@ def test_max_requests_replaces_a_process_that_served_so_many() -> None:
         rig.request(number)
         slot = next(each for each in slots if each.inflight)
         rig.reply(slot, next(iter(slot.inflight)))
-    rig.after(0.2)
+    rig.after(1.2)
     assert len(retired(rig)) == 1
     assert "max_requests: 3 handled" in rig.fleet.slots[retired(rig)[0]].retire_reason
 
@@ -125,7 +125,7 @@ def test_max_rss_replaces_a_process_that_grew() -> None:
     rig = pool_of(2, max_rss=100 << 20)
     slot = next(iter(rig.fleet.slots.values()))
     rig.tell(slot.node, Usage({slot.incarnation: 101 << 20}))
-    rig.after(0.2)
+    rig.after(1.2)
     assert retired(rig) == [slot.incarnation] and slot.retire_reason == "max_rss: 101 MiB"
 
 
