@@ -273,18 +273,21 @@ class LocalCluster:
         for node in here:
             if node["name"] in starting and node["boot"] != self._stale.get(node["name"]):
                 _raise_failing(node)
-        missing += [f"{node['name']}: {text}" for node in here if (text := self._missing(node))]
+        full = all(service["ready"] >= service["target"] for service in status["services"])
+        missing += [f"{node['name']}: {text}" for node in here if (text := self._missing(node, full))]
         services = sorted({service for node in here if node["intent"] == "active" for service in node["offers"]})
         return missing or (_unready(admin, services) if services else [])
 
-    def _missing(self, node: dict[str, Any]) -> str:
+    def _missing(self, node: dict[str, Any], full: bool) -> str:
+        """`full`: the services have what they want; a node without a process is then one that needs none."""
         if node["boot"] == self._stale.get(node["name"]):
             return "has not come back"
         if node["liveness"] != "live":
             return f"is {node['liveness']}"
         ready = sum(str(process["state"]).startswith("ready") for process in node["processes"])
         wanted = self._processes if node["intent"] == "active" else 0
-        return "" if ready >= min(wanted, len(node["processes"]) or wanted) else str(node["why"]) or "not ready"
+        here = len(node["processes"]) or (0 if full else wanted)
+        return "" if ready >= min(wanted, here) else str(node["why"]) or "not ready"
 
     def _check_children(self) -> None:
         if self._master is not None and self._master.status() is not None:

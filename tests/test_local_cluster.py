@@ -183,6 +183,11 @@ def test_settings_reach_master_and_services(app: str) -> None:
         assert cluster.status()["services"][0]["max"] == 1
 
 
+def test_a_node_that_needs_no_process_is_not_waited_for(app: str) -> None:
+    with LocalCluster(app, nodes=2, settings={"service.orders.max_processes": 1}, timeout=10) as cluster:
+        assert len(cluster.nodes) == 2 and len(cluster.processes()) == 1
+
+
 def test_nothing_is_left_when_the_block_raises(app: str) -> None:
     pids: list[int] = []
     with pytest.raises(ZeroDivisionError), LocalCluster(app, nodes=["one"]) as cluster:

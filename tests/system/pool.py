@@ -1,0 +1,153 @@
+"""A cluster that serves `app.py`, with a ledger beside it, and nodes whose live version is a symlink of their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rota.testing import LocalCluster
+
+from .ledger import Ledger
+from .proxy import PROXIED, Proxy
+
+APP = Path(__file__).with_name("app.py")
+Status = dict[str, Any]
+
+
+class Pool(LocalCluster):
+    """`links`: each node serves FOLDER/NAME/live. `remember`: each agent has a --state. `proxied`: nodes and
+    `proxied_client()` reach the master through `proxy`.
+    """
+
+    proxy: Proxy
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int | Sequence[str] = 1,
+        processes: int = 1,
+        links: bool = False,
+        remember: bool = False,
+        proxied: bool = False,
+        state: bool = True,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.ledger = Ledger(folder / "executed")
+        self._links, self._remember, self._proxied = links, remember, proxied
+        self._first = nodes
+        super().__init__(
+            f"{APP}:proof",
+            nodes=0 if proxied else nodes,
+            processes=processes,
+            state=state,
+            settings={"service.proof.ramp": 0, **(settings or {})},
+            env={"PROOF_FILE": str(self.ledger.file), "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+
+    def _arguments(self, name: str, source: Any, version: str | None) -> list[str]:
+        if self._links:
+            source = source._replace(app="app:proof", app_dir=str(self.live(name)))
+        arguments = super()._arguments(name, source, version)
+        if self._proxied:
+            arguments[arguments.index("--master") + 1] = self.proxied_address
+        if self._remember:
+            state = self.folder / f"{name}-state"
+            state.mkdir(exist_ok=True)
+            arguments += ["--state", str(state)]
+        return arguments
+
+    # ---- versions on disk -----------------------------------------------------------------------------------------
+
+    def live(self, name: str) -> Path:
+        """The node's symlink; it names version 1 at first."""
+        link = self.folder / name / "live"
+        if not link.is_symlink():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(self.release("1"))
+        return link
+
+    def release(self, version: str) -> Path:
+        folder = self.folder / f"release-{version}"
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "app.py").write_text(APP.read_text())
+            (folder / "VERSION").write_text(f"{version}\n")
+        return folder
+
+    def swap(self, name: str, version: str) -> None:
+        link = self.live(name)
+        fresh = link.with_name("fresh")
+        fresh.symlink_to(self.release(version))
+        os.replace(fresh, link)
+
+    # ---- through the proxy ----------------------------------------------------------------------------------------
+
+    @property
+    def proxied_address(self) -> str:
+        return f"tcp://{PROXIED}:{self._running_where().control.rpartition(':')[2]}"
+
+    @contextmanager
+    def through_proxy(self) -> Iterator[Proxy]:
+        """Starts the nodes behind a proxy of all three sockets."""
+        where = self._running_where()
+        control = int(where.control.rpartition(":")[2])
+        ports = {"control": control, "frontend": where.frontend, "backend": where.backend}
+        with Proxy(ports) as self.proxy:
+            try:
+                names = (
+                    [f"node-{n}" for n in range(1, self._first + 1)] if isinstance(self._first, int) else self._first
+                )
+                for name in names:
+                    self._start_node(name, self._arguments(name, self._source, None))
+                self._wait(starting=list(names))
+                yield self.proxy
+            finally:
+                self.close()  # while the way to the master is there
+
+    # ---- looking --------------------------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Status:
+        return next((node for node in self.status()["nodes"] if node["name"] == name), {})
+
+    def busy_process(self, within: float = 10.0) -> tuple[int, str]:
+        """The pid of a process that runs a request right now, as the ledger has it, and the request's key."""
+        until = time.monotonic() + within
+        while time.monotonic() < until:
+            running = self.running()
+            if running:
+                key, pid = running.popitem()
+                return pid, key
+            time.sleep(0.001)
+        raise AssertionError("no process is busy")
+
+    def running(self) -> dict[str, int]:
+        """Key → pid of what has begun and not ended."""
+        begun: dict[str, int] = {}
+        for each in self.ledger.executions():
+            if each.word == "began":
+                begun[each.key] = each.pid
+            else:
+                begun.pop(each.key, None)
+        return begun
+
+
+def eventually(holds: Callable[[], bool], within: float = 10.0) -> bool:
+    until = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -1,0 +1,112 @@
+"""`python tests/system/prove.py`: the promises, longer and harder than the tests play them, and one table.
+
+Every call is written down by its caller and by the process that runs it; the table is what the two say when they are
+laid side by side. Exits 1 if anything was missed. Progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from system.ledger import Findings  # noqa: E402
+from system.result import Result  # noqa: E402
+from system.scenarios import SCENARIOS  # noqa: E402
+
+COLUMNS = ("SCENARIO", "SUBMITTED", "ANSWERED", "FAULTS", "LOST", "TWICE", "FIGURE", "LIMIT", "VERDICT")
+NUMBERS = {"SUBMITTED", "ANSWERED", "LOST", "TWICE"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="how hard: 1 is what the tests play (3)")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("scenarios", nargs="*", help=f"default: all of {', '.join(SCENARIOS)}")
+    options = parser.parse_args()
+    unknown = [name for name in options.scenarios if name not in SCENARIOS]
+    if unknown:
+        parser.error(f"there is no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    names = options.scenarios or list(SCENARIOS)
+    results = [
+        prove(name, SCENARIOS[name], options.rounds, f"{place}/{len(names)}") for place, name in enumerate(names, 1)
+    ]
+    print(as_json(results) if options.json else table(results))
+    for result in results:
+        for miss in result.misses:
+            tell(f"{result.scenario}: {miss}")
+    return 1 if any(result.misses for result in results) else 0
+
+
+def prove(name: str, scenario: Callable[..., Result], rounds: int, place: str) -> Result:
+    tell(f"{place} {name} …")
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="rota-prove-") as folder:
+        try:
+            result = scenario(Path(folder), rounds)
+        except Exception as error:
+            tell(traceback.format_exc())
+            nothing = Findings(0, 0, Counter(), [], [], [])
+            result = Result(name, nothing, "", "", [f"did not end: {type(error).__name__}: {error}"])
+    tell(f"{place} {name}: {result.verdict} after {time.monotonic() - begun:.0f} s")
+    return result
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(results: list[Result]) -> str:
+    rows = [COLUMNS, *(row(result) for result in results)]
+    widths = [max(len(line[place]) for line in rows) for place in range(len(COLUMNS))]
+
+    def laid_out(line: tuple[str, ...]) -> str:
+        cells = zip(COLUMNS, line, widths, strict=True)
+        return "  ".join(text.rjust(width) if name in NUMBERS else text.ljust(width) for name, text, width in cells)
+
+    return "\n".join(laid_out(line).rstrip() for line in rows)
+
+
+def row(result: Result) -> tuple[str, ...]:
+    found = result.findings
+    faults = ", ".join(f"{count} {name}" for name, count in found.faults.items()) or "0"
+    numbers = (f"{found.submitted:,}", f"{found.answered:,}", faults, str(len(found.lost)), str(len(found.twice)))
+    return (result.scenario, *numbers, result.figure, result.limit or "-", result.verdict)
+
+
+def as_json(results: list[Result]) -> str:
+    return json.dumps(
+        {
+            "schema": 1,
+            "ok": not any(result.misses for result in results),
+            "scenarios": [
+                {
+                    "scenario": result.scenario,
+                    "submitted": result.findings.submitted,
+                    "answered": result.findings.answered,
+                    "faults": dict(result.findings.faults),
+                    "lost": len(result.findings.lost),
+                    "executed_twice": len(result.findings.twice),
+                    "wrong": result.findings.wrong,
+                    "figure": result.figure,
+                    "limit": result.limit,
+                    "verdict": result.verdict,
+                    "misses": result.misses,
+                }
+                for result in results
+            ],
+        },
+        indent=1,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
