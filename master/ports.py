@@ -58,28 +58,33 @@ class Ports:
 
 
 class Inlet:
-    """The reading side of one ROUTER."""
+    """The reading side of one ROUTER. `bad`: messages that were not [route, frame], dropped."""
 
     def __init__(self, sock: Socket) -> None:
+        self.bad = 0
         self._sock = sock
-        self.readable = sockets.readable(sock)
+        self._readable = sockets.readable(sock)
 
-    def receive(self, receive_one: Receive, now: float) -> int:
-        """Reads what is there, up to BATCH messages; one that is not [route, frame] is dropped and counted."""
-        sock, readable = self._sock, self.readable
-        bad = 0
+    def receive(self, receive_one: Receive, now: float) -> bool:
+        """Reads what is there, up to BATCH messages. False: there was nothing."""
+        sock, readable = self._sock, self._readable
+        if not readable():
+            return False
         for _ in range(BATCH):
-            if not readable():
-                break
             route = _recv(sock, _NOW)
             last = _recv(sock, _NOW, False)  # as a Frame: it knows whether more follow, at a third of RCVMORE's cost
             if last.more:
-                while last.more:
-                    last = _recv(sock, _NOW, False)
-                bad += 1
-                continue
-            receive_one(route, last.bytes, now)
-        return bad
+                self._drop(last)
+            else:
+                receive_one(route, last.bytes, now)
+            if not readable():
+                break
+        return True
+
+    def _drop(self, last: zmq.Frame) -> None:
+        while last.more:
+            last = _recv(self._sock, _NOW, False)
+        self.bad += 1
 
 
 def send(sock: Socket, route: bytes, frame: bytes) -> int:

@@ -72,32 +72,24 @@ class Server:
     def serve(self) -> int:
         """Until TERM, INT or QUIT. Clients and nodes reconnect to the next one by themselves."""
         self._catch_signals()
-        core, counters, clock = self.core, self.core.dispatch.counters, time.monotonic
-        frontend, backend = self._frontend, self._backend
+        core, clock = self.core, time.monotonic
+        from_frontend, from_backend = self._frontend.receive, self._backend.receive
         deadline = poll_at = 0.0
         while True:
             now = clock()
             # While requests flow, the two data sockets are asked themselves; a poll of everything costs twice that.
-            busy = False
-            if backend.readable():
-                counters["bad frames"] += backend.receive(core.backend, now)
-                busy = True
-            if frontend.readable():
-                counters["bad frames"] += frontend.receive(core.frontend, now)
-                busy = True
+            busy = from_backend(core.backend, now)
+            busy = from_frontend(core.frontend, now) or busy
             if not busy or now >= poll_at:
+                deadline = min(deadline, self._next_deadline())  # requests with an earlier one may have come
                 if self._poll(0.0 if busy else deadline - now):
                     return 0
                 now = clock()
                 poll_at = now + LOOK_S
-            if self._probing and now >= self._next_probe:
-                self._probe(now)
             if now >= deadline:
-                core.lag = now - deadline if deadline else 0.0
-                core.tick(now)
-                deadline = core.next_deadline()
-            if self._probing:
-                deadline = min(deadline, self._next_probe)
+                self.core.lag = now - deadline if deadline else 0.0
+                self._do_due(now)
+                deadline = self._next_deadline()
             self._flush()
 
     def _poll(self, wait_s: float) -> bool:
@@ -106,10 +98,28 @@ class Server:
         ready = [each for each, _ in sockets.fast_poll(self._watched, wait_ms)]
         now = time.monotonic()
         if self.ports.control in ready:
-            self.core.dispatch.counters["bad frames"] += self._control.receive(self.core.control, now)
+            self._control.receive(self.core.control, now)
         if self.journal.wake_fd in ready:
             self._recorded(now)
         return self._stopping()
+
+    def _do_due(self, now: float) -> None:
+        if self._probing and now >= self._next_probe:
+            self._probe(now)
+        self.core.dispatch.counters["bad frames"] += self._take_bad()
+        self.core.tick(now)
+
+    def _next_deadline(self) -> float:
+        due = self.core.next_deadline()
+        return min(due, self._next_probe) if self._probing else due
+
+    def _take_bad(self) -> int:
+        """Messages that were dropped before the core could see them."""
+        inlets = (self._control, self._frontend, self._backend)
+        bad = sum(inlet.bad for inlet in inlets)
+        for inlet in inlets:
+            inlet.bad = 0
+        return bad
 
     def close(self) -> None:
         self.ports.close()

@@ -104,17 +104,25 @@ class Dispatch:
         target = self._targets.get(name)
         if target is None or flags & _RESENT or len(frame) - head_len > self.settings.max_message:
             return self._admit_unusual(request, flags, now)
-        request.pool, request.handler = target
-        self.admit(request, now)
+        pool, request.handler = target
+        request.pool = pool
+        slot = pool.shelf.first()
+        if slot is None or pool.queued:
+            return self._wait(request, now)
+        self._deliver(slot, request, now)
+        pool.placed(slot)
 
     def admit(self, request: Request, now: float) -> None:
-        """To the best slot, else to the queue, else Overloaded."""
+        """To the best slot, else to the queue."""
+        slot = request.pool.shelf.first()
+        if slot is None or request.pool.queued:
+            return self._wait(request, now)
+        self._deliver(slot, request, now)
+        request.pool.placed(slot)
+
+    def _wait(self, request: Request, now: float) -> None:
+        """In the queue, or Overloaded."""
         pool = request.pool
-        slot = pool.shelf.first()
-        if slot is not None and not pool.queued:
-            self._deliver(slot, request, now)
-            pool.placed(slot)
-            return
         settings = pool.settings
         size = len(request.frame)
         if pool.queued >= settings.queue_limit or self.queued_bytes + size > self.settings.queue_bytes:
@@ -599,9 +607,11 @@ class Dispatch:
     def _stray_reply(self, fields: tuple[int, ...], frame: bytes) -> None:
         """No attempt of ours waits for it: late, replayed, or of an older master's time (then it is kept)."""
         flags, epoch, head_len, code = fields[4], fields[6], fields[11], fields[12]
-        if flags & wire.ORIGIN and epoch != self.epoch and code != errors.NOT_STARTED:
-            origin = wire.ORIGIN_STRUCT.unpack_from(frame, _HEADER)
-            self.kept[origin] = code, fields[7], frame[head_len:]
+        has_origin = flags & wire.ORIGIN and head_len >= _HEADER + wire.ORIGIN_SIZE
+        if has_origin and epoch != self.epoch and code != errors.NOT_STARTED:
+            if len(self.kept) >= KEPT_MAX:
+                del self.kept[next(iter(self.kept))]
+            self.kept[wire.ORIGIN_STRUCT.unpack_from(frame, _HEADER)] = code, fields[7], frame[head_len:]
         else:
             self.counters["stray replies"] += 1
 
