@@ -25,6 +25,7 @@ from .timers import Timers
 
 ATTEMPTS_MAX = 2  # started and lost so often: then it is the request that is at fault, and no third process is risked
 ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3  # states of a row of the page
+KEPT_MAX = 10_000  # replies of an older master's time that nobody has asked for yet; a process holds at most 64
 
 _HEADER = wire.HEADER_SIZE
 _HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries the origin too
