@@ -49,7 +49,7 @@ def test_a_reload_replaces_one_process_at_a_time() -> None:
         replaced(rig, rig.fleet.slots[retired(rig)[-1]], fresh)
     rig.after(0.2)
     assert sorted(retired(rig)) == sorted(before)
-    assert rig.fleet.reloading(rig.dispatch.pools["orders"]) == 0 and open_slots(rig) == 3
+    assert rig.fleet.staff.reloading(rig.dispatch.pools["orders"]) == 0 and open_slots(rig) == 3
 
 
 def test_a_single_process_is_replaced_start_first() -> None:
@@ -96,7 +96,7 @@ def test_an_old_process_that_dies_before_its_replacement_is_there_leaves_no_extr
     rig.after(0.2)
     assert old.node.extra == {}
     assert rig.heard("n1", Plan)[-1].processes == {"orders": 1}
-    assert not rig.fleet._replacements
+    assert not rig.fleet.staff._replacements
 
 
 def test_a_replacement_whose_place_the_plan_took_away_blocks_nothing() -> None:
@@ -159,7 +159,7 @@ def test_a_reload_does_not_take_the_last_active_node_away() -> None:
     rig = pool_of(1, nodes=2)
     rig.verb("reload", service="orders")
     rig.after(0.2)
-    first = rig.fleet._replacements[rig.dispatch.pools["orders"]].old
+    first = rig.fleet.staff._replacements[rig.dispatch.pools["orders"]].old
     other = next(slot for slot in rig.fleet.slots.values() if slot.node is not first.node)
     rig.process(first.node, 2)
     rig.dispatch.disconnected(other)

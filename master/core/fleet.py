@@ -6,26 +6,24 @@ outbox as plans, retirements and records, and to the dispatch as opened and clos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, IllegalTransition, Intent, Liveness
 from ...common.limits import PAGE_ROWS
 from ...common.names import valid_name
 from ...common.settings import MasterSettings, ServiceSettings
-from . import budget, plan, records, recycle
+from . import records
 from .dispatch import Dispatch
 from .events import EventLog
 from .outbox import Outbox
 from .pool import Pool, Slot, Stage
 from .registry import Node, active_nodes, refresh
+from .staffing import STOP_GRACE_MS, Staffing
 
 REPLY_LOST_AFTER_S = 0.2  # an exited process's last replies are read within this, or they are lost
-STOP_GRACE_MS = 10_000  # for on_stop hooks of a process that has nothing left to do
 FAILING_TEXT_MAX = 4096  # of a traceback: status shows those of all nodes in one message
 AGENT = "agent"  # who stands behind an intent that no operator gave
-RECYCLE_EVERY_S = 1.0  # between two looks for processes that are due: a look goes over all of them
-GROW_EVERY_S = 1.0  # at most one more process a second: the last one must have had a chance to help
 
 
 class Fleet:
@@ -52,14 +50,11 @@ class Fleet:
         self.scaled: dict[str, int] = {}  # service → the operator's target
         self.wall: Callable[[], float] = lambda: now  # the time of day, for reload_at
         self.changed = True  # since somebody who waits was last asked to look
-        self.highest_epoch = 0  # that an agent has seen
         self._started_at = now
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
         self._exiting: dict[Slot, tuple[messages.Exited, float]] = {}
-        self._replacements: dict[Pool, recycle.Replacement] = {}
-        self._closing: dict[Slot, None] = {}
         self._must_tell: set[str] = set()  # nodes that an older master dispatched to and that have not told yet
-        self._replan = False
+        self.staff = Staffing(self)
 
     # ---- agents ----------------------------------------------------------------------------------
 
@@ -86,7 +81,6 @@ class Fleet:
         node.route, node.token, node.heard_at = route, token, now
         node.capacity, node.embedded = max(0, hello.capacity), hello.embedded
         node.offers, node.tags = hello.offers, hello.tags
-        self.highest_epoch = max(self.highest_epoch, hello.epoch)
         for service in hello.offers:
             self.pool(service, now)
         self._adopt_intent(node, hello, now)
@@ -95,7 +89,7 @@ class Fleet:
             self._present[self.journal(records.present(node.name, True))] = node
         self._inventory(node, hello, now)
         self._told(node, now)
-        self._replan = True
+        self.staff.replan = True
         node.planned = False  # what was said last may be lost
         if hello.leaving:
             self.leaving(node, messages.Leaving(0), now)
@@ -152,7 +146,7 @@ class Fleet:
         for slot in list(node.slots.values()):
             slot.recall = 0  # what was said over the old connection may be lost, as what was answered
             if slot.stage is Stage.RETIRED and slot.incarnation in told:
-                self._say_retire(slot, STOP_GRACE_MS)
+                self.staff.say_retire(slot, STOP_GRACE_MS)
             elif slot.incarnation not in told and slot.stage is not Stage.EXITED:
                 self._drop(slot, f"{node.name} no longer knows its process", now)
         for started in hello.processes:
@@ -170,7 +164,7 @@ class Fleet:
         slot = Slot(node, pool, started.incarnation, started.ticket, started.pid, now)
         self.slots[slot.incarnation] = node.slots[slot.incarnation] = pool.slots[slot.incarnation] = slot
         if node.intent is Intent.DETACHED:  # it came up when its plan was taken back: what rejoins is fresh
-            self._retire(slot, STOP_GRACE_MS, now)
+            self.staff.retire(slot, STOP_GRACE_MS, now)
         self.changed = True
 
     def exited(self, node: Node, report: messages.Exited, now: float) -> None:
@@ -185,7 +179,7 @@ class Fleet:
         expected = slot.stage is Stage.RETIRED
         self._tell_exit(slot, report, expected)
         slot.stage = Stage.EXITED
-        self._refresh(node, now)
+        self.refresh(node, now)
         self._exiting[slot] = report, now + REPLY_LOST_AFTER_S
         if slot.connected:
             self.out.probes.append(slot)
@@ -244,7 +238,7 @@ class Fleet:
         self.journal(records.present(node.name, False))
         node.recorded = False
         self._must_tell.discard(node.name)
-        self._replan = True
+        self.staff.replan = True
 
     # ---- processes -------------------------------------------------------------------------------
 
@@ -274,21 +268,14 @@ class Fleet:
         slot.acked = max(slot.acked, hello.reply_sequence - sum(each.done for each in hello.held))
         self._told(slot.node, now)
         slot.pool.adopt(slot)
-        self._refresh(slot.node, now)
+        self.refresh(slot.node, now)
         return slot
 
     def _clash(self, slot: Slot, hello: messages.ProcessHello) -> str | None:
         """Two interfaces under one version of one service: the second is refused, both are shown."""
         for other in slot.pool.ready():
-            if (
-                other is not slot
-                and other.version == hello.version
-                and slot.pool.digests.get(hello.version)
-                not in (
-                    None,
-                    hello.digest,
-                )
-            ):
+            known = slot.pool.digests.get(hello.version, hello.digest)
+            if other is not slot and other.version == hello.version and known != hello.digest:
                 return (
                     f"{slot.pool.name} {hello.version} on {slot.node.name} has other handlers "
                     f"({', '.join(sorted(hello.handlers))}) than on {other.node.name} "
@@ -322,7 +309,7 @@ class Fleet:
         """It was told to stop by somebody else: nothing more for it; its exit settles the rest."""
         if slot.stage is Stage.READY:
             slot.stage = Stage.RETIRED
-        self._refresh(slot.node, now)
+        self.refresh(slot.node, now)
 
     def _drop(self, slot: Slot, cause: str, now: float) -> None:
         """Nobody will tell more of this process: what it had ends as unknown. (Of one that is exiting all is told.)"""
@@ -375,9 +362,9 @@ class Fleet:
         if event == "rejoin" and node.health is not Health.UNCHECKED:
             node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
             self._recheck_ready(node, before, now)
-        self._refresh(node, now)
+        self.refresh(node, now)
         self.events.tell(str(node.intent), node.name, f"{node.name}: {before} → {node.intent} ({event})", by, reason)
-        self._replan = self.changed = True
+        self.staff.replan = self.changed = True
         if node.leaving and node.by == AGENT:
             return 0  # no operator's word: it ends with that agent
         if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
@@ -403,14 +390,14 @@ class Fleet:
         """
         node.failing.clear()
         node.planned = False
-        self._replan = True
+        self.staff.replan = True
 
     def recorded(self, number: int, now: float) -> None:
         """Everything up to this record is durable."""
         for record in [record for record in self._present if record <= number]:
             node = self._present.pop(record)
             node.recorded = True
-            self._refresh(node, now)
+            self.refresh(node, now)
             self.changed = True
 
     # ---- time ------------------------------------------------------------------------------------
@@ -425,12 +412,7 @@ class Fleet:
                 self.settle(slot, now)
         for pool in self.dispatch.pools.values():
             self._recall(pool, now)
-            self._resize(pool, now)
-            self._recycle(pool, now)
-        self._retire_idle(now)
-        if self._replan:
-            self._replan = False
-            self._apply_plan(now)
+        self.staff.tick(now)
 
     def extend(self, gap: float, now: float) -> None:
         """The master itself was paused: nobody was silent for that, and nothing could be finished."""
@@ -443,11 +425,9 @@ class Fleet:
         """Something is under way that wants a short tick."""
         return bool(
             self._exiting
-            or self._replan
-            or self._replacements
+            or self.staff.busy()
             or any(node.intent is Intent.DRAINING for node in self.nodes.values())
             or any(pool.parked for pool in self.dispatch.pools.values())
-            or self._closing
         )
 
     def _watch(self, node: Node, now: float) -> None:
@@ -465,7 +445,7 @@ class Fleet:
             self._drop(slot, f"node {node.name} is dead or cut off", now)
         if node.intent is Intent.DRAINING:
             self._intend(node, "dead", "", "", now)
-        self._replan = True
+        self.staff.replan = True
 
     def _move(self, node: Node, event: str, now: float) -> None:
         before = node.liveness
@@ -479,7 +459,7 @@ class Fleet:
         if before != node.liveness:
             node.since = now
             self.changed = True
-        self._refresh(node, now)
+        self.refresh(node, now)
 
     def _ramp(self, node: Node, now: float) -> None:
         if node.ramp_from is None:
@@ -488,9 +468,9 @@ class Fleet:
         if all(node.ramp(pool, now) >= 1.0 for pool in pools):
             node.ramp_from = None
             self.changed = True
-        self._refresh(node, now)
+        self.refresh(node, now)
 
-    def _refresh(self, node: Node, now: float) -> None:
+    def refresh(self, node: Node, now: float) -> None:
         """Opens and closes its slots, and lets the queues meet what was opened."""
         refresh(node, now)
         for pool in dict.fromkeys(slot.pool for slot in node.slots.values()):
@@ -508,7 +488,7 @@ class Fleet:
             self.events.tell("drain forced", node.name, text)
         self._intend(node, "deadline" if left else "empty", "", "", now)
         for slot in list(node.slots.values()):
-            self._retire(slot, 0 if left else STOP_GRACE_MS, now)
+            self.staff.retire(slot, 0 if left else STOP_GRACE_MS, now)
         if node.leaving:
             self._let_leave(node)
 
@@ -532,162 +512,12 @@ class Fleet:
     def reconfigure(self) -> None:
         for pool in self.dispatch.pools.values():
             pool.reconfigure(self.services(pool.name))
-        self._replan = True
-
-    def rooms(self) -> list[plan.Room]:
-        """The nodes that may run processes, by name."""
-        return [
-            plan.Room(node.name, node.capacity, tuple(node.offers), _running(node))
-            for node in sorted(self.nodes.values(), key=lambda node: node.name)
-            if node.intent is Intent.ACTIVE and node.liveness in (Liveness.LIVE, Liveness.SUSPECT) and node.capacity
-        ]
-
-    def bounds(self, pool: Pool) -> tuple[int, int]:
-        return pool.settings.bounds(plan.offered(pool.name, self.rooms()))
-
-    def scale(self, pool: Pool, processes: int) -> int:
-        self.scaled[pool.name] = pool.target = processes
-        self._replan = self.changed = True
-        return self.journal(records.scaled(pool.name, processes))
-
-    def fixed(self, pool: Pool) -> bool:
-        """Nobody set a size: it runs all that is offered."""
-        settings = pool.settings
-        return settings.min_processes is None and settings.max_processes is None and pool.name not in self.scaled
-
-    def _resize(self, pool: Pool, now: float) -> None:
-        if self.fixed(pool):
-            return
-        least, most = self.bounds(pool)
-        base = min(max(self.scaled.get(pool.name, least), pool.settings.min_processes or 0), most)
-        before = pool.target
-        target = max(base, min(before if before is not None else base, most))
-        ready = pool.ready()
-        if pool.queued or sum(bool(slot.inflight) for slot in ready) >= len(ready):
-            pool.busy_at = now
-        if target < most and pool.oldest_wait(now) > pool.settings.grow_after and now >= pool.grow_at:
-            target += 1
-            pool.grow_at = now + max(GROW_EVERY_S, pool.settings.grow_after)
-            self.events.tell("grow", pool.name, f"{pool.name}: requests wait; {target} processes")
-        elif target > base and now - pool.busy_at > pool.settings.shrink_after:
-            target -= 1
-            pool.busy_at = now
-            self.events.tell("shrink", pool.name, f"{pool.name}: spare; {target} processes")
-        if target != before:
-            pool.target = target
-            self._replan = True
-
-    def _apply_plan(self, now: float) -> None:
-        """Says to each agent what it is to run, and retires what is too many."""
-        targets = {name: None if self.fixed(pool) else pool.target or 0 for name, pool in self.dispatch.pools.items()}
-        allocation = plan.allocate(targets, self.rooms())
-        for node in self.nodes.values():
-            if node.liveness not in (Liveness.LIVE, Liveness.SUSPECT) or node.intent is Intent.DRAINING:
-                continue
-            wanted = dict(allocation.get(node.name, {}))
-            for service, more in node.extra.items():
-                wanted[service] = wanted.get(service, 0) + more
-            if wanted != node.plan or not node.planned:
-                node.plan, node.planned = wanted, True
-                self.out.say(node.route, node.token, messages.Plan(wanted, self._limits_ms(wanted)))
-            self._retire_surplus(node, now)
-        self.changed = True
-
-    def _limits_ms(self, services: Iterable[str]) -> dict[str, int]:
-        return {name: int(self.dispatch.pools[name].settings.handler_timeout * 1000) for name in services}
-
-    def _retire_surplus(self, node: Node, now: float) -> None:
-        for service, running in _running(node).items():
-            pool = self.dispatch.pools[service]
-            surplus = running - node.plan.get(service, 0)
-            mine = [slot for slot in node.of(pool) if slot.stage in (Stage.BOOTING, Stage.READY)]
-            mine.sort(key=lambda slot: (len(slot.inflight), -slot.born_at))
-            for slot in mine[: max(0, surplus)]:
-                self._close(slot, "not needed here", now)
-
-    # ---- replacing -------------------------------------------------------------------------------
-
-    def reload(self, pool: Pool) -> int:
-        """Marks every process of the service for replacement, one at a time."""
-        pool.look_at = 0.0
-        pool.reload = [slot.incarnation for slot in pool.ready()]
-        self.changed = True
-        return len(pool.reload)
-
-    def reloading(self, pool: Pool) -> int:
-        """How many are still to be replaced."""
-        left = [name for name in pool.reload if name in pool.slots]
-        return len(left) or int(bool(pool.reload) and pool in self._replacements)
-
-    def _recycle(self, pool: Pool, now: float) -> None:
-        if recycle.reload_is_due(pool.settings, now - pool.reloaded_at, self.wall()):
-            pool.reloaded_at = now
-            self.reload(pool)
-        replacement = self._replacements.get(pool)
-        if replacement is None:
-            if now < pool.look_at:
-                return
-            pool.look_at = now + RECYCLE_EVERY_S
-            replacement = recycle.next_replacement(pool, now)
-            if replacement is None:
-                return
-            self._replacements[pool] = replacement
-        wanted = sum(node.plan.get(pool.name, 0) for node in self.nodes.values())
-        step = recycle.step(replacement, pool, wanted)
-        if step is None:
-            del self._replacements[pool]
-            pool.look_at = now
-            if replacement.old.node.extra.pop(pool.name, None):
-                self._replan = True
-            self.changed = True
-        elif step is recycle.Step.START and not replacement.old.node.extra.get(pool.name):
-            replacement.old.node.extra[pool.name] = 1
-            self._replan = True
-        elif step is recycle.Step.CLOSE:
-            self._close_replaced(replacement, pool, now)
-
-    def _close_replaced(self, replacement: recycle.Replacement, pool: Pool, now: float) -> None:
-        node = replacement.old.node
-        if sum(slot.open for slot in node.of(pool)) == 1 and budget.refusal([pool], self.nodes, {node}, now):
-            return  # another node left since it began: it waits until the budget allows it
-        node.extra.pop(pool.name, None)
-        self._replan = True
-        self._close(replacement.old, recycle.due(pool, replacement.old, now), now)
-
-    def _close(self, slot: Slot, reason: str, now: float) -> None:
-        """Nothing new for it; retired when its last reply is there, or at its handler's limit."""
-        slot.stage = Stage.CLOSING
-        self._closing[slot] = None
-        slot.retire_reason = reason
-        slot.asked_at = now
-        self._refresh(slot.node, now)
-
-    def _retire_idle(self, now: float) -> None:
-        for slot in list(self._closing):
-            late = now - slot.asked_at > self._drain_deadline(slot.pool)
-            if late or not slot.inflight:
-                self._retire(slot, 0 if slot.inflight else STOP_GRACE_MS, now)
-            if slot.stage is not Stage.CLOSING:
-                del self._closing[slot]
-
-    def _retire(self, slot: Slot, grace_ms: int, now: float) -> None:
-        if slot.stage in (Stage.RETIRED, Stage.EXITED):
-            return
-        slot.stage = Stage.RETIRED
-        self._refresh(slot.node, now)
-        self._say_retire(slot, grace_ms)
-
-    def _say_retire(self, slot: Slot, grace_ms: int) -> None:
-        self.out.say(slot.node.route, slot.node.token, messages.Retire(slot.incarnation, grace_ms))
-
-    def _drain_deadline(self, pool: Pool) -> float:
-        own = pool.settings.drain_deadline
-        return self.settings.drain_deadline if own is None else own
+        self.staff.replan = True
 
     def drain_deadline(self, node: Node) -> float:
         """The longest of its services."""
         pools = {slot.pool for slot in node.slots.values()}
-        return max((self._drain_deadline(pool) for pool in pools), default=self.settings.drain_deadline)
+        return max((self.staff.drain_deadline(pool) for pool in pools), default=self.settings.drain_deadline)
 
     # ---- what an older master had dispatched -----------------------------------------------------
 
@@ -705,15 +535,6 @@ class Fleet:
         if node.name in self._must_tell and all(slot.stage is not Stage.BOOTING for slot in node.slots.values()):
             self._must_tell.discard(node.name)
             self.dispatch.reconsider(now)
-
-
-def _running(node: Node) -> dict[str, int]:
-    """Processes by service that are up or coming up, without those on their way out."""
-    counts: dict[str, int] = {}
-    for slot in node.slots.values():
-        if slot.stage in (Stage.BOOTING, Stage.READY):
-            counts[slot.pool.name] = counts.get(slot.pool.name, 0) + 1
-    return counts
 
 
 def _refusal(code: str, message: str, retry_after_ms: int) -> messages.Refusal:

@@ -22,14 +22,14 @@ def nodes(fleet: Fleet, now: float) -> list[dict[str, Any]]:
 
 
 def _service(pool: Pool, fleet: Fleet, now: float) -> dict[str, Any]:
-    least, most = fleet.bounds(pool)
+    least, most = fleet.staff.bounds(pool)
     ready = pool.ready()
     return {
         "name": pool.name,
-        "target": most if fleet.fixed(pool) else pool.target or 0,
+        "target": most if fleet.staff.fixed(pool) else pool.target or 0,
         "min": least,
         "max": most,
-        "fixed": fleet.fixed(pool),
+        "fixed": fleet.staff.fixed(pool),
         "processes": len(pool.slots),
         "ready": len(ready),
         "in_flight": sum(len(slot.inflight) for slot in pool.slots.values()),
@@ -41,7 +41,7 @@ def _service(pool: Pool, fleet: Fleet, now: float) -> dict[str, Any]:
         "p95_ms": pool.p95_us / 1000,
         "versions": dict(Counter(slot.version for slot in ready)),
         "handlers": sorted(pool.handlers),
-        "reloading": fleet.reloading(pool),
+        "reloading": fleet.staff.reloading(pool),
     }
 
 

@@ -160,17 +160,22 @@ class Verbs:
             limits = f"from {least} to {most if most is not None else 'what the nodes offer'}"
             why_not = "min_processes, min_active, max_processes"
             raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes ({why_not})")
-        record = self.fleet.scale(pool, processes)
+        record = self.fleet.staff.scale(pool, processes)
         self.fleet.events.tell(
             "scaled", pool.name, f"{pool.name}: {processes} processes", by, argument(args, "reason", str, "")
         )
-        data = {"schema": SCHEMA, "service": pool.name, "processes": processes, "room": self.fleet.bounds(pool)[1]}
+        data = {
+            "schema": SCHEMA,
+            "service": pool.name,
+            "processes": processes,
+            "room": self.fleet.staff.bounds(pool)[1],
+        }
         return Outcome(exits.DONE, data, record)
 
     def reload(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         pool = self._pool(args)
         self._not_embedded(pool, "reload")
-        count = self.fleet.reload(pool)
+        count = self.fleet.staff.reload(pool)
         self.fleet.events.tell("reload", pool.name, f"{pool.name}: {count} processes, one at a time", by)
         return Outcome(exits.DONE, {"schema": SCHEMA, "service": pool.name, "processes": count})
 
@@ -247,7 +252,7 @@ class Verbs:
         return "" if ready and ready >= wanted else f"{ready} of {wanted} processes may be given requests"
 
     def _reloading(self, name: str) -> str:
-        left = self.fleet.reloading(self._pool_named(name))
+        left = self.fleet.staff.reloading(self._pool_named(name))
         return f"{left} processes are still to be replaced" if left else ""
 
     def _node_failed(self, nodes: list[Node]) -> str:
