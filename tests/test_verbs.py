@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rota.common import exits, messages, wire
 from rota.common.lifecycle import Intent
 from rota.common.limits import MAP_MAX
-from rota.common.messages import Failing, Follow, Happened, Leaving, Plan, Result
+from rota.common.messages import Failing, Follow, Happened, Leave, Leaving, Plan, Result
 from rota.common.messages import Intent as Word
 
 
@@ -106,6 +106,20 @@ def test_a_recheck_sends_the_plan_again() -> None:
 def test_a_live_node_is_not_forgotten() -> None:
     result = ask(cluster(), "forget", nodes=["n1"])
     assert result.exit == exits.REFUSED and "agent" in result.data["error"]
+
+
+def test_a_detached_node_that_is_forgotten_is_told_to_leave() -> None:
+    rig = cluster()
+    ask(rig, "drain", nodes=["n1"], force=True)
+    rig.after(1.0)
+    assert rig.fleet.nodes["n1"].intent == "detached"
+    assert ask(rig, "forget", nodes=["n1"]).exit == exits.DONE
+    assert rig.heard("n1", Leave) and "n1" not in rig.fleet.nodes
+
+
+def test_to_forget_a_node_that_never_was_is_not_found() -> None:
+    result = ask(cluster(), "forget", nodes=["n11"])
+    assert result.exit == exits.NOT_FOUND and "n1" in result.data["nearest"]
 
 
 def test_a_node_that_is_gone_is_forgotten_for_good_and_twice_is_already_so() -> None:

@@ -47,6 +47,7 @@ class Fleet:
         self.journal = journal
         self.nodes: dict[str, Node] = {}
         self.slots: dict[str, Slot] = {}  # by incarnation
+        self.forgotten: set[str] = set()  # names: to forget one again is no mistake
         self.scaled: dict[str, int] = {}  # service → the operator's target
         self.wall: Callable[[], float] = lambda: now  # the time of day, for reload_at
         self.changed = True  # since somebody who waits was last asked to look
@@ -76,6 +77,7 @@ class Fleet:
         node = self.nodes.get(hello.node)
         if node is None:
             node = self.nodes[hello.node] = Node(hello.node, since=now)
+            self.forgotten.discard(hello.node)
         if node.boot != hello.boot:
             self._new_boot(node, hello, now)
         node.route, node.token, node.heard_at = route, token, now
@@ -377,8 +379,14 @@ class Fleet:
         if before is Intent.DRAINING and any(slot.stage is Stage.READY for slot in node.slots.values()):
             node.health = lifecycle.step(lifecycle.HEALTH, node.health, "ready")
 
-    def forget(self, node: Node) -> int:
+    def forget(self, node: Node, now: float) -> int:
+        """A detached one that is still here is told to leave: its agent would only come back."""
+        for slot in list(node.slots.values()):
+            self._drop(slot, f"{node.name} was forgotten", now)
+        if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
+            self._let_leave(node)
         del self.nodes[node.name]
+        self.forgotten.add(node.name)
         self._must_tell.discard(node.name)
         self.changed = True
         return self.journal(records.forgotten(node.name))

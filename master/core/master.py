@@ -26,6 +26,7 @@ from .sessions import Session
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
+SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
 OPERATORS_MAX = 1000
 EPOCH_MAX = (1 << 32) - 1  # of the header
 
@@ -153,6 +154,9 @@ class Master:
         session = self.dispatch.sessions.get(hello.session)
         resumed = session is not None
         if session is None:
+            if len(self.dispatch.sessions) >= SESSIONS_MAX:
+                out.append((route, outbox.answer(wire.REFUSED, 0, _too_many_clients())))
+                return
             session = self.dispatch.sessions[hello.session] = Session(hello.session, now)
             session.epoch = max(0, hello.epoch)
         self.dispatch.routes.pop(session.route, None)
@@ -498,6 +502,11 @@ class Master:
             return message
         self.dispatch.counters["bad messages"] += 1
         return None
+
+
+def _too_many_clients() -> messages.Refusal:
+    text = f"{SESSIONS_MAX} clients have sessions here already"
+    return messages.Refusal("busy", text, 5000, list(wire.VERSIONS))
 
 
 _CHANGING = ("drain", "rejoin", "recheck", "forget", "scale", "reload")

@@ -97,17 +97,16 @@ class Verbs:
         return self._outcome(nodes, nodes)
 
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
-        nodes = [self.fleet.nodes[n] for n in _names(args, "nodes") if n in self.fleet.nodes]  # gone already: done
+        names = [name for name in _names(args, "nodes") if name not in self.fleet.forgotten]  # gone already: done
+        nodes = [self._node(name) for name in names]
         for node in nodes:
             here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
-            if here:
-                raise Refuse(
-                    exits.REFUSED,
-                    f"{node.name} is {node.liveness}: stop its agent first (TERM), or it would only come back",
-                )
+            if here and node.intent is not Intent.DETACHED:
+                text = f"{node.name} is {node.liveness} and {node.intent}: drain it first, or stop its agent (TERM)"
+                raise Refuse(exits.REFUSED, text)
         record = 0
         for node in nodes:
-            record = self.fleet.forget(node)
+            record = self.fleet.forget(node, now)
             self.fleet.events.tell(
                 "forgotten", node.name, f"{node.name} left for good", by, argument(args, "reason", str, "")
             )
