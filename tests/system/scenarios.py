@@ -99,7 +99,7 @@ def drains(folder: Path, rounds: int = 1) -> Result:
     with Pool(folder, nodes=2, processes=2) as pool, pool.admin() as admin:
         client = pool.client()
         with Load(pool.ledger, client, "proof.book", lanes=4) as load:
-            for number in range(3 * rounds):
+            for number in range(2 * rounds):
                 long = [submit_long(pool.ledger, client, f"long-{number}-{n}", 0.2 + 0.1 * n) for n in range(2)]
                 assert eventually(lambda keys=long: set(keys) <= {e.key for e in pool.ledger.executions()})  # type: ignore[misc]
                 late.append(drain_late(pool, "node-1"))
@@ -218,8 +218,10 @@ def resets(folder: Path, rounds: int = 1) -> Result:
             load.more(50)
             for number in range(10 * rounds):
                 role = ("frontend", "backend", "backend", "control")[number % 4] if number % 5 else "frontend"
-                assert eventually(lambda role=role: proxy.reset(role, chance))  # type: ignore[misc]
-                done[role] += 1
+                every = proxy.connections(role) if number % 10 == 9 else 1  # at last all of a role at once
+                for _ in range(max(1, every)):
+                    assert eventually(lambda role=role: proxy.reset(role, chance))  # type: ignore[misc]
+                    done[role] += 1
                 load.more(25)
         figure = ", ".join(f"{count} {role}" for role, count in done.items()) + f", stall {load.stall * 1000:.0f} ms"
         return judge("TCP resets", pool.ledger.check(), figure=figure, limit="none lost or twice")
@@ -337,7 +339,7 @@ def deadlines(folder: Path, rounds: int = 1) -> Result:
     late: list[float] = []
     with Pool(folder, nodes=1, processes=2) as pool:
         client = pool.client(timeout=0.3)
-        for number in range(4 * rounds):
+        for number in range(2 * rounds):
             keys = [f"deadline-{number}-{n}" for n in range(4)]  # two run, two wait
             begun = time.monotonic()
             futures = []
@@ -349,18 +351,18 @@ def deadlines(folder: Path, rounds: int = 1) -> Result:
                 late.append(time.monotonic() - begun - 0.3)
                 pool.ledger.failed(key, error) if error else pool.ledger.answered(key, future.result())
             assert eventually(lambda: not pool.running())
-        misses = [] if counted_late(pool) == 8 * rounds else [f"{counted_late(pool)} late replies were counted"]
+        misses = [] if counted_late(pool) == 4 * rounds else [f"{counted_late(pool)} late replies were counted"]
         key = submit_long(pool.ledger, pool.client(), "after", 0.0)
         assert eventually(lambda: key in pool.ledger.told("answered"))
         ran = {each.key for each in pool.ledger.executions()}
         waited = [key for key in pool.ledger.told("Timeout") if key not in ran]
-        if len(waited) != 8 * rounds:
-            misses.append(f"{len(waited)} of {8 * rounds} that only waited were not run")
+        if len(waited) != 4 * rounds:
+            misses.append(f"{len(waited)} of {4 * rounds} that only waited were not run")
         findings = pool.ledger.check()
     worst = max(late)
     misses += [f"{worst * 1000:.0f} ms late"] if worst > DEADLINE_LIMIT_S or min(late) < -0.002 else []
     figure = f"{statistics.median(late) * 1000:.1f} ms, at most {worst * 1000:.1f} ms after it"
-    faults = {"Timeout": 16 * rounds}
+    faults = {"Timeout": 8 * rounds}
     return judge("request deadline", findings, faults=faults, figure=figure, limit="20 ms", misses=misses)
 
 

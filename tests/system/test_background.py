@@ -47,10 +47,10 @@ def test_a_background_slot_and_a_node_share_the_work_while_either_is_drained(tmp
                         node.drain(timeout=10)
                         load.more(20)
                         node.rejoin(timeout=10)
-                        load.more(20)
-                        admin.drain("node-1")
-                        load.more(20)
-                        admin.rejoin("node-1", timeout=10)
+                    load.more(20)
+                    admin.drain("node-1")
+                    load.more(20)
+                    admin.rejoin("node-1", timeout=10)
         finally:
             del os.environ["PROOF_FILE"]
         findings = pool.ledger.check()

@@ -1,14 +1,15 @@
 """Whatever people and applications get wrong is told to whoever did it, and harms nobody else."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 import rota
+from rota.cli.main import main
 from system.load import Load
 from system.pool import Pool, eventually
 
@@ -22,9 +23,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
         yield running
 
 
-def command(pool: Pool, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ROTA_MASTER": pool.address}
-    return subprocess.run([*ROTA, *words], capture_output=True, text=True, timeout=30, env=environment)
+def command(pool: Pool, *words: str) -> Result:
+    return CliRunner().invoke(main, words, env={"ROTA_MASTER": pool.address})
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def command(pool: Pool, *words: str) -> subprocess.CompletedProcess[str]:
 )
 def test_an_unknown_name_exits_4_and_tells_the_nearest(pool: Pool, words: str, nearest: str) -> None:
     ended = command(pool, *words.split())
-    assert (ended.returncode, ended.stdout) == (4, "") and f"did you mean {nearest}" in ended.stderr
+    assert (ended.exit_code, ended.stdout) == (4, "") and f"did you mean {nearest}" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_a_version_that_does_not_load_is_told_with_its_traceback_and_the_others_
     others = pool.processes("node-2")
     (pool.release("broken") / "app.py").write_text(BROKEN)
     with Load(pool.ledger, pool.client(), "proof.book", lanes=2) as load:
-        assert command(pool, "drain", "node-1").returncode == 0
+        assert command(pool, "drain", "node-1").exit_code == 0
         pool.swap("node-1", "broken")
         ended = command(pool, "rejoin", "node-1")
-        assert ended.returncode == 1 and "no such shop" in ended.stderr and "app.py" in ended.stderr
+        assert ended.exit_code == 1 and "no such shop" in ended.stderr and "app.py" in ended.stderr
         shown = command(pool, "status")
         assert "failed" in shown.stdout and "no such shop" in shown.stdout
         failing = pool.node("node-1")["failing"][0]
@@ -91,13 +91,13 @@ def test_a_version_that_does_not_load_is_told_with_its_traceback_and_the_others_
         pool.swap("node-1", "1")
         for verb in mend:
             ended = command(pool, verb, "node-1", "--timeout", "20")
-            assert ended.returncode == 0, ended.stderr
+            assert ended.exit_code == 0, ended.stderr
         load.more(20)
     assert not load.faults and not pool.node("node-1")["failing"] and pool.processes("node-1")
 
 
 def test_a_busy_port_is_told_with_who_holds_it(pool: Pool) -> None:
-    ended = command(pool, "master", "--bind", pool.address)
+    ended = subprocess.run([*ROTA, "master", "--bind", pool.address], capture_output=True, text=True, timeout=30)
     pid = pool.status()["master"]["pid"]
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert pool.address in ended.stderr and f"pid {pid}" in ended.stderr
@@ -107,7 +107,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(pool: Pool, tmp_path: Path) -> 
     file = tmp_path / "rota.toml"
     file.write_text('[master]\nbnd = 1\nsuspect_after = "5s"\n[service.proof]\nqueue_limit = -1\n')
     ended = command(pool, "master", "-c", str(file))
-    assert ended.returncode == 78
+    assert ended.exit_code == 78
     for expected in (f"{file}:2", f"{file}:3", f"{file}:5", "did you mean bind"):
         assert expected in ended.stderr
 
