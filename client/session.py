@@ -151,7 +151,7 @@ class Session:
         else:
             call = self.calls.answered(fields[8], fields[9], len(frame))
             if call is not None:
-                _settle(call, fields[12], frame[fields[11] :])
+                _settle(call, fields[12], wire.body_of(frame, fields[11]))
 
     def _flush(self, now: float) -> None:
         """Sends what there is, several messages a frame; what the transport does not take waits in `_stuck`."""
@@ -263,7 +263,7 @@ class Session:
             call.finish(None, error)
 
 
-def _settle(call: Call, code: int, body: bytes) -> None:
+def _settle(call: Call, code: int, body: wire.Body) -> None:
     if code:
         call.finish(None, decode_error(code, body))
         return

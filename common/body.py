@@ -19,6 +19,7 @@ from uuid import UUID
 from msgpack import ExtType, Packer, unpackb
 
 from .errors import Error, ProtocolError, RemoteError, fault
+from .wire import Body
 
 _DATETIME, _DATE, _DECIMAL, _UUID, _TUPLE, _SET, _FROZENSET = 1, 2, 3, 4, 5, 6, 7
 
@@ -38,7 +39,7 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         raise TypeError(problem or f"arguments: {error}") from None
 
 
-def decode_call(data: bytes) -> tuple[list[Any], dict[str, Any]]:
+def decode_call(data: Body) -> tuple[list[Any], dict[str, Any]]:
     """Raises ProtocolError, and nothing else, whatever the bytes are."""
     value = _unpack(data)
     if type(value) is list and len(value) == 2:
@@ -57,7 +58,7 @@ def encode_result(value: Any) -> bytes:
         raise TypeError(_first_problem("result", value) or f"result: {error}") from None
 
 
-def decode_result(data: bytes) -> Any:
+def decode_result(data: Body) -> Any:
     """Raises ProtocolError, and nothing else, whatever the bytes are."""
     return _unpack(data)
 
@@ -74,7 +75,7 @@ def encode_error(error: Error) -> bytes:
         return _pack({_clean(name): _plain(field) for name, field in fields.items()})
 
 
-def decode_error(code: int, data: bytes) -> Error:
+def decode_error(code: int, data: Body) -> Error:
     """What to raise for an answer with this code. ProtocolError if the body is not an error's."""
     try:
         fields = _unpack(data) if data else {}
@@ -172,7 +173,7 @@ _REPLACERS = [_replacer(depth) for depth in range(PACKED_DEPTH_MAX + 1)]
 # ---- in ----
 
 
-def _unpack(data: bytes, depth: int = 0) -> Any:
+def _unpack(data: Body, depth: int = 0) -> Any:
     # The limits on lengths are len(data), unpackb's default: no declared length buys more memory than was sent (the
     # worst megabyte found takes 0.1 s). Keys may be of any hashable type.
     try:

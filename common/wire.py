@@ -155,6 +155,14 @@ def parse_head(frame: bytes) -> Head:
     return Head(*parse(frame))
 
 
+Body = bytes | memoryview
+
+
+def body_of(frame: bytes, head_len: int) -> Body:
+    """What follows the head, for whoever decodes it: a large body is looked at where it is."""
+    return memoryview(frame)[head_len:] if len(frame) > COPY_TWICE_MAX else frame[head_len:]
+
+
 def with_body(head: bytes, frame: bytes, head_len: int) -> bytes:
     """This head before the body of that frame; a large body is copied once, a small one the quicker way."""
     if len(frame) > COPY_TWICE_MAX:

@@ -328,3 +328,12 @@ def test_no_verb_and_no_argument_breaks_the_master(verb: str, args: dict[str, An
     rig.verb(verb, **args)
     rig.after(0.1)
     assert ask(rig, "status").ok
+
+
+def test_waiting_for_a_node_that_nothing_is_wanted_of_ends_at_once() -> None:
+    rig = Rig({"min_processes": 1, "max_processes": 1})
+    rig.process(rig.agent("n1"))
+    rig.agent("n2")
+    rig.after(1.0)
+    assert not rig.fleet.nodes["n2"].plan
+    assert ask(rig, "wait", condition="active", names=["n2"]).exit == exits.DONE

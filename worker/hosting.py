@@ -15,6 +15,7 @@ from ..common.body import decode_call, encode_error, encode_result
 from ..common.errors import OK, Error, LoadError, NoService, PayloadTooLarge, RemoteError
 from ..common.limits import BODY_MAX
 from ..common.names import unknown
+from ..common.wire import Body
 from .app import Handler, Worker
 from .context import Context
 
@@ -31,7 +32,7 @@ class Delivery(Protocol):
     @property
     def handler(self) -> str: ...
     @property
-    def body(self) -> bytes: ...
+    def body(self) -> Body: ...
     @property
     def request_id(self) -> str: ...
     @property

@@ -229,6 +229,9 @@ class Verbs:
     def _inactive(self, node: Node, now: float) -> str:
         if self.fleet.nodes.get(node.name) is not node:
             return "it was forgotten"
+        told = node.planned and not self.fleet.staff.replan
+        if told and not node.plan and node.intent is Intent.ACTIVE and node.liveness is Liveness.LIVE:
+            return ""  # it is here, and the others have all that is wanted: nothing more will come of waiting
         text = why(node, now)
         if text:
             return text

@@ -30,6 +30,7 @@ _TARGET = _TAIL + wire.ORIGIN_SIZE
 
 _META, _ORIGIN, _REPLY = wire.META, wire.ORIGIN, wire.REPLY
 _head = wire.head
+_body_of = wire.body_of
 
 
 class Delivery:
@@ -55,7 +56,7 @@ class Delivery:
     epoch: int
     row: int  # in the page
     frame: bytes
-    body: bytes
+    body: wire.Body
     handler: str  # the name after the dot
     kill_ns: int  # of the handler: its limit, monotonic; 0 = none
     attempt: int
@@ -164,7 +165,7 @@ class Deliveries:
         delivery.number = number
         delivery.epoch = epoch
         delivery.frame = frame
-        delivery.body = frame[head_len:]
+        delivery.body = _body_of(frame, head_len)
         delivery.handler = handler
         delivery.origin = origin = frame[_TAIL:_TARGET]
         delivery._taken_ns = now_ns
