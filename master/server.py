@@ -18,7 +18,7 @@ from types import FrameType
 import zmq
 
 from ..common import config as configuration
-from ..common import sockets, wire
+from ..common import memory, sockets, wire
 from ..common.config import Config, ConfigErrors
 from . import ports
 from .core.master import Identity, Master
@@ -254,6 +254,7 @@ def _send_together(sock: ports.Socket, route: bytes, frames: list[bytes]) -> tup
 
 def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
     """Serves until it is told to stop. Raises PortInUse or JournalError with a sentence for the user."""
+    memory.keep_freed()
     server = Server(config, reread)
     numbers = server.ports.ports
     host = config.master.bind.rpartition(":")[0]

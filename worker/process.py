@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import zmq
 
-from ..common import wire
+from ..common import memory, wire
 from ..common.errors import LoadError
 from ..common.exits import LOAD_FAILED
 from ..common.limits import PAGE_ROWS
@@ -59,6 +59,7 @@ def main() -> int:
     try:
         specification = Specification(**json.load(sys.stdin))
         _settle(specification)
+        memory.keep_freed()
         worker, version = load_application(specification._asdict())
         process = Process(specification, worker, version, Page(specification.page_fd))
         signal.signal(signal.SIGTERM, lambda *_: process.stop())
