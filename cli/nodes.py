@@ -159,7 +159,7 @@ def recheck(
 def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: str | None) -> None:
     """Strike decommissioned nodes off the registry.
 
-    Their agents must have ended.
+    They must be detached, dead or gone; the agent of one that is still here is told to leave.
     """
     with patient_admin(masters) as master:
         reply = master.forget(*nodes, **given(reason=reason))
@@ -167,7 +167,7 @@ def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: 
         print_json(reply)
         return
     for node in nodes:
-        click.echo(f"{node}: {'forgotten' if node in reply['nodes'] else 'not known (any more)'}")
+        click.echo(f"{node}: {'forgotten' if node in reply['nodes'] else 'forgotten before'}")
 
 
 def _chosen(nodes: Sequence[str], everyone: bool, tags: Sequence[str]) -> Reply:

@@ -336,8 +336,9 @@ def test_a_wait_that_takes_too_long_exits_75_and_goes_on(rota: Callable[..., Res
 def test_recheck_and_forget(rota: Callable[..., Result]) -> None:
     assert rota("recheck", "--all").exit_code == 0
     result = rota("forget", "web-1")
-    assert result.exit_code == 5 and "stop its agent first" in result.stderr
-    assert "not known" in rota("forget", "nobody").stdout
+    assert result.exit_code == 5 and "drain it first" in result.stderr
+    result = rota("forget", "web-11")
+    assert result.exit_code == 4 and "did you mean web-1" in result.stderr
 
 
 def test_reload_replaces_the_processes(rota: Callable[..., Result], cluster: LocalCluster) -> None:
