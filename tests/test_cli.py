@@ -327,6 +327,7 @@ def test_rejoin_waits_until_the_node_is_active_with_the_version_that_was_named(r
 
 def test_a_wait_that_takes_too_long_exits_75_and_goes_on(rota: Callable[..., Result], cluster: LocalCluster) -> None:
     calls = [cluster.client().submit("orders.slow", seconds=1.5) for _ in range(2)]
+    eventually(lambda: cluster.status()["nodes"][0]["in_flight"], lambda running: running > 0)
     result = rota("drain", "web-1", "--timeout", "200ms")
     assert result.exit_code == 75 and "still under way" in result.stderr
     assert [call.result() for call in calls] == [1.5, 1.5]
