@@ -7,6 +7,7 @@ field is ignored (version N+1 may add some), a missing field without a default o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -61,14 +62,32 @@ class ProcessHello(NamedTuple):
     held: list[Held]
 
 
+ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3
+
+
 class Row(NamedTuple):
-    """One row of the page of a process that ended. `state`: page.RUNNING, DONE or REFUSED."""
+    """One row of the page of a process that ended; `state` is one of those above."""
 
     number: int
     state: int
     session: bytes
     request: int
     epoch: int
+
+
+class End(StrEnum):
+    """Why a process ended, in one word: whoever counts deaths reads this, people read the cause."""
+
+    EXITED = "exited"  # by itself, whatever its status
+    SIGNALLED = "signalled"  # by a signal that we did not send
+    OUT_OF_MEMORY = "out of memory"  # by the kernel's OOM killer
+    HUNG = "hung"  # by its agent: a handler exceeded its limit
+    STOPPED = "stopped"  # asked for: a retirement, a plan
+    LEAVING = "agent leaving"  # its agent left at once
+    START = "start"  # however it ended, it was never ready: no request had anything to do with it
+
+
+CRASHES = frozenset({End.EXITED, End.SIGNALLED, End.OUT_OF_MEMORY, End.HUNG})  # the others blame no request
 
 
 class Exited(NamedTuple):
@@ -81,6 +100,7 @@ class Exited(NamedTuple):
     started_upto: int
     rows: list[Row]
     text: str
+    kind: str = ""  # an End; "" = an older agent does not say
 
 
 class Started(NamedTuple):
@@ -139,6 +159,12 @@ class Beat(NamedTuple):
     beat: int
 
 
+class Ending(NamedTuple):
+    """A handler exceeded its limit: this process is being ended, nothing more for it. Its exit follows."""
+
+    incarnation: str
+
+
 class Failing(NamedTuple):
     service: str
     failures: int  # in a row; 0 = it is well again
@@ -160,12 +186,34 @@ class Leaving(NamedTuple):
     deadline_ms: int
 
 
+class Unwell(NamedTuple):
+    """What a port check of the plan found, told when it changes. `text`: why it fails; "" = it is well."""
+
+    service: str
+    text: str
+
+
+class Reload(NamedTuple):
+    """HUP at an agent: its processes of these services are to be replaced, one at a time."""
+
+    services: list[str]
+
+
 # ---- master → agent -------------------------------------------------------------------------------------------------
+
+
+class PortCheck(NamedTuple):
+    """Something that a service needs, reachable from its node: a TCP connection comes about within the time-out."""
+
+    address: str  # host:port
+    every_ms: int
+    timeout_ms: int
 
 
 class Plan(NamedTuple):
     processes: dict[str, int]  # service → count
     limits_ms: dict[str, int] = {}  # service → handler limit of handlers that declare none  # noqa: RUF012
+    checks: dict[str, PortCheck] = {}  # service → what its node looks at  # noqa: RUF012
 
 
 class Retire(NamedTuple):
@@ -232,10 +280,13 @@ Message = (
     | Beat
     | Started
     | Exited
+    | Ending
     | Failing
     | Recalled
     | Usage
     | Leaving
+    | Unwell
+    | Reload
     | Plan
     | Retire
     | Recall

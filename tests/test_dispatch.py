@@ -341,7 +341,7 @@ def test_a_delivery_that_the_route_does_not_take_settles_only_itself() -> None:
         rig.request(number)
     assert list(first.inflight) == [1, 2]
     unsent = [frame for slot, number, frame in rig.deliveries if slot is first and number == 2]
-    rig.dispatch.undeliverable(first, unsent, True, rig.now)
+    rig.dispatch.losses.undeliverable(first, unsent, True, rig.now)
     assert list(first.inflight) == [1], "nothing is concluded about what was sent before"
     assert not first.open and first.row == -1
     assert rig.dispatch.pools["orders"].queued == 1
@@ -354,7 +354,7 @@ def test_a_full_route_is_tried_again_later_and_not_for_ever() -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1)
     rig.request(1)
-    rig.dispatch.undeliverable(slot, [rig.deliveries[0][2]], False, rig.now)
+    rig.dispatch.losses.undeliverable(slot, [rig.deliveries[0][2]], False, rig.now)
     assert rig.dispatch.pools["orders"].queued == 1 and not rig.out.slots
     rig.after(0.1)
     assert rig.where() == [(slot.incarnation, 1), (slot.incarnation, 2)]
@@ -366,7 +366,7 @@ def test_after_a_reconnect_what_never_arrived_runs_elsewhere_and_what_is_held_is
     for number in (1, 2, 3):
         rig.request(number)
     assert list(first.inflight) == [1, 2]
-    rig.dispatch.disconnected(first)
+    rig.dispatch.losses.disconnected(first)
     rig.process_hello(first.incarnation, b"new route", received_upto=1, started_upto=1, held=[held(1, 1)])
     assert list(first.inflight) == [1, 3] or list(second.inflight) == [1, 2]
     assert rig.codes() == {}
@@ -379,7 +379,7 @@ def test_numbers_go_on_above_everything_that_was_ever_sent() -> None:
     (slot,) = rig.pool_of(1, credit=3)
     for number in (1, 2, 3):
         rig.request(number)
-    rig.dispatch.disconnected(slot)
+    rig.dispatch.losses.disconnected(slot)
     rig.process_hello(slot.incarnation, b"new route", received_upto=1, held=[held(1, 1)])
     assert [number for _, number in rig.where()] == [1, 2, 3, 4, 5]
 
@@ -413,7 +413,7 @@ def test_a_delivery_that_its_process_no_longer_knows_ends_as_maybe_executed() ->
     rig = Rig()
     (slot,) = rig.pool_of(1)
     rig.request(1)
-    rig.dispatch.disconnected(slot)
+    rig.dispatch.losses.disconnected(slot)
     rig.process_hello(slot.incarnation, b"new route", received_upto=3)
     assert rig.codes() == {1: MAYBE}
 
@@ -686,7 +686,7 @@ def test_two_processes_that_hold_the_same_request_break_nothing() -> None:
         rig.process_hello(name, received_upto=5, held=[held(5, 50)])
     rig.reply(rig.fleet.slots[names[0]], 5, epoch=1)
     rig.reply(rig.fleet.slots[names[1]], 5, epoch=1)
-    assert not rig.dispatch.orphans
+    assert not rig.dispatch.inherited.orphans
 
 
 def test_what_an_older_master_dispatched_holds_its_credit() -> None:

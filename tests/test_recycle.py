@@ -162,7 +162,7 @@ def test_a_reload_does_not_take_the_last_active_node_away() -> None:
     first = rig.fleet.staff._replacements[rig.dispatch.pools["orders"]].old
     other = next(slot for slot in rig.fleet.slots.values() if slot.node is not first.node)
     rig.process(first.node, 2)
-    rig.dispatch.disconnected(other)
+    rig.dispatch.losses.disconnected(other)
     rig.after(0.2)
     assert first.stage in (Stage.CLOSING, Stage.RETIRED, Stage.READY)
     assert open_slots(rig) >= 1

@@ -3,29 +3,26 @@
     REQUEST → a slot with credit, or the queue → DELIVER → REPLY → ANSWER
 
 The hot path is `request` → `_deliver` → `reply` → `finish`; it is flat on purpose (a call costs 0.1 µs, an object 0.5).
-Everything else here settles what was lost, by evidence only (docs/PROTOCOL.md, "The page").
+What was lost on the way is settled in `losses`, what an older master had dispatched in `inherited`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import msgpack
 
 from ...common import errors, wire
 from ...common.limits import HEAD_MAX
-from ...common.messages import Exited, Handler, Held
+from ...common.messages import Handler
 from ...common.names import unknown
 from ...common.settings import MasterSettings
+from .inherited import Inherited
+from .losses import Losses
 from .outbox import Outbox
-from .pool import RECALL_AFTER_S, Pool, Request, Slot
+from .pool import NO_HANDLER, RECALL_AFTER_S, Pool, Request, Slot
 from .sessions import Session
 from .timers import Timers
-
-ATTEMPTS_MAX = 2  # started and lost so often: then it is the request that is at fault, and no third process is risked
-ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3  # states of a row of the page
-KEPT_MAX = 10_000  # replies of an older master's time that nobody has asked for yet; a process holds at most 64
 
 _HEADER = wire.HEADER_SIZE
 _HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries the origin too
@@ -40,7 +37,6 @@ _with_body = wire.with_body
 _COPY_TWICE_MAX = wire.COPY_TWICE_MAX
 
 Target = tuple[Pool, Handler]
-Origin = tuple[bytes, int]
 
 
 def fault_body(cause: str, retry_after_ms: int = 0, **details: object) -> bytes:
@@ -64,14 +60,8 @@ class Dispatch:
         self.counters: Counter[str] = Counter()
         self.queued_bytes = 0
         self.unsent: dict[Session, None] = {}  # sessions with answers that their route did not take
-        # What an earlier master had dispatched, as its processes report it (docs/PROTOCOL.md, REQUEST).
-        self.orphans: dict[Origin, Request] = {}
-        self.kept: dict[Origin, tuple[int, int, bytes]] = {}  # code, µs, body of its reply
-        self.lost: dict[Origin, str] = {}  # started by a process that died since: why
-        # Fate or service not known yet; True: an older master may have run it.
-        self.waiting: dict[Request, bool] = {}
-        # Has every node told what it holds? None: not yet. Asked with: was the session an older master's?
-        self.accounted: Callable[[bool], bool | None] = lambda older: True
+        self.inherited = Inherited(self)
+        self.losses = Losses(self, self.inherited)
         self._targets: dict[bytes, Target] = {}
 
     # ---- the hot path ----------------------------------------------------------------------------
@@ -185,7 +175,7 @@ class Dispatch:
         if len(inflight) == 1:
             pool.parked.pop(slot, None)
         if code == _NOT_STARTED:
-            self._not_started([request], now)
+            self.losses.not_started([request], now)
         else:
             slot.handled += 1
             pool.observe(time_us)
@@ -200,11 +190,11 @@ class Dispatch:
     def finish(self, request: Request, code: int, time_us: int, frame: bytes, head_len: int) -> None:
         """The final answer: recorded under its sequence, and sent if the client has a route."""
         if request.answered:  # cancelled, or its deadline passed, while it ran; or its caller is not known yet
-            origin = self._forget_orphan(request)
+            origin = self.inherited.forget(request)
             if origin is None:
                 self.counters["late replies"] += 1
             else:
-                self.kept[origin] = code, time_us, frame[head_len:]
+                self.inherited.keep(origin, code, time_us, frame[head_len:])
             return
         request.answered = True
         self.timers.remove(request.tick, request)
@@ -241,7 +231,7 @@ class Dispatch:
             return 1000
         return min(30_000, max(10, pool.queued * pool.p95_us // slots // 2000))
 
-    def _resolve(self, target: bytes) -> Target | str:
+    def resolve(self, target: bytes) -> Target | str:
         """Pool and handler of `service.handler`, remembered; or the sentence that says what is wrong."""
         name = target.decode("utf-8", "replace")
         service, _, handler = name.rpartition(".")
@@ -250,7 +240,7 @@ class Dispatch:
             return unknown("service", service, self.pools)
         if handler not in pool.handlers:
             if not pool.handlers:  # no process of it has come yet: it waits, and is checked by the process
-                return pool, _NO_HANDLER
+                return pool, NO_HANDLER
             return unknown("handler", name, (f"{service}.{each}" for each in pool.handlers))
         found = self._targets[target] = pool, pool.handlers[handler]
         return found
@@ -259,7 +249,7 @@ class Dispatch:
         """The first process of a service came: what waits for it learns of its handlers, or that there is none."""
         self._targets.clear()
         for request in list(pool.queue):
-            target = self._resolve(request.frame[_HEADER : _HEADER + request.target_len])
+            target = self.resolve(request.target())
             if not isinstance(target, str):
                 request.handler = target[1]
             elif not request.answered:
@@ -280,8 +270,8 @@ class Dispatch:
             if now < request.deadline:
                 self._queue_timeout(request, now)
                 continue
-            if request in self.waiting:
-                self._give_up(request)
+            if request in self.inherited.waiting:
+                self.inherited.give_up(request)
                 continue
             where = "in the queue" if request.slot is None else "while its handler ran"
             if request.slot is None:
@@ -289,8 +279,8 @@ class Dispatch:
             self.fail(request, errors.Timeout.code, f"the deadline passed {where}")
         for session in list(self.unsent):
             self._send_unsent(session)
-        if self.waiting:
-            self.reconsider(now)
+        if self.inherited.waiting:
+            self.inherited.reconsider(now)
         for pool in self.pools.values():
             self.pump(pool, now)
 
@@ -333,108 +323,6 @@ class Dispatch:
         slow = [s for s in pool.parked if now - s.progress_at > RECALL_AFTER_S and not s.recall]
         return slow if any(not s.inflight for s in pool.slots.values() if s.open) else []
 
-    # ---- what was lost ---------------------------------------------------------------------------
-
-    def undeliverable(self, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
-        """The transport did not take these deliveries; it settles these only. `gone`: the route is no more."""
-        numbers = [wire.parse_head(frame).number for frame in frames]
-        requests = [slot.inflight.pop(number) for number in numbers if number in slot.inflight]
-        self._unpark(slot)
-        if gone:
-            self.disconnected(slot)
-            self._not_started(requests, now)
-        else:  # its pipe is full: the next tick tries again, for now would be for ever
-            slot.pool.placed(slot)
-            self._not_started(requests, None)
-
-    def disconnected(self, slot: Slot) -> None:
-        """No more credit until its HELLO; what is in flight there is settled by evidence, not by this."""
-        slot.connected = slot.open = False
-        slot.pool.placed(slot)
-
-    def recalled(self, slot: Slot, floor: int, started_upto: int, now: float) -> None:
-        """Numbers above started_upto and below the floor did not start there, and never will."""
-        slot.recall = 0
-        taken = [n for n in slot.inflight if started_upto < n < floor]
-        requests = [slot.inflight.pop(n) for n in taken]
-        self._unpark(slot)
-        self.counters["recalled"] += len(requests)
-        slot.pool.placed(slot)
-        self._not_started(requests, now)
-
-    def rejoined(self, slot: Slot, received_upto: int, held: list[Held], now: float) -> None:
-        """A process said HELLO (again): what it never received goes elsewhere, what it holds is waited for."""
-        holds = {each.number for each in held}
-        missing = [n for n in slot.inflight if n > received_upto or n not in holds]
-        never = [slot.inflight.pop(n) for n in missing if n > received_upto]
-        dropped = [slot.inflight.pop(n) for n in missing if n <= received_upto]
-        if slot.last_number == 0:  # its first HELLO here; later all that it holds is in flight or was answered
-            for each in held:
-                self._adopt_orphan(slot, each, now)
-        slot.last_number = max(slot.last_number, received_upto)
-        self._unpark(slot)
-        self._not_started(never, now)
-        for request in dropped:  # it received them and does not know them: a bug there, told as it is
-            self._settle_started(request, "its process no longer knows it", now)
-
-    def exited(self, slot: Slot, report: Exited, now: float) -> None:
-        """The process is gone and all that it had sent is read: the page says what had started."""
-        states = {row.number: row.state for row in report.rows}
-        inflight, slot.inflight = slot.inflight, {}
-        self._unpark(slot)
-        never: list[Request] = []
-        for number, request in inflight.items():
-            state = states.get(number)
-            if number > report.started_upto or state == ROW_REFUSED:
-                never.append(request)
-            elif state == ROW_DONE:
-                self._settle_started(request, f"its process {report.cause} after it had run; the reply is lost", now)
-            else:
-                self._settle_started(request, f"its process {report.cause} while it ran", now)
-        self._not_started(never, now)
-
-    def abandoned(self, slot: Slot, cause: str, now: float) -> None:
-        """Its node is dead or was superseded: nobody will ever tell what had started."""
-        inflight, slot.inflight = slot.inflight, {}
-        self._unpark(slot)
-        for request in inflight.values():
-            self._settle_started(request, cause, now)
-
-    def _settle_started(self, request: Request, cause: str, now: float) -> None:
-        if request.answered:
-            origin = self._forget_orphan(request)
-            if origin is None:
-                self.counters["lost after its deadline"] += 1
-            else:
-                self.lost[origin] = cause
-        elif request.may_run_again() and request.attempt < ATTEMPTS_MAX and now < request.deadline:
-            self.counters["run again"] += 1
-            self._run_elsewhere([request], now)
-        else:
-            self.fail(request, errors.MaybeExecuted.code, cause)
-
-    def _not_started(self, requests: list[Request], now: float | None) -> None:
-        """These attempts do not count."""
-        for request in requests:
-            request.attempt -= 1
-            self._forget_orphan(request)
-        self._run_elsewhere(requests, now)
-
-    def _run_elsewhere(self, requests: list[Request], now: float | None) -> None:
-        """To the front of the queue, and on at once (None: not before the next tick)."""
-        waiting = [request for request in requests if not request.answered]
-        if not waiting:
-            return
-        pool = waiting[0].pool
-        self.queued_bytes += sum(len(request.frame) for request in waiting)
-        pool.requeue(waiting)
-        if now is not None:
-            self.pump(pool, now)
-
-    def _unpark(self, slot: Slot) -> None:
-        if len(slot.inflight) < 2:
-            slot.pool.parked.pop(slot, None)
-
     # ---- what is unusual about a request ---------------------------------------------------------
 
     def _unusual(self, session: Session, fields: tuple[int, ...], frame: bytes, now: float) -> bool:
@@ -464,12 +352,32 @@ class Dispatch:
         self._send(session, recorded)
         return False
 
+    def _admit_unusual(self, request: Request, flags: int, now: float) -> None:
+        """Its service is not known, or it may have run under an older master, or it is too large."""
+        size = len(request.frame) - request.head_len
+        if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
+            cause = f"{size} bytes, the largest message is {self.settings.max_message}"
+            return self.fail(request, errors.PayloadTooLarge.code, cause)
+        resent = bool(flags & wire.RESENT)
+        older = resent and (request.epoch != self.epoch or request.epoch <= request.session.epoch)
+        self.inherited.look_up(request, older, now)
+
+    def _stray_reply(self, fields: tuple[int, ...], frame: bytes) -> None:
+        """No attempt of ours waits for it: late, replayed, or of an older master's time (then it is kept)."""
+        flags, epoch, head_len, code = fields[4], fields[6], fields[11], fields[12]
+        has_origin = flags & wire.ORIGIN and head_len >= _HEADER + wire.ORIGIN_SIZE
+        if has_origin and epoch != self.epoch and code != _NOT_STARTED:
+            origin = wire.ORIGIN_STRUCT.unpack_from(frame, _HEADER)
+            self.inherited.keep(origin, code, fields[7], frame[head_len:])
+        else:
+            self.counters["stray replies"] += 1
+
     def cancel(self, session: Session, number: int) -> None:
         request = session.open.get(number)
         if request is None:
             return
-        if request in self.waiting:
-            del self.waiting[request]
+        if request in self.inherited.waiting:
+            del self.inherited.waiting[request]
         elif request.slot is None:
             self._leave_queue(request)
         self.fail(request, errors.Cancelled.code, "cancelled by the caller")
@@ -503,119 +411,5 @@ class Dispatch:
             if place >= skip and frame:
                 self._send(session, frame)
 
-    # ---- what an older master had dispatched -----------------------------------------------------
 
-    def _adopt_orphan(self, slot: Slot, held: Held, now: float) -> None:
-        """A delivery that we did not make and this process still holds: it takes credit, and its caller may come."""
-        request = Request()
-        request.session = Session(held.session, now)
-        request.number = held.request
-        request.pool = slot.pool
-        request.handler = _NO_HANDLER
-        request.frame = b""
-        request.head_len = request.target_len = 0
-        request.deadline = request.queued_at = now
-        request.attempt = 1
-        request.slot = slot
-        request.delivery = held.number
-        request.epoch = held.epoch
-        request.tick = 0
-        request.answered = True  # nobody waits for it here, until its caller resends it
-        slot.inflight[held.number] = request
-        if held.epoch != self.epoch:  # of our own epoch: its node was given up, and its caller has its answer
-            self.orphans[held.session, held.request] = request
-
-    def _forget_orphan(self, request: Request) -> Origin | None:
-        """Its origin, if its caller may still come; None for everything that is no orphan."""
-        origin = request.session.id, request.number
-        if self.orphans.get(origin) is not request:
-            return None
-        del self.orphans[origin]
-        return origin
-
-    def lost_before(self, report: Exited) -> None:
-        """An exit that an older master never noted: what had started there ended with an unknown outcome."""
-        for row in report.rows:
-            if row.epoch != self.epoch and row.state in (ROW_RUNNING, ROW_DONE) and row.number <= report.started_upto:
-                self.lost[row.session, row.request] = report.cause
-
-    def _admit_unusual(self, request: Request, flags: int, now: float) -> None:
-        """Its service is not known, or it may have run under an older master, or it is too large."""
-        size = len(request.frame) - request.head_len
-        if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
-            cause = f"{size} bytes, the largest message is {self.settings.max_message}"
-            return self.fail(request, errors.PayloadTooLarge.code, cause)
-        resent = bool(flags & wire.RESENT)
-        self._look_up(request, resent and (request.epoch != self.epoch or request.epoch <= request.session.epoch), now)
-
-    def _look_up(self, request: Request, older: bool, now: float) -> None:
-        """By evidence if an older master may have run it; else to its pool, as soon as that is known."""
-        target = self._resolve(request.frame[_HEADER : _HEADER + request.target_len])
-        found = not isinstance(target, str)
-        request.handler = _NO_HANDLER
-        if not isinstance(target, str):
-            request.pool, request.handler = target
-        if older and self._settled_by_evidence(request, now):
-            return
-        if found and (not older or request.may_run_again()):
-            request.attempt = int(older)  # the older master's counts as one
-            self.admit(request, now)
-        elif self.accounted(request.session.epoch > 0) is None:
-            self.waiting[request] = older
-        else:
-            self._give_up(request, older)
-
-    def _settled_by_evidence(self, request: Request, now: float) -> bool:
-        """Does a process run it, has one answered it, or did one die of it?"""
-        origin = (request.session.id, request.number)
-        orphan = self.orphans.pop(origin, None)
-        if orphan is not None:
-            self._attach(request, orphan)
-        elif origin in self.kept:
-            code, time_us, body = self.kept.pop(origin)
-            self.finish(request, code, time_us, body, 0)
-        elif origin in self.lost:
-            self._settle_started(request, f"its process {self.lost.pop(origin)}", now)
-        else:
-            return False
-        return True
-
-    def _give_up(self, request: Request, older: bool | None = None) -> None:
-        """Nobody knows of it. Processes forget what a master has acknowledged, so even all of them cannot say that it
-        did not run: the older master may have had its reply.
-        """
-        older = self.waiting.pop(request, False) if older is None else older
-        if older:
-            cause = "a master was restarted, and no process that came back to this one has it"
-            self.fail(request, errors.MaybeExecuted.code, cause)
-            return
-        target = self._resolve(request.frame[_HEADER : _HEADER + request.target_len])
-        self.fail(request, errors.NoService.code, target if isinstance(target, str) else "its service came too late")
-
-    def _attach(self, request: Request, orphan: Request) -> None:
-        slot = orphan.slot
-        assert slot is not None  # an orphan is made in flight and never queued
-        request.slot, request.delivery, request.epoch = slot, orphan.delivery, orphan.epoch
-        request.attempt = 1
-        slot.inflight[orphan.delivery] = request
-
-    def reconsider(self, now: float) -> None:
-        """The inventory may have grown: look again at what waits for it."""
-        waiting, self.waiting = self.waiting, {}
-        for request, older in waiting.items():
-            self._look_up(request, older, now)
-
-    def _stray_reply(self, fields: tuple[int, ...], frame: bytes) -> None:
-        """No attempt of ours waits for it: late, replayed, or of an older master's time (then it is kept)."""
-        flags, epoch, head_len, code = fields[4], fields[6], fields[11], fields[12]
-        has_origin = flags & wire.ORIGIN and head_len >= _HEADER + wire.ORIGIN_SIZE
-        if has_origin and epoch != self.epoch and code != errors.NOT_STARTED:
-            if len(self.kept) >= KEPT_MAX:
-                del self.kept[next(iter(self.kept))]
-            self.kept[wire.ORIGIN_STRUCT.unpack_from(frame, _HEADER)] = code, fields[7], frame[head_len:]
-        else:
-            self.counters["stray replies"] += 1
-
-
-_NO_HANDLER = Handler()
 assert _HEAD_MAX > _HEADER

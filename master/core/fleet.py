@@ -174,7 +174,7 @@ class Fleet:
         self.out.say(node.route, node.token, messages.Noted(report.incarnation))
         slot = self.slots.get(report.incarnation)
         if slot is None or slot.node is not node:
-            self.dispatch.lost_before(report)
+            self.dispatch.inherited.lost_before(report)
             return
         if slot.stage is Stage.EXITED:
             return
@@ -193,8 +193,8 @@ class Fleet:
         """The route is gone and all that came over it was read (or time is up)."""
         found = self._exiting.pop(slot, None)
         if found is not None:
-            self.dispatch.exited(slot, found[0], now)
-            self.dispatch.lost_before(found[0])
+            self.dispatch.losses.exited(slot, found[0], now)
+            self.dispatch.inherited.lost_before(found[0])
             self._remove(slot)
 
     def _tell_exit(self, slot: Slot, report: messages.Exited, expected: bool) -> None:
@@ -202,6 +202,20 @@ class Fleet:
         text = f"{slot.pool.name} on {slot.node.name} (pid {slot.pid}, version {slot.version or '?'}) {report.cause}"
         running = len(slot.inflight)
         self.events.tell(kind, slot.incarnation, text + (f"; {running} in flight" if running else ""))
+
+    def ending(self, node: Node, ending: messages.Ending, now: float) -> None:
+        """Its agent ends it for a handler over its limit: one that hangs cannot say BYE itself."""
+        if slot := node.slots.get(ending.incarnation):
+            self.process_bye(slot, now)
+
+    def reload(self, node: Node, reload: messages.Reload) -> None:
+        """HUP at the agent: its own processes are replaced, one at a time."""
+        for service in reload.services:
+            pool = self.dispatch.pools.get(service)
+            if pool is not None and not node.embedded:
+                count = self.staff.reload(pool, node)
+                text = f"{service}: {count} processes on {node.name}, one at a time"
+                self.events.tell("reload", service, text, AGENT, "HUP")
 
     def failing(self, node: Node, failing: messages.Failing) -> None:
         before = node.failing.pop(failing.service, None)
@@ -216,7 +230,7 @@ class Fleet:
     def recalled(self, node: Node, recalled: messages.Recalled, now: float) -> None:
         slot = node.slots.get(recalled.incarnation)
         if slot is not None:
-            self.dispatch.recalled(slot, recalled.floor, recalled.started_upto, now)
+            self.dispatch.losses.recalled(slot, recalled.floor, recalled.started_upto, now)
 
     def usage(self, node: Node, usage: messages.Usage) -> None:
         for incarnation, rss in usage.rss.items():
@@ -266,7 +280,7 @@ class Fleet:
         self.dispatch.slot_routes[route] = slot
         if slot.stage is Stage.BOOTING:
             self._became_ready(slot, hello, now)
-        self.dispatch.rejoined(slot, hello.received_upto, hello.held, now)
+        self.dispatch.losses.rejoined(slot, hello.received_upto, hello.held, now)
         slot.acked = max(slot.acked, hello.reply_sequence - sum(each.done for each in hello.held))
         self._told(slot.node, now)
         slot.pool.adopt(slot)
@@ -322,7 +336,7 @@ class Fleet:
             self.out.backend.append((slot.route, wire.head(wire.WHO, 0)))
         slot.connected = slot.open = False
         slot.pool.placed(slot)
-        self.dispatch.abandoned(slot, cause, now)
+        self.dispatch.losses.abandoned(slot, cause, now)
         self._remove(slot)
 
     def _remove(self, slot: Slot) -> None:
@@ -542,7 +556,7 @@ class Fleet:
         """A node has told when all the processes that it named have said HELLO or ended."""
         if node.name in self._must_tell and all(slot.stage is not Stage.BOOTING for slot in node.slots.values()):
             self._must_tell.discard(node.name)
-            self.dispatch.reconsider(now)
+            self.dispatch.inherited.reconsider(now)
 
 
 def _refusal(code: str, message: str, retry_after_ms: int) -> messages.Refusal:

@@ -81,7 +81,7 @@ class Master:
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, services, self._journal, now)
         self.fleet.wall = wall
         self.fleet.restore(restored)
-        self.dispatch.accounted = lambda older: self.fleet.accounted(older, self._now)
+        self.dispatch.inherited.accounted = lambda older: self.fleet.accounted(older, self._now)
         self.verbs = verbs.Verbs(self.fleet)
         self.durable = bool(settings.state)
         self.alarms: dict[str, str] = {}
@@ -309,6 +309,8 @@ class Master:
             self.fleet.started(node, message, now)
         elif isinstance(message, messages.Exited):
             self.fleet.exited(node, message, now)
+        elif isinstance(message, messages.Ending):
+            self.fleet.ending(node, message, now)
         elif isinstance(message, messages.Failing):
             self.fleet.failing(node, message)
         elif isinstance(message, messages.Recalled):
@@ -317,6 +319,8 @@ class Master:
             self.fleet.usage(node, message)
         elif isinstance(message, messages.Leaving):
             self.fleet.leaving(node, message, now)
+        elif isinstance(message, messages.Reload):
+            self.fleet.reload(node, message)
         else:
             self.dispatch.counters["bad messages"] += 1
 
@@ -449,7 +453,7 @@ class Master:
 
     def undeliverable(self, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
         """The transport did not take these deliveries. `gone`: their route is no more."""
-        self.dispatch.undeliverable(slot, frames, gone, now)
+        self.dispatch.losses.undeliverable(slot, frames, gone, now)
 
     def operator_gone(self, route: bytes) -> None:
         """The route of a control message was not there any more."""

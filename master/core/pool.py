@@ -27,6 +27,7 @@ CREDIT_TARGET_US = 2000  # credit = as many requests as a process serves in 2 ms
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
 _FLAGS_AT = 7  # in the header
 _RECOUNT = 512  # service times between two looks at the p95
+NO_HANDLER = Handler()  # of what is not known yet
 _FIRST_COUNT = 8  # the first look: a pool that just started must not wait long to be known as quick
 
 
@@ -66,6 +67,10 @@ class Request:
     slot: Slot | None  # None: queued
     delivery: int  # its number on that slot
     answered: bool
+
+    def target(self) -> bytes:
+        """`service.handler`, as the client wrote it."""
+        return self.frame[HEADER_SIZE : HEADER_SIZE + self.target_len]
 
     def may_run_again(self) -> bool:
         """Started and lost: is a second run allowed? Only the handler may say so (a key alone does not)."""

@@ -120,12 +120,13 @@ class Staffing:
 
     # ---- replacing -------------------------------------------------------------------------------
 
-    def reload(self, pool: Pool) -> int:
-        """Marks every process of the service for replacement, one at a time."""
+    def reload(self, pool: Pool, node: Node | None = None) -> int:
+        """Marks every process of the service for replacement, one at a time; of this node only, if one is named."""
         pool.look_at = 0.0
-        pool.reload = [slot.incarnation for slot in pool.ready()]
+        marked = [slot.incarnation for slot in pool.ready() if node in (None, slot.node)]
+        pool.reload = list(dict.fromkeys((*pool.reload, *marked)))
         self.fleet.changed = True
-        return len(pool.reload)
+        return len(marked)
 
     def reloading(self, pool: Pool) -> int:
         """How many are still to be replaced."""

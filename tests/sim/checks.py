@@ -111,7 +111,7 @@ class Checks:
         if dispatch.queued_bytes != sum(len(request.frame) for request in queued):
             raise Violation("the bytes of the queues are miscounted")
         places = Counter(map(id, queued))
-        places.update(map(id, dispatch.waiting))
+        places.update(map(id, dispatch.inherited.waiting))
         for slot in core.fleet.slots.values():
             places.update(id(request) for request in slot.inflight.values())
         for session in dispatch.sessions.values():
@@ -161,5 +161,5 @@ class Checks:
         for session in core.dispatch.sessions.values():
             if session.open:
                 raise Violation(f"requests {list(session.open)} are open though every caller has its answer")
-        if core.dispatch.orphans or core.dispatch.waiting:
+        if core.dispatch.inherited.orphans or core.dispatch.inherited.waiting:
             raise Violation("what an older master dispatched is still open")

@@ -76,7 +76,8 @@ def _play(cluster: Cluster, choice: Random, faults: list[str]) -> None:
 def plant_double(master: MasterPart) -> None:
     """A master that runs again what had started."""
     dispatch = master.core.dispatch
-    dispatch._settle_started = lambda request, cause, now: dispatch._run_elsewhere([request], now)  # type: ignore[method-assign]
+    losses = dispatch.losses
+    losses.settle_started = lambda request, cause, now: losses._run_elsewhere([request], now)  # type: ignore[method-assign]
 
 
 def plant_loss(master: MasterPart) -> None:

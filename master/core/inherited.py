@@ -1,0 +1,139 @@
+"""What an older master had dispatched, as its processes and callers tell of it (docs/PROTOCOL.md, REQUEST).
+
+A resend whose first send an older master may have run is settled by evidence: a process runs it, has answered it, or
+died of it. Where nobody knows, it may have run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ...common import errors
+from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held
+from .pool import NO_HANDLER, Request, Slot
+from .sessions import Session
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatch
+
+KEPT_MAX = 10_000  # replies of an older master's time that nobody has asked for yet; a process holds at most 64
+
+Origin = tuple[bytes, int]  # session, request number
+
+
+class Inherited:
+    """The ledger of what this master did not dispatch itself."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self.orphans: dict[Origin, Request] = {}  # processes run these
+        self.kept: dict[Origin, tuple[int, int, bytes]] = {}  # code, µs, body of a reply
+        self.lost: dict[Origin, str] = {}  # started by a process that died since: why
+        # Fate or service not known yet; True: an older master may have run it.
+        self.waiting: dict[Request, bool] = {}
+        # Has every node told what it holds? None: not yet. Asked with: was the session an older master's?
+        self.accounted: Callable[[bool], bool | None] = lambda older: True
+        self._dispatch = dispatch
+
+    def adopt(self, slot: Slot, held: Held, now: float) -> None:
+        """A delivery that we did not make and this process still holds: it takes credit, and its caller may come."""
+        request = Request()
+        request.session = Session(held.session, now)
+        request.number = held.request
+        request.pool = slot.pool
+        request.handler = NO_HANDLER
+        request.frame = b""
+        request.head_len = request.target_len = 0
+        request.deadline = request.queued_at = now
+        request.attempt = 1
+        request.slot = slot
+        request.delivery = held.number
+        request.epoch = held.epoch
+        request.tick = 0
+        request.answered = True  # nobody waits for it here, until its caller resends it
+        slot.inflight[held.number] = request
+        if held.epoch != self._dispatch.epoch:  # of our own epoch: its node was given up, and its caller has its answer
+            self.orphans[held.session, held.request] = request
+
+    def forget(self, request: Request) -> Origin | None:
+        """Its origin, if its caller may still come; None for everything that is no orphan."""
+        origin = request.session.id, request.number
+        if self.orphans.get(origin) is not request:
+            return None
+        del self.orphans[origin]
+        return origin
+
+    def lost_before(self, report: Exited) -> None:
+        """An exit that an older master never noted: what had started there ended with an unknown outcome."""
+        for row in report.rows:
+            if (
+                row.epoch != self._dispatch.epoch
+                and row.state in (ROW_RUNNING, ROW_DONE)
+                and row.number <= report.started_upto
+            ):
+                self.lost[row.session, row.request] = report.cause
+
+    def look_up(self, request: Request, older: bool, now: float) -> None:
+        """By evidence if an older master may have run it; else to its pool, as soon as that is known."""
+        target = self._dispatch.resolve(request.target())
+        found = not isinstance(target, str)
+        request.handler = NO_HANDLER
+        if not isinstance(target, str):
+            request.pool, request.handler = target
+        if older and self._settled_by_evidence(request, now):
+            return
+        if found and (not older or request.may_run_again()):
+            request.attempt = int(older)  # the older master's counts as one
+            self._dispatch.admit(request, now)
+        elif self.accounted(request.session.epoch > 0) is None:
+            self.waiting[request] = older
+        else:
+            self.give_up(request, older)
+
+    def _settled_by_evidence(self, request: Request, now: float) -> bool:
+        """Does a process run it, has one answered it, or did one die of it?"""
+        origin = (request.session.id, request.number)
+        orphan = self.orphans.pop(origin, None)
+        if orphan is not None:
+            self._attach(request, orphan)
+        elif origin in self.kept:
+            code, time_us, body = self.kept.pop(origin)
+            self._dispatch.finish(request, code, time_us, body, 0)
+        elif origin in self.lost:
+            self._dispatch.losses.settle_started(request, f"its process {self.lost.pop(origin)}", now)
+        else:
+            return False
+        return True
+
+    def give_up(self, request: Request, older: bool | None = None) -> None:
+        """Nobody knows of it. Processes forget what a master has acknowledged, so even all of them cannot say that it
+        did not run: the older master may have had its reply.
+        """
+        older = self.waiting.pop(request, False) if older is None else older
+        if older:
+            cause = "a master was restarted, and no process that came back to this one has it"
+            self._dispatch.fail(request, errors.MaybeExecuted.code, cause)
+            return
+        target = self._dispatch.resolve(request.target())
+        self._dispatch.fail(
+            request, errors.NoService.code, target if isinstance(target, str) else "its service came too late"
+        )
+
+    def _attach(self, request: Request, orphan: Request) -> None:
+        slot = orphan.slot
+        assert slot is not None  # an orphan is made in flight and never queued
+        request.slot, request.delivery, request.epoch = slot, orphan.delivery, orphan.epoch
+        request.attempt = 1
+        slot.inflight[orphan.delivery] = request
+
+    def reconsider(self, now: float) -> None:
+        """The inventory may have grown: look again at what waits for it."""
+        waiting, self.waiting = self.waiting, {}
+        for request, older in waiting.items():
+            self.look_up(request, older, now)
+
+    def keep(self, origin: Origin, code: int, time_us: int, body: bytes) -> None:
+        """A reply whose caller has not come yet."""
+        if len(self.kept) >= KEPT_MAX:
+            del self.kept[next(iter(self.kept))]
+        self.kept[origin] = code, time_us, body

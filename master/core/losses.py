@@ -1,0 +1,128 @@
+"""What becomes of attempts whose process, connection or node was lost: decided by evidence, never by a guess.
+
+Not started → run elsewhere, for free. Started → again only if its handler may, else `MaybeExecuted`. Who may say which
+stands in docs/PROTOCOL.md, "The page".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...common import errors, wire
+from ...common.messages import ROW_DONE, ROW_REFUSED, Exited, Held
+from .inherited import Inherited
+from .pool import Request, Slot
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatch
+
+ATTEMPTS_MAX = 2  # started and lost so often: then it is the request that is at fault, and no third process is risked
+
+
+class Losses:
+    """Each method is one kind of evidence about one slot."""
+
+    def __init__(self, dispatch: Dispatch, inherited: Inherited) -> None:
+        self._dispatch = dispatch
+        self._inherited = inherited
+
+    def undeliverable(self, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
+        """The transport did not take these deliveries; it settles these only. `gone`: the route is no more."""
+        numbers = [wire.parse_head(frame).number for frame in frames]
+        requests = [slot.inflight.pop(number) for number in numbers if number in slot.inflight]
+        _unpark(slot)
+        if gone:
+            self.disconnected(slot)
+            self.not_started(requests, now)
+        else:  # its pipe is full: the next tick tries again, for now would be for ever
+            slot.pool.placed(slot)
+            self.not_started(requests, None)
+
+    def disconnected(self, slot: Slot) -> None:
+        """No more credit until its HELLO; what is in flight there is settled by evidence, not by this."""
+        slot.connected = slot.open = False
+        slot.pool.placed(slot)
+
+    def recalled(self, slot: Slot, floor: int, started_upto: int, now: float) -> None:
+        """Numbers above started_upto and below the floor did not start there, and never will."""
+        slot.recall = 0
+        taken = [n for n in slot.inflight if started_upto < n < floor]
+        requests = [slot.inflight.pop(n) for n in taken]
+        _unpark(slot)
+        self._dispatch.counters["recalled"] += len(requests)
+        slot.pool.placed(slot)
+        self.not_started(requests, now)
+
+    def rejoined(self, slot: Slot, received_upto: int, held: list[Held], now: float) -> None:
+        """A process said HELLO (again): what it never received goes elsewhere, what it holds is waited for."""
+        holds = {each.number for each in held}
+        missing = [n for n in slot.inflight if n > received_upto or n not in holds]
+        never = [slot.inflight.pop(n) for n in missing if n > received_upto]
+        dropped = [slot.inflight.pop(n) for n in missing if n <= received_upto]
+        if slot.last_number == 0:  # its first HELLO here; later all that it holds is in flight or was answered
+            for each in held:
+                self._inherited.adopt(slot, each, now)
+        slot.last_number = max(slot.last_number, received_upto)
+        _unpark(slot)
+        self.not_started(never, now)
+        for request in dropped:  # it received them and does not know them: a bug there, told as it is
+            self.settle_started(request, "its process no longer knows it", now)
+
+    def exited(self, slot: Slot, report: Exited, now: float) -> None:
+        """The process is gone and all that it had sent is read: the page says what had started."""
+        states = {row.number: row.state for row in report.rows}
+        inflight, slot.inflight = slot.inflight, {}
+        _unpark(slot)
+        never: list[Request] = []
+        for number, request in inflight.items():
+            state = states.get(number)
+            if number > report.started_upto or state == ROW_REFUSED:
+                never.append(request)
+            elif state == ROW_DONE:
+                self.settle_started(request, f"its process {report.cause} after it had run; the reply is lost", now)
+            else:
+                self.settle_started(request, f"its process {report.cause} while it ran", now)
+        self.not_started(never, now)
+
+    def abandoned(self, slot: Slot, cause: str, now: float) -> None:
+        """Its node is dead or was superseded: nobody will ever tell what had started."""
+        inflight, slot.inflight = slot.inflight, {}
+        _unpark(slot)
+        for request in inflight.values():
+            self.settle_started(request, cause, now)
+
+    def settle_started(self, request: Request, cause: str, now: float) -> None:
+        if request.answered:
+            origin = self._inherited.forget(request)
+            if origin is None:
+                self._dispatch.counters["lost after its deadline"] += 1
+            else:
+                self._inherited.lost[origin] = cause
+        elif request.may_run_again() and request.attempt < ATTEMPTS_MAX and now < request.deadline:
+            self._dispatch.counters["run again"] += 1
+            self._run_elsewhere([request], now)
+        else:
+            self._dispatch.fail(request, errors.MaybeExecuted.code, cause)
+
+    def not_started(self, requests: list[Request], now: float | None) -> None:
+        """These attempts do not count."""
+        for request in requests:
+            request.attempt -= 1
+            self._inherited.forget(request)
+        self._run_elsewhere(requests, now)
+
+    def _run_elsewhere(self, requests: list[Request], now: float | None) -> None:
+        """To the front of the queue, and on at once (None: not before the next tick)."""
+        waiting = [request for request in requests if not request.answered]
+        if not waiting:
+            return
+        pool = waiting[0].pool
+        self._dispatch.queued_bytes += sum(len(request.frame) for request in waiting)
+        pool.requeue(waiting)
+        if now is not None:
+            self._dispatch.pump(pool, now)
+
+
+def _unpark(slot: Slot) -> None:
+    if len(slot.inflight) < 2:
+        slot.pool.parked.pop(slot, None)
