@@ -167,7 +167,7 @@ def test_a_hung_handler_is_ended_soon_after_its_limit_and_replaced(master: FakeM
     exited = master.expect(messages.Exited)
     took = time.monotonic() - sent_at
     assert 0.3 <= took < 0.3 + 0.7  # 0.4 on an idle machine: limit, look, dump
-    assert exited.cause == "exceeded its limit of 0.3 s"
+    assert exited.cause == "hung: its handler exceeded its limit of 0.3 s"
     assert "in hang" in exited.text and "about to hang" in exited.text
     master.expect(messages.Started)
     master.welcome_process()

@@ -96,7 +96,7 @@ def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(m
         master.welcome_process()
         master.deliver(1, "orders.hang")
         exited = master.expect(messages.Exited)
-        assert (exited.incarnation, exited.cause) == (first.incarnation, "exceeded its limit of 0.2 s")
+        assert (exited.incarnation, exited.cause) == (first.incarnation, "hung: its handler exceeded its limit of 0.2 s")
         assert [row.state for row in exited.rows] == [RUNNING]
         release.set()
         assert master.expect(messages.Started).incarnation != first.incarnation

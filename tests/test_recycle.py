@@ -6,7 +6,7 @@ from datetime import time
 import pytest
 from core_rig import Rig
 
-from rota.common.messages import Plan, Retire, Usage
+from rota.common.messages import Plan, Reload, Retire, Usage
 from rota.common.settings import ServiceSettings
 from rota.master.core.pool import Slot, Stage
 from rota.master.core.recycle import reload_is_due
@@ -50,6 +50,18 @@ def test_a_reload_replaces_one_process_at_a_time() -> None:
     rig.after(0.2)
     assert sorted(retired(rig)) == sorted(before)
     assert rig.fleet.staff.reloading(rig.dispatch.pools["orders"]) == 0 and open_slots(rig) == 3
+
+
+def test_hup_at_an_agent_replaces_the_processes_of_its_node_only() -> None:
+    rig = pool_of(2, nodes=2)
+    rig.tell(rig.fleet.nodes["n2"], Reload(["orders", "nobody-has-this"]))
+    fresh = 10
+    for _ in range(2):
+        rig.after(0.2)
+        fresh += 1
+        replaced(rig, rig.fleet.slots[retired(rig)[-1]], fresh)
+    rig.after(2.0)
+    assert sorted(retired(rig)) == ["n2.b1.1", "n2.b1.2"]
 
 
 def test_a_single_process_is_replaced_start_first() -> None:

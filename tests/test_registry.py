@@ -9,6 +9,7 @@ from rota.common import wire
 from rota.common.lifecycle import Health, Intent, Liveness
 from rota.common.messages import (
     Beat,
+    Ending,
     Exited,
     Failing,
     Leave,
@@ -230,6 +231,20 @@ def test_an_exit_report_before_the_goodbye_still_counts() -> None:
     rig.after(0.3)
     assert rig.codes() == {}, "the report says that it had not started"
     assert rig.where()[-1][0].startswith("n2")
+
+
+def test_a_process_that_is_being_ended_is_given_nothing_more() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    slot, other = node.slots.values()
+    rig.tell(node, Ending(slot.incarnation))
+    for number in range(1, 8):
+        rig.request(number)
+    assert {name for name, _ in rig.where()} == {other.incarnation, "n2.b1.1", "n2.b1.2"}
+    rig.tell(node, Exited(slot.incarnation, "orders", -6, "hung: it was", 0, [], "", "hung"))
+    rig.after(0.3)
+    lost = [event for event in rig.core.events.since(0) if event["kind"] == "process lost"]
+    assert "hung: it was" in lost[-1]["text"]
 
 
 def test_every_exit_is_noted_once_or_again() -> None:

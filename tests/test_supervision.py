@@ -215,20 +215,102 @@ def test_a_handler_over_its_limit_is_aborted_then_killed_and_replaced_at_once(no
     node.plan(1)
     node.ready()
     effects = node.core.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now)
-    assert effects == [Kill("web-1.3f2a9c.1", ABRT)]
+    assert effects == [Send(messages.Ending("web-1.3f2a9c.1")), Kill("web-1.3f2a9c.1", ABRT)]
     assert node.core.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now) == []
     assert Kill("web-1.3f2a9c.1", KILL) in node.advance(0.15)
     (exited,) = sent(node.die("web-1.3f2a9c.1", -6), messages.Exited)
-    assert exited.cause == "exceeded its limit of 5 s"
+    assert (exited.cause, exited.kind) == ("hung: its handler exceeded its limit of 5 s", "hung")
     assert len(spawns(node.tick())) == 1
 
 
 def test_a_process_with_other_work_has_a_grace_and_gets_no_more(node: Node) -> None:
     node.plan(1)
     node.ready()
-    assert node.core.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now) == [Stop("web-1.3f2a9c.1")]
+    effects = node.core.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now)
+    assert effects == [Send(messages.Ending("web-1.3f2a9c.1")), Stop("web-1.3f2a9c.1")]
     assert [e for e in node.advance(0.9) if isinstance(e, Kill)] == []
     assert [e.signal for e in node.advance(0.3) if isinstance(e, Kill)] == [ABRT, KILL]
+
+
+def test_a_hung_process_is_not_waited_for_when_its_other_work_is_done(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now)
+    assert node.core.seen("web-1.3f2a9c.1", 2, Overdue(5.0, 1), node.now + 0.1) == []
+    assert node.core.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now + 0.2) == [Kill("web-1.3f2a9c.1", ABRT)]
+    assert Kill("web-1.3f2a9c.1", KILL) in node.advance(0.35)
+
+
+def test_a_retirement_gives_a_hung_process_no_longer_grace(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now)
+    node.hear(Retire("web-1.3f2a9c.1", 60_000))
+    assert [e.signal for e in node.advance(1.2) if isinstance(e, Kill)] == [ABRT, KILL]
+    (exited,) = sent(node.die("web-1.3f2a9c.1", -9), messages.Exited)
+    assert exited.kind == "hung"
+
+
+def test_a_handler_that_hangs_in_a_process_that_is_to_stop_is_ended_at_its_limit(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.hear(Retire("web-1.3f2a9c.1", 60_000))
+    effects = node.core.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now)
+    assert Kill("web-1.3f2a9c.1", ABRT) in effects
+
+
+def test_why_a_process_ended_is_told_in_one_word(node: Node) -> None:
+    def end(status: int, **options: Any) -> str:
+        name = next(iter(node.core.processes))
+        effects = node.core.exited(name, status, "", 0, [], "", node.now, **options)
+        (exited,) = sent(effects, messages.Exited)
+        node.core.troubles.clear()
+        node.plan(1)
+        node.ready()
+        kind: str = exited.kind
+        return kind
+
+    node.plan(1)
+    assert end(-11) == "start"  # it was never ready
+    assert end(3) == "exited"
+    assert end(-11) == "signalled"
+    assert end(-9, out_of_memory=True) == "out of memory"
+    node.hear(Retire(next(iter(node.core.processes)), 0))
+    assert end(-9) == "stopped"
+    node.core.leave_now(node.now)
+    (exited,) = sent(node.die(next(iter(node.core.processes)), -9), messages.Exited)
+    assert exited.kind == "agent leaving"
+
+
+def test_a_new_master_is_told_what_fails(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1", 70, "Traceback")
+    node.core.lost(node.now)
+    node.now += 0.2
+    assert sent(node.join(), Failing)[0][:2] == ("orders", 1)
+
+
+def test_one_hello_answers_a_storm_of_who(node: Node) -> None:
+    assert isinstance(node.core.who(node.now)[0], Hello)
+    assert [node.core.who(node.now) for _ in range(3)] == [[], [], []]
+    assert sent(node.advance(0.5), messages.Beat) == []  # they would only be asked about again
+    node.core.welcomed(messages.Welcome(1, 1, "m"), node.now)
+    assert sent(node.advance(0.5), messages.Beat)
+    assert isinstance(node.core.who(node.now)[0], Hello)
+
+
+def test_a_hello_that_is_never_answered_is_said_over_another_connection(node: Node) -> None:
+    node.core.who(node.now)
+    effects: list[Effect] = []
+    for _ in range(70):
+        effects += node.tick(0.05)
+    assert any(isinstance(effect, Connect) for effect in effects)
+
+
+def test_hup_asks_the_master_to_replace_the_processes_in_turn(node: Node) -> None:
+    assert messages.Reload(["orders"]) in [e.message for e in node.core.reload() if isinstance(e, Send)]
+    node.core.lost(node.now)
+    assert [type(effect) for effect in node.core.reload()] == [supervision.Note]
 
 
 def test_parked_work_is_recalled_through_the_page(node: Node) -> None:

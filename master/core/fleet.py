@@ -178,7 +178,7 @@ class Fleet:
             return
         if slot.stage is Stage.EXITED:
             return
-        expected = slot.stage is Stage.RETIRED
+        expected = slot.stage is Stage.RETIRED and report.kind != messages.End.HUNG
         self._tell_exit(slot, report, expected)
         slot.stage = Stage.EXITED
         self.refresh(node, now)

@@ -124,7 +124,8 @@ class Staffing:
         """Marks every process of the service for replacement, one at a time; of this node only, if one is named."""
         pool.look_at = 0.0
         marked = [slot.incarnation for slot in pool.ready() if node in (None, slot.node)]
-        pool.reload = list(dict.fromkeys((*pool.reload, *marked)))
+        before = [name for name in pool.reload if name in pool.slots]
+        pool.reload = list(dict.fromkeys((*before, *marked)))
         self.fleet.changed = True
         return len(marked)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ...common import messages, wire
 from ...common.limits import BEAT_S
-from ...common.messages import Message
+from ...common.messages import End, Message
 
 SILENCE_S = 3.0  # of a master: as long as it gives us; the connection is then worth nothing
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the master
@@ -25,6 +25,8 @@ ABORT_S = 0.1  # faulthandler needs 2 ms to write its dump
 TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 USAGE_S = 1.0
+
+OUT_OF_MEMORY = "killed by the kernel: out of memory (the oom_kill count of its cgroup rose)"
 
 # POSIX numbers; signal names are the shell's business.
 SIGABRT, SIGKILL, SIGTERM = 6, 9, 15
@@ -125,7 +127,9 @@ class Process:
     pid: int = 0
     ready_at: float = 0.0
     running: int = 0  # handlers, when last looked at
-    cause: str = ""  # why it is ended, if it is we who do
+    aborted: bool = False  # got ABRT, to be followed by KILL
+    end: End | None = None  # why it is ended, if it is we who do
+    cause: str = ""  # the same as a sentence
     due: list[tuple[float, int]] = field(default_factory=list)
 
 
@@ -136,6 +140,7 @@ class Trouble:
     failures: int = 0
     failed_at: float = 0.0
     retry_at: float = 0.0
+    text: str = ""
 
 
 class Overdue(NamedTuple):
@@ -143,6 +148,7 @@ class Overdue(NamedTuple):
 
     limit_s: float
     others: int
+    cancelled: bool = False  # an async one: its process was to cancel it, and it did not end
 
 
 class Timing(NamedTuple):
@@ -196,6 +202,7 @@ class Supervision:
         self._sequence = 0
         self._beat = 0
         self._failures = 0  # connections in a row that came to nothing
+        self._hello_said = False  # on this connection, and not yet answered
         self._connect_at: float | None = 0.0  # None: connected, or about to be
         self._heard_at = 0.0
         self._beat_at = 0.0
@@ -208,6 +215,7 @@ class Supervision:
     def connected(self, now: float) -> list[Effect]:
         """The transport is there: introduce ourselves, with all that we have."""
         self._heard_at = now
+        self._hello_said = True
         return [Hello(self.hello())]
 
     def lost(self, now: float) -> list[Effect]:
@@ -218,6 +226,7 @@ class Supervision:
         self._failures = 0 if was_greeted else self._failures + 1
         self.master = (self.master + 1) % self.masters
         self._connect_at = now + self._reconnect_delay(self._failures)
+        self._hello_said = False
         return [Note("the master is lost; connecting again")] if was_greeted else []
 
     def hello(self) -> messages.AgentHello:
@@ -239,6 +248,7 @@ class Supervision:
 
     def welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        self._hello_said = False
         if welcome.epoch < self.epoch:
             self.greeted = False
             self._connect_at = now + SILENCE_S
@@ -258,13 +268,14 @@ class Supervision:
         # What happened between our HELLO and this was told to nobody; saying it twice does no harm.
         effects += [Send(_started(process)) for process in self.processes.values() if process.pid]
         effects += [Send(exited) for exited in self.exits.values()]
+        effects += [self._failing(service, trouble, now) for service, trouble in self.troubles.items()]
         if self.leaving:
             effects.append(self._leaving(now))
         return effects
 
     def refused(self, refusal: messages.Refusal, now: float) -> list[Effect]:
         """Not welcome. What a newer boot of this node replaced must go; else the reason may pass."""
-        self.greeted = False
+        self.greeted = self._hello_said = False
         text = f"the master refuses this node: {refusal.message}"
         if refusal.code == "stale":
             return [Note(text), *self.leave_now(now)]
@@ -272,8 +283,14 @@ class Supervision:
         return [Note(text)]
 
     def who(self, now: float) -> list[Effect]:
-        """The master does not know us (any more)."""
+        """The master does not know us (any more). One answer is enough, however many of our frames it asks about: what
+        would be sent before its WELCOME would only be asked about again.
+        """
         self._heard_at = now
+        if self._hello_said:
+            return []
+        self.greeted = False
+        self._hello_said = True
         return [Hello(self.hello())]
 
     # ---- messages of the master -------------------------------------------------------------------------------------
@@ -332,6 +349,7 @@ class Supervision:
         if trouble is None:
             return []
         trouble.retry_at = 0.0
+        trouble.text = ""
         return self._send(messages.Failing(process.service, 0, 0, ""))
 
     def exited(
@@ -343,11 +361,15 @@ class Supervision:
         rows: list[messages.Row],
         text: str,
         now: float,
+        out_of_memory: bool = False,
     ) -> list[Effect]:
-        """`how`: the sentence for the status; ours is better when it was we who ended the process."""
+        """`how`: the sentence for the status; ours is better when it was we who ended the process. `out_of_memory`: it
+        was killed, and the kernel says that it killed something here for want of memory.
+        """
         process = self.processes.pop(incarnation)
-        cause = process.cause or how
-        exited = messages.Exited(incarnation, process.service, status, cause, started_upto, rows, text)
+        cause = process.cause or (OUT_OF_MEMORY if out_of_memory else how)
+        kind = str(process.end or _end(process, status, out_of_memory))
+        exited = messages.Exited(incarnation, process.service, status, cause, started_upto, rows, text, kind)
         if process.pid:  # else the master never heard of it
             self.exits[incarnation] = exited
         effects: list[Effect] = self._send(exited) if process.pid else []
@@ -366,24 +388,32 @@ class Supervision:
         if process.spawned_at > trouble.failed_at:
             trouble.failures += 1
         trouble.failed_at = now
+        trouble.text = text
         wait = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (min(trouble.failures, 16) - 1))
         trouble.retry_at = now + wait
-        return self._send(messages.Failing(process.service, trouble.failures, int(wait * 1000), text))
+        return [self._failing(process.service, trouble, now)] if self.greeted else []
 
     def seen(self, incarnation: str, running: int, overdue: Overdue | None, now: float) -> list[Effect]:
-        """A look at the page of a process: how many handlers run, and whether one is over its limit."""
+        """A look at the page of a process: how many handlers run, and whether one is over its limit.
+
+        Alone with it, a process is aborted at once; one with other work gets no more, and a grace to finish that.
+        """
         process = self.processes.get(incarnation)
         if process is None:
             return []
         process.running = running
-        if overdue is None or process.cause:
+        if overdue is None or process.aborted or (overdue.others and process.end):
             return []
-        process.cause = f"exceeded its limit of {overdue.limit_s:g} s"
+        effects: list[Effect] = []
+        if process.end is not End.HUNG:
+            process.end, process.cause = End.HUNG, _hung(overdue)
+            effects += self._send(messages.Ending(incarnation))
         if overdue.others:
             process.due = [(now + CROWDED_GRACE_S, SIGABRT), (now + CROWDED_GRACE_S + ABORT_S, SIGKILL)]
-            return [Stop(incarnation)]
+            return [*effects, Stop(incarnation)]
+        process.aborted = True
         process.due = [(now + ABORT_S, SIGKILL)]
-        return [Kill(incarnation, SIGABRT)]
+        return [*effects, Kill(incarnation, SIGABRT)]
 
     def recalled(self, incarnation: str, floor: int, started_upto: int) -> list[Effect]:
         return self._send(messages.Recalled(incarnation, floor, started_upto))
@@ -396,12 +426,28 @@ class Supervision:
         self.capacity = max(1, capacity)
         return [Hello(self.hello())] if self.greeted else []
 
+    def reload(self) -> list[Effect]:
+        """HUP: only the master can replace processes without going below what must stay active."""
+        if not self.greeted:
+            return [Note("HUP: nothing is reloaded, since no master is connected that could replace processes in turn")]
+        return [
+            Send(messages.Reload(list(self.offers))),
+            Note("HUP: the master is asked to replace the processes, one at a time"),
+        ]
+
+    def _failing(self, service: str, trouble: Trouble, now: float) -> Send:
+        failures = trouble.failures if trouble.text else 0
+        wait_ms = max(0, round((trouble.retry_at - now) * 1000)) if failures else 0
+        return Send(messages.Failing(service, failures, wait_ms, trouble.text))
+
     def _stop(self, process: Process, now: float, grace_s: float) -> list[Effect]:
         booting = process.stage in (Stage.SPAWNING, Stage.BOOTING)
         process.stage = Stage.STOPPING
-        process.cause = process.cause or "stopped"
-        term_at = now if booting else now + grace_s  # one that boots does not look at its page
-        process.due = [(term_at, SIGTERM), (term_at + TERM_S, SIGKILL)]
+        if process.end is None:
+            process.end, process.cause = End.STOPPED, "stopped"
+        if process.end is not End.HUNG:  # what that one gets is under way, and sooner
+            term_at = now if booting else now + grace_s  # one that boots does not look at its page
+            process.due = [(term_at, SIGTERM), (term_at + TERM_S, SIGKILL)]
         return [Stop(process.incarnation)]
 
     # ---- leaving ----------------------------------------------------------------------------------------------------
@@ -424,7 +470,8 @@ class Supervision:
         effects: list[Effect] = []
         for process in self.processes.values():
             process.stage = Stage.STOPPING
-            process.cause = process.cause or "killed: its node left at once"
+            if process.end is None:
+                process.end, process.cause = End.LEAVING, "killed: its node left at once"
             process.due = []
             effects.append(Kill(process.incarnation, SIGKILL))
         return effects
@@ -534,13 +581,29 @@ class Supervision:
             while process.due and now >= process.due[0][0]:
                 _, signal = process.due.pop(0)
                 if process.stage is Stage.BOOTING:
+                    process.end = End.START
                     process.cause = f"was not ready within {self.timing.start_timeout_s:g} s"
+                process.aborted = process.aborted or signal == SIGABRT
                 effects.append(Kill(process.incarnation, signal))
         return effects
 
     def _send(self, message: Message) -> list[Effect]:
         """Only to a master that knows us; what it must know for sure stands in the next HELLO too."""
         return [Send(message)] if self.greeted else []
+
+
+def _end(process: Process, status: int, out_of_memory: bool) -> End:
+    """Of a process that was not ended by us."""
+    if not process.ready_at:
+        return End.START
+    if out_of_memory:
+        return End.OUT_OF_MEMORY
+    return End.SIGNALLED if status < 0 else End.EXITED
+
+
+def _hung(overdue: Overdue) -> str:
+    ignored = ", and did not end when it was cancelled" if overdue.cancelled else ""
+    return f"hung: its handler exceeded its limit of {overdue.limit_s:g} s{ignored}"
 
 
 def _started(process: Process) -> messages.Started:
