@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from .declare import Rule, Setting, declared
 from .entries import Entry, Found, Mistake, Place, Section, dotted
 from .overrides import of_env, of_flags
-from .settings import RULES, MasterSettings, ServiceSettings, SlaveSettings
+from .settings import OF_A_SERVICE, RULES, SECTIONS, MasterSettings, ServiceSettings, SlaveSettings
 from .toml_file import of_file
 
 _ORDER = ("file", "env", "flag", "default")
@@ -56,6 +56,8 @@ class Config:
         yield ("slave",), self.slave
         for name, service in self.services.items():
             yield ("service", name), service
+            for within in OF_A_SERVICE:
+                yield ("service", name, within), getattr(service, within)
 
 
 def load(
@@ -110,9 +112,20 @@ def _build(entries: Mapping[str, Entry]) -> Config:
     return Config(
         master=MasterSettings(**values.pop(("master",))),
         slave=SlaveSettings(**values.pop(("slave",))),
-        services=Services({name: ServiceSettings(**own) for (_, name), own in values.items()}),
+        services=_services(values),
         places={key: entry.place for key, entry in entries.items()},
     )
+
+
+def _services(values: Mapping[Section, Mapping[str, Any]]) -> Services:
+    """Of ("service", name) and the sections within it."""
+    built = Services()
+    for name in dict.fromkeys(section[1] for section in values):
+        own = dict(values.get(("service", name), {}))
+        for each in OF_A_SERVICE:
+            own[each] = SECTIONS[f"service.{each}"](**values.get(("service", name, each), {}))
+        built[name] = ServiceSettings(**own)
+    return built
 
 
 def _broken_rules(config: Config, unread: set[str]) -> list[Mistake]:

@@ -1,7 +1,8 @@
 """How a setting is declared: once, as a field of its section's frozen dataclass.
 
 File key, flag, environment variable, check, example file and reference page all follow from
-that one line. A section is such a dataclass with a ClassVar `section`, its name in the file.
+that one line. A section is such a dataclass with a ClassVar `section`, its name in the file; a
+field that is `nested` is a section within it, "service.fault" for [service.NAME.fault].
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Setting:
     @property
     def env(self) -> str | None:
         """ROTA_<SECTION>_<KEY>. None for a service: its name may not be fit for a variable."""
-        return None if self.section == "service" else f"ROTA_{self.section}_{self.key}".upper()
+        return None if self.section.startswith("service") else f"ROTA_{self.section}_{self.key}".upper()
 
     def show_default(self) -> str:
         """The default as TOML, or in words where the machine decides or there is none."""
@@ -79,9 +80,15 @@ def setting(
     return dataclasses.field(default=default, metadata=about)
 
 
+def nested(section: type[Any]) -> Any:
+    """A field that is a section of its own."""
+    return dataclasses.field(default_factory=section)
+
+
 def declared(section: type[Any]) -> dict[str, Setting]:
-    """key -> Setting, in the order of declaration."""
-    return {field.name: _of_field(section, field) for field in dataclasses.fields(section)}
+    """key -> Setting, in the order of declaration; without those of sections within it."""
+    fields = (field for field in dataclasses.fields(section) if _METADATA in field.metadata)
+    return {field.name: _of_field(section, field) for field in fields}
 
 
 def _of_field(section: type[Any], field: dataclasses.Field[Any]) -> Setting:

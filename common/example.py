@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from .declare import Setting, declared
-from .settings import SECTIONS
+from .settings import SECTIONS, heading
 
 _WIDTH = 98
 
@@ -40,9 +40,8 @@ def example() -> str:
 
 
 def _section(name: str) -> str:
-    heading = "[service.orders]" if name == "service" else f"[{name}]"
     settings = "".join("\n" + _setting(item) for item in declared(SECTIONS[name]).values())
-    return f"\n# {SECTIONS[name].__doc__}\n{heading}\n{settings}"
+    return f"\n# {SECTIONS[name].__doc__}\n{heading(name, 'orders')}\n{settings}"
 
 
 def _setting(setting: Setting) -> str:

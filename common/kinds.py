@@ -382,6 +382,33 @@ class Table(Kind):
         return f"table of name = {self.kind.describe()}"
 
 
+class Wording(Kind):
+    """How callers are told something: a text, or `{ text = "...", code = "..." }` with either of them."""
+
+    _parts: ClassVar[dict[str, Text]] = {"text": Text(), "code": Text(limit=64)}
+
+    def read(self, value: object) -> dict[str, str]:
+        if isinstance(value, str):
+            value = {"text": value}
+        if not isinstance(value, Mapping) or not value or not set(value) <= set(self._parts):
+            raise ValueError(f'must be a text or {{ text = "...", code = "..." }}, not {quoted(value)}')
+        return {key: self._part(key, item) for key, item in value.items()}
+
+    def _part(self, key: str, item: object) -> str:
+        try:
+            return self._parts[key].read(item)
+        except ValueError as error:
+            raise ValueError(f"has a {key} that {error}") from None
+
+    def show(self, value: Mapping[str, str]) -> str:
+        if set(value) == {"text"}:
+            return super().show(value["text"])
+        return "{ " + ", ".join(f"{key} = {super(Wording, self).show(item)}" for key, item in value.items()) + " }"
+
+    def describe(self) -> str:
+        return "text, or { text, code }"
+
+
 def toml_key(key: str) -> str:
     """The key as TOML wants it: bare where that is allowed."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

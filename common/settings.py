@@ -7,12 +7,12 @@ sections from flags, environment and file; `docs/CONFIG.md` is generated from th
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from . import host, limits
-from .declare import Computed, Rule, setting
+from .declare import Computed, Rule, nested, setting
 from .kinds import (
     APP,
     HOST,
@@ -30,6 +30,7 @@ from .kinds import (
     Table,
     Text,
     TimeOfDay,
+    Wording,
     next_port,
     split_address,
 )
@@ -137,7 +138,14 @@ class MasterSettings:
         16 * 2**20,
         Size("64KiB", "4GiB"),
         "most bytes of answers kept for one session until the client acknowledges them",
-        "beyond it only the number is kept, and a resend learns MaybeExecuted",
+        "beyond it only the number is kept, and a resend learns MaybeExecuted; a client that "
+        "has this much to read and reads nothing for a second is cut",
+    )
+    answers_total: int = setting(
+        512 * 2**20,
+        Size("1MiB", "1TiB"),
+        "most bytes of answers kept for all sessions together",
+        "a bound on memory whatever the number of clients: the session that owes most is cut first",
     )
 
     def frontend_address(self) -> str:
@@ -257,6 +265,29 @@ class SlaveSettings:
     )
 
 
+Words = Mapping[str, str]  # "text", "code"; see kinds.Wording
+
+
+def _told(when: str) -> Any:
+    why = "rota's own words name the cause, which callers of a service may not be meant to see"
+    return setting(None, Optional(Wording(), word="default"), f"what callers are told when {when}", why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultSettings:
+    """What callers of one service are told instead of rota's own words, by fault."""
+
+    section: ClassVar[str] = "service.fault"
+
+    timeout: Words | None = _told("the deadline of the call passed")
+    overloaded: Words | None = _told("the queue is full, or waiting took too long")
+    no_service: Words | None = _told("the service has no such handler")
+    not_executed: Words | None = _told("the request was lost before its handler started")
+    maybe_executed: Words | None = _told("the handler had started and its outcome is lost")
+    payload_too_large: Words | None = _told("the arguments are too large")
+    conflict: Words | None = _told("an idempotency key comes with other arguments than before")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """One service's pool, as the master runs it. Without a section these defaults hold."""
@@ -373,6 +404,8 @@ class ServiceSettings:
         "only an application that decays needs it",
     )
 
+    fault: FaultSettings = nested(FaultSettings)
+
     def bounds(self, offered: int) -> tuple[int, int]:
         """Fewest and most processes to run where the nodes offer room for `offered`."""
         most = offered if self.max_processes is None else min(self.max_processes, offered)
@@ -380,11 +413,23 @@ class ServiceSettings:
         return least, most
 
 
-Settings = MasterSettings | SlaveSettings | ServiceSettings
+Settings = MasterSettings | SlaveSettings | ServiceSettings | FaultSettings
 
 SECTIONS: Mapping[str, type[Settings]] = {
-    section.section: section for section in (MasterSettings, SlaveSettings, ServiceSettings)
+    section.section: section for section in (MasterSettings, SlaveSettings, ServiceSettings, FaultSettings)
 }
+OF_A_SERVICE = tuple(name.partition(".")[2] for name in SECTIONS if name.startswith("service."))  # sections within it
+
+
+def heading(name: str, service: str = "NAME") -> str:
+    """The section as it stands in a file: `[service.NAME.fault]`."""
+    first, *rest = name.split(".")
+    return f"[{'.'.join([first, *([service] if first == 'service' else []), *rest])}]"
+
+
+def class_of(section: Sequence[str]) -> type[Settings]:
+    """Of a path in a file, such as ("service", "orders", "fault")."""
+    return SECTIONS[".".join((section[0], *section[2:]))]
 
 
 def _same_port(one: str, other: str) -> bool:
@@ -442,6 +487,12 @@ RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
             "max_message",
             lambda s: s.answers_bytes < s.max_message,
             "must be at least max_message: the largest answer could never be kept",
+        ),
+        Rule(
+            "answers_total",
+            "answers_bytes",
+            lambda s: s.answers_total < s.answers_bytes,
+            "must be at least answers_bytes, which each session may have",
         ),
     ),
     ServiceSettings: (

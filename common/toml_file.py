@@ -12,12 +12,12 @@ from .declare import declared
 from .entries import Found, Lines, Mistake, Place, Section, dotted, read
 from .kinds import Name
 from .names import did_you_mean
-from .settings import SECTIONS
+from .settings import OF_A_SERVICE, SECTIONS, class_of, heading
 from .toml_lines import key_lines
 
 FILE_MAX = 1 << 20  # a configuration is a few KiB; what is larger is some other file
 
-_KNOWN = [f"[{name}]" if name != "service" else "[service.NAME]" for name in SECTIONS]
+_KNOWN = [heading(name) for name in SECTIONS]
 
 
 def of_file(path: str) -> Found:
@@ -81,11 +81,14 @@ class _Document:
             yield self._mistake(section, f"must be a section, [{dotted(*section)}]")
             return
         for key, value in values.items():
-            yield from self._entry(section, key, value)
+            if section[0] == "service" and len(section) == 2 and key in OF_A_SERVICE:
+                yield from self._section((*section, key), value)
+            else:
+                yield from self._entry(section, key, value)
 
     def _entry(self, section: Section, key: str, value: object) -> Found:
         path = (*section, key)
-        setting = declared(SECTIONS[section[0]]).get(key)
+        setting = declared(class_of(section)).get(key)
         if setting is None:
             yield self._mistake(path, _unknown_key(section, key))
         else:
@@ -110,7 +113,7 @@ def _bad_service(name: str, value: object) -> str:
 
 
 def _unknown_section(name: str, value: object) -> str:
-    known = f"; the sections are {', '.join(_KNOWN)}"
+    known = f"; the sections are {', '.join(heading(each) for each in SECTIONS if '.' not in each)}"
     if isinstance(value, dict):
         return "is not a section" + did_you_mean(name, SECTIONS) + known
     homes = _sections_with(name)
@@ -123,7 +126,7 @@ def _unknown_key(section: Section, key: str) -> str:
     homes = _sections_with(key)
     if homes:
         return f"is not a setting of [{dotted(*section)}] but of {' and '.join(homes)}"
-    return "is not a setting" + did_you_mean(key, declared(SECTIONS[section[0]]))
+    return "is not a setting" + did_you_mean(key, declared(class_of(section)))
 
 
 def _sections_with(key: str) -> list[str]:

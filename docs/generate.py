@@ -14,7 +14,7 @@ from pathlib import Path
 from lifecycle_page import lifecycle_page
 
 from rota.common.declare import Setting, declared
-from rota.common.settings import RULES, SECTIONS
+from rota.common.settings import RULES, SECTIONS, heading
 
 HERE = Path(__file__).parent
 
@@ -45,10 +45,9 @@ def config_page() -> str:
 
 
 def _section(name: str) -> str:
-    heading = "[service.NAME]" if name == "service" else f"[{name}]"
     rows = "".join(_row(setting) for setting in declared(SECTIONS[name]).values())
     return (
-        f"\n## {heading}\n\n{SECTIONS[name].__doc__}\n\n"
+        f"\n## {heading(name)}\n\n{SECTIONS[name].__doc__}\n\n"
         "| setting | default | values | flag | HUP | what it is, and why the default |\n"
         "|---|---|---|---|---|---|\n" + rows
     )

@@ -409,3 +409,42 @@ def test_a_bad_flag_is_a_usage_error_that_names_it() -> None:
 def test_a_command_with_a_bad_file_exits_78(write) -> None:
     result = CliRunner().invoke(command, ["-c", write("[slave]\nproceses = 1\n")])
     assert result.exit_code == 78 and ":2: slave.proceses is not a setting" in result.stderr
+
+
+# -- sections within a service ---------------------------------------------------------------------
+
+
+def test_what_callers_are_told_is_a_text_or_a_text_with_a_code(write) -> None:
+    path = write(
+        "[service.orders]\ncredit = 2\n[service.orders.fault]\n"
+        'overloaded = "the shop is closed"\ntimeout = { text = "too slow", code = "E7" }\nno_service = "default"\n'
+    )
+    orders = config.load(path, {}).services["orders"]
+    assert orders.credit == 2
+    assert orders.fault.overloaded == {"text": "the shop is closed"}
+    assert orders.fault.timeout == {"text": "too slow", "code": "E7"}
+    assert orders.fault.no_service is None and orders.fault.maybe_executed is None
+
+
+def test_a_service_may_have_a_section_within_it_and_none_of_its_own(write) -> None:
+    services = config.load(write('[service.orders.fault]\ntimeout = "x"\n'), {}).services
+    assert services["orders"].credit is None and services["orders"].fault.timeout == {"text": "x"}
+
+
+def test_mistakes_in_a_section_within_a_service_have_their_line(write) -> None:
+    path = write(
+        '[service.orders.fault]\ntimeuot = "x"\noverloaded = { text = "", colour = 1 }\ntimeout = { code = "" }'
+    )
+    assert mistakes(path) == [
+        "rota.toml:2: service.orders.fault.timeuot is not a setting; did you mean timeout?",
+        'rota.toml:3: service.orders.fault.overloaded must be a text or { text = "...", code = "..." }, '
+        "not {'text': '', 'colour': 1} (or \"default\")",
+        "rota.toml:4: service.orders.fault.timeout has a code that must be 1 to 64 printable characters, "
+        "not '' (or \"default\")",
+    ]
+
+
+def test_what_config_show_prints_of_a_section_within_a_service_loads_again(write) -> None:
+    path = write('[service.orders.fault]\ntimeout = { text = "too \\"slow\\"", code = "E7" }\noverloaded = "x"\n')
+    before = config.load(path, {}).services["orders"]
+    assert config.load(write(run("show", "-c", path).stdout), {}).services["orders"] == before

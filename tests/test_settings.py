@@ -13,7 +13,7 @@ from rota.common import config, host, limits
 from rota.common.declare import Computed, Setting, declared
 from rota.common.example import example
 from rota.common.kinds import Address, Boolean, Integer, Several, Table, Text, TimeOfDay
-from rota.common.settings import RULES, SECTIONS, MasterSettings, ServiceSettings
+from rota.common.settings import OF_A_SERVICE, RULES, SECTIONS, MasterSettings, ServiceSettings
 from rota.common.units import format_duration, format_size, parse_duration, parse_size
 
 SETTINGS = [setting for section in SECTIONS.values() for setting in declared(section).values()]
@@ -62,7 +62,8 @@ def test_rules_speak_of_declared_settings_and_hold_for_the_defaults() -> None:
 
 def test_the_example_shows_every_setting_once_under_its_section() -> None:
     shown = tomli.loads(uncommented(example()))
-    shown["service"] = shown["service"]["orders"]
+    shown["service"] = orders = shown["service"]["orders"]
+    shown |= {f"service.{name}": orders.pop(name) for name in OF_A_SERVICE}
     assert {name: set(keys) for name, keys in shown.items()} == {
         name: set(declared(section)) for name, section in SECTIONS.items()
     }
