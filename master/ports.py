@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import zmq
 
 from ..common import sockets
 from ..common.settings import MasterSettings
+from .core.sessions import Source
 
 BATCH = 256  # messages read from one socket before the others have their turn
 
@@ -63,6 +65,7 @@ class Inlet:
     def __init__(self, sock: Socket) -> None:
         self.bad = 0
         self._sock = sock
+        self._last: zmq.Frame | None = None
         self._readable = sockets.readable(sock)
 
     def receive(self, receive_one: Receive, now: float) -> bool:
@@ -76,6 +79,7 @@ class Inlet:
             if last.more:
                 self._drop(last)
             else:
+                self._last = last
                 receive_one(route, last.bytes, now)
             if not readable():
                 break
@@ -85,6 +89,32 @@ class Inlet:
         while last.more:
             last = _recv(self._sock, _NOW, False)
         self.bad += 1
+
+    def source(self) -> Source:
+        """The connection that the message being received came over."""
+        try:
+            fd = int(self._last.get(zmq.SRCFD)) if self._last is not None else -1
+            return Source(fd, _peer(fd))
+        except (OSError, zmq.ZMQError):
+            return Source()
+
+
+def cut(source: Source) -> None:
+    """Ends a connection; libzmq has no call for it. The descriptor is the I/O thread's: it may be closed, and even be
+    another's by now, so who is at its other end is compared first.
+    """
+    try:
+        if source.fd >= 0 and _peer(source.fd) == source.peer:
+            with socket.socket(fileno=os.dup(source.fd)) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # gone by itself
+
+
+def _peer(fd: int) -> str:
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        host, port = sock.getpeername()[:2]
+        return f"{host}:{port}"
 
 
 def send(sock: Socket, route: bytes, frame: bytes) -> int:

@@ -28,6 +28,7 @@ from .ports import Inlet, Ports
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
+WAKE_BYTES = 65536  # a pipe holds no more
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
 
 
@@ -63,6 +64,7 @@ class Server:
         self._signals: list[int] = []
         self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
         self._backend = Inlet(self.ports.backend)
+        self.core.source = self._frontend.source
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         ours = (self.ports.control, self.ports.frontend, self.ports.backend, self.journal.wake_fd, self._wake_read)
         self._watched = [(each, zmq.POLLIN) for each in ours]
@@ -101,6 +103,8 @@ class Server:
             self._control.receive(self.core.control, now)
         if self.journal.wake_fd in ready:
             self._recorded(now)
+        if self._wake_read in ready:
+            os.read(self._wake_read, WAKE_BYTES)  # whether or not a number was noted: what stays there keeps us awake
         return self._stopping()
 
     def _do_due(self, now: float) -> None:
@@ -151,6 +155,10 @@ class Server:
             if out.records:
                 records, out.records = out.records, []
                 self.journal.record(records)
+            if out.cuts:
+                cuts, out.cuts = out.cuts, []
+                for source in cuts:
+                    ports.cut(source)
             if out.probes:
                 self._probing.update(dict.fromkeys(out.probes))
                 out.probes.clear()
@@ -216,12 +224,10 @@ class Server:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def _stopping(self) -> bool:
-        if not self._signals:
-            return False
-        os.read(self._wake_read, 512)  # there is a byte for each number that was noted
-        while self._signals:
-            if self._signals.pop(0) != signal.SIGHUP:
-                return True
+        numbers, self._signals = self._signals, []
+        if any(number != signal.SIGHUP for number in numbers):
+            return True
+        if numbers:  # however many there were
             self._reload_config()
         return False
 

@@ -271,7 +271,7 @@ class Dispatch:
                 self._queue_timeout(request, now)
                 continue
             if request in self.inherited.waiting:
-                self.inherited.give_up(request)
+                self.inherited.give_up(request, self.inherited.release(request))
                 continue
             where = "in the queue" if request.slot is None else "while its handler ran"
             if request.slot is None:
@@ -346,10 +346,7 @@ class Dispatch:
             session.highest = max(session.highest, number)
             return True
         sequence, recorded = answered
-        if not recorded:
-            head = _head(wire.ANSWER, session.token, self.epoch, 0, number, sequence, 0, errors.MaybeExecuted.code)
-            recorded = head + fault_body("answer dropped: too many answers were not acknowledged")
-        self._send(session, recorded)
+        self._send(session, recorded or self._dropped(session, number, sequence))
         return False
 
     def _admit_unusual(self, request: Request, flags: int, now: float) -> None:
@@ -372,12 +369,17 @@ class Dispatch:
         else:
             self.counters["stray replies"] += 1
 
+    def _dropped(self, session: Session, number: int, sequence: int) -> bytes:
+        """In place of an answer that is no longer kept."""
+        head = _head(_ANSWER, session.token, self.epoch, 0, number, sequence, 0, errors.MaybeExecuted.code)
+        return head + fault_body("answer dropped: too many answers were not acknowledged")
+
     def cancel(self, session: Session, number: int) -> None:
         request = session.open.get(number)
         if request is None:
             return
         if request in self.inherited.waiting:
-            del self.inherited.waiting[request]
+            self.inherited.release(request)
         elif request.slot is None:
             self._leave_queue(request)
         self.fail(request, errors.Cancelled.code, "cancelled by the caller")
@@ -391,13 +393,18 @@ class Dispatch:
         self.unsent.pop(session, None)
         session.route = b""
 
+    def route_gone(self, session: Session) -> None:
+        """Its answers are only recorded until it says HELLO."""
+        self.routes.pop(session.route, None)
+        session.route = b""
+        session.outgoing.clear()
+        self.unsent.pop(session, None)
+        session.unsent = 0
+
     def answer_blocked(self, session: Session, frame: bytes, gone: bool) -> None:
         """The route did not take an answer: it stays recorded. `gone`: wait for a HELLO, else try again soon."""
         if gone:
-            self.routes.pop(session.route, None)
-            session.route = b""
-            self.unsent.pop(session, None)
-            session.unsent = 0
+            self.route_gone(session)
             return
         sequence = wire.parse_head(frame).upto
         session.unsent = min(session.unsent or sequence, sequence)
@@ -407,9 +414,9 @@ class Dispatch:
         first, session.unsent = session.unsent, 0
         del self.unsent[session]
         skip = max(0, first - session.acked - 1)
-        for place, (_, frame) in enumerate(session.kept):
-            if place >= skip and frame:
-                self._send(session, frame)
+        for place, (number, frame) in enumerate(session.kept):
+            if place >= skip:
+                self._send(session, frame or self._dropped(session, number, session.acked + 1 + place))
 
 
 assert _HEAD_MAX > _HEADER

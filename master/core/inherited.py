@@ -17,7 +17,9 @@ from .sessions import Session
 if TYPE_CHECKING:
     from .dispatch import Dispatch
 
-KEPT_MAX = 10_000  # replies of an older master's time that nobody has asked for yet; a process holds at most 64
+# Replies of an older master's time that nobody has asked for yet; a process holds at most 64.
+KEPT_MAX = 10_000
+KEPT_BYTES_MAX = 64 * 1024 * 1024
 
 Origin = tuple[bytes, int]  # session, request number
 
@@ -33,6 +35,7 @@ class Inherited:
         self.waiting: dict[Request, bool] = {}
         # Has every node told what it holds? None: not yet. Asked with: was the session an older master's?
         self.accounted: Callable[[bool], bool | None] = lambda older: True
+        self._kept_bytes = 0
         self._dispatch = dispatch
 
     def adopt(self, slot: Slot, held: Held, now: float) -> None:
@@ -86,9 +89,24 @@ class Inherited:
             request.attempt = int(older)  # the older master's counts as one
             self._dispatch.admit(request, now)
         elif self.accounted(request.session.epoch > 0) is None:
-            self.waiting[request] = older
+            self._hold(request, older)
         else:
             self.give_up(request, older)
+
+    def _hold(self, request: Request, older: bool) -> None:
+        """Until more is known; what waits here counts as queued."""
+        size = len(request.frame)
+        if self._dispatch.queued_bytes + size > self._dispatch.settings.queue_bytes:
+            code = errors.MaybeExecuted.code if older else errors.Overloaded.code
+            self._dispatch.fail(request, code, "too much waits already for nodes to tell what they run", 1000)
+            return
+        self._dispatch.queued_bytes += size
+        self.waiting[request] = older
+
+    def release(self, request: Request) -> bool:
+        """It waits no longer. Answers whether an older master may have run it."""
+        self._dispatch.queued_bytes -= len(request.frame)
+        return self.waiting.pop(request)
 
     def _settled_by_evidence(self, request: Request, now: float) -> bool:
         """Does a process run it, has one answered it, or did one die of it?"""
@@ -97,7 +115,7 @@ class Inherited:
         if orphan is not None:
             self._attach(request, orphan)
         elif origin in self.kept:
-            code, time_us, body = self.kept.pop(origin)
+            code, time_us, body = self.take(origin)
             self._dispatch.finish(request, code, time_us, body, 0)
         elif origin in self.lost:
             self._dispatch.losses.settle_started(request, f"its process {self.lost.pop(origin)}", now)
@@ -105,11 +123,10 @@ class Inherited:
             return False
         return True
 
-    def give_up(self, request: Request, older: bool | None = None) -> None:
+    def give_up(self, request: Request, older: bool) -> None:
         """Nobody knows of it. Processes forget what a master has acknowledged, so even all of them cannot say that it
         did not run: the older master may have had its reply.
         """
-        older = self.waiting.pop(request, False) if older is None else older
         if older:
             cause = "a master was restarted, and no process that came back to this one has it"
             self._dispatch.fail(request, errors.MaybeExecuted.code, cause)
@@ -128,12 +145,19 @@ class Inherited:
 
     def reconsider(self, now: float) -> None:
         """The inventory may have grown: look again at what waits for it."""
-        waiting, self.waiting = self.waiting, {}
-        for request, older in waiting.items():
-            self.look_up(request, older, now)
+        for request in list(self.waiting):
+            self.look_up(request, self.release(request), now)
 
     def keep(self, origin: Origin, code: int, time_us: int, body: bytes) -> None:
-        """A reply whose caller has not come yet."""
-        if len(self.kept) >= KEPT_MAX:
-            del self.kept[next(iter(self.kept))]
+        """A reply whose caller has not come yet. The oldest go where they are too many or too large."""
+        self.take(origin)
+        self._kept_bytes += len(body)
         self.kept[origin] = code, time_us, body
+        while len(self.kept) > KEPT_MAX or self._kept_bytes > KEPT_BYTES_MAX:
+            self.take(next(iter(self.kept)))
+
+    def take(self, origin: Origin) -> tuple[int, int, bytes]:
+        """The reply that was kept, no longer kept; nothing, if there is none."""
+        found = self.kept.pop(origin, (0, 0, b""))
+        self._kept_bytes -= len(found[2])
+        return found

@@ -19,15 +19,17 @@ from .events import EventLog
 from .fleet import Fleet
 from .outbox import Outbox
 from .pool import Slot
+from .readers import Readers
 from .records import Restored
 from .registry import Node
-from .sessions import Session
+from .sessions import Session, Source
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
 OPERATORS_MAX = 1000
+WAITS_MAX = 100  # of one operator at a time: each is looked at in every tick
 EPOCH_MAX = (1 << 32) - 1  # of the header
 
 _parse = wire.parse
@@ -95,6 +97,8 @@ class Master:
         self._records = 0
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
         self._swept = now
+        self._readers = Readers()
+        self.source: Callable[[], Source] = Source  # of the frame that is being read
         self.lag = 0.0
         self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
 
@@ -164,6 +168,7 @@ class Master:
         session.unsent = 0
         if session.route != route:  # asked twice over one connection, the first token is in use
             session.route, session.token = route, self._token()
+            session.source = self.source()
             session.outgoing.clear()  # under the old token; the client asks again for what it lacks
         session.heard_at = now
         self.dispatch.routes[route] = session
@@ -341,6 +346,8 @@ class Master:
 
     def _verb(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
         if verb.verb == "wait":
+            if sum(waiter.route == route for waiter in self._waiters) >= WAITS_MAX:
+                raise verbs.Refuse(exits.REFUSED, f"{WAITS_MAX} waits of this connection are under way already")
             self._waiters.append(_Waiter(route, verb.id, self.verbs.wait(verb.args, now), now))
             self.fleet.changed = True
         elif verb.verb == "status":
@@ -428,6 +435,8 @@ class Master:
         self._now = self._ticked_at = now
         self.dispatch.tick(now)
         self.fleet.tick(now)
+        for session, why in self._readers.to_cut(self.dispatch.sessions.values(), self.settings.answers_total, now):
+            self._cut(session, why)
         if now - self._swept > 1.0:
             self._swept = now
             self._sweep(now)
@@ -440,6 +449,15 @@ class Master:
         period = SHORT_TICK_S if self.fleet.busy() or self._waiters or self.dispatch.unsent else LONG_TICK_S
         due = self.dispatch.timers.next_deadline()
         return self._now + period if due is None else min(due, self._now + period)
+
+    def _cut(self, session: Session, why: str) -> None:
+        """Ends its connection, and with it what the transport holds for it. It may come back and ask for the rest."""
+        owed = session.owed() >> 10
+        self.dispatch.counters["slow readers cut"] += 1
+        self.events.tell("cut", session.id.hex()[:8], f"client at {session.source.peer}: {why}, {owed} KiB unread")
+        if session.route:
+            self.out.cuts.append(session.source)
+            self.dispatch.route_gone(session)
 
     def _sweep(self, now: float) -> None:
         idle = [s for s in self.dispatch.sessions.values() if now - s.heard_at > self.settings.session_idle]

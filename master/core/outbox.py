@@ -8,7 +8,7 @@ from ...common import messages, wire
 
 if TYPE_CHECKING:
     from .pool import Slot
-    from .sessions import Session
+    from .sessions import Session, Source
 
 
 class Outbox:
@@ -25,9 +25,18 @@ class Outbox:
         self.records: list[tuple[int, bytes]] = []  # to be durable; answered with recorded(n)
         self.probes: list[Slot] = []  # to be told when the route is gone and everything from it is read
 
+        self.cuts: list[Source] = []  # connections to be ended
+
     def __bool__(self) -> bool:
         return bool(
-            self.slots or self.sessions or self.frontend or self.backend or self.control or self.records or self.probes
+            self.slots
+            or self.sessions
+            or self.frontend
+            or self.backend
+            or self.control
+            or self.records
+            or self.probes
+            or self.cuts
         )
 
     def say(self, route: bytes, token: int, message: messages.Message) -> None:

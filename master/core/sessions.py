@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...common import wire
 
 if TYPE_CHECKING:
     from .pool import Request
+
+
+class Source(NamedTuple):
+    """Where a connection comes from, for whoever may have to cut it: a descriptor, and who was at its other end."""
+
+    fd: int = -1
+    peer: str = "?"
 
 
 class Session:
@@ -17,6 +24,7 @@ class Session:
     __slots__ = (
         "acked",
         "dropped",
+        "dropped_sizes",
         "epoch",
         "heard_at",
         "highest",
@@ -27,6 +35,7 @@ class Session:
         "outgoing",
         "route",
         "sequence",
+        "source",
         "token",
         "unsent",
     )
@@ -34,6 +43,7 @@ class Session:
     def __init__(self, session_id: bytes, now: float) -> None:
         self.id = session_id
         self.route = b""  # b"": no connection that we know of
+        self.source = Source()
         self.token = 0
         self.epoch = 0  # in which it had been welcomed before we knew it; 0: it is new
         self.heard_at = now
@@ -46,6 +56,7 @@ class Session:
         self.kept_bytes = 0
         self.outgoing: list[bytes] = []  # answers that the shell has not sent yet
         self.dropped = 0  # how many of them, from the oldest on, have lost their frame
+        self.dropped_sizes: deque[int] = deque()  # bytes that these had
         self.unsent = 0  # first sequence that the route did not take; 0: none
 
     def keep(self, number: int, frame: bytes, bytes_max: int) -> None:
@@ -61,8 +72,16 @@ class Session:
             return
         for _ in range(upto - self.acked):
             self.kept_bytes -= len(self.kept.popleft()[1])
-        self.dropped = max(0, self.dropped - (upto - self.acked))
+        if self.dropped:
+            gone = min(self.dropped, upto - self.acked)
+            self.dropped -= gone
+            for _ in range(gone):
+                self.dropped_sizes.popleft()
         self.acked = upto
+
+    def owed(self) -> int:
+        """Bytes of all answers that it has not acknowledged, kept or not: its connection may hold as many."""
+        return self.kept_bytes + sum(self.dropped_sizes)
 
     def recorded(self, number: int) -> tuple[int, bytes] | None:
         """Sequence and frame of the answer that this number got (b"" if it was dropped); None if there is none."""
@@ -85,4 +104,9 @@ class Session:
             number, frame = self.kept[self.dropped]
             self.kept[self.dropped] = (number, b"")
             self.kept_bytes -= len(frame)
+            self.dropped_sizes.append(len(frame))
             self.dropped += 1
+
+    def drop_all(self) -> None:
+        """Nothing is kept any more but the numbers."""
+        self._drop_oldest(0)

@@ -108,7 +108,8 @@ class Checks:
     def _requests(self, core: Master) -> None:
         dispatch = core.dispatch
         queued = [request for pool in dispatch.pools.values() for request in pool.queue if not request.answered]
-        if dispatch.queued_bytes != sum(len(request.frame) for request in queued):
+        waiting = [*queued, *dispatch.inherited.waiting]
+        if dispatch.queued_bytes != sum(len(request.frame) for request in waiting):
             raise Violation("the bytes of the queues are miscounted")
         places = Counter(map(id, queued))
         places.update(map(id, dispatch.inherited.waiting))
