@@ -32,6 +32,10 @@ _SAMPLES = {
     "slave.state": '"/var/lib/rota/slave"',
     "slave.tags": '{ zone = "a" }',
     "service.weights": "{ web-1 = 2 }",
+    "service.health.port": '"127.0.0.1:5432"',
+    "service.health.handler": '"quote"',
+    "service.health.args": '{ symbol = "X" }',
+    "service.health.expect": '"well"',
 }
 
 

@@ -110,6 +110,7 @@ class Name(Kind):
 
 
 HOST = Pattern(r"[A-Za-z0-9.:_-]{1,253}", "a host name or IP address", "10.0.0.5")
+HOST_PORT = Pattern(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}", "HOST:PORT", "127.0.0.1:5432")
 APP = Pattern(r"[^:]+(:[^:\s]+)?", "module:attribute or file.py:attribute", "shop.orders:orders")
 
 
@@ -313,6 +314,32 @@ class Optional(Kind):
 
     def describe(self) -> str:
         return self.kind.describe() + (f', or "{self.word}"' if self.word else "")
+
+
+class Anything(Kind):
+    """Texts, numbers, true and false, and lists and tables of them: what a call can carry and TOML can say."""
+
+    metavar = "VALUE"
+
+    def read(self, value: object) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): self.read(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.read(item) for item in value]
+        if not isinstance(value, str | int | float | bool):
+            raise ValueError(f"must be a text, a number, true, false, or a list or table of these, not {quoted(value)}")
+        return value
+
+    def show(self, value: Any) -> str:
+        if isinstance(value, Mapping):
+            pairs = ", ".join(f"{toml_key(key)} = {self.show(item)}" for key, item in value.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
+        if isinstance(value, list):
+            return "[" + ", ".join(map(self.show, value)) + "]"
+        return super().show(value)
+
+    def describe(self) -> str:
+        return "any value"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from .declare import Computed, Rule, nested, setting
 from .kinds import (
     APP,
     HOST,
+    HOST_PORT,
     Address,
+    Anything,
     Boolean,
     Choice,
     Directory,
@@ -37,6 +39,7 @@ from .kinds import (
 from .units import format_duration
 
 LEAST_LOADED, ROUND_ROBIN = "least-loaded", "round-robin"
+HEARTBEAT, PORT, DUMMY, REQUEST = "heartbeat", "port", "dummy", "request"  # how deep a health check looks
 
 _HOST_NAME = Computed(host.name, "the host's name")
 _CPUS = Computed(host.usable_cpus, "the cores this machine or container may use")
@@ -269,7 +272,7 @@ Words = Mapping[str, str]  # "text", "code"; see kinds.Wording
 
 
 def _told(when: str) -> Any:
-    why = "rota's own words name the cause, which callers of a service may not be meant to see"
+    why = "rota's own words name the cause; they stay in the error's details"
     return setting(None, Optional(Wording(), word="default"), f"what callers are told when {when}", why)
 
 
@@ -286,6 +289,86 @@ class FaultSettings:
     maybe_executed: Words | None = _told("the handler had started and its outcome is lost")
     payload_too_large: Words | None = _told("the arguments are too large")
     conflict: Words | None = _told("an idempotency key comes with other arguments than before")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthSettings:
+    """How it is found out whether a node serves this service well, and what follows when it does not."""
+
+    section: ClassVar[str] = "service.health"
+
+    check: str = setting(
+        HEARTBEAT,
+        Choice((HEARTBEAT, PORT, DUMMY, REQUEST)),
+        "how deep to look: the agent's beat, a port on the node, any answer of a process, an expected answer",
+        "beats and what happens to real requests tell most; the deeper checks need to know the application",
+    )
+    port: str | None = setting(
+        None,
+        Optional(HOST_PORT),
+        "HOST:PORT that the node must be able to connect to, for check = port",
+        "there is no dependency that could be assumed",
+    )
+    handler: str | None = setting(
+        None,
+        Optional(Name()),
+        "handler that dummy and request call; without it, the application's health function",
+        "an application without a health function answers all the same, which is what dummy asks",
+    )
+    args: Mapping[str, Any] = setting(
+        {},
+        Table(Anything()),
+        "arguments of that handler",
+        "a handler for checks needs none",
+    )
+    expect: Any = setting(
+        None,
+        Optional(Anything()),
+        "the result that check = request expects; without it, any result that is not an error",
+        "most handlers for checks return when all is well and raise when not",
+    )
+    every: float = setting(
+        5.0,
+        Duration("100ms", "1h"),
+        "time between two checks of a node",
+        "with fall it gives the 15 s after which an idle node is known to be ill; traffic tells sooner",
+    )
+    timeout: float = setting(
+        2.0,
+        Duration("10ms", "10m"),
+        "time for an answer; then the check has failed, whatever comes later",
+        "a health check that takes longer than most requests is not well",
+    )
+    rise: int = setting(
+        2,
+        Integer(1, 100),
+        "successes in a row after which a node counts as well",
+        "one may be luck",
+    )
+    fall: int = setting(
+        3,
+        Integer(1, 100),
+        "failures in a row (checks, crashes, hangs, protocol errors) after which a node counts as ill",
+        "two happen to a node that only restarts a process",
+    )
+    blacklist: float = setting(
+        5.0,
+        Duration("100ms", "1h"),
+        "how long a node is on the blacklist for the first time; each further time doubles it",
+        "about the time in which a process is started anew",
+    )
+    blacklist_max: float = setting(
+        300.0,
+        Duration("100ms", "1d"),
+        "longest time on the blacklist",
+        "a node that was mended must not have to wait for an operator",
+    )
+    eject: bool = setting(
+        True,
+        Boolean(),
+        "put nodes that are ill on the blacklist; false only shows them",
+        "a node that loses what it is given should be given nothing; false where a human is to decide",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +450,30 @@ class ServiceSettings:
         "limit of handlers that declare none; a process that exceeds it is ended",
         "the default timeout of a call; without any limit a hung process is lost capacity",
     )
+    quarantine_for: float = setting(
+        3600.0,
+        Duration("1s", "30d"),
+        "how long requests with a payload that two processes died of are refused",
+        "then one is tried again, alone: a poison costs a process an hour, a wrong verdict heals by itself",
+    )
+    max_attempts: int = setting(
+        2,
+        Integer(1, 10),
+        "how often a request of an idempotent handler is started when its process is lost",
+        "lost with two processes it is the request that is at fault; what had not started never counts",
+    )
+    retry_percent: int = setting(
+        20,
+        Integer(0, 100),
+        "started and lost requests that may run again, in percent of those answered in the last 10 s",
+        "a service in trouble gets a fifth more load from it, not twice its load",
+    )
+    retry_per_s: int = setting(
+        10,
+        Integer(0, 100_000),
+        "and so many a second besides",
+        "a service with little traffic would have no budget at all",
+    )
     drain_deadline: float | None = setting(
         None,
         Optional(Duration("0s", "7d"), word="master"),
@@ -404,6 +511,7 @@ class ServiceSettings:
         "only an application that decays needs it",
     )
 
+    health: HealthSettings = nested(HealthSettings)
     fault: FaultSettings = nested(FaultSettings)
 
     def bounds(self, offered: int) -> tuple[int, int]:
@@ -413,10 +521,11 @@ class ServiceSettings:
         return least, most
 
 
-Settings = MasterSettings | SlaveSettings | ServiceSettings | FaultSettings
+Settings = MasterSettings | SlaveSettings | ServiceSettings | HealthSettings | FaultSettings
 
 SECTIONS: Mapping[str, type[Settings]] = {
-    section.section: section for section in (MasterSettings, SlaveSettings, ServiceSettings, FaultSettings)
+    section.section: section
+    for section in (MasterSettings, SlaveSettings, ServiceSettings, HealthSettings, FaultSettings)
 }
 OF_A_SERVICE = tuple(name.partition(".")[2] for name in SECTIONS if name.startswith("service."))  # sections within it
 
@@ -507,6 +616,32 @@ RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
             "shrink_after",
             lambda s: s.grow_after >= s.shrink_after,
             "must be less than shrink_after: the pool would start and stop processes in turn",
+        ),
+    ),
+    HealthSettings: (
+        Rule(
+            "timeout",
+            "every",
+            lambda s: s.timeout > s.every,
+            "must not be above every: the next check would come before the last one is settled",
+        ),
+        Rule(
+            "blacklist",
+            "blacklist_max",
+            lambda s: s.blacklist > s.blacklist_max,
+            "must not be above blacklist_max",
+        ),
+        Rule(
+            "check",
+            "port",
+            lambda s: s.check == PORT and s.port is None,
+            "needs port: what is the node to connect to?",
+        ),
+        Rule(
+            "args",
+            "handler",
+            lambda s: bool(s.args) and s.handler is None,
+            "needs a handler to be given to",
         ),
     ),
 }
