@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from agent_rig import HERE, Start, agents_of, alive, gone, run_processes
 from fake_master import PATIENCE_S, FakeMaster
 
 from rota.common import messages, wire
 from rota.common.body import decode_result
 from rota.worker.page import DONE, RUNNING
 from rota.worker.spawn import as_typed
-
-HERE = Path(__file__).parent
-
-AGENT = """
-import json, sys
-from rota.worker.agent import AgentSettings, main
-options = json.loads(sys.argv[1])
-options["masters"] = tuple(options["masters"])
-sys.exit(main(AgentSettings(**options)))
-"""
-
-
-class Agent:
-    def __init__(self, log: Path, options: dict[str, Any], **popen: Any) -> None:
-        self.log = log
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", AGENT, json.dumps(options)], stderr=file, **{"cwd": HERE, **popen}
-            )
-        self.pid = self.process.pid
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def ended(self) -> int:
-        return self.process.wait(PATIENCE_S)
-
-
-Start = Callable[..., Agent]
 
 
 @pytest.fixture
@@ -60,47 +28,8 @@ def master() -> Iterator[FakeMaster]:
 
 @pytest.fixture
 def start(master: FakeMaster, tmp_path: Path) -> Iterator[Start]:
-    agents: list[Agent] = []
-
-    def start(popen: dict[str, Any] | None = None, **options: Any) -> Agent:
-        settings = {
-            "app": "node_app:app",
-            "name": "web-1",
-            "masters": [master.address],
-            "processes": 2,
-            "service": "orders",
-            "stop_grace": 2.0,
-            **options,
-        }
-        agents.append(Agent(tmp_path / f"agent-{len(agents)}.log", settings, **(popen or {})))
-        return agents[-1]
-
-    yield start
-    for agent in agents:
-        if agent.process.poll() is None:
-            agent.process.kill()
-            agent.process.wait()
-
-
-def run_processes(master: FakeMaster, count: int) -> dict[str, messages.Started]:
-    """A plan, until that many have said HELLO."""
-    master.tell(messages.Plan({"orders": count}))
-    started = [master.expect(messages.Started) for _ in range(count)]
-    for _ in range(count):
-        master.welcome_process()
-    return {each.incarnation: each for each in started}
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def gone(master: FakeMaster, pid: int) -> None:
-    master.until(lambda: not alive(pid), f"the end of {pid}")
+    with agents_of(master, tmp_path) as start:
+        yield start
 
 
 def test_a_node_says_who_it_is_and_runs_what_the_plan_says(master: FakeMaster, start: Start) -> None:
@@ -144,6 +73,7 @@ def test_a_killed_process_is_reported_within_milliseconds_with_the_rows_of_its_p
     exited = master.expect(messages.Exited)
     assert time.monotonic() - killed_at < 0.5  # 3 ms on an idle machine; no beat and no look is waited for
     assert (exited.status, exited.cause, exited.started_upto) == (-9, "killed by SIGKILL", 2)
+    assert exited.kind == "signalled"
     rows = {row.number: row for row in exited.rows}
     assert {number: row.state for number, row in rows.items()} == {1: DONE, 2: RUNNING}
     assert (rows[2].session, rows[2].request, rows[2].epoch) == (b"s" * 16, 1002, 1)
@@ -254,6 +184,111 @@ def test_what_a_process_left_behind_dies_with_it(master: FakeMaster, start: Star
     child: int = decode_result(master.expect_frame(wire.REPLY).body)
     os.kill(started.pid, signal.SIGKILL)
     gone(master, child)
+
+
+def test_the_next_agent_ends_what_is_left_of_the_processes_of_one_that_died(
+    master: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "forks.py").write_text(
+        "import rota, subprocess\napp = rota.Worker('orders')\n"
+        "@app.handler\ndef fork() -> int:\n    return subprocess.Popen(['sleep', '60']).pid\n"
+    )
+    options = {"app": "forks:app", "app_dir": str(tmp_path), "state": str(tmp_path / "state")}
+    agent = start(**options)
+    master.welcome_agent()
+    (started,) = run_processes(master, 1).values()
+    master.deliver(1, "orders.fork")
+    child: int = decode_result(master.expect_frame(wire.REPLY).body)
+    agent.signal(signal.SIGKILL)
+    gone(master, started.pid)
+    assert alive(child)  # nobody was left to end it
+    agent.process.wait()
+    again = start(**options)
+    master.welcome_agent()
+    gone(master, child)
+    assert f"ended what was left of an earlier agent's processes: 1 (pid {child})" in again.log.read_text()
+
+
+def test_a_state_directory_is_not_shared(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+    start(state=str(tmp_path / "state"))
+    master.welcome_agent()
+    second = start(state=str(tmp_path / "state"))
+    assert second.ended() == 1
+    assert "another agent uses the state directory" in second.log.read_text()
+
+
+def test_a_state_directory_that_takes_nothing_any_more_ends_no_process(
+    master: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    agent = start(state=str(tmp_path / "state"))
+    master.welcome_agent()
+    master.until((tmp_path / "state" / "agent.json").exists)
+    for file in ("agent.json.new", "groups.json.new"):  # as good as a full disk, and for root too
+        (tmp_path / "state" / file).mkdir()
+    master.tell(messages.Intent("active", 4, "me", "release"))
+    run_processes(master, 1)
+    master.deliver(1, "orders.echo", text="on")
+    assert decode_result(master.expect_frame(wire.REPLY).body) == "on"
+    assert "a restart would forget" in agent.log.read_text()
+
+
+def test_a_node_that_was_stopped_with_its_processes_goes_on_and_answers(master: FakeMaster, start: Start) -> None:
+    agent = start()
+    hello = master.welcome_agent()
+    (started,) = run_processes(master, 1).values()
+    master.deliver(1, "orders.echo", text="before")
+    master.expect_frame(wire.REPLY)
+    for pid in (agent.pid, started.pid):
+        os.kill(pid, signal.SIGSTOP)
+    master.deliver(2, "orders.echo", text="stopped")
+    master._control.send_multipart([master.agent, wire.head(wire.WHO, 0)])  # it was given up meanwhile
+    for pid in (agent.pid, started.pid):
+        os.kill(pid, signal.SIGCONT)
+    again = master.welcome_agent()
+    assert (again.boot, [each.pid for each in again.processes]) == (hello.boot, [started.pid])
+    reply = master.expect_frame(wire.REPLY)
+    assert (reply.head.number, reply.head.epoch) == (2, 1)  # by which the master knows whether it still counts
+
+
+def test_more_and_fewer_processes_by_signal(master: FakeMaster, start: Start) -> None:
+    agent = start()
+    assert master.welcome_agent().capacity == 2
+    for number, capacity in [(signal.SIGTTIN, 3), (signal.SIGTTOU, 2), (signal.SIGTTOU, 1), (signal.SIGTTOU, 1)]:
+        agent.signal(number)
+        assert master.welcome_agent().capacity == capacity
+
+
+def test_hup_asks_the_master_to_reload_and_usr1_does_no_harm(master: FakeMaster, start: Start) -> None:
+    agent = start()
+    master.expect(messages.AgentHello)
+    agent.signal(signal.SIGUSR1)
+    agent.signal(signal.SIGHUP)
+    master.until(lambda: "no master is connected" in agent.log.read_text())
+    assert "USR1: there is no log to open again" in agent.log.read_text()
+    master._control.send_multipart([master.agent, wire.head(wire.WHO, 0)])  # its HELLO is under way: no second one
+    agent.signal(signal.SIGINT)
+    assert agent.ended() == 0
+    agent = start()
+    master.welcome_agent()
+    run_processes(master, 1)
+    agent.signal(signal.SIGHUP)
+    assert master.expect(messages.Reload) == messages.Reload(["orders"])
+
+
+def test_the_port_that_a_service_needs_is_watched_from_its_node(master: FakeMaster, start: Start) -> None:
+    start()
+    master.welcome_agent()
+    with socket.create_server(("127.0.0.1", 0)) as needed:
+        address = "{}:{}".format(*needed.getsockname())
+        master.tell(messages.Plan({}, {}, {"orders": messages.PortCheck(address, 50, 1000)}))
+        assert master.expect(messages.Unwell) == messages.Unwell("orders", "")
+    unwell = master.expect(messages.Unwell)
+    assert unwell == messages.Unwell("orders", f"{address}: Connection refused")
+    master._control.send_multipart([master.agent, wire.head(wire.WHO, 0)])
+    master.welcome_agent()
+    assert master.expect(messages.Unwell) == unwell
+    with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))):
+        assert master.expect(messages.Unwell) == messages.Unwell("orders", "")
 
 
 def test_term_asks_to_leave_and_bye_follows_leave(master: FakeMaster, start: Start) -> None:

@@ -299,6 +299,15 @@ def test_one_hello_answers_a_storm_of_who(node: Node) -> None:
     assert isinstance(node.core.who(node.now)[0], Hello)
 
 
+def test_what_changes_while_a_hello_is_under_way_is_told_after_it(node: Node) -> None:
+    node.core.who(node.now)
+    assert node.core.resize(5) == []
+    assert node.core.leave(60, node.now) == []
+    effects = node.core.welcomed(messages.Welcome(1, 1, "m"), node.now)
+    assert sent(effects, messages.Leaving) == [messages.Leaving(60_000)]
+    assert [effect.message.capacity for effect in effects if isinstance(effect, Hello)] == [5]
+
+
 def test_a_hello_that_is_never_answered_is_said_over_another_connection(node: Node) -> None:
     node.core.who(node.now)
     effects: list[Effect] = []

@@ -12,11 +12,12 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import random
 from time import monotonic, monotonic_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -24,13 +25,15 @@ from ..common import exits, host, messages, sockets, wire
 from ..common.limits import BACKEND_OFFSET, CONTROL_PORT
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, Welcome
-from . import spawn
+from . import groups, oom, spawn
 from .core import supervision
+from .core.ports import Try
 from .core.supervision import Effect, Overdue, Supervision, Timing
-from .page import FENCE_EPOCH, FLOOR, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
+from .page import BOOTING, FENCE_EPOCH, FLOOR, GRACE, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
+from .ports import PortTries
 from .state import State
 
-LOOK_S = 0.1  # between two looks at the pages: how late a handler limit may be noticed
+LOOK_S = 0.1  # between two looks at the pages: how late a limit that is shorter may be noticed
 RECALL_WAIT_S = 0.002  # longer than any store stays in a processor's buffer: then one of both has seen the other
 SHOW_BYTES = 4096  # of output at a time: a pipe that is ready takes them whole (PIPE_BUF)
 BYE_LINGER_MS = 500
@@ -87,16 +90,32 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
     return None
 
 
-def overdue(page: Page, now_ns: int) -> tuple[int, Overdue | None]:
+class Look(NamedTuple):
+    """What a page shows. `next_ns`: when the next limit is over, monotonic; 0 = no limit runs."""
+
+    running: int
+    overdue: Overdue | None
+    next_ns: int
+
+
+_NOTHING_RUNS = Look(0, None, 0)
+
+
+def look(page: Page, now_ns: int) -> Look:
     """How many handlers run, and the one that is over its limit. Free of cost while nothing runs."""
     words = page.words
     if words[STARTED_UPTO] == words[HANDLED]:
-        return 0, None
-    running = page.running()
-    for row in running:
-        if row.kill_ns and now_ns >= row.kill_ns:
-            return len(running), Overdue((row.kill_ns - row.started_ns) / 1e9, len(running) - 1)
-    return len(running), None
+        return _NOTHING_RUNS
+    rows = page.running()
+    limited = [row for row in rows if row.kill_ns]
+    if not limited:
+        return Look(len(rows), None, 0)
+    first = min(limited, key=lambda row: row.kill_ns)
+    if now_ns < first.kill_ns:
+        return Look(len(rows), None, first.kill_ns)
+    grace_ns = words[GRACE]
+    limit_s = (first.kill_ns - first.started_ns - grace_ns) / 1e9
+    return Look(len(rows), Overdue(limit_s, len(rows) - 1, grace_ns > 0), 0)
 
 
 class Agent:
@@ -129,9 +148,13 @@ class Agent:
         self._introduced = False  # on this link
         self._token = 0
         self._backends = [_backend_of(address) for address in settings.masters]
+        self._ports = PortTries()
+        self._poller.register(self._ports.fd, zmq.POLLIN)
         self._pages: dict[str, Page] = {}
         self._children: dict[str, spawn.Child] = {}
         self._by_pidfd: dict[int, str] = {}
+        self._oom_counter = oom.Counter()
+        self._oom_kills = oom.Kills(self._oom_counter.read())
         self._epoch = self._obey = 0
         self._look_at = 0.0
         self._ready: dict[Any, int] = {}  # what the last poll found
@@ -142,6 +165,9 @@ class Agent:
         self.damaged = 0  # frames that broke the format
 
     def run(self) -> int:
+        if ended := groups.end(self._state.left):
+            pids = ", ".join(map(str, ended))
+            self._note(f"ended what was left of an earlier agent's processes: {len(ended)} (pid {pids})")
         wakeup = _Signals()
         self._poller.register(wakeup.fd, zmq.POLLIN)
         try:
@@ -151,6 +177,8 @@ class Agent:
                     self._signalled(number)
                 self._attend_link()
                 self._reap()
+                for answer in self._ports.answers() if self._ports.fd in self._ready else ():
+                    self._perform(self._core.tried(*answer))
                 if monotonic() >= self._look_at:
                     self._look()
                 self._perform(self._core.tick(monotonic()))
@@ -184,8 +212,9 @@ class Agent:
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             self._perform(self._core.resize(self._core.capacity + (1 if number == signal.SIGTTIN else -1)))
         elif number == signal.SIGHUP:
-            # Only the master can replace processes without going below min_active.
-            self._note("HUP: to load new code one process at a time, say: rota reload SERVICE")
+            self._perform(self._core.reload())
+        elif number == signal.SIGUSR1:
+            self._note("USR1: there is no log to open again: this agent writes to stderr")
 
     # ---- the master -------------------------------------------------------------------------------------------------
 
@@ -264,6 +293,7 @@ class Agent:
         self._children[incarnation] = child
         self._by_pidfd[child.pidfd] = incarnation
         self._poller.register(child.pidfd, zmq.POLLIN)
+        self._note_groups()
         # At once, so that the master knows of it before it can say HELLO.
         self._effects.extendleft(reversed(self._core.spawned(incarnation, ticket, child.pid)))
 
@@ -288,23 +318,45 @@ class Agent:
             child, page = self._children.pop(incarnation), self._pages.pop(incarnation)
             self._poller.unregister(pidfd)
             status = child.reap()
+            self._note_groups()
             while _show(child):
                 pass
+            now = monotonic()
+            if page.words[PHASE] != BOOTING:  # since the last look
+                self._perform(self._core.ready(incarnation, now))
             started_upto, rows = page.words[STARTED_UPTO], page.report()
             text, how = child.tail(), spawn.how_it_ended(status)
             child.output.close()
             page.close()
-            self._perform(self._core.exited(incarnation, status, how, started_upto, rows, text, monotonic()))
+            starved = status == -signal.SIGKILL and self._oom_kills.claim(self._oom_counter.read(), now)
+            self._perform(self._core.exited(incarnation, status, how, started_upto, rows, text, now, starved))
+
+    def _note_groups(self) -> None:
+        noted = [groups.Group(child.pid, child.started, name) for name, child in self._children.items()]
+        self._keep(lambda: self._state.note(noted))
+
+    def _keep(self, write: Callable[[], None]) -> None:
+        """A full disk is no reason to end what works. What is not written is missed at the next start only."""
+        try:
+            write()
+        except OSError as error:
+            self._note(f"the state directory cannot be written to, a restart would forget: {error}")
 
     def _look(self) -> None:
-        """At every page: who is ready, who is over a limit. And at what the children wrote."""
+        """At every page: who is ready, who is over a limit. And at what the children wrote.
+
+        The next look comes with the next limit that is known of: only one that is shorter than LOOK_S is noticed late.
+        """
         now = monotonic()
         self._look_at = now + LOOK_S
         now_ns = monotonic_ns()
+        self._oom_kills.look(self._oom_counter.read(), now)
         for incarnation, page in list(self._pages.items()):
             if page.words[PHASE] == READY:
                 self._perform(self._core.ready(incarnation, now))
-            running, late = overdue(page, now_ns)
+            running, late, next_ns = look(page, now_ns)
+            if next_ns:
+                self._look_at = min(self._look_at, now + (next_ns - now_ns) / 1e9)
             self._perform(self._core.seen(incarnation, running, late, now))
         for child in self._children.values():
             _show(child)
@@ -354,10 +406,12 @@ class Agent:
             case supervision.Fence(epoch, master):
                 self._fence(epoch, master)
             case supervision.Remember(intent, epoch):
-                self._state.remember(intent, epoch)
+                self._keep(lambda: self._state.remember(intent, epoch))
             case supervision.Weigh():
                 pids = {process.incarnation: process.pid for process in self._core.processes.values() if process.pid}
                 self._effects.extend(self._core.weighed({name: _resident(pid) for name, pid in pids.items()}))
+            case Try():
+                self._ports.start(effect)
             case supervision.Note(text):
                 self._note(text)
             case supervision.Quit():
@@ -365,7 +419,8 @@ class Agent:
                 self._done = True
 
     def _note(self, text: str) -> None:
-        print(f"rota slave {self._settings.name}: {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # a full disk, a closed pipe
+            print(f"rota slave {self._settings.name}: {text}", file=sys.stderr, flush=True)
 
     def _notify(self, state: str) -> None:
         """systemd's Type=notify; an abstract socket is written with a leading @."""
@@ -388,6 +443,7 @@ class _Signals:
         signal.SIGINT,
         signal.SIGQUIT,
         signal.SIGHUP,
+        signal.SIGUSR1,
         signal.SIGTTIN,
         signal.SIGTTOU,
     )
@@ -430,7 +486,8 @@ def _show(child: spawn.Child) -> bool:
     stderr.register(2, select.POLLOUT)
     data = child.unshown(SHOW_BYTES) if stderr.poll(0) == [(2, select.POLLOUT)] else b""
     if data:
-        os.write(2, data)
+        with suppress(OSError):  # a full disk
+            os.write(2, data)
     return bool(data)
 
 

@@ -87,7 +87,7 @@ class Backend:
                 self._welcomed(fields, _welcome(frame[fields[11] :]))
             elif kind == wire.REFUSED:
                 self._refused(_refusal(frame[fields[11] :]))
-            elif kind == wire.WHO:
+            elif kind == wire.WHO and not self._asked():
                 self._hello_again(0.0)
         except (wire.BadFrame, BadMessage):
             self.damaged += 1
@@ -129,6 +129,10 @@ class Backend:
                 self.drop()
         elif now >= self._hello_at and link.send(wire.head(wire.HELLO, 0) + messages.encode(self._hello())):
             self._answer_by = now + ANSWER_S
+
+    def _asked(self) -> bool:
+        """A HELLO is under way: it answers every WHO that was sent before it arrived."""
+        return not self.greeted and self._answer_by is not None
 
     def _hello_again(self, at: float) -> None:
         self.greeted = False

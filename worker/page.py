@@ -16,7 +16,7 @@ from ..common import messages
 from ..common.limits import PAGE_ROWS
 
 MAGIC = int.from_bytes(b"rotapage", "little")
-STARTED_UPTO, FLOOR, FENCE_EPOCH, OBEY, PHASE, STOP, ROWS, HANDLED = range(1, 9)
+STARTED_UPTO, FLOOR, FENCE_EPOCH, OBEY, PHASE, STOP, ROWS, HANDLED, GRACE = range(1, 10)
 FIRST_ROW = 16
 ROW_WORDS = 8
 

@@ -30,7 +30,7 @@ from .backend import Backend, Rejected
 from .core.deliveries import Deliveries
 from .hosting import SyncHost
 from .loading import load, names_a_file, split_spec, version_of
-from .page import OBEY, PHASE, READY, STOP, STOPPING, Page
+from .page import GRACE, OBEY, PHASE, READY, STOP, STOPPING, Page
 
 if TYPE_CHECKING:
     from .app import Worker
@@ -113,11 +113,13 @@ class Process:
         self.page = page
         self.check_agent: Callable[[], None] = self._end_with_agent  # at each idle tick
         handlers = self.worker.handlers.values()
+        grace_ns = int(1e9 * ASYNC_GRACE_S) if self.worker.is_async else 0
+        page.words[GRACE] = grace_ns
         self.deliveries = Deliveries(
             self.page,
             {each.name: int(1e9 * (each.timeout or specification.handler_timeout_s)) for each in handlers},
             int(1e9 * specification.handler_timeout_s),
-            int(1e9 * ASYNC_GRACE_S) if self.worker.is_async else 0,
+            grace_ns,
         )
         self._interface = self.worker.interface()
         self.backend = Backend(specification.backends, self.page, self.deliveries, self.hello)

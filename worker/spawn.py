@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
+from . import groups
+
 TAIL_BYTES = 4096  # of its output: what an exit report carries
 OUTPUT_MAX = 1024 * 1024  # bytes of output that are kept of one process
 
@@ -51,6 +53,7 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
         self.pid = process.pid
         self.pidfd = os.pidfd_open(process.pid)
+        self.started = groups.started_at(process.pid)
         self.output = output
         self._process = process
         self._shown = 0
@@ -100,7 +103,7 @@ def start(
         # -P: a file of the application that is called like a module of ours must not be taken for it.
         [place.python, "-P", "-m", f"{__package__}.{module}"],
         cwd=place.app_dir,
-        env={**os.environ, "PWD": place.app_dir},
+        env={**os.environ, "PWD": place.app_dir, groups.VARIABLE: str(specification.get("incarnation", ""))},
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,

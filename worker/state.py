@@ -1,49 +1,72 @@
-"""What an agent remembers over its own restart: the intent for its node and the highest epoch that it has seen."""
+"""What an agent remembers over its own restart: the intent for its node, the highest epoch that it has seen, and the
+process groups that it had, so that what is left of them can be ended.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
+from collections.abc import Iterable
+from typing import IO, Any
 
 from ..common.messages import Intent
+from .groups import Group
 
 _FILE = "agent.json"
+_GROUPS = "groups.json"
+_LOCK = "agent.lock"
 
 
 class State:
     """Without a directory it remembers nothing. `output`: where processes write, None for the system's own place."""
 
     def __init__(self, directory: str | None) -> None:
-        """Raises OSError when the directory cannot be made or written to."""
+        """Raises OSError when the directory cannot be made or written to, or another agent uses it."""
         self.intent: Intent | None = None
         self.epoch = 0
         self.output: str | None = None
+        self.left: list[Group] = []  # what an earlier agent had
         self._directory = directory
         self._written: tuple[Intent, int] | None = None
         if directory is not None:
             self.output = os.path.join(directory, "output")
             os.makedirs(self.output, exist_ok=True)
-            self._read(os.path.join(directory, _FILE))
+            self._lock = _locked(directory)
+            self._read_intent(os.path.join(directory, _FILE))
+            self._read_groups(os.path.join(directory, _GROUPS))
 
     def remember(self, intent: Intent, epoch: int) -> None:
-        """Durable when it returns."""
+        """Durable when it returns. Raises OSError."""
         if self._directory is None or self._written == (intent, epoch):
             return
-        path = os.path.join(self._directory, _FILE)
-        with open(path + ".new", "w", encoding="utf-8") as file:
-            json.dump({"intent": intent._asdict(), "epoch": epoch}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path + ".new", path)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        self._write(_FILE, {"intent": intent._asdict(), "epoch": epoch}, durable=True)
         self._written = intent, epoch
 
-    def _read(self, path: str) -> None:
+    def note(self, groups: Iterable[Group]) -> None:
+        """Not durable: what ends the machine ends the groups too. Raises OSError."""
+        if self._directory is not None:
+            self._write(_GROUPS, {"boot": _boot(), "groups": list(groups)}, durable=False)
+
+    def _write(self, name: str, data: dict[str, Any], durable: bool) -> None:
+        """Whole or not at all."""
+        assert self._directory is not None
+        path = os.path.join(self._directory, name)
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            json.dump(data, file)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(path + ".new", path)
+        if durable:
+            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+    def _read_intent(self, path: str) -> None:
         try:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
@@ -53,3 +76,31 @@ class State:
         except (ValueError, TypeError, KeyError) as error:
             # It was written whole or not at all, so somebody else wrote this. The master knows the intent too.
             print(f"{path} is not readable, starting without it: {error}", file=sys.stderr)
+
+    def _read_groups(self, path: str) -> None:
+        """Only those of this start of the machine: ticks count from there."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                data = json.load(file)
+            if data["boot"] == _boot():
+                self.left = [Group(int(pid), int(started), str(name)) for pid, started, name in data["groups"]]
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError, KeyError) as error:
+            print(f"{path} is not readable, what is left of older processes is not ended: {error}", file=sys.stderr)
+
+
+def _locked(directory: str) -> IO[bytes]:
+    """Held as long as it is open. Two agents would undo each other's notes, and end each other's processes."""
+    lock = open(os.path.join(directory, _LOCK), "ab")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise OSError(f"another agent uses the state directory {directory}: give each its own --state") from None
+    return lock
+
+
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ...common import messages, wire
 from ...common.limits import BEAT_S
 from ...common.messages import End, Message
+from .ports import Ports, Try
 
 SILENCE_S = 3.0  # of a master: as long as it gives us; the connection is then worth nothing
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the master
@@ -102,7 +103,7 @@ class Quit(NamedTuple):
     """Say BYE, if connected, and exit."""
 
 
-Effect = Connect | Hello | Send | Spawn | Stop | Kill | SetFloor | Fence | Remember | Weigh | Note | Quit
+Effect = Connect | Hello | Send | Spawn | Stop | Kill | SetFloor | Fence | Remember | Weigh | Try | Note | Quit
 
 
 # ---- what is known --------------------------------------------------------------------------------------------------
@@ -194,6 +195,7 @@ class Supervision:
         self.processes: dict[str, Process] = {}
         self.exits: dict[str, messages.Exited] = {}  # not yet noted by a master
         self.troubles: dict[str, Trouble] = {}
+        self._ports = Ports()
         self.master = 0  # index of the one that we talk to
         self.greeted = False
         self.leaving = False
@@ -203,6 +205,7 @@ class Supervision:
         self._beat = 0
         self._failures = 0  # connections in a row that came to nothing
         self._hello_said = False  # on this connection, and not yet answered
+        self._told_capacity = capacity  # with it
         self._connect_at: float | None = 0.0  # None: connected, or about to be
         self._heard_at = 0.0
         self._beat_at = 0.0
@@ -215,8 +218,7 @@ class Supervision:
     def connected(self, now: float) -> list[Effect]:
         """The transport is there: introduce ourselves, with all that we have."""
         self._heard_at = now
-        self._hello_said = True
-        return [Hello(self.hello())]
+        return self._introduce()
 
     def lost(self, now: float) -> list[Effect]:
         """The connection is gone. The processes go on: they have connections of their own."""
@@ -269,8 +271,11 @@ class Supervision:
         effects += [Send(_started(process)) for process in self.processes.values() if process.pid]
         effects += [Send(exited) for exited in self.exits.values()]
         effects += [self._failing(service, trouble, now) for service, trouble in self.troubles.items()]
+        effects += [Send(unwell) for unwell in self._ports.findings()]
         if self.leaving:
             effects.append(self._leaving(now))
+        if self.capacity != self._told_capacity:  # a signal came in between
+            effects += self._introduce()
         return effects
 
     def refused(self, refusal: messages.Refusal, now: float) -> list[Effect]:
@@ -287,10 +292,14 @@ class Supervision:
         would be sent before its WELCOME would only be asked about again.
         """
         self._heard_at = now
-        if self._hello_said:
+        if self._hello_said and not self.greeted:
             return []
         self.greeted = False
+        return self._introduce()
+
+    def _introduce(self) -> list[Effect]:
         self._hello_said = True
+        self._told_capacity = self.capacity
         return [Hello(self.hello())]
 
     # ---- messages of the master -------------------------------------------------------------------------------------
@@ -299,7 +308,7 @@ class Supervision:
         self._heard_at = now
         match message:
             case messages.Plan():
-                self._planned(message)
+                self._planned(message, now)
             case messages.Retire():
                 return self._retire(message, now)
             case messages.Recall():
@@ -314,10 +323,11 @@ class Supervision:
                 self.left = True
         return []
 
-    def _planned(self, plan: messages.Plan) -> None:
+    def _planned(self, plan: messages.Plan, now: float) -> None:
         """A plan also means: try again now what failed. Operators fix an application and ask for a recheck."""
         self.plan = {service: count for service, count in plan.processes.items() if service in self.offers}
         self.limits_ms = plan.limits_ms
+        self._ports.planned(plan.checks, now)
         for trouble in self.troubles.values():
             trouble.retry_at = 0.0
 
@@ -424,7 +434,7 @@ class Supervision:
     def resize(self, capacity: int) -> list[Effect]:
         """Room for more or fewer; the master plans anew when it is told."""
         self.capacity = max(1, capacity)
-        return [Hello(self.hello())] if self.greeted else []
+        return self._introduce() if self.greeted else []
 
     def reload(self) -> list[Effect]:
         """HUP: only the master can replace processes without going below what must stay active."""
@@ -459,7 +469,7 @@ class Supervision:
         self.leaving = True
         self.leave_at = now + deadline_s
         if not self.greeted:
-            self.left = True
+            self.left = not self._hello_said  # a master that is about to know us is told with its WELCOME
             return []
         return [self._leaving(now)]
 
@@ -495,6 +505,7 @@ class Supervision:
             self.left = True
         self._recovered(now)
         effects += self._follow_plan(now)
+        effects += self._try_ports(now)
         effects += self._signals_due(now)
         if self.left and not self.processes and not self._bye:
             self._bye = True
@@ -510,7 +521,19 @@ class Supervision:
             times.append(self.leave_at)
         times += [process.due[0][0] for process in self.processes.values() if process.due]
         times += [trouble.retry_at for trouble in self.troubles.values() if trouble.retry_at]
-        return min(times)
+        ports = self._ports.next_deadline()
+        return min(times) if ports is None else min(*times, ports)
+
+    def tried(self, service: str, number: int, text: str) -> list[Effect]:
+        """What came of a Try. `text`: why it failed; "" = it did not."""
+        return [effect for unwell in self._ports.tried(service, number, text) for effect in self._send(unwell)]
+
+    def _try_ports(self, now: float) -> list[Effect]:
+        found = self._ports.tick(now)
+        effects: list[Effect] = [each for each in found if isinstance(each, Try)]
+        if self.greeted:
+            effects += [Send(each) for each in found if isinstance(each, messages.Unwell)]
+        return effects
 
     def _connect(self, now: float) -> Connect:
         self._connect_at = None

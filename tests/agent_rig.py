@@ -1,0 +1,90 @@
+"""A real agent with real processes, against a master that the test plays: what such tests share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fake_master import PATIENCE_S, FakeMaster
+
+from rota.common import messages
+
+HERE = Path(__file__).parent
+
+AGENT = """
+import json, sys
+from rota.worker.agent import AgentSettings, main
+options = json.loads(sys.argv[1])
+options["masters"] = tuple(options["masters"])
+sys.exit(main(AgentSettings(**options)))
+"""
+
+
+class Agent:
+    def __init__(self, log: Path, options: dict[str, Any], **popen: Any) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", AGENT, json.dumps(options)], stderr=file, **{"cwd": HERE, **popen}
+            )
+        self.pid = self.process.pid
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+
+Start = Callable[..., Agent]
+
+
+@contextmanager
+def agents_of(master: FakeMaster, tmp_path: Path) -> Iterator[Start]:
+    """A function that starts agents of this master; those that still run at the end are killed."""
+    agents: list[Agent] = []
+
+    def start(popen: dict[str, Any] | None = None, **options: Any) -> Agent:
+        settings = {
+            "app": "node_app:app",
+            "name": "web-1",
+            "masters": [master.address],
+            "processes": 2,
+            "service": "orders",
+            "stop_grace": 2.0,
+            **options,
+        }
+        agents.append(Agent(tmp_path / f"agent-{len(agents)}.log", settings, **(popen or {})))
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        if agent.process.poll() is None:
+            agent.process.kill()
+            agent.process.wait()
+
+
+def run_processes(master: FakeMaster, count: int) -> dict[str, messages.Started]:
+    """A plan, until that many have said HELLO."""
+    master.tell(messages.Plan({"orders": count}))
+    started = [master.expect(messages.Started) for _ in range(count)]
+    for _ in range(count):
+        master.welcome_process()
+    return {each.incarnation: each for each in started}
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(master: FakeMaster, pid: int) -> None:
+    master.until(lambda: not alive(pid), f"the end of {pid}")

@@ -1,0 +1,150 @@
+"""What is left of an earlier agent's processes is ended; nothing else ever is, whatever its number."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rota.common.messages import Intent
+from rota.worker import groups
+from rota.worker.groups import VARIABLE, Group
+from rota.worker.state import State
+
+Make = Callable[..., subprocess.Popen[bytes]]
+# A leader that starts a child in its group, tells its pid, and ends when its stdin does.
+FAMILY = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[subprocess.Popen[bytes]] = []
+
+    def make(*command: str, **variables: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            command or ["sleep", "60"],
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **variables},
+        )
+        made.append(process)
+        return process
+
+    yield make
+    for process in made:
+        with process:  # closes its pipes, waits
+            process.kill()
+
+
+def group(process: subprocess.Popen[bytes], name: str = "web-1.b.1") -> Group:
+    return Group(process.pid, groups.started_at(process.pid), name)
+
+
+def family(make: Make, **variables: str) -> tuple[Group, int]:
+    """A leader that has ended, and the child that is left of its group."""
+    leader = make(sys.executable, "-S", "-c", FAMILY, **variables)
+    assert leader.stdout is not None and leader.stdin is not None
+    child = int(leader.stdout.readline())
+    noted = group(leader)
+    leader.stdin.close()
+    leader.wait(20)
+    return noted, child
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def ends(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while lives(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_process_that_outlived_its_agent_is_ended(make: Make) -> None:
+    process = make()
+    assert groups.end([group(process)]) == [process.pid]
+    assert process.wait(20) == -9
+
+
+def test_what_a_process_had_started_is_ended_though_its_leader_is_gone(make: Make) -> None:
+    noted, child = family(make, **{VARIABLE: "web-1.b.1"})
+    assert groups.end([noted]) == [child]
+    ends(child)
+
+
+def test_a_number_that_belongs_to_another_process_by_now_is_left_alone(make: Make) -> None:
+    process = make()
+    noted = group(process)
+    assert groups.end([noted._replace(started=noted.started - 1)]) == []
+    assert lives(process.pid)
+
+
+def test_a_group_that_belongs_to_others_by_now_is_left_alone_though_its_leader_is_gone(make: Make) -> None:
+    noted, child = family(make, **{VARIABLE: "web-1.b.2"})
+    try:
+        assert groups.end([noted]) == []
+        assert lives(child)
+    finally:
+        os.kill(child, 9)
+
+
+def test_nothing_is_looked_for_when_nothing_was_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "listdir", None)
+    assert groups.end([]) == []
+
+
+# ---- the state directory ---------------------------------------------------------------------------------------------
+
+
+def test_groups_and_intent_are_remembered(tmp_path: Path) -> None:
+    state = State(str(tmp_path))
+    intent, noted = Intent("detached", 3, "me", "release"), [Group(7, 99, "web-1.b.1"), Group(8, 100, "web-1.b.2")]
+    state.remember(intent, 4)
+    state.note(noted)
+    del state
+    again = State(str(tmp_path))
+    assert (again.intent, again.epoch, again.left) == (intent, 4, noted)
+
+
+def test_groups_of_an_earlier_start_of_the_machine_are_forgotten(tmp_path: Path) -> None:
+    state = State(str(tmp_path))
+    state.note([Group(7, 99, "web-1.b.1")])
+    del state
+    file = tmp_path / "groups.json"
+    file.write_text(file.read_text().replace('"boot": "', '"boot": "other-'))
+    assert State(str(tmp_path)).left == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"boot": 1}', '{"boot": "x", "groups": [[1]]}'])
+def test_damaged_notes_stop_no_agent(tmp_path: Path, text: str) -> None:
+    State(str(tmp_path))
+    (tmp_path / "groups.json").write_text(text)
+    (tmp_path / "agent.json").write_text(text)
+    state = State(str(tmp_path))
+    assert (state.left, state.intent) == ([], None)
+
+
+def test_a_state_directory_has_one_agent(tmp_path: Path) -> None:
+    state = State(str(tmp_path))
+    with pytest.raises(OSError, match="another agent uses"):
+        State(str(tmp_path))
+    del state
+    State(str(tmp_path))
+
+
+def test_without_a_directory_nothing_is_remembered() -> None:
+    state = State(None)
+    state.remember(Intent("active", 1, "", ""), 1)
+    state.note([Group(7, 99, "web-1.b.1")])
+    assert state.left == []
