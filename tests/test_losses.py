@@ -1,0 +1,180 @@
+"""How often a lost attempt runs again, and what its caller is told when it does not."""
+
+from __future__ import annotations
+
+import pytest
+from core_rig import SESSION, Rig
+
+from rota.common import errors, messages, wire
+from rota.common.messages import End, Exited, Row
+from rota.master.core.pool import Slot
+from rota.worker.page import RUNNING
+
+MAYBE = errors.MaybeExecuted.code
+
+
+def killed(rig: Rig, slot: Slot, kind: str = End.SIGNALLED) -> None:
+    """Its process ended while it ran all that it had."""
+    numbers = list(slot.inflight)
+    rows = [Row(number, RUNNING, SESSION, number, 1) for number in numbers]
+    report = Exited(slot.incarnation, "orders", -9, "was killed by signal 9", slot.last_number, rows, "", kind)
+    rig.tell(slot.node, report)
+    rig.out.probes.clear()
+    rig.fleet.settle(slot, rig.now)
+    rig.flush()
+
+
+def events(rig: Rig, kind: str) -> list[str]:
+    return [event["text"] for event in rig.core.events.since(0) if event["kind"] == kind]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_request_of_an_idempotent_handler_is_started_max_attempts_times(most: int) -> None:
+    rig = Rig({"max_attempts": most})
+    slots = rig.pool_of(4)
+    rig.request(1, "orders.again")
+    for slot in slots[:most]:
+        assert rig.codes() == {}
+        killed(rig, slot, End.STOPPED)  # crashes would bring it into quarantine
+    assert rig.codes() == {1: MAYBE}
+    assert len(rig.deliveries) == most
+    assert f"attempt {most} of {most}" in rig.answers[0].cause
+
+
+def test_attempts_that_did_not_start_are_as_many_as_it_takes() -> None:
+    rig = Rig({"max_attempts": 1})
+    slots = rig.pool_of(6)
+    rig.request(1)
+    for slot in slots[:5]:
+        rig.exited(slot, started_upto=0)
+    assert (rig.codes(), len(rig.deliveries)) == ({}, 6)
+    rig.reply(slots[5], 1)
+    assert rig.codes() == {1: 0}
+
+
+def test_a_handler_that_allows_no_second_run_says_so() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1)
+    killed(rig, first)
+    assert "not run again: its handler does not allow it" in rig.answers[0].cause
+
+
+def test_when_the_budget_is_spent_a_lost_request_ends_as_maybe_executed_and_says_why() -> None:
+    rig = Rig({"retry_percent": 0, "retry_per_s": 0})
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    killed(rig, first)
+    assert rig.codes() == {1: MAYBE}
+    assert "retry_percent" in rig.answers[0].cause and "signal 9" in rig.answers[0].cause
+    assert rig.dispatch.counters["retry budget spent"] == 1
+    assert events(rig, "retries") == ["the retry budget of orders is spent: 1 lost attempts were not run again"]
+    assert not second.inflight
+
+
+def test_a_spent_budget_is_told_once_however_many_it_refuses() -> None:
+    rig = Rig({"retry_percent": 0, "retry_per_s": 0})
+    slots = rig.pool_of(20)
+    for number, slot in enumerate(slots, 1):
+        rig.request(number, "orders.again", body=str(number).encode())
+        killed(rig, slot)
+    assert rig.dispatch.counters["retry budget spent"] == 20
+    assert len(events(rig, "retries")) == 1
+
+
+def test_what_had_not_started_is_not_charged() -> None:
+    rig = Rig({"retry_percent": 0, "retry_per_s": 0})
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    rig.exited(first, started_upto=0)
+    assert list(second.inflight.values()) and rig.codes() == {}
+
+
+@pytest.mark.parametrize("kind", [End.STOPPED, End.LEAVING])
+def test_what_a_drain_or_stop_cost_is_not_charged(kind: str) -> None:
+    rig = Rig({"retry_percent": 0, "retry_per_s": 0})
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    killed(rig, first, kind)
+    assert second.inflight and rig.codes() == {}
+
+
+@pytest.mark.parametrize("kind", [End.EXITED, End.SIGNALLED, End.OUT_OF_MEMORY, End.HUNG, ""])
+def test_what_a_crash_cost_is_charged(kind: str) -> None:
+    rig = Rig({"retry_percent": 0, "retry_per_s": 0})
+    first, _ = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    killed(rig, first, kind)
+    assert rig.codes() == {1: MAYBE}
+
+
+def test_a_dead_node_is_charged_and_its_idempotent_requests_run_elsewhere_while_the_budget_lasts() -> None:
+    rig = Rig({"retry_percent": 0, "retry_per_s": 1, "credit": 16})
+    rig.default = rig.services["orders"] = type(rig.default)(ramp=0.0, credit=16, retry_percent=0, retry_per_s=1)
+    one, two = rig.agent("n1", capacity=1), rig.agent("n2", capacity=1)
+    slot, other = rig.process(one), rig.process(two)
+    for number in range(1, 33):
+        rig.request(number, "orders.again")
+    assert len(slot.inflight) == len(other.inflight) == 16
+    for number in list(other.inflight):
+        rig.reply(other, number)
+    rig.tell(one, messages.Beat(1))
+    two_only = rig.now + 4.0
+    while rig.now < two_only:
+        two.heard_at = rig.now
+        rig.after(0.1, beat=False)
+    assert len(other.inflight) == 10, "retry_per_s for ten seconds"
+    assert sum(code == MAYBE for code in rig.codes().values()) == 6
+
+
+def test_the_number_of_the_attempt_travels_with_each_delivery() -> None:
+    rig = Rig({"max_attempts": 3})
+    slots = rig.pool_of(3)
+    rig.request(1, "orders.again")
+    killed(rig, slots[0], End.STOPPED)
+    killed(rig, slots[1], End.STOPPED)
+    assert [wire.parse_head(frame).below for _, _, frame in rig.deliveries] == [1, 2, 3]
+
+
+def test_a_reply_of_an_older_attempt_is_dropped_and_counted_while_a_newer_one_runs() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    killed(rig, first)
+    assert list(second.inflight) == [1]
+    # the first process was only thought dead: its reply comes over its own route, and over that of the second
+    rig.reply(first, 1, body=b"old")
+    assert rig.codes() == {}
+    rig.reply(second, 1, epoch=rig.dispatch.epoch - 1, body=b"of another epoch")
+    assert rig.codes() == {} and rig.dispatch.counters["stray replies"] >= 1
+    rig.reply(second, 1, body=b"new")
+    assert rig.answers[0].body == b"new"
+    rig.reply(second, 1, body=b"again")
+    assert len(rig.answers) == 1
+
+
+def test_a_reply_after_the_deadline_is_dropped_and_counted() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1, timeout_ms=100)
+    rig.after(0.2)
+    assert rig.codes() == {1: errors.Timeout.code}
+    rig.reply(slot, 1)
+    assert (len(rig.answers), rig.dispatch.counters["late replies"]) == (1, 1)
+
+
+def test_status_shows_what_is_left_of_the_budget() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    killed(rig, first)
+    (service,) = rig.core.status(rig.now)["services"]
+    assert service["retries_left"] == 99
+
+
+def test_an_older_masters_request_is_not_run_again_where_one_attempt_is_all() -> None:
+    rig = Rig({"max_attempts": 1}, epoch=2)
+    rig.pool_of(1)
+    rig.client(epoch=1)
+    rig.request(1, "orders.again", flags=wire.RESENT, epoch=1)
+    assert rig.codes() == {1: MAYBE} and not rig.deliveries
