@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, IllegalTransition, Intent, Liveness
-from ...common.limits import PAGE_ROWS
+from ...common.limits import NAME_MAX, NODES_MAX, OFFERS_MAX, PAGE_ROWS, SERVICES_MAX, STARTED_MAX, TAGS_BYTES_MAX
 from ...common.names import valid_name
 from ...common.settings import MasterSettings, ServiceSettings
 from . import records
@@ -102,6 +102,9 @@ class Fleet:
         bad = next((name for name in names if not valid_name(name)), None)
         if bad is not None:
             return _refusal("denied", f"{bad!r} is no name for a node or service", 30_000)
+        too_much = self._too_much(hello)
+        if too_much:
+            return _refusal("denied", too_much, 30_000)
         node = self.nodes.get(hello.node)
         if node is None or node.boot == hello.boot:
             return None
@@ -111,6 +114,17 @@ class Fleet:
             text = f"another agent is live under the name {hello.node}: give one of them another --name"
             return _refusal("name in use", text, 1000)
         return None
+
+    def _too_much(self, hello: messages.AgentHello) -> str:
+        """Why this is more than a master remembers of one node, or of all; empty when it is not."""
+        if hello.node not in self.nodes and len(self.nodes) >= NODES_MAX:
+            return f"{len(self.nodes)} nodes are known here already: `rota forget` those that are gone"
+        services = self.dispatch.pools.keys() | set(hello.offers)
+        if len(hello.offers) > OFFERS_MAX or len(services) > max(SERVICES_MAX, len(self.dispatch.pools)):
+            return f"a node may offer {OFFERS_MAX} services, all nodes together {SERVICES_MAX}"
+        if sum(len(key) + len(tag) for key, tag in hello.tags.items()) > TAGS_BYTES_MAX or len(hello.boot) > NAME_MAX:
+            return f"its tags are longer than {TAGS_BYTES_MAX} characters, or its boot id than {NAME_MAX}"
+        return ""
 
     def _new_boot(self, node: Node, hello: messages.AgentHello, now: float) -> None:
         """Its agent was started anew: processes of the old one died with it."""
@@ -161,6 +175,10 @@ class Fleet:
 
     def started(self, node: Node, started: messages.Started, now: float) -> None:
         if started.incarnation in self.slots or not started.incarnation.startswith(f"{node.name}.{node.boot[:6]}"):
+            return
+        full = len(node.slots) >= STARTED_MAX or len(started.incarnation) > 2 * NAME_MAX
+        if full or started.service not in node.offers:
+            self.dispatch.counters["bad messages"] += 1
             return
         pool = self.pool(started.service, now)
         slot = Slot(node, pool, started.incarnation, started.ticket, started.pid, now)
@@ -219,7 +237,7 @@ class Fleet:
 
     def failing(self, node: Node, failing: messages.Failing) -> None:
         before = node.failing.pop(failing.service, None)
-        if failing.failures:
+        if failing.failures and failing.service in node.offers:
             node.failing[failing.service] = failing._replace(text=failing.text[-FAILING_TEXT_MAX:])
             if before is None or before.failures != failing.failures:
                 last = failing.text.strip().rpartition("\n")[2]

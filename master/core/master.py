@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ...common import exits, messages, wire
 from ...common.lifecycle import Liveness
+from ...common.limits import ASKED_MAX, HEAD_MAX
 from ...common.messages import BadMessage
 from ...common.settings import MasterSettings, ServiceSettings
 from . import outbox, status, verbs
@@ -25,6 +26,7 @@ from .registry import Node
 from .sessions import Session, Source
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
+ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
@@ -83,7 +85,9 @@ class Master:
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, services, self._journal, now)
         self.fleet.wall = wall
         self.fleet.restore(restored)
+        self.dispatch.losses.tell = self.events.tell
         self.dispatch.inherited.accounted = lambda older: self.fleet.accounted(older, self._now)
+        self.dispatch.quarantine.tell = self.events.tell
         self.verbs = verbs.Verbs(self.fleet)
         self.durable = bool(settings.state)
         self.alarms: dict[str, str] = {}
@@ -95,6 +99,7 @@ class Master:
         self._operators: dict[bytes, _Operator] = {}
         self._waiters: list[_Waiter] = []
         self._records = 0
+        self._settled: dict[bytes, None] = {}  # sessions that were closed for their silence and had nothing open
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
         self._swept = now
         self._readers = Readers()
@@ -130,6 +135,35 @@ class Master:
         elif kind != wire.ACK:
             self.dispatch.counters["bad frames"] += 1
 
+    def frontend_large(self, route: bytes, frame: wire.Large, now: float) -> None:
+        """The request that most large messages are, without a copy; anything else as usual."""
+        fields = self._fields(frame)
+        session = self.dispatch.routes.get(route)
+        if fields is None or session is None or session.token != fields[5] or fields[3] != wire.REQUEST:
+            return self.frontend(route, bytes(frame), now)
+        origin = wire.ORIGIN_STRUCT.pack(session.id, fields[8])
+        if not fields[4] & wire.ORIGIN or frame[wire.HEADER_SIZE : wire.WITH_ORIGIN] != origin:
+            return self.frontend(route, bytes(frame), now)
+        session.heard_at = now
+        if fields[9] > session.acked:
+            session.acknowledge(fields[9])
+        fields = (*fields[:4], fields[4] ^ wire.ORIGIN, *fields[5:])
+        self.dispatch.request(session, fields, frame, now, wire.WITH_ORIGIN)
+
+    def backend_large(self, route: bytes, frame: wire.Large, now: float) -> None:
+        """The same with a reply."""
+        fields = self._fields(frame)
+        slot = self.dispatch.slot_routes.get(route)
+        if fields is None or slot is None or slot.token != fields[5] or fields[3] != wire.REPLY:
+            return self.backend(route, bytes(frame), now)
+        self.dispatch.reply(slot, fields, frame, now)
+
+    def _fields(self, frame: wire.Large) -> tuple[int, ...] | None:
+        try:
+            return _parse(frame.buffer)
+        except wire.BadFrame:
+            return None
+
     def _bundle(
         self, route: bytes, frame: bytes, now: float, fields: tuple[int, ...], one: Callable[..., None]
     ) -> None:
@@ -148,6 +182,9 @@ class Master:
             self.dispatch.counters["unknown routes"] += 1
             out.append((route, wire.head(wire.WHO, 0)))
             return
+        if len(frame) > HEAD_MAX:  # whoever knows no more than this port may not make us decode a mebibyte
+            self.dispatch.counters["bad frames"] += 1
+            return
         hello = self._read(messages.ClientHello, frame[fields[11] :])
         if hello is None or len(hello.session) != 16:
             return
@@ -162,7 +199,12 @@ class Master:
                 out.append((route, outbox.answer(wire.REFUSED, 0, _too_many_clients())))
                 return
             session = self.dispatch.sessions[hello.session] = Session(hello.session, now)
-            session.epoch = max(0, hello.epoch)
+            # Nothing of one that was settled can have run: what it sends again now was never accepted.
+            session.epoch = 0 if hello.session in self._settled else max(0, hello.epoch)
+            self._settled.pop(hello.session, None)
+        earlier = self.dispatch.routes.get(route)
+        if earlier is not None and earlier is not session:  # one connection, one session
+            self.dispatch.close_session(earlier)
         self.dispatch.routes.pop(session.route, None)
         self.dispatch.unsent.pop(session, None)  # it asks again for what it lacks
         session.unsent = 0
@@ -252,7 +294,7 @@ class Master:
         token = self._token_of(route) or self._token()
         if isinstance(hello, messages.OperatorHello):
             if len(self._operators) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
-                self._operators.pop(next(iter(self._operators)))
+                self.operator_gone(next(iter(self._operators)))
             self._operators[route] = _Operator(token, hello.user[:64])
             self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
             return
@@ -339,6 +381,9 @@ class Master:
             except verbs.Refuse as refused:
                 self._answer(route, message.id, refused.outcome)
         elif isinstance(message, messages.Follow):
+            if message.id not in operator.following and len(operator.following) >= ASKED_MAX:
+                self._answer(route, message.id, _too_many_asked().outcome)
+                return
             operator.following[message.id] = message.since
             self._tell_followers()
         else:
@@ -346,6 +391,8 @@ class Master:
 
     def _verb(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
         if verb.verb == "wait":
+            if sum(waiter.route == route for waiter in self._waiters) >= ASKED_MAX:
+                raise _too_many_asked()
             if sum(waiter.route == route for waiter in self._waiters) >= WAITS_MAX:
                 raise verbs.Refuse(exits.REFUSED, f"{WAITS_MAX} waits of this connection are under way already")
             self._waiters.append(_Waiter(route, verb.id, self.verbs.wait(verb.args, now), now))
@@ -356,12 +403,14 @@ class Master:
             since, limit = verbs.argument(verb.args, "since", int, 0), verbs.argument(verb.args, "limit", int, 1000)
             found = self.events.since(since, limit)
             self._answer(route, verb.id, verbs.Outcome(exits.DONE, {"schema": verbs.SCHEMA, "events": found}))
+        elif verb.verb == "quarantine":  # in memory only: a journal that fails is no reason to refuse it
+            self._answer(route, verb.id, self.verbs.quarantine(verb.args, operator.user, now))
         elif verb.verb in _CHANGING:
             if "journal" in self.alarms:
                 raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self.alarms['journal']}")
             self._answer(route, verb.id, getattr(self.verbs, verb.verb)(verb.args, operator.user, now))
         else:
-            raise verbs.not_found("verb", verb.verb, (*_CHANGING, "wait", "status", "events"))
+            raise verbs.not_found("verb", verb.verb, (*_CHANGING, "quarantine", "wait", "status", "events"))
 
     def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
         result = messages.Result(verb_id, outcome.exit == exits.DONE, outcome.exit, outcome.data)
@@ -447,6 +496,8 @@ class Master:
 
     def next_deadline(self) -> float:
         period = SHORT_TICK_S if self.fleet.busy() or self._waiters or self.dispatch.unsent else LONG_TICK_S
+        if self.dispatch.quarantine.busy():
+            period = ALONE_TICK_S
         due = self.dispatch.timers.next_deadline()
         return self._now + period if due is None else min(due, self._now + period)
 
@@ -462,14 +513,20 @@ class Master:
     def _sweep(self, now: float) -> None:
         idle = [s for s in self.dispatch.sessions.values() if now - s.heard_at > self.settings.session_idle]
         for session in idle:
+            if not session.open and not session.kept:
+                self._settled[session.id] = None
             self.dispatch.close_session(session)
+        while len(self._settled) > SESSIONS_MAX:
+            del self._settled[next(iter(self._settled))]
+        # One that vanished without BYE is noticed only when something is sent, and what it waits for may never come.
+        self.out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._operators.items()]
 
     def reconfigure(self, settings: MasterSettings) -> None:
         """After a reload of the configuration: pools take their new settings."""
         self.settings = self.dispatch.settings = self.fleet.settings = settings
         self.fleet.reconfigure()
 
-    def undeliverable(self, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
+    def undeliverable(self, slot: Slot, frames: list[wire.Frame], gone: bool, now: float) -> None:
         """The transport did not take these deliveries. `gone`: their route is no more."""
         self.dispatch.losses.undeliverable(slot, frames, gone, now)
 
@@ -487,9 +544,13 @@ class Master:
         self.fleet.recorded(number, now)
 
     def journal_failed(self, text: str) -> None:
-        """Control verbs are refused from now on; dispatch goes on."""
+        """Control verbs are refused from now on; dispatch goes on. Whoever waits for a record is told not to."""
         self.alarms["journal"] = text
         self.events.tell("alarm", "journal", text)
+        answers, self._answers = self._answers, {}
+        for route, result in (each for waiting in answers.values() for each in waiting):
+            data = {**result.data, "error": f"a restart of this master would forget what was asked for: {text}"}
+            self._say_operator(route, result._replace(ok=False, exit=exits.FAILED, data=data))
 
     def _journal(self, data: bytes) -> int:
         self._records += 1
@@ -524,6 +585,11 @@ class Master:
             return message
         self.dispatch.counters["bad messages"] += 1
         return None
+
+
+def _too_many_asked() -> verbs.Refuse:
+    text = f"{ASKED_MAX} waits or follows are under way over this connection: end one first"
+    return verbs.Refuse(exits.REFUSED, text)
 
 
 def _too_many_clients() -> messages.Refusal:

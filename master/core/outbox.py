@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...common import messages, wire
+from ...common import exits, messages, wire
 
 if TYPE_CHECKING:
     from .pool import Slot
@@ -40,8 +40,15 @@ class Outbox:
         )
 
     def say(self, route: bytes, token: int, message: messages.Message) -> None:
-        """One message on the control socket."""
-        self.control.append((route, wire.head(wire.CONTROL, token) + messages.encode(message)))
+        """One message on the control socket. A result that no message holds is told as that."""
+        try:
+            body = messages.encode(message)
+        except ValueError as error:
+            if not isinstance(message, messages.Result):
+                return  # nothing else grows with what peers say: fleet and verbs refuse what is that long
+            data = {"schema": 1, "error": f"the answer is too large: {error}"}
+            body = messages.encode(messages.Result(message.id, False, exits.FAILED, data))
+        self.control.append((route, wire.head(wire.CONTROL, token) + body))
 
 
 def answer(kind: int, token: int, message: messages.Message) -> bytes:

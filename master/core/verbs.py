@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 from ...common import exits
 from ...common.lifecycle import Intent, Liveness
 from ...common.names import nearest, unknown
-from . import budget
+from . import budget, quarantine
 from .fleet import Fleet
 from .pool import Pool, Stage
 from .registry import Node, why
 
 SCHEMA = 1
+TEXT_MAX = 1000  # characters of one argument: status shows the reasons of all nodes in one message
 FAILURES_GIVE_UP = 3  # starts that failed in a row: then waiting for that node or service is over
 
 
@@ -193,6 +194,28 @@ class Verbs:
             text = f"{pool.name} runs inside an application on {node.name}: {verb} it by restarting that application"
             raise Refuse(exits.REFUSED, text)
 
+    # ---- requests --------------------------------------------------------------------------------
+
+    def quarantine(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        """list, show, retry or drop. What was dropped before is done already."""
+        action = argument(args, "action", str, "list")
+        if action not in ("list", "show", "retry", "drop"):
+            raise not_found("action", action, ("list", "show", "retry", "drop"))
+        cases = self.fleet.dispatch.quarantine
+        data: dict[str, Any] = {"schema": SCHEMA}
+        if action == "list":
+            return Outcome(exits.DONE, data | {"entries": [quarantine.listed(each, now) for each in cases.all()]})
+        name, reason = argument(args, "id", str, ""), argument(args, "reason", str, "")
+        case = cases.find(name)
+        if case is None and action == "drop" and cases.was_dropped(name):
+            return Outcome(exits.DONE, data | {"id": name, "changed": False})
+        if case is None:
+            raise not_found("entry in quarantine", name, cases.ids())
+        if action == "show":
+            return Outcome(exits.DONE, data | quarantine.shown(case, cases.held(case.pool), now))
+        changed = (cases.retry if action == "retry" else cases.drop)(case, by, reason, now)
+        return Outcome(exits.DONE, data | {"id": case.id, "changed": changed})
+
     # ---- waiting ---------------------------------------------------------------------------------
 
     def wait(self, args: dict[str, Any], now: float) -> Wait:
@@ -291,4 +314,6 @@ def argument(args: dict[str, Any], name: str, kind: type, default: Any) -> Any:
         raise Refuse(exits.USAGE, f"{name}: {kind.__name__} expected, not {type(value).__name__}")
     if isinstance(value, float) and not 0 <= value < 1e9:
         raise Refuse(exits.USAGE, f"{name}: {value} is out of range")
+    if isinstance(value, str) and len(value) > TEXT_MAX:
+        raise Refuse(exits.USAGE, f"{name}: {len(value)} characters, at most {TEXT_MAX} are remembered")
     return value
