@@ -14,7 +14,7 @@ from math import inf
 
 from ..common.errors import Error, Overloaded, PayloadTooLarge, Timeout, Unavailable
 from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX
-from ..common.wire import ACK, CANCEL, REQUEST, RESENT, head
+from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, head
 
 WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
 WINDOW_BYTES = 64 * 1024 * 1024  # the high-water mark counts messages, this counts what they hold
@@ -58,7 +58,7 @@ def name(call: Call) -> str:
 class Calls:
     """The one door to it all; not thread-safe."""
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int = WINDOW, session: bytes = bytes(16)) -> None:
         self.window = window
         self.open = False
         self.unreachable = ""  # why no master could be reached, for the error of who waited for one
@@ -70,6 +70,7 @@ class Calls:
         self._sent_bytes = 0
         self._resend: deque[Call] = deque()
         self._orders: deque[bytes] = deque()  # frames of CANCEL
+        self._session = session
         self._token = self._epoch = 0
         self._next = 1
         self._below = 1  # no number under it is in _sent
@@ -190,6 +191,9 @@ class Calls:
         left_ms = int((call.deadline - now) * 1000)
         upto = self._acked = self._upto
         self._spoke_at = now
+        if len(call.body) > BUNDLE_BYTES_MAX:  # then its delivery has a head of the same size, and nobody copies it
+            tail = ORIGIN_STRUCT.pack(self._session, call.number) + tail
+            flags |= ORIGIN
         return (
             head(
                 REQUEST,

@@ -47,7 +47,7 @@ class Session:
     ) -> None:
         """`on_part` is told of each link before it is closed."""
         self.id = os.urandom(16)
-        self.calls = Calls()
+        self.calls = Calls(session=self.id)
         self.link: Link | None = None
         self.phase = PARTED
         self.damaged = 0  # frames that were dropped
@@ -128,11 +128,13 @@ class Session:
         for _ in range(BATCH):
             if not readable():
                 return False
-            frame = fast_recv(dealer, _NOBLOCK)
+            message = fast_recv(dealer, _NOBLOCK, False)
+            # A large answer is decoded where the transport has it: what it decodes to is a copy already.
+            frame = message.bytes if len(message) <= wire.BUNDLE_BYTES_MAX else message.buffer
             try:
                 fields = parse(frame)
                 if fields[3] == wire.BUNDLE:
-                    for each in wire.split(frame, fields):
+                    for each in wire.split(bytes(frame), fields):
                         self._take_one(each, parse(each), now)
                 else:
                     self._take_one(frame, fields, now)
@@ -142,7 +144,7 @@ class Session:
                 return True
         return True
 
-    def _take_one(self, frame: bytes, fields: tuple[int, ...], now: float) -> None:
+    def _take_one(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
         if fields[3] != ANSWER:
             if fields[3] == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
                 self._greet(now)

@@ -6,10 +6,11 @@ master calls both about twice a request, so both are flat.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct, unpack_from
 from struct import error as StructError
 from struct import pack as pack_numbers
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 from zlib import crc32
 
 from .limits import HEAD_MAX
@@ -27,7 +28,7 @@ CHUNK, CREDIT = 48, 49  # reserved: streams with a credit of their own
 CONTROL = 64
 
 # Flags.
-RESENT, META, ORIGIN, MORE = 1, 2, 4, 8
+RESENT, META, ORIGIN, MORE, KEYED = 1, 2, 4, 8, 16
 
 HEADER = Struct("<IBBBBQIIQQQHH")  # the checksum first: it covers one contiguous piece, all the head after it
 HEADER_SIZE = HEADER.size  # 52
@@ -38,6 +39,7 @@ COPY_TWICE_MAX = 4096
 
 ORIGIN_STRUCT = Struct("<16sQ")
 ORIGIN_SIZE = ORIGIN_STRUCT.size
+WITH_ORIGIN = HEADER_SIZE + ORIGIN_SIZE  # where the rest of the tail begins behind one
 
 _unpack = HEADER.unpack_from
 _pack = Struct("<BBBBQIIQQQHH").pack
@@ -133,7 +135,7 @@ def delivery_head(
     return _pack_crc(crc32(checked)) + checked
 
 
-def parse(frame: bytes) -> tuple[int, ...]:
+def parse(frame: bytes | memoryview) -> tuple[int, ...]:
     """The fields of `Head`, in its order, as a plain tuple (a NamedTuple would cost 0.3 µs more).
 
     Raises BadFrame when the frame is short, foreign, damaged or of another version.
@@ -150,27 +152,69 @@ def parse(frame: bytes) -> tuple[int, ...]:
     return fields
 
 
-def parse_head(frame: bytes) -> Head:
+def parse_head(frame: Frame) -> Head:
     """`parse()` with names, for where a microsecond does not matter."""
-    return Head(*parse(frame))
+    return Head(*parse(bytes(frame)))
 
 
+class Large:
+    """A received message of more than BUNDLE_BYTES_MAX where the transport has it: looked at and patched in place.
+
+    Slices are copies, as those of bytes are. `message` is the transport's own object, with the memory as its `buffer`.
+    """
+
+    __slots__ = ("_patched", "buffer", "message")
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        self.buffer: memoryview = message.buffer
+        self._patched = False
+
+    def __len__(self) -> int:
+        return len(self.buffer)
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> bytes: ...
+    def __getitem__(self, place: int | slice) -> int | bytes:
+        found: int | memoryview = self.buffer[place]
+        return found if isinstance(found, int) else bytes(found)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.buffer)
+
+    def with_head(self, head: bytes) -> bool:
+        """Takes this head in place of its own. Once only: afterwards it may be under way to a peer."""
+        if self._patched:
+            return False
+        self._patched = True
+        self.buffer[: len(head)] = head
+        return True
+
+
+Frame = bytes | Large
+AnyFrame = TypeVar("AnyFrame", bytes, Frame)
 Body = bytes | memoryview
 
 
-def body_of(frame: bytes, head_len: int) -> Body:
+def body_of(frame: Body, head_len: int) -> Body:
     """What follows the head, for whoever decodes it: a large body is looked at where it is."""
     return memoryview(frame)[head_len:] if len(frame) > COPY_TWICE_MAX else frame[head_len:]
 
 
-def with_body(head: bytes, frame: bytes, head_len: int) -> bytes:
-    """This head before the body of that frame; a large body is copied once, a small one the quicker way."""
+def with_body(head: bytes, frame: Frame, head_len: int) -> Frame:
+    """This head before the body of that frame; a small body is copied the quicker way, a large one once, or never."""
+    if isinstance(frame, Large):
+        if len(head) == head_len and frame.with_head(head):
+            return frame
+        return b"".join((head, frame.buffer[head_len:]))
     if len(frame) > COPY_TWICE_MAX:
         return b"".join((head, memoryview(frame)[head_len:]))
     return head + frame[head_len:]
 
 
-def bundles(frames: list[bytes]) -> list[tuple[int, bytes]]:
+def bundles(frames: Sequence[AnyFrame]) -> list[tuple[int, AnyFrame]]:
     """The same messages in the same order in fewer frames, each with its count; large ones stay alone.
 
     A message costs 3 to 6 µs of socket each way whatever its size, one in a bundle 0.5 µs. Nobody waits for a bundle
@@ -178,8 +222,8 @@ def bundles(frames: list[bytes]) -> list[tuple[int, bytes]]:
     """
     if len(frames) <= 1:
         return [(1, frame) for frame in frames]
-    made: list[tuple[int, bytes]] = []
-    group: list[bytes] = []
+    made: list[tuple[int, AnyFrame]] = []
+    group: list[AnyFrame] = []
     size = 0
     for frame in frames:
         if group and size + len(frame) > BUNDLE_BYTES_MAX:
@@ -191,12 +235,13 @@ def bundles(frames: list[bytes]) -> list[tuple[int, bytes]]:
     return made
 
 
-def _bundle(frames: list[bytes]) -> tuple[int, bytes]:
+def _bundle(frames: list[AnyFrame]) -> tuple[int, AnyFrame]:
     count = len(frames)
     if count == 1:
         return 1, frames[0]
     lengths = pack_numbers(f"<{count}I", *map(len, frames))
-    return count, b"".join((head(BUNDLE, 0, number=count), lengths, *frames))
+    # What is Large is alone in its group, so these are bytes.
+    return count, b"".join((head(BUNDLE, 0, number=count), lengths, *map(bytes, frames)))
 
 
 def split(frame: bytes, fields: tuple[int, ...]) -> list[bytes]:

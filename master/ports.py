@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zmq
 
-from ..common import sockets
+from ..common import sockets, wire
 from ..common.settings import MasterSettings
 from .core.sessions import Source
 
@@ -23,6 +23,7 @@ _FIRST = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 Socket = zmq.Socket[bytes]
 Receive = Callable[[bytes, bytes, float], None]
+ReceiveLarge = Callable[[bytes, wire.Large, float], None]
 
 
 class PortInUse(Exception):
@@ -68,7 +69,7 @@ class Inlet:
         self._last: zmq.Frame | None = None
         self._readable = sockets.readable(sock)
 
-    def receive(self, receive_one: Receive, now: float) -> bool:
+    def receive(self, receive_one: Receive, now: float, receive_large: ReceiveLarge | None = None) -> bool:
         """Reads what is there, up to BATCH messages. False: there was nothing."""
         sock, readable = self._sock, self._readable
         if not readable():
@@ -80,7 +81,10 @@ class Inlet:
                 self._drop(last)
             else:
                 self._last = last
-                receive_one(route, last.bytes, now)
+                if receive_large is not None and len(last) > wire.BUNDLE_BYTES_MAX:
+                    receive_large(route, wire.Large(last), now)
+                else:
+                    receive_one(route, last.bytes, now)
             if not readable():
                 break
         return True
@@ -117,11 +121,11 @@ def _peer(fd: int) -> str:
         return f"{host}:{port}"
 
 
-def send(sock: Socket, route: bytes, frame: bytes) -> int:
+def send(sock: Socket, route: bytes, frame: wire.Frame) -> int:
     """0, or the errno that says why the message was not queued: EHOSTUNREACH no such route, EAGAIN it is full."""
     try:
         _send(sock, route, _FIRST)
-        _send(sock, frame, _NOW)
+        _send(sock, frame.message if isinstance(frame, wire.Large) else frame, _NOW)
     except zmq.ZMQError as error:
         return error.errno or errno.EIO
     return 0

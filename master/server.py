@@ -9,7 +9,6 @@ import errno
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from types import FrameType
 import zmq
 
 from ..common import config as configuration
-from ..common import memory, sockets, wire
+from ..common import log, memory, sockets, wire
 from ..common.config import Config, ConfigErrors
 from . import ports
 from .core.master import Identity, Master
@@ -29,6 +28,7 @@ from .ports import Inlet, Ports
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 WAKE_BYTES = 65536  # a pipe holds no more
+_HARMLESS = (signal.SIGHUP, signal.SIGUSR1)  # the other signals that are caught end it
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
 
 
@@ -80,8 +80,8 @@ class Server:
         while True:
             now = clock()
             # While requests flow, the two data sockets are asked themselves; a poll of everything costs twice that.
-            busy = from_backend(core.backend, now)
-            busy = from_frontend(core.frontend, now) or busy
+            busy = from_backend(core.backend, now, core.backend_large)
+            busy = from_frontend(core.frontend, now, core.frontend_large) or busy
             if not busy or now >= poll_at:
                 deadline = min(deadline, self._next_deadline())  # requests with an earlier one may have come
                 if self._poll(0.0 if busy else deadline - now):
@@ -209,7 +209,7 @@ class Server:
         self.core.recorded(number, now)
         if failure and "journal" not in self.core.alarms:
             self.core.journal_failed(failure)
-            print(f"rota master: {failure}", file=sys.stderr, flush=True)
+            log.note(f"rota master: {failure}")
 
     # ---- signals ---------------------------------------------------------------------------------
 
@@ -219,15 +219,17 @@ class Server:
         def note(number: int, frame: FrameType | None) -> None:
             self._signals.append(number)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, *_HARMLESS):
             signal.signal(number, note)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def _stopping(self) -> bool:
         numbers, self._signals = self._signals, []
-        if any(number != signal.SIGHUP for number in numbers):
+        if any(number not in _HARMLESS for number in numbers):
             return True
-        if numbers:  # however many there were
+        if signal.SIGUSR1 in numbers:
+            log.note("rota master: USR1: there is no log to open again: this master writes to stderr")
+        if signal.SIGHUP in numbers:  # however many there were
             self._reload_config()
         return False
 
@@ -237,15 +239,15 @@ class Server:
         try:
             fresh, fixed = configuration.reloaded(self.config, self._reread())
         except ConfigErrors as errors:
-            print(f"rota master: configuration not reloaded:\n{errors}", file=sys.stderr, flush=True)
+            log.note(f"rota master: configuration not reloaded:\n{errors}")
             return
         self.config = fresh
         self.core.reconfigure(fresh.master)
         kept = f"; a restart is needed for {', '.join(fixed)}" if fixed else ""
-        print(f"rota master: configuration reloaded{kept}", file=sys.stderr, flush=True)
+        log.note(f"rota master: configuration reloaded{kept}")
 
 
-def _send_together(sock: ports.Socket, route: bytes, frames: list[bytes]) -> tuple[int, list[bytes]]:
+def _send_together(sock: ports.Socket, route: bytes, frames: list[wire.Frame]) -> tuple[int, list[wire.Frame]]:
     """The errno that ended it, 0 for none, and what was not sent."""
     if len(frames) == 1:
         return ports.send(sock, route, frames[0]), frames
@@ -264,18 +266,16 @@ def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
     server = Server(config, reread)
     numbers = server.ports.ports
     host = config.master.bind.rpartition(":")[0]
-    print(
+    log.note(
         f"rota master {config.master.name}: control {host}:{numbers['control']} "
-        f"frontend {numbers['frontend']} backend {numbers['backend']} epoch {server.journal.epoch}",
-        file=sys.stderr,
-        flush=True,
+        f"frontend {numbers['frontend']} backend {numbers['backend']} epoch {server.journal.epoch}"
     )
     if not config.master.state:
         text = "rota master: no --state directory: drained nodes and targets are remembered only by the agents"
-        print(text, file=sys.stderr, flush=True)
+        log.note(text)
     if server.journal.truncated:
         text = f"rota master: the journal ended in {server.journal.truncated} bytes of an unfinished record, dropped"
-        print(text, file=sys.stderr, flush=True)
+        log.note(text)
     _notify_ready()
     try:
         return server.serve()

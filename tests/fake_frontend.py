@@ -197,12 +197,13 @@ class FakeFrontend:
             self.acks.append((head.upto, head.below))
 
     def _request(self, session_id: bytes, session: _Session, head: wire.Head, frame: bytes) -> None:
-        tail = frame[wire.HEADER_SIZE : head.head_len]
+        at = wire.WITH_ORIGIN if head.flags & wire.ORIGIN else wire.HEADER_SIZE
+        tail = frame[at : head.head_len]
         request = Request(
             session_id,
             head.number,
             head.epoch,
-            head.flags,
+            head.flags & ~wire.ORIGIN,
             head.time,
             head.upto,
             head.below,

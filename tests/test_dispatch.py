@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgpack
 import pytest
 from core_rig import SESSION, Rig, held
@@ -279,11 +281,11 @@ def test_an_idempotent_request_runs_again_but_risks_no_third_process() -> None:
     assert len(rig.deliveries) == 2
 
 
-@pytest.mark.parametrize(("meta", "again"), [({"k": "basket"}, True), ({"s": "user"}, False)])
-def test_a_keyed_handler_runs_again_only_with_a_key(meta: dict[str, str], again: bool) -> None:
+@pytest.mark.parametrize(("key", "again"), [("basket", True), ("", False)])
+def test_a_keyed_handler_runs_again_only_with_a_key(key: str, again: bool) -> None:
     rig = Rig()
     first, second = rig.pool_of(2)
-    rig.request(1, "orders.keyed", meta=msgpack.packb(meta))
+    rig.request(1, "orders.keyed", meta=msgpack.packb({"s": "user", "k": key}), key=key)
     rig.exited(first, started_upto=1, rows=[(1, RUNNING)])
     assert (len(rig.deliveries) == 2) is again
     assert (rig.codes() == {}) is again
@@ -292,7 +294,7 @@ def test_a_keyed_handler_runs_again_only_with_a_key(meta: dict[str, str], again:
 def test_a_key_alone_licenses_nothing() -> None:
     rig = Rig()
     first, _ = rig.pool_of(2)
-    rig.request(1, "orders.quote", meta=msgpack.packb({"k": "basket"}))
+    rig.request(1, "orders.quote", key="basket")
     rig.exited(first, started_upto=1, rows=[(1, RUNNING)])
     assert rig.codes() == {1: MAYBE}
 
@@ -753,3 +755,81 @@ def test_flags_that_no_client_may_set_are_refused(flags: int) -> None:
     rig.request(1, flags=flags)
     assert rig.deliveries == []
     assert rig.dispatch.counters["bad frames"] == 1
+
+
+# ---- large messages --------------------------------------------------------------------------------------------------
+
+BODY = bytes(range(256)) * 256  # 64 KiB
+
+
+def as_large(frame: bytes) -> wire.Large:
+    return wire.Large(SimpleNamespace(buffer=memoryview(bytearray(frame))))
+
+
+def large_request(rig: Rig, number: int, session: bytes = SESSION) -> wire.Large:
+    token = rig.dispatch.routes[b"c"].token if b"c" in rig.dispatch.routes else rig.client()
+    tail = wire.ORIGIN_STRUCT.pack(session, number) + b"orders.quote"
+    head = wire.head(wire.REQUEST, token, 1, 9000, number, 0, 1, len(b"orders.quote"), wire.ORIGIN, tail)
+    return as_large(head + BODY)
+
+
+def test_a_large_request_becomes_its_delivery_and_a_large_reply_its_answer_without_a_copy() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    frame = large_request(rig, 1)
+    rig.core.frontend_large(b"c", frame, rig.now)
+    assert slot.outgoing == [frame]
+    delivery = wire.parse_head(frame)
+    assert (delivery.kind, delivery.token, delivery.number) == (wire.DELIVER, slot.token, 1)
+    assert wire.ORIGIN_STRUCT.unpack(frame[wire.HEADER_SIZE : wire.WITH_ORIGIN]) == (SESSION, 1)
+    assert frame[wire.WITH_ORIGIN : delivery.head_len] == b"orders.quote"
+    assert frame[delivery.head_len :] == BODY
+
+    reply = as_large(wire.head(wire.REPLY, slot.token, 1, 10, 1, 1) + BODY)
+    rig.core.backend_large(slot.route, reply, rig.now)
+    session = rig.dispatch.sessions[SESSION]
+    assert session.outgoing == [reply] and list(session.kept) == [(1, reply)]
+    rig.flush()
+    assert (rig.answers[0].number, rig.answers[0].code, rig.answers[0].body) == (1, OK, BODY)
+
+
+def test_a_large_request_that_was_not_started_goes_elsewhere_whole() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    frame = large_request(rig, 1)
+    rig.core.frontend_large(b"c", frame, rig.now)
+    unsent, first.outgoing = first.outgoing, []
+    rig.dispatch.losses.undeliverable(first, unsent, True, rig.now)
+    (again,) = second.outgoing
+    delivery = wire.parse_head(again)
+    assert (delivery.token, delivery.kind) == (second.token, wire.DELIVER)
+    assert again[wire.WITH_ORIGIN : delivery.head_len] == b"orders.quote" and again[delivery.head_len :] == BODY
+    assert wire.parse_head(frame).token == first.token, "what may be on its way is not touched again"
+
+
+def test_a_recorded_large_answer_is_told_again_under_the_new_token() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.core.backend_large(slot.route, as_large(wire.head(wire.REPLY, slot.token, 1, 10, 1, 1) + BODY), rig.now)
+    rig.flush()
+    token = rig.client(route=b"d")
+    rig.request(1, route=b"d", flags=wire.RESENT)
+    assert (rig.answers[-1].token, rig.answers[-1].body) == (token, BODY)
+
+
+def test_a_large_request_in_the_name_of_another_session_is_dropped() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.core.frontend_large(b"c", large_request(rig, 1, session=b"x" * 16), rig.now)
+    assert not slot.inflight and rig.dispatch.counters["bad frames"] == 1
+
+
+def test_a_damaged_large_message_is_dropped() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    frame = large_request(rig, 1)
+    frame.buffer[20] ^= 1
+    rig.core.frontend_large(b"c", frame, rig.now)
+    rig.core.backend_large(slot.route, frame, rig.now)
+    assert not slot.inflight and rig.dispatch.counters["bad frames"] == 2

@@ -252,7 +252,7 @@ def test_only_the_handler_may_allow_a_second_run(handler: str, meta: dict[str, A
     made = Request()
     flags = wire.META if meta else 0
     made.frame = wire.head(wire.REQUEST, 1, code=len(target), flags=flags, tail=target + packed) + b"body"
-    made.target_len, made.head_len = len(target), wire.parse_head(made.frame).head_len
+    made.tail_at, made.target_len, made.head_len = wire.HEADER_SIZE, len(target), wire.parse_head(made.frame).head_len
     made.handler = HANDLERS[handler]
     assert made.may_run_again() is again
 
@@ -260,5 +260,6 @@ def test_only_the_handler_may_allow_a_second_run(handler: str, meta: dict[str, A
 def test_meta_that_is_no_map_is_no_key() -> None:
     made = Request()
     made.frame = wire.head(wire.REQUEST, 1, code=1, flags=wire.META, tail=b"o\xc1\xff")
-    made.target_len, made.head_len, made.handler = 1, len(made.frame), HANDLERS["keyed"]
+    made.tail_at, made.target_len, made.head_len = wire.HEADER_SIZE, 1, len(made.frame)
+    made.handler = HANDLERS["keyed"]
     assert made.may_run_again() is False

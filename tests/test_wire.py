@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +120,32 @@ def test_a_bundle_that_does_not_add_up_is_a_bad_frame(count: int, rest: bytes) -
     except BadFrame:
         return
     assert sum(map(len, found)) + 4 * count == len(rest), "these bytes happened to be one"
+
+
+def large(body: bytes) -> tuple[wire.Large, bytes]:
+    whole = wire.head(wire.REPLY, 5, number=1, upto=9) + body
+    return wire.Large(SimpleNamespace(buffer=memoryview(bytearray(whole)))), whole
+
+
+def test_a_large_message_takes_another_head_of_the_same_size_in_place_once() -> None:
+    frame, whole = large(b"x" * 70_000)
+    head = wire.head(wire.ANSWER, 6, number=1, upto=2)
+    assert wire.with_body(head, frame, len(head)) is frame
+    assert bytes(frame) == head + whole[len(head) :]
+    assert wire.parse_head(frame).kind == wire.ANSWER
+    again = wire.with_body(wire.head(wire.ANSWER, 7), frame, len(head))
+    assert isinstance(again, bytes) and again[len(head) :] == whole[len(head) :]
+    assert wire.parse_head(frame).token == 6  # what may be under way is never changed
+
+
+def test_a_large_message_is_copied_for_a_head_of_another_size() -> None:
+    frame, whole = large(b"x" * 70_000)
+    head = wire.head(wire.DELIVER, 6, tail=b"a.b")
+    made = wire.with_body(head, frame, wire.HEADER_SIZE)
+    assert made == head + whole[wire.HEADER_SIZE :]
+    assert bytes(frame) == whole
+
+
+def test_a_large_message_reads_like_bytes() -> None:
+    frame, whole = large(b"x" * 70_000)
+    assert (len(frame), frame[3], frame[:60], frame[69_000:]) == (len(whole), whole[3], whole[:60], whole[69_000:])

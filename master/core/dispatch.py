@@ -9,18 +9,21 @@ What was lost on the way is settled in `losses`, what an older master had dispat
 from __future__ import annotations
 
 from collections import Counter
-
-import msgpack
+from collections.abc import Callable
+from collections.abc import Callable
 
 from ...common import errors, wire
 from ...common.limits import HEAD_MAX
 from ...common.messages import Handler
 from ...common.names import unknown
-from ...common.settings import MasterSettings
+from ...common.settings import MasterSettings, ServiceSettings
+from .faults import fault_body, worded
 from .inherited import Inherited
+from .keys import Keys
 from .losses import Losses
 from .outbox import Outbox
 from .pool import NO_HANDLER, RECALL_AFTER_S, Pool, Request, Slot
+from .quarantine import Quarantine
 from .sessions import Session
 from .timers import Timers
 
@@ -29,20 +32,14 @@ _HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries th
 _parse = wire.parse
 _head = wire.head
 _delivery_head = wire.delivery_head
-_META = wire.META
-_RESENT = wire.RESENT
+_TO_PROCESS = wire.META | wire.KEYED
+_COLD = wire.RESENT | wire.KEYED  # flags that the hot path leaves to others
 _ANSWER = wire.ANSWER
 _NOT_STARTED = errors.NOT_STARTED
 _with_body = wire.with_body
 _COPY_TWICE_MAX = wire.COPY_TWICE_MAX
 
 Target = tuple[Pool, Handler]
-
-
-def fault_body(cause: str, retry_after_ms: int = 0, **details: object) -> bytes:
-    """The map that is the body of an answer with a fault's code."""
-    body: bytes = msgpack.packb({"cause": cause, "retry_after_ms": retry_after_ms, **details})
-    return body
 
 
 class Dispatch:
@@ -61,15 +58,22 @@ class Dispatch:
         self.queued_bytes = 0
         self.unsent: dict[Session, None] = {}  # sessions with answers that their route did not take
         self.inherited = Inherited(self)
+        self.quarantine = Quarantine(self)
         self.losses = Losses(self, self.inherited)
+        self.keys = Keys(self)
+        self.services: Callable[[str], ServiceSettings] = lambda name: ServiceSettings()
+        self.prober = Session(bytes(16), 0.0)  # whose deliveries are health checks
+        self.probed: Callable[[Slot, Request, int, bytes, float], None] = lambda *answer: None
         self._targets: dict[bytes, Target] = {}
 
     # ---- the hot path ----------------------------------------------------------------------------
 
-    def request(self, session: Session, fields: tuple[int, ...], frame: bytes, now: float) -> None:
-        """A REQUEST of a known session."""
+    def request(
+        self, session: Session, fields: tuple[int, ...], frame: wire.Frame, now: float, tail_at: int = _HEADER
+    ) -> None:
+        """A REQUEST of a known session; its target begins at `tail_at`."""
         _, _, _, _, flags, _, epoch, time_ms, number, _, _, head_len, target_len = fields
-        if head_len > _HEAD_MAX or _HEADER + target_len > head_len:
+        if head_len > _HEAD_MAX or tail_at + target_len > head_len:
             self.counters["bad frames"] += 1  # its delivery would break the format: no process could answer it
             return
         if number <= session.highest or flags:
@@ -83,6 +87,7 @@ class Dispatch:
         request.frame = frame
         request.head_len = head_len
         request.target_len = target_len
+        request.tail_at = tail_at
         request.epoch = epoch
         request.deadline = now + time_ms / 1000
         request.queued_at = now
@@ -91,9 +96,9 @@ class Dispatch:
         request.answered = False
         request.tick = self.timers.add(request.deadline, request)
         session.open[number] = request
-        name = frame[_HEADER : _HEADER + target_len]
+        name = frame[tail_at : tail_at + target_len]
         target = self._targets.get(name)
-        if target is None or flags & _RESENT or len(frame) - head_len > self.settings.max_message:
+        if target is None or flags & _COLD or len(frame) - head_len > self.settings.max_message:
             return self._admit_unusual(request, flags, now)
         pool, request.handler = target
         request.pool = pool
@@ -105,11 +110,18 @@ class Dispatch:
 
     def admit(self, request: Request, now: float) -> None:
         """To the best slot, else to the queue."""
+        if self.quarantine.takes(request, fresh=True):
+            return self.quarantine.step(now)
         slot = request.pool.shelf.first()
         if slot is None or request.pool.queued:
             return self._wait(request, now)
         self._deliver(slot, request, now)
         request.pool.placed(slot)
+
+    def give(self, slot: Slot, request: Request, now: float) -> None:
+        """To this slot, which has room."""
+        self._deliver(slot, request, now)
+        slot.pool.placed(slot)
 
     def _wait(self, request: Request, now: float) -> None:
         """In the queue, or Overloaded."""
@@ -150,16 +162,16 @@ class Dispatch:
             slot.acked,
             attempt,
             request.target_len,
-            frame[7] & _META,
+            frame[7] & _TO_PROCESS,
             (request.session.id, request.number),
-            frame[_HEADER:head_len],
+            frame[request.tail_at : head_len],
         )
         outgoing = slot.outgoing
         if not outgoing:
             self.out.slots.append(slot)
         outgoing.append(head + frame[head_len:] if len(frame) < _COPY_TWICE_MAX else _with_body(head, frame, head_len))
 
-    def reply(self, slot: Slot, fields: tuple[int, ...], frame: bytes, now: float) -> None:
+    def reply(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
         """A REPLY from the slot's own route and token."""
         _, _, _, _, flags, _, epoch, time_us, number, sequence, _, head_len, code = fields
         if sequence == slot.acked + 1:
@@ -167,7 +179,7 @@ class Dispatch:
         inflight = slot.inflight
         request = inflight.get(number)
         if request is None or request.epoch != epoch:
-            self._stray_reply(fields, frame)
+            self._stray_reply(slot, fields, frame, now)
             return
         del inflight[number]
         pool = slot.pool
@@ -187,12 +199,13 @@ class Dispatch:
                 self._deliver(slot, waiting, now)
         pool.placed(slot)
 
-    def finish(self, request: Request, code: int, time_us: int, frame: bytes, head_len: int) -> None:
+    def finish(self, request: Request, code: int, time_us: int, frame: wire.Frame, head_len: int) -> None:
         """The final answer: recorded under its sequence, and sent if the client has a route."""
         if request.answered:  # cancelled, or its deadline passed, while it ran; or its caller is not known yet
             origin = self.inherited.forget(request)
             if origin is None:
                 self.counters["late replies"] += 1
+                self.keys.late(request, code, time_us, frame, head_len)
             else:
                 self.inherited.keep(origin, code, time_us, frame[head_len:])
             return
@@ -210,19 +223,45 @@ class Dispatch:
         else:
             self._send(session, answer)
 
-    def _send(self, session: Session, answer: bytes) -> None:
+    def _send(self, session: Session, answer: wire.Frame) -> None:
         """In its turn with what else goes to this client; without a connection it only stays recorded."""
         if session.route:
             if not session.outgoing:
                 self.out.sessions.append(session)
             session.outgoing.append(answer)
 
+    # ---- checks ----------------------------------------------------------------------------------
+
+    def probe(self, slot: Slot, request: Request, now: float) -> None:
+        """A delivery of our own. Its epoch is nobody's, so that its reply is never taken for a client's."""
+        request.tick = self.timers.add(request.deadline, request)
+        self.give(slot, request, now)
+        request.epoch = 0
+        request.frame = b""
+
+    def _probe_ended(self, slot: Slot, request: Request, code: int, body: bytes, now: float) -> None:
+        del slot.inflight[request.delivery]
+        slot.progress_at = now
+        if len(slot.inflight) < 2:
+            slot.pool.parked.pop(slot, None)
+        self.timers.remove(request.tick, request)
+        slot.pool.placed(slot)
+        self.probed(slot, request, code, body, now)
+        self.pump(slot.pool, now)
+
     # ---- faults ----------------------------------------------------------------------------------
 
     def fail(self, request: Request, code: int, cause: str, retry_after_ms: int = 0) -> None:
         """The final answer is a fault that rota makes."""
         self.counters[f"faults {code}"] += 1
-        self.finish(request, code, 0, fault_body(cause, retry_after_ms), 0)
+        words = worded(self.settings_of(request).fault, code)
+        self.finish(request, code, 0, fault_body(cause, retry_after_ms, **words), 0)
+
+    def settings_of(self, request: Request) -> ServiceSettings:
+        """Of the service that it names, which may be one that nobody offers."""
+        service = request.target().decode("utf-8", "replace").rpartition(".")[0]
+        pool = self.pools.get(service)
+        return pool.settings if pool is not None else self.services(service)
 
     def _retry_after_ms(self, pool: Pool) -> int:
         """About when half of the queue will be served; a second when nothing is known."""
@@ -242,7 +281,9 @@ class Dispatch:
             if not pool.handlers:  # no process of it has come yet: it waits, and is checked by the process
                 return pool, NO_HANDLER
             return unknown("handler", name, (f"{service}.{each}" for each in pool.handlers))
-        found = self._targets[target] = pool, pool.handlers[handler]
+        found = pool, pool.handlers[handler]
+        if target not in self.quarantine.watched:
+            self._targets[target] = found
         return found
 
     def interface_known(self, pool: Pool) -> None:
@@ -273,15 +314,15 @@ class Dispatch:
             if request in self.inherited.waiting:
                 self.inherited.give_up(request, self.inherited.release(request))
                 continue
-            where = "in the queue" if request.slot is None else "while its handler ran"
-            if request.slot is None:
-                self._leave_queue(request)
-            self.fail(request, errors.Timeout.code, f"the deadline passed {where}")
+            self.fail(request, errors.Timeout.code, f"the deadline passed {self.withdraw(request)}")
         for session in list(self.unsent):
             self._send_unsent(session)
         if self.inherited.waiting:
             self.inherited.reconsider(now)
+        self.quarantine.tick(now)
+        self.keys.tick(now)
         for pool in self.pools.values():
+            pool.mark_retries(now)
             self.pump(pool, now)
 
     def _queue_timeout(self, request: Request, now: float) -> None:
@@ -295,7 +336,8 @@ class Dispatch:
             request.tick = self.timers.add(request.deadline, request)
 
     def _leave_queue(self, request: Request) -> None:
-        request.pool.leave_queue(request)
+        if not self.quarantine.leave(request):
+            request.pool.leave_queue(request)
         self.queued_bytes -= len(request.frame)
 
     def _next_queued(self, pool: Pool) -> Request | None:
@@ -325,10 +367,10 @@ class Dispatch:
 
     # ---- what is unusual about a request ---------------------------------------------------------
 
-    def _unusual(self, session: Session, fields: tuple[int, ...], frame: bytes, now: float) -> bool:
+    def _unusual(self, session: Session, fields: tuple[int, ...], frame: wire.Frame, now: float) -> bool:
         """True if the request is to be accepted as new."""
         flags, number, below = fields[4], fields[8], fields[10]
-        if flags & ~(wire.RESENT | wire.META) or below > number:
+        if flags & ~(wire.RESENT | wire.META | wire.KEYED) or below > number:
             self.counters["bad frames"] += 1
             return False
         if not flags & wire.RESENT:
@@ -350,21 +392,26 @@ class Dispatch:
         return False
 
     def _admit_unusual(self, request: Request, flags: int, now: float) -> None:
-        """Its service is not known, or it may have run under an older master, or it is too large."""
+        """It has a key, or its service is not known, or it may have run under an older master, or it is too large."""
         size = len(request.frame) - request.head_len
         if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
             cause = f"{size} bytes, the largest message is {self.settings.max_message}"
             return self.fail(request, errors.PayloadTooLarge.code, cause)
         resent = bool(flags & wire.RESENT)
         older = resent and (request.epoch != self.epoch or request.epoch <= request.session.epoch)
+        if flags & wire.KEYED:
+            return self.keys.admit(request, older, now)
         self.inherited.look_up(request, older, now)
 
-    def _stray_reply(self, fields: tuple[int, ...], frame: bytes) -> None:
-        """No attempt of ours waits for it: late, replayed, or of an older master's time (then it is kept)."""
+    def _stray_reply(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
+        """No attempt of a client waits for it: a check, late, replayed, or of an older master's time (then it is kept)."""
+        request = slot.inflight.get(fields[8])
+        if request is not None and request.session is self.prober:
+            return self._probe_ended(slot, request, fields[12], frame[fields[11] :], now)
         flags, epoch, head_len, code = fields[4], fields[6], fields[11], fields[12]
         has_origin = flags & wire.ORIGIN and head_len >= _HEADER + wire.ORIGIN_SIZE
         if has_origin and epoch != self.epoch and code != _NOT_STARTED:
-            origin = wire.ORIGIN_STRUCT.unpack_from(frame, _HEADER)
+            origin = wire.ORIGIN_STRUCT.unpack(frame[_HEADER : _HEADER + wire.ORIGIN_SIZE])
             self.inherited.keep(origin, code, fields[7], frame[head_len:])
         else:
             self.counters["stray replies"] += 1
@@ -378,11 +425,20 @@ class Dispatch:
         request = session.open.get(number)
         if request is None:
             return
+        self.withdraw(request)
+        self.fail(request, errors.Cancelled.code, "cancelled by the caller")
+
+    def withdraw(self, request: Request) -> str:
+        """Nobody waits for it any more: it leaves whatever it waits in. Says where it was."""
+        if self.keys.leave(request):
+            return "while the call that its key stands for was under way"
         if request in self.inherited.waiting:
             self.inherited.release(request)
-        elif request.slot is None:
+            return "while its fate was not known"
+        if request.slot is None:
             self._leave_queue(request)
-        self.fail(request, errors.Cancelled.code, "cancelled by the caller")
+            return "in the queue"
+        return "while its handler ran"
 
     def close_session(self, session: Session) -> None:
         """BYE or long silence: its queued requests are dropped, its attempts go on without it."""
@@ -401,7 +457,7 @@ class Dispatch:
         self.unsent.pop(session, None)
         session.unsent = 0
 
-    def answer_blocked(self, session: Session, frame: bytes, gone: bool) -> None:
+    def answer_blocked(self, session: Session, frame: wire.Frame, gone: bool) -> None:
         """The route did not take an answer: it stays recorded. `gone`: wait for a HELLO, else try again soon."""
         if gone:
             self.route_gone(session)

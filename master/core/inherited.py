@@ -46,7 +46,7 @@ class Inherited:
         request.pool = slot.pool
         request.handler = NO_HANDLER
         request.frame = b""
-        request.head_len = request.target_len = 0
+        request.head_len = request.tail_at = request.target_len = 0
         request.deadline = request.queued_at = now
         request.attempt = 1
         request.slot = slot
@@ -85,7 +85,7 @@ class Inherited:
             request.pool, request.handler = target
         if older and self._settled_by_evidence(request, now):
             return
-        if found and (not older or request.may_run_again()):
+        if found and (not older or (request.may_run_again() and request.pool.settings.max_attempts > 1)):
             request.attempt = int(older)  # the older master's counts as one
             self._dispatch.admit(request, now)
         elif self.accounted(request.session.epoch > 0) is None:

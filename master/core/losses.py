@@ -6,17 +6,18 @@ stands in docs/PROTOCOL.md, "The page".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...common import errors, wire
-from ...common.messages import ROW_DONE, ROW_REFUSED, Exited, Held
+from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held
 from .inherited import Inherited
 from .pool import Request, Slot
 
 if TYPE_CHECKING:
     from .dispatch import Dispatch
 
-ATTEMPTS_MAX = 2  # started and lost so often: then it is the request that is at fault, and no third process is risked
+_PLANNED = (End.STOPPED, End.LEAVING)  # ends that we asked for: running again what they cost is not charged
 
 
 class Losses:
@@ -25,8 +26,9 @@ class Losses:
     def __init__(self, dispatch: Dispatch, inherited: Inherited) -> None:
         self._dispatch = dispatch
         self._inherited = inherited
+        self.tell: Callable[[str, str, str], None] = lambda kind, subject, text: None  # an event
 
-    def undeliverable(self, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
+    def undeliverable(self, slot: Slot, frames: list[wire.Frame], gone: bool, now: float) -> None:
         """The transport did not take these deliveries; it settles these only. `gone`: the route is no more."""
         numbers = [wire.parse_head(frame).number for frame in frames]
         requests = [slot.inflight.pop(number) for number in numbers if number in slot.inflight]
@@ -71,17 +73,18 @@ class Losses:
     def exited(self, slot: Slot, report: Exited, now: float) -> None:
         """The process is gone and all that it had sent is read: the page says what had started."""
         states = {row.number: row.state for row in report.rows}
+        planned = report.kind in _PLANNED
         inflight, slot.inflight = slot.inflight, {}
         _unpark(slot)
+        self._dispatch.quarantine.exited(slot, report, inflight, now)
         never: list[Request] = []
         for number, request in inflight.items():
             state = states.get(number)
             if number > report.started_upto or state == ROW_REFUSED:
                 never.append(request)
-            elif state == ROW_DONE:
-                self.settle_started(request, f"its process {report.cause} after it had run; the reply is lost", now)
             else:
-                self.settle_started(request, f"its process {report.cause} while it ran", now)
+                when = "after it had run; the reply is lost" if state == ROW_DONE else "while it ran"
+                self.settle_started(request, f"its process {report.cause} {when}", now, planned)
         self.not_started(never, now)
 
     def abandoned(self, slot: Slot, cause: str, now: float) -> None:
@@ -91,29 +94,56 @@ class Losses:
         for request in inflight.values():
             self.settle_started(request, cause, now)
 
-    def settle_started(self, request: Request, cause: str, now: float) -> None:
+    def settle_started(self, request: Request, cause: str, now: float, planned: bool = False) -> None:
+        self._dispatch.quarantine.lost(request)
         if request.answered:
             origin = self._inherited.forget(request)
             if origin is None:
                 self._dispatch.counters["lost after its deadline"] += 1
+                self._dispatch.keys.lost(request, cause)
             else:
                 self._inherited.lost[origin] = cause
-        elif request.may_run_again() and request.attempt < ATTEMPTS_MAX and now < request.deadline:
+        elif verdict := self._dispatch.quarantine.verdict(request):
+            self._dispatch.fail(request, errors.MaybeExecuted.code, verdict)
+        elif why_not := self._why_not_again(request, now, planned):
+            self._dispatch.fail(request, errors.MaybeExecuted.code, f"{cause}; not run again: {why_not}")
+        else:
             self._dispatch.counters["run again"] += 1
             self._run_elsewhere([request], now)
-        else:
-            self._dispatch.fail(request, errors.MaybeExecuted.code, cause)
+
+    def _why_not_again(self, request: Request, now: float, planned: bool) -> str:
+        """Empty if it may; then it is charged."""
+        if not request.may_run_again():
+            return "its handler does not allow it"
+        pool, allowed = request.pool, request.pool.settings.max_attempts
+        if request.attempt >= allowed:
+            return f"this was attempt {request.attempt} of {allowed}"
+        if now >= request.deadline:
+            return "its deadline passed"
+        if planned or pool.take_retry(now):
+            return ""
+        self._dispatch.counters["retry budget spent"] += 1
+        if refused := pool.retries.to_tell(now):
+            text = f"the retry budget of {pool.name} is spent: {refused} lost attempts were not run again"
+            self.tell("retries", pool.name, text)
+        return "too much is run again already (retry_percent, retry_per_s)"
 
     def not_started(self, requests: list[Request], now: float | None) -> None:
         """These attempts do not count."""
         for request in requests:
             request.attempt -= 1
             self._inherited.forget(request)
+            self._dispatch.quarantine.lost(request)
+            if request.answered:
+                self._dispatch.keys.not_started(request)
         self._run_elsewhere(requests, now)
 
     def _run_elsewhere(self, requests: list[Request], now: float | None) -> None:
         """To the front of the queue, and on at once (None: not before the next tick)."""
-        waiting = [request for request in requests if not request.answered]
+        quarantine = self._dispatch.quarantine
+        waiting = [r for r in requests if not r.answered and not quarantine.takes(r, fresh=False)]
+        if now is not None and quarantine.waiting:
+            quarantine.step(now)
         if not waiting:
             return
         pool = waiting[0].pool

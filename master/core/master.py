@@ -85,7 +85,9 @@ class Master:
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, services, self._journal, now)
         self.fleet.wall = wall
         self.fleet.restore(restored)
+        self.fleet.checks.random = lambda: token() / 2**64
         self.dispatch.losses.tell = self.events.tell
+        self.dispatch.services = services
         self.dispatch.inherited.accounted = lambda older: self.fleet.accounted(older, self._now)
         self.dispatch.quarantine.tell = self.events.tell
         self.verbs = verbs.Verbs(self.fleet)
@@ -366,6 +368,8 @@ class Master:
             self.fleet.usage(node, message)
         elif isinstance(message, messages.Leaving):
             self.fleet.leaving(node, message, now)
+        elif isinstance(message, messages.Unwell):
+            self.fleet.checks.port(node, message.service, message.text)
         elif isinstance(message, messages.Reload):
             self.fleet.reload(node, message)
         else:
@@ -464,7 +468,7 @@ class Master:
                 "uptime_s": now - self._began,
                 "pid": self.identity.pid,
                 "durable": self.durable,
-                "alarms": list(self.alarms.values()),
+                "alarms": [*self.alarms.values(), *self.fleet.checks.alarms(now)],
                 "counters": dict(dispatch.counters),
                 "sessions": len(dispatch.sessions),
                 "loop_lag_ms": self.lag * 1000,

@@ -11,11 +11,11 @@ from collections import OrderedDict, deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import msgpack
-
+from ...common.lifecycle import Health
 from ...common.limits import CREDIT_MAX
 from ...common.messages import Handler
-from ...common.wire import HEADER_SIZE, META
+from ...common.wire import KEYED, Frame
+from .retries import RetryBudget
 
 if TYPE_CHECKING:
     from ...common.settings import ServiceSettings
@@ -28,6 +28,7 @@ RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is pa
 _FLAGS_AT = 7  # in the header
 _RECOUNT = 512  # service times between two looks at the p95
 NO_HANDLER = Handler()  # of what is not known yet
+UNCAPPED = 1 << 30
 _FIRST_COUNT = 8  # the first look: a pool that just started must not wait long to be known as quick
 
 
@@ -48,6 +49,7 @@ class Request:
         "queued_at",
         "session",
         "slot",
+        "tail_at",
         "target_len",
         "tick",
     )
@@ -56,8 +58,9 @@ class Request:
     number: int
     pool: Pool
     handler: Handler
-    frame: bytes  # as the client sent it
+    frame: Frame  # as the client sent it
     head_len: int
+    tail_at: int  # in the frame: where its target begins
     target_len: int
     epoch: int  # of its delivery, or of its first send while it is not delivered
     deadline: float
@@ -70,22 +73,12 @@ class Request:
 
     def target(self) -> bytes:
         """`service.handler`, as the client wrote it."""
-        return self.frame[HEADER_SIZE : HEADER_SIZE + self.target_len]
+        return self.frame[self.tail_at : self.tail_at + self.target_len]
 
     def may_run_again(self) -> bool:
         """Started and lost: is a second run allowed? Only the handler may say so (a key alone does not)."""
         idempotent = self.handler.idempotent
-        return idempotent == "yes" or (idempotent == "key" and self._has_key())
-
-    def _has_key(self) -> bool:
-        """Its meta, which nobody else here reads, has an idempotency key."""
-        if not self.frame[_FLAGS_AT] & META:
-            return False
-        try:
-            meta = msgpack.unpackb(self.frame[HEADER_SIZE + self.target_len : self.head_len], strict_map_key=False)
-        except Exception:  # msgpack raises eight unrelated types on hostile bytes
-            return False
-        return isinstance(meta, dict) and isinstance(meta.get("k"), str)
+        return idempotent == "yes" or (idempotent == "key" and self.frame[_FLAGS_AT] & KEYED != 0)
 
 
 class Stage(StrEnum):
@@ -105,6 +98,7 @@ class Slot:
         "acked",
         "asked_at",
         "born_at",
+        "cap",
         "concurrency",
         "connected",
         "handled",
@@ -147,10 +141,11 @@ class Slot:
         self.connected = False
         self.open = False  # may be given new work; computed by the registry, never set elsewhere
         self.limit = 1  # credit: how many may be in flight here
+        self.cap = UNCAPPED  # whatever the credit: 0 or 1 where a suspect is to run alone
         self.stride = STRIDE
         self.row = -1  # on the shelf: its load; -1: not there
         self.inflight: dict[int, Request] = {}
-        self.outgoing: list[bytes] = []  # deliveries that the shell has not sent yet
+        self.outgoing: list[Frame] = []  # deliveries that the shell has not sent yet
         self.last_number = 0
         self.acked = 0  # reply sequence up to which every reply arrived
         self.progress_at = now
@@ -212,6 +207,7 @@ class Pool:
         self._times = [0] * 33  # service times by their bit length
         self._observed = 0
         self._recount_at = _FIRST_COUNT
+        self.retries = RetryBudget()
         # how large it is to be
         self.target: int | None = None  # None: all that is offered
         self.grow_at = 0.0
@@ -249,6 +245,13 @@ class Pool:
         """It was answered while it waited; its place is skipped later."""
         self.queued -= 1
 
+    def take(self, requests: list[Request]) -> None:
+        """These leave the queue, unanswered, to wait elsewhere."""
+        if requests:
+            taken = set(requests)
+            self.queue = deque(request for request in self.queue if request not in taken)
+            self.queued -= len(requests)
+
     def oldest_wait(self, now: float) -> float:
         queue = self.queue
         while queue and queue[0].answered:
@@ -271,10 +274,16 @@ class Pool:
     def adopt(self, slot: Slot) -> None:
         """Sets what depends on the pool: credit and weight."""
         settings = self.settings
-        slot.limit = max(self.credit, slot.concurrency)
+        credit = 1 if slot.node.health is Health.TRIAL else max(self.credit, slot.concurrency)
+        slot.limit = min(slot.cap, credit)
         weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
         slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
         self.placed(slot)
+
+    def cap(self, slot: Slot, most: int) -> None:
+        """Not more than so many in flight there, until it is uncapped."""
+        slot.cap = most
+        self.adopt(slot)
 
     def reconfigure(self, settings: ServiceSettings) -> None:
         self.settings = settings
@@ -284,6 +293,19 @@ class Pool:
 
     def ready(self) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.stage is Stage.READY]
+
+    # ---- what may run again ----------------------------------------------------------------------
+
+    def mark_retries(self, now: float) -> None:
+        """What its retry budget needs to know, each tick."""
+        self.retries.mark(self._observed, now)
+
+    def retries_left(self, now: float) -> int:
+        return self.retries.left(self._observed, self.settings.retry_percent, self.settings.retry_per_s, now)
+
+    def take_retry(self, now: float) -> bool:
+        """Charge the second run of an attempt that was started and lost."""
+        return self.retries.take(self._observed, self.settings.retry_percent, self.settings.retry_per_s, now)
 
     # ---- credit ----------------------------------------------------------------------------------
 

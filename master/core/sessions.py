@@ -52,14 +52,14 @@ class Session:
         self.sequence = 0  # of the last answer
         self.acked = 0
         # Number and frame of every answer above `acked`, in sequence; b"" where the frame was dropped for its size.
-        self.kept: deque[tuple[int, bytes]] = deque()
+        self.kept: deque[tuple[int, wire.Frame]] = deque()
         self.kept_bytes = 0
-        self.outgoing: list[bytes] = []  # answers that the shell has not sent yet
+        self.outgoing: list[wire.Frame] = []  # answers that the shell has not sent yet
         self.dropped = 0  # how many of them, from the oldest on, have lost their frame
         self.dropped_sizes: deque[int] = deque()  # bytes that these had
         self.unsent = 0  # first sequence that the route did not take; 0: none
 
-    def keep(self, number: int, frame: bytes, bytes_max: int) -> None:
+    def keep(self, number: int, frame: wire.Frame, bytes_max: int) -> None:
         """Remembers the answer with the sequence that was just given to it."""
         self.kept.append((number, frame))
         self.kept_bytes += len(frame)
@@ -91,7 +91,7 @@ class Session:
                 return sequence, self.rehead(frame) if frame else b""
         return None
 
-    def rehead(self, frame: bytes) -> bytes:
+    def rehead(self, frame: wire.Frame) -> bytes:
         """A kept answer under the token of the present connection."""
         old = wire.parse_head(frame)
         head = wire.head(
