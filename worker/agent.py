@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
-from ..common import exits, host, messages, sockets, wire
+from ..common import exits, host, log, messages, sockets, wire
 from ..common.limits import BACKEND_OFFSET, CONTROL_PORT
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, Welcome
@@ -419,8 +419,7 @@ class Agent:
                 self._done = True
 
     def _note(self, text: str) -> None:
-        with suppress(OSError):  # a full disk, a closed pipe
-            print(f"rota slave {self._settings.name}: {text}", file=sys.stderr, flush=True)
+        log.note(f"rota slave {self._settings.name}: {text}")
 
     def _notify(self, state: str) -> None:
         """systemd's Type=notify; an abstract socket is written with a leading @."""
