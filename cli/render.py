@@ -107,8 +107,15 @@ def _service(service: Reply) -> list[Cell]:
         number(service["queued"], "yellow" if service["queued"] else ""),
         number(millis(service["p95_ms"])),
         number(f"{active} (min {least})", "yellow" if active < least else ""),
-        Cell(versions + (f"; {service['reloading']} to reload" if service["reloading"] else "")),
+        Cell("; ".join(filter(None, (versions, *_asides(service))))),
     ]
+
+
+def _asides(service: Reply) -> Iterable[str]:
+    if service["reloading"]:
+        yield f"{service['reloading']} to reload"
+    if service.get("quarantined"):
+        yield f"{plural(service['quarantined'], 'payload')} in quarantine"
 
 
 def _nodes(nodes: list[Reply], paint: Paint, width: int) -> list[str]:

@@ -49,6 +49,23 @@ def verb(name: str, *, examples: Iterable[str], exits: Iterable[int] = ()) -> Ca
     return decorate
 
 
+class VerbGroup(click.Group):
+    """Verbs of one matter; one that is not there is told with the one that was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from ..common.names import did_you_mean
+
+            hint = did_you_mean(args[0], self.commands) or f"; there are {', '.join(self.commands)}"
+            raise click.UsageError(f"there is no command '{self.name} {args[0]}'{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 class Mistake(click.UsageError):
     """A wrong command line, of which click itself could not know."""
 

@@ -138,6 +138,12 @@ class Admin:
             self._wait("reloaded", [service], until)
         return data
 
+    def quarantine(self, action: str = "list", id: str = "", *, reason: str = "", timeout: float = ANSWER_S) -> Data:
+        """Payloads that processes died of: `list` them; `show` one with the last stderr and its payload; `retry` (let
+        it run again once, alone) or `drop` (forget it) one. id: of an entry, or the beginning of one.
+        """
+        return self.verb("quarantine", {"action": action} | _given(id=id, reason=reason), timeout)
+
     def wait(self, condition: str, *names: str, timeout: float = WAIT_S) -> Data:
         """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded (services),
         leader (nothing). Raises Timeout, with `details["pending"]`, when `timeout` seconds are over.

@@ -102,10 +102,22 @@ class NotExecuted(Error):
     code = 8
 
 
+class Quarantined(NotExecuted):
+    """Processes died of requests with this payload; nothing was run, and nothing will be until an operator says so."""
+
+    code = 19
+
+
 class MaybeExecuted(Error):
     """The handler had started and its outcome is lost: it may have run, wholly or in part."""
 
     code = 9
+
+
+class Conflict(Error):
+    """This idempotency key came with other arguments before; nothing was run for this call."""
+
+    code = 20
 
 
 class Denied(Error):

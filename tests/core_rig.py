@@ -177,10 +177,11 @@ class Rig:
         self.core.backend(slot.route, frame, self.now)
         self.flush()
 
-    def exited(self, slot: Slot, started_upto: int = 0, rows: list[tuple[int, int]] | None = None) -> None:
+    def exited(self, slot: Slot, started_upto: int = 0, rows: list[tuple[int, int]] | None = None, **more: Any) -> None:
         """Its agent's report; rows are (number, state). What it had sent was read."""
         made = [Row(number, state, SESSION, number, self.dispatch.epoch) for number, state in rows or []]
         report = Exited(slot.incarnation, "orders", -9, "was killed by signal 9", started_upto, made, "")
+        report = report._replace(**more)
         self.tell(slot.node, report)
         self.out.probes.clear()
         self.fleet.settle(slot, self.now)
@@ -204,14 +205,16 @@ class Rig:
         flags: int = 0,
         epoch: int | None = None,
         meta: bytes = b"",
+        key: str = "",
         body: bytes = b"body",
         upto: int = 0,
     ) -> None:
         if route not in self.dispatch.routes:
             self.client(route=route)
         token = self.dispatch.routes[route].token
+        meta = meta or (msgpack.packb({"k": key}) if key else b"")
         tail = target.encode() + meta
-        flags |= wire.META if meta else 0
+        flags |= (wire.META if meta else 0) | (wire.KEYED if key else 0)
         epoch = self.dispatch.epoch if epoch is None else epoch
         head = wire.head(wire.REQUEST, token, epoch, timeout_ms, number, upto, 1, len(target), flags, tail)
         self.core.frontend(route, head + body, self.now)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def services(fleet: Fleet, dispatch: Dispatch, now: float) -> list[dict[str, Any]]:
-    return [_service(pool, fleet, now) for _, pool in sorted(dispatch.pools.items())]
+    return [_service(pool, fleet, dispatch, now) for _, pool in sorted(dispatch.pools.items())]
 
 
 def nodes(fleet: Fleet, now: float) -> list[dict[str, Any]]:
     return [_node(node, now) for _, node in sorted(fleet.nodes.items())]
 
 
-def _service(pool: Pool, fleet: Fleet, now: float) -> dict[str, Any]:
+def _service(pool: Pool, fleet: Fleet, dispatch: Dispatch, now: float) -> dict[str, Any]:
     least, most = fleet.staff.bounds(pool)
     ready = pool.ready()
     return {
@@ -33,15 +33,17 @@ def _service(pool: Pool, fleet: Fleet, now: float) -> dict[str, Any]:
         "processes": len(pool.slots),
         "ready": len(ready),
         "in_flight": sum(len(slot.inflight) for slot in pool.slots.values()),
-        "queued": pool.queued,
+        "queued": pool.queued + dispatch.quarantine.held(pool),
         "oldest_wait_ms": int(pool.oldest_wait(now) * 1000),
         "active_nodes": len(active_nodes(fleet.nodes, pool, now)),
         "min_active": pool.settings.min_active,
         "credit": pool.credit,
         "p95_ms": pool.p95_us / 1000,
+        "retries_left": pool.retries_left(now),
         "versions": dict(Counter(slot.version for slot in ready)),
         "handlers": sorted(pool.handlers),
         "reloading": fleet.staff.reloading(pool),
+        "quarantined": dispatch.quarantine.quarantined(pool),
     }
 
 

@@ -1,0 +1,475 @@
+"""Poison requests: who is blamed for a death, who runs alone, who is refused, and what an operator can do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core_rig import Answer, Rig
+
+from rota.common import exits, messages
+from rota.common.errors import MaybeExecuted, Overloaded, Quarantined, Timeout
+from rota.common.messages import ROW_DONE, ROW_RUNNING, End
+from rota.master.core.pool import Slot
+from rota.master.core.quarantine import CASES_MAX, COUNTED_FOR_S, PAYLOAD_KEPT, Case, State
+
+POISON = b"\x92\x91\x01\x80"  # f(1)
+AGAIN, QUOTE = "orders.again", "orders.quote"
+
+
+class Fleet(Rig):
+    """Processes that die of what they run, and are replaced."""
+
+    def __init__(self, processes: int = 2, service: dict[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__({"max_attempts": 5, **(service or {})}, **settings)
+        self.node = self.agent(capacity=processes)
+        self.born = 0
+        self.slots = [self.fresh() for _ in range(processes)]
+
+    def fresh(self, **more: Any) -> Slot:
+        self.born += 1
+        return self.process(self.node, self.born, **more)
+
+    def with_it(self, number: int) -> Slot:
+        """The slot where this request runs."""
+        found = [s for s in self.fleet.slots.values() for r in s.inflight.values() if r.number == number]
+        assert len(found) == 1, f"request {number} is in flight {len(found)} times"
+        return found[0]
+
+    def runs(self, number: int) -> bool:
+        return any(r.number == number for s in self.fleet.slots.values() for r in s.inflight.values())
+
+    def delivery(self, number: int) -> tuple[Slot, int]:
+        slot = self.with_it(number)
+        return slot, next(n for n, request in slot.inflight.items() if request.number == number)
+
+    def dies(self, number: int, kind: str = End.SIGNALLED, **more: Any) -> None:
+        """Of this request, which it had started as the only one; another one takes its place."""
+        slot, at = self.delivery(number)
+        self.exited(slot, at, [(at, ROW_RUNNING)], kind=kind, **more)
+        if kind in messages.CRASHES:
+            self.fresh()
+
+    def answer(self, number: int) -> None:
+        slot, at = self.delivery(number)
+        self.reply(slot, at)
+
+    def answers_of(self, number: int) -> list[Answer]:
+        return [answer for answer in self.answers if answer.number == number]
+
+    def case(self) -> Case:
+        (found,) = self.dispatch.quarantine.cases.values()
+        return found
+
+    def state(self) -> str:
+        cases = self.dispatch.quarantine.cases
+        return str(self.case().state) if cases else ""
+
+    def poisoned(self, number: int = 1) -> Fleet:
+        """Two processes have died of POISON."""
+        self.request(number, AGAIN, body=POISON)
+        self.dies(number)
+        self.dies(number)
+        assert self.state() == State.QUARANTINED
+        return self
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.core.events.since(0) if event["kind"] == kind]
+
+
+# ---- who is blamed --------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_that_were_alone_with_it_die_and_no_third_one_gets_it() -> None:
+    rig = Fleet()
+    rig.request(1, AGAIN, body=POISON)
+    rig.dies(1)
+    assert rig.state() == State.SUSPECT and rig.runs(1)
+    rig.dies(1)
+    assert rig.state() == State.QUARANTINED and not rig.runs(1)
+    (answer,) = rig.answers_of(1)
+    assert answer.code == MaybeExecuted.code
+    assert answer.cause.startswith("in quarantine: 2 processes died of it, the last was killed by signal 9; `rota quar")
+
+
+def test_deaths_are_counted_by_payload_whatever_the_request_and_its_caller() -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON)
+    rig.dies(1)
+    rig.client(b"t" * 16, b"other")
+    rig.request(1, QUOTE, route=b"other", body=POISON)
+    rig.dies(1)
+    assert rig.state() == State.QUARANTINED
+
+
+@pytest.mark.parametrize("target, body", [(AGAIN, POISON), (QUOTE, POISON + b"x"), (QUOTE, b"")])
+def test_another_handler_or_payload_is_another_matter(target: str, body: bytes) -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON)
+    rig.dies(1)
+    rig.request(2, target, body=body)
+    rig.dies(2)
+    assert [case.state for case in rig.dispatch.quarantine.cases.values()] == [State.SUSPECT] * 2
+
+
+@pytest.mark.parametrize("kind", sorted(messages.CRASHES))
+def test_every_kind_of_crash_counts(kind: str) -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON)
+    rig.dies(1, kind)
+    assert rig.state() == State.SUSPECT
+
+
+@pytest.mark.parametrize("kind", ["", *sorted(set(End) - messages.CRASHES)])
+def test_an_end_that_was_asked_for_or_that_nobody_explains_blames_no_request(kind: str) -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON)
+    rig.dies(1, kind)
+    assert rig.state() == ""
+
+
+def test_the_death_of_a_node_blames_no_request() -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON)
+    rig.after(4.0, beat=False)
+    assert rig.codes() == {1: MaybeExecuted.code} and rig.state() == ""
+
+
+def test_what_died_in_company_blames_nobody() -> None:
+    rig = Fleet(processes=0)
+    slot = rig.fresh(concurrency=2)
+    rig.request(1, QUOTE, body=POISON)
+    rig.request(2, QUOTE)
+    rig.exited(slot, 2, [(1, ROW_RUNNING), (2, ROW_RUNNING)], kind=End.SIGNALLED)
+    assert rig.state() == ""
+
+
+def test_what_was_done_or_had_not_started_is_no_company() -> None:
+    rig = Fleet(processes=1, service={"credit": 3})
+    for number, body in enumerate((b"done", POISON, b"waits"), 1):
+        rig.request(number, AGAIN, body=body)
+    slot = rig.with_it(2)
+    rig.exited(slot, 2, [(1, ROW_DONE), (2, ROW_RUNNING)], kind=End.SIGNALLED)
+    assert rig.case().payload == POISON
+
+
+def test_a_death_counts_though_the_caller_has_given_up_long_before() -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON, timeout_ms=100)
+    rig.after(0.2)
+    assert rig.codes() == {1: Timeout.code}
+    rig.dies(1, End.HUNG)
+    assert rig.state() == State.SUSPECT
+
+
+def test_deaths_that_are_ten_minutes_apart_are_chance() -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON)
+    rig.dies(1)
+    rig.after(COUNTED_FOR_S + 2)
+    assert rig.state() == ""
+    rig.request(2, QUOTE, body=POISON)
+    rig.dies(2)
+    assert rig.state() == State.SUSPECT
+
+
+# ---- suspects -------------------------------------------------------------------------------------------------------
+
+
+def suspect(rig: Fleet, number: int = 1) -> Fleet:
+    """One process died of POISON; its request is answered."""
+    rig.request(number, QUOTE, body=POISON)
+    rig.dies(number)
+    assert rig.state() == State.SUSPECT
+    return rig
+
+
+def test_a_suspect_is_given_only_to_a_slot_that_has_nothing_else() -> None:
+    rig = suspect(Fleet(service={"credit": 4}))
+    for number in (2, 3):
+        rig.request(number)
+    rig.request(4, QUOTE, body=POISON)
+    assert not rig.runs(4)
+    rig.answer(3)
+    rig.after(0.02)
+    assert rig.runs(4) and len(rig.with_it(4).inflight) == 1
+
+
+def test_a_slot_that_runs_a_suspect_gets_nothing_else_until_that_is_answered() -> None:
+    rig = suspect(Fleet(service={"credit": 4}))
+    rig.request(2, QUOTE, body=POISON)
+    alone = rig.with_it(2)
+    for number in range(3, 7):
+        rig.request(number)
+    assert len(alone.inflight) == 1 and rig.dispatch.pools["orders"].queued == 0
+    rig.request(7)
+    assert len(alone.inflight) == 1 and rig.dispatch.pools["orders"].queued == 1
+    rig.answer(2)
+    rig.after(0.02)
+    assert rig.with_it(7) is alone and alone.limit == 4
+
+
+def test_one_request_of_a_suspect_payload_runs_at_a_time_so_that_only_two_processes_die() -> None:
+    rig = suspect(Fleet(processes=3))
+    for number in (2, 3, 4):
+        rig.request(number, QUOTE, body=POISON)
+    assert [number for number in (2, 3, 4) if rig.runs(number)] == [2]
+    rig.dies(2)
+    assert rig.codes() == {1: 9, 2: MaybeExecuted.code, 3: Quarantined.code, 4: Quarantined.code}
+    assert rig.case().died == 2
+
+
+def test_one_slot_of_a_service_is_enough_for_all_its_suspects() -> None:
+    rig = Fleet(processes=3)
+    for number in (1, 2, 3):
+        rig.request(number, AGAIN, body=b"%d" % number)
+    for number in (1, 2, 3):
+        rig.dies(number)
+    rig.after(0.02)
+    assert [number for number in (1, 2, 3) if rig.runs(number)] == [1]
+    for number in (1, 2, 3):
+        rig.answer(number)
+        rig.after(0.02)
+    assert rig.codes() == {1: 0, 2: 0, 3: 0}
+
+
+def test_what_waits_in_the_queue_with_a_suspect_payload_waits_for_its_turn_too() -> None:
+    rig = Fleet(processes=1)
+    for number in (1, 2, 3):
+        rig.request(number, QUOTE, body=POISON if number < 3 else b"good")
+    rig.dies(1)
+    assert rig.dispatch.pools["orders"].queued + rig.dispatch.quarantine.held(rig.case().pool) == 1
+    assert rig.runs(2) != rig.runs(3)
+
+
+def test_a_suspect_that_is_answered_is_cleared_and_its_kind_runs_as_all_do() -> None:
+    rig = suspect(Fleet(processes=3))
+    for number in (2, 3, 4):
+        rig.request(number, QUOTE, body=POISON)
+    rig.answer(2)
+    rig.after(0.02)
+    assert rig.state() == State.CLEARED and rig.runs(3) and rig.runs(4)
+    assert rig.told("released")[0]["text"] == "orders.quote: it was answered when it ran alone"
+
+
+def test_the_death_of_one_that_was_cleared_still_counts() -> None:
+    rig = suspect(Fleet())
+    rig.request(2, QUOTE, body=POISON)
+    rig.answer(2)
+    rig.after(0.02)
+    rig.request(3, QUOTE, body=POISON)
+    rig.dies(3)
+    assert rig.state() == State.QUARANTINED
+
+
+def test_a_suspect_whose_node_dies_or_is_drained_is_neither_cleared_nor_blamed() -> None:
+    rig = suspect(Fleet())
+    other = rig.agent("n2", "b2")
+    rig.request(2, AGAIN, body=POISON)  # another handler: not the suspect
+    rig.request(3, QUOTE, body=POISON)
+    rig.dies(3, End.STOPPED)
+    rig.process(other, 1)
+    rig.request(4, QUOTE, body=POISON)
+    rig.after(0.02)
+    assert rig.state() == State.SUSPECT and rig.runs(4)
+
+
+def test_a_suspect_that_had_not_started_runs_elsewhere_alone() -> None:
+    rig = suspect(Fleet())
+    rig.request(2, QUOTE, body=POISON)
+    slot = rig.with_it(2)
+    rig.exited(slot, 0, [], kind=End.SIGNALLED)
+    assert rig.state() == State.SUSPECT and rig.with_it(2) is not slot and rig.with_it(2).limit == 1
+
+
+def test_a_suspect_waits_for_a_process_and_gets_the_first_one() -> None:
+    rig = Fleet(processes=1)
+    rig.request(1, AGAIN, body=POISON)
+    slot, at = rig.delivery(1)
+    rig.exited(slot, at, [(at, ROW_RUNNING)], kind=End.EXITED)
+    rig.after(0.1)
+    rig.fresh()
+    rig.after(0.1)
+    rig.answer(1)
+    assert rig.codes() == {1: 0}
+
+
+def test_a_suspect_that_waits_is_bounded_counted_cancelled_and_in_time() -> None:
+    rig = suspect(Fleet(service={"queue_limit": 2}))
+    for number in (2, 3, 4):
+        rig.request(number, QUOTE, body=POISON, timeout_ms=200)
+    assert rig.core.status(rig.now)["services"][0]["queued"] == 2
+    rig.request(5, QUOTE, body=POISON)
+    assert rig.codes()[5] == Overloaded.code
+    rig.say(18, 3)  # CANCEL
+    rig.after(0.3)
+    assert rig.codes() == {1: 9, 5: Overloaded.code, 3: 4, 2: Timeout.code, 4: Timeout.code}
+    assert rig.dispatch.queued_bytes == 0 and not rig.dispatch.quarantine.waiting
+
+
+def test_only_requests_of_a_handler_with_a_suspect_leave_the_quick_way() -> None:
+    """The quick way is a cached target: it is taken again as soon as nothing of that handler is watched."""
+    rig = suspect(Fleet())
+    assert QUOTE.encode() not in rig.dispatch._targets
+    rig.request(2)
+    assert QUOTE.encode() not in rig.dispatch._targets
+    rig.request(3, AGAIN)
+    assert AGAIN.encode() in rig.dispatch._targets
+    rig.answer(2)
+    rig.answer(3)
+    rig.request(4, QUOTE, body=POISON)
+    rig.answer(4)
+    rig.after(0.02)
+    rig.request(5)
+    assert QUOTE.encode() in rig.dispatch._targets
+
+
+# ---- quarantine -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_in_quarantine_is_refused_at_once_and_everything_else_is_served() -> None:
+    rig = Fleet().poisoned()
+    rig.request(2, AGAIN, body=POISON)
+    (answer,) = rig.answers_of(2)
+    assert answer.code == Quarantined.code and "rota quarantine show" in answer.cause
+    rig.request(3, AGAIN, body=POISON + b"!")
+    rig.answer(3)
+    assert rig.codes()[3] == 0 and rig.case().refused == 1
+
+
+def test_when_its_time_is_over_one_is_tried_again_alone_and_its_death_is_enough() -> None:
+    rig = Fleet(service={"quarantine_for": 5.0}).poisoned()
+    rig.after(6.5)
+    assert rig.state() == State.SUSPECT
+    rig.request(2, AGAIN, body=POISON)
+    rig.request(3, AGAIN, body=POISON)
+    rig.dies(2)
+    assert rig.state() == State.QUARANTINED and rig.codes()[3] == Quarantined.code and rig.case().died == 3
+
+
+def test_each_step_is_an_event_with_its_cause() -> None:
+    rig = Fleet(service={"quarantine_for": 5.0}).poisoned()
+    rig.after(6.5)
+    (first,), (second,), (third,) = rig.told("suspect"), rig.told("quarantined"), rig.told("released")
+    assert first["text"].startswith("orders.again: a process that was alone with it was killed by signal 9; it runs al")
+    assert second["text"].startswith("orders.again: 2 processes died of it, the last was killed by signal 9; refused f")
+    assert third["text"] == "orders.again: its time is over; it may run again, alone"
+    assert {each["subject"] for each in (first, second, third)} == {rig.case().id}
+
+
+def test_cases_are_bounded_in_number_and_the_oldest_go_first() -> None:
+    rig = Fleet(processes=1)
+    for number in range(1, CASES_MAX + 3):
+        rig.request(number, QUOTE, body=b"%d" % number)
+        rig.dies(number)
+    cases = list(rig.dispatch.quarantine.cases.values())
+    assert len(cases) == CASES_MAX and cases[0].payload == b"3"
+    assert sum(map(len, rig.dispatch.quarantine.watched.values())) == CASES_MAX
+
+
+def test_of_a_large_payload_the_beginning_is_kept() -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=b"x" * 300_000)
+    rig.dies(1, text="y" * 10_000)
+    assert (len(rig.case().payload), rig.case().size, len(rig.case().deaths[0].text)) == (PAYLOAD_KEPT, 300_000, 4096)
+
+
+# ---- operators ------------------------------------------------------------------------------------------------------
+
+
+def ask(rig: Fleet, action: str, case_id: str = "", **more: Any) -> messages.Result:
+    result = rig.verb("quarantine", action=action, id=case_id, **more)
+    assert result is not None
+    return result
+
+
+def test_list_says_what_when_how_often_and_why() -> None:
+    rig = Fleet()
+    assert ask(rig, "list").data == {"schema": 1, "entries": []}
+    rig.poisoned()
+    rig.request(2, AGAIN, body=POISON)
+    rig.after(1.0)
+    (entry,) = ask(rig, "list").data["entries"]
+    assert entry == {
+        "id": rig.case().id,
+        "service": "orders",
+        "handler": "again",
+        "state": "quarantined",
+        "since_s": pytest.approx(1.0, abs=0.1),
+        "left_s": pytest.approx(3599, abs=0.2),
+        "deaths": 2,
+        "died_s": pytest.approx(1.0, abs=0.1),
+        "cause": "was killed by signal 9",
+        "refused": 1,
+        "size": len(POISON),
+    }
+
+
+def test_show_has_the_last_words_of_both_processes_and_the_payload() -> None:
+    rig = Fleet()
+    rig.request(1, AGAIN, body=POISON)
+    rig.dies(1, text="first words")
+    rig.dies(1, End.EXITED, text="last words", cause="exited with status 3")
+    data = ask(rig, "show", rig.case().id[:4]).data
+    assert data["payload"] == POISON and data["waiting"] == 0
+    assert [death["text"] for death in data["last_deaths"]] == ["first words", "last words"]
+    assert [death["kind"] for death in data["last_deaths"]] == ["signalled", "exited"]
+    assert {(d["session"], d["request"], d["node"]) for d in data["last_deaths"]} == {((b"s" * 16).hex(), 1, "n1")}
+
+
+def test_retry_lets_it_run_again_alone_and_twice_is_once() -> None:
+    rig = Fleet().poisoned()
+    case_id = rig.case().id
+    assert ask(rig, "retry", case_id, reason="fixed").data == {"schema": 1, "id": case_id, "changed": True}
+    assert ask(rig, "retry", case_id).data["changed"] is False
+    rig.request(2, AGAIN, body=POISON)
+    assert rig.with_it(2).limit == 1
+    rig.answer(2)
+    rig.after(0.02)
+    assert rig.state() == State.CLEARED
+    assert (rig.told("released")[0]["by"], rig.told("released")[0]["reason"]) == ("ann", "fixed")
+
+
+def test_a_retry_that_dies_goes_back_to_quarantine() -> None:
+    rig = Fleet().poisoned()
+    ask(rig, "retry", rig.case().id)
+    rig.request(2, AGAIN, body=POISON)
+    rig.dies(2)
+    assert rig.state() == State.QUARANTINED
+
+
+def test_drop_forgets_all_of_it_and_twice_is_once() -> None:
+    rig = Fleet().poisoned()
+    case_id = rig.case().id
+    assert ask(rig, "drop", case_id).data["changed"] is True
+    again = ask(rig, "drop", case_id)
+    assert (again.exit, again.data["changed"], rig.state()) == (exits.DONE, False, "")
+    rig.request(2, AGAIN, body=POISON)
+    rig.dies(2)
+    assert rig.state() == State.SUSPECT
+
+
+def test_what_was_dropped_while_it_ran_or_waited_goes_on() -> None:
+    rig = suspect(Fleet())
+    rig.request(2, QUOTE, body=POISON)
+    rig.request(3, QUOTE, body=POISON)
+    ask(rig, "drop", rig.case().id)
+    assert rig.runs(2) and rig.runs(3)
+    rig.answer(2)
+    rig.after(0.02)
+    rig.answer(3)
+    assert rig.codes() == {1: 9, 2: 0, 3: 0}
+    assert all(slot.limit == 1 and slot.row == 0 for slot in rig.fleet.slots.values())
+
+
+@pytest.mark.parametrize("action", ["show", "retry", "drop"])
+def test_an_unknown_entry_is_told_with_the_nearest(action: str) -> None:
+    rig = Fleet().poisoned()
+    wrong = rig.case().id[:-1] + "x"
+    result = ask(rig, action, wrong)
+    assert result.exit == exits.NOT_FOUND and result.data["nearest"] == [rig.case().id]
+
+
+def test_an_unknown_action_is_told_with_the_nearest() -> None:
+    result = ask(Fleet(), "dropp", "x")
+    assert result.exit == exits.NOT_FOUND and result.data["nearest"][0] == "drop"
