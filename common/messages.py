@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
-from .limits import MAP_DEPTH, MAP_MAX
+from .limits import ITEMS_MAX, MAP_DEPTH, MAP_MAX
 
 
 class BadMessage(ValueError):
@@ -298,6 +298,7 @@ Message = (
     | Follow
     | Happened
 )
+_AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}  # of empty lists 1 MiB would become 60 of objects
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
@@ -314,7 +315,7 @@ def decode(data: bytes) -> Message:
     if len(data) > MAP_MAX:
         raise BadMessage("too large")
     try:
-        value = msgpack.unpackb(data, strict_map_key=False, ext_hook=_no_extension)
+        value = msgpack.unpackb(data, strict_map_key=False, ext_hook=_no_extension, **_AT_MOST)
     except Exception as error:  # msgpack raises eight unrelated types on hostile bytes
         raise BadMessage(f"not a map: {error}") from None
     if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)):

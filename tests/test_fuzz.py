@@ -12,6 +12,7 @@ from fuzz.peers import SOCKETS
 from rota import MaybeExecuted
 from rota.common import exits, messages, wire
 from rota.common.limits import ASKED_MAX, NODES_MAX, OFFERS_MAX
+from rota.master.core.events import TEXTS_MAX
 from rota.master.core.registry import Node
 
 OPERATOR = b"operator"
@@ -129,5 +130,5 @@ def test_events_are_kept_up_to_so_many_characters() -> None:
     rig = Rig()
     for number in range(10_000):
         rig.core.events.tell("x", "y" * 5000, "z" * 5000, reason=str(number))
-    assert sum(len(each["text"]) for each in rig.core.events._kept) < 4 * 2**20
+    assert sum(each.characters() for each in rig.core.events._kept) <= TEXTS_MAX
     assert rig.core.events.since(0)[-1]["reason"] == "9999"

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-EVENTS_KEPT = 10_000  # the newest; about 4 MiB of texts as they usually are
-TEXTS_MAX = 4 * 2**20  # characters of all texts kept: peers may see to it that each is as long as it may be
+EVENTS_KEPT = 10_000  # the newest; 3 MiB
+TEXTS_MAX = 4 * 2**20  # characters of all that are kept: peers may see to it that each is as long as it may be
 EVENTS_BYTES = 512 * 1024  # of texts in one message, which may have twice that
 TEXT_MAX = 1000
-TEXTS = ("subject", "text", "reason")
+
+
+class Event(NamedTuple):
+    number: int
+    at: float
+    kind: str
+    subject: str
+    text: str
+    by: str
+    reason: str
+
+    def characters(self) -> int:
+        return len(self.subject) + len(self.text) + len(self.reason)
 
 
 class EventLog:
@@ -18,38 +30,26 @@ class EventLog:
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
-        self._kept: deque[dict[str, Any]] = deque()
+        self._kept: deque[Event] = deque()
         self._characters = 0
         self.last = 0
 
     def tell(self, kind: str, subject: str, text: str, by: str = "", reason: str = "") -> None:
         self.last += 1
-        self._kept.append(
-            {
-                "number": self.last,
-                "at": self._wall(),
-                "kind": kind,
-                "subject": subject[:TEXT_MAX],
-                "text": text[:TEXT_MAX],
-                "by": by,
-                "reason": reason[:TEXT_MAX],
-            }
-        )
-        self._characters += _characters(self._kept[-1])
+        cut = (subject[:TEXT_MAX], text[:TEXT_MAX], by, reason[:TEXT_MAX])
+        event = Event(self.last, self._wall(), kind, *cut)
+        self._kept.append(event)
+        self._characters += event.characters()
         while len(self._kept) > EVENTS_KEPT or self._characters > TEXTS_MAX:
-            self._characters -= _characters(self._kept.popleft())
+            self._characters -= self._kept.popleft().characters()
 
     def since(self, number: int, limit: int = EVENTS_KEPT) -> list[dict[str, Any]]:
         """Those with a higher number, oldest first; at most the newest `limit` of them, and what a message holds."""
         found: deque[dict[str, Any]] = deque()
         room = EVENTS_BYTES
         for event in reversed(self._kept):
-            room -= 200 + sum(len(event[field].encode()) for field in TEXTS)
-            if event["number"] <= number or len(found) >= limit or room < 0:
+            room -= 200 + len((event.subject + event.text + event.reason).encode())
+            if event.number <= number or len(found) >= limit or room < 0:
                 break
-            found.appendleft(event)
+            found.appendleft(event._asdict())
         return list(found)
-
-
-def _characters(event: dict[str, Any]) -> int:
-    return sum(len(event[field]) for field in TEXTS)
