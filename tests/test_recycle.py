@@ -121,6 +121,29 @@ def test_a_replacement_whose_place_the_plan_took_away_blocks_nothing() -> None:
     assert len(retired(rig)) == 2, "the next one is under way"
 
 
+def test_scaling_down_keeps_the_process_that_serves_and_stops_the_one_that_boots() -> None:
+    rig = Rig()
+    node = rig.agent(capacity=2)
+    serving = rig.process(node)
+    booting = rig.started(node, 2)
+    rig.verb("scale", service="orders", processes=1)
+    rig.after(0.2)
+    assert retired(rig) == [booting] and serving.open
+
+
+def test_a_plan_that_moves_a_service_leaves_the_old_place_when_the_new_one_serves() -> None:
+    rig = Rig(service={"ramp": 0.5})
+    booting = rig.started(rig.agent("n1", capacity=1), 1)
+    serving = rig.process(rig.agent("n2", capacity=1), 1)
+    rig.after(1.0)
+    rig.verb("scale", service="orders", processes=1)
+    rig.after(3.0)
+    assert retired(rig) == [] and serving.open
+    rig.process_hello(booting)
+    rig.after(3.0)
+    assert retired(rig) == [serving.incarnation] and rig.fleet.slots[booting].open
+
+
 def test_max_requests_replaces_a_process_that_served_so_many() -> None:
     rig = pool_of(2, max_requests=3)
     slots = list(rig.fleet.slots.values())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 from ...common import messages
@@ -28,6 +29,7 @@ class Staffing:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.replan = False
+        self._look_again_at = inf  # a plan that could not be carried out at once
         self._replacements: dict[Pool, recycle.Replacement] = {}
         self._closing: dict[Slot, None] = {}
 
@@ -36,8 +38,8 @@ class Staffing:
             self._resize(pool, now)
             self._recycle(pool, now)
         self._retire_idle(now)
-        if self.replan:
-            self.replan = False
+        if self.replan or now >= self._look_again_at:
+            self.replan, self._look_again_at = False, inf
             self._apply_plan(now)
 
     def busy(self) -> bool:
@@ -100,21 +102,33 @@ class Staffing:
             wanted = dict(allocation.get(node.name, {}))
             for service, more in node.extra.items():
                 wanted[service] = wanted.get(service, 0) + more
+            for service in self._last_of(node, wanted, now):
+                wanted[service] = 1
+                self._look_again_at = now + GROW_EVERY_S
             if wanted != node.plan or not node.planned:
                 node.plan, node.planned = wanted, True
-                self.fleet.out.say(node.route, node.token, messages.Plan(wanted, self._limits_ms(wanted)))
+                self.fleet.out.say(node.route, node.token, self._plan(wanted))
             self._retire_surplus(node, now)
         self.fleet.changed = True
 
+    def _plan(self, wanted: dict[str, int]) -> messages.Plan:
+        return messages.Plan(wanted, self._limits_ms(wanted), self.fleet.checks.port_checks(list(wanted)))
+
     def _limits_ms(self, services: Iterable[str]) -> dict[str, int]:
         return {name: int(self.fleet.dispatch.pools[name].settings.handler_timeout * 1000) for name in services}
+
+    def _last_of(self, node: Node, wanted: dict[str, int], now: float) -> list[str]:
+        """What would be left without `min_active` nodes: it moves away when it is served elsewhere, not before."""
+        pools = dict.fromkeys(slot.pool for slot in node.slots.values() if slot.open and not wanted.get(slot.pool.name))
+        return [pool.name for pool in pools if budget.refusal([pool], self.fleet.nodes, {node}, now)]
 
     def _retire_surplus(self, node: Node, now: float) -> None:
         for service, running in _running(node).items():
             pool = self.fleet.dispatch.pools[service]
             surplus = running - node.plan.get(service, 0)
             mine = [slot for slot in node.of(pool) if slot.stage in (Stage.BOOTING, Stage.READY)]
-            mine.sort(key=lambda slot: (len(slot.inflight), -slot.born_at))
+            # As the agent chooses (the plan tells it too): one that still boots never serves in place of one that does.
+            mine.sort(key=lambda slot: (slot.stage is Stage.READY, len(slot.inflight), -slot.born_at))
             for slot in mine[: max(0, surplus)]:
                 self._close(slot, "not needed here", now)
 
