@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from msgpack import packb
 
 from ..common.limits import CLIENT_TIMEOUT_S, META_MAX, TARGET_MAX
-from ..common.wire import META
+from ..common.wire import KEYED, META
 from .calls import Address
 from .proxy import Service
 
@@ -96,7 +96,8 @@ class View:
             raise ValueError(f"{target[:80]!r} is no target: 'service.handler' expected, {TARGET_MAX} bytes at most")
         if len(self._addresses) >= ADDRESSES_MAX:
             self._addresses.clear()
-        address = (encoded + self._meta, len(encoded), META if self._meta else 0)
+        flags = (META if self._meta else 0) | (KEYED if self._options.idempotency_key else 0)
+        address = (encoded + self._meta, len(encoded), flags)
         self._addresses[target] = address
         return address
 

@@ -80,6 +80,8 @@ def decode_error(code: int, data: Body) -> Error:
     try:
         fields = _unpack(data) if data else {}
         cause, retry_after_ms = fields.pop("cause", ""), fields.pop("retry_after_ms", 0)
+        if type(told := fields.pop("told", None)) is str:  # the service has words of its own for this fault
+            cause, fields["cause"] = told, cause
         named = all(type(name) is str for name in fields)
         if named and type(cause) is str and type(retry_after_ms) is int:
             return fault(code, cause, retry_after_ms, fields)

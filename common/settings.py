@@ -151,6 +151,13 @@ class MasterSettings:
         "a bound on memory whatever the number of clients: the session that owes most is cut first",
     )
 
+    keys_bytes: int = setting(
+        64 * 2**20,
+        Size("1MiB", "64GiB"),
+        "most bytes of answers that are recorded for idempotency keys, of all services together",
+        "a bound on memory: beyond it the oldest are forgotten, and a repeated call runs again",
+    )
+
     def frontend_address(self) -> str:
         return self.frontend or next_port(self.bind, limits.FRONTEND_OFFSET)
 
@@ -286,6 +293,7 @@ class FaultSettings:
     overloaded: Words | None = _told("the queue is full, or waiting took too long")
     no_service: Words | None = _told("the service has no such handler")
     not_executed: Words | None = _told("the request was lost before its handler started")
+    quarantined: Words | None = _told("processes died of such a request")
     maybe_executed: Words | None = _told("the handler had started and its outcome is lost")
     payload_too_large: Words | None = _told("the arguments are too large")
     conflict: Words | None = _told("an idempotency key comes with other arguments than before")
@@ -474,6 +482,12 @@ class ServiceSettings:
         "and so many a second besides",
         "a service with little traffic would have no budget at all",
     )
+    keys_for: float = setting(
+        600.0,
+        Duration("0s", "7d"),
+        "how long the answer to a call with an idempotency key is given to repeated calls of it",
+        "outlasts the retries of a caller that was restarted; it starts when the call ends",
+    )
     drain_deadline: float | None = setting(
         None,
         Optional(Duration("0s", "7d"), word="master"),
@@ -598,6 +612,12 @@ RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
             "must be at least max_message: the largest answer could never be kept",
         ),
         Rule(
+            "keys_bytes",
+            "max_message",
+            lambda s: s.keys_bytes < s.max_message,
+            "must be at least max_message: the largest answer could never be recorded",
+        ),
+        Rule(
             "answers_total",
             "answers_bytes",
             lambda s: s.answers_total < s.answers_bytes,
@@ -622,8 +642,8 @@ RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
         Rule(
             "timeout",
             "every",
-            lambda s: s.timeout > s.every,
-            "must not be above every: the next check would come before the last one is settled",
+            lambda s: s.timeout >= s.every,
+            "must be less than every: the next check would come before the last one is settled",
         ),
         Rule(
             "blacklist",
