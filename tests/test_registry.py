@@ -247,6 +247,15 @@ def test_a_process_that_is_being_ended_is_given_nothing_more() -> None:
     assert "hung: it was" in lost[-1]["text"]
 
 
+def test_an_event_names_what_a_lost_process_was_doing() -> None:
+    rig = two_nodes()
+    rig.request(1)
+    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    rig.exited(slot, started_upto=1, rows=[(1, 1)])
+    (lost,) = (event for event in rig.core.events.since(0) if event["kind"] == "process lost")
+    assert lost["text"].endswith("; 1 in flight: orders.quote")
+
+
 def test_every_exit_is_noted_once_or_again() -> None:
     rig = two_nodes()
     slot = next(iter(rig.fleet.nodes["n1"].slots.values()))

@@ -218,8 +218,10 @@ class Fleet:
     def _tell_exit(self, slot: Slot, report: messages.Exited, expected: bool) -> None:
         kind = "process stopped" if expected else "process lost"
         text = f"{slot.pool.name} on {slot.node.name} (pid {slot.pid}, version {slot.version or '?'}) {report.cause}"
-        running = len(slot.inflight)
-        self.events.tell(kind, slot.incarnation, text + (f"; {running} in flight" if running else ""))
+        if slot.inflight:
+            targets = sorted({bytes(request.target()).decode("utf-8", "replace") for request in slot.inflight.values()})
+            text += f"; {len(slot.inflight)} in flight: {', '.join(targets)}"
+        self.events.tell(kind, slot.incarnation, text)
 
     def ending(self, node: Node, ending: messages.Ending, now: float) -> None:
         """Its agent ends it for a handler over its limit: one that hangs cannot say BYE itself."""
