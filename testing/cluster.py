@@ -73,6 +73,8 @@ class LocalCluster:
         self._stale: dict[str, str] = {}  # node → its boot before it was started again: what the master still shows
         self._open: list[Client | Admin] = []
 
+    _bind = ANY  # of the master's first start; later ones take the ports of the first
+
     def __enter__(self) -> Self:
         if self._folder is not None:
             raise RuntimeError("this cluster runs already")
@@ -221,7 +223,7 @@ class LocalCluster:
         if self._where is not None:  # processes know the backend's address since they were started
             env["ROTA_MASTER_FRONTEND"] = f"tcp://127.0.0.1:{self._where.frontend}"
             env["ROTA_MASTER_BACKEND"] = f"tcp://127.0.0.1:{self._where.backend}"
-        address = self._where.control if self._where else ANY
+        address = self._where.control if self._where else self._bind
         log = self._log("master")
         log.unlink(missing_ok=True)
         arguments = ["master", "-c", str(self._path("rota.toml")), "--name", "master", "--bind", address]

@@ -44,8 +44,10 @@ class Ledger:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.file.touch()
+        self._executions: list[Execution] = []
+        self._read_upto = 0
         self._told: dict[str, str] = {}  # key → what its caller was told; "" = nothing yet
-        self._wrong: list[str] = []
+        self._wrong: list[tuple[str, str]] = []  # key, sentence
 
     def submitted(self, key: str) -> None:
         if key in self._told:
@@ -55,7 +57,7 @@ class Ledger:
     def answered(self, key: str, value: object) -> None:
         self._tell(key, ANSWERED)
         if not isinstance(value, list) or value[:1] != [key]:
-            self._wrong.append(f"{key} was answered with {value!r}")
+            self._wrong.append((key, f"{key} was answered with {value!r}"))
 
     def failed(self, key: str, error: BaseException) -> None:
         self._tell(key, type(error).__name__ if isinstance(error, rota.Error) else repr(error))
@@ -66,18 +68,26 @@ class Ledger:
 
     def _tell(self, key: str, word: str) -> None:
         if self._told[key]:
-            self._wrong.append(f"{key} was told {self._told[key]}, and then {word}")
+            self._wrong.append((key, f"{key} was told {self._told[key]}, and then {word}"))
         self._told[key] = word
 
     def executions(self) -> list[Execution]:
         """What processes have written so far. A last line without its end is one that a kill cut short: it counts."""
-        lines = [line.split() for line in self.file.read_text().splitlines()]
-        return [Execution(line[0], line[1], int(line[2]), float(line[3])) for line in lines if len(line) == 4]
+        with self.file.open("rb") as file:
+            file.seek(self._read_upto)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read_upto += len(whole)
+        self._executions += _executions(whole)
+        return self._executions + _executions(data[len(whole) :])
 
-    def check(self, may_run_again: Iterable[str] = ()) -> Findings:
-        """`may_run_again`: keys of calls to idempotent handlers."""
+    def check(self, may_run_again: Iterable[str] = (), only: Iterable[str] | None = None) -> Findings:
+        """`may_run_again`: keys of calls to idempotent handlers. `only`: of these calls, and nothing else."""
         begun = Counter(each.key for each in self.executions() if each.word == "began")
-        told, wrong = dict(self._told), list(self._wrong)
+        among = self._told.keys() | begun.keys() if only is None else set(only)
+        begun = Counter({key: count for key, count in begun.items() if key in among})
+        told = {key: word for key, word in self._told.items() if key in among}
+        wrong = [sentence for key, sentence in self._wrong if key in among]
         for key, word in told.items():
             if word == ANSWERED and not begun[key]:
                 wrong.append(f"{key} was answered, and no process ran it")
@@ -92,3 +102,8 @@ class Ledger:
             twice=sorted({key for key, count in begun.items() if count > 1} - set(may_run_again)),
             wrong=wrong,
         )
+
+
+def _executions(data: bytes) -> list[Execution]:
+    lines = [line.split() for line in data.decode().splitlines()]
+    return [Execution(line[0], line[1], int(line[2]), float(line[3])) for line in lines if len(line) == 4]

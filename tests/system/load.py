@@ -35,6 +35,7 @@ class Load:
         self.faults = 0
         self.done = 0
         self.keys: list[str] = []
+        self.ended: dict[str, float] = {}  # key → when its caller was told, monotonic
         self._ledger, self._client, self._target = ledger, client, target
         self._lanes, self._seconds = lanes, seconds
         self._under_way = 0
@@ -43,8 +44,9 @@ class Load:
         self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
+        self._last = monotonic()
         for _ in range(self._lanes):
-            self._submit()
+            self._next()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
@@ -57,25 +59,41 @@ class Load:
             reached = self._changed.wait_for(lambda: self.done >= wanted, within)
         assert reached, f"{self.done - wanted + count} of {count} more answers in {within:g} s"
 
+    def one(self, *arguments: object, target: str = "", timeout: float | None = None) -> str:
+        """A call beside the lanes, written down like theirs, that brings no other. Its key."""
+        client = self._client if timeout is None else self._client.options(timeout=timeout)
+        return self._submit(client, target or self._target, arguments, again=False)
+
+    def told(self, key: str, within: float = 20.0) -> float:
+        """When the caller of this call was told, monotonic. Raises AssertionError when that takes longer."""
+        with self._changed:
+            self._changed.wait_for(lambda: key in self.ended, within)
+        assert key in self.ended, f"{key} was not answered in {within:g} s"
+        return self.ended[key]
+
     def stop(self, within: float = END_S) -> None:
         """No more calls; returns when those under way have ended, or the time is over (then they are lost)."""
         self._stopped = True
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way, within)
 
-    def _submit(self) -> None:
-        if self._stopped or self.faults >= FAULTS_MAX:
-            return
-        key = f"{self.name}-{len(self.keys)}"
-        self.keys.append(key)
+    def _next(self) -> None:
+        if not self._stopped and self.faults < FAULTS_MAX:
+            self._submit(self._client, self._target, (self._seconds,), again=True)
+
+    def _submit(self, client: rota.Client, target: str, arguments: tuple[object, ...], again: bool) -> str:
+        with self._changed:
+            key = f"{self.name}-{len(self.keys)}"
+            self.keys.append(key)
         self._ledger.submitted(key)
         begun = monotonic()
         with self._changed:
             self._under_way += 1
-        future = self._client.submit(self._target, key, self._seconds)
-        future.add_done_callback(lambda done: self._ended(key, begun, done))
+        future = client.submit(target, key, *arguments)
+        future.add_done_callback(lambda done: self._ended(key, begun, done, again))
+        return key
 
-    def _ended(self, key: str, begun: float, future: Future[Any]) -> None:
+    def _ended(self, key: str, begun: float, future: Future[Any], again: bool) -> None:
         error = future.exception()
         now = monotonic()
         with self._changed:
@@ -88,6 +106,8 @@ class Load:
                 self._ledger.failed(key, error)
                 self.faults += 1
             self.slowest = max(self.slowest, now - begun)
+            self.ended[key] = now
             self._under_way -= 1
             self._changed.notify_all()
-        self._submit()
+        if again:
+            self._next()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ Status = dict[str, Any]
 
 
 class Pool(LocalCluster):
-    """`links`: each node serves FOLDER/NAME/live. `remember`: each agent has a --state. `proxied`: nodes and
-    `proxied_client()` reach the master through `proxy`.
+    """`app`: FILE:WORKER, of the service `proof`. `links`: each node serves FOLDER/NAME/live. `remember`: agents have a
+    --state. `proxied`: these nodes (True: all) reach the master through `proxy`. `env`: more variables for all of it.
     """
 
     proxy: Proxy
@@ -29,32 +29,35 @@ class Pool(LocalCluster):
         self,
         folder: Path,
         *,
+        app: str = f"{APP}:proof",
         nodes: int | Sequence[str] = 1,
         processes: int = 1,
         links: bool = False,
         remember: bool = False,
-        proxied: bool = False,
+        proxied: bool | Collection[str] = False,
         state: bool = True,
         settings: Mapping[str, object] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.ledger = Ledger(folder / "executed")
-        self._links, self._remember, self._proxied = links, remember, proxied
-        self._first = nodes
+        self._links, self._remember = links, remember
+        names = [f"node-{number}" for number in range(1, nodes + 1)] if isinstance(nodes, int) else list(nodes)
+        self._proxied = names if proxied is True else list(proxied or ())
         super().__init__(
-            f"{APP}:proof",
-            nodes=0 if proxied else nodes,
+            app,
+            nodes=[name for name in names if name not in self._proxied],
             processes=processes,
             state=state,
             settings={"service.proof.ramp": 0, **(settings or {})},
-            env={"PROOF_FILE": str(self.ledger.file), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={"PROOF_FILE": str(self.ledger.file), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
         )
 
     def _arguments(self, name: str, source: Any, version: str | None) -> list[str]:
         if self._links:
             source = source._replace(app="app:proof", app_dir=str(self.live(name)))
         arguments = super()._arguments(name, source, version)
-        if self._proxied:
+        if name in self._proxied:
             arguments[arguments.index("--master") + 1] = self.proxied_address
         if self._remember:
             state = self.folder / f"{name}-state"
@@ -94,18 +97,15 @@ class Pool(LocalCluster):
 
     @contextmanager
     def through_proxy(self) -> Iterator[Proxy]:
-        """Starts the nodes behind a proxy of all three sockets."""
+        """Starts those nodes that are to be behind it. A proxy of all three sockets."""
         where = self._running_where()
         control = int(where.control.rpartition(":")[2])
         ports = {"control": control, "frontend": where.frontend, "backend": where.backend}
         with Proxy(ports) as self.proxy:
             try:
-                names = (
-                    [f"node-{n}" for n in range(1, self._first + 1)] if isinstance(self._first, int) else self._first
-                )
-                for name in names:
+                for name in self._proxied:
                     self._start_node(name, self._arguments(name, self._source, None))
-                self._wait(starting=list(names))
+                self._wait(starting=self._proxied)
                 yield self.proxy
             finally:
                 self.close()  # while the way to the master is there

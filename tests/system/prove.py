@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from system.ledger import Findings  # noqa: E402
 from system.result import Result  # noqa: E402
 from system.scenarios import SCENARIOS  # noqa: E402
+from system.table import table  # noqa: E402
 
 COLUMNS = ("SCENARIO", "SUBMITTED", "ANSWERED", "FAULTS", "LOST", "TWICE", "FIGURE", "LIMIT", "VERDICT")
 NUMBERS = {"SUBMITTED", "ANSWERED", "LOST", "TWICE"}
@@ -39,7 +40,7 @@ def main() -> int:
     results = [
         prove(name, SCENARIOS[name], options.rounds, f"{place}/{len(names)}") for place, name in enumerate(names, 1)
     ]
-    print(as_json(results) if options.json else table(results))
+    print(as_json(results) if options.json else table(COLUMNS, [row(result) for result in results], NUMBERS))
     for result in results:
         for miss in result.misses:
             tell(f"{result.scenario}: {miss}")
@@ -62,17 +63,6 @@ def prove(name: str, scenario: Callable[..., Result], rounds: int, place: str) -
 
 def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def table(results: list[Result]) -> str:
-    rows = [COLUMNS, *(row(result) for result in results)]
-    widths = [max(len(line[place]) for line in rows) for place in range(len(COLUMNS))]
-
-    def laid_out(line: tuple[str, ...]) -> str:
-        cells = zip(COLUMNS, line, widths, strict=True)
-        return "  ".join(text.rjust(width) if name in NUMBERS else text.ljust(width) for name, text, width in cells)
-
-    return "\n".join(laid_out(line).rstrip() for line in rows)
 
 
 def row(result: Result) -> tuple[str, ...]:
