@@ -13,6 +13,9 @@ from hung_app import LIMIT_S
 
 from rota.common import errors, messages, wire
 from rota.common.body import decode_error, decode_result
+from rota.worker.agent import Pause, look
+from rota.worker.core.supervision import Overdue
+from rota.worker.page import Page
 from rota.worker.process import ASYNC_GRACE_S
 
 GONE_S = 0.3  # after the limit: where there is a moment for us it is 0.01, and 0.11 if KILL is needed
@@ -30,6 +33,18 @@ def master() -> Iterator[FakeMaster]:
 def start(master: FakeMaster, tmp_path: Path) -> Iterator[Start]:
     with agents_of(master, tmp_path) as start:
         yield start
+
+
+def test_a_limit_is_counted_without_the_time_in_which_the_agent_itself_stood_still() -> None:
+    page = Page.create()
+    page.start(0, 1, 1_000, 5_000, b"o" * 24, 1)
+    assert look(page, 4_999, Pause()) == (1, None, 5_000)
+    assert look(page, 5_000, Pause()) == (1, Overdue(4e-6, 0), 0)
+    assert look(page, 5_000, Pause(4_500, 2_000)) == (1, None, 7_000)
+    assert look(page, 7_000, Pause(4_500, 2_000)).overdue
+    page.start(1, 2, 4_600, 6_000, b"o" * 24, 1)
+    assert look(page, 6_000, Pause(4_500, 2_000)).overdue == Overdue(1.4e-6, 1)  # began after it
+    page.close()
 
 
 @pytest.fixture

@@ -198,6 +198,45 @@ def test_a_plan_means_try_again_now(node: Node) -> None:
     assert len(spawns(node.plan(1))) == 1
 
 
+def test_a_plan_that_changes_for_another_reason_does_not_hurry_a_crash_loop(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1")
+    assert spawns(node.plan(2)) == []
+    node.plan(0)
+    assert len(spawns(node.plan(1))) == 1
+
+
+def test_a_process_that_becomes_ready_and_dies_within_seconds_again_and_again_backs_off_too(node: Node) -> None:
+    node.plan(1)
+    waits = []
+    for _ in range(9):
+        (incarnation,) = node.core.processes
+        node.ready(incarnation)
+        node.advance(3)
+        (failing,) = sent(node.die(incarnation, 7, "out of cheese"), Failing)
+        waits.append(failing.retry_in_ms)
+        assert failing.text == "out of cheese"
+        assert spawns(node.advance(failing.retry_in_ms / 1000 - 0.1)) == []
+        assert len(spawns(node.advance(0.2))) == 1
+    assert waits == [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
+
+
+def test_several_processes_that_die_in_turn_soon_after_they_are_ready_back_off_too(node: Node) -> None:
+    """One that was started before another died becomes ready after it: that must not end the back-off."""
+    node.plan(2)
+    due: dict[str, float] = {}
+    started: list[float] = []
+    while node.now < 160:
+        started += [node.now] * len(spawns(node.advance(0.05)))
+        for incarnation in list(node.core.processes):
+            lives_until = due.setdefault(incarnation, node.now + 0.4)
+            if node.now >= lives_until - 0.2:
+                node.ready(incarnation)
+            if node.now >= lives_until:
+                node.die(incarnation, 7)
+    assert len(started) < 16 and node.core.troubles["orders"].failures >= 5
+
+
 def test_an_exit_is_repeated_in_each_hello_until_it_is_noted(node: Node) -> None:
     node.plan(1)
     node.die("web-1.3f2a9c.1", -11)
@@ -345,6 +384,15 @@ def test_a_silent_master_is_left_for_the_next_one_and_processes_go_on(node: Node
 def test_a_pause_of_our_own_is_not_the_masters_silence(node: Node) -> None:
     assert not any(isinstance(effect, Connect) for effect in node.tick(20))
     assert node.core.greeted
+
+
+def test_a_pause_of_our_own_takes_no_time_from_a_process_that_stops(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.hear(Retire("web-1.3f2a9c.1", 0))
+    assert [e for e in node.tick(60) if isinstance(e, Kill)] == []
+    assert [e for e in node.advance(9.8) if isinstance(e, Kill)] == []
+    assert Kill("web-1.3f2a9c.1", TERM) in node.advance(0.3)
 
 
 def test_connections_that_fail_are_tried_again_with_growing_pauses() -> None:

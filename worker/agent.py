@@ -101,7 +101,14 @@ class Look(NamedTuple):
 _NOTHING_RUNS = Look(0, None, 0)
 
 
-def look(page: Page, now_ns: int) -> Look:
+class Pause(NamedTuple):
+    """We stood still ourselves, and so perhaps the processes: what had begun before has that much more time."""
+
+    until_ns: int = 0
+    length_ns: int = 0
+
+
+def look(page: Page, now_ns: int, pause: Pause) -> Look:
     """How many handlers run, and the one that is over its limit. Free of cost while nothing runs."""
     words = page.words
     if words[STARTED_UPTO] == words[HANDLED]:
@@ -110,9 +117,10 @@ def look(page: Page, now_ns: int) -> Look:
     limited = [row for row in rows if row.kill_ns]
     if not limited:
         return Look(len(rows), None, 0)
-    first = min(limited, key=lambda row: row.kill_ns)
-    if now_ns < first.kill_ns:
-        return Look(len(rows), None, first.kill_ns)
+    ends = [row.kill_ns + (pause.length_ns if row.started_ns < pause.until_ns else 0) for row in limited]
+    next_ns, first = min(zip(ends, limited, strict=True))
+    if now_ns < next_ns:
+        return Look(len(rows), None, next_ns)
     grace_ns = words[GRACE]
     limit_s = (first.kill_ns - first.started_ns - grace_ns) / 1e9
     return Look(len(rows), Overdue(limit_s, len(rows) - 1, grace_ns > 0), 0)
@@ -157,6 +165,8 @@ class Agent:
         self._oom_kills = oom.Kills(self._oom_counter.read())
         self._epoch = self._obey = 0
         self._look_at = 0.0
+        self._looked_at = monotonic()
+        self._pause = Pause()
         self._ready: dict[Any, int] = {}  # what the last poll found
         self._effects: deque[Effect] = deque()
         self._told_systemd = False
@@ -173,8 +183,8 @@ class Agent:
         try:
             while not self._done:
                 self._wait()
-                for number in wakeup.numbers():
-                    self._signalled(number)
+                if numbers := wakeup.numbers():
+                    self._signalled(numbers)
                 self._attend_link()
                 self._reap()
                 for answer in self._ports.answers() if self._ports.fd in self._ready else ():
@@ -201,19 +211,22 @@ class Agent:
 
     # ---- signals ----------------------------------------------------------------------------------------------------
 
-    def _signalled(self, number: int) -> None:
+    def _signalled(self, numbers: bytes) -> None:
+        """However many of a kind there are: those that ask for something ask once."""
         now = monotonic()
-        if number == signal.SIGTERM and not self._terms:
-            self._terms += 1
-            self._notify("STOPPING=1")
-            self._perform(self._core.leave(self._settings.drain_deadline, now))
-        elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            self._perform(self._core.leave_now(now))
-        elif number in (signal.SIGTTIN, signal.SIGTTOU):
-            self._perform(self._core.resize(self._core.capacity + (1 if number == signal.SIGTTIN else -1)))
-        elif number == signal.SIGHUP:
+        for number in numbers:
+            if number == signal.SIGTERM and not self._terms:
+                self._terms += 1
+                self._notify("STOPPING=1")
+                self._perform(self._core.leave(self._settings.drain_deadline, now))
+            elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                self._perform(self._core.leave_now(now))
+                return
+        if more := numbers.count(signal.SIGTTIN) - numbers.count(signal.SIGTTOU):
+            self._perform(self._core.resize(self._core.capacity + more))
+        if signal.SIGHUP in numbers:
             self._perform(self._core.reload())
-        elif number == signal.SIGUSR1:
+        if signal.SIGUSR1 in numbers:
             self._note("USR1: there is no log to open again: this agent writes to stderr")
 
     # ---- the master -------------------------------------------------------------------------------------------------
@@ -257,7 +270,12 @@ class Agent:
 
     def _connect(self, master: int) -> None:
         self._disconnect()
-        self._link = Link(self._ctx, self._settings.masters[master], sockets.CONTROL)
+        try:
+            self._link = Link(self._ctx, self._settings.masters[master], sockets.CONTROL)
+        except zmq.ZMQError as error:  # no descriptor left, mostly
+            self._note(f"no connection to the master can be made: {error}")
+            self._effects.extend(self._core.lost(monotonic()))
+            return
         self._poller.register(self._link.dealer, zmq.POLLIN)
         self._poller.register(self._link.monitor, zmq.POLLIN)
 
@@ -277,15 +295,17 @@ class Agent:
     # ---- processes --------------------------------------------------------------------------------------------------
 
     def _spawn(self, incarnation: str, service: str) -> None:
-        page = Page.create()
-        page.words[FENCE_EPOCH] = self._epoch
-        page.words[OBEY] = self._obey
         ticket = os.urandom(16)
-        specification = self._specification(incarnation, service, ticket, page.fd)
+        page = None
         try:
+            page = Page.create()
+            page.words[FENCE_EPOCH] = self._epoch
+            page.words[OBEY] = self._obey
+            specification = self._specification(incarnation, service, ticket, page.fd)
             child = spawn.start(self._place, "process", specification, (page.fd,), self._state.output)
         except OSError as error:
-            page.close()
+            if page is not None:
+                page.close()
             how = f"could not be started: {error}"
             self._effects.extend(self._core.exited(incarnation, exits.LOAD_FAILED, how, 0, [], how, monotonic()))
             return
@@ -348,16 +368,20 @@ class Agent:
         The next look comes with the next limit that is known of: only one that is shorter than LOOK_S is noticed late.
         """
         now = monotonic()
-        self._look_at = now + LOOK_S
+        late = now - self._looked_at - LOOK_S
         now_ns = monotonic_ns()
+        if late > supervision.PAUSE_S:
+            self._pause = Pause(now_ns, int(late * 1e9))
+        self._looked_at = now
+        self._look_at = now + LOOK_S
         self._oom_kills.look(self._oom_counter.read(), now)
         for incarnation, page in list(self._pages.items()):
             if page.words[PHASE] == READY:
                 self._perform(self._core.ready(incarnation, now))
-            running, late, next_ns = look(page, now_ns)
+            running, overdue, next_ns = look(page, now_ns, self._pause)
             if next_ns:
                 self._look_at = min(self._look_at, now + (next_ns - now_ns) / 1e9)
-            self._perform(self._core.seen(incarnation, running, late, now))
+            self._perform(self._core.seen(incarnation, running, overdue, now))
         for child in self._children.values():
             _show(child)
 
@@ -454,7 +478,7 @@ class _Signals:
 
     def numbers(self) -> bytes:
         try:
-            return os.read(self.fd, 64)
+            return os.read(self.fd, 65536)  # all that the pipe holds
         except BlockingIOError:
             return b""
 

@@ -110,13 +110,19 @@ def start(
         pass_fds=pass_fds,
         start_new_session=True,
     )
+    try:
+        child = Child(process, output)
+    except OSError:
+        process.kill()
+        process.communicate()
+        raise
     assert process.stdin is not None
     try:
         with process.stdin as stdin:  # a few hundred bytes: a pipe takes them without waiting for the reader
             stdin.write(json.dumps(specification).encode())
     except BrokenPipeError:
         pass  # it ended already; its exit says why
-    return Child(process, output)
+    return child
 
 
 def how_it_ended(status: int) -> str:

@@ -139,6 +139,7 @@ class Trouble:
     """Failures in a row of one service. One start is tried at a time until one is ready."""
 
     failures: int = 0
+    counted_at: float = 0.0  # the last of them; what was started before it is part of it
     failed_at: float = 0.0
     retry_at: float = 0.0
     text: str = ""
@@ -324,12 +325,16 @@ class Supervision:
         return []
 
     def _planned(self, plan: messages.Plan, now: float) -> None:
-        """A plan also means: try again now what failed. Operators fix an application and ask for a recheck."""
+        """The same plan again, or a service that is new in it, also means: try again now what failed. Operators fix an
+        application and ask for a recheck. Any other change, growth say, is no reason to hurry a crash loop.
+        """
+        before = self.plan
         self.plan = {service: count for service, count in plan.processes.items() if service in self.offers}
         self.limits_ms = plan.limits_ms
         self._ports.planned(plan.checks, now)
-        for trouble in self.troubles.values():
-            trouble.retry_at = 0.0
+        for service, trouble in self.troubles.items():
+            if self.plan == before or not before.get(service):
+                trouble.retry_at = 0.0
 
     def _retire(self, retire: messages.Retire, now: float) -> list[Effect]:
         process = self.processes.get(retire.incarnation)
@@ -356,7 +361,7 @@ class Supervision:
         process.ready_at = now
         process.due.clear()
         trouble = self.troubles.get(process.service)
-        if trouble is None:
+        if trouble is None or process.spawned_at < trouble.failed_at:  # only one that was started since proves anything
             return []
         trouble.retry_at = 0.0
         trouble.text = ""
@@ -395,8 +400,9 @@ class Supervision:
         if process.ready_at and (process.cause or now - process.ready_at >= WELL_AFTER_S):
             return []
         trouble = self.troubles.setdefault(process.service, Trouble())
-        if process.spawned_at > trouble.failed_at:
+        if process.spawned_at > trouble.counted_at:
             trouble.failures += 1
+            trouble.counted_at = now
         trouble.failed_at = now
         trouble.text = text
         wait = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (min(trouble.failures, 16) - 1))
@@ -542,9 +548,13 @@ class Supervision:
         return Connect(self.master)
 
     def _forgive_pause(self, now: float) -> None:
-        """Whoever was stopped must not conclude that the others were silent."""
-        if self._ticked_at is not None and now - self._ticked_at > PAUSE_S:
+        """Whoever was stopped must not conclude that the others were silent, or took too long."""
+        gap = 0.0 if self._ticked_at is None else now - self._ticked_at
+        if gap > PAUSE_S:
             self._heard_at = max(self._heard_at, now - BEAT_S)
+            self.leave_at += gap
+            for process in self.processes.values():
+                process.due = [(at + gap, signal) for at, signal in process.due]
         self._ticked_at = now
 
     def _report(self, now: float) -> list[Effect]:
