@@ -138,6 +138,13 @@ class Admin:
             self._wait("reloaded", [service], until)
         return data
 
+    def blacklist(self, action: str = "list", *names: str, reason: str = "", timeout: float = ANSWER_S) -> Data:
+        """Nodes that were ill: `list` them; `clear` nodes (back at once, their falls forgotten); `disable` or `enable`
+        it for nodes and services (those that are disabled never go on it; that outlasts restarts).
+        """
+        args = {"action": action, "names": list(names)} | _given(reason=reason)
+        return self.verb("blacklist", args, timeout)
+
     def quarantine(self, action: str = "list", id: str = "", *, reason: str = "", timeout: float = ANSWER_S) -> Data:
         """Payloads that processes died of: `list` them; `show` one with the last stderr and its payload; `retry` (let
         it run again once, alone) or `drop` (forget it) one. id: of an entry, or the beginning of one.

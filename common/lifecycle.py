@@ -35,7 +35,7 @@ class Liveness(StrEnum):
 
 
 class Health(StrEnum):
-    UNCHECKED = "unchecked"  # no process of it was ready since it came
+    UNCHECKED = "unchecked"  # no process of it was ready since it came, or its first checks are not passed
     UP = "up"  # a process of it is ready, nothing speaks against it
     DEGRADED = "degraded"  # would be blacklisted, but the budget needs it
     BLACKLISTED = "blacklisted"  # until a point in time
@@ -74,7 +74,13 @@ LIVENESS: dict[Liveness, dict[str, Liveness]] = {
 }
 
 HEALTH: dict[Health, dict[str, Health]] = {
-    Health.UNCHECKED: {"ready": Health.UP, "restart": Health.UNCHECKED},
+    Health.UNCHECKED: {
+        "ready": Health.UP,  # and nothing is to be checked before it is let in
+        "rise": Health.UP,
+        "fall": Health.BLACKLISTED,
+        "spare": Health.DEGRADED,
+        "restart": Health.UNCHECKED,
+    },
     Health.UP: {
         "ready": Health.UP,
         "fall": Health.BLACKLISTED,
@@ -85,7 +91,9 @@ HEALTH: dict[Health, dict[str, Health]] = {
         "ready": Health.DEGRADED,
         "rise": Health.UP,
         "fall": Health.BLACKLISTED,
+        "spare": Health.DEGRADED,
         "restart": Health.UNCHECKED,
+        "reinstate": Health.UP,
     },
     Health.BLACKLISTED: {
         "ready": Health.BLACKLISTED,
@@ -97,7 +105,9 @@ HEALTH: dict[Health, dict[str, Health]] = {
         "ready": Health.TRIAL,
         "rise": Health.UP,
         "fall": Health.BLACKLISTED,
+        "spare": Health.DEGRADED,
         "restart": Health.UNCHECKED,
+        "reinstate": Health.UP,
     },
 }
 

@@ -38,10 +38,11 @@ Only when a node is dead are the requests that run there settled as lost.
 """
 
 _HEALTH = """\
-What checks and results say. It closes at the start (no process of the node was ready yet: nothing is sent there)
-and opens in doubt later: a node that would be blacklisted stays in the pool as *degraded* when `min_active` needs
-it. Each `restart` (another boot, a rejoin) begins anew. Today only *unchecked* and *up* occur; checks and the
-blacklist are not built yet.
+What checks and results say ([FAULTS.md](FAULTS.md), "Health and blacklist"). It closes at the start (no process of the
+node was ready yet, or its service wants checks to be passed first: nothing is sent there) and opens in doubt later: a
+node that would be blacklisted stays in the pool as *degraded* (`spare`) when `min_active` needs it, or when it is not
+alone in falling. *blacklisted* ends with its time, *trial* with its requests or after a minute, *degraded* with checks
+or answers that are well again. Each `restart` (another boot, a rejoin) begins anew.
 """
 
 _RAMP = """\

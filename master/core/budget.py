@@ -1,4 +1,5 @@
-"""The one place where `min_active` is checked: drain, rollout, reload and scale share this budget.
+"""The one place where `min_active` is checked: drain, blacklist, rollout, reload and scale share
+this budget.
 
 It counts *after* the step. What does not lower the count is never refused: a node that serves nothing may always go.
 """
@@ -30,6 +31,18 @@ def _refusal(pool: Pool, nodes: dict[str, Node], leaving: set[Node], now: float)
         f"{pool.name} would be left with {len(after)} active node{'s' if len(after) != 1 else ''} ({rest}), "
         f"min_active is {least}{'; ' + waiting if waiting else ''}"
     )
+
+
+def indispensable(pools: Iterable[Pool], nodes: dict[str, Node], node: Node, now: float) -> str:
+    """Why no automatic step may take this node out; empty if one may. Stricter than what an operator may do: the last
+    one stays whatever `min_active` says, and a node that serves nothing at the moment counts as one that could.
+    """
+    for pool in pools:
+        others = [other for other in active_nodes(nodes, pool, now) if other is not node]
+        least = max(1, pool.settings.min_active)
+        if len(others) < least:
+            return f"{pool.name} would be left with {len(others)} of {least} active nodes"
+    return ""
 
 
 def _short(node: Node, now: float) -> str:

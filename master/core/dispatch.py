@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from collections.abc import Callable
 
 from ...common import errors, wire
 from ...common.limits import HEAD_MAX
@@ -360,10 +359,18 @@ class Dispatch:
 
     def to_recall(self, pool: Pool, now: float) -> list[Slot]:
         """Slots that sit on parked work while they are busy, when another could start it."""
+        if pool.stalled:
+            pool.unstall()
+            self.pump(pool, now)
         if not pool.parked:
             return []
-        slow = [s for s in pool.parked if now - s.progress_at > RECALL_AFTER_S and not s.recall]
-        return slow if any(not s.inflight for s in pool.slots.values() if s.open) else []
+        late = now - RECALL_AFTER_S
+        slow = [s for s in pool.parked if s.progress_at < late]
+        for slot in slow:
+            if slot not in pool.stalled:  # else it would get again what it gives back: it has the fewest in flight
+                pool.stall(slot)
+        others = any(not s.inflight or s.progress_at >= late for s in pool.slots.values() if s.open)
+        return [slot for slot in slow if not slot.recall] if others else []
 
     # ---- what is unusual about a request ---------------------------------------------------------
 
@@ -404,13 +411,13 @@ class Dispatch:
         self.inherited.look_up(request, older, now)
 
     def _stray_reply(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
-        """No attempt of a client waits for it: a check, late, replayed, or of an older master's time (then it is kept)."""
+        """No attempt of a client waits for it: a check, late, replayed, or of an older master's time (it is kept)."""
         request = slot.inflight.get(fields[8])
         if request is not None and request.session is self.prober:
             return self._probe_ended(slot, request, fields[12], frame[fields[11] :], now)
         flags, epoch, head_len, code = fields[4], fields[6], fields[11], fields[12]
         has_origin = flags & wire.ORIGIN and head_len >= _HEADER + wire.ORIGIN_SIZE
-        if has_origin and epoch != self.epoch and code != _NOT_STARTED:
+        if has_origin and 0 < epoch < self.epoch and code != _NOT_STARTED:
             origin = wire.ORIGIN_STRUCT.unpack(frame[_HEADER : _HEADER + wire.ORIGIN_SIZE])
             self.inherited.keep(origin, code, fields[7], frame[head_len:])
         else:
@@ -439,6 +446,22 @@ class Dispatch:
             self._leave_queue(request)
             return "in the queue"
         return "while its handler ran"
+
+    def hand_back(self) -> None:
+        """This master stops: what waits goes back to its callers, not started, and each is told up to where it was
+        heard. So the next master is asked again only for what was dispatched.
+        """
+        queued = [request for pool in self.pools.values() for request in pool.queue if not request.answered]
+        for request in queued:
+            if request.attempt == 0:
+                self._leave_queue(request)
+                self.finish(request, _NOT_STARTED, 0, b"", 0)
+        for request, older in list(self.inherited.waiting.items()):
+            if not older:
+                self.inherited.release(request)
+                self.finish(request, _NOT_STARTED, 0, b"", 0)
+        for session in self.sessions.values():
+            self._send(session, _head(wire.BYE, session.token, self.epoch, number=session.highest))
 
     def close_session(self, session: Session) -> None:
         """BYE or long silence: its queued requests are dropped, its attempts go on without it."""

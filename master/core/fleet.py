@@ -14,6 +14,7 @@ from ...common.limits import NAME_MAX, NODES_MAX, OFFERS_MAX, PAGE_ROWS, SERVICE
 from ...common.names import valid_name
 from ...common.settings import MasterSettings, ServiceSettings
 from . import records
+from .checks import Checks
 from .dispatch import Dispatch
 from .events import EventLog
 from .outbox import Outbox
@@ -56,6 +57,7 @@ class Fleet:
         self._exiting: dict[Slot, tuple[messages.Exited, float]] = {}
         self._must_tell: set[str] = set()  # nodes that an older master dispatched to and that have not told yet
         self.staff = Staffing(self)
+        self.checks = Checks(self)
 
     # ---- agents ----------------------------------------------------------------------------------
 
@@ -63,6 +65,7 @@ class Fleet:
         """From the journal: intents hold, liveness is unknown until the agents speak."""
         self.nodes = restored.nodes
         self.scaled = restored.targets
+        self.checks.exempt = restored.exempt
         self._must_tell = set(restored.present)
         for node in self.nodes.values():
             node.heard_at = node.since = self._started_at
@@ -83,6 +86,7 @@ class Fleet:
         node.route, node.token, node.heard_at = route, token, now
         node.capacity, node.embedded = max(0, hello.capacity), hello.embedded
         node.offers, node.tags = hello.offers, hello.tags
+        node.unwell.clear()  # what fails is told again
         for service in hello.offers:
             self.pool(service, now)
         self._adopt_intent(node, hello, now)
@@ -138,8 +142,16 @@ class Fleet:
             node.leaving = False
             if node.by == AGENT and node.intent is not Intent.ACTIVE:
                 self._intend(node, "rejoin", AGENT, "started again", now)
+        self._restart(node, now)
+
+    def _restart(self, node: Node, now: float) -> None:
+        """Of its health: what was seen of older processes says nothing of those to come. (Its mark stays.)"""
         if node.health is not Health.UNCHECKED:
             node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
+        node.watches.clear()
+        for slot in node.slots.values():
+            if slot.stage is Stage.READY:
+                self.checks.ready(slot, now)
 
     def _adopt_intent(self, node: Node, hello: messages.AgentHello, now: float) -> None:
         """A master without a journal learns from the agent what operators wanted of it."""
@@ -197,9 +209,12 @@ class Fleet:
         if slot.stage is Stage.EXITED:
             return
         expected = slot.stage is Stage.RETIRED and report.kind != messages.End.HUNG
+        was_ready = slot.stage is not Stage.BOOTING
         self._tell_exit(slot, report, expected)
         slot.stage = Stage.EXITED
         self.refresh(node, now)
+        if was_ready and not expected:
+            self.checks.crashed(slot, report, now)
         self._exiting[slot] = report, now + REPLY_LOST_AFTER_S
         if slot.connected:
             self.out.probes.append(slot)
@@ -243,7 +258,7 @@ class Fleet:
             node.failing[failing.service] = failing._replace(text=failing.text[-FAILING_TEXT_MAX:])
             if before is None or before.failures != failing.failures:
                 last = failing.text.strip().rpartition("\n")[2]
-                text = f"{failing.service} failed to start on {node.name} ({failing.failures} times): {last}"
+                text = f"{failing.service} failed on {node.name} ({failing.failures} times in a row): {last}"
                 self.events.tell("failing", node.name, text)
         self.changed = True
 
@@ -327,19 +342,27 @@ class Fleet:
         pool.handlers = {**pool.handlers, **hello.handlers}
         self.dispatch.interface_known(pool)
         node.failing.pop(pool.name, None)
-        if node.health is Health.UNCHECKED:
-            others = [each for each in active_nodes(self.nodes, pool, now) if each is not node]
-            young = pool.first_ready is None or now - pool.first_ready < pool.settings.ramp
-            # Cold caches matter only where somebody else can carry the load meanwhile.
-            node.ramp_from = now if others and not young else None
-            node.since = now
+        if node.health is not Health.UNCHECKED:
+            node.health = lifecycle.step(lifecycle.HEALTH, node.health, "ready")
+        elif not self.checks.wants_proof(pool):
+            self.enter(node, pool, "ready", now)
         if pool.first_ready is None:
             pool.first_ready = now
-        node.health = lifecycle.step(lifecycle.HEALTH, node.health, "ready")
+        self.checks.ready(slot, now)
         self.events.tell(
             "process ready", slot.incarnation, f"{pool.name} {slot.version} on {node.name} (pid {slot.pid})"
         )
         self.changed = True
+
+    def enter(self, node: Node, pool: Pool, event: str, now: float) -> None:
+        """Into the pool, by this event of its health. Its share rises slowly where others can carry the load meanwhile:
+        only there do cold caches matter.
+        """
+        others = [each for each in active_nodes(self.nodes, pool, now) if each is not node]
+        young = pool.first_ready is None or now - pool.first_ready < pool.settings.ramp
+        node.ramp_from = now if others and not young else None
+        node.since = now
+        node.health = lifecycle.step(lifecycle.HEALTH, node.health, event)
 
     def process_bye(self, slot: Slot, now: float) -> None:
         """It was told to stop by somebody else: nothing more for it; its exit settles the rest."""
@@ -367,6 +390,7 @@ class Fleet:
         slot.node.slots.pop(slot.incarnation, None)
         slot.pool.slots.pop(slot.incarnation, None)
         slot.pool.parked.pop(slot, None)
+        slot.pool.stalled.pop(slot, None)
         if self.dispatch.slot_routes.get(slot.route) is slot:
             del self.dispatch.slot_routes[slot.route]
         self.changed = True
@@ -396,7 +420,7 @@ class Fleet:
         if event in ("drain", "rejoin"):
             node.generation, node.by, node.reason = node.generation + 1, by, reason
         if event == "rejoin" and node.health is not Health.UNCHECKED:
-            node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
+            self._restart(node, now)
             self._recheck_ready(node, before, now)
         self.refresh(node, now)
         self.events.tell(str(node.intent), node.name, f"{node.name}: {before} → {node.intent} ({event})", by, reason)
@@ -454,6 +478,7 @@ class Fleet:
                 self.settle(slot, now)
         for pool in self.dispatch.pools.values():
             self._recall(pool, now)
+        self.checks.tick(now)
         self.staff.tick(now)
 
     def extend(self, gap: float, now: float) -> None:
@@ -462,6 +487,7 @@ class Fleet:
             node.heard_at = min(now, node.heard_at + gap)
             if node.drain_until is not None:
                 node.drain_until += gap
+        self.checks.extend(gap)
 
     def busy(self) -> bool:
         """Something is under way that wants a short tick."""
@@ -554,6 +580,8 @@ class Fleet:
     def reconfigure(self) -> None:
         for pool in self.dispatch.pools.values():
             pool.reconfigure(self.services(pool.name))
+        for node in self.nodes.values():
+            node.planned = False  # limits and checks go with the plan
         self.staff.replan = True
 
     def drain_deadline(self, node: Node) -> float:

@@ -223,8 +223,8 @@ class Master:
     def backend(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
         try:
             fields = _parse(frame)
-        except wire.BadFrame:
-            self.dispatch.counters["bad frames"] += 1
+        except wire.BadFrame as error:
+            self._bad_reply(route, str(error), now)
             return
         slot = self.dispatch.slot_routes.get(route)
         if slot is None or slot.token != fields[5]:
@@ -237,7 +237,14 @@ class Master:
         elif fields[3] == wire.BYE:
             self.fleet.process_bye(slot, now)
         else:
-            self.dispatch.counters["bad frames"] += 1
+            self._bad_reply(route, f"kind {fields[3]}", now)
+
+    def _bad_reply(self, route: bytes, what: str, now: float) -> None:
+        """Counted, and held against the node whose process it came from."""
+        self.dispatch.counters["bad frames"] += 1
+        slot = self.dispatch.slot_routes.get(route)
+        if slot is not None:
+            self.fleet.checks.misbehaved(slot, f"its process sent a frame that breaks the protocol: {what}", now)
 
     def _backend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
         out = self.out.backend
@@ -409,6 +416,8 @@ class Master:
             self._answer(route, verb.id, verbs.Outcome(exits.DONE, {"schema": verbs.SCHEMA, "events": found}))
         elif verb.verb == "quarantine":  # in memory only: a journal that fails is no reason to refuse it
             self._answer(route, verb.id, self.verbs.quarantine(verb.args, operator.user, now))
+        elif verb.verb == "blacklist" and verb.args.get("action", "list") in ("list", "clear"):  # the same
+            self._answer(route, verb.id, self.verbs.blacklist(verb.args, operator.user, now))
         elif verb.verb in _CHANGING:
             if "journal" in self.alarms:
                 raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self.alarms['journal']}")
@@ -472,6 +481,7 @@ class Master:
                 "counters": dict(dispatch.counters),
                 "sessions": len(dispatch.sessions),
                 "loop_lag_ms": self.lag * 1000,
+                "keys": dispatch.keys.status(),
             },
             "services": status.services(self.fleet, dispatch, now),
             "nodes": status.nodes(self.fleet, now),
@@ -524,6 +534,11 @@ class Master:
             del self._settled[next(iter(self._settled))]
         # One that vanished without BYE is noticed only when something is sent, and what it waits for may never come.
         self.out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._operators.items()]
+
+    def stop(self) -> None:
+        """The last word of this master. What is in flight goes on in its processes, and comes to the next one."""
+        self.events.tell("master", self.identity.name, "told to stop")
+        self.dispatch.hand_back()
 
     def reconfigure(self, settings: MasterSettings) -> None:
         """After a reload of the configuration: pools take their new settings."""
@@ -601,4 +616,4 @@ def _too_many_clients() -> messages.Refusal:
     return messages.Refusal("busy", text, 5000, list(wire.VERSIONS))
 
 
-_CHANGING = ("drain", "rejoin", "recheck", "forget", "scale", "reload")
+_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload")

@@ -71,6 +71,10 @@ class Request:
     delivery: int  # its number on that slot
     answered: bool
 
+    def origin(self) -> tuple[bytes, int]:
+        """By what it is known to masters and processes: its session and its number there."""
+        return self.session.id, self.number
+
     def target(self) -> bytes:
         """`service.handler`, as the client wrote it."""
         return self.frame[self.tail_at : self.tail_at + self.target_len]
@@ -204,6 +208,7 @@ class Pool:
         self.credit = settings.credit or 1
         self.p95_us = 0
         self.parked: dict[Slot, None] = {}  # slots with two or more in flight
+        self.stalled: dict[Slot, float] = {}  # slots that are to have no more than one → their last progress
         self._times = [0] * 33  # service times by their bit length
         self._observed = 0
         self._recount_at = _FIRST_COUNT
@@ -274,11 +279,22 @@ class Pool:
     def adopt(self, slot: Slot) -> None:
         """Sets what depends on the pool: credit and weight."""
         settings = self.settings
-        credit = 1 if slot.node.health is Health.TRIAL else max(self.credit, slot.concurrency)
+        credit = 1 if slot.node.health is Health.TRIAL or slot in self.stalled else max(self.credit, slot.concurrency)
         slot.limit = min(slot.cap, credit)
         weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
         slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
         self.placed(slot)
+
+    def stall(self, slot: Slot) -> None:
+        """It is slow or stopped: what it is given beyond one would only wait there, until it answers again."""
+        self.stalled[slot] = slot.progress_at
+        self.adopt(slot)
+
+    def unstall(self) -> None:
+        """Those that have answered get their credit back."""
+        for slot in [slot for slot, at in self.stalled.items() if slot.progress_at != at or not slot.inflight]:
+            del self.stalled[slot]
+            self.adopt(slot)
 
     def cap(self, slot: Slot, most: int) -> None:
         """Not more than so many in flight there, until it is uncapped."""

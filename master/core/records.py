@@ -37,6 +37,11 @@ def scaled(service: str, processes: int) -> bytes:
     return _pack({"t": "scaled", "service": service, "processes": processes})
 
 
+def exempt(name: str, is_exempt: bool) -> bytes:
+    """An operator keeps this node, or the nodes of this service, off the blacklist."""
+    return _pack({"t": "exempt", "name": name, "exempt": is_exempt})
+
+
 class Restored:
     """The state that a sequence of records adds up to; `records()` says the same in as few as possible."""
 
@@ -44,6 +49,7 @@ class Restored:
         self.nodes: dict[str, Node] = {}
         self.present: set[str] = set()
         self.targets: dict[str, int] = {}
+        self.exempt: set[str] = set()
 
     def read(self, data: bytes) -> None:
         """Raises ValueError for a record that this version does not understand."""
@@ -58,6 +64,7 @@ class Restored:
             *(intent(node) for node in self.nodes.values()),
             *(present(name, True) for name in sorted(self.present)),
             *(scaled(service, count) for service, count in self.targets.items()),
+            *(exempt(name, True) for name in sorted(self.exempt)),
         ]
 
     def _read_intent(self, record: dict[str, Any]) -> None:
@@ -76,6 +83,9 @@ class Restored:
 
     def _read_scaled(self, record: dict[str, Any]) -> None:
         self.targets[record["service"]] = record["processes"]
+
+    def _read_exempt(self, record: dict[str, Any]) -> None:
+        (self.exempt.add if record["exempt"] else self.exempt.discard)(record["name"])
 
 
 def _pack(record: dict[str, Any]) -> bytes:

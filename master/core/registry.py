@@ -8,6 +8,7 @@ from math import ceil
 from ...common import lifecycle
 from ...common.lifecycle import Health, Intent, Liveness
 from ...common.messages import Failing
+from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
 
 
@@ -39,6 +40,9 @@ class Node:
     planned: bool = False  # its agent was told of this plan
     extra: dict[str, int] = field(default_factory=dict)  # start-first: one more for a while
     failing: dict[str, Failing] = field(default_factory=dict)
+    watches: dict[Pool, Watch] = field(default_factory=dict)  # of the services that had a ready process since it came
+    mark: Mark = field(default_factory=Mark)
+    unwell: dict[str, str] = field(default_factory=dict)  # service → what the agent's port check says
 
     heard_at: float = 0.0
     ramp_from: float | None = None  # None: fully ramped
@@ -52,6 +56,9 @@ class Node:
     def in_flight(self) -> int:
         return sum(len(slot.inflight) for slot in self.slots.values())
 
+    def pools(self) -> set[Pool]:
+        return {slot.pool for slot in self.slots.values()}
+
     def of(self, pool: Pool) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.pool is pool]
 
@@ -63,12 +70,24 @@ class Node:
 
     def serves(self, pool: Pool, now: float) -> bool:
         """Counts for `min_active`: eligible, fully ramped, and a process of the service may be given work."""
-        return self.eligible() and self.ramp(pool, now) >= 1.0 and any(slot.open for slot in self.of(pool))
+        ready = self.eligible() and self.health is not Health.TRIAL and self.ramp(pool, now) >= 1.0
+        return ready and any(slot.open for slot in self.of(pool))
+
+
+def trial_slot(node: Node) -> Slot | None:
+    """The one slot that is open while the node is on trial: of the service that it fell for."""
+    ready = (slot for slot in node.slots.values() if slot.stage is Stage.READY and slot.connected)
+    return next((slot for slot in ready if slot.pool.name == node.mark.service), None)
 
 
 def refresh(node: Node, now: float) -> None:
     """Opens and closes the node's slots after anything that eligibility or ramp depends on."""
     eligible = node.eligible()
+    if node.health is Health.TRIAL:
+        only = trial_slot(node) if eligible else None
+        for slot in node.slots.values():
+            _set_open(slot, slot is only)
+        return
     ready: dict[Pool, list[Slot]] = {}
     for slot in node.slots.values():
         if slot.stage is Stage.READY and slot.connected:
@@ -109,11 +128,16 @@ def why(node: Node, now: float) -> str:
         return f"detached{asked}{because}; `rota rejoin {node.name}` brings it back"
     if node.liveness is Liveness.SUSPECT:
         return f"suspect: no beat for {now - node.heard_at:.1f} s"
+    if node.health is Health.BLACKLISTED and node.mark.until is not None:
+        seconds = max(0.0, node.mark.until - now)
+        return f"blacklisted for {seconds:.0f} s: {node.mark.cause}; {ordinal(node.mark.count)} time"
+    if node.health is Health.TRIAL:
+        return f"on trial, one request of {node.mark.service} at a time, after: {node.mark.cause}"
     for failing in node.failing.values():
         if not any(slot.open for slot in node.slots.values() if slot.pool.name == failing.service):
             last = failing.text.strip().rpartition("\n")[2]
             retry = f"next try in {failing.retry_in_ms / 1000:g} s"
-            return f"{failing.service} failed to start {failing.failures} times, {retry}: {last}"
+            return f"{failing.service} failed {failing.failures} times in a row, {retry}: {last}"
     if not node.recorded:
         return "waiting for the journal"
     if not node.plan:
@@ -125,7 +149,8 @@ def why(node: Node, now: float) -> str:
     if not any(slot.connected for slot in node.slots.values()):
         return "no process of it is connected"
     if not node.eligible():
-        return f"health is {node.health}"
+        problems = [f"{pool.name}: {watch.cause}" for pool, watch in node.watches.items() if watch.failures]
+        return "it is let in after its first good checks" + (f"; {'; '.join(problems)}" if problems else "")
     shares = {slot.pool: node.ramp(slot.pool, now) for slot in node.slots.values()}
     lowest = min(shares.values(), default=1.0)
     return f"ramping up: {lowest:.0%} of its slots are open" if lowest < 1 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ...common.lifecycle import Health, Intent
 from .fleet import Fleet
 from .pool import Pool, Slot
 from .registry import Node, active_nodes, why
@@ -59,7 +60,7 @@ def _node(node: Node, now: float) -> dict[str, Any]:
         "by": node.by,
         "reason": node.reason,
         "generation": node.generation,
-        "until_s": None if node.drain_until is None else max(0.0, node.drain_until - now),
+        "until_s": None if (until := _until(node)) is None else max(0.0, until - now),
         "why": why(node, now),
         "capacity": node.capacity,
         "in_flight": node.in_flight(),
@@ -68,6 +69,41 @@ def _node(node: Node, now: float) -> dict[str, Any]:
         "versions": sorted({slot.version for slot in node.slots.values() if slot.version}),
         "processes": [_process(slot, now) for slot in node.slots.values()],
         "failing": [failing._asdict() for failing in node.failing.values()],
+    }
+
+
+def _until(node: Node) -> float | None:
+    """When its state ends by itself: a drain, the blacklist, a trial."""
+    return node.drain_until if node.intent is Intent.DRAINING else node.mark.until
+
+
+def blacklist(fleet: Fleet, now: float) -> dict[str, Any]:
+    """Who is ill, what operators have disabled, and which services are in a panic."""
+    return {
+        "nodes": [_ill(node, now) for _, node in sorted(fleet.nodes.items()) if _is_ill(node, now)],
+        "disabled": sorted(fleet.checks.exempt),
+        "panics": [
+            {"service": name, "text": falls.text, "until_s": falls.until - now}
+            for name, falls in sorted(fleet.checks.falls.items())
+            if falls.panic(now)
+        ],
+    }
+
+
+def _is_ill(node: Node, now: float) -> bool:
+    return node.health in (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL) or node.mark.times(now) > 0
+
+
+def _ill(node: Node, now: float) -> dict[str, Any]:
+    mark = node.mark
+    return {
+        "node": node.name,
+        "health": str(node.health),
+        "service": mark.service,
+        "cause": mark.cause,
+        "times": mark.times(now),
+        "since_s": now - node.since,
+        "until_s": None if mark.until is None else max(0.0, mark.until - now),
     }
 
 

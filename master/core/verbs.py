@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 from ...common import exits
 from ...common.lifecycle import Intent, Liveness
 from ...common.names import nearest, unknown
-from . import budget, quarantine
+from . import budget, quarantine, status
 from .fleet import Fleet
 from .pool import Pool, Stage
 from .registry import Node, why
 
 SCHEMA = 1
 TEXT_MAX = 1000  # characters of one argument: status shows the reasons of all nodes in one message
+BLACKLIST = ("list", "clear", "disable", "enable")
 FAILURES_GIVE_UP = 3  # starts that failed in a row: then waiting for that node or service is over
 
 
@@ -112,6 +113,31 @@ class Verbs:
                 "forgotten", node.name, f"{node.name} left for good", by, argument(args, "reason", str, "")
             )
         return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [node.name for node in nodes]}, record)
+
+    def blacklist(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        """list, clear (nodes), disable or enable (nodes and services). All names or none."""
+        action = argument(args, "action", str, "list")
+        if action not in BLACKLIST:
+            raise not_found("action", action, BLACKLIST)
+        checks, names = self.fleet.checks, list(dict.fromkeys(_names(args, "names")))
+        if action == "list":
+            return Outcome(exits.DONE, {"schema": SCHEMA, **status.blacklist(self.fleet, now)})
+        if not names:
+            raise Refuse(exits.USAGE, "name at least one node" + (" or service" if action != "clear" else ""))
+        reason = argument(args, "reason", str, "")
+        if action == "clear":
+            changed = [checks.clear(node, by, reason, now) for node in [self._node(name) for name in names]]
+            return self._names_outcome(names, changed, 0)
+        known = {*self.fleet.nodes, *self.fleet.dispatch.pools, *checks.exempt}
+        unknown_name = next((name for name in names if name not in known), None)
+        if unknown_name is not None:
+            raise not_found("node or service", unknown_name, known)
+        numbers = [checks.exclude(name, action == "disable", by, reason, now) for name in names]
+        return self._names_outcome(names, [bool(number) for number in numbers], max(numbers))
+
+    def _names_outcome(self, names: list[str], changed: list[bool], record: int) -> Outcome:
+        told = [{"name": name, "changed": each} for name, each in zip(names, changed, strict=True)]
+        return Outcome(exits.DONE, {"schema": SCHEMA, "names": told}, record)
 
     def _outcome(self, nodes: list[Node], changed: list[Node], record: int = 0, dry_run: bool = False) -> Outcome:
         told = [
