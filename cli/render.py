@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ..common.log import printable as printable
+
 Reply = dict[str, Any]
 
 TRACEBACK_LINES = 20  # of an application that does not start: its end says why
@@ -164,10 +166,10 @@ def _remarks(node: Reply, paint: Paint, width: int) -> list[str]:
         lines += ["", *wrapped(f"{node['name']}: {node['why']}", width)]
     for failing in node["failing"]:
         again = duration(failing["retry_in_ms"] / 1000)
-        times = "once" if failing["failures"] == 1 else f"{failing['failures']} times"
+        times = "once" if failing["failures"] == 1 else f"{failing['failures']} times in a row"
         lines += [
             "",
-            paint(f"{node['name']}: {failing['service']} failed to start {times}, next try in {again}:", "red"),
+            paint(f"{node['name']}: {failing['service']} failed {times}, next try in {again}:", "red"),
         ]
         lines += tail(failing["text"])
     return lines
@@ -227,11 +229,6 @@ def millis(value: float) -> str:
 def plural(count: int, noun: str) -> str:
     ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
     return f"{count:,} {noun}{ending}"
-
-
-def printable(text: object) -> str:
-    """What came over the wire cannot move the cursor of whoever reads it."""
-    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in str(text))
 
 
 def wrapped(text: str, width: int) -> list[str]:

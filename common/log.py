@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import os
+import select
+
+LINE_MAX = 4096  # bytes: what a pipe takes at once when it takes anything
+
+_dropped = 0  # lines since the last one that was written
 
 
 def note(text: str) -> None:
-    """Never raises: stderr may be a file on a full disk, or a pipe whose reader is gone. No reason to end what works.
+    """Never raises, never waits: stderr may be a file on a full disk, or a pipe that nobody reads. No reason to end or
+    to stop what works.
 
     Straight to the descriptor: what cannot be written is not kept to fail again at the next line, and at the exit.
     """
+    global _dropped
+    for line in text.splitlines():
+        if not _has_room():
+            _dropped += 1
+            continue
+        if _dropped:
+            _write(f"({_dropped} lines were dropped here: nobody read them)")
+            _dropped = 0
+        if _has_room():
+            _write(line)
+
+
+def printable(text: object) -> str:
+    """What came over the wire cannot move the cursor of whoever reads it."""
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in str(text))
+
+
+def _has_room() -> bool:
+    """Of a file or a descriptor that is closed, too: what comes of it shows when it is written."""
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _write(line: str) -> None:
     try:
-        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+        os.write(2, line.encode(errors="backslashreplace")[: LINE_MAX - 1] + b"\n")
     except OSError:
         pass

@@ -23,11 +23,13 @@ from . import ports
 from .core.master import Identity, Master
 from .core.pool import Slot
 from .journal import Journal
+from .log import EventWriter
 from .ports import Inlet, Ports
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 WAKE_BYTES = 65536  # a pipe holds no more
+_AT_ONCE = frozenset({signal.SIGINT, signal.SIGQUIT})
 _HARMLESS = (signal.SIGHUP, signal.SIGUSR1)  # the other signals that are caught end it
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
 
@@ -59,6 +61,7 @@ class Server:
             time.time,
             time.monotonic(),
         )
+        self._events = EventWriter(self.core.events)
         self._probing: dict[Slot, None] = {}
         self._next_probe = 0.0
         self._signals: list[int] = []
@@ -84,9 +87,10 @@ class Server:
             busy = from_frontend(core.frontend, now, core.frontend_large) or busy
             if not busy or now >= poll_at:
                 deadline = min(deadline, self._next_deadline())  # requests with an earlier one may have come
-                if self._poll(0.0 if busy else deadline - now):
-                    return 0
+                self._poll(0.0 if busy else deadline - now)
                 now = clock()
+                if self._ending(now):
+                    return 0
                 poll_at = now + LOOK_S
             if now >= deadline:
                 self.core.lag = now - deadline if deadline else 0.0
@@ -94,8 +98,8 @@ class Server:
                 deadline = self._next_deadline()
             self._flush()
 
-    def _poll(self, wait_s: float) -> bool:
-        """Waits for any of the sockets, and serves those that are not for requests. True: stop."""
+    def _poll(self, wait_s: float) -> None:
+        """Waits for any of the sockets, and serves those that are not for requests."""
         wait_ms = min(POLL_MAX_MS, int(wait_s * 1000) + 1) if wait_s > 0 else 0
         ready = [each for each, _ in sockets.fast_poll(self._watched, wait_ms)]
         now = time.monotonic()
@@ -105,13 +109,13 @@ class Server:
             self._recorded(now)
         if self._wake_read in ready:
             os.read(self._wake_read, WAKE_BYTES)  # whether or not a number was noted: what stays there keeps us awake
-        return self._stopping()
 
     def _do_due(self, now: float) -> None:
         if self._probing and now >= self._next_probe:
             self._probe(now)
         self.core.dispatch.counters["bad frames"] += self._take_bad()
         self.core.tick(now)
+        self._events.write()
 
     def _next_deadline(self) -> float:
         due = self.core.next_deadline()
@@ -223,15 +227,23 @@ class Server:
             signal.signal(number, note)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
-    def _stopping(self) -> bool:
+    def _ending(self, now: float) -> bool:
+        """Does what signals ask for. TERM: orderly, with the last word; INT, QUIT or another TERM: the last word now."""
         numbers, self._signals = self._signals, []
+        again = self.core.fleet.stopping
         if any(number not in _HARMLESS for number in numbers):
-            return True
+            self.core.stop(now)
         if signal.SIGUSR1 in numbers:
             log.note("rota master: USR1: there is no log to open again: this master writes to stderr")
         if signal.SIGHUP in numbers:  # however many there were
             self._reload_config()
-        return False
+        at_once = _AT_ONCE.intersection(numbers) or (again and signal.SIGTERM in numbers)
+        if not at_once and not self.core.ready_to_end(now):
+            return False
+        self.core.end()
+        self._flush()
+        self._events.write()
+        return True
 
     def _reload_config(self) -> None:
         if self._reread is None:
