@@ -166,7 +166,8 @@ def test_deaths_that_are_ten_minutes_apart_are_chance() -> None:
     rig = Fleet()
     rig.request(1, QUOTE, body=POISON)
     rig.dies(1)
-    rig.after(COUNTED_FOR_S + 2)
+    rig.now += COUNTED_FOR_S
+    rig.after(2.0)
     assert rig.state() == ""
     rig.request(2, QUOTE, body=POISON)
     rig.dies(2)

@@ -94,7 +94,7 @@ def test_status_fits_eighty_columns_and_says_why_a_node_gets_no_traffic() -> Non
 def test_status_shows_the_traceback_of_what_does_not_start() -> None:
     failing = {"service": "orders", "failures": 3, "retry_in_ms": 4000, "text": "Traceback:\n  File x\nValueError: no"}
     shown = text(reply(nodes=[node(failing=[failing])]))
-    assert "web-1: orders failed to start 3 times, next try in 4s:" in shown
+    assert "web-1: orders failed 3 times in a row, next try in 4s:" in shown
     assert "      File x\n    ValueError: no" in shown
 
 

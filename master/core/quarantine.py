@@ -260,7 +260,7 @@ class Quarantine:
                 self._clear(turn.case, now)
             return
         first = next((each for each, case in self.waiting.items() if case is turn.case), None)
-        if first is None or not slot.open:
+        if first is None or not _usable(pool, slot):
             self._end(pool)
         elif not slot.inflight:
             turn.request = first
@@ -397,7 +397,13 @@ def shown(case: Case, waiting: int, now: float) -> dict[str, Any]:
 
 def _freest(pool: Pool) -> Slot | None:
     """The slot that will have nothing in flight soonest, as far as one can tell."""
-    return min((slot for slot in pool.slots.values() if slot.open), key=lambda s: len(s.inflight), default=None)
+    usable = (slot for slot in pool.slots.values() if _usable(pool, slot))
+    return min(usable, key=lambda slot: len(slot.inflight), default=None)
+
+
+def _usable(pool: Pool, slot: Slot) -> bool:
+    """Not one that was given back what it had since it does not even start anything."""
+    return slot.open and (bool(slot.inflight) or slot not in pool.stalled)
 
 
 def _fingerprint(request: Request) -> bytes:

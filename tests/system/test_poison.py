@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -46,10 +47,10 @@ loop = rota.Worker("loop")
 @loop.on_start
 def start() -> None:
     def die() -> None:
-        time.sleep(0.05)
+        time.sleep(0.2)  # it was ready, and for a moment all is well
         print("out of cheese", file=sys.stderr, flush=True)
         os._exit(7)
-    with open(os.environ["DEATHS"], "a") as file:
+    with open(os.environ["STARTS"], "a") as file:
         file.write(f"{time.monotonic()}\\n")
     threading.Thread(target=die, daemon=True).start()
 
@@ -59,13 +60,19 @@ def noop() -> None:
 """
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    (tmp_path / "shop.py").write_text(APP)
-    (tmp_path / "loop.py").write_text(LOOPING)
-    env = {"DEATHS": str(tmp_path / "deaths")}
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("poison")
+    (made / "shop.py").write_text(APP)
+    (made / "loop.py").write_text(LOOPING)
+    return made
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[LocalCluster]:
+    env = {"DEATHS": str(folder / "deaths"), "STARTS": str(folder / "starts")}
     settings = {"service.shop.ramp": 0, "service.shop.max_attempts": 9}
-    with LocalCluster(str(tmp_path / "shop.py"), nodes=["web-1"], processes=2, settings=settings, env=env) as running:
+    with LocalCluster(str(folder / "shop.py"), nodes=["web-1"], processes=2, settings=settings, env=env) as running:
         yield running
 
 
@@ -107,9 +114,9 @@ def operator(cluster: LocalCluster, *words: str, code: int = 0) -> str:
 
 
 def test_a_payload_that_kills_takes_two_processes_and_no_other_request_and_an_operator_can_release_it(
-    cluster: LocalCluster, tmp_path: Path
+    cluster: LocalCluster, folder: Path
 ) -> None:
-    deaths = tmp_path / "deaths"
+    deaths = folder / "deaths"
     with Others(cluster.client(timeout=20)) as others, cluster.client(timeout=20) as client:
         with pytest.raises(rota.MaybeExecuted, match="in quarantine: 2 processes died of it, the last .*3"):
             client.call("shop.quote", symbol="POISON")
@@ -136,28 +143,27 @@ def test_a_payload_that_kills_takes_two_processes_and_no_other_request_and_an_op
         assert "forgotten" in operator(cluster, "drop", entry["id"])
         assert "forgotten before" in operator(cluster, "drop", entry["id"])
         assert operator(cluster, "list") == "nothing is in quarantine\n"
-    assert others.failed == [] and others.done > 20
+    assert others.failed == [] and others.done > 5
     events = [event for event in cluster.admin().events() if event["subject"] == entry["id"]]
     assert [event["kind"] for event in events] == ["suspect", "quarantined", "released", "released", "released"]
     assert events[2]["reason"] == "fixed"
 
 
 def test_a_service_that_dies_again_and_again_backs_off_is_shown_failed_and_leaves_the_others_alone(
-    cluster: LocalCluster, tmp_path: Path
+    cluster: LocalCluster, folder: Path
 ) -> None:
+    cluster.wait_ready()
     before = cluster.processes("web-1")
+
+    def status() -> str:
+        return CliRunner().invoke(main, ["status"], env={"ROTA_MASTER": cluster.address}).stdout
+
     with Others(cluster.client(timeout=20)) as others:
-        with pytest.raises((rota.LoadError, rota.Timeout)):
-            cluster.start_node("web-2", app=str(tmp_path / "loop.py"))
-
-        def failing() -> list[dict[str, Any]]:
-            return [each for node in cluster.status()["nodes"] for each in node["failing"]]
-
-        assert eventually(lambda: any(each["failures"] >= 3 for each in failing()), 15)
-        (each,) = failing() or [failing()]
-        assert each["service"] == "loop" and each["text"].strip() == "out of cheese"
-    starts = [float(line) for line in (tmp_path / "deaths").read_text().split()]
-    gaps = [after - at for at, after in zip(starts, starts[1:], strict=False)]
-    print(starts, gaps)
+        with suppress(rota.LoadError):  # it is ready, and dies; or was seen too late
+            cluster.start_node("web-2", app=str(folder / "loop.py"))
+        shown = r"web-2: loop failed [2-9] times in a row, next try in .*:\n    out of cheese"
+        assert eventually(lambda: re.search(shown, status()) is not None, 15), status() + str(list(cluster.admin().events())[-12:])
+    first, _, again = [float(line) for line in (folder / "starts").read_text().split()][:3]  # two at first, then one
+    assert again - first > 0.2 + 0.5
     assert cluster.processes("web-1") == before
-    assert others.failed == [] and others.slowest < 2.0
+    assert others.failed == [] and others.done > 5 and others.slowest < 2.0
