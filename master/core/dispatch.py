@@ -21,7 +21,7 @@ from .inherited import Inherited
 from .keys import Keys
 from .losses import Losses
 from .outbox import Outbox
-from .pool import NO_HANDLER, RECALL_AFTER_S, Pool, Request, Slot
+from .pool import NO_HANDLER, RECALL_AFTER_S, RECALL_ALONE_S, Pool, Request, Slot
 from .quarantine import Quarantine
 from .sessions import Session
 from .timers import Timers
@@ -358,19 +358,21 @@ class Dispatch:
             pool.placed(slot)
 
     def to_recall(self, pool: Pool, now: float) -> list[Slot]:
-        """Slots that sit on parked work while they are busy, when another could start it."""
-        if pool.stalled:
-            pool.unstall()
+        """Slots that sit on work while they are busy, or stopped, when another could start it."""
+        stalled = pool.stalled
+        if stalled:
+            pool.unstall(now)
             self.pump(pool, now)
-        if not pool.parked:
-            return []
-        late = now - RECALL_AFTER_S
+        late, long_ago = now - RECALL_AFTER_S, now - RECALL_ALONE_S
         slow = [s for s in pool.parked if s.progress_at < late]
-        for slot in slow:
-            if slot not in pool.stalled:  # else it would get again what it gives back: it has the fewest in flight
-                pool.stall(slot)
-        others = any(not s.inflight or s.progress_at >= late for s in pool.slots.values() if s.open)
-        return [slot for slot in slow if not slot.recall] if others else []
+        alone = [s for s in pool.slots.values() if s.progress_at < long_ago and len(s.inflight) == 1 and s not in stalled]
+        for slot in (*slow, *alone):
+            if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
+                pool.stall(slot, 1, now)
+        if not slow and not alone:
+            return []
+        others = any(s.limit and (not s.inflight or s.progress_at >= late) for s in pool.slots.values() if s.open)
+        return [slot for slot in (*slow, *alone) if not slot.recall] if others else []
 
     # ---- what is unusual about a request ---------------------------------------------------------
 
@@ -412,6 +414,7 @@ class Dispatch:
 
     def _stray_reply(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
         """No attempt of a client waits for it: a check, late, replayed, or of an older master's time (it is kept)."""
+        slot.progress_at = now  # if it was stopped, it is no longer
         request = slot.inflight.get(fields[8])
         if request is not None and request.session is self.prober:
             return self._probe_ended(slot, request, fields[12], frame[fields[11] :], now)

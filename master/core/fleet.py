@@ -10,7 +10,16 @@ from collections.abc import Callable
 
 from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, IllegalTransition, Intent, Liveness
-from ...common.limits import NAME_MAX, NODES_MAX, OFFERS_MAX, PAGE_ROWS, SERVICES_MAX, STARTED_MAX, TAGS_BYTES_MAX
+from ...common.limits import (
+    BEAT_S,
+    NAME_MAX,
+    NODES_MAX,
+    OFFERS_MAX,
+    PAGE_ROWS,
+    SERVICES_MAX,
+    STARTED_MAX,
+    TAGS_BYTES_MAX,
+)
 from ...common.names import valid_name
 from ...common.settings import MasterSettings, ServiceSettings
 from . import records
@@ -19,7 +28,7 @@ from .dispatch import Dispatch
 from .events import EventLog
 from .outbox import Outbox
 from .pool import Pool, Slot, Stage
-from .registry import Node, active_nodes, refresh
+from .registry import Node, active_nodes, refresh, shut
 from .staffing import STOP_GRACE_MS, Staffing
 
 REPLY_LOST_AFTER_S = 0.2  # an exited process's last replies are read within this, or they are lost
@@ -51,6 +60,7 @@ class Fleet:
         self.forgotten: set[str] = set()  # names: to forget one again is no mistake
         self.scaled: dict[str, int] = {}  # service → the operator's target
         self.wall: Callable[[], float] = lambda: now  # the time of day, for reload_at
+        self.stopping = False  # this master was told to stop: nothing is dispatched any more
         self.changed = True  # since somebody who waits was last asked to look
         self._started_at = now
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
@@ -180,9 +190,10 @@ class Fleet:
         for started in hello.processes:
             self.started(node, started, now)
 
-    def beat(self, node: Node, now: float) -> None:
-        node.heard_at = now
-        if node.liveness is Liveness.SUSPECT:
+    def beat(self, node: Node, now: float, unheard: float = 0.0) -> None:
+        """A node that does not hear us is as good as silent. It has our answer to its last beat, so a beat is no age."""
+        node.heard_at = max(node.heard_at, now - max(0.0, unheard - BEAT_S))
+        if node.liveness is Liveness.SUSPECT and now - node.heard_at <= self.settings.suspect_after:
             self._move(node, "beat", now)
 
     def started(self, node: Node, started: messages.Started, now: float) -> None:
@@ -481,6 +492,19 @@ class Fleet:
         self.checks.tick(now)
         self.staff.tick(now)
 
+    def stop(self, now: float) -> None:
+        """Nothing more is dispatched; what no process has begun is taken back."""
+        self.stopping = True
+        for node in self.nodes.values():
+            self.refresh(node, now)
+        for pool in self.dispatch.pools.values():
+            for slot in pool.parked:
+                self._say_recall(slot)
+
+    def at_rest(self) -> bool:
+        """What processes hold now they have begun."""
+        return all(not slot.recall and len(slot.inflight) <= slot.concurrency for slot in self.slots.values())
+
     def extend(self, gap: float, now: float) -> None:
         """The master itself was paused: nobody was silent for that, and nothing could be finished."""
         for node in self.nodes.values():
@@ -495,7 +519,7 @@ class Fleet:
             self._exiting
             or self.staff.busy()
             or any(node.intent is Intent.DRAINING for node in self.nodes.values())
-            or any(pool.parked for pool in self.dispatch.pools.values())
+            or any(pool.parked or pool.stalled for pool in self.dispatch.pools.values())
         )
 
     def _watch(self, node: Node, now: float) -> None:
@@ -540,6 +564,9 @@ class Fleet:
 
     def refresh(self, node: Node, now: float) -> None:
         """Opens and closes its slots, and lets the queues meet what was opened."""
+        if self.stopping:
+            shut(node)
+            return
         refresh(node, now)
         for pool in dict.fromkeys(slot.pool for slot in node.slots.values()):
             self.dispatch.pump(pool, now)
@@ -565,8 +592,11 @@ class Fleet:
 
     def _recall(self, pool: Pool, now: float) -> None:
         for slot in self.dispatch.to_recall(pool, now):
-            slot.recall = slot.last_number + 1
-            self.out.say(slot.node.route, slot.node.token, messages.Recall(slot.incarnation, slot.last_number))
+            self._say_recall(slot)
+
+    def _say_recall(self, slot: Slot) -> None:
+        slot.recall = slot.last_number + 1
+        self.out.say(slot.node.route, slot.node.token, messages.Recall(slot.incarnation, slot.last_number))
 
     # ---- size ------------------------------------------------------------------------------------
 

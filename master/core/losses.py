@@ -52,6 +52,8 @@ class Losses:
         requests = [slot.inflight.pop(n) for n in taken]
         _unpark(slot)
         self._dispatch.counters["recalled"] += len(requests)
+        if requests and not slot.inflight:  # it runs nothing and yet started nothing: it is stopped, or cut off
+            slot.pool.stall(slot, 0, now)
         slot.pool.placed(slot)
         self.not_started(requests, now)
 
@@ -66,6 +68,7 @@ class Losses:
                 self._inherited.adopt(slot, each, now)
         slot.last_number = max(slot.last_number, received_upto)
         _unpark(slot)
+        slot.pool.stalled.pop(slot, None)
         self.not_started(never, now)
         for request in dropped:  # it received them and does not know them: a bug there, told as it is
             self.settle_started(request, "its process no longer knows it", now)
@@ -132,7 +135,7 @@ class Losses:
         """These attempts do not count."""
         for request in requests:
             request.attempt -= 1
-            self._inherited.forget(request)
+            self._inherited.give_back(request)
             self._dispatch.quarantine.lost(request)
             if request.answered:
                 self._dispatch.keys.not_started(request)

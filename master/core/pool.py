@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.lifecycle import Health
 from ...common.limits import CREDIT_MAX
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is 256
 CREDIT_TARGET_US = 2000  # credit = as many requests as a process serves in 2 ms: parked work waits no longer than that
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
+STALL_S = 10.0  # until a process that started nothing of what it had is given something again
+RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler
 _FLAGS_AT = 7  # in the header
 _RECOUNT = 512  # service times between two looks at the p95
 NO_HANDLER = Handler()  # of what is not known yet
@@ -160,6 +162,14 @@ class Slot:
         self.asked_at = 0.0  # when its agent was told to retire it
 
 
+class Stall(NamedTuple):
+    """`credit`: 1 while it is busy, 0 when it does not even start anything. `at`: when it was noticed."""
+
+    progress_at: float
+    credit: int
+    at: float
+
+
 class Shelf:
     """Slots that may be given more, the least loaded first, then the least recently used."""
 
@@ -208,7 +218,7 @@ class Pool:
         self.credit = settings.credit or 1
         self.p95_us = 0
         self.parked: dict[Slot, None] = {}  # slots with two or more in flight
-        self.stalled: dict[Slot, float] = {}  # slots that are to have no more than one → their last progress
+        self.stalled: dict[Slot, Stall] = {}  # slots that do not answer
         self._times = [0] * 33  # service times by their bit length
         self._observed = 0
         self._recount_at = _FIRST_COUNT
@@ -279,22 +289,25 @@ class Pool:
     def adopt(self, slot: Slot) -> None:
         """Sets what depends on the pool: credit and weight."""
         settings = self.settings
-        credit = 1 if slot.node.health is Health.TRIAL or slot in self.stalled else max(self.credit, slot.concurrency)
+        stall = self.stalled.get(slot)
+        credit = 1 if slot.node.health is Health.TRIAL else max(self.credit, slot.concurrency)
+        credit = credit if stall is None else min(credit, stall.credit)
         slot.limit = min(slot.cap, credit)
         weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
         slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
         self.placed(slot)
 
-    def stall(self, slot: Slot) -> None:
-        """It is slow or stopped: what it is given beyond one would only wait there, until it answers again."""
-        self.stalled[slot] = slot.progress_at
+    def stall(self, slot: Slot, credit: int, now: float) -> None:
+        """It has not answered for a while: beyond this credit all that it is given would only wait there."""
+        self.stalled[slot] = Stall(slot.progress_at, credit, now)
         self.adopt(slot)
 
-    def unstall(self) -> None:
-        """Those that have answered get their credit back."""
-        for slot in [slot for slot, at in self.stalled.items() if slot.progress_at != at or not slot.inflight]:
-            del self.stalled[slot]
-            self.adopt(slot)
+    def unstall(self, now: float) -> None:
+        """Those that have answered get their credit back; those that have nothing to answer are tried again."""
+        for slot, stall in list(self.stalled.items()):
+            if slot.progress_at != stall.progress_at or (not slot.inflight and now - stall.at > STALL_S):
+                del self.stalled[slot]
+                self.adopt(slot)
 
     def cap(self, slot: Slot, most: int) -> None:
         """Not more than so many in flight there, until it is uncapped."""
