@@ -240,6 +240,14 @@ def test_a_health_probe_says_no_with_an_exception() -> None:
     assert SyncHost(orders).check_health().startswith("the health probe raised ZeroDivisionError")
 
 
+def test_a_delivery_without_a_handler_asks_for_the_health_probe() -> None:
+    orders = rota.Worker("orders")
+    assert decode_result(SyncHost(orders).run(delivery("")).body) == ""
+    orders.health(lambda: False)
+    outcome = SyncHost(orders).run(delivery(""))
+    assert outcome.code == OK and decode_result(outcome.body) == "the health probe returned False"
+
+
 # ---- on an event loop ----
 
 
@@ -508,4 +516,7 @@ def test_an_async_health_probe_reports(answer: Any) -> None:
     reports: queue.Queue[str] = queue.Queue()
     loop.host.check_health(reports.put)
     assert bool(reports.get(timeout=PATIENCE_S)) == (answer is not None)
+    loop.host.start(delivery("", 7))
+    number, outcome = loop.next()
+    assert number == 7 and bool(decode_result(outcome.body)) == (answer is not None)
     loop.close()

@@ -20,7 +20,7 @@ from typing import Any
 from ..common.errors import Cancelled, Error
 from ..common.limits import BODY_MAX
 from .app import Handler, Worker, is_async
-from .hosting import Delivery, Outcome, SyncHost, ailment, failed, hook_failed, remote_error, verdict
+from .hosting import Delivery, Outcome, SyncHost, ailment, examined, failed, hook_failed, remote_error, verdict
 
 Running = asyncio.Task[Outcome] | Future[Outcome] | None
 
@@ -146,16 +146,26 @@ class AsyncHost:
         self._examination = self._loop.create_task(self._examine(report))
 
     async def _examine(self, report: Callable[[str], None]) -> None:
+        report(await self._found())
+
+    async def _found(self) -> str:
         hook = self.worker.health_hook
         try:
-            report(verdict(await self._call(hook)) if hook else "")
+            return verdict(await self._call(hook)) if hook else ""
         except Exception as error:
-            report(ailment(error))
+            return ailment(error)
+
+    async def _without_handler(self, delivery: Delivery, begun: int) -> Outcome:
+        """A handler that is not known, or a health check of the master, which names none."""
+        return self._host.run(delivery) if delivery.handler else examined(await self._found(), begun)
 
     def _begin(self, delivery: Delivery, begun: int) -> None:
         handler = self.worker.handlers.get(delivery.handler)
         running: Running
-        if handler is not None and handler.is_async:
+        if handler is None:
+            running = self._loop.create_task(self._without_handler(delivery, begun))
+            running.add_done_callback(partial(self._ended, delivery.number, begun))
+        elif handler.is_async:
             running = self._loop.create_task(self._perform(handler, delivery, begun))
             running.add_done_callback(partial(self._ended, delivery.number, begun))
         else:
