@@ -157,6 +157,7 @@ class Refusal(NamedTuple):
 
 class Beat(NamedTuple):
     beat: int
+    unheard_ms: int = 0  # how long ago the agent last heard the master: its beats alone would prove one way only
 
 
 class Ending(NamedTuple):

@@ -149,7 +149,8 @@ def clock_jump(folder: Path, rounds: int, title: str) -> list[Outcome]:
     """Nothing is decided by it but reload_at. Moved in each Python process of ours (`clock/`), not on the machine."""
     file = folder / "clock"
     file.write_text("0")
-    env = {"CLOCK_FILE": str(file), "PYTHONPATH": str(HERE / "clock")}
+    path = os.pathsep.join(filter(None, [str(HERE / "clock"), os.environ.get("PYTHONPATH")]))
+    env = {"CLOCK_FILE": str(file), "PYTHONPATH": path}
     with Pool(folder, app=APP, nodes=2, processes=2, env=env) as pool:
         before = set(pool.processes())
         with Callers(pool) as callers:

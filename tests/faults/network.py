@@ -122,7 +122,16 @@ def flips(folder: Path, rounds: int, title: str) -> list[Outcome]:
             healed = set(after) <= set(pool.ledger.told("answered"))
         counters = pool.status()["master"]["counters"]
         findings = pool.ledger.check(may_run_again=keys)
-    told = {"Timeout", "RemoteError", "ProtocolError", "NoService", "BindError", "Damaged", "MaybeExecuted"}
+    told = {
+        "Timeout",
+        "Unavailable",
+        "RemoteError",
+        "ProtocolError",
+        "NoService",
+        "BindError",
+        "Damaged",
+        "MaybeExecuted",
+    }
     misses = judged(findings, told)
     misses += [] if healed else ["not all was well when it was over"]
     misses += [] if counters.get("bad frames") else ["no bad frame was counted"]

@@ -562,7 +562,7 @@ class Supervision:
         if now >= self._beat_at:
             self._beat += 1
             self._beat_at = max(self._beat_at + BEAT_S, now)
-            effects.append(Send(messages.Beat(self._beat)))
+            effects.append(Send(messages.Beat(self._beat, int(1000 * (now - self._heard_at)))))
         if now >= self._usage_at:
             self._usage_at = now + USAGE_S
             effects.append(Weigh())
