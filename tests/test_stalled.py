@@ -1,6 +1,7 @@
 """A process that is stopped, or busy for long, is given nothing more that another could do."""
 
 from core_rig import Rig
+
 from rota.common.errors import NOT_STARTED
 from rota.common.messages import Recall, Recalled
 from rota.master.core.pool import STALL_S, Slot
@@ -35,6 +36,7 @@ def test_it_is_given_something_again_as_soon_as_it_answers() -> None:
     rig.reply(first, 1, code=NOT_STARTED)  # of a delivery that was taken back: it runs again
     rig.after(0.1)
     rig.request(5)
+    rig.request(6)
     assert len(first.inflight) == 1
 
 
@@ -43,6 +45,7 @@ def test_it_is_tried_again_after_a_while() -> None:
     first, _ = stopped(rig)
     rig.after(STALL_S + 1)
     rig.request(5)
+    rig.request(6)
     assert len(first.inflight) == 1
 
 
