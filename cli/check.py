@@ -38,7 +38,7 @@ def _of_node(node: Reply) -> Iterator[str]:
     name = node["name"]
     if node["intent"] == "active" and node["liveness"] in ("unknown", "suspect", "dead"):
         yield f"{name} is {node['liveness']}: {node['why']}"
-    if node["health"] in ("degraded", "blacklisted", "trial"):
+    if node["health"] in ("blacklisted", "trial"):  # of one that is degraded an alarm tells
         yield f"{name} is {node['health']}: {node['why']}"
     for failing in node["failing"]:
         yield f"{failing['service']} does not start on {name}: {_last_line(failing['text'])}"

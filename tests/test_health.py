@@ -685,6 +685,8 @@ def test_checks_of_nodes_are_spread_in_time() -> None:
 def test_a_port_that_the_node_cannot_reach_is_a_failure_of_each_look() -> None:
     ward = Ward(nodes=2, up=False, check="port", port="db:5432", every=1.0, timeout=0.5)
     assert ward.heard("n1", Plan)[-1].checks["orders"] == messages.PortCheck("db:5432", 1000, 500)
+    for node in ward.nodes:
+        ward.tell(node, Unwell("orders", ""))
     ward.after(3.0)
     assert ward.health() == ["up", "up"]
     ward.tell(ward.nodes[0], Unwell("orders", "db:5432: connection refused"))
@@ -699,11 +701,25 @@ def test_a_port_that_the_node_cannot_reach_is_a_failure_of_each_look() -> None:
 
 def test_a_port_that_no_node_can_reach_ejects_nobody() -> None:
     ward = Ward(nodes=4, up=False, check="port", port="db:5432", every=1.0, timeout=0.5)
+    for node in ward.nodes:
+        ward.tell(node, Unwell("orders", ""))
     ward.after(3.0)
+    assert set(ward.health()) == {"up"}
     for node in ward.nodes:
         ward.tell(node, Unwell("orders", "db:5432: connection refused"))
     ward.after(20.0)
     assert ward.health().count("blacklisted") == 0 and ward.told("panic")
+
+
+def test_a_node_is_let_in_only_when_its_agent_has_looked_at_the_port() -> None:
+    ward = Ward(nodes=1, up=False, check="port", port="db:5432", every=1.0, timeout=0.5)
+    n1 = ward.nodes[0]
+    ward.tell(n1, Unwell("orders", ""))
+    ward.after(3.0)
+    ward.nodes.append(n2 := ward.agent("n2"))
+    ward.spawn(n2)
+    ward.after(1.2)
+    assert ward.health() == ["up", "unchecked"] and "has not told" in why(n2, ward.now)
 
 
 def test_a_pause_of_the_master_is_no_failure_of_what_it_asked() -> None:

@@ -76,10 +76,8 @@ class Checks:
 
     def port(self, node: Node, service: str, text: str) -> None:
         """What its agent found; it counts when the next check is due."""
-        if text and service in node.offers:
-            node.unwell[service] = text[:CAUSE_MAX]
-        else:
-            node.unwell.pop(service, None)
+        if service in node.offers:
+            node.ports[service] = text[:CAUSE_MAX]
 
     def port_checks(self, services: list[str]) -> dict[str, PortCheck]:
         """What the agent of a node that runs these is to look at."""
@@ -140,14 +138,14 @@ class Checks:
         health = node.health
         if not node.of(pool) and not node.plan.get(pool.name):
             del node.watches[pool]  # it does not run here any more
-            node.unwell.pop(pool.name, None)
+            node.ports.pop(pool.name, None)
             return
         watch.due = now + (min(settings.every, UNCHECKED_EVERY_S) if health is Health.UNCHECKED else settings.every)
         answered = self._replied(node, pool, watch, now)
         if node.health is not health or (health is Health.TRIAL and node.mark.service != pool.name):
             return
-        if settings.check == PORT and (unwell := node.unwell.get(pool.name)):
-            self._failed(node, pool, f"port check: {unwell}", now)
+        if settings.check == PORT and (problem := node.ports.get(pool.name, "its agent has not told of it yet")):
+            self._failed(node, pool, f"port check: {problem}", now)
         elif settings.check == REQUEST or (settings.check == DUMMY and not answered):
             self._ask(node, pool, watch, now)
         elif health is Health.TRIAL:
@@ -331,7 +329,7 @@ class Checks:
         for pool, watch in node.watches.items():
             watch.began_anew()
             settings = pool.settings.health
-            at_once = settings.check in (DUMMY, REQUEST) or pool.name in node.unwell
+            at_once = settings.check in (DUMMY, REQUEST) or bool(node.ports.get(pool.name))
             watch.due = now if at_once else now + settings.every
             if pool.name == node.mark.service and now >= watch.due:
                 self._check(node, pool, watch, now)

@@ -96,7 +96,6 @@ class Fleet:
         node.route, node.token, node.heard_at = route, token, now
         node.capacity, node.embedded = max(0, hello.capacity), hello.embedded
         node.offers, node.tags = hello.offers, hello.tags
-        node.unwell.clear()  # what fails is told again
         for service in hello.offers:
             self.pool(service, now)
         self._adopt_intent(node, hello, now)
@@ -147,6 +146,7 @@ class Fleet:
         for slot in list(node.slots.values()):
             self._drop(slot, f"{node.name} was started anew", now)
         node.boot = hello.boot
+        node.ports.clear()
         node.failing.clear()
         if node.leaving:
             node.leaving = False
@@ -191,8 +191,8 @@ class Fleet:
             self.started(node, started, now)
 
     def beat(self, node: Node, now: float, unheard: float = 0.0) -> None:
-        """A node that does not hear us is as good as silent. It has our answer to its last beat, so a beat is no age."""
-        node.heard_at = max(node.heard_at, now - max(0.0, unheard - BEAT_S))
+        """A node that does not hear us is as good as silent. Our answer to its last beat is half a beat old, as a rule."""
+        node.heard_at = max(node.heard_at, now - max(0.0, unheard - BEAT_S / 2))
         if node.liveness is Liveness.SUSPECT and now - node.heard_at <= self.settings.suspect_after:
             self._move(node, "beat", now)
 

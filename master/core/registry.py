@@ -42,7 +42,7 @@ class Node:
     failing: dict[str, Failing] = field(default_factory=dict)
     watches: dict[Pool, Watch] = field(default_factory=dict)  # of the services that had a ready process since it came
     mark: Mark = field(default_factory=Mark)
-    unwell: dict[str, str] = field(default_factory=dict)  # service → what the agent's port check says
+    ports: dict[str, str] = field(default_factory=dict)  # service → what its port check found; "" = it is well
 
     heard_at: float = 0.0
     ramp_from: float | None = None  # None: fully ramped
@@ -98,6 +98,12 @@ def refresh(node: Node, now: float) -> None:
         share = max(1, ceil(node.ramp(pool, now) * len(slots)))
         for place, slot in enumerate(slots):
             _set_open(slot, eligible and place < share)
+
+
+def shut(node: Node) -> None:
+    """Nothing more for any of its processes."""
+    for slot in node.slots.values():
+        _set_open(slot, False)
 
 
 def _set_open(slot: Slot, is_open: bool) -> None:
