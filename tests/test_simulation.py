@@ -2,52 +2,113 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+from sim import faults
 from sim.cluster import Cluster, Violation
-from sim.run import PLANTS, history
+from sim.faults import Fault
+from sim.machine import ClusterMachine
+from sim.mutants import MUTANTS, broken
+from sim.run import find, history, play_many
+from sim.scenarios import HERE, SCENARIOS, transcript
 
 from rota.common import errors
 from rota.common.lifecycle import Intent, Liveness
 
-SEEDS = 40
+SEEDS = 60
 
-
-def ready(cluster: Cluster) -> bool:
-    slots = cluster.master.core.fleet.slots
-    return len(slots) == 2 * len(cluster.agents) and all(slot.open for slot in slots.values())
+# The faults under which a broken rule shows soonest; all of them where it shows at once.
+SHOWN_BY: dict[str, tuple[Fault, ...]] = {
+    "unreachable_settles_all": (faults.reset_connection, faults.reset_all),
+    "exit_settles_at_once": (faults.kill_process,),
+    "dead_node_counts_as_not_started": (faults.cut_machine, faults.isolate_one_way, faults.kill_agent),
+    "fence_ignored": (faults.restart_master, faults.stop_process),
+    "kept_replies_not_sent_again": (faults.reset_connection, faults.reset_all),
+    "token_not_checked": (faults.forge,),
+    "resend_runs_again": (faults.reset_connection, faults.reset_all),
+    "older_master_forgotten": (faults.restart_master,),
+    "drain_keeps_dispatching": (faults.operate,),
+    "suspect_keeps_getting_work": (faults.pause_agent, faults.isolate_one_way),
+    "work_before_durable": (faults.operate, faults.restart_master),
+    "budget_ignored": (faults.operate,),
+}
 
 
 @pytest.fixture
 def cluster() -> Cluster:
     made = Cluster(seed=7)
-    made.run_until(lambda: ready(made))
+    made.run_until(made.ready)
     return made
 
 
-@pytest.mark.parametrize("first", range(1, SEEDS, 10))
+@pytest.mark.parametrize("first", range(1, SEEDS, 20))
 def test_every_call_gets_one_true_answer_whatever_breaks(first: int) -> None:
-    for seed in range(first, first + 10):
+    for seed in range(first, first + 20):
         history(seed)
+
+
+def test_every_call_gets_one_true_answer_in_whatever_order_things_break() -> None:
+    quick = settings(max_examples=30, stateful_step_count=25, deadline=None, derandomize=True, database=None)
+    run_state_machine_as_test(ClusterMachine, settings=quick)
 
 
 def test_the_same_seed_is_the_same_history() -> None:
     assert history(5) == history(5)
 
 
-@pytest.mark.parametrize(("plant", "words"), [("double", "executed twice"), ("loss", "in 0 places")])
-def test_the_checker_finds_what_is_planted(plant: str, words: str) -> None:
-    with pytest.raises(Violation, match=words) as caught:
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_rule_is_found(name: str) -> None:
+    assert find(MUTANTS[name], range(1, 400), SHOWN_BY.get(name, ())), MUTANTS[name].__doc__
+
+
+def test_a_rule_that_was_broken_is_whole_again() -> None:
+    with pytest.raises(Violation), broken(MUTANTS["request_forgotten"]):
+        for seed in range(1, 10):
+            history(seed)
+    for seed in range(1, 10):
+        history(seed)
+
+
+def test_a_failing_seed_shows_its_transcript_and_how_to_see_it_again() -> None:
+    with pytest.raises(Violation) as caught, broken(MUTANTS["exit_page_ignored"]):
         for seed in range(1, SEEDS):
-            history(seed, PLANTS[plant])
-    assert "again: python tests/sim/run.py --seed" in str(caught.value)
-    assert "FAULT" in str(caught.value) or plant == "loss", "the transcript tells what happened"
+            history(seed, (faults.kill_process,))
+    lines = str(caught.value).splitlines()
+    assert lines[-1] == f"again: python tests/sim/run.py --seed {lines[-2].split()[1].strip(':')}"
+    assert any("FAULT: process" in line for line in lines) and any("client 0: call" in line for line in lines)
+
+
+def test_what_fails_in_a_worker_process_is_told_by_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    with broken(MUTANTS["request_forgotten"]):  # workers are forked: they inherit it
+        assert play_many(1, 60, keep_going=False, workers=2) == 1
+    told = capfd.readouterr().out
+    assert "VIOLATION: Violation: request" in told and "again: python tests/sim/run.py --seed" in told
+    assert "violations: 1 in seeds" in told or "violations: 2 in seeds" in told
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_goes_as_its_transcript_says(name: str) -> None:
+    written = (HERE / f"{name}.txt").read_text()
+    assert transcript(SCENARIOS[name]) == written, "python tests/sim/scenarios.py writes the transcripts again"
+
+
+def test_transcripts_do_not_depend_on_the_process_that_writes_them() -> None:
+    code = "from sim.scenarios import *; print(transcript(SCENARIOS['node_cut_off_and_back']), end='')"
+    here = Path(__file__).resolve().parent
+    run = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
+    assert run.stdout == (HERE / "node_cut_off_and_back.txt").read_text()
 
 
 def test_an_unanswered_call_is_found_at_the_end(cluster: Cluster) -> None:
     call = cluster.call("plain")
     cluster.clients[0].step = cluster.clients[1].step = lambda: None  # type: ignore[method-assign]
     for client in cluster.clients:
-        client._timer._act = lambda: None
+        client._timer.act = lambda: None
     with pytest.raises(Violation, match="got no answer"):
         cluster.run(1.0)
         cluster.checks.complete(cluster.master)
@@ -55,12 +116,12 @@ def test_an_unanswered_call_is_found_at_the_end(cluster: Cluster) -> None:
 
 
 def test_a_killed_process_costs_only_what_it_was_running(cluster: Cluster) -> None:
-    calls = [cluster.call("slow", timeout=30.0) for _ in range(60)]
+    calls = [cluster.call("slow", timeout=30.0) for _ in range(40)]
     cluster.run(0.2)
     victim = next(process for process in cluster.processes() if process.running)
     victim.die()
     cluster.run_until(lambda: all(call.code is not None for call in calls))
-    assert sorted(call.code or 0 for call in calls) == [0] * 59 + [errors.MaybeExecuted.code]
+    assert sorted(call.code or 0 for call in calls) == [0] * 39 + [errors.MaybeExecuted.code]
 
 
 def test_an_idempotent_call_survives_its_process(cluster: Cluster) -> None:
@@ -76,7 +137,7 @@ def test_resets_lose_nothing_and_run_nothing_twice(cluster: Cluster) -> None:
     for _ in range(10):
         calls += [cluster.call("plain", timeout=30.0) for _ in range(20)]
         cluster.run(0.03)
-        cluster.reset_all()
+        faults.reset_all(cluster)
     cluster.run_until(lambda: all(call.code is not None for call in calls))
     assert {call.code for call in calls} == {0}
     assert set(cluster.checks.runs.values()) == {1}
@@ -103,7 +164,7 @@ def test_a_rolling_restart_of_every_node_fails_no_call(cluster: Cluster) -> None
             calls.append(cluster.call("plain", timeout=30.0))
             cluster.run(0.01)
         cluster.master.verb("rejoin", nodes=[name])
-        while not ready(cluster):
+        while not cluster.ready():
             calls.append(cluster.call("plain", timeout=30.0))
             cluster.run(0.01)
         cluster.run(1.0)  # its ramp
@@ -115,7 +176,7 @@ def test_a_rolling_restart_of_every_node_fails_no_call(cluster: Cluster) -> None
 def test_a_restarted_master_attaches_what_runs_and_answers_what_is_done(cluster: Cluster) -> None:
     calls = [cluster.call("slow", timeout=30.0) for _ in range(6)]
     cluster.run_until(lambda: sum(len(process.running) for process in cluster.processes()) == 6)
-    cluster.restart_master()
+    faults.restart_master(cluster)
     cluster.run_until(lambda: all(call.code is not None for call in calls))
     assert {call.code for call in calls} == {0}
 
@@ -127,12 +188,12 @@ def test_what_an_older_master_may_have_had_answered_is_not_run_again(cluster: Cl
     client = cluster.clients[0]
     assert client.link is not None
     client.link.reset()  # before its answer
-    cluster.run_until(lambda: not call.client.calls.open)  # type: ignore[attr-defined]
-    client._due = cluster.clock.now + 3.0  # and it stays away for a while
+    cluster.run_until(lambda: not call.client.calls.open)
+    client.stay_away(3.0)
     for _ in range(12):  # their deliveries acknowledge the reply
         cluster.call("plain", client=1)
         cluster.run(0.05)
-    cluster.restart_master()
+    faults.restart_master(cluster)
     cluster.run_until(lambda: call.code is not None)
     assert call.code == errors.MaybeExecuted.code
     assert cluster.checks.runs[call.id] == 1
@@ -142,7 +203,7 @@ def test_a_drained_node_stays_drained_when_the_master_comes_back(cluster: Cluste
     cluster.master.verb("drain", nodes=["n1"], reason="disk")
     cluster.run_until(lambda: cluster.master.core.fleet.nodes["n1"].intent is Intent.DETACHED)
     cluster.run(1.0)
-    cluster.restart_master()
+    faults.restart_master(cluster)
     cluster.run(5.0)
     node = cluster.master.core.fleet.nodes["n1"]
     assert (node.intent, node.by, node.reason, node.liveness) == (Intent.DETACHED, "op", "disk", Liveness.LIVE)
@@ -151,18 +212,18 @@ def test_a_drained_node_stays_drained_when_the_master_comes_back(cluster: Cluste
 
 def test_without_a_journal_the_agents_remember_what_was_drained() -> None:
     cluster = Cluster(seed=3, journal=False)
-    cluster.run_until(lambda: ready(cluster))
+    cluster.run_until(cluster.ready)
     cluster.master.verb("drain", nodes=["n1"])
     cluster.run_until(lambda: cluster.master.core.fleet.nodes["n1"].intent is Intent.DETACHED)
     cluster.run(1.0)
-    cluster.restart_master()
+    faults.restart_master(cluster)
     cluster.run(5.0)
     assert cluster.master.core.fleet.nodes["n1"].intent is Intent.DETACHED
     assert cluster.master.core.dispatch.epoch == 2
 
 
 def test_a_master_that_stood_still_declares_nobody_dead(cluster: Cluster) -> None:
-    cluster.master.paused_until = cluster.clock.now + 10.0
+    cluster.master.pause(10.0)
     cluster.run(12.0)
     assert {node.liveness for node in cluster.master.core.fleet.nodes.values()} == {Liveness.LIVE}
     assert not [each for each in cluster.master.core.events.since(0) if each["kind"] == "DEAD"]
@@ -171,8 +232,8 @@ def test_a_master_that_stood_still_declares_nobody_dead(cluster: Cluster) -> Non
 def test_a_node_that_was_cut_off_comes_back_with_its_processes(cluster: Cluster) -> None:
     agent = cluster.agents["n2"]
     before = sorted(agent.processes)
-    agent.paused_until = cluster.clock.now + 6.0
+    agent.pause(6.0)
     node = cluster.master.core.fleet.nodes["n2"]
     cluster.run_until(lambda: node.liveness is Liveness.DEAD)
-    cluster.run_until(lambda: ready(cluster))
+    cluster.run_until(cluster.ready)
     assert sorted(agent.processes) == before

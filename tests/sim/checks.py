@@ -1,22 +1,30 @@
-"""What must hold after every step of a cluster, and at the end of every history."""
+"""What must hold at every event and after every step of a cluster, and at the end of every history."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from rota.client.calls import GRACE_S
 from rota.common import errors
-from rota.common.lifecycle import Intent
+from rota.common.lifecycle import Health, Intent, Liveness
 from rota.master.core.dispatch import Dispatch
-from rota.master.core.master import Master
-from rota.master.core.pool import Pool, Slot, Stage
-from rota.master.core.registry import active_nodes
+from rota.master.core.fleet import REPLY_LOST_AFTER_S, Fleet
+from rota.master.core.master import LONG_TICK_S, Master
+from rota.master.core.pool import Pool, Request, Slot, Stage
+from rota.master.core.registry import Node, active_nodes
+from rota.worker.core.deliveries import Delivery
+from rota.worker.page import FENCE_EPOCH, FLOOR, STARTED_UPTO
 
 from .network import Violation
 
 if TYPE_CHECKING:
+    from .client_part import SimCall
     from .cluster import Cluster
-    from .parts import MasterPart, ProcessPart, SimCall
+    from .master_part import MasterPart
+    from .process_part import ProcessPart
 
 # A caller who gets one of these may send again without a thought: it must not have run, nor run later.
 NOT_RUN = (
@@ -25,70 +33,168 @@ NOT_RUN = (
     errors.NotExecuted.code,
     errors.Unavailable.code,
     errors.PayloadTooLarge.code,
+    errors.Quarantined.code,
 )
+MAY_WORK = (Health.UP, Health.DEGRADED, Health.TRIAL)
+LATE_S = 0.1  # of an answer, beyond deadline and grace
+TICKS_S = 3 * LONG_TICK_S  # until a silent node is noticed
 
 
 class Checks:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.calls: dict[int, SimCall] = {}
-        self.runs: Counter[int] = Counter()
+        self.silent = 0  # calls without an answer
+        self.runs: Counter[int] = Counter()  # by payload, as the next two
+        self.ran_in: dict[int, int] = {}  # the epoch of the last run
+        self.callers: Counter[int] = Counter()
         self.answers: Counter[int] = Counter()  # by code
         self.steps = 0
+        self._forced = False
 
     # ---- what the world saw ------------------------------------------------------------------------------------------
 
-    def executed(self, call_id: int, handler: str, process: ProcessPart) -> None:
-        call = self.calls[call_id]
-        self.runs[call_id] += 1
-        self.cluster.clock.tell("%s: runs call %d (%s)", process.incarnation, call_id, handler)
-        again = handler == "again" or (handler == "keyed" and call.key)
-        if self.runs[call_id] > 1 and not again:
-            raise Violation(f"call {call_id} ({handler}) was executed twice")
-        if call.code in NOT_RUN:
-            raise Violation(f"call {call_id} is executed after its caller was told {call.code}: not run")
+    def called(self, call: SimCall) -> None:
+        self.calls[call.id] = call
+        self.silent += 1
+        self.callers[call.payload] += 1
+
+    def executed(self, payload: int, delivery: Delivery, process: ProcessPart) -> None:
+        self.cluster.clock.tell("%s: runs call %d (%s)", process.incarnation, payload, delivery.handler)
+        call = self.calls[payload]
+        self.runs[payload] += 1
+        if self.runs[payload] > 1 and not self._may_run_again(call, delivery.epoch):
+            raise Violation(f"call {payload} ({call.handler}) was executed twice")
+        self.ran_in[payload] = delivery.epoch
+        if call.code in NOT_RUN and self.callers[payload] == 1:
+            raise Violation(f"call {payload} is executed after its caller was told {call.code}: not run")
+        self._page_allows(delivery, process)
+
+    def _may_run_again(self, call: SimCall, epoch: int) -> bool:
+        """Its handler says so; or its key was forgotten with an older master, and it was called again."""
+        if call.handler == "again" or (call.handler == "keyed" and call.has_key):
+            return True
+        return call.has_key and self.callers[call.payload] > 1 and epoch != self.ran_in[call.payload]
+
+    def _page_allows(self, delivery: Delivery, process: ProcessPart) -> None:
+        words, name = process.page.words, process.incarnation
+        if words[STARTED_UPTO] < delivery.number:
+            raise Violation(f"{name} runs {delivery.number}, its page says {words[STARTED_UPTO]}")
+        if delivery.epoch < words[FENCE_EPOCH]:
+            raise Violation(f"{name} runs a delivery of epoch {delivery.epoch}, its fence is {words[FENCE_EPOCH]}")
+        if delivery.number < words[FLOOR]:
+            raise Violation(f"{name} runs {delivery.number}, which was taken back (floor {words[FLOOR]})")
 
     def answered(self, call: SimCall, code: int, text: str) -> None:
-        self.cluster.clock.tell("client: call %d (%s) gets %d %s", call.id, call.handler, code, text)
+        clock = self.cluster.clock
+        clock.tell("%s: call %d (%s) gets %d %s", call.client.name, call.id, call.handler, code, text)
+        self.silent -= 1
         self.answers[code] += 1
-        if code in NOT_RUN and self.runs[call.id]:
+        runs = self.runs[call.payload]
+        if code in NOT_RUN and runs and self.callers[call.payload] == 1:
             raise Violation(f"call {call.id} was executed, and its caller was told {code}: {text}")
-        if code == 0 and not self.runs[call.id]:
-            raise Violation(f"call {call.id} was answered without having been executed")
+        if not runs and (code == 0 or "while it ran" in text or "after it had run" in text):
+            raise Violation(f"call {call.id} was not executed, and its caller was told {code}: {text}")
+        late_s = clock.now - call.deadline - GRACE_S
+        if late_s > LATE_S and clock.now - call.client.paused_until > LATE_S:
+            raise Violation(f"call {call.id} was answered {late_s:.3f} s after its deadline and grace")
+
+    # ---- events in the master ----------------------------------------------------------------------------------------
+
+    def watch(self, master: MasterPart) -> None:
+        """Looks on at each dispatch, at each planned step, and when an exit is settled."""
+        dispatch, fleet = master.core.dispatch, master.core.fleet
+        self._before(dispatch, "_deliver", lambda slot, request, now: self._given(master, slot, now))
+        self._before(fleet, "settle", lambda slot, now: self._settled(master, slot, now))
+        self._planned(fleet, "drain", master)
+        self._planned(fleet.staff, "_close", master)
+
+    def _before(self, owner: object, name: str, look: Callable[..., None]) -> None:
+        inner = getattr(owner, name)
+
+        def checked(*args: Any, **named: Any) -> Any:
+            look(*args, **named)
+            return inner(*args, **named)
+
+        setattr(owner, name, checked)
+
+    def _given(self, master: MasterPart, slot: Slot, now: float) -> None:
+        """Nothing for what is not eligible, by our own reading of the axes, and nothing beyond the credit."""
+        node = slot.node
+        if not slot.open or not slot.connected or slot.stage is not Stage.READY:
+            raise Violation(f"{slot.incarnation} is given a request and is not open ({slot.stage})")
+        if node.intent is not Intent.ACTIVE or node.liveness is not Liveness.LIVE or node.health not in MAY_WORK:
+            axes = f"{node.intent}, {node.liveness}, {node.health}"
+            raise Violation(f"{slot.incarnation} is given a request, and its node is {axes}")
+        if not node.recorded:
+            raise Violation(f"{slot.incarnation} is given a request before its node's presence is durable")
+        silent_s = now - node.heard_at
+        if silent_s > master.core.settings.suspect_after + TICKS_S and now - master.woke_at > TICKS_S:
+            raise Violation(f"{slot.incarnation} is given a request, and its node is silent for {silent_s:.1f} s")
+        if len(slot.inflight) >= slot.limit:
+            raise Violation(f"{slot.incarnation} is given more than its credit of {slot.limit}")
+
+    def _settled(self, master: MasterPart, slot: Slot, now: float) -> None:
+        """Only when its last replies are read, or given up."""
+        found = master.core.fleet._exiting.get(slot)
+        if found is not None and slot.connected and now < found[1] and not master.backend.drained(slot.route):
+            left_ms = 1000 * (found[1] - now)
+            raise Violation(
+                f"{slot.incarnation} is settled before its last replies were read, "
+                f"{left_ms:.0f} of {1000 * REPLY_LOST_AFTER_S:.0f} ms early"
+            )
+
+    def _planned(self, owner: object, name: str, master: MasterPart) -> None:
+        """A step that nobody is forced to take leaves `min_active` nodes, or as many as there were."""
+        inner, core = getattr(owner, name), master.core
+
+        def checked(*args: Any, **named: Any) -> Any:
+            now = self.cluster.clock.now
+            before = {pool: len(active_nodes(core.fleet.nodes, pool, now)) for pool in core.dispatch.pools.values()}
+            result = inner(*args, **named)
+            for pool, count in before.items():
+                after = len(active_nodes(core.fleet.nodes, pool, now))
+                if after < min(count, pool.settings.min_active) and not self._forced:
+                    raise Violation(f"a planned step ({name}) left {pool.name} with {after} active nodes")
+            return result
+
+        setattr(owner, name, checked)
+
+    @contextmanager
+    def forced(self, yes: bool) -> Iterator[None]:
+        """An operator insists."""
+        self._forced = yes
+        try:
+            yield
+        finally:
+            self._forced = False
 
     # ---- what the master holds ---------------------------------------------------------------------------------------
-
-    def watch(self, dispatch: Dispatch) -> None:
-        """No slot is given anything that is not open, or beyond its credit."""
-        deliver = dispatch._deliver
-
-        def checked(slot: Slot, request: object, now: float) -> None:
-            if not slot.open:
-                raise Violation(f"{slot.incarnation} is given a request and is not open ({slot.stage})")
-            if len(slot.inflight) >= slot.limit:
-                raise Violation(f"{slot.incarnation} is given more than its credit of {slot.limit}")
-            deliver(slot, request, now)  # type: ignore[arg-type]
-
-        dispatch._deliver = checked  # type: ignore[method-assign, assignment]
-
-    def delivered(self, master: MasterPart, slot: Slot, number: int) -> None:
-        self.cluster.clock.tell("master: delivery %d → %s", number, slot.incarnation)
 
     def after_step(self, master: MasterPart) -> None:
         self.steps += 1
         core = master.core
+        places: dict[Request, int] = dict.fromkeys(core.dispatch.inherited.waiting, 1)
+        places.update(dict.fromkeys(core.dispatch.quarantine.waiting, 1))
         for pool in core.dispatch.pools.values():
-            self._pool(pool)
-        self._requests(core)
+            self._pool(pool, places)
+        self._bytes(core.dispatch, places)
+        for request in core.dispatch.keys._callers:  # they wait for the attempt of their key, which has its own place
+            places[request] = places.get(request, 0) + 1
         for slot in core.fleet.slots.values():
-            self._slot(core, slot)
+            self._slot(slot)
+            for request in slot.inflight.values():
+                places[request] = places.get(request, 0) + 1
+        self._requests(core.dispatch, places)
 
-    def _pool(self, pool: Pool) -> None:
+    def _pool(self, pool: Pool, places: dict[Request, int]) -> None:
         waiting = [request for request in pool.queue if not request.answered]
         if pool.queued != len(waiting):
             raise Violation(f"the queue has {len(waiting)} requests and counts {pool.queued}")
-        if any(request.slot is not None for request in waiting):
-            raise Violation("a request is queued and dispatched at once")
+        for request in waiting:
+            places[request] = places.get(request, 0) + 1
+            if request.slot is not None:
+                raise Violation("a request is queued and dispatched at once")
         first = pool.shelf.first()
         if waiting and first is not None:
             raise Violation(f"{len(waiting)} requests wait though {first.incarnation} has credit")
@@ -97,7 +203,12 @@ class Checks:
                 if slot.row != row or not slot.open or len(slot.inflight) >= slot.limit:
                     raise Violation(f"{slot.incarnation} is on the shelf: open {slot.open}, row {slot.row}")
 
-    def _slot(self, core: Master, slot: Slot) -> None:
+    def _bytes(self, dispatch: Dispatch, places: dict[Request, int]) -> None:
+        queued = sum(len(request.frame) for request in places)
+        if dispatch.queued_bytes != queued:
+            raise Violation(f"the queues hold {queued} bytes and count {dispatch.queued_bytes}")
+
+    def _slot(self, slot: Slot) -> None:
         if slot.open and not (slot.connected and slot.stage is Stage.READY and slot.node.eligible()):
             raise Violation(f"{slot.incarnation} is open: {slot.stage}, connected {slot.connected}")
         if slot.open and len(slot.inflight) < slot.limit and slot.row < 0:
@@ -105,62 +216,57 @@ class Checks:
         if slot.pool.slots.get(slot.incarnation) is not slot or slot.node.slots.get(slot.incarnation) is not slot:
             raise Violation(f"{slot.incarnation} is known to the fleet and not to its pool or node")
 
-    def _requests(self, core: Master) -> None:
-        dispatch = core.dispatch
-        queued = [request for pool in dispatch.pools.values() for request in pool.queue if not request.answered]
-        waiting = [*queued, *dispatch.inherited.waiting]
-        if dispatch.queued_bytes != sum(len(request.frame) for request in waiting):
-            raise Violation("the bytes of the queues are miscounted")
-        places = Counter(map(id, queued))
-        places.update(map(id, dispatch.inherited.waiting))
-        for slot in core.fleet.slots.values():
-            places.update(id(request) for request in slot.inflight.values())
+    def _requests(self, dispatch: Dispatch, places: dict[Request, int]) -> None:
+        timers = dispatch.timers._at
         for session in dispatch.sessions.values():
             for number, request in session.open.items():
-                if request.answered or places[id(request)] != 1:
-                    raise Violation(f"request {number} is in {places[id(request)]} places, answered {request.answered}")
-                if request not in dispatch.timers._at.get(request.tick, {}):
+                if request.answered or places.get(request) != 1:
+                    found = places.get(request, 0)
+                    raise Violation(f"request {number} is in {found} places, answered {request.answered}")
+                if request not in timers.get(request.tick, ()):
                     raise Violation(f"request {number} has no deadline")
-
-    # ---- the budget --------------------------------------------------------------------------------------------------
-
-    def active(self, core: Master, now: float) -> dict[str, int]:
-        return {name: len(active_nodes(core.fleet.nodes, pool, now)) for name, pool in core.dispatch.pools.items()}
-
-    def budget_kept(self, master: MasterPart, before: dict[str, int]) -> None:
-        after = self.active(master.core, self.cluster.clock.now)
-        for name, count in before.items():
-            if after[name] < count and after[name] < 1:
-                raise Violation(f"a drain left {name} with {after[name]} active nodes")
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
-    def complete(self, master: MasterPart) -> None:
-        """After the last fault and some quiet: nothing is silent, nothing is stuck."""
-        silent = [call for call in self.calls.values() if call.code is None]
-        if silent:
-            raise Violation(f"{len(silent)} calls got no answer, the first is {silent[0].id} ({silent[0].handler})")
-        if sum(self.answers.values()) != len(self.calls):
-            raise Violation(f"{len(self.calls)} calls and {sum(self.answers.values())} answers")
+    def problem(self, master: MasterPart) -> str | None:
+        """Why it is not over: after the last fault nothing stays silent, nothing stays stuck."""
         core = master.core
-        for node in core.fleet.nodes.values():
-            if node.intent is Intent.DRAINING:
-                raise Violation(f"the drain of {node.name} does not end; {node.in_flight()} in flight")
-            agent = self.cluster.agents[node.name]
-            here = [process.incarnation for process in agent.processes.values() if process.alive]
-            if agent.alive and sorted(here) != sorted(node.slots):
-                raise Violation(f"{node.name} runs {sorted(here)}, the master knows {sorted(node.slots)}")
-            if agent.alive and node.intent is Intent.ACTIVE and len(node.slots) != agent.core.capacity:
-                raise Violation(f"{node.name} is active and has {len(node.slots)} of {agent.core.capacity} processes")
-            if agent.alive and node.intent is Intent.DETACHED and here:
-                raise Violation(f"{node.name} is detached and still runs {here}")
+        if self.silent:
+            silent = next(call for call in self.calls.values() if call.code is None)
+            return f"{self.silent} calls got no answer, the first is {silent.id} ({silent.handler})"
+        return self._open_problem(core) or self._node_problem(core.fleet)
+
+    def _open_problem(self, core: Master) -> str | None:
         for slot in core.fleet.slots.values():
             if slot.inflight or not slot.open:
-                raise Violation(
-                    f"{slot.incarnation} is {slot.stage}, open {slot.open}, in flight {list(slot.inflight)}"
-                )
+                return f"{slot.incarnation} is {slot.stage}, open {slot.open}, in flight {list(slot.inflight)}"
         for session in core.dispatch.sessions.values():
             if session.open:
-                raise Violation(f"requests {list(session.open)} are open though every caller has its answer")
+                return f"requests {list(session.open)} are open though every caller has its answer"
         if core.dispatch.inherited.orphans or core.dispatch.inherited.waiting:
-            raise Violation("what an older master dispatched is still open")
+            return "what an older master dispatched is still open"
+        return None
+
+    def _node_problem(self, fleet: Fleet) -> str | None:
+        for name, agent in self.cluster.agents.items():
+            node = fleet.nodes.get(name)
+            if node is None or node.liveness is not Liveness.LIVE:
+                return f"{name} is {node.liveness if node else 'unknown'}"
+            if node.intent is not Intent.ACTIVE:
+                return f"{name} is {node.intent}; {node.in_flight()} in flight"
+            problem = self._process_problem(node, [each for each, p in agent.processes.items() if p.alive])
+            if problem or len(node.slots) != agent.core.capacity:
+                return problem or f"{name} is active and has {len(node.slots)} of {agent.core.capacity} processes"
+        return None
+
+    def _process_problem(self, node: Node, here: list[str]) -> str | None:
+        if sorted(here) != sorted(node.slots):
+            return f"{node.name} runs {sorted(here)}, the master knows {sorted(node.slots)}"
+        return None
+
+    def complete(self, master: MasterPart) -> None:
+        problem = self.problem(master)
+        if problem:
+            raise Violation(problem)
+        if sum(self.answers.values()) != len(self.calls):
+            raise Violation(f"{len(self.calls)} calls and {sum(self.answers.values())} answers")

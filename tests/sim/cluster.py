@@ -1,46 +1,86 @@
-"""A whole cluster in one thread: master, agents, processes and clients as their real cores, faults from outside."""
+"""A whole cluster in one thread: master, agents, processes and clients as their real cores. Faults come from outside
+(`faults.py`), what must hold is in `checks.py`.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from rota.common import messages
+from rota.common.lifecycle import Intent
 from rota.common.settings import MasterSettings, ServiceSettings
+from rota.worker.page import Page
 
+from .agent_part import AgentPart
 from .checks import Checks
-from .network import Clock, Connection, Violation
-from .parts import HANDLERS, AgentPart, ClientPart, Journal, MasterPart, ProcessPart, SimCall
+from .client_part import ClientPart, SimCall
+from .master_part import Journal, MasterPart
+from .network import Clock, Connection, Path, Violation
+from .process_part import HANDLERS, KEYED, ProcessPart
 
 __all__ = ["Cluster", "Violation"]
 
+SETTLE_S = 40.0  # longer than any state may last without its deadline
+LOOK_S = 0.2  # between two looks whether all is settled
+AGAIN_S = 3.0  # an operator who wants every node back says it again after this
+
 
 class Cluster:
-    def __init__(self, seed: int, nodes: int = 3, clients: int = 2, journal: bool = True, concurrency: int = 1) -> None:
+    """`steady`: nothing is left to chance, for transcripts that stay as they are."""
+
+    def __init__(
+        self,
+        seed: int,
+        nodes: int = 3,
+        clients: int = 2,
+        journal: bool = True,
+        concurrency: int = 1,
+        credit: int | None = None,
+        steady: bool = False,
+    ) -> None:
         self.seed = seed
+        self.steady = steady
         self.clock = Clock(seed)
         self.rng = self.clock.rng
         self.concurrency = concurrency
+        self.wall_offset = 0.0
         self.checks = Checks(self)
         self.connections: list[Connection] = []
-        self.remembered: dict[str, tuple[messages.Intent, int]] = {}
-        self.settings = replace(MasterSettings(), state="/nowhere" if journal else None, drain_deadline=8.0)
-        self.services = replace(ServiceSettings(), ramp=0.5, queue_timeout=4.0, queue_limit=200)
+        self.paths: dict[str, Path] = {}  # by machine: nodes and clients
+        self.remembered: dict[str, tuple[messages.Intent, int]] = {}  # what agents wrote to their disks
+        self.settings = replace(MasterSettings(), state="/nowhere" if journal else None, drain_deadline=3.0)
+        self.services = replace(ServiceSettings(), credit=credit, ramp=0.5, queue_timeout=2.0, queue_limit=200)
         self._journal = Journal() if journal else None
-        self._pids = self._calls = 0
-        self.spins: Counter[tuple[float, str]] = Counter()
-        self.tamper: Callable[[MasterPart], None] = lambda master: None
+        self._pages: dict[Page, None] = {}
+        self._pids = self._calls = self._boots = 0
         self.start_master()
         self.agents = {f"n{index}": AgentPart(self, f"n{index}", None, 0) for index in range(nodes)}
-        self.clients = [ClientPart(self) for _ in range(clients)]
+        self.clients = [ClientPart(self, f"client {index}") for index in range(clients)]
+
+    def close(self) -> None:
+        """Lets go of the pages, which are files."""
+        for page in list(self._pages):
+            self.drop_page(page)
 
     # ---- what parts need ---------------------------------------------------------------------------------------------
 
-    def connect(self, port: str, on_frame: Callable[[bytes], None]) -> Connection:
+    def chance(self) -> float:
+        return 0.5 if self.steady else self.rng.random()
+
+    def between(self, least: float, most: float) -> float:
+        return least + (most - least) * self.chance()
+
+    def path(self, machine: str) -> Path:
+        return self.paths.setdefault(machine, Path())
+
+    def connect(
+        self, port: str, machine: str, on_frame: Callable[[bytes], None], on_change: Callable[[], None]
+    ) -> Connection:
         router = getattr(self.master, port)
-        connection = Connection(self.clock, router, on_frame, len(self.connections) + 1)
+        number = len(self.connections) + 1
+        connection = Connection(self.clock, router, self.path(machine), number, self.steady, on_frame, on_change)
         self.connections.append(connection)
         return connection
 
@@ -48,11 +88,22 @@ class Cluster:
         self._pids += 1
         return self._pids
 
+    def new_boot(self) -> str:
+        self._boots += 1
+        return f"boot{self._boots:02}" if self.steady else f"{self.rng.getrandbits(24):06x}"
+
+    def new_page(self) -> Page:
+        page = Page.create()
+        self._pages[page] = None
+        return page
+
+    def drop_page(self, page: Page) -> None:
+        if page in self._pages:
+            del self._pages[page]
+            page.close()
+
     def start_master(self) -> None:
         self.master = MasterPart(self, self.settings, self.services, self._journal)
-        self.checks.watch(self.master.core.dispatch)
-        self.clock.tell("master: starts with epoch %d", self.master.core.dispatch.epoch)
-        self.tamper(self.master)
 
     # ---- what happens ------------------------------------------------------------------------------------------------
 
@@ -65,128 +116,82 @@ class Cluster:
         if not condition():
             raise Violation(f"not so within {seconds} s")
 
+    def ready(self) -> bool:
+        """All that the nodes offer is up."""
+        slots = self.master.core.fleet.slots
+        offered = sum(agent.core.capacity for agent in self.agents.values())
+        return len(slots) == offered and all(slot.open for slot in slots.values())
+
     def call(self, handler: str | None = None, timeout: float = 6.0, client: int | None = None) -> SimCall:
         self._calls += 1
-        handler = handler or self.rng.choices(list(HANDLERS), (8, 1, 4, 4, 0.3))[0]
-        call = SimCall(self._calls, handler, self.clock.now + timeout, self, key=self.rng.random() < 0.5)
-        self.checks.calls[call.id] = call
+        if handler is None:
+            handler = self.rng.choices(list(HANDLERS), [each.weight for each in HANDLERS.values()])[0]
         chosen = self.clients[self.rng.randrange(len(self.clients)) if client is None else client]
-        self.clock.tell("client: call %d (%s)", call.id, handler)
+        has_key = handler in KEYED and self.rng.random() < 0.6
+        repeats = self._to_repeat(handler) if has_key else None
+        call = SimCall(self._calls, handler, self.clock.now + timeout, self, chosen, has_key, repeats)
+        self.checks.called(call)
+        again = f" again as {call.id}" if repeats else ""
+        self.clock.tell("%s: call %d (%s)%s, %s s", chosen.name, call.payload, handler, again, timeout)
         chosen.call(call)
-        call.client = chosen  # type: ignore[attr-defined]
         return call
+
+    def _to_repeat(self, handler: str) -> SimCall | None:
+        """A late one of the same key, now and then."""
+        if self.rng.random() < 0.6:
+            return None
+        made = [call for call in self.checks.calls.values() if call.handler == handler and call.has_key]
+        return self.rng.choice(made[-5:]) if made else None
 
     def processes(self) -> list[ProcessPart]:
         return [process for agent in self.agents.values() for process in agent.processes.values() if process.alive]
 
-    # ---- faults ------------------------------------------------------------------------------------------------------
-
-    def kill_process(self) -> None:
-        alive = self.processes()
-        if alive:
-            process = self.rng.choice(alive)
-            self.clock.tell("FAULT: process %s is killed", process.incarnation)
-            process.die()
-
-    def reset_connection(self) -> None:
-        up = [each for each in self.connections if not each.cut and each.connected]
-        if up:
-            connection = self.rng.choice(up)
-            self.clock.tell("FAULT: connection %s is reset", connection.route.hex())
-            connection.reset()
-
-    def reset_all(self) -> None:
-        self.clock.tell("FAULT: all connections are reset")
-        for connection in [each for each in self.connections if not each.cut]:
-            connection.reset()
-
-    def restart_agent(self) -> None:
-        name = self.rng.choice(list(self.agents))
-        agent = self.agents[name]
-        self.clock.tell("FAULT: agent %s is killed", name)
-        agent.kill()
-        intent, epoch = self.remembered.get(name, (None, 0))
-        if self.rng.random() < 0.5:
-            intent, epoch = None, 0  # without a state directory
-
-        def start() -> None:
-            if not self.agents[name].alive:
-                self.clock.tell("%s: starts anew", name)
-                self.agents[name] = AgentPart(self, name, intent, epoch)
-
-        self.clock.after(0.05 + self.rng.random() * 2, start)
-
-    def stop_agent(self) -> None:
-        """TERM, and systemd starts it again."""
-        name = self.rng.choice(list(self.agents))
-        agent = self.agents[name]
-        if not agent.alive:
-            return
-        self.clock.tell("FAULT: agent %s gets TERM", name)
-        agent.leave()
-
-        def start() -> None:
-            if self.agents[name] is not agent:
-                return
-            if agent.alive:
-                self.clock.after(0.2, start)
-            else:
-                self.clock.tell("%s: starts anew", name)
-                self.agents[name] = AgentPart(self, name, None, 0)
-
-        self.clock.after(0.2, start)
-
-    def pause_agent(self) -> None:
-        name = self.rng.choice(list(self.agents))
-        pause = self.rng.choice([0.5, 1.5, 5.0])
-        self.clock.tell("FAULT: agent %s stands still for %s s", name, pause)
-        self.agents[name].paused_until = self.clock.now + pause
-
-    def pause_master(self) -> None:
-        pause = self.rng.choice([0.3, 1.5, 5.0])
-        self.clock.tell("FAULT: the master stands still for %s s", pause)
-        self.master.paused_until = self.clock.now + pause
-
-    def restart_master(self) -> None:
-        self.clock.tell("FAULT: the master is killed")
-        self.master.kill()
-        self.clock.after(0.05 + 0.5 * self.rng.random(), lambda: None if self.master.alive else self.start_master())
-
-    def operate(self) -> None:
-        if not self.master.alive or not self.master.core.fleet.nodes:
-            return
-        name = self.rng.choice(list(self.master.core.fleet.nodes))
-        verb = self.rng.choice(["drain", "drain", "rejoin", "rejoin", "recheck", "reload"])
-        if verb == "reload":
-            if "s" in self.master.core.dispatch.pools:
-                self.master.verb("reload", service="s")
-        elif verb == "drain":
-            self.master.verb("drain", nodes=[name], force=self.rng.random() < 0.1, deadline_s=3.0)
-        else:
-            self.master.verb(verb, nodes=[name])
-
-    def cancel(self) -> None:
-        waiting = [call for call in self.checks.calls.values() if call.code is None]
-        if waiting:
-            call = self.rng.choice(waiting)
-            call.client.cancel(call)  # type: ignore[attr-defined]
-
     # ---- the end -----------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """No more faults: everybody comes back, every node is rejoined, and everything is looked at."""
-        self.run_until(lambda: self.master.alive and all(agent.alive for agent in self.agents.values()), 60)
-        self.run(10.0)  # longer than any deadline of a drain or of a call
-        if not all(agent.alive for agent in self.agents.values()):
-            self.run_until(lambda: all(agent.alive for agent in self.agents.values()), 60)
-        for name in list(self.master.core.fleet.nodes):
-            self.master.verb("rejoin", nodes=[name])
-            self.master.verb("recheck", nodes=[name])  # clears the agent's back-off
-        self.run(15.0)
-        last = [
-            self.call(handler, client=index) for handler in ("plain", "again") for index in range(len(self.clients))
-        ]
-        self.run(2.0)
-        self.checks.complete(self.master)
+    def settle(self, quiet_s: float = 0.5) -> None:
+        """No more faults: those that are under way end, every node is rejoined, and then nothing may stay open.
+
+        Whatever is in a state that has no deadline is found here: it would be in it still.
+        """
+        self._settle("after the faults")
+        last = [self.call(handler, 3.0, place) for handler in ("plain", "again") for place in range(len(self.clients))]
+        self._settle("after the last calls")
         if any(call.code for call in last):
             raise Violation(f"in peace, calls get {[call.code for call in last]}")
+        self.run(quiet_s)
+        self._settle("in the end")  # a replacement may have begun meanwhile
+        self.checks.complete(self.master)
+
+    def _settle(self, when: str) -> None:
+        until, again_at = self.clock.now + SETTLE_S, 0.0
+        while (problem := self._problem()) is not None:
+            now = self.clock.now
+            if now > until:
+                raise Violation(f"{when} and {SETTLE_S:g} s of peace: {problem}")
+            if now >= again_at and self.master.alive and now >= self.master.paused_until:
+                again_at = now + AGAIN_S
+                self._want_all()
+            self.run(LOOK_S)
+
+    def _problem(self) -> str | None:
+        if not self.master.alive:
+            return "the master is down"
+        if self.clock.now < self._peace_at():
+            return "faults are under way"
+        down = [name for name, agent in self.agents.items() if not agent.alive]
+        return f"{down} are down" if down else self.checks.problem(self.master)
+
+    def _peace_at(self) -> float:
+        parts = [self.master, *self.clients, *self.agents.values(), *self.processes()]
+        return max(*(part.paused_until for part in parts), *(path.heals_at() for path in self.paths.values()))
+
+    def _want_all(self) -> None:
+        """The operator wants every node, and its processes at once (recheck clears the agent's back-off)."""
+        fleet, offered = self.master.core.fleet, sum(agent.core.capacity for agent in self.agents.values())
+        if fleet.scaled.get("s", offered) != offered:
+            self.master.verb("scale", service="s", processes=offered)
+        for node in list(fleet.nodes.values()):
+            if node.intent is not Intent.ACTIVE:
+                self.master.verb("rejoin", nodes=[node.name])
+            if len(node.slots) < node.capacity:
+                self.master.verb("recheck", nodes=[node.name])

@@ -1,128 +1,205 @@
-"""Random histories: `python tests/sim/run.py --seeds 1000 [--first N]`, or one of them with `--seed N`.
+"""Random histories of a whole cluster, on all cores: `python tests/sim/run.py --seeds 1000 [--first N]`.
 
-A seed is the whole history: the same number plays the same faults at the same moments.
+One of them with its transcript: `--seed N`. The rules of the protocol broken on purpose, to see each found:
+`--mutants`. A seed is the whole history: the same number plays the same faults at the same moments.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sim.cluster import Cluster, Violation
-from sim.parts import MasterPart
+from sim.faults import FAULTS, Fault
+from sim.mutants import MUTANTS, Mutant, broken
+from sim.network import BEGINNING
 
-FAULTS = (
-    ("kill_process", 3),
-    ("reset_connection", 6),
-    ("reset_all", 1),
-    ("restart_agent", 1),
-    ("stop_agent", 1),
-    ("pause_agent", 1),
-    ("pause_master", 1),
-    ("restart_master", 1),
-    ("operate", 4),
-    ("cancel", 4),
-)
+CHUNK = 25  # histories that a worker plays between two reports
+CALLS_MAX = 100  # of one history
+LONG_QUIET_S = 25.0  # every so often: what happens by itself long after the last fault
+MUTANT_SEEDS_MAX = 500
 
 
-def history(seed: int, tamper: object = None) -> Counter[int]:
-    """Plays one; answers the calls by their code. Raises Violation with a transcript and how to see it again."""
+class Played(NamedTuple):
+    answers: Counter[int]  # by code
+    faults: int
+    seconds: float  # on its own clock
+
+
+def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
+    """Plays one, with some of all kinds of faults or with these. Raises Violation with a transcript and how to see it
+    again.
+    """
     choice = Random(seed)
-    kinds = choice.sample(FAULTS, choice.randint(1, len(FAULTS)))
     cluster = Cluster(
         seed,
-        nodes=choice.randint(1, 3),
+        nodes=choice.choice([1, 2, 2, 3]),
         clients=choice.randint(1, 3),
         journal=choice.random() < 0.7,
         concurrency=choice.choice([1, 1, 1, 4]),
+        credit=choice.choice([None, 1, 2, 8]),
     )
-    if callable(tamper):
-        cluster.tamper = tamper
-        tamper(cluster.master)
     try:
-        _play(cluster, choice, [name for name, weight in kinds for _ in range(weight)])
-    except (Violation, Exception) as problem:
-        cluster.clock.tell("VIOLATION: %s", f"{type(problem).__name__}: {problem}")
+        faults = _play(cluster, choice, kinds or choice.sample(list(FAULTS), choice.randint(2, len(FAULTS))))
+    except Exception as problem:
+        cluster.clock.tell("VIOLATION: %s: %s", type(problem).__name__, problem)
         again = f"python tests/sim/run.py --seed {seed}"
-        raise Violation(f"{cluster.clock.transcript()}\n\nseed {seed}: {problem}\nagain: {again}") from problem
-    return cluster.checks.answers
+        text = f"{cluster.clock.transcript()}\n\nseed {seed}: {problem}\nagain: {again}"
+        raise Violation(text) from problem
+    finally:
+        cluster.close()
+    return Played(cluster.checks.answers, faults, cluster.clock.now - BEGINNING)
 
 
-def _play(cluster: Cluster, choice: Random, faults: list[str]) -> None:
-    cluster.run(choice.choice([0.0, 1.0]))
-    pause = choice.choice([0.005, 0.03, 0.1])
-    until = cluster.clock.now + choice.choice([2.0, 5.0, 10.0])
-    fault_every = choice.choice([0.1, 0.5, 1.5])
-    next_fault = cluster.clock.now + fault_every
-    calls = 0
-    while cluster.clock.now < until:
-        cluster.run(choice.expovariate(1 / pause))
-        if calls < 600:
+def _play(cluster: Cluster, choice: Random, kinds: Sequence[Fault]) -> int:
+    """Calls at random moments, faults of these kinds at others, then peace. How many faults there were."""
+    weights = [FAULTS[kind] for kind in kinds]
+    clock, faults, calls = cluster.clock, 0, 0
+    if choice.random() < 0.7:
+        cluster.run_until(cluster.ready, 10)
+    pause_s = choice.choice([0.004, 0.02, 0.05])
+    fault_every_s = choice.choice([0.05, 0.1, 0.25])
+    until = clock.now + choice.choice([0.7, 1.5, 3.0])
+    next_call = next_fault = clock.now
+    while clock.now < until:
+        if next_call <= next_fault:
+            clock.run(next_call)
+            next_call += choice.expovariate(1 / pause_s) if calls < CALLS_MAX else until
+            cluster.call(timeout=choice.choice([0.05, 0.8, 2.5, 2.5]))
             calls += 1
-            cluster.call(timeout=choice.choice([0.05, 1.0, 6.0, 6.0]))
-        if cluster.clock.now >= next_fault:
-            next_fault = cluster.clock.now + choice.expovariate(1 / fault_every)
-            getattr(cluster, choice.choice(faults))()
-    cluster.settle()
+        else:
+            clock.run(next_fault)
+            next_fault += choice.expovariate(1 / fault_every_s)
+            choice.choices(kinds, weights)[0](cluster)
+            faults += 1
+    cluster.settle(LONG_QUIET_S if choice.random() < 0.02 else 0.5)
+    return faults
 
 
-def plant_double(master: MasterPart) -> None:
-    """A master that runs again what had started."""
-    dispatch = master.core.dispatch
-    losses = dispatch.losses
-    losses.settle_started = lambda request, cause, now: losses._run_elsewhere([request], now)  # type: ignore[method-assign]
+# ---- many -----------------------------------------------------------------------------------------------------------
 
 
-def plant_loss(master: MasterPart) -> None:
-    """A master that forgets the deadline and the place of every tenth request."""
-    dispatch = master.core.dispatch
-    admit = dispatch.admit
-    seen = [0]
-
-    def forgetful(request: object, now: float) -> None:
-        seen[0] += 1
-        if seen[0] % 10:
-            admit(request, now)  # type: ignore[arg-type]
-
-    dispatch.admit = forgetful  # type: ignore[method-assign, assignment]
+class Batch(NamedTuple):
+    histories: int
+    calls: Counter[int]
+    faults: int
+    violations: list[tuple[int, str]]  # seed, text
 
 
-PLANTS = {"double": plant_double, "loss": plant_loss}
+def _batch(seeds: range, keep_going: bool) -> Batch:
+    """In a worker: plays these."""
+    gc.set_threshold(50_000)  # a history is one large cycle, and collected as one
+    calls: Counter[int] = Counter()
+    faults, violations, count = 0, [], 0
+    for seed in seeds:
+        count += 1
+        try:
+            played = history(seed)
+            calls += played.answers
+            faults += played.faults
+        except Violation as violation:
+            violations.append((seed, str(violation)))
+            if not keep_going:
+                break
+    return Batch(count, calls, faults, violations)
+
+
+def batches(first: int, count: int, keep_going: bool, workers: int) -> Iterator[Batch]:
+    """From all cores, as they come. Closing it stops the workers after what they play now."""
+    starts = iter(range(first, first + count, CHUNK))
+    with ProcessPoolExecutor(workers) as pool:
+        running: set[Future[Batch]] = set()
+        try:
+            while True:
+                for start in starts:
+                    running.add(pool.submit(_batch, range(start, min(start + CHUNK, first + count)), keep_going))
+                    if len(running) >= 2 * workers:
+                        break
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in done:
+                    yield each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def play_many(first: int, count: int, keep_going: bool, workers: int) -> int:
+    began = time.monotonic()
+    histories = faults = 0
+    answers: Counter[int] = Counter()
+    failed: list[int] = []
+    for batch in batches(first, count, keep_going, workers):
+        histories += batch.histories
+        faults += batch.faults
+        answers += batch.calls
+        rate = histories / (time.monotonic() - began) * 60
+        if sys.stderr.isatty() or histories % 1000 < CHUNK:
+            print(f"{histories} of {count} histories, {rate:.0f} a minute", file=sys.stderr, flush=True)
+        for seed, text in batch.violations:
+            failed.append(seed)
+            print(text if not keep_going else "\n".join(text.splitlines()[-2:]), flush=True)
+        if failed and not keep_going:
+            break
+    took = time.monotonic() - began
+    codes = ", ".join(f"code {code}: {number}" for code, number in sorted(answers.items()))
+    print(f"{histories} histories in {took:.1f} s ({60 * histories / took:.0f} a minute on {workers} cores)")
+    print(f"{faults} faults, {sum(answers.values())} calls ({codes})")
+    print(f"violations: {len(failed)}{' in seeds ' + ', '.join(map(str, sorted(failed))) if failed else ''}")
+    return 1 if failed else 0
+
+
+# ---- mutants --------------------------------------------------------------------------------------------------------
+
+
+def find(mutant: Mutant, seeds: Iterable[int], kinds: Sequence[Fault] = ()) -> tuple[int, int, str] | None:
+    """How many histories it took to find what is broken, the seed, and the sentence that was violated."""
+    with broken(mutant):
+        for tries, seed in enumerate(seeds, 1):
+            try:
+                history(seed, kinds)
+            except Violation as violation:
+                return tries, seed, str(violation).splitlines()[-2].partition(": ")[2]
+    return None
+
+
+def play_mutants() -> int:
+    missed = 0
+    print(f"{'broken':26} {'found after':>12} {'seed':>5}  violated")
+    for name, mutant in MUTANTS.items():
+        found = find(mutant, range(1, MUTANT_SEEDS_MAX + 1))
+        missed += found is None
+        tries, seed, sentence = found or ("not found", "", "")
+        print(f"{name:26} {tries:>12} {seed:>5}  {sentence}", flush=True)
+    return 1 if missed else 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="how many histories")
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--seed", type=int, help="only this one")
-    parser.add_argument("--plant", choices=sorted(PLANTS), help="break the master, to see the checker find it")
-    parser.add_argument("--keep-going", action="store_true", help="list all failing seeds")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1000, help="how many histories")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--seed", type=int, help="only this one; prints its transcript when it fails")
+    parser.add_argument("--keep-going", action="store_true", help="list all seeds that fail")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that play")
+    parser.add_argument("--mutants", action="store_true", help="break each rule on purpose, and show that it is found")
     options = parser.parse_args()
-    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
-    answers: Counter[int] = Counter()
-    began, failed = time.monotonic(), []
-    for seed in seeds:
-        try:
-            answers += history(seed, PLANTS.get(options.plant))
-        except Violation as violation:
-            if not options.keep_going:
-                print(violation)
-                return 1
-            failed.append(seed)
-            print(str(violation).splitlines()[-2])
-    took = time.monotonic() - began
-    codes = ", ".join(f"code {code}: {count}" for code, count in sorted(answers.items()))
-    print(
-        f"{len(seeds)} histories in {took:.1f} s, {sum(answers.values())} calls ({codes}); failed: {failed or 'none'}"
-    )
-    return 1 if failed else 0
+    if options.mutants:
+        return play_mutants()
+    if options.seed is not None:
+        return play_many(options.seed, 1, False, 1)
+    return play_many(options.first, options.seeds, options.keep_going, options.workers)
 
 
 if __name__ == "__main__":

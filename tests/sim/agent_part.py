@@ -1,0 +1,230 @@
+"""The agent of a simulated node: the real core in a shell that does what `worker/agent.py` does."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rota.common import messages, wire
+from rota.common.messages import Refusal, Welcome
+from rota.worker.core import supervision
+from rota.worker.core.supervision import Supervision, Timing
+from rota.worker.page import FENCE_EPOCH, FLOOR, OBEY, PHASE, READY, STARTED_UPTO
+
+from .network import Connection, Timer, Watchdog
+from .process_part import ProcessPart
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
+
+CAPACITY = 2
+LOOK_S = 0.1  # between two looks at the pages
+RECALL_WAIT_S = 0.002
+LEAVE_S = 5.0  # from TERM on
+TIMING = Timing(5.0, 1.0)
+
+
+class AgentPart:
+    def __init__(self, cluster: Cluster, node: str, remembered: messages.Intent | None, epoch: int) -> None:
+        self.cluster = cluster
+        self.clock = clock = cluster.clock
+        self.node = node
+        self.core = Supervision(
+            node,
+            cluster.new_boot(),
+            masters=1,
+            capacity=CAPACITY,
+            offers=["s"],
+            tags={},
+            reconnect_delay=lambda failures: min(2.0, 0.05 * 2 ** min(failures, 6)) * (0.5 + 0.5 * cluster.chance()),
+            timing=TIMING,
+            remembered=remembered,
+            epoch=epoch,
+        )
+        self.processes: dict[str, ProcessPart] = {}
+        self.alive = True
+        self.paused_until = 0.0
+        self.link: Connection | None = None
+        self._inbox: deque[tuple[Connection, bytes]] = deque()
+        self._introduced = False
+        self._token = 0
+        self._epoch = self._obey = 0
+        self._look_at = clock.now
+        self._effects: deque[supervision.Effect] = deque()
+        self._watchdog = Watchdog(node)
+        self._timer = Timer(clock, self.step)
+        self._timer.set(clock.now)
+
+    def kill(self) -> None:
+        """With it die its processes."""
+        self.alive = False
+        self._timer.stop()
+        for process in list(self.processes.values()):
+            process.die(report=False)
+        if self.link is not None:
+            self.link.close(gently=False)
+
+    def leave(self) -> None:
+        if self.clock.now < self.paused_until:
+            self.clock.at(self.paused_until, self.leave)
+        elif self.alive:
+            self._perform(self.core.leave(LEAVE_S, self.clock.now))
+            self.wake()
+
+    def pause(self, seconds: float) -> None:
+        self.paused_until = max(self.paused_until, self.clock.now + seconds)
+
+    def wake(self) -> None:
+        if self.alive:
+            self._timer.by(max(self.clock.now, self.paused_until))
+
+    def look_soon(self) -> None:
+        """Something in a page has changed, which is seen at the next look."""
+        self._look_at = self.clock.now + LOOK_S * self.cluster.chance()
+        self._timer.by(max(self._look_at, self.paused_until))
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        now = self.clock.now
+        if not self.alive:
+            return
+        if now < self.paused_until:
+            self._timer.set(self.paused_until)
+            return
+        self._attend_link(now)
+        while self._inbox:
+            origin, frame = self._inbox.popleft()
+            if origin is self.link:
+                self._receive(frame)
+        if now >= self._look_at:
+            self._look(now)
+        self._perform(self.core.tick(now))
+        if self.alive:
+            due = self.core.next_deadline()
+            self._watchdog.turn(due, now)
+            self._timer.by(due)
+
+    def _look(self, now: float) -> None:
+        self._look_at = now + LOOK_S
+        for incarnation, process in list(self.processes.items()):
+            if process.page.words[PHASE] == READY:
+                self._perform(self.core.ready(incarnation, now))
+            self._perform(self.core.seen(incarnation, *process.overdue(), now))
+
+    def _attend_link(self, now: float) -> None:
+        link = self.link
+        if link is not None and link.lost:
+            self._disconnect()
+            self._perform(self.core.lost(now))
+        elif link is not None and link.connected and not self._introduced:
+            self._introduced = True
+            self._perform(self.core.connected(now))
+
+    def _receive(self, frame: bytes) -> None:
+        head = wire.parse_head(frame)
+        now = self.clock.now
+        body = frame[head.head_len :]
+        if head.kind == wire.CONTROL and head.token == self._token and self.core.greeted:
+            self._perform(self.core.received(messages.decode(body), now))
+        elif head.kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
+            self._token = head.token
+            self._perform(self.core.welcomed(welcome, now))
+        elif head.kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
+            self.clock.tell("%s: refused: %s", self.node, refusal.message)
+            self._perform(self.core.refused(refusal, now))
+        elif head.kind == wire.WHO:
+            self._perform(self.core.who(now))
+
+    # ---- effects -----------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[supervision.Effect]) -> None:
+        self._effects.extend(effects)
+        while self._effects:
+            self._perform_one(self._effects.popleft())
+
+    def _perform_one(self, effect: supervision.Effect) -> None:
+        match effect:
+            case supervision.Send(message):
+                self._send(wire.head(wire.CONTROL, self._token) + messages.encode(message))
+            case supervision.Hello(message):
+                self._send(wire.head(wire.HELLO, 0) + messages.encode(message))
+            case supervision.Connect():
+                self._disconnect()
+                self.link = self.cluster.connect("control", self.node, self._heard, self.wake)
+            case supervision.Spawn(incarnation):
+                self._spawn(incarnation)
+            case supervision.Stop(incarnation):
+                if incarnation in self.processes:
+                    self.processes[incarnation].ask_to_stop()
+            case supervision.Kill(incarnation, signal):
+                if incarnation in self.processes:
+                    self.processes[incarnation].signalled(signal)
+            case supervision.SetFloor(incarnation, floor):
+                if incarnation in self.processes:
+                    self._set_floor(self.processes[incarnation], floor)
+            case supervision.Fence(epoch, master):
+                self._epoch, self._obey = epoch, master
+                for process in self.processes.values():
+                    process.page.words[FENCE_EPOCH] = epoch
+                    process.page.words[OBEY] = master
+            case supervision.Remember(intent, epoch):
+                self.cluster.remembered[self.node] = intent, epoch
+            case supervision.Quit():
+                self._quit()
+
+    def _spawn(self, incarnation: str) -> None:
+        process = ProcessPart(self.cluster, self, incarnation)
+        process.page.words[FENCE_EPOCH] = self._epoch
+        process.page.words[OBEY] = self._obey
+        self.processes[incarnation] = process
+        self._effects.extendleft(reversed(self.core.spawned(incarnation, process.ticket, process.pid)))
+
+    def _quit(self) -> None:
+        self._send(wire.head(wire.BYE, self._token))
+        self.clock.tell("%s: left", self.node)
+        self.alive = False
+        self._timer.stop()
+        if self.link is not None:
+            self.link.close()
+
+    def _set_floor(self, process: ProcessPart, floor: int) -> None:
+        words = process.page.words
+        words[FLOOR] = floor
+
+        def read() -> None:
+            if self.clock.now < self.paused_until:
+                self.clock.at(self.paused_until, read)
+            elif self.alive and process.alive:
+                self._perform(self.core.recalled(process.incarnation, floor, words[STARTED_UPTO]))
+
+        self.clock.after(RECALL_WAIT_S, read)
+
+    def _heard(self, frame: bytes) -> None:
+        assert self.link is not None
+        self._inbox.append((self.link, frame))
+        self.wake()
+
+    def _send(self, frame: bytes) -> None:
+        if self.link is not None and not self.link.send(frame):
+            self._disconnect()
+            self._effects.extend(self.core.lost(self.clock.now))
+
+    def _disconnect(self) -> None:
+        link, self.link = self.link, None
+        self._introduced = False
+        if link is not None:
+            link.close()
+
+    def reaped(self, process: ProcessPart, status: int, how: str) -> None:
+        """The pidfd tells at once; a paused agent looks later."""
+        if not self.alive:
+            return
+        if self.clock.now < self.paused_until:
+            self.clock.at(self.paused_until, lambda: self.reaped(process, status, how))
+            return
+        del self.processes[process.incarnation]
+        rows, started_upto = process.page.report(), process.page.words[STARTED_UPTO]
+        self.cluster.drop_page(process.page)
+        self._perform(self.core.exited(process.incarnation, status, how, started_upto, rows, "", self.clock.now))
+        self.wake()

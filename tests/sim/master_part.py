@@ -1,0 +1,222 @@
+"""The master of a simulated cluster: the real core in a shell that does what `master/server.py` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rota.common import messages, wire
+from rota.common.settings import MasterSettings, ServiceSettings
+from rota.master.core.master import Identity, Master
+from rota.master.core.pool import Slot
+from rota.master.core.records import Restored
+from rota.master.core.sessions import Source
+
+from .network import Router, Timer, Watchdog
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
+
+PROBE_EVERY_S = 0.005
+OPERATOR = b"operator"
+
+
+class Journal:
+    """Records that were written; durable a little later. Survives its master."""
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.epoch = 0
+
+    def restored(self) -> Restored:
+        restored = Restored()
+        for record in self.records:
+            restored.read(record)
+        return restored
+
+
+class MasterPart:
+    """One loop over three routers, effects in the order of the real one."""
+
+    def __init__(self, cluster: Cluster, settings: MasterSettings, services: ServiceSettings, journal: Journal | None):
+        self.cluster = cluster
+        self.clock = clock = cluster.clock
+        self.journal = journal
+        epoch = 1
+        if journal is not None:
+            journal.epoch += 1
+            epoch = journal.epoch
+        self.control = Router(clock, self._woken)
+        self.frontend = Router(clock, self._woken)
+        self.backend = Router(clock, self._woken)
+        self.core = Master(
+            Identity("m", epoch, 1, 2, ""),
+            settings,
+            lambda name: services,
+            journal.restored() if journal else Restored(),
+            lambda: clock.rng.getrandbits(63) | 1,
+            lambda: clock.now + cluster.wall_offset,
+            clock.now,
+        )
+        self.core.source = lambda: Source(int.from_bytes(self._reading, "big"), "client")
+        self.alive = True
+        self.paused_until = 0.0
+        self.woke_at = clock.now  # when it last stood still until
+        self.results: dict[int, messages.Result] = {}  # of the operator's verbs
+        self.told = 0  # the last event of the core that is in the transcript
+        self._reading = b""  # the route of the frame that is being read
+        self._operator = 0
+        self._verbs = 0
+        self._probing: dict[Slot, None] = {}
+        self._awake = False
+        self._watchdog = Watchdog("the master")
+        self._timer = Timer(clock, self.loop)
+        cluster.checks.watch(self)
+        self.loop()
+
+    def kill(self) -> None:
+        self.alive = False
+        self._timer.stop()
+        for router in (self.control, self.frontend, self.backend):
+            router.kill()
+
+    def pause(self, seconds: float) -> None:
+        self.paused_until = max(self.paused_until, self.clock.now + seconds)
+
+    def paused(self, then: Callable[[], None]) -> bool:
+        """Whatever it should do now it does when it goes on."""
+        if self.clock.now >= self.paused_until:
+            return False
+        self.woke_at = self.paused_until
+        self.clock.at(self.paused_until, then)
+        return True
+
+    def _woken(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._timer.by(self.clock.now + self.cluster.chance() * 0.0005)
+
+    def loop(self) -> None:
+        clock, core = self.clock, self.core
+        now = clock.now
+        if not self.alive or self.paused(self.loop):
+            return
+        self._awake = False
+        for router, receive in (
+            (self.backend, core.backend),
+            (self.frontend, core.frontend),
+            (self.control, core.control),
+        ):
+            while router.inbox:
+                route, frame = router.inbox.popleft()
+                self._reading = route
+                receive(route, frame, now)
+            self._flush()
+        for slot in [slot for slot in self._probing if self.backend.drained(slot.route)]:
+            del self._probing[slot]
+            core.fleet.settle(slot, now)
+        due = core.next_deadline()
+        if now >= due or due - now > 0.15:
+            core.tick(now)
+            due = core.next_deadline()
+        self._flush()
+        self._watchdog.turn(due, now)
+        self._timer.set(min(due, now + PROBE_EVERY_S) if self._probing else due)
+        self._tell_events()
+        self.cluster.checks.after_step(self)
+
+    def _tell_events(self) -> None:
+        events = self.core.events
+        if events.last > self.told:
+            for event in events.since(self.told):
+                self.clock.tell("master: %s", lambda event=event: f"{event['kind']}: {event['text']}")
+            self.told = events.last
+
+    def _send_deliveries(self, slot: Any) -> None:
+        frames, slot.outgoing = slot.outgoing, []
+        for place, frame in enumerate(frames):
+            self.clock.tell("master: delivery %s → %s", lambda frame=frame: _number(frame), slot.incarnation)
+            if not self.backend.send(slot.route, frame):
+                self.clock.tell("master: that to %s is undeliverable", slot.incarnation)
+                self.core.undeliverable(slot, frames[place:], True, self.clock.now)
+                return
+
+    def _send_answers(self, session: Any) -> None:
+        frames, session.outgoing = session.outgoing, []
+        for frame in frames:
+            if not self.frontend.send(session.route, frame):
+                self.core.dispatch.answer_blocked(session, frame, True)
+                return
+
+    def _flush(self) -> None:
+        out = self.core.out
+        while out:
+            frames, out.backend = out.backend, []
+            for route, frame in frames:
+                self.backend.send(route, frame)
+            frames, out.frontend = out.frontend, []
+            for route, frame in frames:
+                self.frontend.send(route, frame)
+            slots, out.slots = out.slots, []
+            for slot in slots:
+                self._send_deliveries(slot)
+            sessions, out.sessions = out.sessions, []
+            for session in sessions:
+                self._send_answers(session)
+            frames, out.control = out.control, []
+            for route, frame in frames:
+                if route == OPERATOR:
+                    self._operator_hears(frame)
+                elif not self.control.send(route, frame):
+                    self.core.operator_gone(route)
+            records, out.records = out.records, []
+            for number, data in records:
+                self.clock.after(
+                    0.002 + 0.01 * self.cluster.chance(), lambda number=number, data=data: self._write(number, data)
+                )
+            cuts, out.cuts = out.cuts, []
+            for source in cuts:
+                self.cluster.connections[source.fd - 1].reset()
+            self._probing.update(dict.fromkeys(out.probes))
+            out.probes.clear()
+
+    def _write(self, number: int, data: bytes) -> None:
+        if self.alive and not self.paused(lambda: self._write(number, data)):
+            if self.journal is not None:
+                self.journal.records.append(data)
+            self.core.recorded(number, self.clock.now)
+            self._flush()
+            self._woken()
+
+    # ---- the operator ------------------------------------------------------------------------------------------------
+
+    def verb(self, verb: str, **args: Any) -> int:
+        """Asks; the answer will stand in `results` under the number that this returns."""
+        if not self._operator:
+            hello = messages.encode(messages.OperatorHello([1, 1], "op"))
+            self.core.control(OPERATOR, wire.head(wire.HELLO, 0) + hello, self.clock.now)
+            self._flush()
+        self._verbs += 1
+        frame = wire.head(wire.CONTROL, self._operator) + messages.encode(messages.Verb(self._verbs, verb, args))
+        shown = " ".join(f"{name}={value}" for name, value in args.items())
+        self.clock.tell("operator: %s %s", verb, shown)
+        with self.cluster.checks.forced(bool(args.get("force"))):
+            self.core.control(OPERATOR, frame, self.clock.now)
+        self._flush()
+        self._woken()
+        return self._verbs
+
+    def _operator_hears(self, frame: bytes) -> None:
+        head = wire.parse_head(frame)
+        if head.kind == wire.WELCOME:
+            self._operator = head.token
+        if head.kind != wire.CONTROL:
+            return
+        message = messages.decode(frame[head.head_len :])
+        assert isinstance(message, messages.Result)
+        self.clock.tell("operator: exit %d %s", message.exit, message.data.get("error", ""))
+        self.results[message.id] = message
+
+
+def _number(frame: bytes) -> int:
+    return wire.parse_head(frame).number

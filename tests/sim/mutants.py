@@ -1,0 +1,272 @@
+"""Rules of the protocol, each broken on purpose: the simulation must find every one (`run.py --mutants`).
+
+The docstring is the rule; the function breaks it in the real cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from rota.common import lifecycle, messages, wire
+from rota.common.lifecycle import Health, Intent, Liveness
+from rota.master.core import budget
+from rota.master.core.dispatch import Dispatch
+from rota.master.core.fleet import Fleet
+from rota.master.core.inherited import Inherited
+from rota.master.core.losses import Losses
+from rota.master.core.master import Master
+from rota.master.core.pool import Pool, Request, Slot
+from rota.master.core.registry import Node
+from rota.master.core.sessions import Session
+from rota.worker.core.deliveries import Deliveries
+from rota.worker.page import FENCE_EPOCH, FIRST_ROW, FLOOR, ROW_WORDS, STARTED_UPTO, Page
+
+Put = Callable[[object, str, Any], None]
+Mutant = Callable[[Put], None]
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+@contextmanager
+def broken(mutant: Mutant) -> Iterator[None]:
+    """As long as this lasts the rule does not hold, in every cluster."""
+    patches = []
+
+    def put(owner: object, name: str, value: Any) -> None:
+        patched = patch.object(owner, name, value)
+        patched.start()
+        patches.append(patched)
+
+    try:
+        mutant(put)
+        yield
+    finally:
+        for each in reversed(patches):
+            each.stop()
+
+
+def rule(mutant: Mutant) -> Mutant:
+    MUTANTS[mutant.__name__] = mutant
+    return mutant
+
+
+# ---- evidence about what was lost -----------------------------------------------------------------------------------
+
+
+@rule
+def unreachable_settles_all(put: Put) -> None:
+    """EHOSTUNREACH settles the message that was being sent, and nothing else that is in flight there."""
+
+    def undeliverable(self: Losses, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
+        requests, slot.inflight = list(slot.inflight.values()), {}
+        self.disconnected(slot)
+        self.not_started(requests, now)
+
+    put(Losses, "undeliverable", undeliverable)
+
+
+@rule
+def exit_settles_at_once(put: Put) -> None:
+    """An exit is settled when the route is gone and the last replies are read, or after 200 ms."""
+    exited = Fleet.exited
+
+    def hasty(self: Fleet, node: Node, report: messages.Exited, now: float) -> None:
+        exited(self, node, report, now)
+        for slot in list(self._exiting):
+            self.settle(slot, now)
+
+    put(Fleet, "exited", hasty)
+
+
+@rule
+def received_upto_ignored(put: Put) -> None:
+    """At HELLO only what is above received_upto never arrived; the rest is held there and waited for."""
+    rejoined = Losses.rejoined
+
+    def forgetful(self: Losses, slot: Slot, received_upto: int, held: list[messages.Held], now: float) -> None:
+        rejoined(self, slot, 0, held, now)
+
+    put(Losses, "rejoined", forgetful)
+
+
+@rule
+def exit_page_ignored(put: Put) -> None:
+    """Below started_upto of the page a delivery was started: it is not given to another process."""
+    exited = Losses.exited
+
+    def blind(self: Losses, slot: Slot, report: messages.Exited, now: float) -> None:
+        exited(self, slot, report._replace(started_upto=0), now)
+
+    put(Losses, "exited", blind)
+
+
+@rule
+def dead_node_counts_as_not_started(put: Put) -> None:
+    """What a dead node had may have run there: it is answered MaybeExecuted."""
+
+    def abandoned(self: Losses, slot: Slot, cause: str, now: float) -> None:
+        requests, slot.inflight = list(slot.inflight.values()), {}
+        self.not_started(requests, now)
+
+    put(Losses, "abandoned", abandoned)
+
+
+@rule
+def started_runs_again(put: Put) -> None:
+    """A started attempt runs again only if its handler says that it may; a key alone does not."""
+    put(Request, "may_run_again", lambda self: True)
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+@rule
+def page_written_after_the_handler(put: Put) -> None:
+    """The page names a delivery before its handler begins."""
+    start, done = Page.start, Page.done
+
+    def late_start(self: Page, row: int, number: int, *rest: Any) -> bool:
+        before = self.words[STARTED_UPTO]
+        may_run = start(self, row, number, *rest)
+        self.words[STARTED_UPTO] = before
+        return may_run
+
+    def late_done(self: Page, row: int) -> None:
+        self.words[STARTED_UPTO] = max(self.words[STARTED_UPTO], self.words[FIRST_ROW + row * ROW_WORDS])
+        done(self, row)
+
+    put(Page, "start", late_start)
+    put(Page, "done", late_done)
+
+
+@rule
+def fence_ignored(put: Put) -> None:
+    """A process runs nothing of an epoch below its fence."""
+    put(Page, "start", _start_without(FENCE_EPOCH))
+
+
+@rule
+def floor_ignored(put: Put) -> None:
+    """A process runs nothing below its floor: that was taken back."""
+    put(Page, "start", _start_without(FLOOR))
+
+
+def _start_without(word: int) -> Callable[..., bool]:
+    start = Page.start
+
+    def careless(self: Page, *args: Any) -> bool:
+        kept, self.words[word] = self.words[word], 0
+        may_run = start(self, *args)
+        self.words[word] = kept
+        return may_run
+
+    return careless
+
+
+@rule
+def kept_replies_not_sent_again(put: Put) -> None:
+    """A reply is kept until it is acknowledged, and sent again after each HELLO."""
+
+    def welcomed(self: Deliveries, token: int, epoch: int, upto: int) -> list[bytes]:
+        self.token, self.epoch = token, epoch
+        self.acknowledged(upto)
+        return []
+
+    put(Deliveries, "welcomed", welcomed)
+
+
+# ---- who may speak --------------------------------------------------------------------------------------------------
+
+
+@rule
+def token_not_checked(put: Put) -> None:
+    """A routing id is no authority: a frame with another token than its session's is dropped."""
+    backend = Master.backend
+
+    def trusting(self: Master, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
+        slot, fields = self.dispatch.slot_routes.get(route), wire.parse(frame)
+        if slot is not None and fields[3] == wire.REPLY:
+            self.dispatch.reply(slot, fields, frame, now)
+        else:
+            backend(self, route, frame, now, may_bundle)
+
+    put(Master, "backend", trusting)
+
+
+@rule
+def resend_runs_again(put: Put) -> None:
+    """Every final answer is kept until it is acknowledged: a resend gets it, and runs nothing."""
+    put(Session, "recorded", lambda self, number: None)
+
+
+@rule
+def older_master_forgotten(put: Put) -> None:
+    """What an older master may have started is settled by evidence, and not run as if it were new."""
+    look_up = Inherited.look_up
+
+    def careless(self: Inherited, request: Request, older: bool, now: float) -> None:
+        look_up(self, request, False, now)
+
+    put(Inherited, "look_up", careless)
+
+
+# ---- who is given work ----------------------------------------------------------------------------------------------
+
+
+@rule
+def drain_keeps_dispatching(put: Put) -> None:
+    """A drain stops dispatching in the step that accepts it."""
+    eligible = lifecycle.eligible
+    put(lifecycle, "eligible", lambda intent, liveness, health: eligible(Intent.ACTIVE, liveness, health))
+
+
+@rule
+def suspect_keeps_getting_work(put: Put) -> None:
+    """A node that is suspect gets nothing new."""
+    eligible = lifecycle.eligible
+
+    def trusting(intent: Intent, liveness: Liveness, health: Health) -> bool:
+        return eligible(intent, Liveness.LIVE if liveness is Liveness.SUSPECT else liveness, health)
+
+    put(lifecycle, "eligible", trusting)
+
+
+@rule
+def work_before_durable(put: Put) -> None:
+    """A node gets work only when its presence is on disk: the next master must know whom to ask."""
+    put(Node, "eligible", lambda self: lifecycle.eligible(self.intent, self.liveness, self.health))
+
+
+@rule
+def credit_ignored(put: Put) -> None:
+    """No process has more in flight than its credit."""
+
+    def placed(self: Pool, slot: Slot) -> None:
+        if slot.open:
+            self.shelf.put(slot, len(slot.inflight))
+        else:
+            self.shelf.take(slot)
+
+    put(Pool, "placed", placed)
+
+
+@rule
+def budget_ignored(put: Put) -> None:
+    """A planned step leaves min_active nodes."""
+    put(budget, "refusal", lambda pools, nodes, leaving, now: None)
+
+
+@rule
+def request_forgotten(put: Put) -> None:
+    """Every accepted request is in exactly one place, and has a deadline."""
+    wait, seen = Dispatch._wait, [0]
+
+    def forgetful(self: Dispatch, request: Request, now: float) -> None:
+        seen[0] += 1
+        if seen[0] % 10:
+            wait(self, request, now)
+
+    put(Dispatch, "_wait", forgetful)

@@ -1,0 +1,289 @@
+"""A process of a simulated node: the real ledger and the real page in a shell that does what `worker/process.py` and
+`backend.py` do, with handlers that only take time and are written down.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from rota.common import messages, wire
+from rota.common.limits import IDLE_TICK_S
+from rota.common.messages import Handler, ProcessHello, Refusal, Welcome
+from rota.worker.core import supervision
+from rota.worker.core.deliveries import Deliveries, Delivery
+from rota.worker.core.supervision import Overdue
+from rota.worker.page import HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, STOPPING
+
+from .network import Connection, Timer
+
+if TYPE_CHECKING:
+    from .agent_part import AgentPart
+    from .cluster import Cluster
+
+ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
+LOAD_S = (0.02, 0.2)  # an interpreter and an application, least and most
+
+
+class Behaviour(NamedTuple):
+    """What a handler declares, and what it does: seconds that it runs, least and most; whether it ends its process."""
+
+    declared: Handler
+    least_s: float
+    most_s: float
+    weight: float  # among random calls
+    deadly: bool = False
+
+
+HANDLERS = {
+    "plain": Behaviour(Handler("no"), 0.0005, 0.02, 8),
+    "slow": Behaviour(Handler("no"), 0.05, 0.4, 1),
+    "again": Behaviour(Handler("yes"), 0.0005, 0.05, 4),
+    "keyed": Behaviour(Handler("key"), 0.0005, 0.05, 4),
+    "once": Behaviour(Handler("no"), 0.0005, 0.05, 2),
+    "hangs": Behaviour(Handler("no", 500), 0.001, 1.5, 0.3),
+    "poison": Behaviour(Handler("no"), 0.001, 0.01, 0.1, deadly=True),
+}
+KEYED = ("keyed", "once")  # calls of these may have an idempotency key
+DECLARED = {name: handler.declared for name, handler in HANDLERS.items()}
+LIMITS_NS = {name: handler.declared.timeout_ms * 1_000_000 for name, handler in HANDLERS.items()}
+
+
+class ProcessPart:
+    def __init__(self, cluster: Cluster, agent: AgentPart, incarnation: str) -> None:
+        self.cluster = cluster
+        self.clock = clock = cluster.clock
+        self.agent = agent
+        self.incarnation = incarnation
+        self.ticket = clock.rng.randbytes(16)
+        self.pid = cluster.next_pid()
+        self.page = cluster.new_page()
+        self.deliveries = Deliveries(self.page, LIMITS_NS, 0)
+        self.alive = True
+        self.greeted = False
+        self.paused_until = 0.0
+        self.concurrency = cluster.concurrency
+        self.link: Connection | None = None
+        self.running: dict[int, Delivery] = {}
+        self._inbox: deque[tuple[Connection, bytes]] = deque()
+        self._loaded = self._stopping = False
+        self._obeyed = 0
+        self._open_at = self._hello_at = self._quiet_since = 0.0
+        self._answer_by: float | None = None  # None: HELLO is still to be said
+        self._timer = Timer(clock, self.step)
+        self._timer.set(clock.now + cluster.between(*LOAD_S))
+
+    # ---- what happens to it ------------------------------------------------------------------------------------------
+
+    def ask_to_stop(self) -> None:
+        """The stop word."""
+        if self.alive:
+            self.page.words[STOP] = 1
+            self._look_soon()
+
+    def signalled(self, signal: int) -> None:
+        """All but KILL wait until a stopped process goes on."""
+        if self.clock.now < self.paused_until and signal != supervision.SIGKILL:
+            self.clock.at(self.paused_until, lambda: self.signalled(signal))
+        elif signal == supervision.SIGTERM and self._loaded:
+            self.ask_to_stop()
+        else:
+            self.die(status=-signal)
+
+    def pause(self, seconds: float) -> None:
+        self.paused_until = max(self.paused_until, self.clock.now + seconds)
+
+    def die(self, report: bool = True, status: int = -9, gently: bool = False) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self._timer.stop()
+        ran = f", running {list(self.running)}" if self.running else ""
+        how = "exited" if status == 0 else f"was killed by signal {-status}"
+        self.clock.tell("%s: %s%s", self.incarnation, how, ran)
+        if self.link is not None:
+            self.link.close(gently)
+        if report:
+            notice_s = 0.005 * self.cluster.chance()
+            self.clock.after(notice_s, lambda: self.agent.reaped(self, status, how))
+        else:
+            self.cluster.drop_page(self.page)
+
+    def overdue(self) -> tuple[int, Overdue | None]:
+        """How many handlers run, and the one that is over its limit."""
+        words = self.page.words if self.alive else None
+        if words is None or words[STARTED_UPTO] == words[HANDLED]:
+            return 0, None
+        rows, now_ns = self.page.running(), int(self.clock.now * 1e9)
+        late = [row for row in rows if row.kill_ns and now_ns >= row.kill_ns]
+        return len(rows), Overdue((late[0].kill_ns - late[0].started_ns) / 1e9, len(rows) - 1) if late else None
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        now = self.clock.now
+        if not self.alive:
+            return
+        if now < self.paused_until:
+            self._timer.set(self.paused_until)
+            return
+        self._notice(now)
+        while self._inbox and len(self.running) < self.concurrency:
+            origin, frame = self._inbox.popleft()
+            if origin is self.link:
+                self._quiet_since = now
+                self._receive(frame)
+                if not self.alive:
+                    return
+        if len(self.running) < self.concurrency or self.concurrency > 1:
+            self._attend(now)
+        if self._stopping and not self.running and (not self.greeted or now - self._quiet_since >= IDLE_TICK_S):
+            self.die(status=0, gently=True)
+            return
+        self._timer.by(self._due(now))
+
+    def _notice(self, now: float) -> None:
+        words = self.page.words
+        if not self._loaded:
+            self._loaded = True
+            words[PHASE] = READY
+            self.agent.look_soon()
+        if words[STOP] and not self._stopping:
+            self._stopping = True
+            words[PHASE] = STOPPING
+            self._quiet_since = now
+            if self.greeted and self.link is not None:
+                self.link.send(wire.head(wire.BYE, self.deliveries.token))
+
+    def _due(self, now: float) -> float:
+        """When there is something to do though nobody speaks."""
+        if self._stopping:
+            return now + IDLE_TICK_S
+        if len(self.running) >= self.concurrency == 1:
+            return inf
+        if self.link is None:
+            return self._open_at
+        if self.greeted or not self.link.connected:
+            return now + IDLE_TICK_S if self.page.words[OBEY] != self._obeyed else inf
+        return self._hello_at if self._answer_by is None else self._answer_by
+
+    def _look_soon(self) -> None:
+        """What its idle tick looks at has changed: page, connection."""
+        self._timer.by(max(self.paused_until, self.clock.now + IDLE_TICK_S * self.cluster.chance()))
+
+    # ---- the connection ----------------------------------------------------------------------------------------------
+
+    def _attend(self, now: float) -> None:
+        link = self.link
+        if link is None:
+            if now >= self._open_at and not self._stopping:
+                self._obeyed = self.page.words[OBEY]
+                self.link = self.cluster.connect("backend", self.agent.node, self._heard, self._link_changed)
+                self._hello_again(0.0)
+        elif link.lost or self.page.words[OBEY] != self._obeyed:
+            self._drop()
+        elif not self.greeted and link.connected:
+            if self._answer_by is not None:
+                if now >= self._answer_by:
+                    self._drop()
+            elif now >= self._hello_at and link.send(wire.head(wire.HELLO, 0) + messages.encode(self._hello())):
+                self.clock.tell("%s: HELLO, %s", self.incarnation, self._inventory())
+                self._answer_by = now + ANSWER_S
+
+    def _link_changed(self) -> None:
+        if self.greeted:
+            self._look_soon()
+        else:
+            self._timer.by(max(self.paused_until, self.clock.now))
+
+    def _hello(self) -> ProcessHello:
+        ledger = self.deliveries
+        return ProcessHello(
+            versions=[1, 1],
+            incarnation=self.incarnation,
+            ticket=self.ticket,
+            service="s",
+            version="1",
+            digest="d",
+            handlers=DECLARED,
+            concurrency=self.concurrency,
+            pid=self.pid,
+            received_upto=ledger.received_upto,
+            started_upto=ledger.started_upto,
+            reply_sequence=ledger.sequence,
+            held=ledger.held(),
+        )
+
+    def _inventory(self) -> str:
+        held = [f"{each.number}{' answered' if each.done else ''}" for each in self.deliveries.held()]
+        return f"received up to {self.deliveries.received_upto}, holds [{', '.join(held)}]"
+
+    def _hello_again(self, at: float) -> None:
+        self.greeted = False
+        self._hello_at = at
+        self._answer_by = None
+
+    def _drop(self) -> None:
+        if self.link is not None:
+            self.link.close(gently=False)
+        self.link = None
+        self.greeted = False
+        self._open_at = self.clock.now + 0.05 * (0.5 + self.cluster.chance())
+
+    def _heard(self, frame: bytes) -> None:
+        assert self.link is not None
+        self._inbox.append((self.link, frame))
+        if len(self.running) < self.concurrency:
+            self._timer.by(max(self.paused_until, self.clock.now))
+
+    def _receive(self, frame: bytes) -> None:
+        fields = wire.parse(frame)
+        kind = fields[3]
+        if self.greeted and kind == wire.DELIVER and fields[5] == self.deliveries.token:
+            delivery = self.deliveries.take(fields, frame, int(self.clock.now * 1e9))
+            if delivery is None:
+                return
+            if delivery.may_run:
+                self._run(delivery)
+            else:
+                self.clock.tell("%s: refuses %d", self.incarnation, delivery.number)
+                self._send(self.deliveries.not_started(delivery))
+        elif kind == wire.WELCOME and isinstance(welcome := messages.decode(frame[fields[11] :]), Welcome):
+            self.greeted = True
+            for reply in self.deliveries.welcomed(fields[5], welcome.epoch, welcome.upto):
+                self._send(reply)
+        elif kind == wire.REFUSED and isinstance(refusal := messages.decode(frame[fields[11] :]), Refusal):
+            self._hello_again(self.clock.now + max(refusal.retry_after_ms, 10) / 1000)
+        elif kind == wire.WHO and (self.greeted or self._answer_by is None):  # else the HELLO that is under way answers
+            self._hello_again(0.0)
+
+    # ---- handlers ----------------------------------------------------------------------------------------------------
+
+    def _run(self, delivery: Delivery) -> None:
+        now = self.clock.now
+        call = int(delivery.body)
+        self.cluster.checks.executed(call, delivery, self)
+        self.running[delivery.number] = delivery
+        behaviour = HANDLERS[delivery.handler]
+        takes_s = self.cluster.between(behaviour.least_s, behaviour.most_s)
+        self.clock.after(takes_s, lambda: self._ran(delivery, call, takes_s))
+        if delivery.kill_ns and now + takes_s >= delivery.kill_ns / 1e9:
+            self.clock.at(delivery.kill_ns / 1e9, self.agent.look_soon)
+
+    def _ran(self, delivery: Delivery, call: int, took_s: float) -> None:
+        if not self.alive:
+            return
+        if self.clock.now < self.paused_until:
+            self.clock.at(self.paused_until, lambda: self._ran(delivery, call, took_s))
+            return
+        if HANDLERS[delivery.handler].deadly:
+            self.die(status=-11)
+            return
+        del self.running[delivery.number]
+        self._send(self.deliveries.reply(delivery, 0, b"r%d" % call, int(took_s * 1e6)))
+        self.step()
+
+    def _send(self, frame: bytes) -> None:
+        if self.link is not None and self.greeted and not self.link.send(frame):
+            self._drop()
