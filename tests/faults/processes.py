@@ -11,7 +11,7 @@ from pathlib import Path
 
 from system.pool import Pool, eventually
 
-from .play import APP, Callers, Outcome, began, children, events, fault, gone, victim, whole
+from .play import APP, SETTLED_S, Callers, Outcome, began, children, events, fault, gone, victim, whole
 
 KILL_LIMIT_S = 0.05
 KILLS = 20  # a round
@@ -95,7 +95,7 @@ def harmed(
     took: dict[str, float] = {}
     causes: set[str] = set()
     with Pool(folder, app=APP, nodes=2, processes=3, env=env) as pool, Callers(pool) as callers:
-        for _ in range(rounds):
+        for _ in range(min(rounds, 5)):
             for load in callers.both:
                 at = time.monotonic()
                 hit = victim(load, pool, 0.0, harm)
@@ -136,28 +136,27 @@ def memory_group() -> Iterator[Path | None]:
 
 @fault("the application cannot be imported on one node")
 def import_failure(folder: Path, rounds: int, title: str) -> list[Outcome]:
-    """The other node serves; the failure is shown with its traceback; a recheck takes the mended node back."""
+    """The other node serves; the failure is shown with its traceback; a recheck takes the mended node back. Once only:
+    each crash doubles the agent's patience, which is not what is looked at here.
+    """
     misses: list[str] = []
     took: list[float] = []
     with Pool(folder, nodes=2, processes=2, links=True) as pool, Callers(pool) as callers, pool.admin() as admin:
         (pool.release("broken") / "app.py").write_text("import no_such_module\n")
-        for _ in range(rounds):
-            pool.swap("node-1", "broken")
-            at = time.monotonic()
-            for load in callers.both:
-                load.more(5)
-            killed = pool.processes("node-1")
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
-            if eventually(lambda: "no_such_module" in str(pool.node("node-1")["failing"])):
-                took.append(time.monotonic() - at)
-            else:
-                misses.append(f"the failure is not shown: {pool.node('node-1')}")
-            callers.more(50)
-            pool.swap("node-1", "1")
-            admin.recheck("node-1")
-            if not eventually(lambda: len(pool.processes("node-1")) == 2):
-                misses.append("the mended node did not come back")
+        pool.swap("node-1", "broken")
+        killed = pool.processes("node-1")
+        at = time.monotonic()
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        if eventually(lambda: "no_such_module" in str(pool.node("node-1")["failing"]), SETTLED_S):
+            took.append(time.monotonic() - at)
+        else:
+            misses.append(f"the failure is not shown: {pool.node('node-1')}")
+        callers.more(50)
+        pool.swap("node-1", "1")
+        admin.recheck("node-1")
+        if not eventually(lambda: len(pool.processes("node-1")) == 2, SETTLED_S):
+            misses.append("the mended node did not come back")
     return callers.outcomes(title, detected=took, misses=misses)
 
 
@@ -170,7 +169,7 @@ def ignored_term(folder: Path, rounds: int, title: str) -> list[Outcome]:
     with Pool(folder, app=APP, nodes=2, processes=2, settings=settings) as pool, pool.admin() as admin:
         with Callers(pool) as callers:
             hit: list[str] = []
-            for _ in range(rounds):
+            for _ in range(min(rounds, 5)):
                 admin.drain("node-2")  # both victims are to be on the other
                 keys = [load.one(0.0, "shield") for load in callers.both]
                 group = [began(pool, key) for key in keys]
@@ -191,5 +190,5 @@ def ignored_term(folder: Path, rounds: int, title: str) -> list[Outcome]:
                 hit += keys
                 admin.rejoin("node-1")
                 callers.more()
-    figure = f"{4 * rounds} children gone; counted from the drain deadline (stop_grace 0.2 s, 1 s from TERM to KILL)"
+    figure = f"{2 * len(hit)} children gone; counted from the drain deadline (stop_grace 0.2 s, 1 s from TERM to KILL)"
     return callers.outcomes(title, hit=hit, detected=took, figure=figure, misses=misses)
