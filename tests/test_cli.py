@@ -38,6 +38,9 @@ def described() -> Iterator[str]:
             yield name
 
 
+DESCRIBED = list(described())
+
+
 def command_of(words: str) -> click.Command:
     command: click.Command | None = main
     for word in words.split():
@@ -114,7 +117,7 @@ def test_help_lists_every_verb_with_one_whole_line() -> None:
     assert "..." not in result.stdout.partition("\n")[2]
 
 
-@pytest.mark.parametrize("name", described())
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_every_verb_s_help_ends_with_examples_and_exit_codes(name: str) -> None:
     result = CliRunner().invoke(main, [*name.split(), "--help"])
     assert result.exit_code == 0 and isinstance(command_of(name), Verb)
@@ -123,7 +126,7 @@ def test_every_verb_s_help_ends_with_examples_and_exit_codes(name: str) -> None:
     assert max(map(len, result.stdout.split("\n"))) <= 80
 
 
-@pytest.mark.parametrize("name", described())
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_the_examples_of_the_help_are_command_lines_that_parse(name: str) -> None:
     command = command_of(name)
     assert isinstance(command, Verb)

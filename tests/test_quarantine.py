@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from core_rig import Answer, Rig
 from rota.common import exits, messages
 from rota.common.errors import MaybeExecuted, Overloaded, Quarantined, Timeout
 from rota.common.messages import ROW_DONE, ROW_RUNNING, End
-from rota.master.core.pool import Slot
+from rota.master.core.pool import UNCAPPED, Slot
 from rota.master.core.quarantine import CASES_MAX, COUNTED_FOR_S, PAYLOAD_KEPT, Case, State
 
 POISON = b"\x92\x91\x01\x80"  # f(1)
@@ -210,6 +212,25 @@ def test_a_slot_that_runs_a_suspect_gets_nothing_else_until_that_is_answered() -
     assert rig.with_it(7) is alone and alone.limit == 4
 
 
+def test_a_suspect_does_not_wait_for_a_process_that_hangs() -> None:
+    rig = suspect(Fleet())
+    rig.request(2)
+    rig.request(3)
+    rig.request(4, QUOTE, body=POISON)
+    hangs = next(turn.slot for turn in rig.dispatch.quarantine._turns.values())
+    goes_on = next(slot for slot in rig.fleet.slots.values() if slot is not hangs)
+    for number in (5, 6):  # it always has something: the queue is never empty
+        rig.request(number)
+    rig.after(0.5)
+    rig.reply(goes_on, 1)
+    assert len(goes_on.inflight) == 1 and hangs.cap == 0
+    rig.after(1.0)
+    assert (hangs.cap, goes_on.cap) == (UNCAPPED, 0)
+    rig.reply(goes_on, 2)
+    rig.after(0.02)
+    assert rig.with_it(4) is goes_on
+
+
 def test_one_request_of_a_suspect_payload_runs_at_a_time_so_that_only_two_processes_die() -> None:
     rig = suspect(Fleet(processes=3))
     for number in (2, 3, 4):
@@ -323,6 +344,74 @@ def test_only_requests_of_a_handler_with_a_suspect_leave_the_quick_way() -> None
     rig.after(0.02)
     rig.request(5)
     assert QUOTE.encode() in rig.dispatch._targets
+
+
+class Histories:
+    """Everything that can happen to requests, suspects and processes, in an order that a seed decides."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.rig = Fleet(processes=3, service={"credit": self.random.choice([1, 4]), "quarantine_for": 2.0})
+        self.rig.dispatch.settings = replace(self.rig.dispatch.settings, queue_bytes=1 << 20)
+        self.asked = 0
+
+    def step(self) -> None:
+        rig, random = self.rig, self.random
+        busy = [slot for slot in rig.fleet.slots.values() if slot.inflight]
+        match random.choice("rrrrraaaadddnckt"):
+            case "r":
+                self.asked += 1
+                body = random.choice([POISON, b"other", b"%d" % self.asked])
+                target, ms = random.choice([AGAIN, QUOTE]), random.choice([50, 5000])
+                rig.request(self.asked, target, body=body, timeout_ms=ms)
+            case "a" if busy:
+                slot = random.choice(busy)
+                rig.reply(slot, min(slot.inflight))
+            case "d" if busy:
+                slot = random.choice(busy)
+                kind = random.choice([*messages.CRASHES, End.STOPPED, ""])
+                rig.exited(slot, min(slot.inflight), [(min(slot.inflight), ROW_RUNNING)], kind=kind)
+                rig.fresh()
+            case "n" if busy:
+                rig.exited(random.choice(busy), 0, [], kind=End.SIGNALLED)
+                rig.fresh()
+            case "c" if self.asked:
+                rig.say(18, random.randint(1, self.asked))
+            case "k" if rig.dispatch.quarantine.cases:
+                case = random.choice(list(rig.dispatch.quarantine.cases.values()))
+                rig.verb("quarantine", action=random.choice(["retry", "drop"]), id=case.id)
+            case "t":
+                rig.after(random.choice([0.02, 0.1, 1.0]))
+        self.check()
+
+    def check(self) -> None:
+        dispatch = self.rig.dispatch
+        pool, quarantine = dispatch.pools["orders"], dispatch.quarantine
+        queued = [request for request in pool.queue if not request.answered]
+        assert pool.queued == len(queued) and not any(request.answered for request in quarantine.waiting)
+        assert dispatch.queued_bytes == sum(len(request.frame) for request in (*queued, *quarantine.waiting))
+        assert not any(quarantine.case_of(request) for request in queued)
+        for turn in quarantine._turns.values():
+            if turn.request is not None and turn.request in turn.slot.inflight.values():
+                assert list(turn.slot.inflight.values()) == [turn.request]
+        capped = [slot for slot in pool.slots.values() if slot.cap < 2]
+        assert set(capped) <= {turn.slot for turn in quarantine._turns.values()}
+        assert len({answer.number for answer in self.rig.answers}) == len(self.rig.answers)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_suspects_are_alone_and_each_request_gets_one_answer(seed: int) -> None:
+    run = Histories(seed)
+    for _ in range(150):
+        run.step()
+    for _ in range(3 * run.asked):
+        for slot in list(run.rig.fleet.slots.values()):
+            if slot.inflight:
+                run.rig.reply(slot, min(slot.inflight))
+        run.rig.after(0.02)
+    assert sorted(answer.number for answer in run.rig.answers) == list(range(1, run.asked + 1))
+    assert not run.rig.dispatch.quarantine.waiting and run.rig.dispatch.queued_bytes == 0
+    assert all(slot.cap > 1 and not slot.inflight for slot in run.rig.fleet.slots.values())
 
 
 # ---- quarantine -----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ TEXT_KEPT = 4096  # of a stderr
 CAUSE_KEPT = 200
 ID_LENGTH = 12  # of 32 hex digits: 500 cases share one once in 10⁹ times
 LOOK_EVERY_S = 1.0  # for what is over
+PATIENCE_S = 1.0  # with a slot that does not answer while another does
 
 
 class State(StrEnum):
@@ -267,9 +268,10 @@ class Quarantine:
             self._unhold(first)
             pool.cap(slot, 1)
             self._dispatch.give(slot, first, now)
-        elif (other := _freest(pool)) is not None and not other.inflight:  # it was done sooner than ours
-            self._end(pool)
-            self._begin(pool, turn.case, now)
+        elif (other := _freest(pool)) is not slot and other is not None:
+            if not other.inflight or now - slot.progress_at > PATIENCE_S:
+                self._end(pool)
+                self._begin(pool, turn.case, now)
 
     def _end(self, pool: Pool) -> None:
         pool.cap(self._turns.pop(pool).slot, UNCAPPED)
@@ -396,14 +398,15 @@ def shown(case: Case, waiting: int, now: float) -> dict[str, Any]:
 
 
 def _freest(pool: Pool) -> Slot | None:
-    """The slot that will have nothing in flight soonest, as far as one can tell."""
+    """The slot that will have nothing in flight soonest, as far as one can tell: it answered lately, so it goes on."""
     usable = (slot for slot in pool.slots.values() if _usable(pool, slot))
-    return min(usable, key=lambda slot: len(slot.inflight), default=None)
+    return min(usable, key=lambda slot: (len(slot.inflight), -slot.progress_at), default=None)
 
 
 def _usable(pool: Pool, slot: Slot) -> bool:
-    """Not one that was given back what it had since it does not even start anything."""
-    return slot.open and (bool(slot.inflight) or slot not in pool.stalled)
+    """Not one that gave back what it had since it does not even start anything."""
+    stall = pool.stalled.get(slot)
+    return slot.open and (bool(slot.inflight) or stall is None or stall.credit > 0)
 
 
 def _fingerprint(request: Request) -> bytes:
