@@ -48,11 +48,8 @@ def close_descriptors(key: str) -> None:
 
 
 def eat(key: str) -> None:
-    """Into the memory group that the lab has made, or else under a limit of its own, and then all the memory."""
-    group = os.environ.get("MEMORY_GROUP")
-    if group:
-        Path(group, "cgroup.procs").write_text(str(os.getpid()))
-    else:
+    """All the memory: of the group that the lab has made, or else up to a limit of its own."""
+    if "MEMORY_GROUP" not in os.environ:
         resource.setrlimit(resource.RLIMIT_AS, (1024 * MIB, resource.RLIM_INFINITY))
     hoard = []
     while True:

@@ -261,6 +261,12 @@ class Watch:
                 self.seen += [Seen(now, n["liveness"], n["in_flight"]) for n in nodes if n["name"] == self._node]
 
 
+def at_start(**variables: str) -> dict[str, str]:
+    """Environment for a cluster whose Python processes run `site/sitecustomize.py` with these variables."""
+    path = os.pathsep.join(filter(None, [str(HERE / "site"), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, **variables}
+
+
 def events(pool: Pool, kind: str) -> list[dict[str, Any]]:
     with pool.admin() as admin:
         return [event for event in admin.events() if event["kind"] == kind]

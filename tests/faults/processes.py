@@ -11,13 +11,13 @@ from pathlib import Path
 
 from system.pool import Pool, eventually
 
-from .play import APP, SETTLED_S, Callers, Outcome, began, children, events, fault, gone, victim, whole
+from .play import APP, SETTLED_S, Callers, Outcome, at_start, began, children, events, fault, gone, victim, whole
 
 KILL_LIMIT_S = 0.05
 KILLS = 20  # a round
 MEMORY = Path("/sys/fs/cgroup/memory")  # version 1
 UNIFIED = Path("/sys/fs/cgroup")  # version 2
-MEMORY_LIMIT = 256 << 20
+MEMORY_LIMIT = 768 << 20  # for the whole cluster, which takes a third of it
 
 
 @fault("SIGKILL of a busy process")
@@ -78,8 +78,7 @@ def close_descriptors(folder: Path, rounds: int, title: str) -> list[Outcome]:
 def out_of_memory(folder: Path, rounds: int, title: str) -> list[Outcome]:
     with memory_group() as group:
         if group is not None:
-            env = {"MEMORY_GROUP": str(group)}
-            return harmed(folder, rounds, title, "eat", env, "killed by the kernel: a memory group of 256 MiB")
+            return harmed(folder, rounds, title, "eat", at_start(MEMORY_GROUP=str(group)), "a memory group of 768 MiB")
     told = ("RemoteError",)  # MemoryError: the handler ran, and raised
     with Pool(folder, app=APP, nodes=1, processes=2) as pool, Callers(pool) as callers:
         for _ in range(rounds):
