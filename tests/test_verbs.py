@@ -304,6 +304,17 @@ def test_a_failed_journal_refuses_changes_and_goes_on_dispatching() -> None:
     assert len(rig.deliveries) == 1
 
 
+def test_who_waits_for_a_record_is_told_when_the_journal_fails() -> None:
+    rig = cluster()
+    rig.durable = False
+    assert rig.verb("drain", nodes=["n1"]) is None
+    rig.core.journal_failed("the disk is full")
+    rig.flush()
+    result = rig.result()
+    assert result is not None and not result.ok and result.exit == exits.FAILED
+    assert "would forget" in result.data["error"] and "disk is full" in result.data["error"]
+
+
 # ---- hostile ---------------------------------------------------------------------------------------------------------
 
 plain = st.recursive(
