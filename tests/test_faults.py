@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import msgpack
 import pytest
 from core_rig import Answer, Rig
 
+from rota.cli.main import _say
 from rota.common import errors, wire
 from rota.common.body import decode_error
 from rota.common.declare import declared
@@ -143,3 +145,13 @@ def test_whatever_a_target_is_its_fault_is_told(name: bytes) -> None:
     rig.after(5.0)
     assert rig.codes() == {1: errors.NoService.code}
     assert msgpack.unpackb(rig.answers[-1].body)["cause"]
+
+
+@pytest.mark.parametrize("details", [{}, {"code": "E1203", "cause": "the deadline passed"}])
+def test_the_command_line_shows_the_code_and_json_the_cause_too(
+    capsys: pytest.CaptureFixture[str], details: dict[str, str]
+) -> None:
+    _say(errors.Timeout("the shop is slow", details=details), as_json=True)
+    said = capsys.readouterr()
+    assert said.err == ("Error: E1203: the shop is slow\n" if details else "Error: the shop is slow\n")
+    assert json.loads(said.out) == {"schema": 1, "error": "the shop is slow", **details}

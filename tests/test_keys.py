@@ -362,6 +362,19 @@ def test_a_keyed_resend_that_waits_for_its_process_gives_up_at_its_deadline() ->
     assert not rig.dispatch.inherited.waiting and not rig.dispatch.keys.attempts and not rig.dispatch.queued_bytes
 
 
+def test_a_master_that_stops_gives_queued_calls_back_to_all_their_callers() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1, key="runs")
+    rig.request(2, key="queued")
+    rig.request(3, key="queued")
+    rig.dispatch.hand_back()
+    rig.flush()
+    given_back = {answer.number for answer in rig.answers if answer.code == errors.NOT_STARTED}
+    assert given_back == {2, 3} and list(slot.inflight) == [1]
+    assert not rig.dispatch.keys.recorded
+
+
 # ---- bounds -------------------------------------------------------------------------------------------------------
 
 
