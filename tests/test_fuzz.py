@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 from core_rig import Rig
 from fuzz.flood import flood
 from fuzz.peers import SOCKETS
+from fuzz.receivers import RECEIVERS
 
 from rota import MaybeExecuted
 from rota.common import exits, messages, wire
 from rota.common.limits import ASKED_MAX, NODES_MAX, OFFERS_MAX
 from rota.master.core.events import TEXTS_MAX
 from rota.master.core.registry import Node
+from rota.worker.core.supervision import Spawn, Supervision
 
 OPERATOR = b"operator"
 
@@ -23,6 +26,21 @@ def test_damaged_frames_neither_end_nor_stop_a_master(socket: str, tmp_path: Pat
     found = flood(socket, tmp_path, frames=3000, warmup=0, seed=3)
     assert found.frames == 3000 and found.good["calls"] and not found.good["failures"]
     assert not [miss for miss in found.misses if "RSS" not in miss]  # it grows until it is warm: the long run looks
+
+
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_damaged_frames_of_a_master_end_nobody_who_reads_them(receiver: str) -> None:
+    assert RECEIVERS[receiver](2000, random.Random(5)) > 100
+
+
+def test_an_agent_starts_no_more_than_it_has_room_for_whatever_it_is_told() -> None:
+    options = {"masters": 1, "capacity": 4, "offers": ["orders"], "tags": {}}
+    core = Supervision("web-1", "3f2a9c", reconnect_delay=lambda failures: 0.1, **options)
+    core.tick(1.0)
+    core.connected(1.0)
+    core.welcomed(messages.Welcome(1, 1, "m"), 1.0)
+    core.received(messages.Plan({"orders": 1 << 40}), 1.0)
+    assert sum(isinstance(each, Spawn) for each in core.tick(1.0)) == 8
 
 
 def ask(rig: Rig, *said: messages.Message) -> list[messages.Result]:

@@ -135,7 +135,6 @@ def processes(stage: Stage, chance: random.Random) -> Guests:
     """Of a node whose agent is genuine; each has requests in flight that a client waits for."""
     with stage.peer("control") as agent, stage.peer("frontend") as client:
         agent.hello(hostile.as_agent("ghost", "aaaaaa"))
-        client.hello(hostile.as_client(chance.randbytes(16)))
         beaten = 0.0
 
         def beat() -> None:
@@ -151,17 +150,19 @@ def processes(stage: Stage, chance: random.Random) -> Guests:
             agent.say(messages.Started(own, hostile.SERVICE, b"t" * 16, 1))
             agent.say(messages.Beat(number))
             agent.receive(wire.CONTROL)  # so its word has come
-            for each in range(BAIT):
-                client.send([_bait(client.token, number * BAIT + each)])
+            client.hello(hostile.as_client(chance.randbytes(16)))
+            for each in range(1, BAIT + 1):
+                client.send([_bait(client.token, each)])
             with stage.peer("backend") as peer:
                 hello = hostile.as_process("ghost", "aaaaaa")._replace(incarnation=own)
                 yield Guest(peer, hello, lambda token: _process_frames(token, chance), beat)
+            client.send([wire.head(wire.BYE, client.token)])  # nothing is kept for it
             agent.say(messages.Exited(own, hostile.SERVICE, -9, "was killed", 0, [], ""))
 
 
 def _bait(token: int, number: int) -> bytes:
     target = f"{hostile.SERVICE}.run".encode()
-    return wire.head(wire.REQUEST, token, 1, 1000, number, (1 << 64) - 1, 0, len(target), 0, target) + BODY
+    return wire.head(wire.REQUEST, token, 1, 1000, number, 0, 0, len(target), 0, target) + BODY
 
 
 def _process_frames(token: int, chance: random.Random) -> list[bytes]:

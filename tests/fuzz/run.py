@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.flood import Flooded, flood  # noqa: E402
 from fuzz.peers import SOCKETS  # noqa: E402
+from fuzz.receivers import RECEIVERS  # noqa: E402
 
 HEAD = (
     f"{'SOCKET':9} {'FRAMES':>10} {'FRAMES/S':>9} {'COUNTED':>9} {'RSS BEFORE':>11} {'AFTER':>10} {'GROWTH':>9}"
@@ -32,6 +35,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     options = parser.parse_args()
     warmup = max(50_000, options.frames // 10) if options.warmup is None else options.warmup
+    if not options.socket:
+        flood_receivers(max(1000, options.frames // 10), options.seed)
     found = []
     for socket in options.socket or SOCKETS:
         with tempfile.TemporaryDirectory(prefix="rota-fuzz-") as folder:
@@ -44,6 +49,14 @@ def main() -> int:
         for miss in each.misses:
             tell(f"{each.socket}: {miss}")
     return 1 if any(each.misses for each in found) else 0
+
+
+def flood_receivers(frames: int, seed: int) -> None:
+    """What reads a master's frames raises nothing, or this ends with its traceback."""
+    for name, flood_one in RECEIVERS.items():
+        begun = time.monotonic()
+        damages = flood_one(frames, random.Random(seed))
+        tell(f"{name}: {frames:,} frames of a false master in {time.monotonic() - begun:.0f} s, {damages:,} damaged")
 
 
 def tell(text: str) -> None:

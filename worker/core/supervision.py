@@ -598,7 +598,8 @@ class Supervision:
             trouble.retry_at = 0.0
             if not any(process.ready_at > trouble.failed_at for process in have):
                 missing = 0 if any(process.stage is not Stage.READY for process in have) else 1
-        return [self._spawn(service, now) for _ in range(missing)]
+        room = 2 * self.capacity - len(self.processes)  # each may be replaced start-first; more is a master's mistake
+        return [self._spawn(service, now) for _ in range(min(missing, room))]
 
     def _spawn(self, service: str, now: float) -> Spawn:
         self._sequence += 1
