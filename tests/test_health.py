@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -886,3 +888,101 @@ def test_settings_that_cannot_work_together_are_found_at_load(tmp_path: Any, tex
     with pytest.raises(config.ConfigErrors) as found:
         config.load(path, {})
     assert sentence in str(found.value)
+
+
+# ---- whatever happens ------------------------------------------------------------------------------------------------
+
+
+class Storm(Ward):
+    """Random faults, checks, requests and operators; what must hold is looked at after every step."""
+
+    def __init__(self, seed: int) -> None:
+        self.choice = Random(seed)
+        check = self.choice.choice(["heartbeat", "dummy", "request", "port"])
+        more = {"handler": "quote"} if check == "request" else {"port": "db:1"} if check == "port" else {}
+        least = self.choice.randint(0, 2)
+        self.sent = 0
+        super().__init__(
+            self.choice.randint(1, 4), least, up=False, check=check, every=1.0, timeout=0.5, blacklist=2.0, **more
+        )
+        for node in self.nodes:
+            self.spawn(node)
+        inner = self.fleet.checks._move
+        self.fleet.checks._move = lambda *step: self._moved(inner, *step)  # type: ignore[method-assign]
+
+    def _moved(self, inner: Any, node: Node, event: str, why_: str, now: float) -> None:
+        if event == "fall":
+            for pool in node.pools():
+                others = [each for each in self.fleet.nodes.values() if each is not node and each.serves(pool, now)]
+                assert len(others) >= max(1, pool.settings.min_active), f"{node.name} was ejected: {why_}"
+        inner(node, event, why_, now)
+
+    def step(self) -> None:
+        node = self.choice.choice(self.nodes)
+        slots = list(node.slots.values())
+        match self.choice.randrange(12):
+            case 0 | 1 if slots:
+                self._end(self.choice.choice(slots), self.choice.choice(list(messages.End)))
+            case 2:
+                self.spawn(node)
+            case 3 | 4 | 5:
+                self.sent += 1
+                self.request(self.sent, timeout_ms=self.choice.choice([300, 5000]))
+            case 6 | 7:
+                for slot in [slot for slot in self.fleet.slots.values() if slot.inflight]:
+                    code = self.choice.choice([errors.OK, errors.OK, RemoteError.code, errors.NOT_STARTED])
+                    self.reply(slot, self.choice.choice(list(slot.inflight)), code, encode_result(""))
+            case 8:
+                self.tell(node, Unwell("orders", self.choice.choice(["", "refused"])))
+            case 9:
+                self.verb(self.choice.choice(["drain", "rejoin", "rejoin", "rejoin"]), nodes=[node.name])
+            case 10:
+                action = self.choice.choice(["clear", "disable", "enable", "list"])
+                self.verb("blacklist", action=action, names=[node.name])
+            case 11 if slots:
+                self.core.backend(slots[0].route, b"damaged", self.now)
+        self.after(self.choice.choice([0.02, 0.1, 0.5, 3.0]))
+        self.look()
+
+    def _end(self, slot: Slot, kind: messages.End) -> None:
+        report = Exited(slot.incarnation, "orders", -9, f"ended: {kind}", 0, [], "", str(kind))
+        self.tell(slot.node, report)
+        self.fleet.settle(slot, self.now)
+
+    def look(self) -> None:
+        for node in self.nodes:
+            opened = [slot for slot in node.slots.values() if slot.open]
+            if node.health in (Health.BLACKLISTED, Health.UNCHECKED):
+                assert not opened
+            if node.health is Health.TRIAL:
+                assert len(opened) <= 1 and all(slot.limit == 1 for slot in opened)
+            if node.health in (Health.BLACKLISTED, Health.TRIAL):
+                assert node.mark.until is not None, "no state without a deadline"
+                if node.intent == "active":
+                    assert node.mark.until > self.now - 0.2, "its time is over and nothing happened"
+            else:
+                assert node.mark.until is None
+        checks = Counter((slot.node.name, slot.pool.name) for slot, _, _ in self.checks())
+        assert all(count == 1 for count in checks.values()), "two checks at a time"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_happens_the_budget_and_the_deadlines_hold(seed: int) -> None:
+    storm = Storm(seed)
+    for _ in range(60):
+        storm.step()
+    storm.choice = Random(0)
+    for node in storm.nodes:  # and when all is well again, all of them are
+        storm.verb("rejoin", nodes=[node.name])
+        storm.verb("blacklist", action="enable", names=[node.name])
+        storm.tell(node, Unwell("orders", ""))
+        for slot in list(node.slots.values()):
+            storm._end(slot, messages.End.STOPPED)
+        storm.spawn(node)
+    for _ in range(350):
+        storm.after(0.2)
+        for slot in list(storm.fleet.slots.values()):
+            for number in list(slot.inflight):
+                storm.reply(slot, number, errors.OK, encode_result(""))
+    assert set(storm.health()) == {"up"}
+    assert all(sorted(slot.inflight) == [] for slot in storm.fleet.slots.values())

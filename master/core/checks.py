@@ -156,8 +156,9 @@ class Checks:
 
     def _ask(self, node: Node, pool: Pool, watch: Watch, now: float) -> None:
         """An idle process. If none is idle they are busy within their limits, and that is well."""
-        if watch in self._probes:
-            return
+        prober = self.fleet.dispatch.prober
+        if any(request.session is prober for slot in node.of(pool) for request in slot.inflight.values()):
+            return  # one at a time, also when nobody waits for it any more
         slots = [slot for slot in node.of(pool) if _idle(slot)]
         if node.health is Health.TRIAL:
             slots = [slot for slot in slots if slot is trial_slot(node)]

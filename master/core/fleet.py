@@ -158,6 +158,7 @@ class Fleet:
         """Of its health: what was seen of older processes says nothing of those to come. (Its mark stays.)"""
         if node.health is not Health.UNCHECKED:
             node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
+        node.mark.until = None
         node.watches.clear()
         for slot in node.slots.values():
             if slot.stage is Stage.READY:
@@ -497,13 +498,13 @@ class Fleet:
         self.stopping = True
         for node in self.nodes.values():
             self.refresh(node, now)
-        for pool in self.dispatch.pools.values():
-            for slot in pool.parked:
+        for slot in self.slots.values():
+            if slot.inflight:
                 self._say_recall(slot)
 
     def at_rest(self) -> bool:
         """What processes hold now they have begun."""
-        return all(not slot.recall and len(slot.inflight) <= slot.concurrency for slot in self.slots.values())
+        return not any(slot.recall for slot in self.slots.values())
 
     def extend(self, gap: float, now: float) -> None:
         """The master itself was paused: nobody was silent for that, and nothing could be finished."""
