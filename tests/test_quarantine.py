@@ -10,7 +10,7 @@ import pytest
 from core_rig import Answer, Rig
 
 from rota.common import exits, messages
-from rota.common.errors import MaybeExecuted, Overloaded, Quarantined, Timeout
+from rota.common.errors import NOT_STARTED, MaybeExecuted, Overloaded, Quarantined, Timeout
 from rota.common.messages import ROW_DONE, ROW_RUNNING, End
 from rota.master.core.pool import UNCAPPED, Slot
 from rota.master.core.quarantine import CASES_MAX, COUNTED_FOR_S, PAYLOAD_KEPT, Case, State
@@ -326,6 +326,16 @@ def test_a_suspect_that_waits_is_bounded_counted_cancelled_and_in_time() -> None
     rig.say(18, 3)  # CANCEL
     rig.after(0.3)
     assert rig.codes() == {1: 9, 5: Overloaded.code, 3: 4, 2: Timeout.code, 4: Timeout.code}
+    assert rig.dispatch.queued_bytes == 0 and not rig.dispatch.quarantine.waiting
+
+
+def test_a_master_that_stops_gives_back_what_waits_for_its_turn() -> None:
+    rig = suspect(Fleet())
+    for number in (2, 3, 4):
+        rig.request(number, QUOTE, body=POISON)
+    rig.dispatch.hand_back()
+    rig.flush()
+    assert [answer.number for answer in rig.answers if answer.code == NOT_STARTED] == [3, 4]
     assert rig.dispatch.queued_bytes == 0 and not rig.dispatch.quarantine.waiting
 
 

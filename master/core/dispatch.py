@@ -365,7 +365,9 @@ class Dispatch:
             self.pump(pool, now)
         late, long_ago = now - RECALL_AFTER_S, now - RECALL_ALONE_S
         slow = [s for s in pool.parked if s.progress_at < late]
-        alone = [s for s in pool.slots.values() if s.progress_at < long_ago and len(s.inflight) == 1 and s not in stalled]
+        alone = [
+            s for s in pool.slots.values() if s.progress_at < long_ago and len(s.inflight) == 1 and s not in stalled
+        ]
         for slot in (*slow, *alone):
             if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
                 pool.stall(slot, 1, now)
@@ -455,7 +457,7 @@ class Dispatch:
         heard. So the next master is asked again only for what was dispatched.
         """
         queued = [request for pool in self.pools.values() for request in pool.queue if not request.answered]
-        for request in queued:
+        for request in [*queued, *self.quarantine.waiting]:
             if request.attempt == 0:
                 self._leave_queue(request)
                 self.finish(request, _NOT_STARTED, 0, b"", 0)
