@@ -150,6 +150,20 @@ class Calls:
             self._advance()
         return call
 
+    def again(self, call: Call) -> None:
+        """The master gave it back, not started: it waits for its turn as if it had never been sent."""
+        call.number = 0
+        self._waiting.appendleft(call)
+        self._waiting_bytes += len(call.body)
+        self._look_at = min(self._look_at, call.deadline)
+
+    def heard_upto(self, number: int) -> None:
+        """The master stops, and accepted nothing with a higher number: that is to be sent anew, not again."""
+        for lost in sorted((each for each in self._sent if each > number), reverse=True):
+            call = self._sent[lost]
+            self._remove(call)
+            self.again(call)
+
     def abandon(self, error: Error, sent: bool = True) -> list[Failed]:
         """Give up everything, or only what was never sent, with this error."""
         failed = self._fail_waiting([(call, error) for call in self._waiting if call.number == 0])

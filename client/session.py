@@ -145,15 +145,21 @@ class Session:
         return True
 
     def _take_one(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
-        if fields[3] != ANSWER:
-            if fields[3] == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
-                self._greet(now)
+        if fields[3] == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
+            self._greet(now)
         elif fields[5] != self._token:
             self.damaged += 1  # a stale connection's; the answer comes again when asked for
-        else:
+        elif fields[3] == ANSWER:
             call = self.calls.answered(fields[8], fields[9], len(frame))
-            if call is not None:
+            if call is None:
+                return
+            if fields[12] == errors.NOT_STARTED:
+                self.calls.again(call)
+            else:
                 _settle(call, fields[12], wire.body_of(frame, fields[11]))
+        elif fields[3] == wire.BYE:
+            self.calls.heard_upto(fields[8])
+            self._fail("the master was stopped", now)
 
     def _flush(self, now: float) -> None:
         """Sends what there is, several messages a frame; what the transport does not take waits in `_stuck`."""

@@ -28,6 +28,7 @@ CONTROL_HEARTBEAT_MS = (
     5000,
 )  # interval, time-out; on the data sockets it would cost 28 % of a core per 1,000 peers
 MAX_SOCKETS = 4096
+NEVER_MS = 86_400_000  # a day: -1 throws away what was received last when the connection is lost
 
 CONTROL, FRONTEND, BACKEND = "control", "frontend", "backend"
 
@@ -69,8 +70,10 @@ def dealer(ctx: zmq.Context[zmq.Socket[bytes]], role: str, body_max: int = BODY_
     """
     sock = ctx.socket(zmq.DEALER)
     _common(sock, role, body_max)
-    sock.reconnect_ivl = -1
-    sock.immediate = True  # nothing is queued for an address that nobody answers at
+    sock.reconnect_ivl = NEVER_MS
+    # With it nothing is queued for an address that nobody answers at, and a send fails as soon as the connection is
+    # gone. Without it what came before the end can still be read: the last answers of a master that stops, and its BYE.
+    sock.immediate = role != FRONTEND
     sock.sndhwm = sock.rcvhwm = DEALER_HWM
     sock.sndtimeo = 0
     sock.connect_timeout = CONNECT_TIMEOUT_MS

@@ -213,7 +213,6 @@ class Server:
         self.core.recorded(number, now)
         if failure and "journal" not in self.core.alarms:
             self.core.journal_failed(failure)
-            log.note(f"rota master: {failure}")
 
     # ---- signals ---------------------------------------------------------------------------------
 
@@ -228,7 +227,7 @@ class Server:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def _ending(self, now: float) -> bool:
-        """Does what signals ask for. TERM: orderly, with the last word; INT, QUIT or another TERM: the last word now."""
+        """Does what signals ask for. TERM: orderly; INT, QUIT or a second TERM: the last word now. True: it is said."""
         numbers, self._signals = self._signals, []
         again = self.core.fleet.stopping
         if any(number not in _HARMLESS for number in numbers):

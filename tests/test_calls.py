@@ -280,3 +280,31 @@ def test_giving_up_what_was_never_sent_leaves_what_was_sent() -> None:
     assert calls.abandon(failure, sent=False) == [(waiting, failure)]
     assert calls.abandon(failure) == [(sent, failure)]
     assert len(calls) == 0
+
+
+def test_what_a_master_gives_back_is_sent_anew_under_another_number() -> None:
+    calls = opened()
+    first, second = submitted(calls, 2)
+    frames(calls)
+    assert calls.answered(1, 1, 60) is first
+    calls.again(first)
+    calls.closed()
+    calls.opened(TOKEN, 4, False, 1000, 1.0)
+    again = frames(calls)
+    assert [(head.number, head.epoch, bool(head.flags & wire.RESENT)) for head in again] == [
+        (2, 3, True),
+        (3, 4, False),
+    ]
+    assert calls.answered(3, 1, 60) is first
+    assert calls.answered(2, 2, 60) is second
+
+
+def test_what_a_stopping_master_never_heard_is_sent_anew_in_its_order() -> None:
+    calls = opened()
+    asked = submitted(calls, 4)
+    frames(calls)
+    calls.heard_upto(2)
+    calls.closed()
+    calls.opened(TOKEN, 4, False, 1000, 1.0)
+    assert [(head.number, head.epoch) for head in frames(calls)] == [(1, 3), (2, 3), (5, 4), (6, 4)]
+    assert [calls.answered(number, number - 4, 60) for number in (5, 6)] == asked[2:]

@@ -221,7 +221,7 @@ def test_options_travel_in_the_head(fake: FakeFrontend, client: rota.Client) -> 
     assert view.service("orders").quote(1) == [1]
     (request,) = fake.seen
     assert request.target == "orders.quote"
-    assert request.flags == wire.META
+    assert request.flags == wire.META | wire.KEYED
     assert 1500 < request.time_ms <= 2000
     import msgpack
 

@@ -833,3 +833,46 @@ def test_a_damaged_large_message_is_dropped() -> None:
     rig.core.frontend_large(b"c", frame, rig.now)
     rig.core.backend_large(slot.route, frame, rig.now)
     assert not slot.inflight and rig.dispatch.counters["bad frames"] == 2
+
+
+# ---- a master that is told to stop -----------------------------------------------------------------------------------
+
+
+def test_a_master_that_stops_gives_back_what_waits_and_says_up_to_where_it_heard() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.core.stop(rig.now)
+    rig.core.end()
+    session = rig.dispatch.sessions[SESSION]
+    told = [wire.parse_head(frame) for frame in session.outgoing]
+    assert [(head.kind, head.number, head.code) for head in told] == [
+        (wire.ANSWER, 2, NOT_STARTED),
+        (wire.ANSWER, 3, NOT_STARTED),
+        (wire.BYE, 3, 0),
+    ]
+    assert list(slot.inflight) == [1], "what was dispatched comes to the next master from its process"
+
+
+def test_what_had_started_once_is_not_given_back() -> None:
+    rig = Rig(service={"credit": 1})
+    first, _ = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    rig.request(2, "orders.again")
+    rig.exited(first, started_upto=1, rows=[(1, RUNNING)])
+    assert rig.dispatch.pools["orders"].queued == 1
+    rig.core.stop(rig.now)
+    rig.core.end()
+    assert [wire.parse_head(frame).kind for frame in rig.dispatch.sessions[SESSION].outgoing] == [wire.BYE]
+
+
+def test_what_a_process_was_kept_from_starting_for_an_older_master_runs_for_this_one() -> None:
+    rig = Rig(epoch=2)
+    (slot,) = rig.pool_of(1)
+    slot_hello = held(1, 7, epoch=1)
+    rig.process_hello(slot.incarnation, route=b"again", received_upto=1, held=[slot_hello])
+    rig.reply(slot, 1, code=NOT_STARTED, epoch=1)
+    rig.client(epoch=1)
+    rig.request(7, flags=wire.RESENT, epoch=1)
+    assert [head.number for head in (wire.parse_head(frame) for _, _, frame in rig.deliveries)] == [2]

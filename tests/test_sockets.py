@@ -11,6 +11,7 @@ import zmq
 
 from rota.common import sockets
 from rota.common.limits import BODY_MAX, HEAD_MAX
+from rota.common.link import Link
 from rota.common.wire import BUNDLE_BYTES_MAX
 
 ROLES = (sockets.CONTROL, sockets.FRONTEND, sockets.BACKEND)
@@ -47,8 +48,8 @@ def test_every_option_of_a_dealer_is_as_it_was_set(ctx: Any, role: str) -> None:
     sock = sockets.dealer(ctx, role)
     common(sock, role)
     assert sock.get(zmq.SNDHWM) == sock.get(zmq.RCVHWM) == sockets.DEALER_HWM
-    assert sock.get(zmq.RECONNECT_IVL) == -1
-    assert sock.get(zmq.IMMEDIATE) == 1
+    assert sock.get(zmq.RECONNECT_IVL) == sockets.NEVER_MS
+    assert sock.get(zmq.IMMEDIATE) == (role != sockets.FRONTEND)
     assert sock.get(zmq.CONNECT_TIMEOUT) == sockets.CONNECT_TIMEOUT_MS
 
 
@@ -94,8 +95,23 @@ def test_a_full_route_is_an_error_and_not_a_wait(pair: tuple[Any, Any, bytes]) -
     assert time.monotonic() - began < 30
 
 
+def test_what_came_before_a_connection_ended_can_still_be_read_by_a_client(ctx: Any) -> None:
+    router = sockets.router(ctx, sockets.FRONTEND)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    link = Link(ctx, f"tcp://127.0.0.1:{port}", sockets.FRONTEND)
+    assert link.monitor.poll(5000) and not link.lost()
+    assert link.send(b"here") and router.poll(5000)
+    route, _ = router.recv_multipart()
+    for number in range(100):
+        router.send_multipart([route, str(number).encode()])
+    router.close(1000)
+    assert link.monitor.poll(5000) and link.lost()
+    assert [link.receive() for _ in range(101)] == [*(str(number).encode() for number in range(100)), None]
+    link.close()
+
+
 def test_a_dealer_without_a_peer_queues_nothing(ctx: Any) -> None:
-    dealer = sockets.dealer(ctx, sockets.FRONTEND)
+    dealer = sockets.dealer(ctx, sockets.BACKEND)
     dealer.connect("tcp://127.0.0.1:9")
     with pytest.raises(zmq.Again):
         dealer.send(b"x")

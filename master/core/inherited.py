@@ -31,6 +31,7 @@ class Inherited:
         self.orphans: dict[Origin, Request] = {}  # processes run these
         self.kept: dict[Origin, tuple[int, int, bytes]] = {}  # code, µs, body of a reply
         self.lost: dict[Origin, str] = {}  # started by a process that died since: why
+        self.returned: dict[Origin, None] = {}  # its process was fenced off before it began
         # Fate or service not known yet; True: an older master may have run it.
         self.waiting: dict[Request, bool] = {}
         # Has every node told what it holds? None: not yet. Asked with: was the session an older master's?
@@ -58,9 +59,17 @@ class Inherited:
         if held.epoch != self._dispatch.epoch:  # of our own epoch: its node was given up, and its caller has its answer
             self.orphans[held.session, held.request] = request
 
+    def give_back(self, request: Request) -> None:
+        """A process had it and did not start it: its caller's resend may run."""
+        origin = self.forget(request)
+        if origin is not None:
+            if len(self.returned) >= KEPT_MAX:
+                del self.returned[next(iter(self.returned))]
+            self.returned[origin] = None
+
     def forget(self, request: Request) -> Origin | None:
         """Its origin, if its caller may still come; None for everything that is no orphan."""
-        origin = request.session.id, request.number
+        origin = request.origin()
         if self.orphans.get(origin) is not request:
             return None
         del self.orphans[origin]
@@ -85,6 +94,9 @@ class Inherited:
             request.pool, request.handler = target
         if older and self._settled_by_evidence(request, now):
             return
+        if request.origin() in self.returned:
+            del self.returned[request.origin()]
+            older = False
         if found and (not older or (request.may_run_again() and request.pool.settings.max_attempts > 1)):
             request.attempt = int(older)  # the older master's counts as one
             self._dispatch.admit(request, now)
@@ -110,7 +122,7 @@ class Inherited:
 
     def _settled_by_evidence(self, request: Request, now: float) -> bool:
         """Does a process run it, has one answered it, or did one die of it?"""
-        origin = (request.session.id, request.number)
+        origin = request.origin()
         orphan = self.orphans.pop(origin, None)
         if orphan is not None:
             self._attach(request, orphan)

@@ -28,6 +28,7 @@ from .sessions import Session, Source
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
+STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, when this master stops
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
 OPERATORS_MAX = 1000
@@ -104,6 +105,7 @@ class Master:
         self._settled: dict[bytes, None] = {}  # sessions that were closed for their silence and had nothing open
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
         self._swept = now
+        self._stop_by = now
         self._readers = Readers()
         self.source: Callable[[], Source] = Source  # of the frame that is being read
         self.lag = 0.0
@@ -358,8 +360,8 @@ class Master:
             del self._agents[route]
             self.out.control.append((route, wire.head(wire.WHO, 0)))
             return
-        self.fleet.beat(node, now)
         if isinstance(message, messages.Beat):
+            self.fleet.beat(node, now, message.unheard_ms / 1000)
             self.out.say(route, node.token, message)
         elif isinstance(message, messages.Started):
             self.fleet.started(node, message, now)
@@ -509,7 +511,8 @@ class Master:
         self._tell_followers()
 
     def next_deadline(self) -> float:
-        period = SHORT_TICK_S if self.fleet.busy() or self._waiters or self.dispatch.unsent else LONG_TICK_S
+        hurry = self.fleet.busy() or self.fleet.stopping or self._waiters or self.dispatch.unsent
+        period = SHORT_TICK_S if hurry else LONG_TICK_S
         if self.dispatch.quarantine.busy():
             period = ALONE_TICK_S
         due = self.dispatch.timers.next_deadline()
@@ -535,9 +538,18 @@ class Master:
         # One that vanished without BYE is noticed only when something is sent, and what it waits for may never come.
         self.out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._operators.items()]
 
-    def stop(self) -> None:
-        """The last word of this master. What is in flight goes on in its processes, and comes to the next one."""
-        self.events.tell("master", self.identity.name, "told to stop")
+    def stop(self, now: float) -> None:
+        """Told to stop: nothing is dispatched any more. Once `ready_to_end`, `end` is the last word."""
+        if not self.fleet.stopping:
+            self.events.tell("master", self.identity.name, "told to stop")
+            self._stop_by = now + STOP_WAIT_S
+            self.fleet.stop(now)
+
+    def ready_to_end(self, now: float) -> bool:
+        return self.fleet.stopping and (now >= self._stop_by or self.fleet.at_rest())
+
+    def end(self) -> None:
+        """What nobody has begun goes back to its callers. What runs goes on, and comes to the next master."""
         self.dispatch.hand_back()
 
     def reconfigure(self, settings: MasterSettings) -> None:
