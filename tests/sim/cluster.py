@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from rota.common import messages
-from rota.common.lifecycle import Intent
+from rota.common.lifecycle import Health, Intent
 from rota.common.settings import MasterSettings, ServiceSettings
 from rota.worker.page import Page
 
@@ -193,5 +193,7 @@ class Cluster:
         for node in list(fleet.nodes.values()):
             if node.intent is not Intent.ACTIVE:
                 self.master.verb("rejoin", nodes=[node.name])
+            if node.health in (Health.BLACKLISTED, Health.TRIAL):
+                self.master.verb("blacklist", action="clear", names=[node.name])
             if len(node.slots) < node.capacity:
                 self.master.verb("recheck", nodes=[node.name])

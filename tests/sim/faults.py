@@ -13,7 +13,7 @@ from .network import LEARN_S
 
 T = TypeVar("T")
 Fault = Callable[[Cluster], None]
-PAUSES_S = {0.05: 5, 0.3: 4, 1.5: 2, 4.0: 1}  # below suspicion, … beyond death; and how often
+PAUSES_S = {0.05: 10, 0.3: 8, 1.2: 4, 3.5: 1}  # below suspicion, … beyond death; and how often
 DOWN_S = (0.05, 1.5)  # of what is started again
 
 

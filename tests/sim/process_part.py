@@ -8,7 +8,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from rota.common import messages, wire
+from rota.common import errors, messages, wire
 from rota.common.limits import IDLE_TICK_S
 from rota.common.messages import Handler, ProcessHello, Refusal, Welcome
 from rota.worker.core import supervision
@@ -262,6 +262,9 @@ class ProcessPart:
 
     def _run(self, delivery: Delivery) -> None:
         now = self.clock.now
+        if delivery.handler not in HANDLERS:  # a health check: any answer is good
+            self._send(self.deliveries.reply(delivery, errors.NoService.code, b"", 100))
+            return
         call = int(delivery.body)
         self.cluster.checks.executed(call, delivery, self)
         self.running[delivery.number] = delivery
