@@ -7,6 +7,7 @@ from core_rig import Rig
 
 from rota.common import wire
 from rota.common.lifecycle import Health, Intent, Liveness
+from rota.common.limits import BEAT_S
 from rota.common.messages import (
     Beat,
     Ending,
@@ -162,6 +163,29 @@ def test_a_silent_node_is_suspect_then_dead_and_comes_back() -> None:
     assert edges(rig) == ["LIVE", "LIVE", "DEAD", "DEAD"], "suspect makes no noise"
     rig.agent("n1")
     assert node.liveness is Liveness.LIVE
+
+
+def test_a_node_that_does_not_hear_its_master_is_as_good_as_silent() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    node = slot.node
+    for number in range(1, 20):  # its beats arrive, our answers do not
+        rig.after(BEAT_S, beat=False)
+        rig.tell(node, Beat(number, int(1000 * BEAT_S * number)))
+        if number * BEAT_S > 1.0:
+            assert not slot.open
+    assert node.liveness is Liveness.DEAD
+
+
+def test_what_an_agent_says_after_a_pause_of_the_master_is_no_silence() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.now += 5.0
+    rig.core.tick(rig.now)
+    for number in range(1, 25):  # they waited to be read
+        rig.tell(slot.node, Beat(number, 200 * number))
+    rig.core.tick(rig.now)
+    assert slot.node.liveness is Liveness.LIVE
 
 
 def test_what_waits_goes_to_a_node_that_is_no_longer_suspect() -> None:
