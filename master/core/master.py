@@ -32,7 +32,6 @@ STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, w
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
 OPERATORS_MAX = 1000
-WAITS_MAX = 100  # of one operator at a time: each is looked at in every tick
 EPOCH_MAX = (1 << 32) - 1  # of the header
 
 _parse = wire.parse
@@ -406,8 +405,6 @@ class Master:
         if verb.verb == "wait":
             if sum(waiter.route == route for waiter in self._waiters) >= ASKED_MAX:
                 raise _too_many_asked()
-            if sum(waiter.route == route for waiter in self._waiters) >= WAITS_MAX:
-                raise verbs.Refuse(exits.REFUSED, f"{WAITS_MAX} waits of this connection are under way already")
             self._waiters.append(_Waiter(route, verb.id, self.verbs.wait(verb.args, now), now))
             self.fleet.changed = True
         elif verb.verb == "status":
