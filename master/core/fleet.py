@@ -192,7 +192,7 @@ class Fleet:
             self.started(node, started, now)
 
     def beat(self, node: Node, now: float, unheard: float = 0.0) -> None:
-        """A node that does not hear us is as good as silent. Our answer to its last beat is half a beat old, as a rule."""
+        """A node that does not hear us is as good as silent. Our answer to its last beat is half a beat old, mostly."""
         node.heard_at = max(node.heard_at, now - max(0.0, unheard - BEAT_S / 2))
         if node.liveness is Liveness.SUSPECT and now - node.heard_at <= self.settings.suspect_after:
             self._move(node, "beat", now)
