@@ -29,11 +29,12 @@ _ILL = (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL)
 
 
 class _Probe(NamedTuple):
-    """A check that has no answer yet. After `until` it has failed; it goes on, and nothing else is asked meanwhile."""
+    """A check that has no answer yet. At `until` it fails; it goes on, and nothing else is asked meanwhile."""
 
     request: Request
     slot: Slot
     until: float
+    failed: bool = False  # once at least
 
 
 class Checks:
@@ -111,9 +112,6 @@ class Checks:
                 watch.due += gap
         for falls in self.falls.values():
             falls.until += gap
-
-    def busy(self) -> bool:
-        return bool(self._probes)
 
     def _look_at(self, node: Node, now: float) -> None:
         mark = node.mark
@@ -197,12 +195,14 @@ class Checks:
         if watch is None or probe is None or probe.request is not request:
             return
         del self._probes[watch]
-        if code == errors.NOT_STARTED or now >= request.deadline:  # fenced off; or it has failed already
+        if code == errors.NOT_STARTED or probe.failed:  # fenced off; or too late for anything
             return
         settings = slot.pool.settings.health
-        problem = _wrong(code, data, settings) if settings.check == REQUEST else ""
+        problem = "" if now <= probe.until else f"its check was answered after {now - request.queued_at:.1f} s"
+        if settings.check == REQUEST and not problem:
+            problem = _wrong(code, data, settings)
         if problem:
-            self._failed(slot.node, slot.pool, problem, now, severe=True)
+            self._failed(slot.node, slot.pool, problem, now, settings.check == REQUEST)
         else:
             self._succeeded(slot.node, slot.pool, watch, 1, now)
 
@@ -213,7 +213,7 @@ class Checks:
             del self._probes[watch]
         elif now >= probe.until:
             settings = slot.pool.settings.health
-            self._probes[watch] = probe._replace(until=now + settings.every)
+            self._probes[watch] = probe._replace(until=now + settings.every, failed=True)
             waited = now - request.queued_at
             severe = settings.check == REQUEST
             self._failed(slot.node, slot.pool, f"no answer to its check for {waited:.1f} s", now, severe)
@@ -254,6 +254,8 @@ class Checks:
         """Up again after it was out: with a ramp."""
         before, node.mark.until = node.health, None
         self.fleet.enter(node, pool, "rise", now)
+        for each, watch in node.watches.items():  # nodes that came together are not asked together from now on
+            watch.due = now + each.settings.health.every * (1 - self.random() / 2)
         self._told(node, before, why)
         self._settle(node, now)
 
