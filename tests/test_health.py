@@ -439,6 +439,28 @@ def test_a_drain_and_the_blacklist_share_one_budget() -> None:
     assert result is not None and result.exit == exits.REFUSED
 
 
+def test_a_node_that_is_ill_may_always_be_drained() -> None:
+    ward = Ward(nodes=3, min_active=2)
+    ward.crash(ward.nodes[0])
+    assert ward.nodes[0].health is Health.BLACKLISTED
+    result = ward.verb("drain", nodes=["n1"])
+    assert result is not None and result.exit == exits.DONE
+    ward.after(30.0)
+    assert ward.nodes[0].intent == "detached" and len(ward.told("trial")) == 0
+
+
+def test_a_drained_node_comes_back_unchecked_with_its_falls_remembered() -> None:
+    ward = Ward()
+    n1 = ward.nodes[0]
+    ward.crash(n1)
+    ward.verb("drain", nodes=["n1"])
+    ward.exited(next(iter(n1.slots.values())))
+    ward.verb("rejoin", nodes=["n1"])
+    assert n1.health is Health.UNCHECKED and n1.mark.until is None and n1.mark.times(ward.now) == 1
+    ward.spawn(n1)
+    assert n1.health is Health.UP
+
+
 def test_a_degraded_node_that_is_well_again_is_up() -> None:
     ward = Ward(nodes=1)
     ward.crash(ward.nodes[0])
