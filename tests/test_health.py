@@ -651,6 +651,24 @@ def test_other_answers_do_not_stand_in_for_the_expected_one() -> None:
     assert ward.health() == ["blacklisted", "up"]
 
 
+def test_answers_do_not_take_back_that_a_port_cannot_be_reached() -> None:
+    """A node that answers everything with an error at once would get the most."""
+    ward = Ward(nodes=2, up=False, check="port", port="db:5432", every=1.0, timeout=0.5)
+    n1, n2 = ward.nodes
+    for node in ward.nodes:
+        ward.tell(node, Unwell("orders", ""))
+    ward.after(3.0)
+    ward.tell(n1, Unwell("orders", "db:5432: connection refused"))
+    for number in range(1, 100, 2):
+        ward.request(number)
+        ward.request(number + 1)
+        for slot in [slot for node in ward.nodes for slot in node.slots.values()]:
+            for delivery in list(slot.inflight):
+                ward.reply(slot, delivery)
+        ward.after(0.1)
+    assert ward.health() == ["blacklisted", "up"] and n2.health is Health.UP
+
+
 def test_a_check_counts_neither_as_service_time_nor_as_a_request() -> None:
     ward = Ward(nodes=1, up=False, check="dummy")
     slot, number, _ = ward.until_checked(ward.nodes[0])

@@ -143,7 +143,7 @@ class Checks:
         if node.health is not health or (health is Health.TRIAL and node.mark.service != pool.name):
             return
         if settings.check == PORT and (problem := node.ports.get(pool.name, "its agent has not told of it yet")):
-            self._failed(node, pool, f"port check: {problem}", now)
+            self._failed(node, pool, f"port check: {problem}", now, severe=True)
         elif settings.check == REQUEST or (settings.check == DUMMY and not answered):
             self._ask(node, pool, watch, now)
         elif health is Health.TRIAL:

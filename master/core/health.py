@@ -23,7 +23,7 @@ class Watch:
         self.failures = 0
         self.successes = 0
         self.cause = ""  # of the last failure
-        self.severe = False  # an expected answer did not come: that others do come takes nothing back
+        self.severe = False  # port or expected answer failed: that other answers come takes nothing back
         self.failed_at = float("-inf")
         self.answered = answered  # replies of its processes, at the last look
         self.due = due  # the next check
@@ -39,7 +39,7 @@ class Watch:
         self.failures += 1
         self.successes = 0
         self.failed_at = now
-        self.cause, self.severe = cause, severe
+        self.cause, self.severe = cause, self.severe or severe
 
     def succeeded(self, times: int = 1) -> None:
         self.successes += times
