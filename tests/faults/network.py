@@ -27,7 +27,7 @@ CUT_S = 5.0
 LONG_S = 600.0
 FLIP = 0.03  # of the pieces of data that pass
 SEALED_S = 1.0
-SEALED = 40  # calls between two clean starts
+SEALED = 25  # calls between two clean starts
 
 
 # ---- by a proxy -----------------------------------------------------------------------------------------------------

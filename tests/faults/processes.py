@@ -93,7 +93,7 @@ def harmed(
     """A handler ends its own process: the one request is told, or run again, and the process is replaced."""
     took: dict[str, float] = {}
     causes: set[str] = set()
-    with Pool(folder, app=APP, nodes=2, processes=3, env=env) as pool, Callers(pool) as callers:
+    with Pool(folder, app=APP, nodes=1, processes=3, env=env) as pool, Callers(pool) as callers:
         for _ in range(min(rounds, 5)):
             for load in callers.both:
                 at = time.monotonic()
