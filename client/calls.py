@@ -73,6 +73,7 @@ class Calls:
         self._session = session
         self._token = self._epoch = 0
         self._next = 1
+        self._first_here = 1  # of the numbers: lower ones were sent to a master that had us before this one
         self._below = 1  # no number under it is in _sent
         self._upto = 0  # all answers up to this sequence were received
         self._early: list[tuple[int, int]] = []  # heap: sequence beyond a gap, the next number when it came
@@ -94,6 +95,7 @@ class Calls:
         if not resumed:  # a session that the master does not know begins to count anew
             self._upto = 0
             self._early.clear()
+            self._first_here = self._next
         self._acked = 0  # say again what was received: the last frame may be what was lost
         self._spoke_at = now
         self._resend = deque(self._sent.values())
@@ -158,8 +160,11 @@ class Calls:
         self._look_at = min(self._look_at, call.deadline)
 
     def heard_upto(self, number: int) -> None:
-        """The master stops, and accepted nothing with a higher number: that is to be sent anew, not again."""
-        for lost in sorted((each for each in self._sent if each > number), reverse=True):
+        """The master stops, and accepted nothing with a higher number: that is to be sent anew, not again. (Unless it
+        was first sent to an earlier master, of which this one knows nothing.)
+        """
+        first = max(number + 1, self._first_here)
+        for lost in sorted((each for each in self._sent if each >= first), reverse=True):
             call = self._sent[lost]
             self._remove(call)
             self.again(call)

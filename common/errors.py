@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 OK = 0  # not an error
 NOT_STARTED = 12  # a process to its master: "this delivery is fenced off, run it elsewhere"
+BY_FLOOR, BY_FENCE = b"floor", b"fence"  # its body: what kept it from starting
 
 
 class Error(Exception):

@@ -60,6 +60,7 @@ class ProcessHello(NamedTuple):
     started_upto: int
     reply_sequence: int  # of the last reply it made
     held: list[Held]
+    hellos: int = 0  # how many it has said: one of an older connection may arrive after this
 
 
 ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3
@@ -124,6 +125,7 @@ class AgentHello(NamedTuple):
     generation: int
     embedded: bool = False  # handlers run inside an application: no reload, no scale
     leaving: bool = False
+    hellos: int = 0  # of this boot, as in ProcessHello
 
 
 class OperatorHello(NamedTuple):

@@ -308,3 +308,15 @@ def test_what_a_stopping_master_never_heard_is_sent_anew_in_its_order() -> None:
     calls.opened(TOKEN, 4, False, 1000, 1.0)
     assert [(head.number, head.epoch) for head in frames(calls)] == [(1, 3), (2, 3), (5, 4), (6, 4)]
     assert [calls.answered(number, number - 4, 60) for number in (5, 6)] == asked[2:]
+
+
+def test_what_an_earlier_master_was_sent_is_not_sent_anew_because_a_later_one_never_heard_it() -> None:
+    calls = opened()
+    submitted(calls, 1)
+    frames(calls)
+    calls.closed()
+    calls.opened(TOKEN, 4, False, 1000, 1.0)
+    calls.heard_upto(0)
+    calls.closed()
+    calls.opened(TOKEN, 5, False, 1000, 2.0)
+    assert [(head.number, head.epoch, bool(head.flags & wire.RESENT)) for head in frames(calls)] == [(1, 3, True)]

@@ -867,12 +867,22 @@ def test_what_had_started_once_is_not_given_back() -> None:
     assert [wire.parse_head(frame).kind for frame in rig.dispatch.sessions[SESSION].outgoing] == [wire.BYE]
 
 
-def test_what_a_process_was_kept_from_starting_for_an_older_master_runs_for_this_one() -> None:
+@pytest.mark.parametrize("by, runs", [(errors.BY_FENCE, True), (errors.BY_FLOOR, False)])
+def test_only_what_the_fence_kept_from_starting_for_an_older_master_runs_for_this_one(by: bytes, runs: bool) -> None:
     rig = Rig(epoch=2)
     (slot,) = rig.pool_of(1)
-    slot_hello = held(1, 7, epoch=1)
-    rig.process_hello(slot.incarnation, route=b"again", received_upto=1, held=[slot_hello])
-    rig.reply(slot, 1, code=NOT_STARTED, epoch=1)
+    rig.process_hello(slot.incarnation, route=b"again", received_upto=1, held=[held(1, 7, epoch=1)])
+    rig.reply(slot, 1, code=NOT_STARTED, epoch=1, body=by)
     rig.client(epoch=1)
     rig.request(7, flags=wire.RESENT, epoch=1)
-    assert [head.number for head in (wire.parse_head(frame) for _, _, frame in rig.deliveries)] == [2]
+    assert [number for _, number, _ in rig.deliveries] == ([2] if runs else [])
+    assert rig.codes() == ({} if runs else {7: MAYBE})
+
+
+def test_a_hello_that_a_later_one_has_overtaken_settles_nothing() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.process_hello(slot.incarnation, route=b"second", hellos=2)
+    rig.request(1)
+    rig.process_hello(slot.incarnation, route=b"first", hellos=1)
+    assert (slot.route, list(slot.inflight), slot.last_number) == (b"second", [1], 1)

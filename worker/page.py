@@ -85,6 +85,10 @@ class Page:
         words[first + 1] = REFUSED
         return False
 
+    def taken_back(self, number: int) -> bool:
+        """Was this delivery recalled before it began?"""
+        return number < self.words[FLOOR]
+
     def done(self, row: int) -> None:
         words = self.words
         words[FIRST_ROW + row * ROW_WORDS + 1] = DONE

@@ -53,6 +53,7 @@ class Specification(NamedTuple):
     backends: list[str]  # one a master; the page says which to obey
     handler_timeout_s: float  # of handlers that declare none; 0 = no limit
     concurrency: int = PAGE_ROWS  # of an application with async handlers; others serve one at a time
+    interface: str = "auto"
 
 
 def main() -> int:
@@ -96,10 +97,10 @@ def _orphaned() -> NoReturn:
 
 def load_application(specification: dict[str, Any]) -> tuple[Worker, str]:
     """The Worker and its version. The current directory is the app dir. Raises LoadError."""
-    app = specification["app"]
+    app, interface, service = specification["app"], specification["interface"], specification["service"]
     # Resolved: what this process imports later comes from the release that it started with.
     app_dir = None if names_a_file(split_spec(app)[0]) else os.getcwd()
-    worker = load(app, app_dir=app_dir, factory=specification["factory"])
+    worker = load(app, app_dir=app_dir, factory=specification["factory"], interface=interface, service=service)
     return worker, version_of(worker, flag=specification["version"] or None, app_dir=".")
 
 
@@ -166,6 +167,7 @@ class Process:
             started_upto=deliveries.started_upto,
             reply_sequence=deliveries.sequence,
             held=deliveries.held(),
+            hellos=deliveries.next_hello(),
         )
 
     def stop(self) -> None:

@@ -186,7 +186,7 @@ class Dispatch:
         if len(inflight) == 1:
             pool.parked.pop(slot, None)
         if code == _NOT_STARTED:
-            self.losses.not_started([request], now)
+            self.losses.refused(request, frame[head_len:], now)
         else:
             slot.handled += 1
             pool.observe(time_us)

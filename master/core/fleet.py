@@ -93,6 +93,9 @@ class Fleet:
             self.forgotten.discard(hello.node)
         if node.boot != hello.boot:
             self._new_boot(node, hello, now)
+        elif 0 < hello.hellos <= node.hellos:
+            return _refusal("busy", f"a later HELLO of {hello.node} was here before", 1000)
+        node.hellos = hello.hellos
         node.route, node.token, node.heard_at = route, token, now
         node.capacity, node.embedded = max(0, hello.capacity), hello.embedded
         node.offers, node.tags = hello.offers, hello.tags
@@ -318,6 +321,9 @@ class Fleet:
         if clash:
             self.events.tell("refused", slot.node.name, clash)
             return _refusal("interface", clash, 30_000)
+        if 0 < hello.hellos <= slot.hellos:
+            return _refusal("unknown", f"a later HELLO of {hello.incarnation} was here before", 100)
+        slot.hellos = hello.hellos
         if slot.connected and slot.route == route:
             return slot  # asked twice over one connection: nothing was lost, and what is on its way must not be settled
         self.dispatch.slot_routes.pop(slot.route, None)

@@ -60,7 +60,9 @@ class Inherited:
             self.orphans[held.session, held.request] = request
 
     def give_back(self, request: Request) -> None:
-        """A process had it and did not start it: its caller's resend may run."""
+        """The fence of its process kept it from starting, and it was given to nobody else: its caller's resend may run.
+        (What was refused by the floor was taken back by the older master, which may have had it run elsewhere.)
+        """
         origin = self.forget(request)
         if origin is not None:
             if len(self.returned) >= KEPT_MAX:

@@ -131,11 +131,17 @@ class Losses:
             self.tell("retries", pool.name, text)
         return "too much is run again already (retry_percent, retry_per_s)"
 
+    def refused(self, request: Request, by: bytes, now: float) -> None:
+        """Its process was kept from starting it."""
+        if by == errors.BY_FENCE:
+            self._inherited.give_back(request)
+        self.not_started([request], now)
+
     def not_started(self, requests: list[Request], now: float | None) -> None:
         """These attempts do not count."""
         for request in requests:
             request.attempt -= 1
-            self._inherited.give_back(request)
+            self._inherited.forget(request)
             self._dispatch.quarantine.lost(request)
             if request.answered:
                 self._dispatch.keys.not_started(request)

@@ -108,6 +108,7 @@ class Slot:
         "concurrency",
         "connected",
         "handled",
+        "hellos",
         "inflight",
         "incarnation",
         "last_number",
@@ -157,6 +158,7 @@ class Slot:
         self.progress_at = now
         self.recall = 0  # floor that was asked for and not yet answered
         self.handled = 0
+        self.hellos = 0  # the number of its last HELLO: an earlier one may come later, over a connection that is gone
         self.rss = 0
         self.retire_reason = ""  # why it is to be replaced; "" = it is not
         self.asked_at = 0.0  # when its agent was told to retire it

@@ -30,6 +30,7 @@ class Node:
     older_boots: list[str] = field(default_factory=list)
     route: bytes = b""
     token: int = 0
+    hellos: int = 0  # the number of its boot's last HELLO
     capacity: int = 0
     offers: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)

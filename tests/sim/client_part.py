@@ -164,9 +164,14 @@ class ClientPart:
         elif head.kind == wire.WHO and self.calls.open:
             self.calls.closed()
             self._hello_due, self._due = True, self.clock.now + ATTEMPT_S
+        elif head.kind == wire.BYE and self.calls.open and head.token == self._token:
+            self.calls.heard_upto(head.number)
+            self._part()
         elif head.kind == wire.ANSWER and self.calls.open and head.token == self._token:
             answered = self.calls.answered(head.number, head.upto, len(frame))
-            if isinstance(answered, SimCall):
+            if isinstance(answered, SimCall) and head.code == errors.NOT_STARTED:
+                self.calls.again(answered)
+            elif isinstance(answered, SimCall):
                 if head.code == 0 and body != b"r%d" % answered.payload:
                     raise Violation(f"call {answered.id} got the answer of another: {body!r}")
                 answered.answered(head.code, str(decode_error(head.code, body)) if head.code else "")

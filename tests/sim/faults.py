@@ -198,6 +198,13 @@ def restart_master(cluster: Cluster) -> None:
     cluster.clock.after(cluster.between(0.05, 0.5), cluster.start_master)
 
 
+def stop_master(cluster: Cluster) -> None:
+    """TERM, and started again."""
+    if cluster.master.alive and not cluster.master.core.fleet.stopping:
+        cluster.clock.tell("FAULT: the master gets TERM")
+        cluster.master.stop()
+
+
 def pause_client(cluster: Cluster) -> None:
     client, seconds = cluster.rng.choice(cluster.clients), _pause(cluster)
     cluster.clock.tell("FAULT: %s stands still for %s s", client.name, seconds)
@@ -254,6 +261,7 @@ FAULTS: dict[Fault, int] = {
     pause_node: 1,
     pause_master: 1,
     restart_master: 2,
+    stop_master: 1,
     pause_client: 1,
     turn_wall_clock: 1,
     operate: 5,

@@ -80,6 +80,21 @@ class MasterPart:
         for router in (self.control, self.frontend, self.backend):
             router.kill()
 
+    def stop(self) -> None:
+        """TERM. It goes on until it is ready to end, says its last word, and ends."""
+        self.core.stop(self.clock.now)
+        self._woken()
+
+    def _end(self) -> None:
+        self.core.end()
+        self._flush()
+        self._tell_events()
+        self.alive = False
+        self._timer.stop()
+        for router in (self.control, self.frontend, self.backend):
+            router.close()
+        self.clock.after(self.cluster.between(0.05, 0.5), self.cluster.start_master)
+
     def pause(self, seconds: float) -> None:
         self.paused_until = max(self.paused_until, self.clock.now + seconds)
 
@@ -120,6 +135,9 @@ class MasterPart:
             core.tick(now)
             due = core.next_deadline()
         self._flush()
+        if core.ready_to_end(now):
+            self._end()
+            return
         self._watchdog.turn(due, now)
         self._timer.set(min(due, now + PROBE_EVERY_S) if self._probing else due)
         self._tell_events()

@@ -174,6 +174,13 @@ class Router:
         for connection in list(self.all.values()):
             connection.reset()
 
+    def close(self) -> None:
+        """Its process ends in order: what it has sent still arrives, nothing that comes is read."""
+        self.bound = False
+        self.wake = _nobody
+        for connection in list(self.all.values()):
+            connection.hang_up()
+
 
 def _nobody() -> None:
     return None
@@ -274,6 +281,17 @@ class Connection:
         self._lose_some()
         self.clock.after(self._until_noticed(), self._dealer_learns)
         self.clock.after(self._until_noticed(), self._router_learns)
+
+    def hang_up(self) -> None:
+        """By the router: the dealer learns of it after the last frame."""
+        last = max(self.clock.now, self._last_down, self.path.down_open_at)
+        self.clock.at(last + self._delay(), self._hung_up)
+
+    def _hung_up(self) -> None:
+        if not self.cut:
+            self.cut = True
+            self._dealer_learns()
+            self._router_learns()
 
     def _until_noticed(self) -> float:
         return STEADY_S if self._steady else self.clock.rng.random() * LEARN_S

@@ -213,6 +213,7 @@ class ProcessPart:
             started_upto=ledger.started_upto,
             reply_sequence=ledger.sequence,
             held=ledger.held(),
+            hellos=ledger.next_hello(),
         )
 
     def _inventory(self) -> str:

@@ -17,7 +17,7 @@ import msgpack
 
 from ...common import wire
 from ...common.body import encode_error
-from ...common.errors import NOT_STARTED, MaybeExecuted
+from ...common.errors import BY_FENCE, BY_FLOOR, NOT_STARTED, MaybeExecuted
 from ...common.messages import Held
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Deliveries:
         self.epoch = 0
         self.running: dict[int, Delivery] = {}
         self.dropped = 0  # deliveries that came twice, or out of order
+        self._hellos = 0
         self._page = page
         self._limits_ns = limits_ns
         self._default_limit_ns = default_limit_ns
@@ -219,8 +220,11 @@ class Deliveries:
         )
 
     def not_started(self, delivery: Delivery) -> bytes:
-        """The answer for a delivery that may not run."""
-        return self.reply(delivery, NOT_STARTED, b"", 0)
+        """The answer for a delivery that may not run, and who forbids it. Below the floor its master took it back, and
+        may have given it elsewhere; one that only the fence keeps out has run nowhere.
+        """
+        by = BY_FLOOR if self._page.taken_back(delivery.number) else BY_FENCE
+        return self.reply(delivery, NOT_STARTED, by, 0)
 
     def acknowledged(self, upto: int) -> None:
         """The master has every reply up to this sequence."""
@@ -232,6 +236,11 @@ class Deliveries:
                 self._free.append(reply[7])
 
     # ---- a new connection -------------------------------------------------------------------------------------------
+
+    def next_hello(self) -> int:
+        """Numbers the HELLOs of this incarnation."""
+        self._hellos += 1
+        return self._hellos
 
     def held(self) -> list[Held]:
         """The inventory of a HELLO: what runs, and what is answered but not acknowledged; by number."""

@@ -205,6 +205,7 @@ class Supervision:
         self._sequence = 0
         self._beat = 0
         self._failures = 0  # connections in a row that came to nothing
+        self._hellos = 0
         self._hello_said = False  # on this connection, and not yet answered
         self._told_capacity = capacity  # with it
         self._connect_at: float | None = 0.0  # None: connected, or about to be
@@ -233,6 +234,7 @@ class Supervision:
         return [Note("the master is lost; connecting again")] if was_greeted else []
 
     def hello(self) -> messages.AgentHello:
+        self._hellos += 1
         return messages.AgentHello(
             versions=list(wire.VERSIONS),
             node=self.node,
@@ -247,6 +249,7 @@ class Supervision:
             generation=self.intent.generation,
             embedded=self.embedded,
             leaving=self.leaving,
+            hellos=self._hellos,
         )
 
     def welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
