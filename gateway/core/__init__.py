@@ -1,0 +1,1 @@
+"""What a gateway decides: no sockets, no clocks."""

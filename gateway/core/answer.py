@@ -1,0 +1,104 @@
+"""An HTTP/1.1 answer as bytes. Nothing that an application gives can break out of it: its length, and whether the
+connection goes on, are said here. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
+    200: "OK", 201: "Created", 202: "Accepted", 203: "Non-Authoritative Information", 204: "No Content",
+    205: "Reset Content", 206: "Partial Content", 207: "Multi-Status", 208: "Already Reported", 226: "IM Used",
+    300: "Multiple Choices", 301: "Moved Permanently", 302: "Found", 303: "See Other", 304: "Not Modified",
+    305: "Use Proxy", 307: "Temporary Redirect", 308: "Permanent Redirect",
+    400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 406: "Not Acceptable", 407: "Proxy Authentication Required", 408: "Request Timeout",
+    409: "Conflict", 410: "Gone", 411: "Length Required", 412: "Precondition Failed", 413: "Content Too Large",
+    414: "URI Too Long", 415: "Unsupported Media Type", 416: "Range Not Satisfiable", 417: "Expectation Failed",
+    418: "I'm a Teapot", 421: "Misdirected Request", 422: "Unprocessable Content", 423: "Locked",
+    424: "Failed Dependency", 425: "Too Early", 426: "Upgrade Required", 428: "Precondition Required",
+    429: "Too Many Requests", 431: "Request Header Fields Too Large", 451: "Unavailable For Legal Reasons",
+    500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
+    504: "Gateway Timeout", 505: "HTTP Version Not Supported", 506: "Variant Also Negotiates",
+    507: "Insufficient Storage", 508: "Loop Detected", 511: "Network Authentication Required",
+}  # fmt: skip
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(200, 600)}
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_value_is_bad = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search  # bytes from 0x80 are the application's business
+_OURS = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
+_BODILESS = frozenset([204, 205, 304])
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@lru_cache(1024)  # applications use few names, and write each in one way
+def _lower(name: bytes) -> bytes:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"no name of a header: {name!r}")
+    return name.lower()
+
+
+def answer(
+    method: str, status: int, headers: Headers, body: bytes, *, date: bytes, connection: bytes = b""
+) -> bytes:  # fmt: skip
+    """The bytes of one answer. `connection`: what its Connection field says, b"": it has none.
+    ValueError, TypeError: the status is not one of 200 to 599, a header has a character that could end it, or the
+    application's Content-Length is not the length of its body.
+    """
+    if status not in _STATUS_LINES or not isinstance(body, bytes):
+        raise ValueError(f"no answer: status {status!r}, body of type {type(body).__name__}")
+    lines = [_STATUS_LINES[status]]
+    length = None
+    for name, value in headers:
+        lower = _lower(name)
+        if _value_is_bad(value) is not None:
+            raise ValueError(f"control character in the header {name!r}")
+        if lower == b"content-length":
+            length = _agreed(length, value)
+        elif lower == b"date":
+            date = b""  # the application's stands
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif lower not in _OURS:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if date:
+        lines.append(b"Date: %b\r\n" % date)
+    if connection:
+        lines.append(b"Connection: %b\r\n" % connection)
+    if method == "HEAD" or status in _BODILESS:
+        lines.append(_length_without_body(status, length, len(body)))
+        body = b""
+    elif length is not None and length != len(body):
+        raise ValueError(f"Content-Length {length}, but the body has {len(body)} bytes")
+    else:
+        lines.append(b"Content-Length: %d\r\n" % len(body))
+    lines.append(b"\r\n")
+    lines.append(body)
+    return b"".join(lines)
+
+
+def _agreed(before: int | None, value: bytes) -> int:
+    if not value.isdigit() or len(value) > 19 or before not in (None, int(value)):
+        raise ValueError(f"Content-Length {value!r}")
+    return int(value)
+
+
+def _length_without_body(status: int, length: int | None, produced: int) -> bytes:
+    """HEAD and 304 may say how long the body of a GET is (RFC 9110 8.6); 204 must not, 205 has none."""
+    if status == 204:
+        return b""
+    if status == 205:
+        return b"Content-Length: 0\r\n"
+    if length is None and produced and status != 304:
+        length = produced
+    return b"" if length is None else b"Content-Length: %d\r\n" % length
+
+
+def plain(status: int, reason: str, *, date: bytes) -> bytes:
+    """An answer of the gateway itself, after which the connection closes."""
+    headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
+    return answer("GET", status, headers, f"{reason}\n".encode(), date=date, connection=b"close")

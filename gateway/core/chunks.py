@@ -1,0 +1,101 @@
+"""A chunked body, RFC 9112 7.1, read strictly: of two ways to read it there is none. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from .head import FIELDS
+from .rules import Rejected
+
+LINE_MAX = 256  # bytes of a chunk's size with its extensions, without CR LF
+EXTENSIONS_MAX = 1024  # bytes of all extensions of one body: nothing that is in use sends any
+TRAILERS_MAX = 8192  # bytes of all trailer fields
+CHUNKS_MAX = 16384  # of one body: each costs time, whatever is in it; 64 bytes each make 1 MiB
+
+_WORD = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;" + _WORD + rb"(?:=(?:" + _WORD + rb'|"[\t !#-\[\]-~]*+"))?)*+)')
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}(?![0-9A-Fa-f])")
+_TRAILERS = re.compile(FIELDS)
+_OF_THE_HEAD = re.compile(
+    rb"^(?:content-length|transfer-encoding|host|connection|expect):", re.IGNORECASE | re.MULTILINE
+)
+
+
+class Chunks:
+    """One body. Bytes are fed as they come; `body` holds what has been decoded."""
+
+    def __init__(self, most: int) -> None:
+        self.body = bytearray()
+        self._most = most
+        self._left = 0  # of the chunk that is being read, with its CR LF
+        self._ended = False  # the last chunk has come
+        self._count = 0
+        self._extensions = 0
+
+    def feed(self, buffer: bytearray) -> bool:
+        """Take what can be taken from the front of `buffer`. True: the body is whole, the rest is not its.
+        Rejected: it breaks a rule.
+        """
+        at = 0
+        try:
+            while not self._ended:
+                after = self._data(buffer, at) if self._left else self._size(buffer, at)
+                if after == at:
+                    return False
+                at = after
+        finally:
+            del buffer[:at]
+        return self._trailers(buffer)
+
+    def _size(self, buffer: bytearray, at: int) -> int:
+        end = buffer.find(b"\r\n", at, at + LINE_MAX + 2)
+        if end < 0:
+            if len(buffer) - at > LINE_MAX + 1:
+                raise Rejected("chunk-size" if _SIZE.match(buffer, at) is None else "chunk-extension")
+            return at
+        found = _SIZE_LINE.fullmatch(buffer, at, end)
+        if found is None:
+            raise Rejected("chunk-size" if _SIZE.match(buffer, at, end) is None else "chunk-extension")
+        size = int(found[1], 16)
+        self._count += 1
+        self._extensions += len(found[2])
+        if self._extensions > EXTENSIONS_MAX:
+            raise Rejected("chunk-extension")
+        if len(self.body) + size > self._most:
+            raise Rejected("body-size")
+        if self._count > CHUNKS_MAX:
+            raise Rejected("chunk-count")
+        self._ended = size == 0
+        self._left = size + 2 if size else 0
+        return end + 2
+
+    def _data(self, buffer: bytearray, at: int) -> int:
+        """Data is taken as it comes, so that its rate can be seen; its CR LF in one."""
+        size = min(self._left - 2, len(buffer) - at)
+        if size > 0:
+            self.body += buffer[at : at + size]
+            self._left -= size
+            return at + size
+        end = bytes(buffer[at : at + 2])
+        if not b"\r\n".startswith(end):
+            raise Rejected("chunk-end")
+        if len(end) < 2:
+            return at
+        self._left = 0
+        return at + 2
+
+    def _trailers(self, buffer: bytearray) -> bool:
+        """They are checked and dropped: what comes behind a body can no longer be taken for a header."""
+        if buffer.startswith(b"\r\n"):
+            del buffer[:2]
+            return True
+        end = buffer.find(b"\r\n\r\n", 0, TRAILERS_MAX + 2)
+        if end < 0:
+            if len(buffer) > TRAILERS_MAX + 1:
+                raise Rejected("trailer")
+            return False
+        block = bytes(buffer[: end + 2])
+        if _TRAILERS.fullmatch(block) is None or _OF_THE_HEAD.search(block) is not None:
+            raise Rejected("trailer")
+        del buffer[: end + 4]
+        return True

@@ -1,0 +1,245 @@
+"""The head of an HTTP/1.x request, from its raw bytes: where it ends, whether it is proper, what it says. Pure.
+
+One expression decides over nearly all heads. Only for one that it does not match is it found out which rule was broken.
+What becomes of a sequence of bytes does not depend on the pieces it comes in: the first byte that breaks a rule does.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from .rules import Rejected
+
+
+class Limits(NamedTuple):
+    line: int = 8192  # bytes of one line: what HAProxy, nginx, Apache and gunicorn take, so what browsers keep to
+    head: int = 32768  # bytes of all lines, with their ends
+    headers: int = 100  # count
+    body: int = 1048576  # bytes, without chunk sizes
+
+
+class Head(NamedTuple):
+    """What a proper head says. `headers`: all of them in their order, names in lower case, values stripped."""
+
+    method: str
+    target: bytes  # begins with "/", or is "*"
+    version: str  # "1.0" or "1.1"
+    headers: list[tuple[bytes, bytes]]
+    host: bytes  # as in its Host field, with the port; b"" only for HTTP/1.0
+    length: int | None  # its Content-Length
+    chunked: bool
+    keep_alive: bool
+    expects_continue: bool
+
+
+LENGTH_DIGITS = 19  # any number of 19 digits fits into 64 bits
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+_METHOD = rb"[A-Z][A-Z0-9_-]{0,19}"
+_TARGET = (
+    rb'[!"$-~]'  # all that is visible but "#", which no client sends; browsers do send " < > [ ] ^ ` { | } as they are
+)
+FIELDS = rb"(?:" + _TOKEN + rb"++:[\t -~]*+\r\n)*+"
+
+_PROPER = re.compile(
+    rb"(?!CONNECT )(" + _METHOD + rb") (/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++)"
+    rb" HTTP/(1\.[01])\r\n(" + FIELDS + rb")\r\n"
+)
+
+# In this order: the first that is found in an improper head is what it is refused for.
+_IMPROPER = [
+    (rule, re.compile(pattern))
+    for rule, pattern in [
+        ("control", rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
+        ("non-ascii", rb"[\x80-\xff]"),
+        ("request-line", rb"\A(?![^\t\r ]++ [^\t\r ]++ HTTP/[0-9]\.[0-9]\r)"),
+        ("version", rb"\A[^\r]*+(?<! HTTP/1\.[01])\r"),
+        ("method", rb"\A(?!" + _TOKEN + rb"++ )"),
+        ("unknown-method", rb"\A(?!" + _METHOD + rb" )|\ACONNECT "),
+        ("target", rb"\A[^ ]++ (?!(?:/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++) )"),
+        ("folded", rb"\n[\t ]"),
+        ("no-colon", rb"\n[^:\r]++\r"),
+        ("no-name", rb"\n:"),
+        ("space-before-colon", rb"\n" + _TOKEN + rb"++[\t ]++:"),
+        ("name", rb"\n" + _TOKEN + rb"*+[^:\r]"),
+    ]
+]
+
+_PORT = rb":(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST = re.compile(rb"(?:[0-9A-Za-z._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?:" + _PORT + rb")?")
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)")
+_CODINGS = re.compile(rb"(?:" + _TOKEN + rb"++ *, *)*" + _TOKEN + rb"++")
+_ONCE = {b"host": "two-hosts", b"content-length": "two-lengths", b"transfer-encoding": "two-codings"}
+_FRAMING_WITH_TAB = re.compile(rb"\n(?:host|content-length|transfer-encoding):[^\r]*\t", re.IGNORECASE)
+
+
+@lru_cache(8)  # a gateway has one set of limits
+def _lines(longest: int) -> re.Pattern[bytes]:
+    """Whole lines and the beginning of one: it stops in front of the first byte that breaks them."""
+    within = rb"[^\r\n]{0,%d}+" % longest
+    return re.compile(rb"(?:" + within + rb"\r\n)*+" + within + rb"\r?")
+
+
+def end_of_head(buffer: bytes | bytearray, start: int, limits: Limits) -> int:
+    """The index behind the empty line that ends the head which begins at `start`; -1: it has not come yet.
+    Rejected: whatever comes, no proper head can begin like this.
+    """
+    end = buffer.find(b"\r\n\r\n", start, start + limits.head)
+    if 0 <= end - start < limits.line:
+        return end + 4  # as short as this it breaks no limit
+    stop = end + 2 if end >= 0 else min(len(buffer), start + limits.head)
+    found = _lines(limits.line).match(buffer, start, stop)
+    assert found is not None  # it matches nothing, too
+    if found.end() < stop:
+        raise Rejected(_broken_line(buffer, start, found.end(), limits))
+    if end < 0 and len(buffer) - start > limits.head:
+        raise Rejected("head-size")
+    return end + 4 if end >= 0 else -1
+
+
+def _broken_line(buffer: bytes | bytearray, start: int, at: int, limits: Limits) -> str:
+    if buffer[at : at + 1] == b"\n" or buffer[at - 1 : at] == b"\r":
+        return "line-end"
+    return "field-size" if buffer.find(b"\r\n", start, at) >= 0 else "request-line-size"
+
+
+def read(head: bytes, limits: Limits) -> Head:
+    """What these bytes, up to and with their empty line, say. Rejected: they break a rule."""
+    proper = _PROPER.fullmatch(head)
+    if proper is None:
+        raise Rejected(_broken_rule(head))
+    method, target, version, block = proper.groups()
+    headers = []
+    for line in block.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        headers.append((name.lower(), value.strip(b"\t ")))
+    if len(headers) > limits.headers:
+        raise Rejected("field-count")
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        fields = _joined(headers)
+    if b"\t" in block and _FRAMING_WITH_TAB.search(head) is not None:
+        raise Rejected("framing-space")
+    host = fields.get(b"host")
+    if host is None:
+        if version == b"1.1":
+            raise Rejected("no-host")
+        host = b""
+    elif _HOST.fullmatch(host) is None:
+        raise Rejected("host")
+    if target[0] != 0x2F:  # "/"
+        target = _path(method, target, host)
+    length, chunked = None, False
+    if b"transfer-encoding" in fields:
+        chunked = _chunked(fields, version)
+    elif b"content-length" in fields:
+        length = _length(fields[b"content-length"], limits.body)
+    new = version == b"1.1"
+    keep_alive = new
+    if b"connection" in fields:
+        keep_alive = _keeps_alive(fields[b"connection"], new)
+    expects_continue = b"expect" in fields and _expects_continue(fields[b"expect"], new)
+    return Head(
+        method.decode(), target, version.decode(), headers, host, length, chunked, keep_alive, expects_continue
+    )  # fmt: skip
+
+
+def _broken_rule(head: bytes) -> str:
+    lines = _lines(len(head)).match(head)
+    if lines is None or lines.end() < len(head) or head[-1:] != b"\n":
+        return "line-end"
+    for rule, pattern in _IMPROPER:
+        if pattern.search(head, 0, len(head) - 2) is not None:
+            return rule
+    return "request-line"  # such as two heads in one
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """A field that stands there twice is a list; for three of them that is the oldest trick."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name not in fields:
+            fields[name] = value
+        elif name in _ONCE:
+            raise Rejected(_ONCE[name])
+        else:
+            fields[name] += b"," + value
+    return fields
+
+
+def _path(method: bytes, target: bytes, host: bytes) -> bytes:
+    """The target as a path. An address names the same host as the Host field, as RFC 9112 3.2.2 has clients do."""
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise Rejected("target")
+        return target
+    absolute = _ABSOLUTE.fullmatch(target)
+    assert absolute is not None  # the head would not have been proper
+    authority, path = absolute.groups()
+    if _HOST.fullmatch(authority) is None:
+        raise Rejected("target")
+    if authority.lower() != host.lower():
+        raise Rejected("other-host")
+    if not path and method == b"OPTIONS":
+        return b"*"
+    return path if path[:1] == b"/" else b"/" + path
+
+
+def _length(value: bytes, most: int) -> int:
+    if not value.isdigit() or len(value) > LENGTH_DIGITS:
+        raise Rejected("length")
+    length = int(value)
+    if length > most:
+        raise Rejected("body-size")
+    return length
+
+
+def _chunked(fields: dict[bytes, bytes], version: bytes) -> bool:
+    if b"content-length" in fields:
+        raise Rejected("two-framings")
+    if version == b"1.0":
+        raise Rejected("coding-of-1.0")
+    value = fields[b"transfer-encoding"].lower()
+    if value == b"chunked":
+        return True
+    codings = [coding.strip(b" ") for coding in value.split(b",")]
+    well_framed = codings[-1] == b"chunked" and b"chunked" not in codings[:-1]
+    raise Rejected("unknown-coding" if well_framed and _CODINGS.fullmatch(value) is not None else "coding")
+
+
+def _keeps_alive(value: bytes, new: bool) -> bool:
+    options = options_of(value)
+    return b"close" not in options if new else b"keep-alive" in options and b"close" not in options
+
+
+def options_of(value: bytes) -> list[bytes]:
+    """The members of a list like that of Connection, in lower case."""
+    return [option for member in value.lower().split(b",") if (option := member.strip(b"\t "))]
+
+
+def _expects_continue(value: bytes, new: bool) -> bool:
+    if any(member != b"100-continue" for member in options_of(value)):
+        raise Rejected("expect")
+    return new and bool(value)
+
+
+# What concerns one connection only, what the gateway answers itself, and `Proxy`, which CGI-like applications take for
+# the address of their own proxy (HTTP_PROXY).
+_DROPPED = frozenset(
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding"
+    b" upgrade http2-settings expect proxy".split()
+)
+_KEPT = frozenset([b"host", b"content-length"])  # whatever Connection names
+
+
+def end_to_end(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers that an application may see: not those of the hop, not those that Connection names, and no name with
+    "_", which an application could not tell from the same name with "-".
+    """
+    named = [value for name, value in headers if name == b"connection"]
+    dropped = _DROPPED
+    if named and named != [b"keep-alive"]:
+        dropped = _DROPPED.union(options_of(b",".join(named))) - _KEPT
+    return [field for field in headers if field[0] not in dropped and b"_" not in field[0]]
