@@ -138,8 +138,9 @@ class Session:
                         self._take_one(each, parse(each), now)
                 else:
                     self._take_one(frame, fields, now)
-            except BadFrame:
+            except BadFrame:  # perhaps an answer: over a new connection it is asked for again
                 self.damaged += 1
+                self._fail("a damaged frame", now)
             if self.phase is not OPEN:
                 return True
         return True

@@ -67,7 +67,7 @@ class Server:
         self._signals: list[int] = []
         self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
         self._backend = Inlet(self.ports.backend)
-        self.core.source = self._frontend.source
+        self.core.source, self.core.process_source = self._frontend.source, self._backend.source
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         ours = (self.ports.control, self.ports.frontend, self.ports.backend, self.journal.wake_fd, self._wake_read)
         self._watched = [(each, zmq.POLLIN) for each in ours]
@@ -271,8 +271,14 @@ def _send_together(sock: ports.Socket, route: bytes, frames: list[wire.Frame]) -
     return 0, []
 
 
-def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
-    """Serves until it is told to stop. Raises PortInUse or JournalError with a sentence for the user."""
+def main(
+    config: Config,
+    reread: Callable[[], Config] | None = None,
+    listening: Callable[[int], None] = lambda control_port: None,
+) -> int:
+    """Serves until it is told to stop; `listening` is called before. Raises PortInUse or JournalError with a sentence
+    for the user.
+    """
     memory.keep_freed()
     server = Server(config, reread)
     numbers = server.ports.ports
@@ -289,6 +295,7 @@ def main(config: Config, reread: Callable[[], Config] | None = None) -> int:
         log.note(text)
     _notify_ready()
     try:
+        listening(numbers["control"])
         return server.serve()
     finally:
         server.close()

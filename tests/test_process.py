@@ -103,11 +103,22 @@ def test_a_delivery_is_answered_once_and_noted_in_the_page(master: FakeMaster, s
     assert {row.state for row in running.page.used_rows()} == {DONE}
 
 
-def test_a_foreign_token_or_a_damaged_frame_reaches_no_handler(master: FakeMaster, start: Start) -> None:
+def test_a_foreign_token_reaches_no_handler(master: FakeMaster, start: Start) -> None:
     start()
     master.welcome_process()
     master.deliver(1, "orders.echo", token=5, text="foreign")
+    master.deliver(1, "orders.echo", text="mine")
+    assert result(master.expect_frame(wire.REPLY)) == "mine"
+
+
+def test_after_a_damaged_frame_a_process_begins_anew_since_it_may_have_been_a_delivery(
+    master: FakeMaster, start: Start
+) -> None:
+    start()
+    master.welcome_process()
     master.send(b"garbage")
+    hello = master.welcome_process()
+    assert (hello.received_upto, hello.hellos) == (0, 2)
     master.deliver(1, "orders.echo", text="mine")
     assert result(master.expect_frame(wire.REPLY)) == "mine"
 

@@ -51,6 +51,7 @@ class AgentSettings:
     version: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     factory: bool = False
+    interface: str = "auto"
     app_dir: str = "."
     python: str | None = None
     state: str | None = None
@@ -76,7 +77,13 @@ def main(settings: AgentSettings) -> int:
 
 def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
     """The name of the service, found in an interpreter of its own; None, after the traceback, when it does not load."""
-    specification = {"app": settings.app, "factory": settings.factory, "version": settings.version or ""}
+    specification = {
+        "app": settings.app,
+        "factory": settings.factory,
+        "interface": settings.interface,
+        "service": "",
+        "version": settings.version or "",
+    }
     reader, writer = os.pipe()
     with os.fdopen(reader) as answer:
         child = spawn.start(place, "probe", {**specification, "answer_fd": writer}, (writer,), None)
@@ -245,8 +252,12 @@ class Agent:
         while self._link is link and (frame := link.receive()) is not None:
             try:
                 self._receive(frame)
-            except (wire.BadFrame, BadMessage):
+            except BadMessage:  # of a newer master, perhaps
                 self.damaged += 1
+            except wire.BadFrame:  # it may have been an order: the next HELLO tells what we have, and we are told anew
+                self.damaged += 1
+                self._disconnect()
+                self._perform(self._core.lost(monotonic()))
 
     def _receive(self, frame: bytes) -> None:
         fields = wire.parse(frame)
@@ -322,6 +333,7 @@ class Agent:
         return {
             "app": settings.app,
             "factory": settings.factory,
+            "interface": settings.interface,
             "service": service,
             "version": self._core.intent.version or settings.version or "",
             "incarnation": incarnation,

@@ -135,7 +135,7 @@ class _Serving:
                 self._backend.inbox.extend(wire.split(frame, fields))
                 return
         except wire.BadFrame:
-            self._backend.damaged += 1
+            self._backend.damage()
             return
         if fields[3] != wire.DELIVER or fields[5] != self._deliveries.token or not self._backend.greeted:
             self._backend.handle(frame)

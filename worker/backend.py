@@ -88,9 +88,23 @@ class Backend:
             elif kind == wire.REFUSED:
                 self._refused(_refusal(frame[fields[11] :]))
             elif kind == wire.WHO and not self._asked():
-                self._hello_again(0.0)
+                self._doubted()
         except (wire.BadFrame, BadMessage):
             self.damaged += 1
+
+    def _doubted(self) -> None:
+        """The master does not know us, or something between us was damaged. Over a new connection nothing is in doubt;
+        over this one what is still on its way would be.
+        """
+        if self.greeted:
+            self.drop()
+        else:
+            self._hello_again(0.0)
+
+    def damage(self) -> None:
+        """A frame cannot be read: it may have been a delivery, which waits for ever unless we begin anew."""
+        self.damaged += 1
+        self.drop()
 
     def send(self, frame: bytes) -> None:
         """A reply that cannot be sent is kept, and goes again after the next HELLO."""

@@ -225,8 +225,8 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
                 inbox.extend(wire.split(frame, fields))
                 continue
         except wire.BadFrame:
-            backend.damaged += 1
-            continue
+            backend.damage()
+            return
         if fields[3] != DELIVER or fields[5] != token:
             backend.handle(frame)
             if not to_the_end or not backend.greeted:

@@ -54,6 +54,7 @@ class Losses:
         self._dispatch.counters["recalled"] += len(requests)
         if requests and not slot.inflight:  # it runs nothing and yet started nothing: it is stopped, or cut off
             slot.pool.stall(slot, 0, now)
+            self._dispatch.out.cuts.append(slot.source)  # a connection that lost its frames would lose them for ever
         slot.pool.placed(slot)
         self.not_started(requests, now)
 
@@ -135,6 +136,7 @@ class Losses:
         """Its process was kept from starting it."""
         if by == errors.BY_FENCE:
             self._inherited.give_back(request)
+            request.epoch = self._dispatch.epoch  # it ran nowhere, whoever dispatched it
         self.not_started([request], now)
 
     def not_started(self, requests: list[Request], now: float | None) -> None:
@@ -145,7 +147,12 @@ class Losses:
             self._dispatch.quarantine.lost(request)
             if request.answered:
                 self._dispatch.keys.not_started(request)
-        self._run_elsewhere(requests, now)
+        ours = self._dispatch.epoch
+        self._run_elsewhere([request for request in requests if request.answered or request.epoch == ours], now)
+        for request in requests:
+            # What an older master dispatched it may have taken back and had run elsewhere.
+            if not request.answered and request.epoch != ours and now is not None:
+                self._inherited.look_up(request, True, now)
 
     def _run_elsewhere(self, requests: list[Request], now: float | None) -> None:
         """To the front of the queue, and on at once (None: not before the next tick)."""

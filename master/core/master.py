@@ -6,7 +6,7 @@ It knows who is talking (routes, tokens), and hands what they say to `dispatch` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ...common import exits, messages, wire
@@ -106,7 +106,9 @@ class Master:
         self._swept = now
         self._stop_by = now
         self._readers = Readers()
-        self.source: Callable[[], Source] = Source  # of the frame that is being read
+        # Where the frame comes from that is being read on the frontend, and on the backend.
+        self.source: Callable[[], Source] = Source
+        self.process_source: Callable[[], Source] = Source
         self.lag = 0.0
         self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
 
@@ -116,8 +118,7 @@ class Master:
         try:
             fields = _parse(frame)
         except wire.BadFrame:
-            self.dispatch.counters["bad frames"] += 1
-            return
+            return self._damaged(route, self.dispatch.routes, self.out.frontend)
         session = self.dispatch.routes.get(route)
         if session is None or session.token != fields[5]:
             if fields[3] == wire.BUNDLE and may_bundle:
@@ -137,6 +138,12 @@ class Master:
             self.dispatch.close_session(session)
         elif kind != wire.ACK:
             self.dispatch.counters["bad frames"] += 1
+
+    def _damaged(self, route: bytes, known: Mapping[bytes, object], out: list[tuple[bytes, bytes]]) -> None:
+        """What it was nobody can tell. A peer that we know is asked to begin anew: its HELLO settles what was lost."""
+        self.dispatch.counters["bad frames"] += 1
+        if route in known:
+            out.append((route, wire.head(wire.WHO, 0)))
 
     def frontend_large(self, route: bytes, frame: wire.Large, now: float) -> None:
         """The request that most large messages are, without a copy; anything else as usual."""
@@ -245,6 +252,7 @@ class Master:
         self.dispatch.counters["bad frames"] += 1
         slot = self.dispatch.slot_routes.get(route)
         if slot is not None:
+            self.out.backend.append((route, wire.head(wire.WHO, 0)))
             self.fleet.checks.misbehaved(slot, f"its process sent a frame that breaks the protocol: {what}", now)
 
     def _backend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
@@ -264,6 +272,7 @@ class Master:
         if isinstance(found, messages.Refusal):
             out.append((route, outbox.answer(wire.REFUSED, 0, found)))
         else:
+            found.source = self.process_source()
             welcome = self._welcome(version, True)._replace(upto=found.acked)
             out.append((route, outbox.answer(wire.WELCOME, found.token, welcome)))
 
@@ -274,8 +283,7 @@ class Master:
         try:
             head = wire.parse_head(frame)
         except wire.BadFrame:
-            self.dispatch.counters["bad frames"] += 1
-            return
+            return self._damaged(route, self._agents, self.out.control)
         node, operator, token = self._agents.get(route), self._operators.get(route), self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
@@ -408,7 +416,8 @@ class Master:
             self._waiters.append(_Waiter(route, verb.id, self.verbs.wait(verb.args, now), now))
             self.fleet.changed = True
         elif verb.verb == "status":
-            self._answer(route, verb.id, verbs.Outcome(exits.DONE, self.status(now)))
+            nodes = verbs.argument(verb.args, "nodes", bool, True)
+            self._answer(route, verb.id, verbs.Outcome(exits.DONE, self.status(now, nodes)))
         elif verb.verb == "events":
             since, limit = verbs.argument(verb.args, "since", int, 0), verbs.argument(verb.args, "limit", int, 1000)
             found = self.events.since(since, limit)
@@ -465,7 +474,7 @@ class Master:
                     operator.following[follow_id] = self.events.last
                     self.out.say(route, operator.token, messages.Happened(follow_id, found))
 
-    def status(self, now: float) -> dict[str, Any]:
+    def status(self, now: float, nodes: bool = True) -> dict[str, Any]:
         dispatch = self.dispatch
         return {
             "schema": verbs.SCHEMA,
@@ -483,7 +492,7 @@ class Master:
                 "keys": dispatch.keys.status(),
             },
             "services": status.services(self.fleet, dispatch, now),
-            "nodes": status.nodes(self.fleet, now),
+            "nodes": status.nodes(self.fleet, now) if nodes else [],
         }
 
     # ---- time and word from the shell ------------------------------------------------------------

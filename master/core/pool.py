@@ -16,6 +16,7 @@ from ...common.limits import CREDIT_MAX
 from ...common.messages import Handler
 from ...common.wire import KEYED, Frame
 from .retries import RetryBudget
+from .sessions import Source
 
 if TYPE_CHECKING:
     from ...common.settings import ServiceSettings
@@ -124,6 +125,7 @@ class Slot:
         "retire_reason",
         "route",
         "row",
+        "source",
         "rss",
         "stage",
         "stride",
@@ -145,6 +147,7 @@ class Slot:
         self.concurrency = 1
         self.route = b""
         self.token = 0
+        self.source = Source()
         self.connected = False
         self.open = False  # may be given new work; computed by the registry, never set elsewhere
         self.limit = 1  # credit: how many may be in flight here

@@ -33,6 +33,7 @@ def _service(pool: Pool, fleet: Fleet, dispatch: Dispatch, now: float) -> dict[s
         "fixed": fleet.staff.fixed(pool),
         "processes": len(pool.slots),
         "ready": len(ready),
+        "open": sum(slot.open for slot in ready),
         "in_flight": sum(len(slot.inflight) for slot in pool.slots.values()),
         "queued": pool.queued + dispatch.quarantine.held(pool),
         "oldest_wait_ms": int(pool.oldest_wait(now) * 1000),

@@ -46,7 +46,7 @@ class Checks:
         self.calls: dict[int, SimCall] = {}
         self.silent = 0  # calls without an answer
         self.runs: Counter[int] = Counter()  # by payload, as the next two
-        self.ran_in: dict[int, int] = {}  # the epoch of the last run
+        self.ran_under: dict[int, tuple[int, MasterPart]] = {}  # epoch and master of the last run
         self.callers: Counter[int] = Counter()
         self.answers: Counter[int] = Counter()  # by code
         self.steps = 0
@@ -65,7 +65,7 @@ class Checks:
         self.runs[payload] += 1
         if self.runs[payload] > 1 and not self._may_run_again(call, delivery.epoch):
             raise Violation(f"call {payload} ({call.handler}) was executed twice")
-        self.ran_in[payload] = delivery.epoch
+        self.ran_under[payload] = delivery.epoch, self.cluster.master
         if call.code in NOT_RUN and self.callers[payload] == 1:
             raise Violation(f"call {payload} is executed after its caller was told {call.code}: not run")
         self._page_allows(delivery, process)
@@ -74,7 +74,12 @@ class Checks:
         """Its handler says so; or its key was forgotten with an older master, and it was called again."""
         if call.handler == "again" or (call.handler == "keyed" and call.has_key):
             return True
-        return call.has_key and self.callers[call.payload] > 1 and epoch != self.ran_in[call.payload]
+        # Without a journal, and with agents that are all new, an epoch comes again.
+        return (
+            call.has_key
+            and self.callers[call.payload] > 1
+            and (epoch, self.cluster.master) != self.ran_under[call.payload]
+        )
 
     def _page_allows(self, delivery: Delivery, process: ProcessPart) -> None:
         words, name = process.page.words, process.incarnation

@@ -59,6 +59,7 @@ class MasterPart:
             clock.now,
         )
         self.core.source = lambda: Source(int.from_bytes(self._reading, "big"), "client")
+        self.core.process_source = self.core.source
         self.alive = True
         self.paused_until = 0.0
         self.woke_at = clock.now  # when it last stood still until
