@@ -26,7 +26,7 @@ MASTER_STARTS_S = 20.0
 MASTER_STOPS_S = 5.0
 TICK_S = 0.05
 
-_OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "app_dir", "python")
+_OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "interface", "app_dir", "python")
 
 
 @verb(

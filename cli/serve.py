@@ -89,6 +89,7 @@ def agent_settings(config: Config) -> AgentSettings:
         version=own.version,
         tags=own.tags,
         factory=own.factory,
+        interface=own.interface,
         app_dir=own.app_dir,
         python=own.python,
         state=own.state,

@@ -233,6 +233,13 @@ class SlaveSettings:
         "calling what is callable would call every WSGI application",
         flags=("--factory",),
     )
+    interface: str = setting(
+        "auto",
+        Choice(("auto", "wsgi", "asgi", "rota")),
+        "what app is: a WSGI or ASGI application, a rota.Worker, or whatever it looks like",
+        "the number of its parameters, and whether it is async, tell nearly all applications apart",
+        flags=("--interface",),
+    )
     app_dir: str = setting(
         ".",
         Directory(),

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def write(folder: Path, name: str, text: str = ORDERS) -> str:
     return str(path)
 
 
-def failure(spec: str, folder: Path | None = None, **options: bool) -> rota.LoadError:
+def failure(spec: str, folder: Path | None = None, **options: Any) -> rota.LoadError:
     with pytest.raises(rota.LoadError) as caught:
         load(spec, app_dir=str(folder) if folder else None, **options)
     assert not app.being_loaded
@@ -151,8 +152,128 @@ def test_what_is_not_an_application_is_refused(spec: str) -> None:
 
 def test_anything_but_a_worker_with_handlers_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "app_p.py", 'import rota\nempty = rota.Worker("orders")\nnumber = 3\n')
-    assert str(failure(f"{path}:number")).startswith("rota serves rota.Worker objects")
+    sentence = f"rota serves a rota.Worker, a WSGI or an ASGI application; {path}:number is a int"
+    assert str(failure(f"{path}:number")) == sentence
     assert "the worker 'orders' has no handlers" in str(failure(f"{path}:empty"))
+
+
+# ---- WSGI and ASGI applications ------------------------------------------------------------------------------------
+
+APPLICATIONS = """
+import functools
+import rota
+
+def wsgi(environ, start_response): ...
+def optional(environ, start_response, extra=None): ...
+async def asgi(scope, receive, send): ...
+async def starred(*args): ...
+
+class Framework:
+    def __call__(self, environ, start_response): ...
+    def method(self, environ, start_response): ...
+    async def coroutine(self, scope, receive, send): ...
+
+class AsyncFramework:
+    async def __call__(self, scope, receive, send): ...
+
+class Iterable:
+    def __init__(self, environ, start_response): ...
+    def __iter__(self): ...
+
+class Endpoint:
+    def __init__(self, scope, receive, send): ...
+    def __await__(self): ...
+
+class Asgi2:
+    def __init__(self, scope): ...
+    async def __call__(self, receive, send): ...
+
+def asgi2(scope): ...
+def create(): return wsgi
+def create_asgi(): return AsyncFramework()
+def any(*args): ...
+def named(environ, start_response, *, mode): ...
+def plain_three(scope, receive, send): ...
+def one(symbol): ...
+async def two(receive, send): ...
+async def yielding(environ, start_response): yield b""
+
+framework, async_framework = Framework(), AsyncFramework()
+method, coroutine = framework.method, framework.coroutine
+partial = functools.partial(lambda config, environ, start_response: None, 1)
+
+@functools.wraps(wsgi)
+def wrapped(*args, **kwargs): ...
+
+worker = rota.Worker("orders")
+worker.handler(name="quote")(lambda: 1)
+"""
+WSGI = ("wsgi", "optional", "framework", "method", "Iterable", "partial", "wrapped")
+ASGI = ("asgi", "starred", "async_framework", "coroutine", "Endpoint")
+
+
+@pytest.mark.parametrize("name", [*WSGI, *ASGI])
+def test_the_interface_of_an_application_is_seen(tmp_path: Path, name: str) -> None:
+    worker = load(f"{write(tmp_path, 'my_shop.py', APPLICATIONS)}:{name}")
+    assert (worker.name, worker.is_async) == ("my_shop", name in ASGI)
+    assert {each.name: each.idempotent for each in worker.handlers.values()} == {"http": False, "http-safe": True}
+
+
+def test_both_interfaces_look_the_same_to_callers(tmp_path: Path) -> None:
+    path = write(tmp_path, "my_shop.py", APPLICATIONS)
+    one, other = load(f"{path}:wsgi").interface(), load(f"{path}:asgi").interface()
+    assert one == other  # so a service may change from one to the other, node by node
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("asgi2", "is called with the scope alone, as ASGI 2 applications are; rota serves ASGI 3"),
+        ("Asgi2", "is called with the scope alone, as ASGI 2 applications are; rota serves ASGI 3"),
+        ("create", "is a callable that takes 0 parameters"),
+        ("create", "if it makes one, say --factory"),
+        ("Framework", "if it makes one, say --factory"),
+        ("any", "takes 0 or more parameters"),
+        ("named", "needs an argument 'mode' by name"),
+        ("plain_three", "is a callable that takes 3 parameters"),
+        ("one", "is a callable that takes 1 parameter:"),
+        ("two", "is an async callable that takes 2 parameters"),
+        ("yielding", "--interface wsgi or --interface asgi insists"),
+    ],
+)
+def test_what_is_neither_is_refused_with_a_sentence(tmp_path: Path, name: str, sentence: str) -> None:
+    error = failure(f"{write(tmp_path, 'my_shop.py', APPLICATIONS)}:{name}")
+    assert f"my_shop.py:{name} " in str(error) and sentence in str(error)
+
+
+def test_the_user_may_insist(tmp_path: Path) -> None:
+    path = write(tmp_path, "my_shop.py", APPLICATIONS)
+    assert load(f"{path}:plain_three", interface="asgi").is_async
+    assert not load(f"{path}:any", interface="wsgi").is_async
+    assert load(f"{path}:worker", interface="rota").name == "orders"
+    assert load(path, interface="auto").name == "orders"
+    assert "is a rota.Worker, and no WSGI application" in str(failure(f"{path}:worker", interface="wsgi"))
+    assert "rota serves a rota.Worker; " in str(failure(f"{path}:wsgi", interface="rota"))
+    assert "my_shop.py:framework is a my_shop.Framework" in str(failure(f"{path}:framework", interface="rota"))
+
+
+def test_a_factory_makes_any_application(tmp_path: Path) -> None:
+    path = write(tmp_path, "my_shop.py", APPLICATIONS)
+    assert not load(f"{path}:create", factory=True).is_async
+    assert load(f"{path}:create_asgi", factory=True).is_async
+    assert not load(f"{path}:Framework", factory=True).is_async
+
+
+def test_an_application_is_called_as_its_service_or_its_module(tmp_path: Path) -> None:
+    write(tmp_path, "my_shop/wsgi.py", APPLICATIONS)
+    assert load("my_shop.wsgi:wsgi", app_dir=str(tmp_path)).name == "my_shop-wsgi"
+    assert load("my_shop.wsgi:wsgi", app_dir=str(tmp_path), service="site").name == "site"
+    assert load("my_shop.wsgi:worker", app_dir=str(tmp_path), service="site").name == "orders"
+    odd = write(tmp_path, "my shop (2).py", APPLICATIONS)
+    assert load(f"{odd}:wsgi").name == "my-shop-2"
+    none = write(tmp_path, "\u00e9.py", APPLICATIONS)
+    assert "gives no name for the service; say one: --service NAME" in str(failure(f"{none}:wsgi"))
+    assert load(f"{none}:wsgi", service="site").name == "site"
 
 
 def test_the_version_is_flag_then_file_then_code(tmp_path: Path) -> None:

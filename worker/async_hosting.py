@@ -17,7 +17,7 @@ from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
 
-from ..common.errors import Cancelled, Error
+from ..common.errors import Cancelled, Error, LoadError
 from ..common.limits import BODY_MAX
 from .app import Handler, Worker, is_async
 from .hosting import Delivery, Outcome, SyncHost, ailment, examined, failed, hook_failed, remote_error, verdict
@@ -121,6 +121,8 @@ class AsyncHost:
         for hook in self.worker.start_hooks:
             try:
                 await self._call(hook)
+            except LoadError:
+                raise  # it has its own sentence
             except Exception as error:
                 raise hook_failed("on_start", hook, error) from error
 

@@ -69,6 +69,8 @@ class SyncHost:
         for hook in self.worker.start_hooks:
             try:
                 hook()
+            except LoadError:
+                raise  # it has its own sentence
             except Exception as error:
                 raise hook_failed("on_start", hook, error) from error
 

@@ -1,4 +1,7 @@
-"""From what the user typed to a `Worker`: `module:attribute` or `path/to/file.py:attribute`, and its version."""
+"""From what the user typed to a `Worker`: `module:attribute` or `path/to/file.py:attribute`, and its version.
+
+What a WSGI or ASGI application is made into stands in `interface.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,21 @@ from ..common.names import did_you_mean
 from . import app
 from .app import Worker
 from .hosting import user_frames
+from .interface import AUTO, worker_of
 
 VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 
 
-def load(spec: str, *, app_dir: str | None = None, factory: bool = False) -> Worker:
+def load(
+    spec: str, *, app_dir: str | None = None, factory: bool = False, interface: str = AUTO, service: str = ""
+) -> Worker:
     """Import the application and return its Worker.
 
-    spec      `module:attribute` or `file.py:attribute`; without `:attribute` the only Worker there is taken
-    app_dir   comes first on sys.path; default: the folder of the file, or the current one
-    factory   the attribute is a function without parameters that makes the Worker
+    spec        `module:attribute` or `file.py:attribute`; without `:attribute` the only Worker there is taken
+    app_dir     comes first on sys.path; default: the folder of the file, or the current one
+    factory     the attribute is a function without parameters that makes the application
+    interface   "auto", or what it must be: "rota", "wsgi", "asgi"
+    service     the name of a WSGI or ASGI application; default: made of that of its module
 
     Raises LoadError with the application's own traceback for whatever goes wrong, sys.exit() at import included.
     """
@@ -41,7 +49,10 @@ def load(spec: str, *, app_dir: str | None = None, factory: bool = False) -> Wor
     found = _attribute(module, target, attribute) if attribute else _only_worker(module, target)
     if factory:
         found = _made(found, spec)
-    return _checked(found, spec)
+    worker = worker_of(found, spec, interface, service)
+    if not worker.handlers:
+        raise LoadError(f"{spec}: the worker '{worker.name}' has no handlers")
+    return worker
 
 
 def version_of(worker: Worker, *, flag: str | None = None, app_dir: str = ".") -> str:
@@ -166,20 +177,9 @@ def _only_worker(module: ModuleType, target: str) -> Worker:
 def _made(function: Any, spec: str) -> Any:
     if not callable(function) or iscoroutinefunction(function):
         kind = "an async function" if callable(function) else f"a {type(function).__name__}"
-        raise LoadError(f"--factory: {spec} is {kind}, not a function that returns a rota.Worker")
+        raise LoadError(f"--factory: {spec} is {kind}, not a function that returns the application")
     with _loading(f"{spec}() failed"):
         return function()
-
-
-def _checked(found: Any, spec: str) -> Worker:
-    if not isinstance(found, Worker):
-        is_function = callable(found) and hasattr(found, "__code__")
-        hint = "; if it makes one, say --factory" if is_function else ""
-        kind = f"{type(found).__module__}.{type(found).__qualname__}".removeprefix("builtins.")
-        raise LoadError(f"rota serves rota.Worker objects; {spec} is a {kind}{hint}")
-    if not found.handlers:
-        raise LoadError(f"{spec}: the worker '{found.name}' has no handlers")
-    return found
 
 
 def _version_file(app_dir: str) -> str:

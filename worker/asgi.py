@@ -1,0 +1,229 @@
+"""An ASGI 3 application as a `Worker`: http and lifespan. Many requests at once; bodies are whole both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..common.errors import LoadError
+from .app import Worker
+from .context import Context
+from .http_service import BadAnswer, Pair, answer, header, incomplete, request_id, service, split_target
+
+Message = dict[str, Any]
+Application = Callable[..., Awaitable[Any]]
+
+STARTED, NOT_STARTED = "lifespan.startup.complete", "lifespan.startup.failed"
+STOPPED, NOT_STOPPED = "lifespan.shutdown.complete", "lifespan.shutdown.failed"
+
+
+def worker(application: Application, name: str) -> Worker:
+    """A Worker that answers HTTP requests with `application`, and runs its lifespan from start to stop."""
+    state: dict[str, Any] = {}
+    lifespan, requests = _Lifespan(application, state), _Requests(application, state)
+
+    made = service(name, requests.serve)
+    made.on_start(lifespan.start_up)
+    made.on_stop(lifespan.shut_down)
+    made.on_stop(requests.finish)  # first: the last stops first
+    return made
+
+
+class _Requests:
+    def __init__(self, application: Application, state: dict[str, Any]) -> None:
+        self._application = application
+        self._state = state
+        self._tasks: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
+
+    async def serve(
+        self, ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes, about: dict[str, Any]
+    ) -> list[Any]:
+        """The answer as soon as it is complete: what the application does after it (background tasks) goes on."""
+        scope = _scope(ctx, method, target, headers, about, self._state)
+        exchange = _Exchange(body)
+        task = asyncio.create_task(self._run(scope, exchange))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await exchange.over
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})  # it may clean up
+            raise
+        if exchange.error is not None:
+            raise exchange.error
+        return answer(method, exchange.status, exchange.headers, b"".join(exchange.blocks))
+
+    async def finish(self) -> None:
+        """What goes on after the last answer; the agent's stop_grace is its limit."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _run(self, scope: dict[str, Any], exchange: _Exchange) -> None:
+        try:
+            await self._application(scope, exchange.receive, exchange.send)
+        except BaseException as error:  # a SystemExit that leaves a task would stop the loop
+            exchange.ended(error)
+        else:
+            exchange.ended(None)
+
+
+def _scope(
+    ctx: Context, method: str, target: bytes, headers: list[Pair], about: dict[str, Any], state: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        root = about["root"]
+        raw, path, query = split_target(target, root)
+        known_as = request_id(ctx, headers, about)  # before the headers are read
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": about["version"],
+            "method": method,
+            "scheme": about["scheme"],
+            "path": path.decode("utf-8", "replace"),
+            "raw_path": raw,
+            "query_string": query,
+            "root_path": root,
+            "headers": list(map(tuple, headers)),
+            "client": tuple(about["client"]),
+            "server": tuple(about["server"]),
+            "state": state.copy(),
+            "extensions": {"rota": {"request_id": known_as}},
+        }
+    except (KeyError, TypeError) as error:
+        raise incomplete(about, error) from None
+
+
+class _Exchange:
+    """One request and what the application sends for it. `over` is set with the end of the answer, or of the
+    application."""
+
+    __slots__ = ("status", "headers", "blocks", "over", "error", "_body")
+
+    def __init__(self, body: bytes) -> None:
+        self.status = 0
+        self.headers: list[Pair] = []
+        self.blocks: list[bytes] = []
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: BaseException | None = None
+        self._body: bytes | None = body
+
+    async def receive(self) -> Message:
+        """The body; then, only when all is over, that the client is gone: whoever hears of that earlier gives up."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await asyncio.wait({self.over})
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        kind = message.get("type")
+        if self.over.done():
+            if self.over.cancelled():
+                raise OSError("nobody waits for this answer any more")
+            raise BadAnswer(f"{kind!r:.200} was sent after the end of the answer")
+        if kind == "http.response.start":
+            self._start(message)
+        elif kind == "http.response.body":
+            self._extend(message)
+        else:
+            raise BadAnswer(f"{kind!r:.200} is no message of an answer: http.response.start or http.response.body")
+
+    def _start(self, message: Message) -> None:
+        if self.status:
+            raise BadAnswer("http.response.start was sent twice")
+        status = message.get("status")
+        if not isinstance(status, int) or not 200 <= status <= 999:
+            raise BadAnswer(f"the status must be a number from 200 to 999, not {status!r:.200}")
+        try:
+            self.headers = [header(name, value) for name, value in message.get("headers", ())]
+        except (TypeError, ValueError) as error:
+            raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
+        self.status = int(status)  # an HTTPStatus is an int that does not travel
+
+    def _extend(self, message: Message) -> None:
+        if not self.status:
+            raise BadAnswer("http.response.body was sent before http.response.start")
+        block = message.get("body", b"")
+        if not isinstance(block, bytes | bytearray | memoryview):
+            raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
+        if block:
+            self.blocks.append(bytes(block))  # a copy of what the application may change; bytes stay as they are
+        if not message.get("more_body", False):
+            self.over.set_result(None)
+
+    def ended(self, error: BaseException | None) -> None:
+        """The application has returned, or raised; when the answer is out already that is told on stderr."""
+        if not self.over.done():
+            self.error = error or BadAnswer("the application returned before its answer was complete")
+            self.over.set_result(None)
+        elif error is not None and not self.over.cancelled() and not isinstance(error, asyncio.CancelledError):
+            traceback.print_exception(error)
+
+
+class _Lifespan:
+    """The application's own start and stop, in a task of its own that lasts as long as the process serves."""
+
+    def __init__(self, application: Application, state: dict[str, Any]) -> None:
+        self._application = application
+        self._state = state
+        self._task: asyncio.Task[None] | None = None
+        self._said: dict[str, str] = {}  # kind → message
+        self._error: BaseException | None = None
+
+    async def start_up(self) -> None:
+        """LoadError if the application says that it failed. One that takes no lifespan events is served without."""
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+        await self._tell("lifespan.startup", STARTED, NOT_STARTED)
+        if NOT_STARTED in self._said:
+            raise LoadError(f"the application says that its start failed: {self._said[NOT_STARTED]}".rstrip(": "))
+        if STARTED in self._said:
+            return
+        if self._error is not None and not isinstance(self._error, Exception):
+            raise self._ended_the_process()
+        if self._error is not None:  # the specification's way to say it; a bug in a start looks the same
+            kind = type(self._error).__name__
+            print(f"the application takes no lifespan events: {kind}: {self._error}", file=sys.stderr)
+
+    async def shut_down(self) -> None:
+        assert self._task is not None
+        if not self._task.done():
+            await self._tell("lifespan.shutdown", STOPPED, NOT_STOPPED)
+        if NOT_STOPPED in self._said:
+            print(f"the application says that its stop failed: {self._said[NOT_STOPPED]}", file=sys.stderr)
+        elif self._error is not None and STARTED in self._said:
+            traceback.print_exception(self._error)
+
+    async def _tell(self, event: str, *answers: str) -> None:
+        """Returns when the application has answered, or has ended."""
+        self._events.put_nowait({"type": event})
+        assert self._task is not None
+        while not self._task.done() and not any(each in self._said for each in answers):
+            self._news.clear()
+            await self._news.wait()
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
+        try:
+            await self._application(scope, self._events.get, self._send)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._news.set()
+
+    async def _send(self, message: Message) -> None:
+        kind = message.get("type")
+        if kind not in (STARTED, NOT_STARTED, STOPPED, NOT_STOPPED):
+            raise BadAnswer(f"{kind!r:.200} is no message of a lifespan")
+        self._said[kind] = str(message.get("message", ""))
+        self._news.set()
+
+    def _ended_the_process(self) -> LoadError:
+        error = self._error
+        return LoadError(f"the application ended the process in its start: {type(error).__name__}: {error}")

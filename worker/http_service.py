@@ -1,0 +1,82 @@
+"""What WSGI and ASGI hosting have in common: the two handlers of docs/HTTP.md, and what is checked of an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from .app import Worker
+from .context import Context
+
+Pair = list[bytes]  # [name, value]: a list, as a tuple costs more on the wire
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 section 5.6.2
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab, RFC 9110 section 5.5; CR and LF forge headers
+_BESIDE = ("x-request-id", "traceparent")
+_BODILESS = (204, 304)  # their Content-Length, if any, is that of another answer
+
+
+class BadAnswer(Exception):
+    """The application broke the rules of its interface; the sentence says which."""
+
+
+def service(name: str, http: Callable[..., Any]) -> Worker:
+    """The Worker of an application: `http` takes (ctx, method, target, headers, body, about).
+
+    A gateway calls `http-safe` for what may run twice, so a lost attempt is made again there and nowhere else.
+    """
+    worker = Worker(name)
+    worker.handler(name="http")(http)
+    worker.handler(name="http-safe", idempotent=True)(http)
+    return worker
+
+
+def split_target(target: bytes, root: str) -> tuple[bytes, bytes, bytes]:
+    """Path as sent, path with its percent signs decoded, query. ValueError if the path is not below `root`."""
+    raw, _, query = target.partition(b"?")
+    path = unquote_to_bytes(raw) if b"%" in raw else raw
+    if raw != b"*":
+        if not path.startswith(b"/"):
+            raise ValueError(f"the target {target[:200]!r} does not begin with a slash")
+        if root and not (path + b"/").startswith(root.encode() + b"/"):
+            raise ValueError(f"the target {target[:200]!r} is not below the root {root!r}")
+    return raw, path, query
+
+
+def request_id(ctx: Context, headers: list[Pair], about: dict[str, Any]) -> str:
+    """The id of the request. A call with an idempotency key has it beside its arguments, which must be the same at each
+    try, as it has these headers; they are put back.
+    """
+    known: str = about.get("id", "")
+    if known:
+        return known
+    headers += [[name.encode(), ctx.headers[name].encode()] for name in _BESIDE if name in ctx.headers]
+    return ctx.headers.get("x-request-id", ctx.request_id)
+
+
+def incomplete(about: object, error: Exception) -> ValueError:
+    """What to raise when argument 5 lacks something, which is the caller's mistake and not the application's."""
+    return ValueError(
+        f"`about` must have scheme, version, client, server and root, as docs/HTTP.md says: {error!r} in {about!r:.200}"
+    )
+
+
+def header(name: bytes, value: bytes) -> Pair:
+    """A header of an answer, checked."""
+    if not _NAME.fullmatch(name):
+        raise BadAnswer(f"{name[:200]!r} is not the name of a header")
+    if _CONTROL.search(value):
+        raise BadAnswer(f"the header {name.decode()} has a control character in its value: {value[:200]!r}")
+    return [name, value]
+
+
+def answer(method: str, status: int, headers: list[Pair], body: bytes) -> list[Any]:
+    """The result of a handler. BadAnswer if the application announced another length than its body has."""
+    if method != "HEAD" and status not in _BODILESS:
+        for name, value in headers:
+            if len(name) == 14 and name.lower() == b"content-length" and value.strip() != b"%d" % len(body):
+                said = value.decode("latin-1")
+                raise BadAnswer(f"its Content-Length is {said[:40]!r}, its body has {len(body)} bytes")
+    return [status, headers, body]

@@ -1,0 +1,177 @@
+"""A WSGI application (PEP 3333) as a `Worker`. One request at a time; bodies are whole in both directions."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from types import TracebackType
+from typing import Any
+from wsgiref.util import FileWrapper
+
+from .app import Worker
+from .context import Context
+from .http_service import BadAnswer, Pair, answer, header, incomplete, request_id, service, split_target
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+_STATUS = re.compile(r"([2-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+
+# Keys of the environment by names of headers: looking one up takes a sixth of making it.
+_KEYS_MAX = 512  # clients choose the names
+_NAME_MAX = 64
+_keys: dict[bytes, str] = {}
+
+
+def worker(application: Application, name: str) -> Worker:
+    """A Worker that answers HTTP requests with `application`."""
+
+    def http(
+        ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes, about: dict[str, Any]
+    ) -> list[Any]:
+        environ = _environ(ctx, method, target, headers, body, about)
+        response = _Response()
+        response.collect(application(environ, response.start))
+        return answer(method, response.status, response.headers, b"".join(response.blocks))
+
+    return service(name, http)
+
+
+def _environ(
+    ctx: Context, method: str, target: bytes, headers: list[Pair], body: bytes, about: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        root = about["root"]
+        client_host, client_port = about["client"]
+        server_host, server_port = about["server"]
+        scheme, version = about["scheme"], about["version"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise incomplete(about, error) from None
+    raw, path, query = split_target(target, root)
+    below = b"" if raw == b"*" else path[len(root.encode()) :]
+    environ = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": root.encode().decode("latin-1"),
+        "PATH_INFO": below.decode("latin-1"),
+        "QUERY_STRING": query.decode("latin-1"),
+        "REQUEST_URI": target.decode("latin-1"),  # what PATH_INFO cannot tell: /a%2Fb from /a/b
+        "SERVER_NAME": server_host,
+        "SERVER_PORT": str(server_port),
+        "SERVER_PROTOCOL": f"HTTP/{version}",
+        "REMOTE_ADDR": client_host,
+        "REMOTE_PORT": str(client_port),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.input": BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
+        "rota.request_id": request_id(ctx, headers, about),  # before the headers are read
+    }
+    for header_name, value in headers:
+        key = _keys.get(header_name)
+        if key is None:
+            key = _key(header_name)
+        text = value.decode("latin-1")
+        if key in environ:
+            text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
+        if key:
+            environ[key] = text
+    if body or "CONTENT_LENGTH" in environ:
+        environ["CONTENT_LENGTH"] = str(len(body))  # a chunked body has none, and applications read as much as it says
+    return environ
+
+
+def _key(name: bytes) -> str:
+    """Empty for a header that no application may see: `x_real_ip` would pass for X-Real-IP, and HTTP_PROXY is what
+    libraries take their proxy from."""
+    plain = name.decode("latin-1").upper().replace("-", "_")
+    key = plain if plain in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{plain}"
+    if b"_" in name or plain == "PROXY":
+        key = ""
+    if len(_keys) >= _KEYS_MAX:
+        _keys.clear()
+    if len(name) <= _NAME_MAX:
+        _keys[name] = key
+    return key
+
+
+class _Response:
+    """What the application says until its iterable is at its end.
+
+    The headers count as sent with the first byte of the body, as they will be where bodies are streamed.
+    """
+
+    __slots__ = ("status", "headers", "blocks")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[Pair] = []
+        self.blocks: list[bytes] = []
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Callable[..., Any]:
+        """`start_response`; returns `write`."""
+        if exc_info:
+            try:
+                if self.blocks:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # else its traceback holds this frame, and this frame the traceback
+        elif self.status:
+            raise BadAnswer("start_response was called twice; the second time needs exc_info")
+        self.status, self.headers = _status(status), _headers(headers)
+        return self.write
+
+    def write(self, block: bytes) -> None:
+        if not isinstance(block, bytes):
+            raise BadAnswer(f"the body must be made of bytes, not of {type(block).__name__}")
+        if not self.status:
+            raise BadAnswer("there was a piece of the body before start_response was called")
+        if block:
+            self.blocks.append(block)
+
+    def collect(self, result: Iterable[bytes]) -> None:
+        """Take the body, and close what was returned, whatever happens."""
+        try:
+            for block in _blocks(result):
+                self.write(block)
+            if not self.status:
+                raise BadAnswer("the application returned without having called start_response")
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+
+
+def _blocks(result: Any) -> Iterable[bytes]:
+    if isinstance(result, str | bytes):  # a bytes is an iterable of numbers
+        raise BadAnswer(f"the application must return an iterable of bytes, not {type(result).__name__}: say [body]")
+    try:
+        blocks: Iterable[bytes] = iter(result)
+    except TypeError:
+        raise BadAnswer(f"the application must return an iterable of bytes, not {_kind(result)}") from None
+    return blocks
+
+
+def _status(status: Any) -> int:
+    match = _STATUS.fullmatch(status) if isinstance(status, str) else None
+    if match is None:
+        raise BadAnswer(f"the status must be a text such as '200 OK', not {status!r:.200}")
+    return int(match[1])
+
+
+def _headers(headers: Any) -> list[Pair]:
+    if not isinstance(headers, list):
+        raise BadAnswer(f"the headers must be a list of (name, value), not {_kind(headers)}")
+    try:
+        return [header(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    except (AttributeError, TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
+        raise BadAnswer(f"the headers must be pairs of texts in latin-1: {error}") from None
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__
