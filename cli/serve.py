@@ -64,9 +64,9 @@ def load(config_file: str | None, flags: dict[str, object]) -> Config:
 def slave(config_file: str | None, flags: dict[str, object]) -> None:
     """Run a slave node.
 
-    It contributes processes that serve APP, a rota.Worker: module:attribute or file.py:attribute; without
-    :attribute, the only Worker there is taken. TERM drains the node and leaves; INT, QUIT or a second TERM leave at
-    once. It listens on no port.
+    It contributes processes that serve APP, a rota.Worker, a WSGI or an ASGI application: module:attribute or
+    file.py:attribute; without :attribute, the only Worker there is taken. TERM drains the node and leaves; INT, QUIT
+    or a second TERM leave at once. It listens on no port.
     """
     from ..worker.agent import main
 

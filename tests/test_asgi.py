@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_rig import Answer, answer_of, arguments, failure_of, request
+from hosting_rig import Answer, answer_of, arguments, failure_of, request
 
 import rota
 from rota.common.body import decode_error
@@ -176,7 +176,7 @@ def test_a_request_that_is_none_reaches_no_application(failure: Callable[..., An
     assert failure(sending(START, END), **changes).type == "ValueError"
 
 
-def test_the_body_comes_whole_and_then_nothing_until_all_is_over(ask: Callable[..., Answer]) -> None:
+def test_the_body_comes_whole_and_then_nothing_until_all_is_over(hosted: Callable[..., Hosted]) -> None:
     messages: list[Message] = []
     listening: list[asyncio.Task[None]] = []
 
@@ -194,7 +194,10 @@ def test_the_body_comes_whole_and_then_nothing_until_all_is_over(ask: Callable[.
         await listening[0]
         messages.append(await receive())
 
-    assert ask(application, "POST", b"/", [], b"abc").body == b"cba"
+    here = hosted(application)
+    here.start("POST", b"/", [], b"abc")
+    assert answer_of(here.next()[1]).body == b"cba"
+    here.close()  # waits for what came after the answer
     gone = {"type": "http.disconnect"}
     assert messages == [{"type": "http.request", "body": b"abc", "more_body": False}, gone, gone]
 
@@ -460,7 +463,26 @@ def test_a_stop_that_fails_is_told_on_stderr(last: Any, told: str, capfd: pytest
     assert told in capfd.readouterr().err
 
 
-# ---- the example ----
+# ---- in a pool ----
+
+
+def test_the_interface_that_the_user_insists_on_reaches_probe_and_processes(tmp_path: Path) -> None:
+    app = tmp_path / "shop.py"
+    app.write_text("from asgi_hello import application\ndef app(*args): return application(*args)\n")
+    (tmp_path / "asgi_hello.py").write_text(EXAMPLE.read_text())
+    with LocalCluster(f"{app}:app", settings={"slave.interface": "asgi"}) as cluster, cluster.client() as client:
+        assert client.call("shop.http", *arguments())[0] == 200
+
+
+def test_a_start_that_failed_is_shown_to_who_started_it(tmp_path: Path) -> None:
+    app = tmp_path / "shop.py"
+    app.write_text(
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+    )
+    with pytest.raises(rota.LoadError, match="its start failed: no database"), LocalCluster(f"{app}:app"):
+        pass
 
 
 def test_a_client_reaches_the_example_through_a_real_pool() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from wsgiref.validate import validator
 
 import pytest
-from http_rig import Answer, answer_of, arguments, failure_of, request
+from hosting_rig import Answer, answer_of, arguments, failure_of, request
 
 from rota.testing import LocalCluster
 from rota.worker import wsgi

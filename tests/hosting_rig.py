@@ -1,0 +1,64 @@
+"""Requests as a gateway sends them, to an application that is hosted as in a process."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import rota
+from rota.common.body import decode_error, decode_result, encode_call
+from rota.common.errors import OK
+from rota.worker.hosting import Outcome
+
+ABOUT = {
+    "scheme": "https",
+    "version": "1.1",
+    "client": ["192.0.2.7", 40123],
+    "server": ["shop.example", 8443],
+    "root": "",
+    "id": "4f-7",
+}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: list[list[bytes]]
+    body: bytes
+
+
+class Delivery(NamedTuple):
+    number: int
+    handler: str
+    body: bytes
+    request_id: str = "7f-3"
+    deadline: float | None = None
+    attempt: int = 1
+    idempotency_key: str | None = None
+    session: str | None = None
+    headers: Mapping[str, str] = {}
+
+
+def arguments(
+    method: str = "GET",
+    target: bytes = b"/",
+    headers: list[list[bytes]] | None = None,
+    body: bytes = b"",
+    **about: Any,
+) -> tuple[Any, ...]:
+    """The five arguments of docs/HTTP.md; `about` changes what is said of the request."""
+    given = [[b"host", b"shop.example"]] if headers is None else headers
+    return (method, target, given, body, {**ABOUT, **about})
+
+
+def request(*given: Any, number: int = 1, handler: str = "http", **named: Any) -> Delivery:
+    return Delivery(number, handler, encode_call(arguments(*given, **named), {}))
+
+
+def answer_of(outcome: Outcome) -> Answer:
+    assert outcome.code == OK, decode_error(outcome.code, outcome.body)
+    return Answer(*decode_result(outcome.body))
+
+
+def failure_of(outcome: Outcome) -> rota.RemoteError:
+    assert outcome.code != OK, decode_result(outcome.body)
+    error = decode_error(outcome.code, outcome.body)
+    assert isinstance(error, rota.RemoteError)
+    return error
