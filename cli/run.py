@@ -6,20 +6,27 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..common import exits
+from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
 from ..common.settings import SlaveSettings
+from ..gateway.listening import check_free
+from . import gateway
 from .children import Child, where
 from .operator import Reply, admin, tell
 from .options import arguments_of, config_option, load_or_exit, options
 from .serve import agent_settings
 from .verb import Failed, verb
+
+if TYPE_CHECKING:
+    from ..common.config import Config
 
 HERE = f"tcp://127.0.0.1:{CONTROL_PORT}"
 MASTER_STARTS_S = 20.0
@@ -35,6 +42,7 @@ _OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "in
         "rota run shop.orders:orders            then: rota call orders.quote symbol=X",
         "rota run shop.py -p 2",
         "rota run shop.py --bind tcp://127.0.0.1:*   any free port",
+        "rota run site.wsgi:application --http 127.0.0.1:8080",
     ),
     exits=(exits.FAILED, exits.LOAD_FAILED, exits.BAD_CONFIG),
 )
@@ -45,30 +53,52 @@ _OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "in
     metavar="ADDRESS",
     help=f"Control address of the master; * as port for any free one. Default: {HERE}.",
 )
-def run(config_file: str | None, flags: dict[str, object], bind: str | None) -> None:
+@gateway.http_option("Run a gateway, too, that takes HTTP requests here.")
+def run(config_file: str | None, flags: dict[str, object], bind: str | None, http: str | None) -> None:
     """Run a master and one slave node on this machine.
 
     APP, what the processes serve, is module:attribute or file.py:attribute; without :attribute, the only
     rota.Worker there is taken. Ctrl-C lets running requests finish and ends; a second one ends at once.
     """
-    checked = load_or_exit(config_file, {**flags, **({"master.bind": bind} if bind else {})})
+    own = {"master.bind": bind} if bind else {}
+    checked = load_or_exit(config_file, {**flags, **own, **({"http.bind": http} if http else {})})
     agent_settings(checked)
     bind = checked.master.bind if "master.bind" in checked.places else HERE
     file = ["-c", config_file] if config_file else []
+    front = _front(config_file, checked)
     with tempfile.TemporaryDirectory(prefix="rota-run-") as folder:
-        foreground = Foreground(Path(folder, "master.log"))
+        foreground = Foreground(Path(folder), front)
         try:
-            code = foreground.run(["master", *file, "--bind", bind], ["slave", *file, *arguments_of(flags)])
+            master = ["master", *file, "--bind", bind, "--http", "off"]  # a signal drains the gateway before the node
+            code = foreground.run(master, ["slave", *file, *arguments_of(flags)])
         finally:
             foreground.end()
     sys.exit(code)
 
 
-class Foreground:
-    """The two children, and what the terminal and signals have to do with them."""
+Front = Callable[[str, str], list[str]]  # a master's address and its first service → the arguments of a gateway
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
+
+def _front(config_file: str | None, config: Config) -> Front | None:
+    bind = config.http.bind
+    if bind is None:
+        return None
+    try:
+        check_free(bind)
+    except PortInUse as error:
+        raise Failed(str(error)) from None
+    if gateway.has_routes(config):
+        return lambda master, service: gateway.arguments(config_file, bind, master, ())
+    return lambda master, service: gateway.arguments(config_file, bind, master, (("/", service),))
+
+
+class Foreground:
+    """The children, and what the terminal and signals have to do with them."""
+
+    def __init__(self, folder: Path, front: Front | None) -> None:
+        self._folder = folder
+        self._front = front
+        self._gateway: Child | None = None
         self._children: list[Child] = []
         self._signals: list[int] = []
         self._stops = 0
@@ -78,7 +108,7 @@ class Foreground:
 
     def run(self, master_arguments: list[str], slave_arguments: list[str]) -> int:
         """Until the slave node has left; the exit code."""
-        master = self._start(master_arguments, self._log)
+        master = self._start(master_arguments, self._folder / "master.log")
         place = where(master, MASTER_STARTS_S)
         if place is None:
             raise Failed(f"the master did not start:\n{_without_label(master.tail())}", master.status() or exits.FAILED)
@@ -90,6 +120,8 @@ class Foreground:
                 if master.status() is not None:
                     raise Failed(f"the master ended:\n{master.tail()}")
                 click.echo(master.unshown(), nl=False, err=True)
+                if self._gateway is not None:
+                    self._look_at_gateway(self._gateway, slave)
                 if not self._is_ready and not self._stops:
                     self._look(asked.status(), place.control)
                 time.sleep(TICK_S)
@@ -108,13 +140,22 @@ class Foreground:
         self._signals.append(number)
 
     def _obey(self, slave: Child) -> None:
-        """The first signal drains (but QUIT), the second ends at once."""
+        """The first signal drains (but QUIT), the second ends at once. A gateway drains before the node does."""
         while self._signals:
             fast = self._signals.pop(0) == signal.SIGQUIT or self._stops
             self._stops += 1
             if not fast:
                 tell("rota run: finishing what is running; once more ends at once")
-            slave.signal(signal.SIGINT if fast else signal.SIGTERM)
+            for child in [self._gateway or slave] if not fast else filter(None, (self._gateway, slave)):
+                child.signal(signal.SIGINT if fast else signal.SIGTERM)
+
+    def _look_at_gateway(self, front: Child, slave: Child) -> None:
+        if front.status() is None:
+            return
+        self._gateway = None
+        if not self._stops:
+            raise Failed("the gateway ended")
+        slave.signal(signal.SIGTERM)
 
     def _look(self, status: Reply, address: str) -> None:
         """Tell when it is ready; Failed if the application does not start. Its own output is on the terminal."""
@@ -126,6 +167,8 @@ class Foreground:
         if services:
             self._is_ready = True
             tell(_greeting(services[0], address))
+            if self._front is not None:
+                self._gateway = self._start(self._front(address, services[0]["name"]), None)
 
 
 def _greeting(service: dict[str, Any], address: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..common import exits
 from ..common.settings import MasterSettings, SlaveSettings
+from .gateway import Beside, Pairs, http_option, route_option
 from .options import config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
@@ -20,26 +21,34 @@ if TYPE_CHECKING:
     examples=(
         "rota master                            on all addresses, port 7700",
         "rota master --bind tcp://10.0.0.5:7700 --state /var/lib/rota",
+        "rota master --http 0.0.0.0:8080 --route /=site",
         "rota master -c /etc/rota.toml          pools are set in [service.NAME]",
     ),
     exits=(exits.FAILED, exits.BAD_CONFIG),
 )
 @config_option
 @options(MasterSettings)
-def master(config_file: str | None, flags: dict[str, object]) -> None:
+@http_option("Run a gateway, too, that takes HTTP requests here.")
+@route_option
+def master(config_file: str | None, flags: dict[str, object], http: str | None, more_routes: Pairs) -> None:
     """Run a master.
 
     It owns the pool and gives requests to processes. It uses three ports: that of --bind, which all others are
     told, and the next two. TERM ends it, HUP reads the configuration again; nodes and clients find the next master
     by themselves.
     """
+    from ..common.inuse import PortInUse
     from ..master.journal import JournalError
-    from ..master.ports import PortInUse
     from ..master.server import main
 
+    flags = {**flags, **({"http.bind": http} if http else {})}
     config = load_or_exit(config_file, flags)
     try:
-        sys.exit(main(config, reread=lambda: load(config_file, flags)))
+        beside = Beside(config_file, config, more_routes)
+        try:
+            sys.exit(main(config, reread=lambda: load(config_file, flags), listening=beside.start))
+        finally:
+            beside.end()
     except (PortInUse, JournalError) as error:
         raise Failed(str(error)) from None
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from .declare import Rule, Setting, declared
 from .entries import Entry, Found, Mistake, Place, Section, dotted
 from .overrides import of_env, of_flags
-from .settings import OF_A_SERVICE, RULES, SECTIONS, MasterSettings, ServiceSettings, SlaveSettings
+from .settings import OF_A_SERVICE, RULES, SECTIONS, HttpSettings, MasterSettings, ServiceSettings, SlaveSettings
 from .toml_file import of_file
 
 _ORDER = ("file", "env", "flag", "default")
 _DEFAULT = Place("default")
-_S = TypeVar("_S", MasterSettings, SlaveSettings)
+_S = TypeVar("_S", MasterSettings, SlaveSettings, HttpSettings)
 
 
 class ConfigErrors(Exception):
@@ -41,6 +41,7 @@ class Services(dict[str, ServiceSettings]):
 class Config:
     master: MasterSettings
     slave: SlaveSettings
+    http: HttpSettings
     services: Services
     places: Mapping[str, Place]  # dotted key -> where its value stands, unless it is a default
 
@@ -54,6 +55,7 @@ class Config:
     def _sections(self) -> Iterator[tuple[Section, Any]]:
         yield ("master",), self.master
         yield ("slave",), self.slave
+        yield ("http",), self.http
         for name, service in self.services.items():
             yield ("service", name), service
             for within in OF_A_SERVICE:
@@ -82,7 +84,8 @@ def reloaded(running: Config, fresh: Config) -> tuple[Config, list[str]]:
     """What is in force after a HUP, and the changed settings that wait for a restart."""
     master, master_waits = _reload(running.master, fresh.master)
     slave, slave_waits = _reload(running.slave, fresh.slave)
-    return replace(fresh, master=master, slave=slave), master_waits + slave_waits
+    http, http_waits = _reload(running.http, fresh.http)
+    return replace(fresh, master=master, slave=slave, http=http), master_waits + slave_waits + http_waits
 
 
 def _found(path: str | os.PathLike[str] | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Found:
@@ -106,12 +109,13 @@ def _in_force(found: Found) -> tuple[dict[str, Entry], list[Mistake]]:
 
 
 def _build(entries: Mapping[str, Entry]) -> Config:
-    values: dict[Section, dict[str, Any]] = {("master",): {}, ("slave",): {}}
+    values: dict[Section, dict[str, Any]] = {("master",): {}, ("slave",): {}, ("http",): {}}
     for entry in entries.values():
         values.setdefault(entry.section, {})[entry.setting.key] = entry.value
     return Config(
         master=MasterSettings(**values.pop(("master",))),
         slave=SlaveSettings(**values.pop(("slave",))),
+        http=HttpSettings(**values.pop(("http",))),
         services=_services(values),
         places={key: entry.place for key, entry in entries.items()},
     )

@@ -17,6 +17,9 @@ from .kinds import (
     APP,
     HOST,
     HOST_PORT,
+    LISTEN,
+    METHOD,
+    ROUTE,
     Address,
     Anything,
     Boolean,
@@ -26,6 +29,7 @@ from .kinds import (
     File,
     Integer,
     Name,
+    Network,
     Optional,
     Several,
     Size,
@@ -39,6 +43,7 @@ from .kinds import (
 from .units import format_duration
 
 LEAST_LOADED, ROUND_ROBIN = "least-loaded", "round-robin"
+OFF, COMMON, JSON = "off", "common", "json"  # forms of a gateway's access log
 HEARTBEAT, PORT, DUMMY, REQUEST = "heartbeat", "port", "dummy", "request"  # how deep a health check looks
 
 _HOST_NAME = Computed(host.name, "the host's name")
@@ -387,6 +392,187 @@ class HealthSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """A gateway: where it takes HTTP requests, whom it believes, how much it bears."""
+
+    section: ClassVar[str] = "http"
+
+    bind: str | None = setting(
+        None,
+        Optional(LISTEN, word="off"),
+        "where to take HTTP requests; off: rota master starts no gateway, and rota gateway takes 0.0.0.0:8080",
+        "a master that is only called by clients of its own needs no open HTTP port",
+        flags=("--bind",),
+        reload=False,
+    )
+    master: tuple[str, ...] = setting(
+        (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
+        Several(Address(), limit=8),
+        "control addresses of the masters that a gateway calls, the primary first",
+        "the master of a first try runs on the same machine; a gateway that a master starts calls that one",
+        flags=("-m", "--master"),
+        reload=False,
+    )
+    workers: int = setting(
+        1,
+        Integer(1, 64),
+        "gateway processes that share the address",
+        "one takes in more than a master on the same two cores can give out",
+        flags=("--workers",),
+        reload=False,
+    )
+    timeout: float = setting(
+        30.0,
+        Duration("10ms", "1d"),
+        "deadline of a request, from its last byte to the answer; then 504",
+        "that of any call that names none",
+        reload=False,
+    )
+    access_log: str = setting(
+        OFF,
+        Choice((OFF, COMMON, JSON)),
+        "a line a request on stdout, in the common format or as JSON",
+        "it costs about a tenth of a gateway's time, and a balancer in front often has one already",
+        flags=("--access-log",),
+        reload=False,
+    )
+    trusted_proxies: tuple[str, ...] | None = setting(
+        None,
+        Optional(Several(Network(), limit=256), word="none"),
+        "peers whose X-Forwarded-For, -Proto, -Host and Forwarded are believed; those of all others are dropped",
+        "anybody can write such a header, and applications take it for the truth",
+        reload=False,
+    )
+    ready_after: float = setting(
+        5.0,
+        Duration("100ms", "10m"),
+        "how long no master answers, or no process may be given work, until GET /-/ready says 503",
+        "a master that is restarted is back sooner; a balancer then goes to another gateway",
+        reload=False,
+    )
+    lead: float = setting(
+        0.0,
+        Duration("0s", "10m"),
+        "time from TERM, when /-/ready begins to say 503, until the listener closes",
+        "without a balancer that asks it would only delay; with one, as long as that takes to notice",
+        reload=False,
+    )
+    head_timeout: float = setting(
+        10.0,
+        Duration("100ms", "10m"),
+        "time for the request line and headers to come in, from their first byte; then 408",
+        "a browser sends them at once; whoever trickles them holds a connection",
+        reload=False,
+    )
+    body_timeout: float = setting(
+        10.0,
+        Duration("100ms", "1h"),
+        "grace for the body to come in; beyond it body_rate holds",
+        "outlasts a stall of a mobile network",
+        reload=False,
+    )
+    body_rate: int = setting(
+        500,
+        Size("0B", "1GiB"),
+        "least bytes a second, on average, that a body comes in with; then 408",
+        "slower than any modem; no process is held meanwhile, only memory",
+        reload=False,
+    )
+    write_timeout: float = setting(
+        10.0,
+        Duration("100ms", "1h"),
+        "grace for an answer to be taken by its reader; beyond it write_rate holds",
+        "outlasts a stall of a mobile network",
+        reload=False,
+    )
+    write_rate: int = setting(
+        8 * 1024,
+        Size("0B", "1GiB"),
+        "least bytes a second, on average, that a reader takes an answer with; then it is cut",
+        "no process is held meanwhile, only memory, but up to master.max_message of it",
+        reload=False,
+    )
+    idle_timeout: float = setting(
+        5.0,
+        Duration("100ms", "1h"),
+        "how long a connection is kept open between two requests",
+        "a page's next requests come within seconds; what idles costs memory and a descriptor",
+        reload=False,
+    )
+    connections: int = setting(
+        4096,
+        Integer(1, 1_000_000),
+        "most connections of one gateway process; one more is closed at once",
+        "some 10 KiB each without what they send, and one descriptor",
+        reload=False,
+    )
+    connections_per_address: int = setting(
+        256,
+        Integer(1, 1_000_000),
+        "most connections from one address, but a trusted proxy's",
+        "a browser opens six; an office behind one address has many of them",
+        reload=False,
+    )
+    max_line: int = setting(
+        8 * 1024,
+        Size("256B", "64KiB"),
+        "longest request line; then 414",
+        "RFC 9112 recommends at least 8,000 bytes",
+        reload=False,
+    )
+    max_head: int = setting(
+        32 * 1024,
+        Size("1KiB", "256KiB"),
+        "most bytes of request line and headers; then 431",
+        "twice what large cookies and tokens need",
+        reload=False,
+    )
+    max_headers: int = setting(
+        100,
+        Integer(1, 1000),
+        "most headers of a request; then 431",
+        "browsers send 20, proxies add a few",
+        reload=False,
+    )
+    max_body: int = setting(
+        limits.BODY_MAX - limits.HTTP_ENVELOPE,
+        Size("0B", "64MiB"),
+        "largest body of a request; then 413",
+        "with its headers it must fit into master.max_message",
+        reload=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceHttpSettings:
+    """How one service is reached over HTTP."""
+
+    section: ClassVar[str] = "service.http"
+
+    routes: tuple[str, ...] | None = setting(
+        None,
+        Optional(Several(ROUTE, limit=64), word="none"),
+        "which requests are its own: path prefixes, with a host before it where it is for one host only",
+        "what is served to the world is said, not guessed",
+        reload=False,
+    )
+    keys: bool = setting(
+        False,
+        Boolean(),
+        "take the header Idempotency-Key of a request as the key of its call",
+        "an answer that was recorded is given to whoever sends the key again, so keys must not be guessable",
+        reload=False,
+    )
+    retry_methods: tuple[str, ...] | None = setting(
+        None,
+        Optional(Several(METHOD, limit=16), word="none"),
+        "methods that may run again when their process is lost, besides GET, HEAD and OPTIONS",
+        "PUT and DELETE are idempotent in the books; only the application knows whether they are in its code",
+        reload=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """One service's pool, as the master runs it. Without a section these defaults hold."""
 
@@ -534,6 +720,7 @@ class ServiceSettings:
 
     health: HealthSettings = nested(HealthSettings)
     fault: FaultSettings = nested(FaultSettings)
+    http: ServiceHttpSettings = nested(ServiceHttpSettings)
 
     def bounds(self, offered: int) -> tuple[int, int]:
         """Fewest and most processes to run where the nodes offer room for `offered`."""
@@ -542,11 +729,27 @@ class ServiceSettings:
         return least, most
 
 
-Settings = MasterSettings | SlaveSettings | ServiceSettings | HealthSettings | FaultSettings
+Settings = (
+    MasterSettings
+    | SlaveSettings
+    | HttpSettings
+    | ServiceSettings
+    | HealthSettings
+    | FaultSettings
+    | ServiceHttpSettings
+)
 
 SECTIONS: Mapping[str, type[Settings]] = {
     section.section: section
-    for section in (MasterSettings, SlaveSettings, ServiceSettings, HealthSettings, FaultSettings)
+    for section in (
+        MasterSettings,
+        SlaveSettings,
+        HttpSettings,
+        ServiceSettings,
+        HealthSettings,
+        FaultSettings,
+        ServiceHttpSettings,
+    )
 }
 OF_A_SERVICE = tuple(name.partition(".")[2] for name in SECTIONS if name.startswith("service."))  # sections within it
 

@@ -6,11 +6,11 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import zmq
 
 from ..common import sockets, wire
+from ..common.inuse import PortInUse, holder
 from ..common.settings import MasterSettings
 from .core.sessions import Source
 
@@ -24,10 +24,6 @@ _FIRST = int(zmq.NOBLOCK | zmq.SNDMORE)
 Socket = zmq.Socket[bytes]
 Receive = Callable[[bytes, bytes, float], None]
 ReceiveLarge = Callable[[bytes, wire.Large, float], None]
-
-
-class PortInUse(Exception):
-    """An address cannot be bound; the sentence names it, and who holds it where that can be told."""
 
 
 class Ports:
@@ -134,24 +130,5 @@ def send(sock: Socket, route: bytes, frame: wire.Frame) -> int:
 def _why_not(role: str, address: str, error: zmq.ZMQError) -> str:
     if error.errno != errno.EADDRINUSE:
         return f"the {role} address {address} cannot be bound: {error.strerror}"
-    holder = _holder(int(address.rpartition(":")[2])) if address.startswith("tcp://") else ""
-    return f"the {role} address {address} is in use{holder}: stop that, or choose another port with --bind"
-
-
-def _holder(port: int) -> str:
-    """` by NAME (pid N)`, or nothing when it cannot be told (another user's process)."""
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        rows = [line.split() for line in lines]
-        inodes |= {row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
-    links = {f"socket:[{inode}]" for inode in inodes}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            held = any(os.readlink(fd) in links for fd in (process / "fd").iterdir())
-            name = (process / "comm").read_text().strip() if held else ""
-        except OSError:
-            continue
-        if held:
-            return f" by {name} (pid {process.name})"
-    return ""
+    by = holder(int(address.rpartition(":")[2])) if address.startswith("tcp://") else ""
+    return f"the {role} address {address} is in use{by}: stop that, or choose another port with --bind"

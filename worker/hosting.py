@@ -133,7 +133,7 @@ class SyncHost:
     def _too_large(self, handler: Handler, size: int) -> PayloadTooLarge:
         return PayloadTooLarge(
             f"{handler.binding.name}: its result has {size:,} bytes, {self.body_max:,} are allowed",
-            details={"size": size, "limit": self.body_max},
+            details={"size": size, "limit": self.body_max, "what": "result"},
         )
 
     def _context(self, delivery: Delivery) -> Context:

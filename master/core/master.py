@@ -210,6 +210,7 @@ class Master:
                 return
             session = self.dispatch.sessions[hello.session] = Session(hello.session, now)
             # Nothing of one that was settled can have run: what it sends again now was never accepted.
+            session.born = self._token() >> 1
             session.epoch = 0 if hello.session in self._settled else max(0, hello.epoch)
             self._settled.pop(hello.session, None)
         earlier = self.dispatch.routes.get(route)
@@ -224,7 +225,8 @@ class Master:
             session.outgoing.clear()  # under the old token; the client asks again for what it lacks
         session.heard_at = now
         self.dispatch.routes[route] = session
-        out.append((route, outbox.answer(wire.WELCOME, session.token, self._welcome(version, resumed))))
+        welcome = self._welcome(version, resumed)._replace(born=session.born)
+        out.append((route, outbox.answer(wire.WELCOME, session.token, welcome)))
 
     # ---- backend ---------------------------------------------------------------------------------
 

@@ -1,0 +1,137 @@
+"""rota gateway: an HTTP front door; and the one that `rota run` and `rota master` start with --http."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..common import exits
+from ..common.declare import declared
+from ..common.kinds import ROUTE, Name
+from ..common.settings import HttpSettings
+from .options import config_option, load_or_exit, options
+from .verb import Failed, Mistake, verb
+
+if TYPE_CHECKING:
+    from ..common.config import Config
+    from .children import Child
+
+STOPS_S = 10.0  # for what is being served, before it is not waited for
+Pairs = tuple[tuple[str, str], ...]
+
+
+def _read_routes(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> Pairs:
+    return tuple(_read_route(text, ctx, param) for text in given)
+
+
+def _read_route(text: str, ctx: click.Context, param: click.Parameter) -> tuple[str, str]:
+    """`api.example.com/v1=site`."""
+    prefix, _, service = text.rpartition("=")
+    try:
+        return ROUTE.read(prefix), Name().read(service)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: [HOST]/PREFIX=SERVICE expected; {error}", ctx, param) from None
+
+
+route_option = click.option(
+    "--route",
+    "more_routes",
+    metavar="[HOST]/PREFIX=SERVICE",
+    multiple=True,
+    callback=_read_routes,
+    help="Requests for this host and path go to this service, besides the routes of [service.NAME.http].",
+)
+
+
+def http_option(what: str) -> Callable[[Any], Any]:
+    """`--http` of a command that starts a gateway: http.bind."""
+    kind = declared(HttpSettings)["bind"].kind
+
+    def read(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+        try:
+            if given is not None:
+                kind.read_text(given)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+        return given  # as it is written: "off" is to win over a file
+
+    return click.option("--http", metavar="HOST:PORT", callback=read, help=f"{what} Default: off.")
+
+
+@verb(
+    "gateway",
+    examples=(
+        "rota gateway -m tcp://master:7700 --route /=site",
+        "rota gateway --bind 0.0.0.0:80 --route /=site --route api.example.com/v1=api",
+        "rota gateway -c /etc/rota.toml         routes = [...] in [service.NAME.http]",
+    ),
+    exits=(exits.FAILED, exits.BAD_CONFIG),
+)
+@config_option
+@options(HttpSettings)
+@route_option
+def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pairs) -> None:
+    """Run an HTTP front door.
+
+    It takes HTTP/1.1 requests and has them served by processes of the service that host and path say. GET /-/ready
+    answers 200 while there are some. TERM lets what is being served finish; a second one ends at once.
+    """
+    from ..common.inuse import PortInUse
+    from ..gateway.core.routes import routes
+    from ..gateway.server import Start, main
+
+    config = load_or_exit(config_file, flags)
+    try:
+        found = routes({name: service.http for name, service in config.services.items()}, more_routes)
+    except ValueError as error:
+        raise Failed(str(error), exits.BAD_CONFIG) from None
+    if not found:
+        raise Mistake('which service? Say --route /=NAME, or routes = ["/"] in [service.NAME.http] of a file')
+    try:
+        sys.exit(main(Start(config.http, found)))
+    except PortInUse as error:
+        raise Failed(str(error)) from None
+
+
+def arguments(config_file: str | None, bind: str, master: str, routes: Pairs) -> list[str]:
+    """The command line of a gateway beside this master."""
+    file = ["-c", config_file] if config_file else []
+    more = [word for prefix, service in routes for word in ("--route", f"{prefix}={service}")]
+    return ["gateway", *file, "--bind", bind, "--master", master, *more]
+
+
+def has_routes(config: Config) -> bool:
+    return any(service.http.routes for service in config.services.values())
+
+
+class Beside:
+    """The gateway of a master: started when that listens, taken down with it."""
+
+    def __init__(self, config_file: str | None, config: Config, routes: Pairs) -> None:
+        """Raises PortInUse; Mistake when nothing would be served."""
+        from ..gateway.listening import check_free
+
+        self._child: Child | None = None
+        self._file = config_file
+        self._bind = config.http.bind
+        self._routes = routes
+        self._host = config.master.bind.rpartition(":")[0].removeprefix("tcp://")
+        if self._bind is None:
+            return
+        if not routes and not has_routes(config):
+            raise Mistake('which service is --http for? Say --route /=NAME, or routes = ["/"] in [service.NAME.http]')
+        check_free(self._bind)
+
+    def start(self, control_port: int) -> None:
+        from .children import Child
+
+        if self._bind is not None:
+            host = "127.0.0.1" if self._host in ("*", "0.0.0.0", "[::]") else self._host
+            self._child = Child(arguments(self._file, self._bind, f"tcp://{host}:{control_port}", self._routes))
+
+    def end(self) -> None:
+        if self._child is not None:
+            self._child.end(STOPS_S)

@@ -1,0 +1,112 @@
+"""The access log: a line a request on stdout, in the common format or as JSON. Never waits for its reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..common.settings import COMMON, OFF
+
+FLUSH_BYTES = 32 * 1024  # written at once when there is so much
+KEPT_BYTES = 1024 * 1024  # of lines that nobody reads; beyond it they are dropped, and counted
+
+
+class Entry(NamedTuple):
+    """One request. `seconds`: from its first byte to the answer. `request_id`: texts of clients, fit for a line."""
+
+    client: str
+    method: str
+    target: bytes
+    version: str
+    status: int
+    size: int
+    seconds: float
+    request_id: str
+    service: str
+    agent: bytes
+    referer: bytes
+
+
+class AccessLog:
+    """`add` is nothing but a list's append; `flush` is called now and then, and at the end."""
+
+    def __init__(self, form: str, fd: int = 1, clock: Callable[[], float] = time.time) -> None:
+        self.wanted = form != OFF
+        self._line = _common if form == COMMON else _json
+        self._fd = fd
+        self._clock = clock
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._dropped = 0
+        self._stamp = (0, b"")
+
+    def add(self, entry: Entry) -> None:
+        line = self._line(entry, self._now())
+        if self._size + len(line) > KEPT_BYTES:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what the reader takes now."""
+        while self._lines and _has_room(self._fd):
+            data = b"".join(self._lines)
+            try:
+                written = os.write(self._fd, data[: select.PIPE_BUF] if len(data) > select.PIPE_BUF else data)
+            except OSError:  # closed, or a full disk: no reason to stop what works
+                self._dropped += len(self._lines)
+                written = len(data)
+            rest = data[written:]
+            self._lines, self._size = [rest] if rest else [], len(rest)
+        if self._dropped and not self._lines:
+            dropped, self._dropped = self._dropped, 0
+            self._lines.append(b"# %d lines were dropped here: nobody read them\n" % dropped)
+
+    def _now(self) -> bytes:
+        second = int(self._clock())
+        if second != self._stamp[0]:
+            self._stamp = second, time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second)).encode()
+        return self._stamp[1]
+
+
+def _has_room(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _common(entry: Entry, stamp: bytes) -> bytes:
+    """The combined form of the common log, with the time in seconds and the request's id behind it."""
+    return b'%s - - [%s] "%s %s HTTP/%s" %d %d "%s" "%s" %.6f %s\n' % (
+        entry.client.encode(),
+        stamp,
+        entry.method.encode(),
+        _quoted(entry.target),
+        entry.version.encode(),
+        entry.status,
+        entry.size,
+        _quoted(entry.referer) or b"-",
+        _quoted(entry.agent) or b"-",
+        entry.seconds,
+        entry.request_id.encode(),
+    )
+
+
+def _json(entry: Entry, stamp: bytes) -> bytes:
+    fields = entry._asdict()
+    for name in ("target", "agent", "referer"):
+        fields[name] = fields[name].decode("latin-1")
+    fields["seconds"] = round(entry.seconds, 6)
+    return json.dumps({"time": stamp.decode(), **fields}).encode() + b"\n"
+
+
+def _quoted(text: bytes) -> bytes:
+    """Without what would end the quotes: what came from outside cannot write a line of its own."""
+    return text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') if b'"' in text or b"\\" in text else text

@@ -1,0 +1,116 @@
+"""One connection on the event loop: carries out what core/connection.py decides."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from .core.connection import Close, Connection, Dispatch, Effect, Write
+
+if TYPE_CHECKING:
+    from .server import Gateway, Request
+
+_ALL_OR_BLOCKED = 0  # of the transport's buffer: what the kernel does not take at once blocks the connection
+
+
+class HttpProtocol(asyncio.Protocol):
+    """`request`: the one that is being served."""
+
+    __slots__ = ("core", "peer", "request", "_closing", "_gateway", "_held", "_transport")
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._held = False  # reading is paused
+        self._closing: asyncio.TimerHandle | None = None
+        self.request: Request | None = None
+
+    # ---- what the loop says -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        gateway = self._gateway
+        self.peer = gateway.peer(self._transport)
+        self.core = Connection(gateway.limits, gateway.timeouts, monotonic(), gateway.date)
+        if not gateway.admit(self):
+            self._gateway.refused += 1
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(_ALL_OR_BLOCKED, _ALL_OR_BLOCKED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        request, self.request = self.request, None
+        if request is not None:
+            request.abandon()
+        self._gateway.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        now = monotonic()
+        self._do(self.core.received(data, now), now)
+
+    def eof_received(self) -> bool:
+        """True: what is being served is still answered."""
+        now = monotonic()
+        self._do(self.core.eof(now), now)
+        return self.request is not None
+
+    def pause_writing(self) -> None:
+        self.core.blocked(monotonic())
+
+    def resume_writing(self) -> None:
+        now = monotonic()
+        self._do(self.core.written(now), now)
+
+    # ---- what the gateway says --------------------------------------------------------------------------------------
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> None:
+        self.request = None
+        self._do(self._answered(status, headers, body, now), now)
+
+    def tick(self, now: float) -> None:
+        due = self.core.next_deadline()
+        if due is not None and due <= now:
+            self._do(self.core.tick(now), now)
+
+    def drain(self) -> None:
+        """No further request."""
+        self._do(self.core.drain(), monotonic())
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # ---- effects ----------------------------------------------------------------------------------------------------
+
+    def _do(self, effects: list[Effect], now: float) -> None:
+        for effect in effects:  # what is answered at once adds to it, rather than coming back here ever deeper
+            if type(effect) is Dispatch:
+                answer = self._gateway.take(self, effect.head, effect.body, now)
+                if answer is not None:
+                    effects += self._answered(*answer, now)
+            elif type(effect) is Write:
+                self._transport.write(effect.data)
+            elif type(effect) is Close:
+                self._close(effect.within)
+        if self.core.reads is self._held:
+            self._hold(not self._held)
+
+    def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> list[Effect]:
+        if self._gateway.draining:
+            self.core.drain()  # the answer says that it is the last one
+        return self.core.answered(status, headers, body, now)
+
+    def _hold(self, held: bool) -> None:
+        if not self._transport.is_closing():
+            self._held = held
+            self._transport.pause_reading() if held else self._transport.resume_reading()
+
+    def _close(self, within: float) -> None:
+        """Half first: closed at once with bytes unread, the kernel would take the answer back with a reset."""
+        transport = self._transport
+        if not within or transport.is_closing():
+            transport.close()
+            return
+        transport.write_eof()
+        self._closing = asyncio.get_running_loop().call_later(within, transport.abort)

@@ -1,0 +1,49 @@
+"""Whether a balancer in front should send requests here: asked of the master, by a thread that nobody waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from ..client.admin import Admin
+from ..common.errors import Error
+
+LOOK_MAX_S = 1.0
+ANSWER_S = 2.0
+
+
+class Readiness:
+    """`reason()` is "" when a master has answered, and a process may be given work, within the last `after` seconds."""
+
+    def __init__(self, services: Collection[str], after: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = frozenset(services)
+        self._after = after
+        self._clock = clock
+        self._well_at = float("-inf")
+        self._why = "no master has answered yet"
+
+    def reason(self) -> str:
+        return "" if self._clock() - self._well_at <= self._after else self._why
+
+    def heard(self, services: Sequence[dict[str, Any]]) -> None:
+        """What a master said of all services."""
+        if any(service["open"] for service in services if service["name"] in self._services):
+            self._well_at = self._clock()
+        else:
+            self._why = f"no process of {' or '.join(sorted(self._services))} may be given work"
+
+    def unheard(self) -> None:
+        self._why = "no master answers"
+
+    def watch(self, masters: Sequence[str], stop: threading.Event) -> None:
+        """Ask until `stop` is set; runs in a thread of its own."""
+        pause = min(LOOK_MAX_S, self._after / 4)
+        with Admin(masters, user="gateway") as admin:
+            while not stop.is_set():
+                try:
+                    self.heard(admin.verb("status", {"nodes": False}, ANSWER_S)["services"])
+                except (Error, KeyError, TypeError):
+                    self.unheard()
+                stop.wait(pause)

@@ -1,0 +1,388 @@
+"""A gateway process: HTTP requests in, calls of a client out, on one event loop.
+
+TERM   not ready at once; after `lead` nobody can connect; what is being served is answered, then it ends
+INT, QUIT, a second TERM   ends at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from itertools import count
+from secrets import token_hex
+from time import monotonic
+from typing import Any, NamedTuple
+
+from ..client.aio import AsyncClient
+from ..common.log import note, printable
+from ..common.settings import HttpSettings
+from . import listening
+from .access import AccessLog, Entry
+from .core import answers
+from .core.answers import Answer
+from .core.connection import Timeouts
+from .core.head import Head, Limits
+from .core.requests import Peer, Proxies, key_of, keyed, passed_on, request_id, trace_of
+from .core.routes import Route, Routes
+from .crew import Crew, unblock
+from .protocol import HttpProtocol
+from .readiness import Readiness
+
+SWEEP_S = 0.25  # how late a time-out may be noticed; a timer for each connection would cost more than its requests
+JOIN_S = 0.5  # for the first request of whom nobody had accepted yet when the listener closed
+READY = b"/-/ready"
+NOTES_PER_S = 10  # lines about faults on stderr; the others are counted
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+class Gateway:
+    """What all connections of one process share."""
+
+    def __init__(self, settings: HttpSettings, routes: Routes) -> None:
+        self.settings = settings
+        self.limits = Limits(settings.max_line, settings.max_head, settings.max_headers, settings.max_body)
+        self.timeouts = Timeouts(
+            idle=settings.idle_timeout,
+            head=settings.head_timeout,
+            body=settings.body_timeout,
+            body_rate=settings.body_rate,
+            write=settings.write_timeout,
+            write_rate=settings.write_rate,
+        )
+        self.date = _date_of(time.time)
+        self.refused = 0  # connections beyond a limit
+        self._routes = routes
+        self._proxies = Proxies(settings.trusted_proxies or ())
+        self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
+        self._readiness = Readiness(routes.services, settings.ready_after)
+        self._access = AccessLog(settings.access_log)
+        self._faults = _Faults()
+        self._ids = _ids()
+        self._connections: dict[HttpProtocol, None] = {}
+        self._of_address: Counter[str] = Counter()
+        self.draining = self._shut = False
+        self._ended: asyncio.Event | None = None
+
+    # ---- connections ------------------------------------------------------------------------------------------------
+
+    def peer(self, transport: asyncio.Transport) -> Peer:
+        client, server = (list(transport.get_extra_info(name)[:2]) for name in ("peername", "sockname"))
+        return Peer(client, server, self._proxies.trust(client[0]))
+
+    def admit(self, connection: HttpProtocol) -> bool:
+        """False: there are too many, in all or from its address."""
+        host, settings = connection.peer.client[0], self.settings
+        self._connections[connection] = None
+        self._of_address[host] += 1
+        if len(self._connections) > settings.connections:
+            return False
+        if self._of_address[host] > settings.connections_per_address and not connection.peer.trusted:
+            return False
+        if self._shut:  # it had connected before nobody could: its request is on the way
+            asyncio.get_running_loop().call_later(JOIN_S, connection.drain)
+        return True
+
+    def forget(self, connection: HttpProtocol) -> None:
+        self._connections.pop(connection, None)
+        host = connection.peer.client[0]
+        self._of_address[host] -= 1
+        if not self._of_address[host]:
+            del self._of_address[host]
+        if self._shut and not self._connections and self._ended is not None:
+            self._ended.set()
+
+    # ---- requests ---------------------------------------------------------------------------------------------------
+
+    def take(self, connection: HttpProtocol, head: Head, body: bytes, now: float) -> Answer | None:
+        """The answer, or None when a service has been asked for it."""
+        method, target, fields = head.method, head.target, head.headers
+        if target == READY:
+            return self._ready(head)
+        peer = connection.peer
+        route = self._routes.find(head.host, target)
+        request = Request(self, connection, head, now, route)
+        if route is None:
+            return request.refuse(404, "There is nothing here.")
+        about: dict[str, Any] = {
+            "scheme": peer.scheme,
+            "version": head.version,
+            "client": peer.client,
+            "server": peer.server,
+            "root": route.root,
+            "id": request.id,
+        }
+        if peer.trusted:
+            about["client"], about["scheme"] = self._proxies.origin(peer, fields)
+        passed = passed_on(fields, peer.trusted)
+        client = self._client
+        texts = {name for name, _ in fields} & _OF_THE_CALL
+        if texts:
+            client = self._said(client, route, head, passed, about)
+        try:
+            reply = client.submit(route.target(method), method, target, passed, body, about)
+        except (ValueError, TypeError) as error:
+            return request.failed(error)
+        request.reply = reply
+        connection.request = request
+        reply.add_done_callback(request.done)
+        return None
+
+    def _said(
+        self, client: AsyncClient, route: Route, head: Head, passed: list[list[bytes]], about: dict[str, Any]
+    ) -> AsyncClient:
+        """The client with what is said beside the arguments: the trace, and the key if the service has keys."""
+        headers, key = trace_of(head.headers), key_of(head.headers) if route.keys else ""
+        if key:
+            headers["x-request-id"] = about["id"]
+            keyed(passed, about)
+        return client.options(headers=headers, idempotency_key=key) if headers else client
+
+    def _ready(self, head: Head) -> Answer:
+        reason = "draining" if self.draining else self._readiness.reason()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+        return Answer(503 if reason else 200, headers, f"{reason or 'ready'}\n".encode())
+
+    def finished(self, request: Request, status: int, size: int, now: float) -> None:
+        """For the access log."""
+        if self._access.wanted:
+            head = request.head
+            fields = dict(head.headers)
+            self._access.add(
+                Entry(
+                    request.connection.peer.client[0],
+                    head.method,
+                    head.target,
+                    head.version,
+                    status,
+                    size,
+                    now - request.began,
+                    request.id,
+                    request.route.service if request.route else "",
+                    fields.get(b"user-agent", b""),
+                    fields.get(b"referer", b""),
+                )
+            )
+
+    def fault(self, request: Request, status: int, error: BaseException) -> None:
+        self._faults.tell(
+            f"{status} {request.head.method} {request.head.target[:200].decode('latin-1')} "
+            f"request {request.id}: {type(error).__name__}: {error}"
+        )
+
+    def new_id(self) -> str:
+        return next(self._ids)
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def serve(self, listener: socket.socket, tie: int) -> int:
+        """Until it is told to stop, or `tie` can be read: nobody holds its other end any more."""
+        loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        for number in _ENDS:
+            loop.add_signal_handler(number, self._told, number, listener)
+        loop.add_reader(tie, self._untied, tie, listener)
+        stop = threading.Event()
+        watch = threading.Thread(
+            target=self._readiness.watch, args=(self.settings.master, stop), name="readiness", daemon=True
+        )
+        watch.start()
+        self._server = await loop.create_server(lambda: HttpProtocol(self), sock=listener.dup())
+        sweep = loop.create_task(self._sweep())
+        try:
+            await self._ended.wait()
+        finally:
+            sweep.cancel()
+            stop.set()
+            await self._client.close()
+            self._access.flush()
+        return 0
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = monotonic()
+            for connection in list(self._connections):
+                connection.tick(now)
+            self._access.flush()
+            self._faults.flush()
+
+    def _told(self, number: int, listener: socket.socket) -> None:
+        assert self._ended is not None
+        if self.draining or number != signal.SIGTERM:
+            self._ended.set()
+            return
+        self.draining = True
+        asyncio.get_running_loop().call_later(self.settings.lead, self._shut_down, listener)
+
+    def _untied(self, tie: int, listener: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(tie)
+        self.draining = True
+        self._shut_down(listener)
+
+    def _shut_down(self, listener: socket.socket) -> None:
+        """Nobody can connect any more; whoever is connected gets the answer that he waits for."""
+        assert self._ended is not None
+        if self._shut:
+            return
+        self._shut = True
+        loop = asyncio.get_running_loop()
+        waiting = listening.shut(listener)
+        self._server.close()
+        for connection in list(self._connections):
+            connection.drain()
+        self._joining = [loop.create_task(self._join(sock)) for sock in waiting]
+        if not self._connections and not waiting:
+            self._ended.set()
+
+    async def _join(self, sock: socket.socket) -> None:
+        """Somebody who had connected before nobody could."""
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: HttpProtocol(self), sock)
+
+
+_OF_THE_CALL = frozenset((b"traceparent", b"idempotency-key"))
+
+
+class Request:
+    """One request that a service is asked for, from its last byte to its answer."""
+
+    __slots__ = ("began", "connection", "gateway", "head", "id", "reply", "route")
+
+    def __init__(
+        self, gateway: Gateway, connection: HttpProtocol, head: Head, began: float, route: Route | None
+    ) -> None:
+        self.gateway = gateway
+        self.connection = connection
+        self.head = head
+        self.began = began
+        self.route = route
+        self.id = request_id(head.headers, gateway.new_id)
+        self.reply: asyncio.Future[Any] | None = None
+
+    def done(self, reply: asyncio.Future[Any]) -> None:
+        if self.connection.request is not self:  # the client went away
+            return
+        error = reply.exception()
+        answer = self.failed(error) if error is not None else self._answered(reply.result())
+        now = monotonic()
+        self.connection.answer(*answer, now)
+
+    def failed(self, error: BaseException) -> Answer:
+        answer = answers.of_error(error, self.id, _accept(self.head))
+        self.gateway.fault(self, answer.status, error)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
+
+    def refuse(self, status: int, sentence: str) -> Answer:
+        answer = answers.made(status, sentence, self.id, _accept(self.head))
+        self.gateway.finished(self, status, len(answer.body), monotonic())
+        return answer
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more; what is queued is not run."""
+        if self.reply is not None:
+            self.reply.cancel()
+        self.gateway.finished(self, answers.CLIENT_GONE, 0, monotonic())
+
+    def _answered(self, result: Any) -> Answer:
+        try:
+            status, headers, body = result
+            headers.append((b"x-request-id", self.id.encode()))
+            size = len(body)
+        except (AttributeError, TypeError, ValueError):
+            return self.failed(_NotHttp("the handler's result is not [status, headers, body]"))
+        self.gateway.finished(self, status, size, monotonic())
+        return Answer(status, headers, body)
+
+
+class _NotHttp(Exception):
+    """A service that has a handler `http` and knows nothing of docs/HTTP.md."""
+
+
+def _accept(head: Head) -> bytes:
+    return b",".join(value for name, value in head.headers if name == b"accept")
+
+
+class _Faults:
+    """Lines on stderr, not more than anybody can read."""
+
+    def __init__(self) -> None:
+        self._left = NOTES_PER_S
+        self._more = 0
+        self._full_at = 0.0
+
+    def tell(self, text: str) -> None:
+        if self._left:
+            self._left -= 1
+            note(f"rota gateway: {printable(text)}")
+        else:
+            self._more += 1
+
+    def flush(self) -> None:
+        now = monotonic()
+        if now >= self._full_at:
+            self._full_at, self._left = now + 1.0, NOTES_PER_S
+            if self._more:
+                note(f"rota gateway: {self._more} more faults in this second")
+                self._more = 0
+
+
+def _ids() -> Iterator[str]:
+    """Unique in all gateways, and short: 12 random digits of this process, then a number."""
+    own = token_hex(6)
+    return (f"{own}-{number:x}" for number in count(1))
+
+
+def _date_of(clock: Callable[[], float]) -> Callable[[], bytes]:
+    """What a Date header says now, formatted once a second."""
+    second, text = 0, b""
+
+    def date() -> bytes:
+        nonlocal second, text
+        now = int(clock())
+        if now != second:
+            second, text = now, formatdate(now, usegmt=True).encode()
+        return text
+
+    return date
+
+
+class Start(NamedTuple):
+    """What a gateway is started with."""
+
+    settings: HttpSettings
+    routes: Routes
+
+
+def main(start: Start) -> int:
+    """Serves until it is told to stop. Raises PortInUse with a sentence for the user."""
+    listeners = listening.bound(start.settings.bind or listening.DEFAULT, start.settings.workers)
+    note(f"rota gateway: {listening.url(listeners[0])} for {', '.join(start.routes.services)}")
+    return Crew(listeners, lambda listener, tie: _process(start, listener, tie)).run()
+
+
+def _process(start: Start, listener: socket.socket, tie: int) -> int:
+    from ..common import memory
+
+    memory.keep_freed()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        gateway = Gateway(*start)
+        unblock()
+        return runner.run(gateway.serve(listener, tie))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's if it is installed (the extra `http`): about a third more requests a second."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
