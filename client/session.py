@@ -28,6 +28,7 @@ from .calls import Call, Calls, Failed
 from .masters import frontend_address
 
 ATTEMPT_S = 3.0  # to connect (2 s at most) and be greeted
+SILENT_S = 1.0  # without a word, and calls past their deadlines: then a new connection is worth a try
 BATCH = 256  # answers taken in one go: callbacks wait for them, and sends wait for the callbacks
 BYE_LINGER_MS = 100
 
@@ -64,6 +65,8 @@ class Session:
         self._stuck: list[bytes] = []  # the transport did not take them yet
         self._token = 0
         self._epoch = 0
+        self._heard_at = 0.0
+        self._born = 0  # of the session, as its master tells
         self._body_max = BODY_MAX
 
     # ---- what the owner calls -----------------------------------------------------------------------------------
@@ -89,7 +92,12 @@ class Session:
             self._dial(now) if self.phase is PARTED else self._fail("no answer", now)
         elif self._hello and self.link is not None and self.link.send(self._hello):
             self._hello = b""
-        self._finish(self.calls.expire(now))
+        late = self.calls.expire(now)
+        if late and self.phase is OPEN and now - self._heard_at > SILENT_S:
+            # A master tells a caller that its deadline has passed. One that does not is not there, or the connection is
+            # out of step, which TCP does not notice.
+            self._fail("the master is silent", now)
+        self._finish(late)
 
     def next_deadline(self) -> float:
         due = self.calls.next_deadline()
@@ -129,6 +137,7 @@ class Session:
             if not readable():
                 return False
             message = fast_recv(dealer, _NOBLOCK, False)
+            self._heard_at = now
             # A large answer is decoded where the transport has it: what it decodes to is a copy already.
             frame = message.bytes if len(message) <= wire.BUNDLE_BYTES_MAX else message.buffer
             try:
@@ -235,10 +244,14 @@ class Session:
 
     def _opened(self, welcome: Welcome, token: int, now: float) -> None:
         self.phase, self._token, self._epoch = OPEN, token, welcome.epoch
+        self._heard_at = now
         self._failures = 0
         self._reasons.clear()
         self._refusals.clear()
-        self._finish(self.calls.opened(token, welcome.epoch, welcome.resumed, welcome.max_message, now))
+        # `resumed` says only that the session was there; it may have been made by a HELLO whose WELCOME was lost.
+        resumed = welcome.resumed and welcome.born == self._born
+        self._born = welcome.born
+        self._finish(self.calls.opened(token, welcome.epoch, resumed, welcome.max_message, now))
 
     def _refused(self, refusal: Refusal, now: float) -> None:
         address = self._masters[self._place]

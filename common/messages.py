@@ -143,6 +143,7 @@ class Welcome(NamedTuple):
     host: str = ""  # to use instead of the one that was dialled; "" = that one
     max_message: int = 0  # bytes of one body
     upto: int = 0  # processes: the reply sequence that the master has
+    born: int = 0  # clients: which life of their session this is; another one counts its answers from 1
 
 
 class Refusal(NamedTuple):

@@ -483,3 +483,15 @@ def test_naming_the_client_loads_neither_logging_nor_asyncio() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     assert not {"logging", "asyncio", "click", "subprocess", "http", "dataclasses", "concurrent.futures"} & set(loaded)
     assert not any(name.startswith(("rota.master", "rota.gateway", "rota.worker", "rota.cli.")) for name in loaded)
+
+
+def test_a_connection_over_which_no_deadline_is_told_is_given_up_for_a_new_one(fake: FakeFrontend) -> None:
+    fake.answer = lambda _, request: None
+    with rota.Client(fake.address) as client:
+        until = time.monotonic() + 10
+        while fake.counts["ClientHello"] < 2 and time.monotonic() < until:
+            with pytest.raises(rota.Timeout):
+                client.options(timeout=0.3).call("a.b")
+        fake.answer = echo
+        assert client.options(timeout=5).call("a.b", 1) == [1]
+        assert fake.counts["ClientHello"] == 2

@@ -157,3 +157,15 @@ def test_an_idle_master_ticks_ten_times_a_second_and_a_busy_one_oftener() -> Non
     rig.request(1)
     rig.verb("drain", nodes=["n1"], force=True)
     assert rig.core.next_deadline() == pytest.approx(rig.now + 0.02)
+
+
+def test_a_session_that_an_unheard_hello_made_is_told_apart_from_one_that_goes_on() -> None:
+    rig = Rig()
+    hello = wire.head(wire.HELLO, 0) + messages.encode(messages.ClientHello([1, 1], SESSION))
+    told = []
+    for route in (b"first", b"second"):
+        rig.core.frontend(route, hello, rig.now)
+        frame = rig.out.frontend.pop()[1]
+        told.append(messages.decode(frame[wire.HEADER_SIZE :]))
+    assert [welcome.resumed for welcome in told] == [False, True]
+    assert told[0].born == told[1].born != 0

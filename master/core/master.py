@@ -210,7 +210,7 @@ class Master:
                 return
             session = self.dispatch.sessions[hello.session] = Session(hello.session, now)
             # Nothing of one that was settled can have run: what it sends again now was never accepted.
-            session.born = self._token() >> 1
+            session.born = self._token() >> 1 | 1
             session.epoch = 0 if hello.session in self._settled else max(0, hello.epoch)
             self._settled.pop(hello.session, None)
         earlier = self.dispatch.routes.get(route)

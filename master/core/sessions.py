@@ -23,6 +23,7 @@ class Session:
 
     __slots__ = (
         "acked",
+        "born",
         "dropped",
         "dropped_sizes",
         "epoch",
@@ -44,6 +45,7 @@ class Session:
         self.id = session_id
         self.route = b""  # b"": no connection that we know of
         self.source = Source()
+        self.born = 0
         self.token = 0
         self.epoch = 0  # in which it had been welcomed before we knew it; 0: it is new
         self.heard_at = now

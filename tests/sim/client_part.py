@@ -76,6 +76,7 @@ class ClientPart:
         self.paused_until = 0.0
         self._inbox: deque[tuple[Connection, bytes]] = deque()
         self._epoch = 0
+        self._born = 0
         self._token = 0
         self._hello_due = False
         self._due = 0.0
@@ -158,7 +159,8 @@ class ClientPart:
         body = frame[head.head_len :]
         if head.kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self._token, self._epoch = head.token, welcome.epoch
-            failed = self.calls.opened(head.token, welcome.epoch, welcome.resumed, welcome.max_message, self.clock.now)
+            resumed, self._born = welcome.resumed and welcome.born == self._born, welcome.born
+            failed = self.calls.opened(head.token, welcome.epoch, resumed, welcome.max_message, self.clock.now)
             for call, error in failed:
                 call.finish(None, error)
         elif head.kind == wire.WHO and self.calls.open:
