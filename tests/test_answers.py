@@ -1,0 +1,155 @@
+"""What a gateway itself answers, and what it lets through."""
+
+import json
+
+import pytest
+
+from rota.common import errors
+from rota.gateway.core import answers
+from rota.gateway.core.requests import Peer, Proxies, key_of, keyed, passed_on, request_id, trace_of
+
+FAULTS = {
+    errors.Overloaded("full", retry_after=2.2): (503, b"3"),
+    errors.Unavailable("no master"): (503, b"1"),
+    errors.NoService("site.http"): (503, b"1"),
+    errors.Timeout("late"): (504, None),
+    errors.MaybeExecuted("lost"): (502, None),
+    errors.NotExecuted("lost"): (502, None),
+    errors.Quarantined("poison"): (500, None),
+    errors.RemoteError("KeyError", "x", "Traceback of a secret"): (500, None),
+    errors.PayloadTooLarge("arguments"): (413, None),
+    errors.PayloadTooLarge("result", details={"what": "result"}): (502, None),
+    errors.Conflict("key"): (422, None),
+    errors.BindError("no http handler"): (502, None),
+    errors.ProtocolError("odd"): (502, None),
+    errors.Cancelled("gone"): (499, None),
+    errors.Error("else"): (502, None),
+    ValueError("else"): (502, None),
+}
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: f"{type(error).__name__}-{error}")
+@pytest.mark.parametrize("accept", [b"", b"text/html", b"application/json"])
+def test_each_fault_has_its_status_and_says_when_to_come_again(error: Exception, accept: bytes) -> None:
+    status, retry_after = FAULTS[error]
+    answer = answers.of_error(error, "id-7", accept)
+    fields = dict(answer.headers)
+    assert (answer.status, fields.get(b"retry-after")) == (status, retry_after)
+    assert fields[b"x-request-id"] == b"id-7" and b"id-7" in answer.body
+    assert b"secret" not in answer.body and b"KeyError" not in answer.body
+
+
+def test_every_error_of_rota_becomes_an_error_of_http() -> None:
+    for kind in errors._BY_CODE.values():
+        assert 400 <= answers.of_error(kind(), "id", b"").status <= 599
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        (b"", answers.TEXT),
+        (b"*/*", answers.TEXT),
+        (b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", answers.HTML),
+        (b"application/json", answers.PROBLEM),
+        (b"application/json;q=0.5, text/html;q=0.4", answers.PROBLEM),
+        (b"Text/HTML;level=1;q=0.4, */*;q=0.1", answers.HTML),
+        (b"application/problem+json, text/plain;q=0.9", answers.PROBLEM),
+        (b"image/png", answers.TEXT),
+        (b"text/html;q=0", answers.TEXT),
+        (b"text/html;q=nan, application/json;q=0.1", answers.PROBLEM),
+        (b"\xff\xfe,,;;q=,text/html;q=1", answers.HTML),
+        (b"," * 30_000 + b"text/html", answers.TEXT),
+    ],
+)
+def test_the_body_has_the_form_that_the_client_likes_best(accept: bytes, form: str) -> None:
+    assert answers.form_of(accept) == form
+
+
+def test_a_problem_is_json_and_a_page_is_escaped() -> None:
+    error = errors.Timeout("We are <busy>", details={"cause": "rota's own", "code": "E-17"})  # the service's own words
+    problem = json.loads(answers.of_error(error, "id", b"application/json").body)
+    assert problem == {
+        "type": "about:blank",
+        "title": "Gateway Timeout",
+        "status": 504,
+        "detail": "We are <busy>",
+        "request_id": "id",
+        "code": "E-17",
+    }
+    page = answers.of_error(error, "<id>", b"text/html").body
+    assert b"We are &lt;busy&gt;" in page and b"&lt;id&gt;" in page and b"E-17" in page
+
+
+# ---- what comes through ---------------------------------------------------------------------------------------------
+
+FIELDS = [
+    (b"host", b"x"),
+    (b"connection", b"X-Hop, close"),
+    (b"x-hop", b"1"),
+    (b"proxy", b"http://evil"),
+    (b"x_forwarded_for", b"1.1.1.1"),
+    (b"x-forwarded-for", b"9.9.9.9, 1.2.3.4, 10.0.0.7"),
+    (b"x-forwarded-proto", b"http, https"),
+    (b"forwarded", b"for=9.9.9.9"),
+    (b"cookie", b"a"),
+    (b"cookie", b"b"),
+]
+
+
+def test_only_a_trusted_proxy_says_who_the_client_is() -> None:
+    assert passed_on(FIELDS, False) == [[b"host", b"x"], [b"cookie", b"a"], [b"cookie", b"b"]]
+    names = [name for name, _ in passed_on(FIELDS, True)]
+    assert names == [b"host", b"x-forwarded-for", b"x-forwarded-proto", b"forwarded", b"cookie", b"cookie"]
+
+
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [
+        (b"9.9.9.9, 1.2.3.4, 10.0.0.7", ["1.2.3.4", 0]),  # what stands left of it anybody may have written
+        (b"1.2.3.4", ["1.2.3.4", 0]),
+        (b"1.2.3.4:555", ["1.2.3.4", 0]),
+        (b"[2001:db8::1]:555", ["2001:db8::1", 0]),
+        (b"2001:db8::1", ["2001:db8::1", 0]),
+        (b"10.0.0.8, 10.0.0.7", ["10.0.0.8", 0]),
+        (b"1.2.3.4, unknown", ["10.0.0.1", 5]),
+        (b"<script>", ["10.0.0.1", 5]),
+        (b"", ["10.0.0.1", 5]),
+    ],
+)
+def test_the_client_is_the_nearest_address_that_is_not_a_proxy_of_ours(said: bytes, client: list[object]) -> None:
+    proxies = Proxies(["10.0.0.0/8"])
+    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], proxies.trust("10.0.0.1"))
+    assert peer.trusted and not proxies.trust("11.0.0.1") and not Proxies().trust("10.0.0.1")
+    assert proxies.trust("::ffff:10.0.0.9") and not proxies.trust("") and not proxies.trust("fe80::1%eth0")
+    fields = [(b"x-forwarded-for", said), (b"x-forwarded-proto", b"http, https")]
+    assert proxies.origin(peer, fields) == (client, "https")
+
+
+def test_a_request_keeps_an_id_that_is_fit_for_a_log_and_gets_one_otherwise() -> None:
+    assert request_id([(b"x-request-id", b"abc-1")], lambda: "new") == "abc-1"
+    for bad in (b"", b"a b", b'a"b', b"x" * 129, b"\xff"):
+        assert request_id([(b"x-request-id", bad)], lambda: "new") == "new"
+
+
+def test_only_one_well_formed_key_and_trace_count() -> None:
+    assert key_of([(b"idempotency-key", b'"k-1"')]) == '"k-1"'
+    assert key_of([(b"idempotency-key", b"k 1")]) == key_of([(b"idempotency-key", b"k")] * 2) == key_of([]) == ""
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert trace_of([(b"traceparent", trace)]) == {"traceparent": trace.decode()}
+    for bad in (
+        trace.upper(),
+        trace[:-1],
+        trace.replace(b"0af7651916cd43dd8448eb211c80319c", b"0" * 32),
+        b"ff" + trace[2:],
+    ):
+        assert trace_of([(b"traceparent", bad)]) == {}
+
+
+def test_two_tries_with_one_key_are_the_same_call() -> None:
+    def call(port: int, id: str) -> tuple[list[list[bytes]], dict[str, object]]:
+        fields = [[b"host", b"x"], [b"idempotency-key", b"k"], [b"x-request-id", id.encode()], [b"traceparent", b"t"]]
+        about: dict[str, object] = {"client": ["1.2.3.4", port], "id": id, "root": ""}
+        keyed(fields, about)
+        return fields, about
+
+    assert call(1, "a") == call(2, "b")
