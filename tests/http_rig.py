@@ -1,64 +1,70 @@
-"""Requests as a gateway sends them, to an application that is hosted as in a process."""
+"""One HTTP connection without a socket: bytes in, what was dispatched and answered out."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import rota
-from rota.common.body import decode_error, decode_result, encode_call
-from rota.common.errors import OK
-from rota.worker.hosting import Outcome
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
 
-ABOUT = {
-    "scheme": "https",
-    "version": "1.1",
-    "client": ["192.0.2.7", 40123],
-    "server": ["shop.example", 8443],
-    "root": "",
-    "id": "4f-7",
-}
+from rota.gateway.core.connection import Close, Connection, Dispatch, Effect, Timeouts, Write
+from rota.gateway.core.head import Limits
+from rota.gateway.core.rules import RULES
 
-
-class Answer(NamedTuple):
-    status: int
-    headers: list[list[bytes]]
-    body: bytes
+DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
+RULE_OF = {(rule.status, rule.reason): name for name, rule in RULES.items()}
+OK = b"HTTP/1.1 200 OK\r\nDate: " + DATE + b"\r\nContent-Length: 0\r\n\r\n"
+_PLAIN = re.compile(rb"HTTP/1.1 ([0-9]{3}) .*\r\n\r\n(.*)\n", re.DOTALL)
 
 
-class Delivery(NamedTuple):
-    number: int
-    handler: str
-    body: bytes
-    request_id: str = "7f-3"
-    deadline: float | None = None
-    attempt: int = 1
-    idempotency_key: str | None = None
-    session: str | None = None
-    headers: Mapping[str, str] = {}
+class Verdict(NamedTuple):
+    """What became of a sequence of bytes when each request was answered at once."""
+
+    dispatched: list[Dispatch]
+    rule: str | None  # that was broken
+    closed: bool
 
 
-def arguments(
-    method: str = "GET",
-    target: bytes = b"/",
-    headers: list[list[bytes]] | None = None,
-    body: bytes = b"",
-    **about: Any,
-) -> tuple[Any, ...]:
-    """The five arguments of docs/HTTP.md; `about` changes what is said of the request."""
-    given = [[b"host", b"shop.example"]] if headers is None else headers
-    return (method, target, given, body, {**ABOUT, **about})
+def connection(limits: Limits | None = None, timeouts: Timeouts | None = None) -> Connection:
+    return Connection(limits or Limits(), timeouts or Timeouts(), 0.0, lambda: DATE)
 
 
-def request(*given: Any, number: int = 1, handler: str = "http", **named: Any) -> Delivery:
-    return Delivery(number, handler, encode_call(arguments(*given, **named), {}))
+def broken_rule(data: bytes) -> str | None:
+    """The rule that this answer names; None: it is no refusal."""
+    plain = _PLAIN.fullmatch(data)
+    return RULE_OF.get((int(plain[1]), plain[2].decode())) if plain is not None else None
 
 
-def answer_of(outcome: Outcome) -> Answer:
-    assert outcome.code == OK, decode_error(outcome.code, outcome.body)
-    return Answer(*decode_result(outcome.body))
+def verdict(pieces: Iterable[bytes], limits: Limits | None = None, eof: bool = True) -> Verdict:
+    """Feeds the pieces, answers what is dispatched, and checks what holds for any bytes at all."""
+    subject = connection(limits)
+    seen: list[Effect] = []
+
+    def carry_out(effects: list[Effect]) -> None:
+        while effects:
+            seen.extend(effects)
+            requests = [each for each in effects if isinstance(each, Dispatch)]
+            assert len(requests) <= 1, "two requests at a time"
+            effects = subject.answered(200, [], b"", 0.0) if requests else []
+
+    for piece in pieces:
+        carry_out(subject.received(piece, 0.0))
+    if eof:
+        carry_out(subject.eof(0.0))
+    closes = [at for at, each in enumerate(seen) if isinstance(each, Close)]
+    assert closes in ([], [len(seen) - 1]), "it closes once, and nothing comes after"
+    for each in seen:
+        assert not isinstance(each, Dispatch) or each.head.chunked or len(each.body) == (each.head.length or 0)
+    rules = [rule for each in seen if isinstance(each, Write) if (rule := broken_rule(each.data)) is not None]
+    assert len(rules) <= 1, "one refusal"
+    assert not rules or closes, "a refusal closes"
+    return Verdict([each for each in seen if isinstance(each, Dispatch)], rules[0] if rules else None, bool(closes))
 
 
-def failure_of(outcome: Outcome) -> rota.RemoteError:
-    assert outcome.code != OK, decode_result(outcome.body)
-    error = decode_error(outcome.code, outcome.body)
-    assert isinstance(error, rota.RemoteError)
-    return error
+def one_by_one(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    ends = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in pairwise(ends)]

@@ -56,18 +56,22 @@ class Chunks:
         found = _SIZE_LINE.fullmatch(buffer, at, end)
         if found is None:
             raise Rejected("chunk-size" if _SIZE.match(buffer, at, end) is None else "chunk-extension")
-        size = int(found[1], 16)
-        self._count += 1
         self._extensions += len(found[2])
         if self._extensions > EXTENSIONS_MAX:
             raise Rejected("chunk-extension")
-        if len(self.body) + size > self._most:
-            raise Rejected("body-size")
+        self._begin(int(found[1], 16))
+        return end + 2
+
+    def _begin(self, size: int) -> None:
+        if size == 0:
+            self._ended = True
+            return
+        self._count += 1
         if self._count > CHUNKS_MAX:
             raise Rejected("chunk-count")
-        self._ended = size == 0
-        self._left = size + 2 if size else 0
-        return end + 2
+        if len(self.body) + size > self._most:
+            raise Rejected("body-size")
+        self._left = size + 2
 
     def _data(self, buffer: bytearray, at: int) -> int:
         """Data is taken as it comes, so that its rate can be seen; its CR LF in one."""

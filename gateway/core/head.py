@@ -7,7 +7,6 @@ What becomes of a sequence of bytes does not depend on the pieces it comes in: t
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 from .rules import Rejected
@@ -75,41 +74,47 @@ _ONCE = {b"host": "two-hosts", b"content-length": "two-lengths", b"transfer-enco
 _FRAMING_WITH_TAB = re.compile(rb"\n(?:host|content-length|transfer-encoding):[^\r]*\t", re.IGNORECASE)
 
 
-@lru_cache(8)  # a gateway has one set of limits
-def _lines(longest: int) -> re.Pattern[bytes]:
-    """Whole lines and the beginning of one: it stops in front of the first byte that breaks them."""
-    within = rb"[^\r\n]{0,%d}+" % longest
-    return re.compile(rb"(?:" + within + rb"\r\n)*+" + within + rb"\r?")
-
-
 def end_of_head(buffer: bytes | bytearray, start: int, limits: Limits) -> int:
     """The index behind the empty line that ends the head which begins at `start`; -1: it has not come yet.
     Rejected: whatever comes, no proper head can begin like this.
     """
     end = buffer.find(b"\r\n\r\n", start, start + limits.head)
     if 0 <= end - start < limits.line:
-        return end + 4  # as short as this it breaks no limit
-    stop = end + 2 if end >= 0 else min(len(buffer), start + limits.head)
-    found = _lines(limits.line).match(buffer, start, stop)
-    assert found is not None  # it matches nothing, too
-    if found.end() < stop:
-        raise Rejected(_broken_line(buffer, start, found.end(), limits))
-    if end < 0 and len(buffer) - start > limits.head:
+        return end + 4  # as short as this it is not too long
+    if end >= 0:
+        _check_lines(buffer, start, end + 2, limits)
+        return end + 4
+    _check_lines(buffer, start, min(len(buffer), start + limits.head), limits)
+    if len(buffer) - start > limits.head:
         raise Rejected("head-size")
-    return end + 4 if end >= 0 else -1
+    return -1
 
 
-def _broken_line(buffer: bytes | bytearray, start: int, at: int, limits: Limits) -> str:
-    if buffer[at : at + 1] == b"\n" or buffer[at - 1 : at] == b"\r":
-        return "line-end"
-    return "field-size" if buffer.find(b"\r\n", start, at) >= 0 else "request-line-size"
+def _check_lines(buffer: bytes | bytearray, start: int, stop: int, limits: Limits) -> None:
+    """Rejected: the first byte that breaks a line, makes it too long, or is of a line too many. The last may go on."""
+    line, count = start, 0
+    while True:
+        end = buffer.find(b"\n", line, stop)
+        cr = buffer.find(b"\r", line, stop if end < 0 else end)
+        text_end = cr if cr >= 0 else end if end >= 0 else stop
+        if text_end - line > limits.line:
+            raise Rejected("field-size" if count else "request-line-size")
+        if end < 0:
+            if 0 <= cr < stop - 1:
+                raise Rejected("line-end")
+            return
+        if cr < 0 or cr != end - 1:
+            raise Rejected("line-end")
+        if count > limits.headers:
+            raise Rejected("field-count")
+        line, count = end + 1, count + 1
 
 
 def read(head: bytes, limits: Limits) -> Head:
     """What these bytes, up to and with their empty line, say. Rejected: they break a rule."""
     proper = _PROPER.fullmatch(head)
     if proper is None:
-        raise Rejected(_broken_rule(head))
+        raise Rejected(_broken_rule(head, limits))
     method, target, version, block = proper.groups()
     headers = []
     for line in block.split(b"\r\n")[:-1]:
@@ -146,14 +151,13 @@ def read(head: bytes, limits: Limits) -> Head:
     )  # fmt: skip
 
 
-def _broken_rule(head: bytes) -> str:
-    lines = _lines(len(head)).match(head)
-    if lines is None or lines.end() < len(head) or head[-1:] != b"\n":
-        return "line-end"
+def _broken_rule(head: bytes, limits: Limits) -> str:
+    end = max(0, len(head) - 2)  # the empty line
+    _check_lines(head, 0, end, limits)
     for rule, pattern in _IMPROPER:
-        if pattern.search(head, 0, len(head) - 2) is not None:
+        if pattern.search(head, 0, end) is not None:
             return rule
-    return "request-line"  # such as two heads in one
+    return "request-line"  # there is no empty line, or it is not at the end
 
 
 def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -242,4 +246,4 @@ def end_to_end(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     dropped = _DROPPED
     if named and named != [b"keep-alive"]:
         dropped = _DROPPED.union(options_of(b",".join(named))) - _KEPT
-    return [field for field in headers if field[0] not in dropped and b"_" not in field[0]]
+    return [field for field in headers if field[0] not in dropped and 95 not in field[0]]  # "_"

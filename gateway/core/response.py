@@ -1,4 +1,4 @@
-"""An HTTP/1.1 answer as bytes. Nothing that an application gives can break out of it: its length, and whether the
+"""An HTTP/1.1 response as bytes. Nothing that an application gives can break out of it: its length, and whether the
 connection goes on, are said here. Pure.
 """
 
@@ -43,15 +43,15 @@ def _lower(name: bytes) -> bytes:
     return name.lower()
 
 
-def answer(
+def response(
     method: str, status: int, headers: Headers, body: bytes, *, date: bytes, connection: bytes = b""
 ) -> bytes:  # fmt: skip
-    """The bytes of one answer. `connection`: what its Connection field says, b"": it has none.
+    """The bytes of one response. `connection`: what its Connection field says, b"": it has none.
     ValueError, TypeError: the status is not one of 200 to 599, a header has a character that could end it, or the
     application's Content-Length is not the length of its body.
     """
     if status not in _STATUS_LINES or not isinstance(body, bytes):
-        raise ValueError(f"no answer: status {status!r}, body of type {type(body).__name__}")
+        raise ValueError(f"no response: status {status!r}, body of type {type(body).__name__}")
     lines = [_STATUS_LINES[status]]
     length = None
     for name, value in headers:
@@ -101,4 +101,4 @@ def _length_without_body(status: int, length: int | None, produced: int) -> byte
 def plain(status: int, reason: str, *, date: bytes) -> bytes:
     """An answer of the gateway itself, after which the connection closes."""
     headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
-    return answer("GET", status, headers, f"{reason}\n".encode(), date=date, connection=b"close")
+    return response("GET", status, headers, f"{reason}\n".encode(), date=date, connection=b"close")
