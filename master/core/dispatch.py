@@ -191,11 +191,17 @@ class Dispatch:
             slot.handled += 1
             pool.observe(time_us)
             self.finish(request, code, time_us, frame, head_len)
-        if pool.queued and slot.open and len(inflight) < slot.limit:
-            # Nobody else had room, or the queue would be empty: what waits longest comes here.
-            waiting = self._next_queued(pool)
-            if waiting is not None:
+        if pool.queued:
+            while slot.open and len(inflight) < slot.limit:
+                # Nobody else had room, or the queue would be empty: what waits longest comes here.
+                waiting = self._next_queued(pool)
+                if waiting is None:
+                    break
                 self._deliver(slot, waiting, now)
+            if pool.roomier:
+                pool.placed(slot)
+                pool.roomier = False
+                self.pump(pool, now)
         pool.placed(slot)
 
     def finish(self, request: Request, code: int, time_us: int, frame: wire.Frame, head_len: int) -> None:

@@ -57,6 +57,7 @@ class Losses:
             self._dispatch.out.cuts.append(slot.source)  # a connection that lost its frames would lose them for ever
         slot.pool.placed(slot)
         self.not_started(requests, now)
+        self._dispatch.pump(slot.pool, now)  # where nobody waits any more for what came back, others may
 
     def rejoined(self, slot: Slot, received_upto: int, held: list[Held], now: float) -> None:
         """A process said HELLO (again): what it never received goes elsewhere, what it holds is waited for."""

@@ -224,6 +224,7 @@ class Pool:
         self.p95_us = 0
         self.parked: dict[Slot, None] = {}  # slots with two or more in flight
         self.stalled: dict[Slot, Stall] = {}  # slots that do not answer
+        self.roomier = False  # the credit of all rose: others may have room too
         self._times = [0] * 33  # service times by their bit length
         self._observed = 0
         self._recount_at = _FIRST_COUNT
@@ -366,6 +367,7 @@ class Pool:
         measured = min(CREDIT_MAX, max(1, CREDIT_TARGET_US // max(1, self.p95_us)))
         credit = self.settings.credit or measured
         if credit != self.credit:
+            self.roomier = credit > self.credit
             self.credit = credit
             for slot in self.slots.values():
                 self.adopt(slot)
