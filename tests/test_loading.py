@@ -180,6 +180,9 @@ class Iterable:
     def __init__(self, environ, start_response): ...
     def __iter__(self): ...
 
+class Pair:
+    def __init__(self, left, right): ...
+
 class Endpoint:
     def __init__(self, scope, receive, send): ...
     def __await__(self): ...
@@ -233,6 +236,8 @@ def test_both_interfaces_look_the_same_to_callers(tmp_path: Path) -> None:
         ("create", "is a callable that takes 0 parameters"),
         ("create", "if it makes one, say --factory"),
         ("Framework", "if it makes one, say --factory"),
+        ("Pair", "is a class that takes 2 parameters: a WSGI application takes 2"),
+        ("Pair", "(a class: its objects have __iter__ or __await__); --interface"),
         ("any", "takes 0 or more parameters"),
         ("named", "needs an argument 'mode' by name"),
         ("plain_three", "is a callable that takes 3 parameters"),

@@ -52,20 +52,22 @@ def service_name(spec: str) -> str:
 def _interface_of(found: Any, spec: str) -> str:
     least, most = _takes(found, spec)
     asynchronous = is_async(found) or (isclass(found) and hasattr(found, "__await__"))
+    is_body = hasattr(found, "__iter__") if isclass(found) else not isasyncgenfunction(found)
     if asynchronous and least <= 3 <= most:
         return ASGI
-    if not asynchronous and least == 2 and not isasyncgenfunction(found):
+    if not asynchronous and least == 2 and is_body:
         return WSGI
     if _is_double_callable(found, least, asynchronous):
         raise LoadError(
             f"{spec} is called with the scope alone, as ASGI 2 applications are; rota serves ASGI 3: "
             "async def application(scope, receive, send)"
         )
-    kind = "an async callable" if asynchronous else "a callable"
-    hint = _factory_hint(found) if least == 0 else ""
+    kind = "a class" if isclass(found) else "an async callable" if asynchronous else "a callable"
+    hint = " (a class: its objects have __iter__ or __await__)" if isclass(found) else ""
+    maker = _factory_hint(found) if least == 0 else ""
     raise LoadError(
         f"{spec} is {kind} that takes {_count(least, most)}: a WSGI application takes 2 and is not async, "
-        f"an ASGI application takes 3 and is; {_INSIST}{hint}"
+        f"an ASGI application takes 3 and is{hint}; {_INSIST}{maker}"
     )
 
 
