@@ -135,25 +135,30 @@ class Connection:
         if self.state is not _ANSWER or head is None:
             raise RuntimeError("no request waits for an answer")
         self._head = None
-        keep = head.keep_alive and not self._last and not (self._eof and not self._buffer)
+        keep = head.keep_alive and not self._last and bool(self._buffer or not self._eof)
         connection = b"close" if not keep else b"keep-alive" if head.version == "1.0" else b""
         try:
             data = response(head.method, status, headers, body, date=self._date(), connection=connection)
         except (TypeError, ValueError):
             keep = False
             data = plain(500, "the application gave an answer that cannot be sent", date=self._date())
-        self._unread = len(data)
         if not keep:
-            self.state = _CLOSED
-            return [Write(data), Close(self._timeouts.write + len(data) / self._timeouts.write_rate)]
+            return [Write(data), *self._close(self._time_to_write(len(data)))]
         self.state = _IDLE
-        return [Write(data)] if self._blocked else [Write(data), *self._read_on(now)]
+        if self._blocked:  # by the answer before
+            self._deadline += len(data) / self._timeouts.write_rate
+            return [Write(data)]
+        self._unread = len(data)
+        return [Write(data), *self._read_on(now)]
 
     def blocked(self, now: float) -> list[Effect]:
         """The kernel took only a part of what was written. Until `written`, nothing more is read."""
         self._blocked = True
-        self._deadline = now + self._timeouts.write + self._unread / self._timeouts.write_rate
+        self._deadline = now + self._time_to_write(self._unread)
         return []
+
+    def _time_to_write(self, size: int) -> float:
+        return self._timeouts.write + size / self._timeouts.write_rate
 
     def written(self, now: float) -> list[Effect]:
         """All that was written has left."""
@@ -170,7 +175,11 @@ class Connection:
     def drain(self) -> list[Effect]:
         """No further request: an idle connection closes, any other after its answer."""
         self._last = True
-        return self._close() if self.state is _IDLE and not self._blocked and not self._buffer else []
+        return self._close() if self._is_idle() and not self._blocked else []
+
+    def _is_idle(self) -> bool:
+        """Nothing of a request has come, or no more than an empty line."""
+        return not self._buffer and self.state in (_IDLE, _HEAD)
 
     # ---- time -------------------------------------------------------------------------------------------------------
 
@@ -180,7 +189,7 @@ class Connection:
     def tick(self, now: float) -> list[Effect]:
         if self.state is _CLOSED or now < self._deadline:
             return []
-        if self._blocked or self.state is _IDLE:
+        if self._blocked or self._is_idle():
             return self._close()
         return self._reject(Rejected("head-time" if self.state is _HEAD else "body-rate"))
 
@@ -257,8 +266,8 @@ class Connection:
         """More bytes are needed; behind the end of the connection there are none."""
         if not self._eof:
             return []
-        if not self._buffer and self.state is _HEAD:
-            return self._close()  # nothing but an empty line
+        if self._is_idle():
+            return self._close()
         raise Rejected(missing)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
