@@ -1,0 +1,395 @@
+"""Gateways in front of real processes, over real sockets."""
+
+from __future__ import annotations
+
+import ast
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rota.cli.children import Child
+from rota.testing import LocalCluster
+
+APP = str(Path(__file__).parent / "gateway_app.py")
+PATIENCE_S = 15.0
+URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+class Gateway:
+    """A `rota gateway`, or a command that starts one."""
+
+    def __init__(self, log: Path, *words: str) -> None:
+        self.child = Child([*words], log)
+        self.port = 0
+
+    def listening(self) -> Gateway:
+        until(lambda: URL.search(self.child.output()) or self.child.status() is not None, "no gateway listens")
+        found = URL.search(self.child.output())
+        assert found, self.child.output()
+        self.port = int(found[1])
+        return self
+
+    def ready(self) -> Gateway:
+        until(lambda: self.get("/-/ready")[0] == 200, "not ready")
+        return self
+
+    def get(self, target: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        answer, data = self.ask(target, method, body, **headers)
+        return answer.status, data
+
+    def ask(
+        self, target: str, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.request(method, target, body, {name.replace("_", "-"): text for name, text in headers.items()})
+            answer = connection.getresponse()
+            return answer, answer.read()
+        finally:
+            connection.close()
+
+    def raw(self, data: bytes) -> bytes:
+        """All that comes back until the gateway closes."""
+        with self.connect() as sock:
+            sock.sendall(data)
+            return read_all(sock)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def read_until(sock: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
+        got = sock.recv(65536)
+        assert got, data
+        data += got
+    return data
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    settings = {"service.site.ramp": 0, "service.site.min_active": 0}
+    with LocalCluster(APP, nodes=["web-1", "web-2"], settings=settings) as running:
+        yield running
+
+
+Start = Callable[..., Gateway]
+
+
+@contextmanager
+def starting(folder: Path) -> Iterator[Start]:
+    started: list[Gateway] = []
+
+    def start(*words: str) -> Gateway:
+        started.append(Gateway(folder / f"gateway-{len(started)}.log", *words))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for gateway in started:
+            gateway.child.end(0)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as starter:
+        yield starter
+
+
+@pytest.fixture(scope="module")
+def gateway(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with starting(tmp_path_factory.mktemp("gateway")) as starter:
+        yield front(starter, cluster).ready()
+
+
+def front(start: Start, cluster: LocalCluster, *words: str, routes: tuple[str, ...] = ("/=site",)) -> Gateway:
+    route = [word for each in routes for word in ("--route", each)]
+    return start("gateway", "--bind", "127.0.0.1:*", "-m", cluster.address, *route, *words).listening()
+
+
+class Load:
+    """GETs on keep-alive connections, one after the other on each, while the block runs."""
+
+    def __init__(self, gateway: Gateway, target: str = "/x", connections: int = 6) -> None:
+        self.outcomes: Counter[object] = Counter()
+        self._gateway, self._target = gateway, target
+        self._over = False
+        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int = 100) -> None:
+        """Returns when so many more requests are over."""
+        wanted = self.outcomes.total() + count
+        until(lambda: self.outcomes.total() >= wanted, f"the load stands still: {self.outcomes}")
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._gateway.port, timeout=PATIENCE_S)
+        while not self._over:
+            try:
+                connection.request("GET", self._target)
+                answer = connection.getresponse()
+                answer.read()
+                self.outcomes[answer.status] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.outcomes[repr(error)] += 1
+                connection.close()
+        connection.close()
+
+
+# ---- requests -------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_comes_to_the_service_and_its_answer_back(gateway: Gateway) -> None:
+    answer, body = gateway.ask("/a%20b?c=d", X_Request_Id="id-17")
+    assert (answer.status, body, answer.headers["content-type"]) == (200, b"GET /a%20b?c=d", "text/plain")
+    assert answer.headers["x-request-id"] == "id-17" and answer.headers["date"]
+    data = os.urandom(300_000)
+    assert gateway.get("/echo", "POST", data) == (201, data)
+
+
+def test_what_a_client_may_not_say_of_itself_is_dropped(gateway: Gateway) -> None:
+    _, body = gateway.ask("/about", X_Forwarded_For="1.2.3.4", Forwarded="for=1.2.3.4", Proxy="evil", X_Kept="yes")
+    about = ast.literal_eval(body.decode())
+    assert about["client"][0] == "127.0.0.1" and about["server"] == ["127.0.0.1", gateway.port]
+    assert about["scheme"] == "http" and about["root"] == "" and about["id"]
+    assert set(about["headers"]) == {b"host", b"accept-encoding", b"x-kept"}
+
+
+def test_a_connection_serves_one_request_after_the_other_and_pipelined_ones_in_order(gateway: Gateway) -> None:
+    def get(target: str, more: str = "") -> bytes:
+        return f"GET {target} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode()
+
+    with gateway.connect() as sock:
+        sock.sendall(get("/1"))
+        assert b"200 OK" in read_until(sock, b"GET /1")
+        sock.sendall(get("/slow?0.05") + get("/-/ready") * 500 + get("/nothing") + get("/3", "Connection: close\r\n"))
+        answers = read_all(sock)
+    bodies = re.findall(rb"\r\n\r\n(GET [^\n]*?|ready\n)(?=HTTP|$)", answers)
+    assert bodies == [b"GET /slow?0.05", *[b"ready\n"] * 500, b"GET /nothing", b"GET /3"]
+    assert answers.count(b"HTTP/1.1 200 OK") == 503 and answers.count(b"Connection: close") == 1
+
+
+def test_head_has_the_headers_of_get_and_no_body(gateway: Gateway) -> None:
+    answer = gateway.raw(b"HEAD /abc HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head, body = answer.split(b"\r\n\r\n")
+    assert b"200 OK" in head and b"Content-Length: 9" in head and body == b""
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\nHost: x\n\n", b"\x16\x03\x01\x02\x00\x01"]
+)
+def test_a_bad_head_is_400_and_the_connection_closes(gateway: Gateway, data: bytes) -> None:
+    assert gateway.raw(data + b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n").count(b"HTTP/1.1 400") == 1
+
+
+def test_faults_have_a_status_an_id_and_the_form_that_is_asked_for(start: Start, cluster: LocalCluster) -> None:
+    gateway = front(start, cluster, routes=("/site=site", "/gone=nobody")).ready()
+    assert gateway.get("/")[0] == 404
+    answer, body = gateway.ask("/gone", Accept="application/json")
+    problem = json.loads(body)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert problem["status"] == 503 and problem["request_id"] == answer.headers["x-request-id"]
+    assert gateway.get("/site/x") == (200, b"GET /site/x")
+
+
+def test_what_an_application_does_wrong_is_told_without_a_traceback(gateway: Gateway) -> None:
+    status, body = gateway.get("/fail", Accept="text/html")
+    assert status == 500 and b"<h1>" in body and b"secret" not in body
+    assert gateway.get("/no-answer")[0] == 502
+    answer, _ = gateway.ask("/odd")
+    assert answer.status == 500 and "set-cookie" not in answer.headers
+
+
+def test_a_deadline_is_504_and_too_large_a_body_413(start: Start, cluster: LocalCluster, tmp_path: Path) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text('[http]\ntimeout = "200ms"\nhead_timeout = "200ms"\nmax_body = 1000\nconnections_per_address = 3\n')
+    gateway = front(start, cluster, "-c", str(file)).ready()
+    assert gateway.get("/slow?0.5")[0] == 504
+    assert gateway.get("/echo", "POST", bytes(1001))[0] == 413
+    assert gateway.get("/echo", "POST", bytes(1000))[0] == 201
+    assert b" 408 " in gateway.raw(b"GET / HT")
+    with gateway.connect(), gateway.connect(), gateway.connect(), gateway.connect() as one_too_many:
+        assert one_too_many.recv(1) == b""
+
+
+def test_whoever_goes_away_is_not_waited_for(start: Start, cluster: LocalCluster) -> None:
+    gateway = front(start, cluster, "--access-log", "json").ready()
+    with gateway.connect() as sock:
+        sock.sendall(b'GET /slow?0.3 HTTP/1.1\r\nHost: x\r\nUser-Agent: a"b\r\n\r\n')
+        until(lambda: in_flight(cluster), "not begun")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+    until(lambda: '"status": 499' in gateway.child.output(), "no line of the access log")
+    assert gateway.get("/x")[0] == 200
+    until(lambda: '"status": 200' in gateway.child.output(), "no line of the access log")
+    line = next(line for line in gateway.child.output().splitlines() if "499" in line)
+    assert json.loads(line)["target"] == "/slow?0.3" and json.loads(line)["agent"] == 'a"b'
+
+
+# ---- processes come and go ------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_is_killed_costs_no_get(gateway: Gateway, cluster: LocalCluster) -> None:
+    with Load(gateway) as load:
+        load.more()
+        cluster.kill_process()
+        load.more(200)
+        cluster.wait_ready()
+        load.more()
+    assert set(load.outcomes) == {200}, load.outcomes
+
+
+def test_nodes_that_drain_and_rejoin_in_turn_cost_no_request(gateway: Gateway, cluster: LocalCluster) -> None:
+    admin = cluster.admin()
+    with Load(gateway) as load:
+        for node in ("web-1", "web-2"):
+            load.more()
+            admin.drain(node)
+            load.more()
+            admin.rejoin(node)
+        load.more()
+    assert set(load.outcomes) == {200}, load.outcomes
+
+
+def test_a_gateway_without_processes_says_that_it_is_not_ready(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text('[http]\nready_after = "300ms"\n')
+    gateway = front(start, cluster, "-c", str(file)).ready()
+    admin = cluster.admin()
+    admin.drain(all=True, force=True)
+    until(lambda: gateway.get("/-/ready")[0] == 503, "still ready")
+    assert b"may be given work" in gateway.get("/-/ready")[1]
+    admin.rejoin(all=True)
+    gateway.ready()
+
+
+# ---- its own life ---------------------------------------------------------------------------------------------------
+
+
+def test_term_answers_what_it_has_refuses_what_comes_and_ends(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text('[http]\nlead = "300ms"\n')
+    gateway = front(start, cluster, "-c", str(file)).ready()
+    with gateway.connect() as busy, gateway.connect() as idle:
+        busy.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        read_until(idle, b"GET /1")
+        gateway.child.signal(signal.SIGTERM)
+        until(lambda: gateway.get("/-/ready") == (503, b"draining\n"), "TERM was not heard")
+        assert gateway.get("/x")[0] == 200  # a balancer needs a moment to notice
+        assert idle.recv(1) == b""  # nothing can be asked any more
+        with pytest.raises(OSError):
+            gateway.connect()
+        answer = read_all(busy)
+        assert b"200 OK" in answer and b"Connection: close" in answer and answer.endswith(b"GET /slow?1")
+    assert gateway.child.wait(PATIENCE_S) and gateway.child.status() == 0
+
+
+def test_a_second_signal_ends_at_once(start: Start, cluster: LocalCluster) -> None:
+    gateway = front(start, cluster).ready()
+    with gateway.connect() as busy:
+        busy.sendall(b"GET /slow?30 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: in_flight(cluster), "not begun")
+        gateway.child.signal(signal.SIGTERM)
+        gateway.child.signal(signal.SIGINT)
+        assert gateway.child.wait(PATIENCE_S)
+    for pid in cluster.processes():  # the one that sleeps
+        cluster.kill_process(pid)
+    cluster.wait_ready()
+
+
+def test_processes_of_a_gateway_share_its_address_and_one_that_dies_is_replaced(
+    start: Start, cluster: LocalCluster
+) -> None:
+    gateway = front(start, cluster, "--workers", "2").ready()
+    killed = children_of(gateway.child.pid)
+    assert len(killed) == 2
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    gateway.ready()  # whoever connects meanwhile waits
+    assert gateway.get("/x")[0] == 200 and not set(killed) & set(children_of(gateway.child.pid))
+    gateway.child.kill()
+    until(lambda: not listens(gateway.port), "its processes outlived it")
+
+
+def test_a_port_that_is_in_use_is_told_with_its_holder(start: Start, gateway: Gateway, cluster: LocalCluster) -> None:
+    for words in (
+        ["gateway", "--bind", f"127.0.0.1:{gateway.port}", "--route", "/=site"],
+        ["master", "--bind", "tcp://127.0.0.1:*", "--http", f"127.0.0.1:{gateway.port}", "--route", "/=site"],
+        ["run", APP, "--bind", "tcp://127.0.0.1:*", "--http", f"127.0.0.1:{gateway.port}"],
+    ):
+        refused = start(*words).child
+        assert refused.wait(PATIENCE_S) and refused.status() == 1
+        assert f"127.0.0.1:{gateway.port} is in use by python" in refused.output()
+
+
+def test_rota_run_serves_http_and_takes_all_of_it_down(start: Start) -> None:
+    app = start("run", APP, "--bind", "tcp://127.0.0.1:*", "--http", "127.0.0.1:*", "-p", "1").listening().ready()
+    with app.connect() as sock:
+        sock.sendall(b"GET /slow?0.4 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: app.get("/-/ready")[0] == 200, "not ready")
+        app.child.signal(signal.SIGTERM)
+        assert b"200 OK" in read_all(sock)
+    assert app.child.wait(PATIENCE_S) and app.child.status() == 0
+    assert not listens(app.port)
+
+
+def test_a_master_has_a_gateway_beside_it_and_takes_it_down(start: Start) -> None:
+    words = ["master", "--bind", "tcp://127.0.0.1:*", "--http", "127.0.0.1:*", "--route", "/=site"]
+    master = start(*words).listening()
+    assert master.get("/")[0] == 503
+    master.child.signal(signal.SIGTERM)
+    assert master.child.wait(PATIENCE_S) and master.child.status() == 0
+    assert not listens(master.port)
+
+
+def in_flight(cluster: LocalCluster) -> int:
+    return sum(service["in_flight"] for service in cluster.status()["services"])
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
