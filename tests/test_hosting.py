@@ -193,7 +193,7 @@ def test_a_result_that_is_too_large_is_refused_with_both_sizes() -> None:
     assert here.run(delivery("quote", size=900)).code == OK
     error = error_of(here.run(delivery("quote", size=2000)))
     assert isinstance(error, rota.PayloadTooLarge)
-    assert error.details == {"size": 2003, "limit": 1000} and "orders.quote" in str(error)
+    assert error.details == {"size": 2003, "limit": 1000, "what": "result"} and "orders.quote" in str(error)
 
 
 def test_hooks_run_in_order_and_a_failing_one_is_told(capsys: pytest.CaptureFixture[str]) -> None:
