@@ -53,6 +53,20 @@ class AsyncClient(View):
         driver.post(reply)
         return reply
 
+    def start(self, call: Call, target: str, /, *args: Any, **kwargs: Any) -> None:
+        """As `submit`, for a call that is the caller's own: `call.finish` is called by the event loop, and by `start`
+        itself if it cannot be sent at all. For a gateway, whose requests need neither a future nor a task.
+        """
+        driver = self._home.driver()
+        call.deadline = monotonic() + self._options.timeout
+        call.address = self._address(target)
+        call.body = encode_call(args, kwargs)
+        driver.post(call)
+
+    def withdraw(self, call: Call) -> None:
+        """Nobody waits for a call that was started; what is queued of it is not run, and `finish` is not called."""
+        self._home.driver().withdraw(call)
+
     async def map(
         self, target: str, items: Iterable[Any] | AsyncIterable[Any], /, *, window: int = 64
     ) -> AsyncIterator[Any]:
@@ -155,14 +169,14 @@ class _Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
 
-    def post(self, reply: _Reply) -> None:
-        error = self._session.calls.submit(reply)
+    def post(self, call: Call) -> None:
+        error = self._session.calls.submit(call)
         if error is not None:
-            reply.finish(None, error)
+            call.finish(None, error)
         self._step_soon()
 
-    def withdraw(self, reply: _Reply) -> None:
-        self._session.calls.cancel(reply)
+    def withdraw(self, call: Call) -> None:
+        self._session.calls.cancel(call)
         self._step_soon()
 
     def close(self) -> None:

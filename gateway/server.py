@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -21,6 +22,8 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ..client.aio import AsyncClient
+from ..client.calls import Call
+from ..common.errors import Error
 from ..common.log import note, printable
 from ..common.settings import HttpSettings
 from . import listening
@@ -64,7 +67,7 @@ class Gateway:
         self._readiness = Readiness(routes.services, settings.ready_after)
         self._access = AccessLog(settings.access_log)
         self._faults = _Faults()
-        self._ids = _ids()
+        self._new_id = _ids().__next__
         self._connections: dict[HttpProtocol, None] = {}
         self._of_address: Counter[str] = Counter()
         self.draining = self._shut = False
@@ -102,12 +105,14 @@ class Gateway:
 
     def take(self, connection: HttpProtocol, head: Head, body: bytes, now: float) -> Answer | None:
         """The answer, or None when a service has been asked for it."""
-        method, target, fields = head.method, head.target, head.headers
+        target = head.target
         if target == READY:
-            return self._ready(head)
+            return self._ready()
         peer = connection.peer
         route = self._routes.find(head.host, target)
+        fields = dict(head.headers)
         request = Request(self, connection, head, now, route)
+        request.id = request_id(head.headers, self._new_id) if b"x-request-id" in fields else self._new_id()
         if route is None:
             return request.refuse(404, "There is nothing here.")
         about: dict[str, Any] = {
@@ -119,20 +124,15 @@ class Gateway:
             "id": request.id,
         }
         if peer.trusted:
-            about["client"], about["scheme"] = self._proxies.origin(peer, fields)
-        passed = passed_on(fields, peer.trusted)
+            about["client"], about["scheme"] = self._proxies.origin(peer, head.headers)
+        passed = passed_on(head.headers, peer.trusted)
         client = self._client
-        texts = {name for name, _ in fields} & _OF_THE_CALL
-        if texts:
+        if b"traceparent" in fields or b"idempotency-key" in fields:
             client = self._said(client, route, head, passed, about)
-        try:
-            reply = client.submit(route.target(method), method, target, passed, body, about)
-        except (ValueError, TypeError) as error:
-            return request.failed(error)
-        request.reply = reply
-        connection.request = request
-        reply.add_done_callback(request.done)
-        return None
+        client.start(request, route.target(head.method), head.method, target, passed, body, about)
+        if request.answer is None:
+            connection.request = request
+        return request.answer
 
     def _said(
         self, client: AsyncClient, route: Route, head: Head, passed: list[list[bytes]], about: dict[str, Any]
@@ -144,7 +144,10 @@ class Gateway:
             keyed(passed, about)
         return client.options(headers=headers, idempotency_key=key) if headers else client
 
-    def _ready(self, head: Head) -> Answer:
+    def withdraw(self, request: Request) -> None:
+        self._client.withdraw(request)
+
+    def _ready(self) -> Answer:
         reason = "draining" if self.draining else self._readiness.reason()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
         return Answer(503 if reason else 200, headers, f"{reason or 'ready'}\n".encode())
@@ -175,9 +178,6 @@ class Gateway:
             f"{status} {request.head.method} {request.head.target[:200].decode('latin-1')} "
             f"request {request.id}: {type(error).__name__}: {error}"
         )
-
-    def new_id(self) -> str:
-        return next(self._ids)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -247,13 +247,11 @@ class Gateway:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: HttpProtocol(self), sock)
 
 
-_OF_THE_CALL = frozenset((b"traceparent", b"idempotency-key"))
+class Request(Call):
+    """One request that a service is asked for, from its last byte to its answer: its own entry in the call table.
 
-
-class Request:
-    """One request that a service is asked for, from its last byte to its answer."""
-
-    __slots__ = ("began", "connection", "gateway", "head", "id", "reply", "route")
+    `answer`: set when it could not even be asked for.
+    """
 
     def __init__(
         self, gateway: Gateway, connection: HttpProtocol, head: Head, began: float, route: Route | None
@@ -263,16 +261,19 @@ class Request:
         self.head = head
         self.began = began
         self.route = route
-        self.id = request_id(head.headers, gateway.new_id)
-        self.reply: asyncio.Future[Any] | None = None
+        self.id = ""
+        self.answer: Answer | None = None
 
-    def done(self, reply: asyncio.Future[Any]) -> None:
-        if self.connection.request is not self:  # the client went away
-            return
-        error = reply.exception()
-        answer = self.failed(error) if error is not None else self._answered(reply.result())
-        now = monotonic()
-        self.connection.answer(*answer, now)
+    def finish(self, value: object, error: Error | None) -> None:
+        try:
+            answer = self._answered(value) if error is None else self.failed(error)
+            if self.connection.request is self:
+                self.connection.answer(*answer, monotonic())
+            else:
+                self.answer = answer
+        except Exception:  # it is called among the answers of others
+            note(traceback.format_exc())
+            self.connection.abort()
 
     def failed(self, error: BaseException) -> Answer:
         answer = answers.of_error(error, self.id, _accept(self.head))
@@ -287,8 +288,7 @@ class Request:
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more; what is queued is not run."""
-        if self.reply is not None:
-            self.reply.cancel()
+        self.gateway.withdraw(self)
         self.gateway.finished(self, answers.CLIENT_GONE, 0, monotonic())
 
     def _answered(self, result: Any) -> Answer:
