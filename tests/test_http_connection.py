@@ -409,7 +409,8 @@ def test_no_answer_holds_more_lines_than_it_has_fields(headers: list[tuple[bytes
 
 BYTES = st.sampled_from(
     [GET, POST, b"hello", CHUNKED, b"5\r\nhello\r\n", b"0\r\n\r\n", b"\r\n", b"GET / HTTP/1.0\r\n\r\n", GET[:20],
-     GET[20:], b"!", HEAD, GET[:-2] + b"Connection: close\r\n\r\n", POST[:-2] + b"Expect: 100-continue\r\n\r\n", b"x" * 300_000, b"\n"]
+     GET[20:], b"!", HEAD, GET[:-2] + b"Connection: close\r\n\r\n", POST[:-2] + b"Expect: 100-continue\r\n\r\n",
+     b"x" * 300_000, b"\n"]
 )  # fmt: skip
 STEPS = st.one_of(
     st.tuples(st.just("received"), BYTES),
@@ -446,7 +447,6 @@ def test_whatever_happens_each_request_is_answered_once_and_nothing_follows_the_
     for what, data in steps:
         now += 4.0 if what == "wait" else 0.01
         blocked = {"blocked": True, "written": False}.get(what, blocked)
-        before = subject.state
         for effect in step(subject, what, data, now):
             assert not closed
             match effect:
@@ -460,7 +460,7 @@ def test_whatever_happens_each_request_is_answered_once_and_nothing_follows_the_
             assert 0 <= outstanding <= 1
         assert closed is (subject.state is State.CLOSED)
         assert (outstanding == 1) is (subject.state is State.ANSWER) or closed
-        assert closed or blocked or before is State.ANSWER or subject.reads
+        assert closed or blocked or subject.state is State.ANSWER or subject.reads
         if closed or (subject.state is State.ANSWER and not blocked):
             assert subject.next_deadline() is None
         else:
