@@ -46,7 +46,9 @@ class Write(NamedTuple):
 
 
 class Close(NamedTuple):
-    """The last effect: send what was written, then that this was all, drop what comes, be gone `within` seconds."""
+    """The last effect: send what was written, then that this was all, drop what comes, be gone `within` seconds.
+    0: be gone at once, with what has not left: who did not take it in time would keep it in memory for ever.
+    """
 
     within: float = 0.0
 
