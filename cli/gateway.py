@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,10 @@ class Beside:
         if self._bind is not None:
             host = "127.0.0.1" if self._host in ("*", "0.0.0.0", "[::]") else self._host
             self._child = Child(arguments(self._file, self._bind, f"tcp://{host}:{control_port}", self._routes))
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.signal(signal.SIGTERM)
 
     def end(self) -> None:
         if self._child is not None:

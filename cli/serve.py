@@ -46,7 +46,7 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
     try:
         beside = Beside(config_file, config, more_routes)
         try:
-            sys.exit(main(config, reread=lambda: load(config_file, flags), listening=beside.start))
+            sys.exit(main(config, reread=lambda: load(config_file, flags), beside=beside))
         finally:
             beside.end()
     except (PortInUse, JournalError) as error:

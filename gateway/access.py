@@ -6,6 +6,7 @@ import json
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,35 +40,42 @@ class AccessLog:
         self._line = _common if form == COMMON else _json
         self._fd = fd
         self._clock = clock
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
         self._size = 0
+        self._flush_at = FLUSH_BYTES
         self._dropped = 0
-        self._stamp = (0, b"")
+        self._stamp = (-1, b"")
 
     def add(self, entry: Entry) -> None:
         line = self._line(entry, self._now())
+        if len(line) > select.PIPE_BUF:
+            line = line[: select.PIPE_BUF - 1] + b"\n"
         if self._size + len(line) > KEPT_BYTES:
             self._dropped += 1
             return
         self._lines.append(line)
         self._size += len(line)
-        if self._size >= FLUSH_BYTES:
+        if self._size >= self._flush_at:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what the reader takes now."""
+        """Writes what the reader takes now: whole lines, as a pipe with room takes PIPE_BUF bytes at once or none."""
         while self._lines and _has_room(self._fd):
-            data = b"".join(self._lines)
+            size, chunk = 0, []
+            while self._lines and size + len(self._lines[0]) <= select.PIPE_BUF:
+                line = self._lines.popleft()
+                size += len(line)
+                chunk.append(line)
+            self._size -= size
             try:
-                written = os.write(self._fd, data[: select.PIPE_BUF] if len(data) > select.PIPE_BUF else data)
+                os.write(self._fd, b"".join(chunk))
             except OSError:  # closed, or a full disk: no reason to stop what works
-                self._dropped += len(self._lines)
-                written = len(data)
-            rest = data[written:]
-            self._lines, self._size = [rest] if rest else [], len(rest)
+                self._dropped += len(chunk)
+        self._flush_at = self._size + FLUSH_BYTES
         if self._dropped and not self._lines:
             dropped, self._dropped = self._dropped, 0
             self._lines.append(b"# %d lines were dropped here: nobody read them\n" % dropped)
+            self._size = len(self._lines[0])
 
     def _now(self) -> bytes:
         second = int(self._clock())

@@ -17,11 +17,12 @@ _ALL_OR_BLOCKED = 0  # of the transport's buffer: what the kernel does not take 
 class HttpProtocol(asyncio.Protocol):
     """`request`: the one that is being served."""
 
-    __slots__ = ("core", "peer", "request", "_closing", "_gateway", "_held", "_transport")
+    __slots__ = ("core", "peer", "request", "_closing", "_eof", "_gateway", "_held", "_transport")
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._held = False  # reading is paused
+        self._eof = False
         self._closing: asyncio.TimerHandle | None = None
         self.request: Request | None = None
 
@@ -52,6 +53,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """True: what is being served is still answered."""
+        self._eof = True
         now = monotonic()
         self._do(self.core.eof(now), now)
         return self.request is not None
@@ -109,8 +111,8 @@ class HttpProtocol(asyncio.Protocol):
     def _close(self, within: float) -> None:
         """Half first: closed at once with bytes unread, the kernel would take the answer back with a reset."""
         transport = self._transport
-        if not within or transport.is_closing():
-            transport.close()
+        if not within or self._eof or transport.is_closing():
+            transport.close()  # after what was written
             return
         transport.write_eof()
         self._closing = asyncio.get_running_loop().call_later(within, transport.abort)

@@ -76,7 +76,7 @@ class Gateway:
     # ---- connections ------------------------------------------------------------------------------------------------
 
     def peer(self, transport: asyncio.Transport) -> Peer:
-        client, server = (list(transport.get_extra_info(name)[:2]) for name in ("peername", "sockname"))
+        client, server = (_host_and_port(transport.get_extra_info(name)) for name in ("peername", "sockname"))
         return Peer(client, server, self._proxies.trust(client[0]))
 
     def admit(self, connection: HttpProtocol) -> bool:
@@ -304,6 +304,10 @@ class Request(Call):
 
 class _NotHttp(Exception):
     """A service that has a handler `http` and knows nothing of docs/HTTP.md."""
+
+
+def _host_and_port(name: Any) -> list[Any]:
+    return list(name[:2]) if name else ["", 0]  # none: it is gone already
 
 
 def _accept(head: Head) -> bytes:

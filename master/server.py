@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import zmq
 
@@ -34,12 +35,25 @@ _HARMLESS = (signal.SIGHUP, signal.SIGUSR1)  # the other signals that are caught
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
 
 
+class Beside(Protocol):
+    """What runs beside a master, in processes of its own."""
+
+    def start(self, control_port: int) -> None:
+        """The master listens."""
+
+    def stop(self) -> None:
+        """The master is told to stop, and finishes what it has."""
+
+
 class Server:
     """Shell of `core.Master`: carries out what its outbox says."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+    def __init__(
+        self, config: Config, reread: Callable[[], Config] | None = None, beside: Beside | None = None
+    ) -> None:
         self.config = config
         self._reread = reread
+        self._beside = beside
         state = Path(config.master.state) if config.master.state else None
         self.journal = Journal(state)
         self.ports = Ports(config.master)
@@ -232,6 +246,8 @@ class Server:
         again = self.core.fleet.stopping
         if any(number not in _HARMLESS for number in numbers):
             self.core.stop(now)
+            if self._beside is not None:
+                self._beside.stop()
         if signal.SIGUSR1 in numbers:
             log.note("rota master: USR1: there is no log to open again: this master writes to stderr")
         if signal.SIGHUP in numbers:  # however many there were
@@ -271,16 +287,10 @@ def _send_together(sock: ports.Socket, route: bytes, frames: list[wire.Frame]) -
     return 0, []
 
 
-def main(
-    config: Config,
-    reread: Callable[[], Config] | None = None,
-    listening: Callable[[int], None] = lambda control_port: None,
-) -> int:
-    """Serves until it is told to stop; `listening` is called before. Raises PortInUse or JournalError with a sentence
-    for the user.
-    """
+def main(config: Config, reread: Callable[[], Config] | None = None, beside: Beside | None = None) -> int:
+    """Serves until it is told to stop. Raises PortInUse or JournalError with a sentence for the user."""
     memory.keep_freed()
-    server = Server(config, reread)
+    server = Server(config, reread, beside)
     numbers = server.ports.ports
     host = config.master.bind.rpartition(":")[0]
     log.note(
@@ -295,7 +305,8 @@ def main(
         log.note(text)
     _notify_ready()
     try:
-        listening(numbers["control"])
+        if beside is not None:
+            beside.start(numbers["control"])
         return server.serve()
     finally:
         server.close()

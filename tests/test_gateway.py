@@ -208,6 +208,15 @@ def test_head_has_the_headers_of_get_and_no_body(gateway: Gateway) -> None:
     assert b"200 OK" in head and b"Content-Length: 9" in head and body == b""
 
 
+def test_who_has_nothing_more_to_send_is_still_answered(gateway: Gateway) -> None:
+    with gateway.connect() as sock:
+        sock.sendall(b"GET /slow?0.05 HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        began = time.monotonic()
+        assert read_all(sock).endswith(b"GET /slow?0.05")
+        assert time.monotonic() - began < 5.0
+
+
 @pytest.mark.parametrize(
     "data", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\nHost: x\n\n", b"\x16\x03\x01\x02\x00\x01"]
 )

@@ -1,0 +1,53 @@
+"""The access log of a gateway."""
+
+import json
+import os
+
+from rota.common.settings import COMMON, JSON, OFF
+from rota.gateway.access import KEPT_BYTES, AccessLog, Entry
+
+ENTRY = Entry(
+    "1.2.3.4", "GET", b'/a"b', "1.1", 200, 12, 0.0015, "id-1", "site", b'evil" 200 0 "\\', b""
+)  # fmt: skip
+
+
+def written(form: str, entry: Entry = ENTRY) -> bytes:
+    reader, writer = os.pipe()
+    log = AccessLog(form, writer, lambda: 0.0)
+    log.add(entry)
+    log.flush()
+    os.close(writer)
+    with open(reader, "rb") as file:
+        return file.read()
+
+
+def test_what_a_client_sends_cannot_end_its_field_or_line() -> None:
+    line = written(COMMON)
+    assert line.startswith(b"1.2.3.4 - - [") and line.count(b"\n") == 1
+    assert line.endswith(b'] "GET /a\\"b HTTP/1.1" 200 12 "-" "evil\\" 200 0 \\"\\\\" 0.001500 id-1\n')
+    fields = json.loads(written(JSON))
+    assert fields["agent"] == ENTRY.agent.decode() and fields["seconds"] == 0.0015
+
+
+def test_a_log_that_nobody_reads_neither_stops_a_gateway_nor_grows_without_end() -> None:
+    reader, writer = os.pipe()
+    log = AccessLog(COMMON, writer)
+    line = len(written(COMMON))
+    for _ in range(3 * KEPT_BYTES // line):
+        log.add(ENTRY)
+    assert log._size <= KEPT_BYTES
+    os.set_blocking(reader, False)
+    data = b""
+    for _ in range(1000):
+        log.flush()
+        try:
+            data += os.read(reader, 1 << 20)
+        except BlockingIOError:
+            break
+    assert b"lines were dropped here" in data and data.count(b"\n") > KEPT_BYTES // line
+    os.close(reader)
+    os.close(writer)
+
+
+def test_off_is_not_wanted() -> None:
+    assert not AccessLog(OFF).wanted and AccessLog(JSON).wanted
