@@ -158,6 +158,15 @@ def test_what_drains_closes_when_it_is_idle_or_with_its_answer() -> None:
         assert isinstance(close, Close)
 
 
+def test_what_drains_while_its_answer_is_read_closes_when_it_has_been() -> None:
+    subject = connection()
+    dispatched(subject)
+    subject.answered(200, [], b"", 0.0)
+    subject.blocked(0.0)
+    assert subject.drain() == []
+    assert subject.written(1.0) == [Close()]
+
+
 # ---- time ------------------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +258,7 @@ def test_no_more_than_two_answers_are_held_for_a_slow_reader() -> None:
     assert isinstance(subject.answered(200, [], b"", 0.0)[1], Dispatch)
     subject.blocked(0.0)
     assert subject.answered(200, [], b"", 0.0) == [Write(OK)]
+    assert subject.next_deadline() == pytest.approx(T.write + 2 * len(OK) / T.write_rate)
     assert isinstance(subject.written(1.0)[0], Dispatch)
 
 
