@@ -41,6 +41,8 @@ def test_a_node_says_who_it_is_and_runs_what_the_plan_says(master: FakeMaster, s
     assert all(each.incarnation.startswith(f"web-1.{hello.boot}.") for each in started.values())
     assert all(os.getpgid(each.pid) == each.pid for each in started.values())
     master.tell(messages.Plan({}))
+    for incarnation in started:
+        master.tell(messages.Retire(incarnation, 10_000))
     for _ in range(2):
         exited = master.expect(messages.Exited)
         assert (exited.status, exited.cause) == (0, "stopped")
@@ -397,14 +399,16 @@ def test_the_version_of_a_rejoin_stands_above_all_others_and_is_remembered(
     for expected, announced in run_and_check:
         master.tell(messages.Intent("active", 4, "me", "release", announced))
         master.tell(messages.Plan({"orders": 1}))
-        assert master.welcome_process().version == expected
+        hello = master.welcome_process()
+        assert hello.version == expected
         master.tell(messages.Plan({}))
+        master.tell(messages.Retire(hello.incarnation, 10_000))
         master.expect(messages.Exited)
     agent.signal(signal.SIGKILL)
     agent.process.wait()
     start(state=str(tmp_path / "state"))
-    hello = master.welcome_agent()
-    assert (hello.intent, hello.generation, hello.epoch) == ("active", 4, 1)
+    again = master.welcome_agent()
+    assert (again.intent, again.generation, again.epoch) == ("active", 4, 1)
 
 
 def test_output_of_processes_is_passed_on(master: FakeMaster, start: Start) -> None:

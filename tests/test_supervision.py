@@ -110,11 +110,12 @@ def test_a_service_that_is_not_offered_is_never_started(node: Node) -> None:
     assert spawns(node.tick()) == []
 
 
-def test_a_smaller_plan_stops_what_is_least_missed(node: Node) -> None:
+def test_a_smaller_plan_stops_nothing_since_only_the_master_knows_who_has_nothing_to_do(node: Node) -> None:
     node.plan(2)
     node.ready("web-1.3f2a9c.1", "web-1.3f2a9c.2")
-    node.core.seen("web-1.3f2a9c.2", 1, None, node.now)
-    assert node.plan(1) == [Stop("web-1.3f2a9c.1")]
+    assert node.plan(1) == []
+    assert node.hear(Retire("web-1.3f2a9c.2", 1000)) == [Stop("web-1.3f2a9c.2")]
+    assert node.tick() == []
 
 
 def test_retire_replaces_one_process_and_with_a_smaller_plan_it_is_the_one_that_goes(node: Node) -> None:
@@ -129,8 +130,8 @@ def test_retire_replaces_one_process_and_with_a_smaller_plan_it_is_the_one_that_
 def test_a_process_that_does_not_stop_gets_term_and_then_kill(node: Node) -> None:
     node.plan(1)
     node.ready()
-    node.hear(Plan({}))
-    assert node.tick() == [Stop("web-1.3f2a9c.1")]
+    node.plan(0)
+    assert node.hear(Retire("web-1.3f2a9c.1", 0)) == [Stop("web-1.3f2a9c.1")]
     assert [e for e in node.advance(9.9) if isinstance(e, Kill)] == []
     kills = [e for e in node.advance(1.3) if isinstance(e, Kill)]
     assert kills == [Kill("web-1.3f2a9c.1", TERM), Kill("web-1.3f2a9c.1", KILL)]
@@ -138,7 +139,9 @@ def test_a_process_that_does_not_stop_gets_term_and_then_kill(node: Node) -> Non
 
 def test_a_process_that_still_boots_is_stopped_by_term(node: Node) -> None:
     node.plan(1)
-    assert node.plan(0) == [Stop("web-1.3f2a9c.1"), Kill("web-1.3f2a9c.1", TERM)]
+    node.plan(0)
+    effects = node.hear(Retire("web-1.3f2a9c.1", 10_000))
+    assert [*effects, *node.tick()] == [Stop("web-1.3f2a9c.1"), Kill("web-1.3f2a9c.1", TERM)]
 
 
 def test_a_process_that_does_not_get_ready_is_killed_and_counts_as_failed(node: Node) -> None:

@@ -213,6 +213,7 @@ class Fleet:
         if node.intent is Intent.DETACHED:  # it came up when its plan was taken back: what rejoins is fresh
             self.staff.retire(slot, STOP_GRACE_MS, now)
         self.changed = True
+        self.staff.replan = True  # it may be one too many by now
 
     def exited(self, node: Node, report: messages.Exited, now: float) -> None:
         """A process ended. Its last replies may still be on their way: they are read before it is settled."""

@@ -127,8 +127,8 @@ class Staffing:
             pool = self.fleet.dispatch.pools[service]
             surplus = running - node.plan.get(service, 0)
             mine = [slot for slot in node.of(pool) if slot.stage in (Stage.BOOTING, Stage.READY)]
-            # As the agent chooses (the plan tells it too): one that still boots never serves in place of one that does.
-            mine.sort(key=lambda slot: (slot.stage is Stage.READY, len(slot.inflight), -slot.born_at))
+            # One that still boots, or is not connected, never serves in place of one that does.
+            mine.sort(key=lambda slot: (slot.open, slot.stage is Stage.READY, len(slot.inflight), -slot.born_at))
             for slot in mine[: max(0, surplus)]:
                 self._close(slot, "not needed here", now)
 

@@ -572,12 +572,14 @@ class Supervision:
         return effects
 
     def _follow_plan(self, now: float) -> list[Effect]:
-        """Have these, want those: start and stop."""
+        """Have these, want those: start what is missing. One that is too many is for the master to name (Retire): only
+        it knows which of them has nothing to do. Who leaves stops all.
+        """
         effects: list[Effect] = []
         for service in self.offers:
             wanted = 0 if self.left else self.plan.get(service, 0)
             have = [p for p in self.processes.values() if p.service == service and p.stage is not Stage.STOPPING]
-            for process in _most_dispensable(have)[: max(0, len(have) - wanted)]:
+            for process in have if self.left else []:
                 effects += self._stop(process, now, self.timing.stop_grace_s)
             if len(have) < wanted and not self.leaving:
                 effects += self._start(service, wanted - len(have), have, now)
@@ -645,8 +647,3 @@ def _hung(overdue: Overdue) -> str:
 
 def _started(process: Process) -> messages.Started:
     return messages.Started(process.incarnation, process.service, process.ticket, process.pid)
-
-
-def _most_dispensable(processes: list[Process]) -> list[Process]:
-    """Those that are not ready first, then the least busy, then the youngest."""
-    return sorted(processes, key=lambda p: (p.stage is Stage.READY, p.running, -p.spawned_at))
