@@ -262,6 +262,16 @@ def test_no_more_than_two_answers_are_held_for_a_slow_reader() -> None:
     assert isinstance(subject.written(1.0)[0], Dispatch)
 
 
+@pytest.mark.parametrize("begun, deadline", [(GET, None), (GET[:5], 1.0 + T.head), (b"", 1.0 + T.idle)])
+def test_when_all_has_left_what_comes_next_has_its_own_time(begun: bytes, deadline: float | None) -> None:
+    subject = connection()
+    dispatched(subject, GET + begun)
+    subject.answered(200, [], b"", 0.0)
+    subject.blocked(0.0)
+    subject.written(1.0)
+    assert subject.next_deadline() == deadline
+
+
 def test_who_leaves_while_an_answer_is_read_is_let_go_when_it_has_been() -> None:
     subject = connection()
     dispatched(subject, GET)
@@ -384,7 +394,7 @@ def test_an_answer_ends_where_its_head_says(
         (200, [(b"Content-Length", b"3")], b"hi"),
         (200, [(b"Content-Length", b"1")], b"hi"),
         (200, [(b"Content-Length", b"+2")], b"hi"),
-        (200, [(b"Content-Length", b"2"), (b"Content-Length", b"3")], b"hi"),
+        (200, [(b"Content-Length", b"3"), (b"Content-Length", b"2")], b"hi"),
         (100, [], b""),
         (101, [], b""),
         (199, [], b""),
