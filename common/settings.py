@@ -432,7 +432,7 @@ class HttpSettings:
         OFF,
         Choice((OFF, COMMON, JSON)),
         "a line a request on stdout, in the common format or as JSON",
-        "it costs about a tenth of a gateway's time, and a balancer in front often has one already",
+        "it costs a fifth of a gateway's time, and a balancer in front often has one already",
         flags=("--access-log",),
         reload=False,
     )

@@ -96,5 +96,5 @@ class Crew:
 
 
 def unblock() -> None:
-    """What a process of the crew does before it has handlers of its own for signals."""
+    """What a process of the crew does once it has handlers of its own: what came before is delivered then."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)

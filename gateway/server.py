@@ -187,6 +187,7 @@ class Gateway:
         self._ended = asyncio.Event()
         for number in _ENDS:
             loop.add_signal_handler(number, self._told, number, listener)
+        unblock()
         loop.add_reader(tie, self._untied, tie, listener)
         stop = threading.Event()
         watch = threading.Thread(
@@ -377,9 +378,7 @@ def _process(start: Start, listener: socket.socket, tie: int) -> int:
 
     memory.keep_freed()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        gateway = Gateway(*start)
-        unblock()
-        return runner.run(gateway.serve(listener, tie))
+        return runner.run(Gateway(*start).serve(listener, tie))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

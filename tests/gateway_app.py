@@ -24,6 +24,8 @@ def serve(method: str, target: bytes, headers: list[Any], body: bytes, about: di
         return [200, PLAIN, repr({"headers": dict(headers), **about}).encode()]
     elif path == b"/pid":
         return [200, PLAIN, str(os.getpid()).encode()]
+    elif path == b"/now":
+        return [200, PLAIN, str(time.monotonic_ns()).encode()]
     elif path == b"/echo":
         return [201, [[b"Content-Type", b"application/octet-stream"]], body]
     return [200, PLAIN, b"%s %s" % (method.encode(), target)]

@@ -254,6 +254,18 @@ def test_a_deadline_is_504_and_too_large_a_body_413(start: Start, cluster: Local
         assert one_too_many.recv(1) == b""
 
 
+def test_a_request_with_a_key_is_answered_once_where_the_service_has_keys(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text('[service.site.http]\nkeys = true\nroutes = ["/"]\n')
+    gateway = front(start, cluster, "-c", str(file), routes=()).ready()
+    first = gateway.get("/now", "POST", b"1", Idempotency_Key="k", X_Request_Id="a")
+    assert gateway.get("/now", "POST", b"1", Idempotency_Key="k", X_Request_Id="b") == first
+    assert gateway.get("/now", "POST", b"1", Idempotency_Key="other") != first
+    assert gateway.get("/now", "POST", b"2", Idempotency_Key="k")[0] == 422
+
+
 def test_whoever_goes_away_is_not_waited_for(start: Start, cluster: LocalCluster) -> None:
     gateway = front(start, cluster, "--access-log", "json").ready()
     with gateway.connect() as sock:
