@@ -111,8 +111,11 @@ class HttpProtocol(asyncio.Protocol):
     def _close(self, within: float) -> None:
         """Half first: closed at once with bytes unread, the kernel would take the answer back with a reset."""
         transport = self._transport
-        if not within or self._eof or transport.is_closing():
-            transport.close()  # after what was written
+        if not within:
+            transport.abort()  # what a slow reader has not taken goes, too
             return
-        transport.write_eof()
         self._closing = asyncio.get_running_loop().call_later(within, transport.abort)
+        if self._eof or transport.is_closing():
+            transport.close()  # after what was written
+        else:
+            transport.write_eof()

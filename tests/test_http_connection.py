@@ -135,7 +135,16 @@ def test_a_client_that_sends_no_more_gets_its_answers() -> None:
 def test_a_client_that_leaves_between_requests_is_not_answered(begin: bytes) -> None:
     subject = connection()
     assert subject.received(begin, 0.0) == []
-    assert subject.eof(0.0) == [Close()]
+    assert subject.eof(0.0) == [Close(T.linger)]
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r", b"GET", b"BAD\r\n\r\n"])
+def test_the_last_answer_has_time_to_be_read_whatever_comes_behind(end: bytes) -> None:
+    subject = connection()
+    dispatched(subject, GET + end)
+    subject.eof(0.0)
+    close = subject.answered(200, [], b"", 0.0)[-1]
+    assert isinstance(close, Close) and close.within >= T.linger
 
 
 def test_nothing_is_read_behind_a_broken_rule() -> None:
@@ -147,7 +156,7 @@ def test_nothing_is_read_behind_a_broken_rule() -> None:
 
 def test_what_drains_closes_when_it_is_idle_or_with_its_answer() -> None:
     idle, busy, begun = connection(), connection(), connection()
-    assert idle.drain() == [Close()]
+    assert idle.drain() == [Close(T.linger)]
     dispatched(busy, GET + GET)
     begun.received(GET[:9], 0.0)
     assert busy.drain() == begun.drain() == []
@@ -164,7 +173,7 @@ def test_what_drains_while_its_answer_is_read_closes_when_it_has_been() -> None:
     subject.answered(200, [], b"", 0.0)
     subject.blocked(0.0)
     assert subject.drain() == []
-    assert subject.written(1.0) == [Close()]
+    assert subject.written(1.0) == [Close(T.linger)]
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------
@@ -278,7 +287,7 @@ def test_who_leaves_while_an_answer_is_read_is_let_go_when_it_has_been() -> None
     subject.answered(200, [], b"", 0.0)
     subject.blocked(0.0)
     assert subject.eof(0.0) == []
-    assert subject.written(1.0) == [Close()]
+    assert subject.written(1.0) == [Close(T.linger)]
 
 
 def test_a_closing_answer_has_the_time_of_any_answer() -> None:

@@ -177,7 +177,7 @@ class Connection:
     def drain(self) -> list[Effect]:
         """No further request: an idle connection closes, any other after its answer."""
         self._last = True
-        return self._close() if self._is_idle() and not self._blocked else []
+        return self._close(self._timeouts.linger) if self._is_idle() and not self._blocked else []
 
     def _is_idle(self) -> bool:
         """Nothing of a request has come, or no more than an empty line."""
@@ -260,7 +260,7 @@ class Connection:
 
     def _wait(self, now: float) -> list[Effect]:
         if self._eof or self._last:
-            return self._close()
+            return self._close(self._timeouts.linger)
         self._deadline = now + self._timeouts.idle
         return []
 
@@ -269,7 +269,7 @@ class Connection:
         if not self._eof:
             return []
         if self._is_idle():
-            return self._close()
+            return self._close(self._timeouts.linger)
         raise Rejected(missing)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
