@@ -34,7 +34,6 @@ class HttpProtocol(asyncio.Protocol):
         self.peer = gateway.peer(self._transport)
         self.core = Connection(gateway.limits, gateway.timeouts, monotonic(), gateway.date)
         if not gateway.admit(self):
-            self._gateway.refused += 1
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(_ALL_OR_BLOCKED, _ALL_OR_BLOCKED)

@@ -60,7 +60,6 @@ class Gateway:
             write_rate=settings.write_rate,
         )
         self.date = _date_of(time.time)
-        self.refused = 0  # connections beyond a limit
         self._routes = routes
         self._proxies = Proxies(settings.trusted_proxies or ())
         self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
