@@ -14,7 +14,7 @@ from math import inf
 
 from ..common.errors import Error, Overloaded, PayloadTooLarge, Timeout, Unavailable
 from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX
-from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, head
+from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, OLDER, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, head
 
 WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
 WINDOW_BYTES = 64 * 1024 * 1024  # the high-water mark counts messages, this counts what they hold
@@ -189,7 +189,7 @@ class Calls:
         while self._resend:
             call = self._resend.popleft()
             if call.number in self._sent:
-                return self._request(call, now, RESENT)
+                return self._request(call, now, RESENT if call.number >= self._first_here else RESENT | OLDER)
         waiting, sent = self._waiting, self._sent
         while waiting and len(sent) < self.window and self._sent_bytes < WINDOW_BYTES:
             call = waiting.popleft()

@@ -71,11 +71,13 @@ def test_a_slot_that_was_drained_comes_back(master: FakeMaster) -> None:
         incarnations = set()
         for _ in range(2):
             master.tell(messages.Plan({"orders": 1}))
-            incarnations.add(master.expect(messages.Started).incarnation)
+            incarnation = master.expect(messages.Started).incarnation
+            incarnations.add(incarnation)
             master.welcome_process()
             master.deliver(1, "orders.pid")
             assert decode_result(master.expect_frame(wire.REPLY).body) == os.getpid()
             master.tell(messages.Plan({}))
+            master.tell(messages.Retire(incarnation, 10_000))
             assert master.expect(messages.Exited).cause == "stopped"
         assert len(incarnations) == 2
         closing(master, node)
@@ -96,7 +98,10 @@ def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(m
         master.welcome_process()
         master.deliver(1, "orders.hang")
         exited = master.expect(messages.Exited)
-        assert (exited.incarnation, exited.cause) == (first.incarnation, "hung: its handler exceeded its limit of 0.2 s")
+        assert (exited.incarnation, exited.cause) == (
+            first.incarnation,
+            "hung: its handler exceeded its limit of 0.2 s",
+        )
         assert [row.state for row in exited.rows] == [RUNNING]
         release.set()
         assert master.expect(messages.Started).incarnation != first.incarnation

@@ -579,7 +579,7 @@ def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
     incarnation = rig.started(rig.agent())
     rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
     rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.deliveries == []
     rig.reply(rig.fleet.slots[incarnation], 5, epoch=1, body=b"from before")
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
@@ -589,7 +589,7 @@ def test_a_resend_before_its_process_is_back_waits_for_it() -> None:
     """Neither run again nor refused with 'no service': both would be wrong."""
     rig = restarted()
     rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     rig.after(1.0)
     assert rig.answers == []
     incarnation = "n1.b1.1"
@@ -610,7 +610,7 @@ def test_a_kept_reply_that_comes_before_its_resend_waits_for_it() -> None:
     rig.reply(rig.fleet.slots[incarnation], 5, epoch=1, sequence=1, body=b"kept")
     assert not rig.fleet.slots[incarnation].inflight
     rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"kept")
 
 
@@ -620,7 +620,7 @@ def test_what_died_with_its_process_under_an_older_master_is_maybe_executed() ->
     node = rig.agent(exits=[report])
     rig.process(node, 2)
     rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.codes() == {50: MAYBE}
     assert "was killed" in rig.answers[0].cause
 
@@ -630,8 +630,8 @@ def test_what_nobody_has_is_not_run_again_unless_its_handler_allows_it() -> None
     rig = restarted()
     rig.process(rig.agent())
     rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT, epoch=1)
-    rig.request(51, "orders.again", flags=wire.RESENT, epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    rig.request(51, "orders.again", flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.codes() == {50: MAYBE}
     assert len(rig.deliveries) == 1
 
@@ -639,7 +639,7 @@ def test_what_nobody_has_is_not_run_again_unless_its_handler_allows_it() -> None
 def test_a_node_that_does_not_come_back_is_waited_for_no_longer_than_it_takes_to_be_dead() -> None:
     rig = restarted()
     rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     rig.after(3.5, beat=False)
     assert rig.codes() == {}
     rig.after(1.0, beat=False)
@@ -658,7 +658,7 @@ def test_a_new_call_to_a_service_that_is_not_back_yet_waits_for_it() -> None:
 def test_without_a_journal_what_clients_remember_is_enough_to_wait() -> None:
     rig = Rig(state=None)
     rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT, epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.answers == [], "the same epoch by accident, another master by the session"
     incarnation = rig.started(rig.agent(epoch=1))
     assert rig.dispatch.epoch == 2
@@ -675,7 +675,7 @@ def test_a_session_that_was_closed_meanwhile_runs_nothing_twice() -> None:
     rig.after(62.0)
     rig.reply(slot, 1)
     rig.client(epoch=1)
-    rig.request(1, flags=wire.RESENT, epoch=1)
+    rig.request(1, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert len(rig.deliveries) == 1
     assert rig.answers[-1].code == MAYBE
 
@@ -874,7 +874,7 @@ def test_only_what_the_fence_kept_from_starting_for_an_older_master_runs_for_thi
     rig.process_hello(slot.incarnation, route=b"again", received_upto=1, held=[held(1, 7, epoch=1)])
     rig.reply(slot, 1, code=NOT_STARTED, epoch=1, body=by)
     rig.client(epoch=1)
-    rig.request(7, flags=wire.RESENT, epoch=1)
+    rig.request(7, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert [number for _, number, _ in rig.deliveries] == ([2] if runs else [])
     assert rig.codes() == ({} if runs else {7: MAYBE})
 

@@ -345,7 +345,7 @@ def test_a_keyed_resend_after_a_restart_attaches_to_what_an_older_master_dispatc
     node = rig.agent(capacity=1)
     slot = rig.process(node, held=[Held(1, 5, b"s" * 16, 3, False)], received_upto=5, started_upto=5)
     rig.client(epoch=1)
-    rig.request(3, key="basket", flags=wire.RESENT, epoch=1)
+    rig.request(3, key="basket", flags=wire.RESENT | wire.OLDER, epoch=1)
     assert not rig.deliveries
     rig.request(4, key="basket")
     rig.reply(slot, 5, epoch=1, body=b"booked")
@@ -355,7 +355,7 @@ def test_a_keyed_resend_after_a_restart_attaches_to_what_an_older_master_dispatc
 def test_a_keyed_resend_that_waits_for_its_process_gives_up_at_its_deadline() -> None:
     rig = Rig(epoch=2, state="")
     rig.client(epoch=1)
-    rig.request(3, "orders.quote", key="basket", flags=wire.RESENT, epoch=1, timeout_ms=300)
+    rig.request(3, "orders.quote", key="basket", flags=wire.RESENT | wire.OLDER, epoch=1, timeout_ms=300)
     assert rig.codes() == {} and rig.dispatch.inherited.waiting
     rig.after(0.5)
     assert rig.codes() == {3: TIMEOUT}

@@ -176,5 +176,5 @@ def test_an_older_masters_request_is_not_run_again_where_one_attempt_is_all() ->
     rig = Rig({"max_attempts": 1}, epoch=2)
     rig.pool_of(1)
     rig.client(epoch=1)
-    rig.request(1, "orders.again", flags=wire.RESENT, epoch=1)
+    rig.request(1, "orders.again", flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.codes() == {1: MAYBE} and not rig.deliveries

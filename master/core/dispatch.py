@@ -387,7 +387,7 @@ class Dispatch:
     def _unusual(self, session: Session, fields: tuple[int, ...], frame: wire.Frame, now: float) -> bool:
         """True if the request is to be accepted as new."""
         flags, number, below = fields[4], fields[8], fields[10]
-        if flags & ~(wire.RESENT | wire.META | wire.KEYED) or below > number:
+        if flags & ~(wire.RESENT | wire.META | wire.KEYED | wire.OLDER) or below > number:
             self.counters["bad frames"] += 1
             return False
         if not flags & wire.RESENT:
@@ -414,8 +414,8 @@ class Dispatch:
         if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
             cause = f"{size} bytes, the largest message is {self.settings.max_message}"
             return self.fail(request, errors.PayloadTooLarge.code, cause)
-        resent = bool(flags & wire.RESENT)
-        older = resent and (request.epoch != self.epoch or request.epoch <= request.session.epoch)
+        # Its client says so, for epochs do not tell: without a journal one may come again. 0: it owes nobody anything.
+        older = flags & wire.OLDER != 0 and request.session.epoch > 0
         if flags & wire.KEYED:
             return self.keys.admit(request, older, now)
         self.inherited.look_up(request, older, now)

@@ -352,8 +352,6 @@ class Master:
         ours = node is not None and node.boot == hello.boot
         if not self.durable and self.dispatch.epoch + ours <= hello.epoch < EPOCH_MAX:
             self.dispatch.epoch = hello.epoch + 1
-            # Clients that were welcomed under the lower one would send what we take for an older master's.
-            self.out.frontend += [(route, wire.head(wire.WHO, 0)) for route in self.dispatch.routes]
 
     def _control_bye(self, route: bytes, now: float) -> None:
         node = self._agents.pop(route, None)

@@ -162,7 +162,9 @@ def test_a_service_that_dies_again_and_again_backs_off_is_shown_failed_and_leave
         with suppress(rota.LoadError):  # it is ready, and dies; or was seen too late
             cluster.start_node("web-2", app=str(folder / "loop.py"))
         shown = r"web-2: loop failed [2-9] times in a row, next try in .*:\n    out of cheese"
-        assert eventually(lambda: re.search(shown, status()) is not None, 15), status() + str(list(cluster.admin().events())[-12:])
+        assert eventually(lambda: re.search(shown, status()) is not None, 15), status() + str(
+            list(cluster.admin().events())[-12:]
+        )
     first, _, again = [float(line) for line in (folder / "starts").read_text().split()][:3]  # two at first, then one
     assert again - first > 0.2 + 0.5
     assert cluster.processes("web-1") == before

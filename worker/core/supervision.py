@@ -506,7 +506,7 @@ class Supervision:
         effects: list[Effect] = []
         if self._connect_at is not None and now >= self._connect_at:
             effects.append(self._connect(now))
-        elif self._connect_at is None and now - self._heard_at > SILENCE_S:
+        elif self._connect_at is None and now >= self._heard_at + SILENCE_S:
             effects += self.lost(now)
         elif self.greeted:
             effects += self._report(now)
