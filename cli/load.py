@@ -95,6 +95,7 @@ class Load:
         self._tally = Tally()
         self._changed = Condition()
         self._began = self._told_at = 0.0
+        self._sent = self._ended = 0  # counted apart from the tally: Ctrl-C may fall between asking and sending
 
     def run(self, due: Iterator[float], until: float) -> dict[str, Any]:
         """The report. Ctrl-C ends the sending; a second one the waiting."""
@@ -123,13 +124,14 @@ class Load:
             with self._changed:
                 self._tally.asked(now)
             self._submit().add_done_callback(lambda future, asked_at=asked_at: self._told(future, asked_at))  # type: ignore[misc]
+            self._sent += 1
             self._progress()
 
     def _room(self, window: int) -> None:
         """Wait until fewer than so many are in flight."""
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._tally.outstanding < window, PROGRESS_S):
+                if self._changed.wait_for(lambda: self._sent - self._ended < window, PROGRESS_S):
                     return
             self._progress()
 
@@ -138,6 +140,7 @@ class Load:
         error = future.exception()
         with self._changed:
             self._tally.told(now, asked_at, error)
+            self._ended += 1
             self._changed.notify()
 
     def _progress(self) -> None:

@@ -90,7 +90,7 @@ def silent_for_long(upto: int) -> Rig:
     rig.after(20)
     assert not rig.dispatch.sessions
     rig.client(epoch=1)
-    rig.request(2, flags=wire.RESENT)
+    rig.request(2, flags=wire.RESENT | wire.OLDER)
     return rig
 
 
