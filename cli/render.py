@@ -107,7 +107,7 @@ def _service(service: Reply) -> list[Cell]:
         number(f"{ready}/{target}", "red" if not ready else "yellow" if ready < target else ""),
         number(service["in_flight"]),
         number(service["queued"], "yellow" if service["queued"] else ""),
-        number(millis(service["p95_ms"])),
+        number(millis(service["p95_ms"]) if service["p95_ms"] else "–"),
         number(f"{active} (min {least})", "yellow" if active < least else ""),
         Cell("; ".join(filter(None, (versions, *_asides(service))))),
     ]
