@@ -96,9 +96,10 @@ class Inherited:
             request.pool, request.handler = target
         if older and self._settled_by_evidence(request, now):
             return
-        if request.origin() in self.returned:
+        if found and request.origin() in self.returned:
             del self.returned[request.origin()]
-            older = False
+            # The refused attempt of a default handler was its only one; another handler's may be its second.
+            older = request.may_run_again()
         if found and (not older or (request.may_run_again() and request.pool.settings.max_attempts > 1)):
             request.attempt = int(older)  # the older master's counts as one
             self._dispatch.admit(request, now)
@@ -132,6 +133,7 @@ class Inherited:
             code, time_us, body = self.take(origin)
             self._dispatch.finish(request, code, time_us, body, 0)
         elif origin in self.lost:
+            request.attempt = 1  # the older master's
             self._dispatch.losses.settle_started(request, f"its process {self.lost.pop(origin)}", now)
         else:
             return False

@@ -137,7 +137,9 @@ class Losses:
         """Its process was kept from starting it."""
         if by == errors.BY_FENCE:
             self._inherited.give_back(request)
-            request.epoch = self._dispatch.epoch  # it ran nowhere, whoever dispatched it
+            if request.epoch != self._dispatch.epoch:  # an older master's attempt, which ran nowhere
+                request.epoch = self._dispatch.epoch
+                request.attempt += request.may_run_again()  # but it may not have been the first
         self.not_started([request], now)
 
     def not_started(self, requests: list[Request], now: float | None) -> None:
