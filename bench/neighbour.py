@@ -22,7 +22,7 @@ from typing import Any
 import rota
 
 from .launch import ROOT, Family, NotMeasured, free_ports, module
-from .systems import START, System
+from .systems import System, wait_until_ready
 
 PROCESSES = 3  # two are left when one is stopped: enough for the load
 IN_FLIGHT, SIZE = 4, 128
@@ -44,21 +44,8 @@ class Pool(System):
             module("rota", "slave", "echo_app:service", "--app-dir", ROOT / "bench", "--name", "bench")
             + ["--master", self.address, "--processes", str(PROCESSES)]
         )
-        self._wait()
+        wait_until_ready(self.family, self.address, PROCESSES)
         return self.address
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START
-        while time.monotonic() < deadline:
-            self.family.check()
-            try:
-                with rota.Admin(self.address) as admin:
-                    if sum(each["ready"] for each in admin.status()["services"]) == PROCESSES:
-                        return
-            except rota.Error:
-                pass  # the master is not up yet
-            time.sleep(0.1)
-        raise NotMeasured(f"the pool was not ready after {START:.0f} s: {self.family.last_words()}")
 
     def groups(self) -> dict[str, list[int]]:
         return {"master": [self._master.pid]}

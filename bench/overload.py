@@ -21,7 +21,7 @@ import rota
 
 from . import cpu
 from .launch import ROOT, Family, NotMeasured, free_ports, module
-from .systems import START
+from .systems import wait_until_ready
 
 PROCESSES = 2
 NAP_S = 0.005
@@ -52,20 +52,7 @@ class Pool:
             module("rota", "slave", "echo_app:service", "--app-dir", ROOT / "bench", "--name", "bench")
             + ["--master", self.address, "--processes", str(PROCESSES)]
         )
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START
-        while time.monotonic() < deadline:
-            self.family.check()
-            try:
-                with rota.Admin(self.address) as admin:
-                    if sum(each["ready"] for each in admin.status()["services"]) == PROCESSES:
-                        return
-            except rota.Error:
-                pass  # the master is not up yet
-            time.sleep(0.1)
-        raise NotMeasured(f"the pool was not ready after {START:.0f} s: {self.family.last_words()}")
+        wait_until_ready(self.family, self.address, PROCESSES)
 
     def rss(self) -> int:
         pages = int(Path(f"/proc/{self.master.pid}/statm").read_text().split()[1])

@@ -155,6 +155,23 @@ class Executor(System):
         return {"process": cpu.descendants(self._client.pid)}
 
 
+def wait_until_ready(family: Family, address: str, processes: int) -> None:
+    """Until so many processes of a master's pool are ready."""
+    import rota
+
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        family.check()
+        try:
+            with rota.Admin(address) as admin:
+                if sum(each["ready"] for each in admin.status()["services"]) == processes:
+                    return
+        except rota.Error:
+            pass  # the master is not up yet
+        time.sleep(0.1)
+    raise NotMeasured(f"the pool was not ready after {START:.0f} s: {family.last_words()}")
+
+
 def wait_for_port(port: int, family: Family) -> None:
     import socket
 
