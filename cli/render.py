@@ -90,7 +90,13 @@ def _master(master: Reply, paint: Paint) -> list[str]:
         "durable" if master["durable"] else "no state directory",
     ]
     alarms = [paint(f"alarm: {printable(alarm)}", "red") for alarm in master["alarms"]]
-    return [_GAP.join(facts), *alarms]
+    closed = [paint(_closed(name, each), "yellow") for name, each in master.get("maintenance", {}).items()]
+    return [_GAP.join(facts), *alarms, *closed]
+
+
+def _closed(service: str, how: Reply) -> str:
+    reason = f": {printable(how['reason'])}" if how["reason"] else ""
+    return f"maintenance: {service} is closed by {printable(how['by']) or 'an operator'}{reason}"
 
 
 def _services(services: list[Reply], paint: Paint, width: int) -> list[str]:

@@ -138,6 +138,21 @@ class Admin:
             self._wait("reloaded", [service], until)
         return data
 
+    def maintenance(
+        self,
+        service: str,
+        on: bool,
+        *,
+        retry_after: float | None = None,
+        reason: str = "",
+        timeout: float = ANSWER_S,
+    ) -> Data:
+        """Close a service for all its callers (`NoService`, over HTTP 503 and its page), or open it again. retry_after:
+        seconds that callers are told to wait (default: 60). What runs is finished: `in_flight` says how much that is.
+        """
+        args = {"service": service, "on": on} | _given(retry_after_s=retry_after, reason=reason)
+        return self.verb("maintenance", args, timeout)
+
     def blacklist(self, action: str = "list", *names: str, reason: str = "", timeout: float = ANSWER_S) -> Data:
         """Nodes that were ill: `list` them; `clear` nodes (back at once, their falls forgotten); `disable` or `enable`
         it for nodes and services (those that are disabled never go on it; that outlasts restarts).

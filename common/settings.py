@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 from . import host, limits
 from .declare import Computed, Rule, nested, setting
 from .kinds import (
+    AFFINITY,
     APP,
+    COOKIE,
     HOST,
     HOST_PORT,
     LISTEN,
@@ -309,6 +311,7 @@ class FaultSettings:
     maybe_executed: Words | None = _told("the handler had started and its outcome is lost")
     payload_too_large: Words | None = _told("the arguments are too large")
     conflict: Words | None = _told("an idempotency key comes with other arguments than before")
+    maintenance: Words | None = _told("an operator has closed the service for maintenance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -568,6 +571,20 @@ class ServiceHttpSettings:
         Optional(Several(METHOD, limit=16), word="none"),
         "methods that may run again when their process is lost, besides GET, HEAD and OPTIONS",
         "PUT and DELETE are idempotent in the books; only the application knows whether they are in its code",
+        reload=False,
+    )
+    affinity: str | None = setting(
+        None,
+        Optional(AFFINITY, word="none"),
+        "what says whose a request is, so that those of one user go to the same process: a cookie, or a header",
+        "a session waits for its process while others idle; only applications that remember need that",
+        reload=False,
+    )
+    affinity_cookie: str = setting(
+        "rota_session",
+        COOKIE,
+        "the name of the cookie of affinity",
+        "two services on one host share it: the value is only a hash's food",
         reload=False,
     )
 

@@ -27,9 +27,10 @@ class Readiness:
     def reason(self) -> str:
         return "" if self._clock() - self._well_at <= self._after else self._why
 
-    def heard(self, services: Sequence[dict[str, Any]]) -> None:
-        """What a master said of all services."""
-        if any(service["open"] for service in services if service["name"] in self._services):
+    def heard(self, services: Sequence[dict[str, Any]], closed: Collection[str] = ()) -> None:
+        """What a master said of all services, and which are closed for maintenance: their page is to be seen."""
+        ours = self._services
+        if any(service["open"] for service in services if service["name"] in ours) or not ours.isdisjoint(closed):
             self._well_at = self._clock()
         else:
             self._why = f"no process of {' or '.join(sorted(self._services))} may be given work"
@@ -43,7 +44,8 @@ class Readiness:
         with Admin(masters, user="gateway") as admin:
             while not stop.is_set():
                 try:
-                    self.heard(admin.verb("status", {"nodes": False}, ANSWER_S)["services"])
+                    status = admin.verb("status", {"nodes": False}, ANSWER_S)
+                    self.heard(status["services"], status["master"].get("maintenance", ()))
                 except (Error, KeyError, TypeError):
                     self.unheard()
                 stop.wait(pause)

@@ -14,7 +14,7 @@ from rota.common import errors, wire
 from rota.common.body import decode_error
 from rota.common.declare import declared
 from rota.common.settings import FaultSettings, ServiceSettings
-from rota.master.core.faults import NAMES, worded
+from rota.master.core.faults import MAINTENANCE, NAMES, worded
 
 TOLD = {"text": "the shop is closed, try again later", "code": "E1203"}
 
@@ -24,7 +24,7 @@ def error_of(answer: Answer) -> errors.Error:
 
 
 def test_every_setting_of_the_section_is_the_name_of_one_fault() -> None:
-    assert set(NAMES.values()) == set(declared(FaultSettings))
+    assert {*NAMES.values(), MAINTENANCE} == set(declared(FaultSettings))
     assert len(set(NAMES.values())) == len(NAMES)
 
 

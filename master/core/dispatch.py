@@ -20,10 +20,12 @@ from .faults import fault_body, worded
 from .inherited import Inherited
 from .keys import Keys
 from .losses import Losses
+from .maintenance import Maintenance, service_of
 from .outbox import Outbox
 from .pool import NO_HANDLER, RECALL_AFTER_S, RECALL_ALONE_S, Pool, Request, Slot
 from .quarantine import Quarantine
 from .sessions import Session
+from .streams import Streams
 from .timers import Timers
 
 _HEADER = wire.HEADER_SIZE
@@ -31,8 +33,10 @@ _HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries th
 _parse = wire.parse
 _head = wire.head
 _delivery_head = wire.delivery_head
-_TO_PROCESS = wire.META | wire.KEYED
+_TO_PROCESS = wire.META | wire.KEYED | wire.MORE
 _COLD = wire.RESENT | wire.KEYED  # flags that the hot path leaves to others
+_KNOWN = wire.RESENT | wire.META | wire.KEYED | wire.OLDER | wire.MORE
+_WHOLE_ONLY = wire.KEYED | wire.MORE  # an answer that is to be given again is no stream
 _ANSWER = wire.ANSWER
 _NOT_STARTED = errors.NOT_STARTED
 _with_body = wire.with_body
@@ -60,6 +64,8 @@ class Dispatch:
         self.quarantine = Quarantine(self)
         self.losses = Losses(self, self.inherited)
         self.keys = Keys(self)
+        self.streams = Streams(self)
+        self.maintenance = Maintenance(self)
         self.services: Callable[[str], ServiceSettings] = lambda name: ServiceSettings()
         self.prober = Session(bytes(16), 0.0)  # whose deliveries are health checks
         self.probed: Callable[[Slot, Request, int, bytes, float], None] = lambda *answer: None
@@ -226,9 +232,9 @@ class Dispatch:
         if session.unsent:
             self.unsent[session] = None
         else:
-            self._send(session, answer)
+            self.send(session, answer)
 
-    def _send(self, session: Session, answer: wire.Frame) -> None:
+    def send(self, session: Session, answer: wire.Frame) -> None:
         """In its turn with what else goes to this client; without a connection it only stays recorded."""
         if session.route:
             if not session.outgoing:
@@ -259,12 +265,13 @@ class Dispatch:
     def fail(self, request: Request, code: int, cause: str, retry_after_ms: int = 0) -> None:
         """The final answer is a fault that rota makes."""
         self.counters[f"faults {code}"] += 1
+        self.streams.given_up(request)
         words = worded(self.settings_of(request).fault, code)
         self.finish(request, code, 0, fault_body(cause, retry_after_ms, **words), 0)
 
     def settings_of(self, request: Request) -> ServiceSettings:
         """Of the service that it names, which may be one that nobody offers."""
-        service = request.target().decode("utf-8", "replace").rpartition(".")[0]
+        service = service_of(request.target())
         pool = self.pools.get(service)
         return pool.settings if pool is not None else self.services(service)
 
@@ -287,7 +294,7 @@ class Dispatch:
                 return pool, NO_HANDLER
             return unknown("handler", name, (f"{service}.{each}" for each in pool.handlers))
         found = pool, pool.handlers[handler]
-        if target not in self.quarantine.watched:
+        if target not in self.quarantine.watched and service not in self.maintenance.closed:
             self._targets[target] = found
         return found
 
@@ -326,6 +333,7 @@ class Dispatch:
             self.inherited.reconsider(now)
         self.quarantine.tick(now)
         self.keys.tick(now)
+        self.streams.tick()
         for pool in self.pools.values():
             pool.mark_retries(now)
             self.pump(pool, now)
@@ -387,7 +395,7 @@ class Dispatch:
     def _unusual(self, session: Session, fields: tuple[int, ...], frame: wire.Frame, now: float) -> bool:
         """True if the request is to be accepted as new."""
         flags, number, below = fields[4], fields[8], fields[10]
-        if flags & ~(wire.RESENT | wire.META | wire.KEYED | wire.OLDER) or below > number:
+        if flags & ~_KNOWN or flags & _WHOLE_ONLY == _WHOLE_ONLY or below > number:
             self.counters["bad frames"] += 1
             return False
         if not flags & wire.RESENT:
@@ -405,7 +413,7 @@ class Dispatch:
             session.highest = max(session.highest, number)
             return True
         sequence, recorded = answered
-        self._send(session, recorded or self._dropped(session, number, sequence))
+        self.send(session, recorded or self._dropped(session, number, sequence))
         return False
 
     def _admit_unusual(self, request: Request, flags: int, now: float) -> None:
@@ -472,7 +480,7 @@ class Dispatch:
                 self.inherited.release(request)
                 self.finish(request, _NOT_STARTED, 0, b"", 0)
         for session in self.sessions.values():
-            self._send(session, _head(wire.BYE, session.token, self.epoch, number=session.highest))
+            self.send(session, _head(wire.BYE, session.token, self.epoch, number=session.highest))
 
     def close_session(self, session: Session) -> None:
         """BYE or long silence: its queued requests are dropped, its attempts go on without it."""
@@ -491,14 +499,17 @@ class Dispatch:
         self.unsent.pop(session, None)
         session.unsent = 0
 
-    def answer_blocked(self, session: Session, frame: wire.Frame, gone: bool) -> None:
-        """The route did not take an answer: it stays recorded. `gone`: wait for a HELLO, else try again soon."""
+    def answer_blocked(self, session: Session, frames: list[wire.Frame], gone: bool) -> None:
+        """The route did not take these: answers stay recorded. `gone`: wait for a HELLO, else try again soon."""
         if gone:
             self.route_gone(session)
             return
-        sequence = wire.parse_head(frame).upto
-        session.unsent = min(session.unsent or sequence, sequence)
-        self.unsent[session] = None
+        heads = [wire.parse_head(frame) for frame in frames]
+        sequences = [head.upto for head in heads if head.kind == _ANSWER]
+        if sequences:
+            session.unsent = min(session.unsent or sequences[0], sequences[0])
+            self.unsent[session] = None
+        self.streams.unsent([session.open[head.number] for head in heads if head.number in session.open])
 
     def _send_unsent(self, session: Session) -> None:
         first, session.unsent = session.unsent, 0
@@ -506,7 +517,7 @@ class Dispatch:
         skip = max(0, first - session.acked - 1)
         for place, (number, frame) in enumerate(session.kept):
             if place >= skip:
-                self._send(session, frame or self._dropped(session, number, session.acked + 1 + place))
+                self.send(session, frame or self._dropped(session, number, session.acked + 1 + place))
 
 
 assert _HEAD_MAX > _HEADER

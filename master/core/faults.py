@@ -21,6 +21,7 @@ NAMES = {
     errors.PayloadTooLarge.code: "payload_too_large",
     errors.Conflict.code: "conflict",
 }  # code → setting of [service.NAME.fault]
+MAINTENANCE = "maintenance"  # one more: a NoService, but an operator's
 
 
 def fault_body(cause: str, retry_after_ms: int = 0, **details: object) -> bytes:
@@ -31,6 +32,11 @@ def fault_body(cause: str, retry_after_ms: int = 0, **details: object) -> bytes:
 
 def worded(settings: FaultSettings, code: int) -> dict[str, str]:
     """What the map has besides: `told` in place of the cause, `code` of the application; only what is set."""
-    words = getattr(settings, NAMES[code], None) if code in NAMES else None
-    named = {"text": "told", "code": "code"}
-    return {named[part]: text for part, text in (words or {}).items()}
+    return named(settings, NAMES[code]) if code in NAMES else {}
+
+
+def named(settings: FaultSettings, name: str) -> dict[str, str]:
+    """The same, by the setting's name."""
+    words = getattr(settings, name, None)
+    parts = {"text": "told", "code": "code"}
+    return {parts[part]: text for part, text in (words or {}).items()}

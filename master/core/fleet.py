@@ -76,6 +76,7 @@ class Fleet:
         self.nodes = restored.nodes
         self.scaled = restored.targets
         self.checks.exempt = restored.exempt
+        self.dispatch.maintenance.closed = restored.closed
         self._must_tell = set(restored.present)
         for node in self.nodes.values():
             node.heard_at = node.since = self._started_at

@@ -96,6 +96,8 @@ class Inherited:
             request.pool, request.handler = target
         if older and self._settled_by_evidence(request, now):
             return
+        if not older and self._dispatch.maintenance.takes(request):
+            return
         if found and request.origin() in self.returned:
             del self.returned[request.origin()]
             # The refused attempt of a default handler was its only one; another handler's may be its second.

@@ -35,6 +35,7 @@ OPERATORS_MAX = 1000
 EPOCH_MAX = (1 << 32) - 1  # of the header
 
 _parse = wire.parse
+_STREAM = (wire.CHUNK, wire.CREDIT)
 
 
 class Identity(NamedTuple):
@@ -136,6 +137,8 @@ class Master:
             self.dispatch.cancel(session, fields[8])
         elif kind == wire.BYE:
             self.dispatch.close_session(session)
+        elif kind in _STREAM:
+            self.dispatch.streams.from_client(session, fields, frame)
         elif kind != wire.ACK:
             self.dispatch.counters["bad frames"] += 1
 
@@ -149,7 +152,12 @@ class Master:
         """The request that most large messages are, without a copy; anything else as usual."""
         fields = self._fields(frame)
         session = self.dispatch.routes.get(route)
-        if fields is None or session is None or session.token != fields[5] or fields[3] != wire.REQUEST:
+        if fields is None or session is None or session.token != fields[5]:
+            return self.frontend(route, bytes(frame), now)
+        if fields[3] == wire.CHUNK:
+            session.heard_at = now
+            return self.dispatch.streams.from_client(session, fields, frame)
+        if fields[3] != wire.REQUEST:
             return self.frontend(route, bytes(frame), now)
         origin = wire.ORIGIN_STRUCT.pack(session.id, fields[8])
         if not fields[4] & wire.ORIGIN or frame[wire.HEADER_SIZE : wire.WITH_ORIGIN] != origin:
@@ -164,9 +172,14 @@ class Master:
         """The same with a reply."""
         fields = self._fields(frame)
         slot = self.dispatch.slot_routes.get(route)
-        if fields is None or slot is None or slot.token != fields[5] or fields[3] != wire.REPLY:
-            return self.backend(route, bytes(frame), now)
-        self.dispatch.reply(slot, fields, frame, now)
+        if fields is None or slot is None or slot.token != fields[5]:
+            self.backend(route, bytes(frame), now)
+        elif fields[3] == wire.REPLY:
+            self.dispatch.reply(slot, fields, frame, now)
+        elif fields[3] == wire.CHUNK:
+            self.dispatch.streams.from_process(slot, fields, frame, now)
+        else:
+            self.backend(route, bytes(frame), now)
 
     def _fields(self, frame: wire.Large) -> tuple[int, ...] | None:
         try:
@@ -244,6 +257,8 @@ class Master:
             return self._backend_stranger(route, fields, frame, now)
         if fields[3] == wire.REPLY:
             self.dispatch.reply(slot, fields, frame, now)
+        elif fields[3] in _STREAM:
+            self.dispatch.streams.from_process(slot, fields, frame, now)
         elif fields[3] == wire.BYE:
             self.fleet.process_bye(slot, now)
         else:
@@ -492,6 +507,7 @@ class Master:
                 "sessions": len(dispatch.sessions),
                 "loop_lag_ms": self.lag * 1000,
                 "keys": dispatch.keys.status(),
+                "maintenance": {name: each._asdict() for name, each in sorted(dispatch.maintenance.closed.items())},
             },
             "services": status.services(self.fleet, dispatch, now),
             "nodes": status.nodes(self.fleet, now) if nodes else [],
@@ -636,4 +652,4 @@ def _too_many_clients() -> messages.Refusal:
     return messages.Refusal("busy", text, 5000, list(wire.VERSIONS))
 
 
-_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload")
+_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload", "maintenance")

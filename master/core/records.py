@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 
 from ...common.lifecycle import Intent
+from .maintenance import Closed
 from .registry import Node
 
 
@@ -42,6 +43,11 @@ def exempt(name: str, is_exempt: bool) -> bytes:
     return _pack({"t": "exempt", "name": name, "exempt": is_exempt})
 
 
+def closed(service: str, how: Closed | None) -> bytes:
+    """An operator has closed this service for maintenance; None: opened it again."""
+    return _pack({"t": "closed", "service": service, "how": how})
+
+
 class Restored:
     """The state that a sequence of records adds up to; `records()` says the same in as few as possible."""
 
@@ -50,6 +56,7 @@ class Restored:
         self.present: set[str] = set()
         self.targets: dict[str, int] = {}
         self.exempt: set[str] = set()
+        self.closed: dict[str, Closed] = {}
 
     def read(self, data: bytes) -> None:
         """Raises ValueError for a record that this version does not understand."""
@@ -65,6 +72,7 @@ class Restored:
             *(present(name, True) for name in sorted(self.present)),
             *(scaled(service, count) for service, count in self.targets.items()),
             *(exempt(name, True) for name in sorted(self.exempt)),
+            *(closed(service, how) for service, how in self.closed.items()),
         ]
 
     def _read_intent(self, record: dict[str, Any]) -> None:
@@ -86,6 +94,11 @@ class Restored:
 
     def _read_exempt(self, record: dict[str, Any]) -> None:
         (self.exempt.add if record["exempt"] else self.exempt.discard)(record["name"])
+
+    def _read_closed(self, record: dict[str, Any]) -> None:
+        self.closed.pop(record["service"], None)
+        if record["how"] is not None:
+            self.closed[record["service"]] = Closed(*record["how"])
 
 
 def _pack(record: dict[str, Any]) -> bytes:

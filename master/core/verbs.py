@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from ...common import exits
 from ...common.lifecycle import Intent, Liveness
 from ...common.names import nearest, unknown
-from . import budget, quarantine, status
+from . import budget, quarantine, records, status
 from .fleet import Fleet
+from .maintenance import RETRY_AFTER_S, Closed
 from .pool import Pool, Stage
 from .registry import Node, why
 
@@ -205,6 +206,25 @@ class Verbs:
         self.fleet.events.tell("reload", pool.name, f"{pool.name}: {count} processes, one at a time", by)
         return Outcome(exits.DONE, {"schema": SCHEMA, "service": pool.name, "processes": count})
 
+    def maintenance(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        """Closes a service for all its callers, or opens it again."""
+        maintenance = self.fleet.dispatch.maintenance
+        service, wanted = argument(args, "service", str, ""), argument(args, "on", bool, True)
+        known = {*self.fleet.dispatch.pools, *maintenance.closed}
+        if service not in known:
+            raise not_found("service", service, known)
+        reason = argument(args, "reason", str, "")
+        closed = Closed(argument(args, "retry_after_s", float, RETRY_AFTER_S), by, reason) if wanted else None
+        changed, record = closed != maintenance.closed.get(service), 0
+        if changed:
+            record = self.fleet.journal(records.closed(service, closed))
+            maintenance.close(service, closed) if closed else maintenance.open(service)
+            self.fleet.events.tell("maintenance", service, f"{service}: maintenance {_on(wanted)}", by, reason)
+        pool = self.fleet.dispatch.pools.get(service)
+        flight = sum(len(slot.inflight) for slot in pool.slots.values()) if pool is not None else 0
+        data = {"schema": SCHEMA, "service": service, "on": wanted, "changed": changed, "in_flight": flight}
+        return Outcome(exits.DONE, data, record)
+
     def _pool(self, args: dict[str, Any]) -> Pool:
         return self._pool_named(argument(args, "service", str, ""))
 
@@ -316,6 +336,10 @@ class Verbs:
     def _service_failed(self, names: list[str]) -> str:
         nodes = [n for n in self.fleet.nodes.values() if n.intent is Intent.ACTIVE and set(n.failing) & set(names)]
         return self._node_failed(nodes)
+
+
+def _on(wanted: bool) -> str:
+    return "on" if wanted else "off"
 
 
 def not_found(what: str, name: str, known: Any) -> Refuse:

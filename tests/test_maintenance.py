@@ -1,0 +1,144 @@
+"""Services that operators close: their callers are told at once, and what runs is finished."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+from core_rig import Rig
+
+from rota.common import errors, exits
+from rota.common.body import decode_error
+from rota.common.settings import FaultSettings
+from rota.master.core.records import Restored
+
+NO_SERVICE = errors.NoService.code
+
+
+def closed(rig: Rig, **more: Any) -> dict[str, Any]:
+    result = rig.verb("maintenance", service="orders", on=True, **more)
+    assert result is not None and result.exit == exits.DONE
+    return result.data
+
+
+def opened(rig: Rig) -> dict[str, Any]:
+    result = rig.verb("maintenance", service="orders", on=False)
+    assert result is not None and result.exit == exits.DONE
+    return result.data
+
+
+def error_of(rig: Rig, number: int) -> errors.Error:
+    answer = next(each for each in rig.answers if each.number == number)
+    return decode_error(answer.code, answer.body)
+
+
+def test_a_closed_service_refuses_at_once_and_says_when_to_come_again() -> None:
+    rig = Rig()
+    rig.pool_of(2)
+    rig.request(1)
+    closed(rig, retry_after_s=90, reason="disk")
+    rig.request(2)
+    error = error_of(rig, 2)
+    assert isinstance(error, errors.NoService) and error.retry_after == 90 and error.details["maintenance"] is True
+    assert "disk" not in str(error) and len(rig.deliveries) == 1
+    opened(rig)
+    rig.request(3)
+    assert len(rig.deliveries) == 2 and rig.codes() == {2: NO_SERVICE}
+
+
+def test_what_runs_is_finished_and_what_waits_is_refused() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.request(2)
+    rig.request(3, key="k")
+    assert closed(rig)["in_flight"] == 1
+    assert rig.codes() == {2: NO_SERVICE, 3: NO_SERVICE} and rig.dispatch.queued_bytes == 0
+    rig.reply(slot, 1)
+    assert rig.codes()[1] == errors.OK and closed(rig)["in_flight"] == 0
+    opened(rig)
+    rig.request(4, key="k")  # a refusal is nothing that a key records
+    rig.reply(slot, slot.last_number)
+    assert rig.codes()[4] == errors.OK
+
+
+def test_a_lost_attempt_of_before_may_still_run_again() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    closed(rig)
+    slot = rig.deliveries[0][0]
+    rig.exited(slot, started_upto=1, rows=[(1, 1)])
+    other = second if slot is first else first
+    rig.reply(other, other.last_number)
+    assert rig.codes() == {1: errors.OK}
+
+
+def test_what_a_key_has_on_record_is_answered_while_its_service_is_closed() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1, key="k")
+    rig.reply(slot, 1)
+    closed(rig)
+    rig.request(2, key="k")
+    rig.request(3, key="new")
+    assert rig.codes() == {1: errors.OK, 2: errors.OK, 3: NO_SERVICE}
+
+
+def test_a_service_is_closed_for_callers_also_where_no_node_offers_it_any_more() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    closed(rig, reason="disk")
+    restored = Restored()
+    for record in rig.records:
+        restored.read(record)
+    again = Rig(restored=restored)
+    for record in restored.records():
+        Restored().read(record)
+    again.request(1)
+    again.after(0.1)
+    assert error_of(again, 1).details["maintenance"] is True
+    status = again.core.status(again.now)["master"]["maintenance"]
+    assert status == {"orders": {"retry_after": 60.0, "by": "ann", "reason": "disk"}}
+    opened(again)
+    assert again.core.status(again.now)["master"]["maintenance"] == {}
+    for record in again.records:
+        restored.read(record)
+    assert restored.closed == {}
+
+
+def test_twice_is_already_so_and_journaled_once() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    assert closed(rig)["changed"] and not closed(rig)["changed"]
+    assert closed(rig, retry_after_s=5)["changed"]
+    assert opened(rig)["changed"] and not opened(rig)["changed"]
+    kinds = [msgpack.unpackb(record)["t"] for record in rig.records]
+    assert kinds.count("closed") == 3
+
+
+def test_a_service_that_nobody_knows_is_exit_4() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    result = rig.verb("maintenance", service="order", on=True)
+    assert result is not None and result.exit == exits.NOT_FOUND and result.data["nearest"] == ["orders"]
+
+
+def test_a_service_words_it_itself() -> None:
+    words = {"text": "Back at noon.", "code": "E-42"}
+    rig = Rig({"fault": replace(FaultSettings(), maintenance=words)})
+    rig.pool_of(1)
+    closed(rig)
+    rig.request(1)
+    error = error_of(rig, 1)
+    assert error.cause == "Back at noon." and error.details["code"] == "E-42"
+    assert error.details["maintenance"] is True and "closed" in str(error.details["cause"])
+
+
+def test_checks_of_health_go_on() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    closed(rig)
+    rig.after(1.0)
+    assert slot.open and rig.core.status(rig.now)["services"][0]["open"] == 1
