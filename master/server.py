@@ -203,7 +203,7 @@ class Server:
                 continue
             error, unsent = _send_together(sock, session.route, frames)
             if error:
-                self.core.dispatch.answer_blocked(session, unsent[0], error == errno.EHOSTUNREACH)
+                self.core.dispatch.answer_blocked(session, unsent, error == errno.EHOSTUNREACH)
 
     def _send_control(self) -> None:
         out = self.core.out

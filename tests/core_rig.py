@@ -27,6 +27,7 @@ class Answer:
         head = wire.parse_head(frame)
         self.number, self.code, self.sequence, self.token = head.number, head.code, head.upto, head.token
         self.body = frame[head.head_len :]
+        self.kind, self.frame = head.kind, frame
 
     @property
     def cause(self) -> str:
@@ -227,7 +228,7 @@ class Rig:
 
     def codes(self) -> dict[int, int]:
         """Request number → code of its answer."""
-        return {answer.number: answer.code for answer in self.answers}
+        return {answer.number: answer.code for answer in self.answers if answer.kind == wire.ANSWER}
 
     def where(self) -> list[tuple[str, int]]:
         """Deliveries so far: whose, which."""

@@ -540,7 +540,7 @@ def test_answers_are_recorded_while_the_client_is_away() -> None:
     (slot,) = rig.pool_of(1)
     rig.request(1)
     session = rig.dispatch.sessions[SESSION]
-    rig.dispatch.answer_blocked(session, wire.head(wire.ANSWER, 1, upto=1), True)
+    rig.dispatch.answer_blocked(session, [wire.head(wire.ANSWER, 1, upto=1)], True)
     rig.reply(slot, 1)
     assert rig.answers == []
     rig.client(route=b"c2")
@@ -555,7 +555,7 @@ def test_what_a_full_client_did_not_take_is_sent_again_in_its_order() -> None:
         rig.request(number)
     rig.reply(slot, 1)
     blocked = rig.dispatch.sessions[SESSION]
-    rig.dispatch.answer_blocked(blocked, wire.head(wire.ANSWER, 1, number=1, upto=1), False)
+    rig.dispatch.answer_blocked(blocked, [wire.head(wire.ANSWER, 1, number=1, upto=1)], False)
     rig.reply(slot, 2)
     rig.reply(slot, 3)
     rig.answers.clear()
@@ -748,7 +748,7 @@ def test_a_body_that_the_transport_would_cut_on_its_way_to_a_process_is_refused(
     assert len(rig.deliveries) == 1
 
 
-@pytest.mark.parametrize("flags", [wire.ORIGIN, wire.MORE, 128])
+@pytest.mark.parametrize("flags", [wire.ORIGIN, wire.MORE | wire.KEYED, 128])
 def test_flags_that_no_client_may_set_are_refused(flags: int) -> None:
     rig = Rig()
     rig.pool_of(1)

@@ -30,7 +30,9 @@ class Losses:
 
     def undeliverable(self, slot: Slot, frames: list[wire.Frame], gone: bool, now: float) -> None:
         """The transport did not take these deliveries; it settles these only. `gone`: the route is no more."""
-        numbers = [wire.parse_head(frame).number for frame in frames]
+        heads = [wire.parse_head(frame) for frame in frames]
+        streams = [slot.inflight[h.number] for h in heads if h.kind != wire.DELIVER and h.number in slot.inflight]
+        numbers = [head.number for head in heads if head.kind == wire.DELIVER]
         requests = [slot.inflight.pop(number) for number in numbers if number in slot.inflight]
         _unpark(slot)
         if gone:
@@ -38,6 +40,7 @@ class Losses:
             self.not_started(requests, now)
         else:  # its pipe is full: the next tick tries again, for now would be for ever
             slot.pool.placed(slot)
+            self._dispatch.streams.unsent(streams)
             self.not_started(requests, None)
 
     def disconnected(self, slot: Slot) -> None:
@@ -120,6 +123,8 @@ class Losses:
         """Empty if it may; then it is charged."""
         if not request.may_run_again():
             return "its handler does not allow it"
+        if self._dispatch.streams.begun(request):
+            return "its answer had begun"
         pool, allowed = request.pool, request.pool.settings.max_attempts
         if request.attempt >= allowed:
             return f"this was attempt {request.attempt} of {allowed}"

@@ -18,7 +18,7 @@ class Outbox:
         self.frontend: list[tuple[bytes, bytes]] = []  # route, frame: WELCOME, REFUSED, WHO
         self.backend: list[tuple[bytes, bytes]] = []  # the same
         # Those with something `outgoing`, each once. What goes to one peer goes together; if its route does not take
-        # it the core wants to know: `undeliverable(slot, frames, gone)`, `answer_blocked(session, frame, gone)`.
+        # it the core wants to know: `undeliverable(slot, frames, gone)`, `answer_blocked(session, frames, gone)`.
         self.slots: list[Slot] = []
         self.sessions: list[Session] = []
         self.control: list[tuple[bytes, bytes]] = []

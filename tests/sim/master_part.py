@@ -164,7 +164,7 @@ class MasterPart:
         frames, session.outgoing = session.outgoing, []
         for frame in frames:
             if not self.frontend.send(session.route, frame):
-                self.core.dispatch.answer_blocked(session, frame, True)
+                self.core.dispatch.answer_blocked(session, [frame], True)
                 return
 
     def _flush(self) -> None:

@@ -1,0 +1,179 @@
+"""Streams of requests that are in flight: frames from the one side go to the other. Nothing is kept of them here.
+
+A stream is the matter of its two ends (common/streams.py). The master finds the other end, sees to it that nobody sends
+more than was granted, and remembers that an answer has begun: it is then never made again by another process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...common import wire
+from ...common.streams import WINDOW, WINDOW_MAX, BadStream, Credit, credit_of
+from .pool import Request, Slot
+from .sessions import Session
+
+if TYPE_CHECKING:
+    from .dispatch import Dispatch
+
+_FLAGS_AT = 7  # in the header
+NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
+
+
+class _Stream:
+    """What is known of one request's two directions."""
+
+    __slots__ = ("begun", "from_client", "from_process", "torn")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.from_process = Credit(WINDOW, 0, False)  # the last that the client granted, and so on
+        self.from_client = Credit(0, 0, False)
+        self.torn = False  # a frame of it was not taken: both ends are to be told where they are
+
+
+class Streams:
+    """Its owner hands over CHUNK and CREDIT of both sockets."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self._streams: dict[Request, _Stream] = {}
+
+    def __len__(self) -> int:
+        """Answers that have begun and are not over."""
+        return sum(stream.begun and not request.answered for request, stream in self._streams.items())
+
+    def begun(self, request: Request) -> bool:
+        stream = self._streams.get(request)
+        return stream is not None and stream.begun
+
+    # ---- process → client ----------------------------------------------------------------------------------------
+
+    def from_process(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
+        slot.progress_at = now
+        request = slot.inflight.get(fields[8])
+        if request is None or (request.answered and request.origin() not in self._dispatch.inherited.orphans):
+            self._cancel(slot, fields[8])  # nobody waits for it: the process may not know
+        elif request.answered:
+            pass  # its caller has not come to this master yet
+        elif not _streams(request):
+            self._dispatch.counters["bad frames"] += 1
+        elif fields[3] == wire.CHUNK:
+            self._answer_chunk(request, fields, frame)
+        else:
+            self._upload_credit(request, fields, frame)
+
+    def _answer_chunk(self, request: Request, fields: tuple[int, ...], frame: wire.Frame) -> None:
+        _, _, _, _, flags, _, epoch, _, _, _, offset, head_len, attempt = fields
+        stream = self._of(request)
+        if offset + len(frame) - head_len > stream.from_process.upto:
+            self._dispatch.counters["bad frames"] += 1
+            return
+        if not stream.begun:
+            stream.begun = True
+            self._dispatch.timers.remove(request.tick, request)
+            request.deadline += NO_DEADLINE_S
+        session = request.session
+        head = wire.head(
+            wire.CHUNK, session.token, epoch, number=request.number, below=offset, code=attempt, flags=flags & wire.MORE
+        )
+        self._to_client(request, wire.with_body(head, frame, head_len))
+
+    def _upload_credit(self, request: Request, fields: tuple[int, ...], frame: wire.Frame) -> None:
+        credit = self._read(fields, frame)
+        if credit is not None:
+            self._of(request).from_client = credit
+            self._to_client(request, credit.frame(request.session.token, request.number))
+
+    # ---- client → process ----------------------------------------------------------------------------------------
+
+    def from_client(self, session: Session, fields: tuple[int, ...], frame: wire.Frame) -> None:
+        request = session.open.get(fields[8])
+        if request is None or request.slot is None:
+            return  # over, or on its way to another process: that one will ask for what it wants
+        if not _streams(request):
+            self._dispatch.counters["bad frames"] += 1
+        elif fields[3] == wire.CHUNK:
+            self._upload_chunk(request, request.slot, fields, frame)
+        else:
+            self._answer_credit(request, request.slot, fields, frame)
+
+    def _upload_chunk(self, request: Request, slot: Slot, fields: tuple[int, ...], frame: wire.Frame) -> None:
+        offset, head_len = fields[10], fields[11]
+        if offset + len(frame) - head_len > self._of(request).from_client.upto:
+            self._dispatch.counters["stray chunks"] += 1  # of an attempt that was lost: the next grants less
+            return
+        head = wire.head(wire.CHUNK, slot.token, number=request.delivery, below=offset, flags=fields[4] & wire.MORE)
+        self._to_process(slot, wire.with_body(head, frame, head_len))
+
+    def _answer_credit(self, request: Request, slot: Slot, fields: tuple[int, ...], frame: wire.Frame) -> None:
+        credit = self._read(fields, frame)
+        if credit is not None:
+            self._of(request).from_process = credit
+            self._to_process(slot, credit.frame(slot.token, request.delivery))
+
+    # ---- what goes wrong -----------------------------------------------------------------------------------------
+
+    def given_up(self, request: Request) -> None:
+        """Its caller has got a fault as its answer: whoever works on it may stop."""
+        slot = request.slot
+        if slot is not None and slot.inflight.get(request.delivery) is request and _streams(request):
+            self._cancel(slot, request.delivery)
+
+    def unsent(self, requests: list[Request]) -> None:
+        """Frames of these were not taken by a connection that is there: at the next tick their ends begin anew."""
+        for request in requests:
+            if not request.answered:
+                self._of(request).torn = True
+
+    def tick(self) -> None:
+        for request, stream in list(self._streams.items()):
+            if request.answered:
+                del self._streams[request]
+            elif stream.torn and request.slot is not None:
+                stream.torn = False
+                self._to_process(
+                    request.slot, stream.from_process._replace(again=True).frame(request.slot.token, request.delivery)
+                )
+                if stream.from_client.upto:
+                    again = stream.from_client._replace(again=True)
+                    self._to_client(request, again.frame(request.session.token, request.number))
+
+    # ---- frames --------------------------------------------------------------------------------------------------
+
+    def _of(self, request: Request) -> _Stream:
+        stream = self._streams.get(request)
+        if stream is None:
+            stream = self._streams[request] = _Stream()
+        return stream
+
+    def _read(self, fields: tuple[int, ...], frame: wire.Frame) -> Credit | None:
+        try:
+            credit = credit_of(fields, bytes(frame))
+        except BadStream:
+            credit = None
+        if credit is None or not 0 <= credit.upto - credit.received + 1 <= WINDOW_MAX:
+            self._dispatch.counters["bad frames"] += 1
+            return None
+        return credit
+
+    def _to_client(self, request: Request, frame: wire.Frame) -> None:
+        session = request.session
+        if session.unsent:  # its route takes nothing: what is behind must not overtake what waits
+            self._of(request).torn = True
+        else:
+            self._dispatch.send(session, frame)
+
+    def _to_process(self, slot: Slot, frame: wire.Frame) -> None:
+        if not slot.connected:
+            return  # it says where it is when it is back
+        if not slot.outgoing:
+            self._dispatch.out.slots.append(slot)
+        slot.outgoing.append(frame)
+
+    def _cancel(self, slot: Slot, delivery: int) -> None:
+        self._to_process(slot, wire.head(wire.CANCEL, slot.token, number=delivery))
+
+
+def _streams(request: Request) -> bool:
+    return bool(request.frame) and request.frame[_FLAGS_AT] & wire.MORE != 0

@@ -1,0 +1,223 @@
+"""Streams at the master: frames find the other end, nobody sends more than was granted, answers are never mixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core_rig import SESSION, Rig, held
+
+from rota.common import errors, wire
+from rota.common.streams import WINDOW, Chunk, Credit, chunk_of, credit_of
+from rota.master.core.pool import Slot
+
+MAYBE = errors.MaybeExecuted.code
+
+
+class Streaming:
+    """A rig whose request 1 may be streamed, at work on a process."""
+
+    def __init__(self, target: str = "orders.again", slots: int = 2, **settings: Any) -> None:
+        self.rig = Rig(**settings)
+        self.slots = self.rig.pool_of(slots)
+        self.rig.request(1, target, flags=wire.MORE)
+        self.slot, self.number, self.delivery = self.rig.deliveries[0]
+
+    def from_process(self, slot: Slot, frame: bytes) -> None:
+        self.rig.core.backend(slot.route, frame, self.rig.now)
+        self.rig.flush()
+
+    def answer(self, offset: int, data: bytes, more: bool = True) -> None:
+        chunk = Chunk(offset, data, more)
+        self.from_process(self.slot, chunk.frame(self.slot.token, self.number, epoch=1, attempt=1))
+
+    def grant(self, credit: Credit, slot: Slot | None = None) -> None:
+        """The process asks for more of the upload."""
+        slot = slot or self.slot
+        self.from_process(slot, credit.frame(slot.token, next(iter(slot.inflight), 99)))
+
+    def from_client(self, said: Chunk | Credit, number: int = 1) -> None:
+        session = self.rig.dispatch.sessions[SESSION]
+        self.rig.core.frontend(session.route, said.frame(session.token, number), self.rig.now)
+        self.rig.flush()
+
+    def to_client(self, kind: int) -> list[bytes]:
+        return [answer.frame for answer in self.rig.answers if answer.kind == kind]
+
+    def to_process(self, kind: int, slot: Slot | None = None) -> list[bytes]:
+        slot = slot or self.slot
+        return [frame for to, _, frame in self.rig.deliveries if to is slot and wire.parse(frame)[3] == kind]
+
+
+def test_a_process_learns_that_its_caller_takes_streams() -> None:
+    assert wire.parse_head(Streaming().delivery).flags & wire.MORE
+    rig = Rig()
+    rig.pool_of(1)
+    rig.request(1)
+    assert not wire.parse_head(rig.deliveries[0][2]).flags & wire.MORE
+
+
+def test_chunks_of_an_answer_reach_the_caller_in_order_and_the_answer_ends_them() -> None:
+    on = Streaming()
+    on.answer(0, b"one")
+    on.answer(3, b"two", more=False)
+    on.from_client(Credit(WINDOW, 7, False))
+    on.rig.reply(on.slot, on.number, body=b"over")
+    frames = on.to_client(wire.CHUNK)
+    session = on.rig.dispatch.sessions[SESSION]
+    assert [wire.parse_head(frame).token for frame in frames] == [session.token] * 2
+    assert [wire.parse_head(frame).number for frame in frames] == [1, 1]
+    assert [chunk_of(wire.parse(frame), frame) for frame in frames] == [(0, b"one", True), (3, b"two", False)]
+    assert [(head.epoch, head.code) for head in map(wire.parse_head, frames)] == [(1, 1)] * 2
+    assert on.rig.answers[-1].kind == wire.ANSWER and on.rig.answers[-1].body == b"over"
+    (credit,) = on.to_process(wire.CREDIT)
+    assert credit_of(wire.parse(credit), credit) == (WINDOW, 7, False)
+
+
+def test_an_upload_goes_as_far_as_its_process_granted() -> None:
+    on = Streaming()
+    on.from_client(Chunk(0, b"too early", True))
+    assert on.to_process(wire.CHUNK) == []
+    on.grant(Credit(10, 0, True))
+    (credit,) = on.to_client(wire.CREDIT)
+    assert credit_of(wire.parse(credit), credit) == (10, 0, True)
+    on.from_client(Chunk(0, bytes(10), True))
+    on.from_client(Chunk(10, b"x", False))
+    (chunk,) = on.to_process(wire.CHUNK)
+    head = wire.parse_head(chunk)
+    assert (head.number, head.token) == (on.number, on.slot.token)
+    assert on.rig.dispatch.counters["stray chunks"] == 2
+
+
+def test_what_was_not_granted_does_not_reach_the_caller() -> None:
+    on = Streaming()
+    on.answer(WINDOW - 2, b"xxx")
+    assert on.to_client(wire.CHUNK) == []
+    assert on.rig.dispatch.counters["bad frames"] == 1
+    on.from_client(Credit(WINDOW + 1, 0, False))
+    on.answer(WINDOW - 2, b"xxx")
+    assert len(on.to_client(wire.CHUNK)) == 1
+
+
+@pytest.mark.parametrize("credit", [Credit(1 << 40, 0, False), Credit(0, 50, False)])
+def test_nobody_can_grant_without_measure(credit: Credit) -> None:
+    on = Streaming()
+    on.from_client(credit)
+    assert on.to_process(wire.CREDIT) == []
+    assert on.rig.dispatch.counters["bad frames"] == 1
+
+
+def test_an_answer_that_has_begun_is_not_made_again() -> None:
+    on = Streaming()
+    on.answer(0, b"half of ")
+    on.rig.exited(on.slot, started_upto=1, rows=[(1, 1)])
+    assert on.rig.codes() == {1: MAYBE}
+    assert "its answer had begun" in on.rig.answers[-1].cause
+
+
+def test_before_its_first_chunk_a_lost_attempt_is_made_again_and_its_upload_begins_anew() -> None:
+    on = Streaming()
+    on.grant(Credit(100, 0, True))
+    on.from_client(Chunk(0, bytes(100), True))
+    on.rig.exited(on.slot, started_upto=1, rows=[(1, 1)])
+    (other,) = [slot for slot in on.slots if slot is not on.slot]
+    assert len(on.to_process(wire.DELIVER, other)) == 1
+    on.grant(Credit(50, 0, True), other)
+    assert [credit_of(wire.parse(f), f) for f in on.to_client(wire.CREDIT)] == [(100, 0, True), (50, 0, True)]
+    on.from_client(Chunk(0, bytes(50), True))
+    assert len(on.to_process(wire.CHUNK, other)) == 1
+
+
+def test_an_answer_that_has_begun_has_no_deadline() -> None:
+    on = Streaming()
+    on.rig.request(2, timeout_ms=1000, flags=wire.MORE)
+    on.answer(0, b"event")
+    on.rig.after(40.0)
+    assert on.rig.codes() == {2: errors.Timeout.code}
+    on.rig.reply(on.slot, on.number)
+    assert on.rig.codes()[1] == errors.OK
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_cancelled_stream_is_told_to_its_process(begun: bool) -> None:
+    on = Streaming()
+    if begun:
+        on.answer(0, b"event")
+    on.rig.say(wire.CANCEL, 1)
+    (cancel,) = on.to_process(wire.CANCEL)
+    assert wire.parse_head(cancel).number == on.number
+    assert on.rig.codes() == {1: errors.Cancelled.code}
+    on.answer(5, b"more")  # it may not have heard it
+    assert len(on.to_process(wire.CANCEL)) == 2
+    assert len(on.to_client(wire.CHUNK)) == int(begun)
+
+
+def test_a_deadline_before_the_first_chunk_is_told_to_its_process() -> None:
+    on = Streaming()
+    on.rig.after(31.0)
+    assert on.rig.codes() == {1: errors.Timeout.code}
+    assert len(on.to_process(wire.CANCEL)) == 1
+
+
+def test_a_call_that_is_no_stream_gets_no_chunks() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.core.backend(slot.route, Chunk(0, b"x", True).frame(slot.token, 1), rig.now)
+    rig.flush()
+    assert rig.answers == [] and rig.dispatch.counters["bad frames"] == 1
+
+
+def test_chunks_that_a_connection_did_not_take_are_asked_for_again() -> None:
+    on = Streaming()
+    on.grant(Credit(100, 0, True))
+    on.answer(0, b"lost")
+    session = on.rig.dispatch.sessions[SESSION]
+    on.rig.dispatch.answer_blocked(session, on.to_client(wire.CHUNK), False)
+    on.rig.after(0.05)
+    credits = [credit_of(wire.parse(frame), frame) for frame in on.to_process(wire.CREDIT)]
+    assert credits == [(WINDOW, 0, True)]
+    assert [credit_of(wire.parse(f), f) for f in on.to_client(wire.CREDIT)] == [(100, 0, True)] * 2
+
+
+def test_chunks_never_pass_an_answer_that_waits_for_the_connection() -> None:
+    on = Streaming()
+    on.rig.request(2, "orders.quote")
+    on.rig.reply(on.rig.deliveries[1][0], on.rig.deliveries[1][1])
+    session = on.rig.dispatch.sessions[SESSION]
+    on.rig.dispatch.answer_blocked(session, on.to_client(wire.ANSWER), False)
+    before = len(on.rig.answers)
+    on.answer(0, b"behind")
+    assert len(on.rig.answers) == before
+    on.rig.after(0.05)
+    assert on.rig.answers[before].kind == wire.ANSWER
+    assert on.to_process(wire.CREDIT)
+
+
+def test_a_stream_frame_that_no_process_took_leaves_the_request_where_it_is() -> None:
+    on = Streaming()
+    on.from_client(Credit(WINDOW + 5, 5, False))
+    on.rig.dispatch.losses.undeliverable(on.slot, on.to_process(wire.CREDIT), False, on.rig.now)
+    assert on.slot.inflight
+    on.rig.after(0.05)
+    assert len(on.to_process(wire.CREDIT)) == 2
+
+
+def test_what_an_older_master_had_streamed_goes_on_when_its_caller_is_back() -> None:
+    rig = Rig(epoch=2)
+    node = rig.agent(epoch=1)
+    slot = rig.process(node, received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+    chunk = Chunk(500, b"x", True).frame(slot.token, 7, epoch=1, attempt=1)
+    rig.core.backend(slot.route, chunk, rig.now)
+    rig.flush()
+    assert not [frame for _, _, frame in rig.deliveries if wire.parse(frame)[3] == wire.CANCEL]
+    rig.client(epoch=1)
+    rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT | wire.OLDER, epoch=1)
+    session = rig.dispatch.sessions[SESSION]
+    rig.core.frontend(session.route, Credit(WINDOW + 500, 500, True).frame(session.token, 1), rig.now)
+    rig.core.backend(slot.route, chunk, rig.now)
+    rig.flush()
+    (credit,) = [frame for _, _, frame in rig.deliveries if wire.parse(frame)[3] == wire.CREDIT]
+    assert credit_of(wire.parse(credit), credit) == (WINDOW + 500, 500, True)
+    assert wire.parse_head(credit).number == 7
+    assert [answer.kind for answer in rig.answers] == [wire.CHUNK]
