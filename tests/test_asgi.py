@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
@@ -260,7 +261,9 @@ def test_a_failure_after_the_answer_is_told_on_stderr(
     here.start()
     assert answer_of(here.next()[1]).status == 200
     here.close()
-    assert "LookupError: no such mailbox" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "LookupError: no such mailbox" in told
+    assert re.search(r"^request \S+: after its answer:\nTraceback", told, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

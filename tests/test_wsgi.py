@@ -160,6 +160,11 @@ def test_headers_that_would_pass_for_others_are_not_seen() -> None:
         assert environ["HTTP_X_REAL_IP"] == "2" and "HTTP_PROXY" not in environ and "" not in environ
 
 
+def test_blanks_around_the_value_of_a_header_are_no_part_of_it() -> None:
+    cookie = ("Set-Cookie", " id=1; Path=/ ")  # as Django writes it; HTTP/2 peers refuse such a field
+    assert ask(saying([b""], headers=[cookie])).headers == [[b"Set-Cookie", b"id=1; Path=/"]]
+
+
 def test_headers_of_clients_fill_no_memory() -> None:
     for start in range(0, 2 * wsgi._KEYS_MAX, 100):
         environ_for("GET", b"/", [[b"x-%d" % number, b""] for number in range(start, start + 100)])

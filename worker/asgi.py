@@ -11,6 +11,7 @@ from typing import Any
 from ..common.errors import LoadError
 from .app import Worker
 from .context import Context
+from .hosting import traceback_text
 from .http_service import BadAnswer, Pair, answer, header, incomplete, request_id, service, split_target
 
 Message = dict[str, Any]
@@ -43,7 +44,7 @@ class _Requests:
     ) -> list[Any]:
         """The answer as soon as it is complete: what the application does after it (background tasks) goes on."""
         scope = _scope(ctx, method, target, headers, about, self._state)
-        exchange = _Exchange(body)
+        exchange = _Exchange(body, scope["extensions"]["rota"]["request_id"])
         task = asyncio.create_task(self._run(scope, exchange))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -102,15 +103,16 @@ class _Exchange:
     """One request and what the application sends for it. `over` is set with the end of the answer, or of the
     application."""
 
-    __slots__ = ("status", "headers", "blocks", "over", "error", "_body")
+    __slots__ = ("status", "headers", "blocks", "over", "error", "_body", "_request_id")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, known_as: str) -> None:
         self.status = 0
         self.headers: list[Pair] = []
         self.blocks: list[bytes] = []
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: BaseException | None = None
         self._body: bytes | None = body
+        self._request_id = known_as
 
     async def receive(self) -> Message:
         """The body; then, only when all is over, that the client is gone: whoever hears of that earlier gives up."""
@@ -162,7 +164,8 @@ class _Exchange:
             self.error = error or BadAnswer("the application returned before its answer was complete")
             self.over.set_result(None)
         elif error is not None and not self.over.cancelled() and not isinstance(error, asyncio.CancelledError):
-            traceback.print_exception(error)
+            # Frameworks do so for every exception: they answer with a 500, then raise it again for the server's log.
+            print(f"request {self._request_id}: after its answer:\n{traceback_text(error)}", end="", file=sys.stderr)
 
 
 class _Lifespan:

@@ -69,7 +69,7 @@ def header(name: bytes, value: bytes) -> Pair:
         raise BadAnswer(f"{name[:200]!r} is not the name of a header")
     if _CONTROL.search(value):
         raise BadAnswer(f"the header {name.decode()} has a control character in its value: {value[:200]!r}")
-    return [name, value]
+    return [name, value.strip(b" \t")]  # no part of it (RFC 9110 section 5.5): Django begins its cookies with a blank
 
 
 def answer(method: str, status: int, headers: list[Pair], body: bytes) -> list[Any]:
