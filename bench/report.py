@@ -19,11 +19,25 @@ class Cell(NamedTuple):
         return f"{readable(self.size)}, {self.in_flight} in flight"
 
 
+class HttpCell(NamedTuple):
+    """One load over HTTP: what is asked for, a key of http_systems.CASES, and over how many connections."""
+
+    case: str
+    connections: int
+    title: str
+
+    def __str__(self) -> str:
+        return f"{self.title}, {self.connections} connections"
+
+
+AnyCell = Cell | HttpCell
+
+
 class Sample(NamedTuple):
     """What one system did in one cell of one round. CPU in microseconds a request by group."""
 
     system: str
-    cell: Cell
+    cell: AnyCell
     round: int
     per_second: float
     p50_ms: float
@@ -39,15 +53,19 @@ class Spread(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """A figure that must be reached: at least `bound` if it is a ratio, else at most."""
+    """A figure that must be reached: at least `bound` if it is a ratio of requests/s, else at most."""
 
     name: str
-    cell: Cell
+    cell: AnyCell
     bound: float
     versus: str | None  # the system to divide by; None: CPU of the master's own thread
+    system: str = "rota"
+    field: str = "per_second"  # of the samples
 
     @property
     def text(self) -> str:
+        if self.field == "p99_ms":
+            return f"{self.cell}: p99 at most {self.bound:g} x that of {self.versus}"
         if self.versus:
             return f"{self.cell}: at least {self.bound:g} x {self.versus}"
         return f"{self.cell}: master's own thread at most {self.bound:g} us a request"
@@ -87,15 +105,17 @@ def spread(values: Iterable[float]) -> Spread | None:
     return Spread(statistics.median(found), min(found), max(found)) if found else None
 
 
-def ratios(samples: Sequence[Sample], system: str, cell: Cell, versus: str) -> list[float]:
-    """Requests/s of one system over another's, round by round: the machine's drift cancels."""
-    rates = {(sample.system, sample.round): sample.per_second for sample in samples if sample.cell == cell}
+def ratios(
+    samples: Sequence[Sample], system: str, cell: AnyCell, versus: str, field: str = "per_second"
+) -> list[float]:
+    """Requests/s, or another figure, of one system over another's, round by round: the machine's drift cancels."""
+    rates = {(sample.system, sample.round): getattr(sample, field) for sample in samples if sample.cell == cell}
     return [
         rate / rates[versus, turn] for (name, turn), rate in rates.items() if name == system and (versus, turn) in rates
     ]
 
 
-def own_thread(samples: Sequence[Sample], system: str, cell: Cell) -> list[float]:
+def own_thread(samples: Sequence[Sample], system: str, cell: AnyCell) -> list[float]:
     return [
         sample.own_us["master"]
         for sample in samples
@@ -103,16 +123,18 @@ def own_thread(samples: Sequence[Sample], system: str, cell: Cell) -> list[float
     ]
 
 
-def verdicts(samples: Sequence[Sample], system: str = "rota") -> list[Verdict]:
-    return [verdict(floor, samples, system) for floor in FLOORS]
+def verdicts(samples: Sequence[Sample], floors: Sequence[Floor] = FLOORS) -> list[Verdict]:
+    return [verdict(floor, samples) for floor in floors]
 
 
-def verdict(floor: Floor, samples: Sequence[Sample], system: str) -> Verdict:
+def verdict(floor: Floor, samples: Sequence[Sample]) -> Verdict:
     if floor.versus:
-        found = spread(ratios(samples, system, floor.cell, floor.versus))
+        found = spread(ratios(samples, floor.system, floor.cell, floor.versus, floor.field))
+    else:
+        found = spread(own_thread(samples, floor.system, floor.cell))
+    if floor.versus and floor.field == "per_second":
         reached = found is not None and found.median >= floor.bound
     else:
-        found = spread(own_thread(samples, system, floor.cell))
         reached = found is not None and found.median <= floor.bound
     return Verdict(floor, found.median if found else None, reached)
 
@@ -124,32 +146,49 @@ def median_of(samples: Sequence[Sample], field: str, group: str | None = None) -
     return statistics.median(values) if values else None
 
 
-HEAD = (
-    f"{'':12}{'requests/s':>11}{'ratio (min..max)':>21}{'p50 ms':>9}{'p99 ms':>9}"
-    f"{'client':>9}{'master':>9}{'own':>8}{'process':>9}"
+class Column(NamedTuple):
+    """One figure of a table: the median of a field of the samples, or of one group in it."""
+
+    heading: str
+    field: str
+    group: str | None = None
+    width: int = 9
+    digits: int = 1
+
+
+RATES = (Column("p50 ms", "p50_ms", digits=2), Column("p99 ms", "p99_ms", digits=2))
+COLUMNS = (
+    *RATES,
+    Column("client", "cpu_us", "client"),
+    Column("master", "cpu_us", "master"),
+    Column("own", "own_us", "master", width=8),
+    Column("process", "cpu_us", "process"),
 )
+NAME = 20
 
 
-def table(samples: Sequence[Sample], cell: Cell, systems: Sequence[str]) -> str:
-    """One cell of the run; the last four columns are CPU in microseconds a request."""
-    lines = [f"{cell}   (last four columns: us of CPU a request)", HEAD]
+def table(
+    samples: Sequence[Sample],
+    cell: AnyCell,
+    systems: Sequence[str],
+    columns: Sequence[Column] = COLUMNS,
+    baseline: str = BASELINE,
+) -> str:
+    """One cell of the run; all but the first columns are CPU in microseconds a request."""
+    headings = "".join(f"{column.heading:>{column.width}}" for column in columns)
+    lines = [f"{cell}   (behind p99: us of CPU a request)"]
+    lines.append(f"{'':{NAME}}{'requests/s':>11}{'ratio (min..max)':>21}{headings}")
     for system in systems:
         own = [sample for sample in samples if sample.system == system and sample.cell == cell]
         if own:
-            lines.append(_row(system, own, spread(ratios(samples, system, cell, BASELINE))))
+            lines.append(_row(system, own, spread(ratios(samples, system, cell, baseline)), columns))
     return "\n".join(lines)
 
 
-def _row(system: str, own: Sequence[Sample], ratio: Spread | None) -> str:
+def _row(system: str, own: Sequence[Sample], ratio: Spread | None, columns: Sequence[Column]) -> str:
     compared = f"{ratio.median:.2f} ({ratio.low:.2f}..{ratio.high:.2f})" if ratio else "-"
-    return (
-        f"{system:12}{_number(median_of(own, 'per_second'), 11, 0)}{compared:>21}"
-        f"{_number(median_of(own, 'p50_ms'), 9, 2)}{_number(median_of(own, 'p99_ms'), 9, 2)}"
-        f"{_number(median_of(own, 'cpu_us', 'client'), 9)}"
-        f"{_number(median_of(own, 'cpu_us', 'master'), 9)}"
-        f"{_number(median_of(own, 'own_us', 'master'), 8)}"
-        f"{_number(median_of(own, 'cpu_us', 'process'), 9)}"
-    )
+    figures = (_number(median_of(own, each.field, each.group), each.width, each.digits) for each in columns)
+    return f"{system:{NAME}}{_number(median_of(own, 'per_second'), 11, 0)}{compared:>21}{''.join(figures)}"
 
 
 def _number(value: float | None, width: int, digits: int = 1) -> str:

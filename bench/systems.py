@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from . import cpu
 from .launch import ROOT, Family, NotMeasured, free_ports, module
+from .report import AnyCell
 
 WORKERS = 2
 START = 30.0  # seconds until a system must have answered its first request
@@ -41,6 +42,10 @@ class System:
     def groups(self) -> dict[str, list[int]]:
         """Process ids by part: `master` (dispatches) and `process` (runs the echo)."""
         raise NotImplementedError
+
+    def takes(self, cell: AnyCell) -> bool:
+        """Whether it has a part in this load."""
+        return True
 
     def measure(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._client and self._client.stdin

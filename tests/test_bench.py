@@ -77,6 +77,18 @@ def test_a_floor_is_reached_at_its_very_number(bench, rate, own, reached):
     assert found["128 B, 32 in flight: master's own thread at most 22 us a request"] is reached
 
 
+@pytest.mark.parametrize(("p99", "reached"), [(2.0, True), (2.1, False)])
+def test_a_floor_of_p99_is_an_upper_one(bench, p99, reached):
+    cell = bench.report.HttpCell("wsgi", 128, "trivial WSGI")
+    samples = [
+        bench.report.Sample(system, cell, 0, 100.0, 1.0, found, {}, {})
+        for system, found in (("rota", p99), ("haproxy-gunicorn", 2.0))
+    ]
+    floor = bench.report.Floor("p99", cell, 1.0, "haproxy-gunicorn", field="p99_ms")
+    [found] = bench.report.verdicts(samples, [floor])
+    assert found.reached is reached and found.floor.text.startswith("trivial WSGI, 128 connections: p99 at most 1 x")
+
+
 def test_a_table_has_a_row_for_each_system_that_was_measured(bench):
     samples = [sample(bench, "rota", 300), sample(bench, "textbook", 100)]
     text = bench.report.table(samples, bench.report.Cell(128, 32), ["rota", "textbook", "nats"])
