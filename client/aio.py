@@ -18,9 +18,11 @@ import zmq
 
 from ..common.body import encode_call
 from ..common.errors import Error
+from ..common.wire import MORE
 from .calls import Address, Call
 from .masters import control_addresses
 from .session import Session
+from .streams import StreamCall
 from .view import View, as_arguments
 
 if TYPE_CHECKING:
@@ -60,8 +62,21 @@ class AsyncClient(View):
         driver = self._home.driver()
         call.deadline = monotonic() + self._options.timeout
         call.address = self._address(target)
+        if isinstance(call, StreamCall):
+            call.timeout = self._options.timeout
+            tail, length, flags = call.address
+            call.address = tail, length, flags | MORE
         call.body = encode_call(args, kwargs)
         driver.post(call)
+
+    def pour(self, call: StreamCall) -> None:
+        """Something was written to `call.out`."""
+        self._home.driver().say(call)
+
+    def taken(self, call: StreamCall, size: int) -> None:
+        """So many bytes of its answer have left our memory: as many more may come."""
+        call.into.taken(size)
+        self._home.driver().say(call)
 
     def withdraw(self, call: Call) -> None:
         """Nobody waits for a call that was started; what is queued of it is not run, and `finish` is not called."""
@@ -173,6 +188,10 @@ class _Driver:
         error = self._session.calls.submit(call)
         if error is not None:
             call.finish(None, error)
+        self._step_soon()
+
+    def say(self, call: Call) -> None:
+        self._session.calls.say(call)
         self._step_soon()
 
     def withdraw(self, call: Call) -> None:

@@ -48,6 +48,17 @@ class Call:
         """Hand the result, or the error, to whoever waits. Called once at most."""
         raise NotImplementedError
 
+    def frames(self, token: int) -> list[bytes]:
+        """What is to be said beside its request now."""
+        return []
+
+    def behind(self, token: int, now: float) -> list[bytes]:
+        """What goes behind its request when that is sent again, over a new connection."""
+        return []
+
+    def parted(self, now: float) -> None:
+        """There is no connection."""
+
 
 def name(call: Call) -> str:
     """The target as the caller wrote it."""
@@ -69,7 +80,7 @@ class Calls:
         self._sent: dict[int, Call] = {}
         self._sent_bytes = 0
         self._resend: deque[Call] = deque()
-        self._orders: deque[bytes] = deque()  # frames of CANCEL
+        self._orders: deque[bytes] = deque()  # frames of CANCEL, and of streams
         self._session = session
         self._token = self._epoch = 0
         self._next = 1
@@ -136,6 +147,15 @@ class Calls:
             if self.open:
                 self._orders.append(head(CANCEL, self._token, call.epoch, number=call.number))
 
+    def sent(self, number: int) -> Call | None:
+        """The call that waits for its answer under this number."""
+        return self._sent.get(number)
+
+    def say(self, call: Call) -> None:
+        """Something of it is to go out beside its request; without a connection it goes behind the resend."""
+        if self.open and self._sent.get(call.number) is call:
+            self._orders += call.frames(self._token)
+
     def answered(self, number: int, sequence: int, size: int) -> Call | None:
         """The call that this answer finishes; None if nobody waits for it (any more)."""
         self._unacked_bytes += size
@@ -189,6 +209,7 @@ class Calls:
         while self._resend:
             call = self._resend.popleft()
             if call.number in self._sent:
+                self._orders += call.behind(self._token, now)
                 return self._request(call, now, RESENT if call.number >= self._first_here else RESENT | OLDER)
         waiting, sent = self._waiting, self._sent
         while waiting and len(sent) < self.window and self._sent_bytes < WINDOW_BYTES:
@@ -259,6 +280,9 @@ class Calls:
         if now < self._look_at:
             return []
         grace = GRACE_S if self.open else 0.0
+        if not self.open:
+            for call in self._sent.values():
+                call.parted(now)
         late = [call for call in self._sent.values() if call.deadline + grace <= now]
         for call in late:
             self._remove(call)

@@ -24,6 +24,7 @@ from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, encode
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
+from . import streams
 from .calls import Call, Calls, Failed
 from .masters import frontend_address
 
@@ -33,6 +34,7 @@ BATCH = 256  # answers taken in one go: callbacks wait for them, and sends wait 
 BYE_LINGER_MS = 100
 
 PARTED, ASKING, GREETING, OPEN = "parted", "asking", "greeting", "open"
+_STREAM = (wire.CHUNK, wire.CREDIT)
 _NOBLOCK = int(zmq.NOBLOCK)  # the enumeration's member would be converted at each call
 FINAL = {"incompatible": errors.Incompatible, "denied": errors.Denied}  # refusals that waiting does not mend
 
@@ -167,6 +169,8 @@ class Session:
                 self.calls.again(call)
             else:
                 _settle(call, fields[12], wire.body_of(frame, fields[11]))
+        elif fields[3] in _STREAM:
+            self._finish(streams.received(self.calls, fields, frame, now))
         elif fields[3] == wire.BYE:
             self.calls.heard_upto(fields[8])
             self._fail("the master was stopped", now)
