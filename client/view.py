@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from msgpack import packb
 
 from ..common.limits import CLIENT_TIMEOUT_S, META_MAX, TARGET_MAX
-from ..common.wire import KEYED, META
+from ..common.wire import KEYED, META, PINNED
 from .calls import Address
 from .proxy import Service
 
@@ -23,12 +23,11 @@ class Options(NamedTuple):
     timeout: float = CLIENT_TIMEOUT_S
     idempotency_key: str = ""
     session: str = ""
-    affinity: str = ""
     headers: Mapping[str, str] = {}
 
     def meta(self) -> bytes:
         """The map at the end of the head; empty when there is nothing to say. Raises ValueError, TypeError."""
-        fields = {"k": self.idempotency_key, "s": self.session, "a": self.affinity}
+        fields = {"k": self.idempotency_key, "s": self.session}
         for what, value in [*fields.items(), *self.headers.items()]:
             if not isinstance(what, str) or not isinstance(value, str):
                 raise TypeError(f"options: text expected, not {value!r}")
@@ -55,20 +54,19 @@ class View:
         timeout: float | None = None,
         idempotency_key: str | None = None,
         session: str | None = None,
-        affinity: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
         """The same client with other options for the calls made through it; what is not named stays as it is.
 
         timeout: seconds for each call (30 unless set). idempotency_key: calls of one key are one call: a repeated one
-        gets the answer of the first. session, affinity: calls of one key go to the same process while it is there.
-        headers: texts that the handler finds in its context. Raises ValueError or TypeError for what cannot be one.
+        gets the answer of the first. session: calls of one session to a service go to the same process while it is
+        there, and the handler finds its name in the context. headers: texts that are there, too. Raises ValueError or
+        TypeError for what cannot be one.
         """
         named: dict[str, Any] = {
             "timeout": timeout,
             "idempotency_key": idempotency_key,
             "session": session,
-            "affinity": affinity,
             "headers": headers,
         }
         if timeout is not None and not 0 < timeout <= TIMEOUT_MAX_S:
@@ -96,7 +94,8 @@ class View:
             raise ValueError(f"{target[:80]!r} is no target: 'service.handler' expected, {TARGET_MAX} bytes at most")
         if len(self._addresses) >= ADDRESSES_MAX:
             self._addresses.clear()
-        flags = (META if self._meta else 0) | (KEYED if self._options.idempotency_key else 0)
+        options = self._options
+        flags = META * bool(self._meta) | KEYED * bool(options.idempotency_key) | PINNED * bool(options.session)
         address = (encoded + self._meta, len(encoded), flags)
         self._addresses[target] = address
         return address

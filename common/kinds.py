@@ -121,6 +121,10 @@ ROUTE = Pattern(
     "a path prefix, with a host before it where it is for one host only,",
     "/shop or api.example.com/v1",
 )
+AFFINITY = Pattern(
+    r"cookie|header:[A-Za-z0-9!#$%&'*+.^`|~-]{1,64}", "cookie, or header: and its name,", "header:X-Session"
+)
+COOKIE = Pattern(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", "the name of a cookie", "rota_session")
 METHOD = Pattern(r"[A-Z][A-Z-]{0,31}", "an HTTP method in capitals", "PUT")
 APP = Pattern(r"[^:]+(:[^:\s]+)?", "module:attribute or file.py:attribute", "shop.orders:orders")
 

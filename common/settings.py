@@ -46,6 +46,7 @@ from .units import format_duration
 
 LEAST_LOADED, ROUND_ROBIN = "least-loaded", "round-robin"
 OFF, COMMON, JSON = "off", "common", "json"  # forms of a gateway's access log
+X_FORWARDED, FORWARDED = "x-forwarded", "forwarded"  # how proxies tell of the client
 HEARTBEAT, PORT, DUMMY, REQUEST = "heartbeat", "port", "dummy", "request"  # how deep a health check looks
 
 _HOST_NAME = Computed(host.name, "the host's name")
@@ -163,6 +164,12 @@ class MasterSettings:
         Size("1MiB", "64GiB"),
         "most bytes of answers that are recorded for idempotency keys, of all services together",
         "a bound on memory: beyond it the oldest are forgotten, and a repeated call runs again",
+    )
+    pins_limit: int = setting(
+        100_000,
+        Integer(1, 10_000_000),
+        "most sessions whose process is remembered, of all services together",
+        "some 40 MiB; the one heard of last is kept longest, and one that was forgotten mostly finds its place again",
     )
 
     def frontend_address(self) -> str:
@@ -442,8 +449,15 @@ class HttpSettings:
     trusted_proxies: tuple[str, ...] | None = setting(
         None,
         Optional(Several(Network(), limit=256), word="none"),
-        "peers whose X-Forwarded-For, -Proto, -Host and Forwarded are believed; those of all others are dropped",
+        "peers that may say who the client is (`forwarded` says how); what all others say of it is dropped",
         "anybody can write such a header, and applications take it for the truth",
+        reload=False,
+    )
+    forwarded: str = setting(
+        X_FORWARDED,
+        Choice((X_FORWARDED, FORWARDED)),
+        "which headers trusted proxies write: X-Forwarded-For, -Proto and -Host, or Forwarded; the others are dropped",
+        "most write the older ones; what a proxy does not write itself it passes on, whoever wrote it",
         reload=False,
     )
     ready_after: float = setting(
@@ -573,6 +587,20 @@ class ServiceHttpSettings:
         "PUT and DELETE are idempotent in the books; only the application knows whether they are in its code",
         reload=False,
     )
+    pages: str | None = setting(
+        None,
+        Optional(Directory(), word="none"),
+        "directory of the bodies that a gateway answers faults with (503.html, 5xx.json, maintenance.html, …)",
+        "there is no look that fits all sites; HUP reads the files again",
+        reload=False,
+    )
+    calls: bool = setting(
+        False,
+        Boolean(),
+        "let handlers be called with POST /-/call/SERVICE/HANDLER and JSON",
+        "whoever reaches the gateway can then call every handler of the service",
+        reload=False,
+    )
     affinity: str | None = setting(
         None,
         Optional(AFFINITY, word="none"),
@@ -636,6 +664,12 @@ class ServiceSettings:
         Duration("1ms", "1d"),
         "how long a request waits in the queue before its caller gets Overloaded",
         "the default timeout of a call: sooner would refuse work that is still waited for",
+    )
+    pause_for: float = setting(
+        30.0,
+        Duration("100ms", format_duration(limits.PAUSE_MAX_S)),
+        "how long `rota pause` holds requests when nobody says how long, or resumes",
+        "the default timeout of a call: what is held longer nobody waits for",
     )
     credit: int | None = setting(
         None,

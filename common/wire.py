@@ -28,7 +28,7 @@ CHUNK, CREDIT = 48, 49  # reserved: streams with a credit of their own
 CONTROL = 64
 
 # Flags.
-RESENT, META, ORIGIN, MORE, KEYED, OLDER = 1, 2, 4, 8, 16, 32
+RESENT, META, ORIGIN, MORE, KEYED, OLDER, PINNED = 1, 2, 4, 8, 16, 32, 64
 
 HEADER = Struct("<IBBBBQIIQQQHH")  # the checksum first: it covers one contiguous piece, all the head after it
 HEADER_SIZE = HEADER.size  # 52

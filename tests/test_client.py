@@ -217,15 +217,15 @@ def test_too_large_arguments_are_refused_here_and_nothing_is_sent(fake: FakeFron
 
 
 def test_options_travel_in_the_head(fake: FakeFrontend, client: rota.Client) -> None:
-    view = client.options(timeout=2, idempotency_key="k1", session="user", affinity="near", headers={"x": "y"})
+    view = client.options(timeout=2, idempotency_key="k1", session="user", headers={"x": "y"})
     assert view.service("orders").quote(1) == [1]
     (request,) = fake.seen
     assert request.target == "orders.quote"
-    assert request.flags == wire.META | wire.KEYED
+    assert request.flags == wire.META | wire.KEYED | wire.PINNED
     assert 1500 < request.time_ms <= 2000
     import msgpack
 
-    assert msgpack.unpackb(request.meta) == {"k": "k1", "s": "user", "a": "near", "h": {"x": "y"}}
+    assert msgpack.unpackb(request.meta) == {"k": "k1", "s": "user", "h": {"x": "y"}}
 
 
 def test_views_add_to_one_another_and_leave_the_client_as_it_was(fake: FakeFrontend, client: rota.Client) -> None:

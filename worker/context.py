@@ -18,7 +18,7 @@ class Context:
     request_id         the same in every attempt, and in the caller's own errors and logs
     attempt            1 for the first run of this request
     idempotency_key    of the caller, or None
-    session            the caller's session name (affinity), or None
+    session            the caller's session: its calls come to this process while it is there; or None
     headers            str -> str, with `traceparent` if the caller sent one
     """
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ...common.settings import ServiceHttpSettings
+from .affinity import Affinity
 
 HOSTS_MAX = 1024  # spellings of Host that are remembered; they come from outside
 SAFE = ("GET", "HEAD", "OPTIONS")  # of RFC 9110 §9.2.1, but TRACE, which nobody should answer
@@ -21,6 +22,7 @@ class Route(NamedTuple):
     keys: bool
     safe_handler: str
     handler: str
+    affinity: Affinity | None = None
 
     def target(self, method: str) -> str:
         """What a gateway calls for this method."""
@@ -83,6 +85,7 @@ def route_to(service: str, text: str, settings: ServiceHttpSettings) -> Route:
         settings.keys,
         f"{service}.http-safe",
         f"{service}.http",
+        Affinity.of(settings.affinity, settings.affinity_cookie),
     )
 
 

@@ -22,6 +22,7 @@ from .keys import Keys
 from .losses import Losses
 from .maintenance import Maintenance, service_of
 from .outbox import Outbox
+from .pins import Pins
 from .pool import NO_HANDLER, RECALL_AFTER_S, RECALL_ALONE_S, Pool, Request, Slot
 from .quarantine import Quarantine
 from .sessions import Session
@@ -34,8 +35,8 @@ _parse = wire.parse
 _head = wire.head
 _delivery_head = wire.delivery_head
 _TO_PROCESS = wire.META | wire.KEYED | wire.MORE
-_COLD = wire.RESENT | wire.KEYED  # flags that the hot path leaves to others
-_KNOWN = wire.RESENT | wire.META | wire.KEYED | wire.OLDER | wire.MORE
+_COLD = wire.RESENT | wire.KEYED | wire.PINNED  # flags that the hot path leaves to others
+_KNOWN = wire.RESENT | wire.META | wire.KEYED | wire.OLDER | wire.MORE | wire.PINNED
 _WHOLE_ONLY = wire.KEYED | wire.MORE  # an answer that is to be given again is no stream
 _ANSWER = wire.ANSWER
 _NOT_STARTED = errors.NOT_STARTED
@@ -66,6 +67,7 @@ class Dispatch:
         self.keys = Keys(self)
         self.streams = Streams(self)
         self.maintenance = Maintenance(self)
+        self.pins = Pins(self)
         self.services: Callable[[str], ServiceSettings] = lambda name: ServiceSettings()
         self.prober = Session(bytes(16), 0.0)  # whose deliveries are health checks
         self.probed: Callable[[Slot, Request, int, bytes, float], None] = lambda *answer: None
@@ -117,6 +119,8 @@ class Dispatch:
         """To the best slot, else to the queue."""
         if self.quarantine.takes(request, fresh=True):
             return self.quarantine.step(now)
+        if request.pinned():
+            return self.pins.admit(request, now)
         slot = request.pool.shelf.first()
         if slot is None or request.pool.queued:
             return self._wait(request, now)
@@ -131,18 +135,27 @@ class Dispatch:
     def _wait(self, request: Request, now: float) -> None:
         """In the queue, or Overloaded."""
         pool = request.pool
+        if pool.pinned and len(pool.pinned) == pool.queued and (slot := pool.shelf.first()) is not None:
+            return self.give(slot, request, now)  # all that waits, waits for other slots
+        if self.may_wait(request, now):
+            pool.enqueue(request)
+
+    def may_wait(self, request: Request, now: float, full: bool = False) -> bool:
+        """There is room for it, and its time begins; or it is refused. `full`: where it is to wait there is none."""
+        pool = request.pool
         settings = pool.settings
         size = len(request.frame)
-        if pool.queued >= settings.queue_limit or self.queued_bytes + size > self.settings.queue_bytes:
+        if full or pool.queued >= settings.queue_limit or self.queued_bytes + size > self.settings.queue_bytes:
             # Overloaded says that nothing was run, which nobody knows of what an older master had.
             code = errors.MaybeExecuted.code if request.attempt else errors.Overloaded.code
-            cause = f"{pool.queued} requests for {pool.name} wait already"
-            return self.fail(request, code, cause, self._retry_after_ms(pool))
+            why = f"{pool.queued} requests for {pool.name} wait already{', which is paused' if pool.pause else ''}"
+            self.fail(request, code, why, self._retry_after_ms(pool, now))
+            return False
         self.queued_bytes += size
-        pool.enqueue(request)
         if settings.queue_timeout < request.deadline - now:
             self.timers.remove(request.tick, request)
             request.tick = self.timers.add(now + settings.queue_timeout, request)
+        return True
 
     def _deliver(self, slot: Slot, request: Request, now: float) -> None:
         number = slot.last_number = slot.last_number + 1
@@ -200,7 +213,7 @@ class Dispatch:
         if pool.queued:
             while slot.open and len(inflight) < slot.limit:
                 # Nobody else had room, or the queue would be empty: what waits longest comes here.
-                waiting = self._next_queued(pool)
+                waiting = self.next_queued(pool) if not pool.pinned else self.pins.next_for(slot)
                 if waiting is None:
                     break
                 self._deliver(slot, waiting, now)
@@ -275,8 +288,10 @@ class Dispatch:
         pool = self.pools.get(service)
         return pool.settings if pool is not None else self.services(service)
 
-    def _retry_after_ms(self, pool: Pool) -> int:
+    def _retry_after_ms(self, pool: Pool, now: float) -> int:
         """About when half of the queue will be served; a second when nothing is known."""
+        if pool.pause is not None:
+            return min(30_000, max(10, int(1000 * (pool.pause.until - now))))
         slots = sum(slot.open for slot in pool.slots.values())
         if not slots or not pool.p95_us:
             return 1000
@@ -301,12 +316,12 @@ class Dispatch:
     def interface_known(self, pool: Pool) -> None:
         """The first process of a service came: what waits for it learns of its handlers, or that there is none."""
         self._targets.clear()
-        for request in list(pool.queue):
+        for request in pool.waiting():
             target = self.resolve(request.target())
             if not isinstance(target, str):
                 request.handler = target[1]
             elif not request.answered:
-                self._leave_queue(request)
+                self.leave_queue(request)
                 self.fail(request, errors.NoService.code, target)
 
     def forget_targets(self) -> None:
@@ -340,20 +355,23 @@ class Dispatch:
 
     def _queue_timeout(self, request: Request, now: float) -> None:
         pool = request.pool
-        if request.slot is None and request.attempt == 0:  # else something of it ran: Overloaded would deny that
-            self._leave_queue(request)
+        held = pool.held_until + pool.settings.queue_timeout if pool.held_until > request.queued_at else 0.0
+        if held > now:
+            request.tick = self.timers.add(min(held, request.deadline), request)
+        elif request.slot is None and request.attempt == 0:  # else something of it ran: Overloaded would deny that
+            self.leave_queue(request)
             waited = now - request.queued_at
-            wait_ms = self._retry_after_ms(pool)
+            wait_ms = self._retry_after_ms(pool, now)
             self.fail(request, errors.Overloaded.code, f"waited {waited:.1f} s for a process of {pool.name}", wait_ms)
         else:
             request.tick = self.timers.add(request.deadline, request)
 
-    def _leave_queue(self, request: Request) -> None:
+    def leave_queue(self, request: Request) -> None:
         if not self.quarantine.leave(request):
             request.pool.leave_queue(request)
         self.queued_bytes -= len(request.frame)
 
-    def _next_queued(self, pool: Pool) -> Request | None:
+    def next_queued(self, pool: Pool) -> Request | None:
         request = pool.next_queued()
         if request is not None:
             self.queued_bytes -= len(request.frame)
@@ -361,11 +379,13 @@ class Dispatch:
 
     def pump(self, pool: Pool, now: float) -> None:
         """Queue and shelf meet: after anything that may have brought one of them something."""
+        if pool.pinned:
+            self.pins.pump(pool, now)
         while pool.queued:
             slot = pool.shelf.first()
             if slot is None:
                 return
-            request = self._next_queued(pool)
+            request = self.next_queued(pool)
             if request is None:
                 return
             self._deliver(slot, request, now)
@@ -462,7 +482,7 @@ class Dispatch:
             self.inherited.release(request)
             return "while its fate was not known"
         if request.slot is None:
-            self._leave_queue(request)
+            self.leave_queue(request)
             return "in the queue"
         return "while its handler ran"
 
@@ -470,10 +490,10 @@ class Dispatch:
         """This master stops: what waits goes back to its callers, not started, and each is told up to where it was
         heard. So the next master is asked again only for what was dispatched.
         """
-        queued = [request for pool in self.pools.values() for request in pool.queue if not request.answered]
+        queued = [request for pool in self.pools.values() for request in pool.waiting()]
         for request in [*queued, *self.quarantine.waiting]:
             if request.attempt == 0:
-                self._leave_queue(request)
+                self.leave_queue(request)
                 self.finish(request, _NOT_STARTED, 0, b"", 0)
         for request, older in list(self.inherited.waiting.items()):
             if not older:

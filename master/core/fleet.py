@@ -27,6 +27,7 @@ from .checks import Checks
 from .dispatch import Dispatch
 from .events import EventLog
 from .outbox import Outbox
+from .pauses import Pauses
 from .pool import Pool, Slot, Stage
 from .registry import Node, active_nodes, refresh, shut
 from .staffing import STOP_GRACE_MS, Staffing
@@ -68,6 +69,7 @@ class Fleet:
         self._must_tell: set[str] = set()  # nodes that an older master dispatched to and that have not told yet
         self.staff = Staffing(self)
         self.checks = Checks(self)
+        self.pauses = Pauses(self)
 
     # ---- agents ----------------------------------------------------------------------------------
 
@@ -77,6 +79,7 @@ class Fleet:
         self.scaled = restored.targets
         self.checks.exempt = restored.exempt
         self.dispatch.maintenance.closed = restored.closed
+        self.pauses.restore(restored.paused, self._started_at)
         self._must_tell = set(restored.present)
         for node in self.nodes.values():
             node.heard_at = node.since = self._started_at
@@ -499,6 +502,7 @@ class Fleet:
         for pool in self.dispatch.pools.values():
             self._recall(pool, now)
         self.checks.tick(now)
+        self.pauses.tick(now)
         self.staff.tick(now)
 
     def stop(self, now: float) -> None:
@@ -613,6 +617,8 @@ class Fleet:
         pool = self.dispatch.pools.get(service)
         if pool is None:
             pool = self.dispatch.pools[service] = Pool(service, self.services(service), now)
+            if pause := self.pauses.held.get(service):
+                pool.hold(pause)
             self.dispatch.forget_targets()
         return pool
 

@@ -172,7 +172,7 @@ class Losses:
             return
         pool = waiting[0].pool
         self._dispatch.queued_bytes += sum(len(request.frame) for request in waiting)
-        pool.requeue(waiting)
+        self._dispatch.pins.requeue(pool, waiting)
         if now is not None:
             self._dispatch.pump(pool, now)
 

@@ -36,8 +36,8 @@ class Maintenance:
         self.closed[service] = closed
         self._dispatch.forget_targets()
         pool = self._dispatch.pools.get(service)
-        for request in list(pool.queue) if pool is not None else ():
-            if not request.answered and request.attempt == 0:
+        for request in pool.waiting() if pool is not None else ():
+            if request.attempt == 0:
                 self._dispatch.withdraw(request)
                 self._refuse(request, service)
 

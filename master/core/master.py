@@ -444,7 +444,7 @@ class Master:
         elif verb.verb == "blacklist" and verb.args.get("action", "list") in ("list", "clear"):  # the same
             self._answer(route, verb.id, self.verbs.blacklist(verb.args, operator.user, now))
         elif verb.verb in _CHANGING:
-            if "journal" in self.alarms:
+            if "journal" in self.alarms and verb.verb != "resume":  # callers wait, and its end comes anyway
                 raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self.alarms['journal']}")
             self._answer(route, verb.id, getattr(self.verbs, verb.verb)(verb.args, operator.user, now))
         else:
@@ -452,7 +452,7 @@ class Master:
 
     def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
         result = messages.Result(verb_id, outcome.exit == exits.DONE, outcome.exit, outcome.data)
-        if outcome.record:
+        if outcome.record and "journal" not in self.alarms:  # then nothing more becomes durable
             self._answers.setdefault(outcome.record, []).append((route, result))
         else:
             self._say_operator(route, result)
@@ -502,11 +502,12 @@ class Master:
                 "uptime_s": now - self._began,
                 "pid": self.identity.pid,
                 "durable": self.durable,
-                "alarms": [*self.alarms.values(), *self.fleet.checks.alarms(now)],
+                "alarms": [*self.alarms.values(), *self.fleet.checks.alarms(now), *self.fleet.pauses.alarms(now)],
                 "counters": dict(dispatch.counters),
                 "sessions": len(dispatch.sessions),
                 "loop_lag_ms": self.lag * 1000,
                 "keys": dispatch.keys.status(),
+                "pins": dispatch.pins.status(),
                 "maintenance": {name: each._asdict() for name, each in sorted(dispatch.maintenance.closed.items())},
             },
             "services": status.services(self.fleet, dispatch, now),
@@ -652,4 +653,4 @@ def _too_many_clients() -> messages.Refusal:
     return messages.Refusal("busy", text, 5000, list(wire.VERSIONS))
 
 
-_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload", "maintenance")
+_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload", "maintenance", "pause", "resume")

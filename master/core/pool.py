@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...common.lifecycle import Health
 from ...common.limits import CREDIT_MAX
 from ...common.messages import Handler
-from ...common.wire import KEYED, Frame
+from ...common.wire import KEYED, PINNED, Frame
 from .retries import RetryBudget
 from .sessions import Source
 
 if TYPE_CHECKING:
     from ...common.settings import ServiceSettings
+    from .pauses import Pause
     from .registry import Node
     from .sessions import Session
 
@@ -81,6 +82,10 @@ class Request:
     def target(self) -> bytes:
         """`service.handler`, as the client wrote it."""
         return self.frame[self.tail_at : self.tail_at + self.target_len]
+
+    def pinned(self) -> bool:
+        """It belongs to a session, whose requests go to one process."""
+        return bool(self.frame) and self.frame[_FLAGS_AT] & PINNED != 0
 
     def may_run_again(self) -> bool:
         """Started and lost: is a second run allowed? Only the handler may say so (a key alone does not)."""
@@ -219,7 +224,11 @@ class Pool:
         self.slots: dict[str, Slot] = {}
         self.shelf = Shelf()
         self.queue: deque[Request] = deque()  # may hold answered ones (timed out, cancelled): skipped
-        self.queued = 0  # of them, those that still wait
+        self.queued = 0  # of them, those that still wait, and all that wait for one slot:
+        self.pinned: dict[Request, Slot | None] = {}  # None: it is not known yet for which
+        self.lines: dict[Slot | None, OrderedDict[Request, None]] = {}  # the same by slot, first come first served
+        self.pause: Pause | None = None  # nothing is dispatched meanwhile
+        self.held_until = 0.0  # the end of the last pause: waiting before it does not count
         self.credit = settings.credit or 1
         self.p95_us = 0
         self.parked: dict[Slot, None] = {}  # slots with two or more in flight
@@ -262,22 +271,49 @@ class Pool:
                 return request
         return None
 
+    def line_up(self, request: Request, slot: Slot | None) -> None:
+        """To wait for this slot alone; None: until it is known for which."""
+        request.slot = None
+        self.pinned[request] = slot
+        self.lines.setdefault(slot, OrderedDict())[request] = None
+        self.queued += 1
+
+    def first_in_line(self, slot: Slot | None) -> Request | None:
+        line = self.lines.get(slot)
+        return next(iter(line)) if line else None
+
+    def waiting(self) -> list[Request]:
+        """All that wait, for any slot or for one."""
+        return [*(request for request in self.queue if not request.answered), *self.pinned]
+
     def leave_queue(self, request: Request) -> None:
-        """It was answered while it waited; its place is skipped later."""
+        """It goes, or was answered; its place in the queue is skipped later."""
         self.queued -= 1
+        if request in self.pinned:
+            slot = self.pinned.pop(request)
+            line = self.lines[slot]
+            del line[request]
+            if not line:
+                del self.lines[slot]
 
     def take(self, requests: list[Request]) -> None:
-        """These leave the queue, unanswered, to wait elsewhere."""
+        """These leave the queue and the lines, unanswered, to wait elsewhere."""
         if requests:
+            for request in requests:
+                self.leave_queue(request)
             taken = set(requests)
             self.queue = deque(request for request in self.queue if request not in taken)
-            self.queued -= len(requests)
 
-    def oldest_wait(self, now: float) -> float:
+    def first_queued(self) -> Request | None:
+        """The next for any slot. It stays."""
         queue = self.queue
         while queue and queue[0].answered:
             queue.popleft()
-        return now - queue[0].queued_at if queue else 0.0
+        return queue[0] if queue else None
+
+    def oldest_wait(self, now: float) -> float:
+        first = self.first_queued()
+        return now - first.queued_at if first is not None else 0.0
 
     def _compact(self) -> None:
         self.queue = deque(request for request in self.queue if not request.answered)
@@ -298,7 +334,7 @@ class Pool:
         stall = self.stalled.get(slot)
         credit = 1 if slot.node.health is Health.TRIAL else max(self.credit, slot.concurrency)
         credit = credit if stall is None else min(credit, stall.credit)
-        slot.limit = min(slot.cap, credit)
+        slot.limit = min(slot.cap, credit) if self.pause is None else 0
         weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
         slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
         self.placed(slot)
@@ -319,6 +355,24 @@ class Pool:
         """Not more than so many in flight there, until it is uncapped."""
         slot.cap = most
         self.adopt(slot)
+
+    def hold(self, pause: Pause) -> None:
+        """Nothing is given to its slots any more."""
+        self.pause = pause
+        self.held_until = pause.until
+        for slot in self.slots.values():
+            self.adopt(slot)
+
+    def release(self, now: float) -> None:
+        self.pause = None
+        self.held_until = now
+        for slot in self.slots.values():
+            self.adopt(slot)
+
+    def starts_nothing(self, slot: Slot) -> bool:
+        """It gave back all that it had without having begun any: it is stopped, or cut off."""
+        stall = self.stalled.get(slot)
+        return stall is not None and stall.credit == 0
 
     def reconfigure(self, settings: ServiceSettings) -> None:
         self.settings = settings

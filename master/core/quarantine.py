@@ -156,7 +156,7 @@ class Quarantine:
         case.state, case.since = state, now
         self.watched.setdefault(case.target, {})[case.fingerprint] = case
         self._dispatch.forget_targets()
-        queued = [request for request in case.pool.queue if not request.answered and self.case_of(request) is case]
+        queued = [request for request in case.pool.waiting() if self.case_of(request) is case]
         case.pool.take(queued)
         for request in queued:
             self.waiting[request] = case
@@ -292,7 +292,7 @@ class Quarantine:
         for request in requests:
             del self.waiting[request]
         if requests:
-            case.pool.requeue(requests)
+            self._dispatch.pins.requeue(case.pool, requests)
         self._dispatch.pump(case.pool, now)
 
     # ---- the end of a case -----------------------------------------------------------------------
@@ -404,9 +404,8 @@ def _freest(pool: Pool) -> Slot | None:
 
 
 def _usable(pool: Pool, slot: Slot) -> bool:
-    """Not one that gave back what it had since it does not even start anything."""
-    stall = pool.stalled.get(slot)
-    return slot.open and (bool(slot.inflight) or stall is None or stall.credit > 0)
+    """Not one that gave back what it had since it does not even start anything; none while the service is paused."""
+    return slot.open and pool.pause is None and (bool(slot.inflight) or not pool.starts_nothing(slot))
 
 
 def _fingerprint(request: Request) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -48,6 +48,20 @@ def closed(service: str, how: Closed | None) -> bytes:
     return _pack({"t": "closed", "service": service, "how": how})
 
 
+class Paused(NamedTuple):
+    """How long a service was to be held, and until when by the time of day: no other clock outlasts a machine."""
+
+    for_s: float
+    until: float
+    by: str
+    reason: str
+
+
+def paused(service: str, how: Paused | None) -> bytes:
+    """The requests of this service are held; None: no longer."""
+    return _pack({"t": "paused", "service": service, "how": how})
+
+
 class Restored:
     """The state that a sequence of records adds up to; `records()` says the same in as few as possible."""
 
@@ -57,6 +71,7 @@ class Restored:
         self.targets: dict[str, int] = {}
         self.exempt: set[str] = set()
         self.closed: dict[str, Closed] = {}
+        self.paused: dict[str, Paused] = {}
 
     def read(self, data: bytes) -> None:
         """Raises ValueError for a record that this version does not understand."""
@@ -73,6 +88,7 @@ class Restored:
             *(scaled(service, count) for service, count in self.targets.items()),
             *(exempt(name, True) for name in sorted(self.exempt)),
             *(closed(service, how) for service, how in self.closed.items()),
+            *(paused(service, how) for service, how in self.paused.items()),
         ]
 
     def _read_intent(self, record: dict[str, Any]) -> None:
@@ -99,6 +115,11 @@ class Restored:
         self.closed.pop(record["service"], None)
         if record["how"] is not None:
             self.closed[record["service"]] = Closed(*record["how"])
+
+    def _read_paused(self, record: dict[str, Any]) -> None:
+        self.paused.pop(record["service"], None)
+        if record["how"] is not None:
+            self.paused[record["service"]] = Paused(*record["how"])
 
 
 def _pack(record: dict[str, Any]) -> bytes:

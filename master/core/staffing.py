@@ -78,7 +78,11 @@ class Staffing:
         ready = pool.ready()
         if pool.queued or sum(bool(slot.inflight) for slot in ready) >= len(ready):
             pool.busy_at = now
-        if target < most and pool.oldest_wait(now) > pool.settings.grow_after and now >= pool.grow_at:
+        if (
+            target < most
+            and pool.oldest_wait(now) > pool.settings.grow_after
+            and now >= max(pool.grow_at, pool.held_until + pool.settings.grow_after)
+        ):
             target += 1
             pool.grow_at = now + max(GROW_EVERY_S, pool.settings.grow_after)
             self.fleet.events.tell("grow", pool.name, f"{pool.name}: requests wait; {target} processes")

@@ -36,7 +36,8 @@ def _service(pool: Pool, fleet: Fleet, dispatch: Dispatch, now: float) -> dict[s
         "open": sum(slot.open for slot in ready),
         "in_flight": sum(len(slot.inflight) for slot in pool.slots.values()),
         "queued": pool.queued + dispatch.quarantine.held(pool),
-        "oldest_wait_ms": int(pool.oldest_wait(now) * 1000),
+        "pinned": len(pool.pinned),
+        "oldest_wait_ms": int(1000 * max((now - each.queued_at for each in pool.waiting()), default=0.0)),
         "active_nodes": len(active_nodes(fleet.nodes, pool, now)),
         "min_active": pool.settings.min_active,
         "credit": pool.credit,
@@ -46,6 +47,8 @@ def _service(pool: Pool, fleet: Fleet, dispatch: Dispatch, now: float) -> dict[s
         "handlers": sorted(pool.handlers),
         "reloading": fleet.staff.reloading(pool),
         "quarantined": dispatch.quarantine.quarantined(pool),
+        "sessions": dispatch.pins.sessions[pool.name],
+        "paused": pool.pause.status(now) if pool.pause is not None else None,
     }
 
 

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 from ...common import exits
 from ...common.lifecycle import Intent, Liveness
+from ...common.limits import PAUSE_MAX_S
 from ...common.names import nearest, unknown
 from . import budget, quarantine, records, status
 from .fleet import Fleet
 from .maintenance import RETRY_AFTER_S, Closed
+from .pauses import in_flight
 from .pool import Pool, Stage
 from .registry import Node, why
 
@@ -225,6 +227,28 @@ class Verbs:
         data = {"schema": SCHEMA, "service": service, "on": wanted, "changed": changed, "in_flight": flight}
         return Outcome(exits.DONE, data, record)
 
+    def pause(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        """Hold its requests. Said again: with another end."""
+        pool, pauses = self._pool(args), self.fleet.pauses
+        for_s = argument(args, "for_s", float, pool.settings.pause_for)
+        if not 0 < for_s <= PAUSE_MAX_S:
+            text = f"for_s: {for_s:g} s, more than 0 and at most {PAUSE_MAX_S:g} expected"
+            raise Refuse(exits.USAGE, f"{text}; `rota maintenance` closes a service for longer")
+        changed = pool.name not in pauses.held
+        record = pauses.pause(pool, for_s, by, argument(args, "reason", str, ""), now)
+        data = {"service": pool.name, "left_s": for_s, "in_flight": in_flight(pool), "held": pool.queued}
+        return Outcome(exits.DONE, {"schema": SCHEMA, **data, "changed": changed}, record)
+
+    def resume(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        service, pauses = argument(args, "service", str, ""), self.fleet.pauses
+        if service not in pauses.held:
+            self._pool(args)
+        pool = self.fleet.dispatch.pools.get(service)
+        held = pool.queued if pool is not None else 0
+        record = pauses.resume(service, "resumed", by, argument(args, "reason", str, ""), now)
+        data = {"service": service, "held": held if record else 0, "changed": bool(record)}
+        return Outcome(exits.DONE, {"schema": SCHEMA, **data}, record)
+
     def _pool(self, args: dict[str, Any]) -> Pool:
         return self._pool_named(argument(args, "service", str, ""))
 
@@ -278,6 +302,15 @@ class Verbs:
                 lambda at: {node.name: text for node in nodes if (text := missing(node, at))},
                 lambda: self._node_failed(nodes) if condition == "active" else "",
             )
+        if condition == "paused":
+            pools = [self._pool_named(name) for name in names] or list(self.fleet.dispatch.pools.values())
+            return Wait(
+                condition,
+                [pool.name for pool in pools],
+                timeout_s,
+                lambda at: {pool.name: text for pool in pools if (text := _flowing(pool))},
+                lambda: next((f"{pool.name} is not paused" for pool in pools if pool.pause is None), ""),
+            )
         if condition in ("ready", "reloaded"):
             wanted = names or list(self.fleet.dispatch.pools)
             if condition == "reloaded":
@@ -293,7 +326,7 @@ class Verbs:
             )
         if condition == "leader":
             return Wait(condition, names, timeout_s, lambda at: {}, lambda: "")
-        raise not_found("condition", condition, ("active", "detached", "ready", "leader", "reloaded"))
+        raise not_found("condition", condition, ("active", "detached", "ready", "leader", "reloaded", "paused"))
 
     def _inactive(self, node: Node, now: float) -> str:
         if self.fleet.nodes.get(node.name) is not node:
@@ -340,6 +373,11 @@ class Verbs:
 
 def _on(wanted: bool) -> str:
     return "on" if wanted else "off"
+
+
+def _flowing(pool: Pool) -> str:
+    left = in_flight(pool)
+    return "" if pool.pause is not None and not left else f"{left} requests are in flight"
 
 
 def not_found(what: str, name: str, known: Any) -> Refuse:

@@ -194,9 +194,10 @@ class Checks:
 
     def _pool(self, pool: Pool, places: dict[Request, int]) -> None:
         waiting = [request for request in pool.queue if not request.answered]
-        if pool.queued != len(waiting):
-            raise Violation(f"the queue has {len(waiting)} requests and counts {pool.queued}")
-        for request in waiting:
+        if pool.queued != len(waiting) + len(pool.pinned):
+            raise Violation(f"{len(waiting)} requests wait, {len(pool.pinned)} in lines, and it counts {pool.queued}")
+        self._lines(pool)
+        for request in pool.waiting():
             places[request] = places.get(request, 0) + 1
             if request.slot is not None:
                 raise Violation("a request is queued and dispatched at once")
@@ -207,6 +208,15 @@ class Checks:
             for slot in slots:
                 if slot.row != row or not slot.open or len(slot.inflight) >= slot.limit:
                     raise Violation(f"{slot.incarnation} is on the shelf: open {slot.open}, row {slot.row}")
+
+    def _lines(self, pool: Pool) -> None:
+        """Who waits for one slot waits once, and only while that has no room."""
+        found = {request: slot for slot, line in pool.lines.items() for request in line}
+        if found != pool.pinned or not all(pool.lines.values()):
+            raise Violation(f"{len(found)} requests are in lines, {len(pool.pinned)} are known to be")
+        for slot in pool.lines:
+            if slot is not None and slot.open and len(slot.inflight) < slot.limit:
+                raise Violation(f"{len(pool.lines[slot])} requests wait for {slot.incarnation}, which has room")
 
     def _bytes(self, dispatch: Dispatch, places: dict[Request, int]) -> None:
         queued = sum(len(request.frame) for request in places)
