@@ -17,7 +17,7 @@ from random import random
 
 import zmq
 
-from ..common import errors, sockets, wire
+from ..common import errors, memory, sockets, wire
 from ..common.body import decode_error, decode_result
 from ..common.limits import BODY_MAX
 from ..common.link import Link, reconnect_delay
@@ -49,6 +49,7 @@ class Session:
         chance: Callable[[], float] = random,
     ) -> None:
         """`on_part` is told of each link before it is closed."""
+        memory.hint()
         self.id = os.urandom(16)
         self.calls = Calls(session=self.id)
         self.link: Link | None = None
