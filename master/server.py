@@ -210,7 +210,7 @@ class Server:
         frames, out.control = out.control, []
         for route, frame in frames:
             if ports.send(self.ports.control, route, frame):
-                self.core.operator_gone(route)
+                self.core.operators.gone(route)
 
     def _probe(self, now: float) -> None:
         """An exited process: once its route is gone, all that it ever sent can be read, and then it is settled."""

@@ -239,10 +239,10 @@ class Rig:
     def verb(self, verb: str, **args: Any) -> messages.Result | None:
         """The answer, None if it is still to come."""
         route = b"op"
-        if route not in self.core._operators:
+        if not self.core.operators.token(route):
             hello = messages.encode(messages.OperatorHello([1, 1], "ann"))
             self.core.control(route, wire.head(wire.HELLO, 0) + hello, self.now)
-        token = self.core._operators[route].token
+        token = self.core.operators.token(route)
         frame = wire.head(wire.CONTROL, token) + messages.encode(messages.Verb(7, verb, args))
         self.core.control(route, frame, self.now)
         self.core.tick(self.now)

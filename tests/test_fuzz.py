@@ -125,8 +125,8 @@ def test_what_a_vanished_operator_waited_for_is_forgotten() -> None:
     rig.said.clear()
     rig.after(1.5)
     assert wire.PROBE in rig.said[OPERATOR]  # the transport finds out whether it is still there
-    rig.core.operator_gone(OPERATOR)
-    assert not rig.core._waiters
+    rig.core.operators.gone(OPERATOR)
+    assert not rig.core.operators.waiting
 
 
 def test_one_connection_has_one_session() -> None:

@@ -283,7 +283,7 @@ def test_whatever_was_told_fits_into_a_message() -> None:
 def test_a_follower_hears_everything_once() -> None:
     rig = cluster()
     ask(rig, "status")
-    token = rig.core._operators[b"op"].token
+    token = rig.core.operators.token(b"op")
     follow = wire.head(wire.CONTROL, token) + messages.encode(Follow(9, rig.core.events.last))
     rig.core.control(b"op", follow, rig.now)
     rig.core.events.tell("kind", "s", "one")

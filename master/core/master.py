@@ -1,7 +1,7 @@
 """The one door of the master's core: frames in from three sockets, time in, effects out through the outbox.
 
-It knows who is talking (routes, tokens), and hands what they say to `dispatch` (requests), `fleet` (nodes) and `verbs`
-(operators). No frame, however odd, raises: it is counted, answered with WHO or REFUSED, or dropped.
+It knows who is talking (routes, tokens), and hands what they say to `dispatch` (requests), `fleet` (nodes) and
+`operators`. No frame, however odd, raises: it is counted, answered with WHO or REFUSED, or dropped.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ...common import exits, messages, wire
+from ...common import messages, wire
 from ...common.lifecycle import Liveness
-from ...common.limits import ASKED_MAX, HEAD_MAX
+from ...common.limits import HEAD_MAX
 from ...common.messages import BadMessage
 from ...common.settings import MasterSettings, ServiceSettings
-from . import outbox, status, verbs
+from . import outbox, status
 from .dispatch import Dispatch
 from .events import EventLog
 from .fleet import Fleet
+from .operators import Operators
 from .outbox import Outbox
 from .pool import Slot
 from .readers import Readers
 from .records import Restored
 from .registry import Node
 from .sessions import Session, Source
+from .verbs import SCHEMA
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
@@ -31,7 +33,6 @@ LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of
 STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, when this master stops
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
-OPERATORS_MAX = 1000
 EPOCH_MAX = (1 << 32) - 1  # of the header
 
 _parse = wire.parse
@@ -47,22 +48,6 @@ class Identity(NamedTuple):
     backend_port: int
     host: str  # "" = the one that was dialled
     pid: int = 0
-
-
-class _Operator:
-    __slots__ = ("following", "token", "user")
-
-    def __init__(self, token: int, user: str) -> None:
-        self.token = token
-        self.user = user
-        self.following: dict[int, int] = {}  # id of the Follow → last event that was sent
-
-
-class _Waiter(NamedTuple):
-    route: bytes
-    id: int
-    wait: verbs.Wait
-    began: float
 
 
 class Master:
@@ -91,19 +76,16 @@ class Master:
         self.dispatch.services = services
         self.dispatch.inherited.accounted = lambda older: self.fleet.accounted(older, self._now)
         self.dispatch.quarantine.tell = self.events.tell
-        self.verbs = verbs.Verbs(self.fleet)
         self.durable = bool(settings.state)
         self.alarms: dict[str, str] = {}
+        self.operators = Operators(self.out, self.events, self.fleet, self.alarms, self.status)
         self._token = token
         self._now = now
         self._ticked_at = now
         self._began = now
         self._agents: dict[bytes, Node] = {}
-        self._operators: dict[bytes, _Operator] = {}
-        self._waiters: list[_Waiter] = []
         self._records = 0
         self._settled: dict[bytes, None] = {}  # sessions that were closed for their silence and had nothing open
-        self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
         self._swept = now
         self._stop_by = now
         self._readers = Readers()
@@ -301,7 +283,7 @@ class Master:
             head = wire.parse_head(frame)
         except wire.BadFrame:
             return self._damaged(route, self._agents, self.out.control)
-        node, operator, token = self._agents.get(route), self._operators.get(route), self._token_of(route)
+        node, token = self._agents.get(route), self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
         elif token == 0 or head.token != token:
@@ -313,8 +295,8 @@ class Master:
             self.dispatch.counters["bad frames"] += 1
         elif node is not None:
             self._from_agent(node, route, frame[head.head_len :], now)
-        elif operator is not None:
-            self._from_operator(operator, route, frame[head.head_len :], now)
+        else:
+            self._from_operator(route, frame[head.head_len :], now)
 
     def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
         hello = self._read_any(body)
@@ -328,9 +310,7 @@ class Master:
             return
         token = self._token_of(route) or self._token()
         if isinstance(hello, messages.OperatorHello):
-            if len(self._operators) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
-                self.operator_gone(next(iter(self._operators)))
-            self._operators[route] = _Operator(token, hello.user[:64])
+            self.operators.came(route, token, hello.user)
             self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
             return
         place = len(self.out.control)
@@ -358,8 +338,8 @@ class Master:
         """What this route was given, 0 if nothing. A peer that says HELLO again (two WHO were on their way to it) has
         frames under the first token on their way to us: another one would make them strangers, and WHO without end.
         """
-        node, operator = self._agents.get(route), self._operators.get(route)
-        return node.token if node is not None else operator.token if operator is not None else 0
+        node = self._agents.get(route)
+        return node.token if node is not None else self.operators.token(route)
 
     def _rise_above(self, hello: messages.AgentHello) -> None:
         """Without a journal the epoch is one more than any that an agent has seen from an earlier master."""
@@ -372,8 +352,16 @@ class Master:
         node = self._agents.pop(route, None)
         if node is not None and node.route == route:
             self.fleet.bye(node, now)
-        self._operators.pop(route, None)
-        self._waiters = [waiter for waiter in self._waiters if waiter.route != route]
+        self.operators.gone(route)
+
+    def _from_operator(self, route: bytes, body: bytes, now: float) -> None:
+        message = self._read_any(body)
+        if isinstance(message, messages.Verb):
+            self.operators.verb(route, message, now)
+        elif isinstance(message, messages.Follow):
+            self.operators.follow(route, message)
+        else:
+            self.dispatch.counters["bad messages"] += 1
 
     def _from_agent(self, node: Node, route: bytes, body: bytes, now: float) -> None:
         message = self._read_any(body)
@@ -408,93 +396,10 @@ class Master:
         else:
             self.dispatch.counters["bad messages"] += 1
 
-    # ---- operators -------------------------------------------------------------------------------
-
-    def _from_operator(self, operator: _Operator, route: bytes, body: bytes, now: float) -> None:
-        message = self._read_any(body)
-        if isinstance(message, messages.Verb):
-            try:
-                self._verb(operator, route, message, now)
-            except verbs.Refuse as refused:
-                self._answer(route, message.id, refused.outcome)
-        elif isinstance(message, messages.Follow):
-            if message.id not in operator.following and len(operator.following) >= ASKED_MAX:
-                self._answer(route, message.id, _too_many_asked().outcome)
-                return
-            operator.following[message.id] = message.since
-            self._tell_followers()
-        else:
-            self.dispatch.counters["bad messages"] += 1
-
-    def _verb(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
-        if verb.verb == "wait":
-            if sum(waiter.route == route for waiter in self._waiters) >= ASKED_MAX:
-                raise _too_many_asked()
-            self._waiters.append(_Waiter(route, verb.id, self.verbs.wait(verb.args, now), now))
-            self.fleet.changed = True
-        elif verb.verb == "status":
-            nodes = verbs.argument(verb.args, "nodes", bool, True)
-            self._answer(route, verb.id, verbs.Outcome(exits.DONE, self.status(now, nodes)))
-        elif verb.verb == "events":
-            since, limit = verbs.argument(verb.args, "since", int, 0), verbs.argument(verb.args, "limit", int, 1000)
-            found = self.events.since(since, limit)
-            self._answer(route, verb.id, verbs.Outcome(exits.DONE, {"schema": verbs.SCHEMA, "events": found}))
-        elif verb.verb == "quarantine":  # in memory only: a journal that fails is no reason to refuse it
-            self._answer(route, verb.id, self.verbs.quarantine(verb.args, operator.user, now))
-        elif verb.verb == "blacklist" and verb.args.get("action", "list") in ("list", "clear"):  # the same
-            self._answer(route, verb.id, self.verbs.blacklist(verb.args, operator.user, now))
-        elif verb.verb in _CHANGING:
-            if "journal" in self.alarms and verb.verb != "resume":  # callers wait, and its end comes anyway
-                raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self.alarms['journal']}")
-            self._answer(route, verb.id, getattr(self.verbs, verb.verb)(verb.args, operator.user, now))
-        else:
-            raise verbs.not_found("verb", verb.verb, (*_CHANGING, "quarantine", "wait", "status", "events"))
-
-    def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
-        result = messages.Result(verb_id, outcome.exit == exits.DONE, outcome.exit, outcome.data)
-        if outcome.record and "journal" not in self.alarms:  # then nothing more becomes durable
-            self._answers.setdefault(outcome.record, []).append((route, result))
-        else:
-            self._say_operator(route, result)
-
-    def _say_operator(self, route: bytes, message: messages.Message) -> None:
-        operator = self._operators.get(route)
-        if operator is not None:
-            self.out.say(route, operator.token, message)
-
-    def _wake(self, now: float) -> None:
-        """Whoever waits is answered when its condition holds, when it cannot come true, or when its time is over."""
-        left = []
-        for waiter in self._waiters:
-            wait = waiter.wait
-            data: dict[str, Any] = {"schema": verbs.SCHEMA, "condition": wait.condition, "names": wait.names}
-            data["waited_s"] = now - waiter.began
-            pending = wait.pending(now)
-            if not pending:
-                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.DONE, data))
-            elif failed := wait.failed():
-                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.FAILED, {**data, "error": failed}))
-            elif now - waiter.began >= wait.timeout_s:
-                data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
-                names = "; ".join(f"{name}: {text}" for name, text in pending.items())
-                data["error"] = f"not {wait.condition} after {wait.timeout_s:g} s, still under way: {names}"
-                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.UNDER_WAY, data))
-            else:
-                left.append(waiter)
-        self._waiters = left
-
-    def _tell_followers(self) -> None:
-        for route, operator in self._operators.items():
-            for follow_id, since in operator.following.items():
-                if since < self.events.last:
-                    found = self.events.since(since)
-                    operator.following[follow_id] = self.events.last
-                    self.out.say(route, operator.token, messages.Happened(follow_id, found))
-
     def status(self, now: float, nodes: bool = True) -> dict[str, Any]:
         dispatch = self.dispatch
         return {
-            "schema": verbs.SCHEMA,
+            "schema": SCHEMA,
             "master": {
                 "name": self.identity.name,
                 "state": "active",
@@ -530,13 +435,10 @@ class Master:
         if now - self._swept > 1.0:
             self._swept = now
             self._sweep(now)
-        if self._waiters:
-            self.fleet.changed = False
-            self._wake(now)
-        self._tell_followers()
+        self.operators.tick(now)
 
     def next_deadline(self) -> float:
-        hurry = self.fleet.busy() or self.fleet.stopping or self._waiters or self.dispatch.unsent
+        hurry = self.fleet.busy() or self.fleet.stopping or self.operators.waiting or self.dispatch.unsent
         period = SHORT_TICK_S if hurry else LONG_TICK_S
         if self.dispatch.quarantine.busy():
             period = ALONE_TICK_S
@@ -561,7 +463,7 @@ class Master:
         while len(self._settled) > SESSIONS_MAX:
             del self._settled[next(iter(self._settled))]
         # One that vanished without BYE is noticed only when something is sent, and what it waits for may never come.
-        self.out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._operators.items()]
+        self.operators.probe()
 
     def stop(self, now: float) -> None:
         """Told to stop: nothing is dispatched any more. Once `ready_to_end`, `end` is the last word."""
@@ -586,27 +488,16 @@ class Master:
         """The transport did not take these deliveries. `gone`: their route is no more."""
         self.dispatch.losses.undeliverable(slot, frames, gone, now)
 
-    def operator_gone(self, route: bytes) -> None:
-        """The route of a control message was not there any more."""
-        if route in self._operators:
-            self._operators.pop(route)
-            self._waiters = [waiter for waiter in self._waiters if waiter.route != route]
-
     def recorded(self, number: int, now: float) -> None:
         """Everything up to this record is durable."""
-        for record in [record for record in self._answers if record <= number]:
-            for route, result in self._answers.pop(record):
-                self._say_operator(route, result)
+        self.operators.recorded(number)
         self.fleet.recorded(number, now)
 
     def journal_failed(self, text: str) -> None:
         """Control verbs are refused from now on; dispatch goes on. Whoever waits for a record is told not to."""
         self.alarms["journal"] = text
         self.events.tell("alarm", "journal", text)
-        answers, self._answers = self._answers, {}
-        for route, result in (each for waiting in answers.values() for each in waiting):
-            data = {**result.data, "error": f"a restart of this master would forget what was asked for: {text}"}
-            self._say_operator(route, result._replace(ok=False, exit=exits.FAILED, data=data))
+        self.operators.unrecorded(text)
 
     def _journal(self, data: bytes) -> int:
         self._records += 1
@@ -643,14 +534,6 @@ class Master:
         return None
 
 
-def _too_many_asked() -> verbs.Refuse:
-    text = f"{ASKED_MAX} waits or follows are under way over this connection: end one first"
-    return verbs.Refuse(exits.REFUSED, text)
-
-
 def _too_many_clients() -> messages.Refusal:
     text = f"{SESSIONS_MAX} clients have sessions here already"
     return messages.Refusal("busy", text, 5000, list(wire.VERSIONS))
-
-
-_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload", "maintenance", "pause", "resume")

@@ -187,7 +187,7 @@ class MasterPart:
                 if route == OPERATOR:
                     self._operator_hears(frame)
                 elif not self.control.send(route, frame):
-                    self.core.operator_gone(route)
+                    self.core.operators.gone(route)
             records, out.records = out.records, []
             for number, data in records:
                 self.clock.after(

@@ -1,0 +1,182 @@
+"""Those who type `rota` commands: verbs are answered once what they changed is durable, waits and follows go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...common import exits, messages, wire
+from ...common.limits import ASKED_MAX
+from . import verbs
+from .events import EventLog
+from .fleet import Fleet
+from .outbox import Outbox
+
+OPERATORS_MAX = 1000
+_IN_MEMORY = ("list", "clear")  # actions of blacklist that no journal has to know
+_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload", "maintenance", "pause", "resume")
+
+
+class _Operator:
+    __slots__ = ("following", "token", "user")
+
+    def __init__(self, token: int, user: str) -> None:
+        self.token = token
+        self.user = user
+        self.following: dict[int, int] = {}  # id of the Follow → last event that was sent
+
+
+class _Waiter(NamedTuple):
+    route: bytes
+    id: int
+    wait: verbs.Wait
+    began: float
+
+
+class Operators:
+    """`alarms` is the master's: with that of the journal nothing is changed any more."""
+
+    def __init__(
+        self,
+        out: Outbox,
+        events: EventLog,
+        fleet: Fleet,
+        alarms: dict[str, str],
+        status: Callable[[float, bool], dict[str, Any]],
+    ) -> None:
+        self.waiting: list[_Waiter] = []
+        self._out = out
+        self._events = events
+        self._fleet = fleet
+        self._verbs = verbs.Verbs(fleet)
+        self._alarms = alarms
+        self._status = status
+        self._known: dict[bytes, _Operator] = {}  # by route
+        self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
+
+    def came(self, route: bytes, token: int, user: str) -> None:
+        if len(self._known) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
+            self.gone(next(iter(self._known)))
+        self._known[route] = _Operator(token, user[:64])
+
+    def gone(self, route: bytes) -> None:
+        """BYE, or the route of a control message was not there any more."""
+        if self._known.pop(route, None) is not None:
+            self.waiting = [waiter for waiter in self.waiting if waiter.route != route]
+
+    def token(self, route: bytes) -> int:
+        """0: it is no operator's."""
+        operator = self._known.get(route)
+        return operator.token if operator is not None else 0
+
+    # ---- what they say -------------------------------------------------------------------------------------------
+
+    def verb(self, route: bytes, verb: messages.Verb, now: float) -> None:
+        try:
+            self._do(self._known[route], route, verb, now)
+        except verbs.Refuse as refused:
+            self._answer(route, verb.id, refused.outcome)
+
+    def follow(self, route: bytes, follow: messages.Follow) -> None:
+        following = self._known[route].following
+        if follow.id not in following and len(following) >= ASKED_MAX:
+            return self._answer(route, follow.id, _too_many_asked().outcome)
+        following[follow.id] = follow.since
+        self._tell_followers()
+
+    def _do(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
+        if verb.verb == "wait":
+            if sum(waiter.route == route for waiter in self.waiting) >= ASKED_MAX:
+                raise _too_many_asked()
+            self.waiting.append(_Waiter(route, verb.id, self._verbs.wait(verb.args, now), now))
+            self._fleet.changed = True
+        elif verb.verb == "status":
+            nodes = verbs.argument(verb.args, "nodes", bool, True)
+            self._answer(route, verb.id, verbs.Outcome(exits.DONE, self._status(now, nodes)))
+        elif verb.verb == "events":
+            since, limit = verbs.argument(verb.args, "since", int, 0), verbs.argument(verb.args, "limit", int, 1000)
+            found = self._events.since(since, limit)
+            self._answer(route, verb.id, verbs.Outcome(exits.DONE, {"schema": verbs.SCHEMA, "events": found}))
+        elif verb.verb == "quarantine":  # in memory only: a journal that fails is no reason to refuse it
+            self._answer(route, verb.id, self._verbs.quarantine(verb.args, operator.user, now))
+        elif verb.verb == "blacklist" and verb.args.get("action", "list") in _IN_MEMORY:  # the same
+            self._answer(route, verb.id, self._verbs.blacklist(verb.args, operator.user, now))
+        elif verb.verb in _CHANGING:
+            if "journal" in self._alarms and verb.verb != "resume":  # callers wait, and its end comes anyway
+                raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self._alarms['journal']}")
+            self._answer(route, verb.id, getattr(self._verbs, verb.verb)(verb.args, operator.user, now))
+        else:
+            raise verbs.not_found("verb", verb.verb, (*_CHANGING, "quarantine", "wait", "status", "events"))
+
+    # ---- answers -------------------------------------------------------------------------------------------------
+
+    def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
+        result = messages.Result(verb_id, outcome.exit == exits.DONE, outcome.exit, outcome.data)
+        if outcome.record and "journal" not in self._alarms:  # then nothing more becomes durable
+            self._answers.setdefault(outcome.record, []).append((route, result))
+        else:
+            self._say(route, result)
+
+    def _say(self, route: bytes, message: messages.Message) -> None:
+        operator = self._known.get(route)
+        if operator is not None:
+            self._out.say(route, operator.token, message)
+
+    def _wake(self, now: float) -> None:
+        """Whoever waits is answered when its condition holds, when it cannot come true, or when its time is over."""
+        left = []
+        for waiter in self.waiting:
+            wait = waiter.wait
+            data: dict[str, Any] = {"schema": verbs.SCHEMA, "condition": wait.condition, "names": wait.names}
+            data["waited_s"] = now - waiter.began
+            pending = wait.pending(now)
+            if not pending:
+                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.DONE, data))
+            elif failed := wait.failed():
+                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.FAILED, {**data, "error": failed}))
+            elif now - waiter.began >= wait.timeout_s:
+                data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
+                names = "; ".join(f"{name}: {text}" for name, text in pending.items())
+                data["error"] = f"not {wait.condition} after {wait.timeout_s:g} s, still under way: {names}"
+                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.UNDER_WAY, data))
+            else:
+                left.append(waiter)
+        self.waiting = left
+
+    def _tell_followers(self) -> None:
+        for route, operator in self._known.items():
+            for follow_id, since in operator.following.items():
+                if since < self._events.last:
+                    found = self._events.since(since)
+                    operator.following[follow_id] = self._events.last
+                    self._out.say(route, operator.token, messages.Happened(follow_id, found))
+
+    # ---- what the master tells -----------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        if self.waiting:
+            self._fleet.changed = False
+            self._wake(now)
+        self._tell_followers()
+
+    def recorded(self, number: int) -> None:
+        """Everything up to this record is durable."""
+        for record in [record for record in self._answers if record <= number]:
+            for route, result in self._answers.pop(record):
+                self._say(route, result)
+
+    def unrecorded(self, text: str) -> None:
+        """The journal failed. Whoever waits for a record is told not to."""
+        answers, self._answers = self._answers, {}
+        for route, result in (each for waiting in answers.values() for each in waiting):
+            data = {**result.data, "error": f"a restart of this master would forget what was asked for: {text}"}
+            self._say(route, result._replace(ok=False, exit=exits.FAILED, data=data))
+
+    def probe(self) -> None:
+        """One that vanished without BYE is noticed only when something is sent, and its wait may be a long one."""
+        self._out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._known.items()]
+
+
+def _too_many_asked() -> verbs.Refuse:
+    text = f"{ASKED_MAX} waits or follows are under way over this connection: end one first"
+    return verbs.Refuse(exits.REFUSED, text)
