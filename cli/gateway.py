@@ -18,6 +18,7 @@ from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
     from ..common.config import Config
+    from ..gateway.server import Start
     from .children import Child
 
 STOPS_S = 10.0  # for what is being served, before it is not waited for
@@ -81,20 +82,30 @@ def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pair
     answers 200 while there are some. TERM lets what is being served finish; a second one ends at once.
     """
     from ..common.inuse import PortInUse
-    from ..gateway.core.routes import routes
-    from ..gateway.server import Start, main
+    from ..gateway.core.pages import BadPage
+    from ..gateway.server import main
 
-    config = load_or_exit(config_file, flags)
-    try:
-        found = routes({name: service.http for name, service in config.services.items()}, more_routes)
-    except ValueError as error:
-        raise Failed(str(error), exits.BAD_CONFIG) from None
-    if not found:
+    start = start_of(load_or_exit(config_file, flags), more_routes)
+    if not start.served():
         raise Mistake('which service? Say --route /=NAME, or routes = ["/"] in [service.NAME.http] of a file')
     try:
-        sys.exit(main(Start(config.http, found)))
+        sys.exit(main(start))
+    except BadPage as error:
+        raise Failed(str(error), exits.BAD_CONFIG) from None
     except PortInUse as error:
         raise Failed(str(error)) from None
+
+
+def start_of(config: Config, more_routes: Pairs) -> Start:
+    """What a gateway with this configuration is started with. Failed: two services claim one route."""
+    from ..gateway.core.routes import routes
+    from ..gateway.server import Start
+
+    services = {name: service.http for name, service in config.services.items()}
+    try:
+        return Start(config.http, routes(services, more_routes), services)
+    except ValueError as error:
+        raise Failed(str(error), exits.BAD_CONFIG) from None
 
 
 def arguments(config_file: str | None, bind: str, master: str, routes: Pairs) -> list[str]:
@@ -106,6 +117,17 @@ def arguments(config_file: str | None, bind: str, master: str, routes: Pairs) ->
 
 def has_routes(config: Config) -> bool:
     return any(service.http.routes for service in config.services.values())
+
+
+def check_pages(config: Config) -> None:
+    """Failed where a gateway with this configuration would not start for its pages."""
+    from ..gateway.core.pages import BadPage
+    from ..gateway.pages import ServicePages
+
+    try:
+        ServicePages({name: each.http.pages for name, each in config.services.items() if each.http.pages})
+    except BadPage as error:
+        raise Failed(str(error), exits.BAD_CONFIG) from None
 
 
 class Beside:
@@ -122,16 +144,26 @@ class Beside:
         self._host = config.master.bind.rpartition(":")[0].removeprefix("tcp://")
         if self._bind is None:
             return
-        if not routes and not has_routes(config):
+        called = any(service.http.calls for service in config.services.values())
+        if not routes and not called and not has_routes(config):
             raise Mistake('which service is --http for? Say --route /=NAME, or routes = ["/"] in [service.NAME.http]')
         check_free(self._bind)
+        check_pages(config)
 
     def start(self, control_port: int) -> None:
         from .children import Child
 
         if self._bind is not None:
             host = "127.0.0.1" if self._host in ("*", "0.0.0.0", "[::]") else self._host
-            self._child = Child(arguments(self._file, self._bind, f"tcp://{host}:{control_port}", self._routes))
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # it inherits that: one that comes while
+            try:  # it starts is taken by its crew, and does not end it
+                self._child = Child(arguments(self._file, self._bind, f"tcp://{host}:{control_port}", self._routes))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def reread(self) -> None:
+        if self._child is not None:
+            self._child.signal(signal.SIGHUP)
 
     def stop(self) -> None:
         if self._child is not None:

@@ -46,11 +46,17 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
     try:
         beside = Beside(config_file, config, more_routes)
         try:
-            sys.exit(main(config, reread=lambda: load(config_file, flags), beside=beside))
+            sys.exit(main(config, reread=lambda: reread(beside, config_file, flags), beside=beside))
         finally:
             beside.end()
     except (PortInUse, JournalError) as error:
         raise Failed(str(error)) from None
+
+
+def reread(beside: Beside, config_file: str | None, flags: dict[str, object]) -> Config:
+    """HUP: what the gateway beside it reads again, too, does not depend on whether the file is good."""
+    beside.reread()
+    return load(config_file, flags)
 
 
 def load(config_file: str | None, flags: dict[str, object]) -> Config:

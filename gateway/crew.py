@@ -1,6 +1,6 @@
 """The processes of a gateway: forked before any of them has a loop or a socket of ZeroMQ, watched, started anew.
 
-TERM  each stops as it should, see server.py      INT, QUIT, a second TERM  at once      HUP  nothing
+TERM  each stops as it should, see server.py      INT, QUIT, a second TERM  at once      HUP  on to each
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ Serve = Callable[[socket, int], int]  # a listener, and a descriptor that can be
 class Crew:
     """One process a listener. The listeners stay open here: what connects while one is started anew only waits."""
 
-    def __init__(self, listeners: Sequence[socket], serve: Serve) -> None:
+    def __init__(self, listeners: Sequence[socket], serve: Serve, reread: Callable[[], bool] = lambda: True) -> None:
+        """`reread`: at HUP, for those that are started later; False: those that run are not told of it."""
         self._listeners = list(listeners)
         self._serve = serve
+        self._reread = reread
         self._pids: dict[int, socket] = {}
         self._due: list[tuple[float, socket]] = []  # to be started anew
         self._stops = 0
@@ -42,6 +44,8 @@ class Crew:
             found = signal.sigtimedwait(_WATCHED, self._pause())
             if found is not None and found.si_signo in _STOP:
                 self._stop(found.si_signo)
+            elif found is not None and found.si_signo == signal.SIGHUP and self._reread():
+                self._tell(signal.SIGHUP)
             self._reap()
             self._start_due()
         return 1 if self._failed else 0
@@ -71,10 +75,12 @@ class Crew:
     def _stop(self, number: int) -> None:
         self._stops += 1
         self._due.clear()
-        passed_on = signal.SIGINT if self._stops > 1 else number
+        self._tell(signal.SIGINT if self._stops > 1 else number)
+
+    def _tell(self, number: int) -> None:
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, passed_on)
+                os.kill(pid, number)
 
     def _reap(self) -> None:
         for pid in list(self._pids):

@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from .core.connection import Close, Connection, Dispatch, Effect, Write
+from .core.connection import Close, Connection, Dispatch, Effect, Refused, Write
 
 if TYPE_CHECKING:
     from .server import Gateway, Request
@@ -32,7 +32,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         gateway = self._gateway
         self.peer = gateway.peer(self._transport)
-        self.core = Connection(gateway.limits, gateway.timeouts, monotonic(), gateway.date)
+        self.core = Connection(gateway.limits, gateway.timeouts, monotonic(), gateway.date, gateway.new_id)
         if not gateway.admit(self):
             self._transport.abort()
             return
@@ -94,6 +94,8 @@ class HttpProtocol(asyncio.Protocol):
                 self._transport.write(effect.data)
             elif type(effect) is Close:
                 self._close(effect.within)
+            elif type(effect) is Refused:
+                self._gateway.refused(self, effect)
         if self.core.reads is self._held:
             self._hold(not self._held)
 

@@ -1,6 +1,7 @@
 """A gateway process: HTTP requests in, calls of a client out, on one event loop.
 
 TERM   not ready at once; after `lead` nobody can connect; what is being served is answered, then it ends
+HUP    the pages of services are read again
 INT, QUIT, a second TERM   ends at once
 """
 
@@ -14,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
 from itertools import count
 from secrets import token_hex
@@ -25,16 +26,19 @@ from ..client.aio import AsyncClient
 from ..client.calls import Call
 from ..common.errors import Error
 from ..common.log import note, printable
-from ..common.settings import HttpSettings
+from ..common.settings import FORWARDED, HttpSettings, ServiceHttpSettings
 from . import listening
 from .access import AccessLog, Entry
-from .core import answers
+from .core import answers, calls, forms
+from .core.affinity import add_cookie
 from .core.answers import Answer
-from .core.connection import Timeouts
+from .core.connection import Refused, Timeouts
+from .core.forms import Fault
 from .core.head import Head, Limits
-from .core.requests import Peer, Proxies, key_of, keyed, passed_on, request_id, trace_of
-from .core.routes import Route, Routes
+from .core.requests import Peer, Proxies, key_of, keyed, request_id, trace_of
+from .core.routes import Route, Routes, route_to
 from .crew import Crew, unblock
+from .pages import ServicePages
 from .protocol import HttpProtocol
 from .readiness import Readiness
 
@@ -48,8 +52,10 @@ _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 class Gateway:
     """What all connections of one process share."""
 
-    def __init__(self, settings: HttpSettings, routes: Routes) -> None:
+    def __init__(self, start: Start, pages: ServicePages) -> None:
+        settings, routes, services = start
         self.settings = settings
+        self.pages = pages
         self.limits = Limits(settings.max_line, settings.max_head, settings.max_headers, settings.max_body)
         self.timeouts = Timeouts(
             idle=settings.idle_timeout,
@@ -61,12 +67,13 @@ class Gateway:
         )
         self.date = _date_of(time.time)
         self._routes = routes
-        self._proxies = Proxies(settings.trusted_proxies or ())
+        self._callable = {name: route_to(name, "", each) for name, each in services.items() if each.calls}
+        self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
         self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
-        self._readiness = Readiness(routes.services, settings.ready_after)
+        self._readiness = Readiness(start.served(), settings.ready_after)
         self._access = AccessLog(settings.access_log)
         self._faults = _Faults()
-        self._new_id = _ids().__next__
+        self.new_id = _ids().__next__
         self._connections: dict[HttpProtocol, None] = {}
         self._of_address: Counter[str] = Counter()
         self.draining = self._shut = False
@@ -107,11 +114,16 @@ class Gateway:
         target = head.target
         if target == READY:
             return self._ready()
+        if target.startswith(calls.PREFIX):
+            return self._call(connection, head, body, now)
         peer = connection.peer
-        route = self._routes.find(head.host, target)
+        origin = self._proxies.origin(peer, head) if peer.trusted else None
+        route = self._routes.find(head.host if origin is None else origin.host, target)
         fields = dict(head.headers)
         request = Request(self, connection, head, now, route)
-        request.id = request_id(head.headers, self._new_id) if b"x-request-id" in fields else self._new_id()
+        request.id = request_id(head.headers, self.new_id) if b"x-request-id" in fields else self.new_id()
+        if origin is not None:
+            request.client = origin.client[0]
         if route is None:
             return request.refuse(404, "There is nothing here.")
         about: dict[str, Any] = {
@@ -122,26 +134,52 @@ class Gateway:
             "root": route.root,
             "id": request.id,
         }
-        if peer.trusted:
-            about["client"], about["scheme"] = self._proxies.origin(peer, head.headers)
-        passed = passed_on(head.headers, peer.trusted)
+        if origin is not None:
+            about["client"], about["scheme"] = origin.client, origin.scheme
+        passed = self._proxies.passed_on(head.headers, peer.trusted)
         client = self._client
-        if b"traceparent" in fields or b"idempotency-key" in fields:
-            client = self._said(client, route, head, passed, about)
+        if b"traceparent" in fields or b"idempotency-key" in fields or route.affinity is not None:
+            client = self._said(client, request, route, passed, about)
         client.start(request, route.target(head.method), head.method, target, passed, body, about)
         if request.answer is None:
             connection.request = request
         return request.answer
 
     def _said(
-        self, client: AsyncClient, route: Route, head: Head, passed: list[list[bytes]], about: dict[str, Any]
+        self, client: AsyncClient, request: Request, route: Route, passed: list[list[bytes]], about: dict[str, Any]
     ) -> AsyncClient:
-        """The client with what is said beside the arguments: the trace, and the key if the service has keys."""
-        headers, key = trace_of(head.headers), key_of(head.headers) if route.keys else ""
+        """The client with what is said beside the arguments: the trace, the session, and the key if there are keys."""
+        fields, session = request.head.headers, ""
+        headers, key = trace_of(fields), key_of(fields) if route.keys else ""
+        if route.affinity is not None:
+            session, request.cookie = route.affinity.session(fields, route.root, about["scheme"], token_hex)
         if key:
             headers["x-request-id"] = about["id"]
             keyed(passed, about)
-        return client.options(headers=headers, idempotency_key=key) if headers else client
+        said = headers or session
+        return client.options(headers=headers, idempotency_key=key, session=session) if said else client
+
+    def _call(self, connection: HttpProtocol, head: Head, body: bytes, now: float) -> Answer | None:
+        request = CallRequest(self, connection, head, now, None)
+        request.id = request_id(head.headers, self.new_id)
+        if connection.peer.trusted:
+            request.client = self._proxies.origin(connection.peer, head).client[0]
+        try:
+            asked = calls.asked(head, body, self._callable)
+            request.route = asked.route
+            client = self._client.options(
+                timeout=min(asked.timeout or self.settings.timeout, self.settings.timeout),
+                idempotency_key=asked.key,
+                headers=asked.headers | {"x-request-id": request.id},
+            )
+            client.start(request, asked.target, *asked.args, **asked.kwargs)
+        except calls.Refused as refused:
+            return request.turned_away(refused)
+        except TypeError as error:  # what has no place on the wire: more than 64 bits, half a character
+            return request.turned_away(calls.Refused(400, f"The call cannot be made: {error}."))
+        if request.answer is None:
+            connection.request = request
+        return request.answer
 
     def withdraw(self, request: Request) -> None:
         self._client.withdraw(request)
@@ -158,7 +196,7 @@ class Gateway:
             fields = dict(head.headers)
             self._access.add(
                 Entry(
-                    request.connection.peer.client[0],
+                    request.client,
                     head.method,
                     head.target,
                     head.version,
@@ -171,6 +209,13 @@ class Gateway:
                     fields.get(b"referer", b""),
                 )
             )
+
+    def refused(self, connection: HttpProtocol, refused: Refused) -> None:
+        """For the access log: what never was a request."""
+        if self._access.wanted:
+            method, target, version = refused.head[:3] if refused.head is not None else ("-", b"-", "-")
+            client, (status, size, its_id, _) = connection.peer.client[0], refused
+            self._access.add(Entry(client, method, target, version, status, size, 0.0, its_id, "", b"", b""))
 
     def fault(self, request: Request, status: int, error: BaseException) -> None:
         self._faults.tell(
@@ -186,6 +231,7 @@ class Gateway:
         self._ended = asyncio.Event()
         for number in _ENDS:
             loop.add_signal_handler(number, self._told, number, listener)
+        loop.add_signal_handler(signal.SIGHUP, self.pages.read_again)
         unblock()
         loop.add_reader(tie, self._untied, tie, listener)
         stop = threading.Event()
@@ -250,7 +296,7 @@ class Gateway:
 class Request(Call):
     """One request that a service is asked for, from its last byte to its answer: its own entry in the call table.
 
-    `answer`: set when it could not even be asked for.
+    `answer`: set when it could not even be asked for. `cookie`: goes with the answer of the service.
     """
 
     def __init__(
@@ -262,6 +308,8 @@ class Request(Call):
         self.began = began
         self.route = route
         self.id = ""
+        self.client = str(connection.peer.client[0])
+        self.cookie = b""
         self.answer: Answer | None = None
 
     def finish(self, value: object, error: Error | None) -> None:
@@ -276,14 +324,15 @@ class Request(Call):
             self.connection.abort()
 
     def failed(self, error: BaseException) -> Answer:
-        answer = answers.of_error(error, self.id, _accept(self.head))
+        pages = self.gateway.pages.of(self.route.service if self.route else "")
+        answer = answers.of_error(error, self.id, forms.form_for(self.head.headers), pages)
         self.gateway.fault(self, answer.status, error)
         self.gateway.finished(self, answer.status, len(answer.body), monotonic())
         return answer
 
     def refuse(self, status: int, sentence: str) -> Answer:
-        answer = answers.made(status, sentence, self.id, _accept(self.head))
-        self.gateway.finished(self, status, len(answer.body), monotonic())
+        answer = answers.made(Fault(status, sentence), self.id, forms.form_for(self.head.headers))
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
         return answer
 
     def abandon(self) -> None:
@@ -295,11 +344,36 @@ class Request(Call):
         try:
             status, headers, body = result
             headers.append((b"x-request-id", self.id.encode()))
+            if self.cookie:
+                add_cookie(headers, self.cookie)
             size = len(body)
         except (AttributeError, TypeError, ValueError):
             return self.failed(_NotHttp("the handler's result is not [status, headers, body]"))
         self.gateway.finished(self, status, size, monotonic())
         return Answer(status, headers, body)
+
+
+class CallRequest(Request):
+    """A call in JSON (core/calls.py)."""
+
+    def turned_away(self, refused: calls.Refused) -> Answer:
+        answer = calls.of_refusal(refused, self.id)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
+
+    def failed(self, error: BaseException) -> Answer:
+        answer = calls.of_error(error, self.id)
+        self.gateway.fault(self, answer.status, error)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
+
+    def _answered(self, result: Any) -> Answer:
+        try:
+            answer = calls.answer(result, self.id)
+        except (calls.Unrepresentable, RecursionError) as error:
+            return self.failed(error)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
 
 
 class _NotHttp(Exception):
@@ -308,10 +382,6 @@ class _NotHttp(Exception):
 
 def _host_and_port(name: Any) -> list[Any]:
     return list(name[:2]) if name else ["", 0]  # none: it is gone already
-
-
-def _accept(head: Head) -> bytes:
-    return b",".join(value for name, value in head.headers if name == b"accept")
 
 
 class _Faults:
@@ -359,25 +429,35 @@ def _date_of(clock: Callable[[], float]) -> Callable[[], bytes]:
 
 
 class Start(NamedTuple):
-    """What a gateway is started with."""
+    """What a gateway is started with. `services`: how each is reached, by name."""
 
     settings: HttpSettings
     routes: Routes
+    services: Mapping[str, ServiceHttpSettings] = {}
+
+    def served(self) -> list[str]:
+        called = (name for name, each in self.services.items() if each.calls)
+        return sorted({*self.routes.services, *called})
+
+    def pages(self) -> ServicePages:
+        """Raises BadPage."""
+        return ServicePages({name: each.pages for name, each in self.services.items() if each.pages})
 
 
 def main(start: Start) -> int:
-    """Serves until it is told to stop. Raises PortInUse with a sentence for the user."""
+    """Serves until it is told to stop. Raises PortInUse, BadPage with a sentence for the user."""
+    pages = start.pages()
     listeners = listening.bound(start.settings.bind or listening.DEFAULT, start.settings.workers)
-    note(f"rota gateway: {listening.url(listeners[0])} for {', '.join(start.routes.services)}")
-    return Crew(listeners, lambda listener, tie: _process(start, listener, tie)).run()
+    note(f"rota gateway: {listening.url(listeners[0])} for {', '.join(start.served())}")
+    return Crew(listeners, lambda listener, tie: _process(start, pages, listener, tie), pages.read_again).run()
 
 
-def _process(start: Start, listener: socket.socket, tie: int) -> int:
+def _process(start: Start, pages: ServicePages, listener: socket.socket, tie: int) -> int:
     from ..common import memory
 
     memory.keep_freed()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Gateway(*start).serve(listener, tie))
+        return runner.run(Gateway(start, pages).serve(listener, tie))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,12 +1,14 @@
 """What a gateway itself answers, and what it lets through."""
 
 import json
+import time
 
 import pytest
 
 from rota.common import errors
-from rota.gateway.core import answers
-from rota.gateway.core.requests import Peer, Proxies, key_of, keyed, passed_on, request_id, trace_of
+from rota.gateway.core import answers, forms
+from rota.gateway.core.head import Head
+from rota.gateway.core.requests import Peer, Proxies, key_of, keyed, request_id, trace_of
 
 FAULTS = {
     errors.Overloaded("full", retry_after=2.2): (503, b"3"),
@@ -29,10 +31,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=lambda error: f"{type(error).__name__}-{error}")
-@pytest.mark.parametrize("accept", [b"", b"text/html", b"application/json"])
-def test_each_fault_has_its_status_and_says_when_to_come_again(error: Exception, accept: bytes) -> None:
+@pytest.mark.parametrize("form", [forms.TEXT, forms.HTML, forms.PROBLEM])
+def test_each_fault_has_its_status_and_says_when_to_come_again(error: Exception, form: str) -> None:
     status, retry_after = FAULTS[error]
-    answer = answers.of_error(error, "id-7", accept)
+    answer = answers.of_error(error, "id-7", form)
     fields = dict(answer.headers)
     assert (answer.status, fields.get(b"retry-after")) == (status, retry_after)
     assert fields[b"x-request-id"] == b"id-7" and b"id-7" in answer.body
@@ -41,33 +43,33 @@ def test_each_fault_has_its_status_and_says_when_to_come_again(error: Exception,
 
 def test_every_error_of_rota_becomes_an_error_of_http() -> None:
     for kind in errors._BY_CODE.values():
-        assert 400 <= answers.of_error(kind(), "id", b"").status <= 599
+        assert 400 <= answers.of_error(kind(), "id", forms.TEXT).status <= 599
 
 
 @pytest.mark.parametrize(
     ("accept", "form"),
     [
-        (b"", answers.TEXT),
-        (b"*/*", answers.TEXT),
-        (b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", answers.HTML),
-        (b"application/json", answers.PROBLEM),
-        (b"application/json;q=0.5, text/html;q=0.4", answers.PROBLEM),
-        (b"Text/HTML;level=1;q=0.4, */*;q=0.1", answers.HTML),
-        (b"application/problem+json, text/plain;q=0.9", answers.PROBLEM),
-        (b"image/png", answers.TEXT),
-        (b"text/html;q=0", answers.TEXT),
-        (b"text/html;q=nan, application/json;q=0.1", answers.PROBLEM),
-        (b"\xff\xfe,,;;q=,text/html;q=1", answers.HTML),
-        (b"," * 30_000 + b"text/html", answers.TEXT),
+        (b"", forms.TEXT),
+        (b"*/*", forms.TEXT),
+        (b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", forms.HTML),
+        (b"application/json", forms.PROBLEM),
+        (b"application/json;q=0.5, text/html;q=0.4", forms.PROBLEM),
+        (b"Text/HTML;level=1;q=0.4, */*;q=0.1", forms.HTML),
+        (b"application/problem+json, text/plain;q=0.9", forms.PROBLEM),
+        (b"image/png", forms.TEXT),
+        (b"text/html;q=0", forms.TEXT),
+        (b"text/html;q=nan, application/json;q=0.1", forms.PROBLEM),
+        (b"\xff\xfe,,;;q=,text/html;q=1", forms.HTML),
+        (b"," * 30_000 + b"text/html", forms.TEXT),
     ],
 )
 def test_the_body_has_the_form_that_the_client_likes_best(accept: bytes, form: str) -> None:
-    assert answers.form_of(accept) == form
+    assert forms.form_of(accept) == form
 
 
 def test_a_problem_is_json_and_a_page_is_escaped() -> None:
     error = errors.Timeout("We are <busy>", details={"cause": "rota's own", "code": "E-17"})  # the service's own words
-    problem = json.loads(answers.of_error(error, "id", b"application/json").body)
+    problem = json.loads(answers.of_error(error, "id", forms.PROBLEM).body)
     assert problem == {
         "type": "about:blank",
         "title": "Gateway Timeout",
@@ -76,7 +78,7 @@ def test_a_problem_is_json_and_a_page_is_escaped() -> None:
         "request_id": "id",
         "code": "E-17",
     }
-    page = answers.of_error(error, "<id>", b"text/html").body
+    page = answers.of_error(error, "<id>", forms.HTML).body
     assert b"We are &lt;busy&gt;" in page and b"&lt;id&gt;" in page and b"E-17" in page
 
 
@@ -96,10 +98,17 @@ FIELDS = [
 ]
 
 
-def test_only_a_trusted_proxy_says_who_the_client_is() -> None:
-    assert passed_on(FIELDS, False) == [[b"host", b"x"], [b"cookie", b"a"], [b"cookie", b"b"]]
-    names = [name for name, _ in passed_on(FIELDS, True)]
-    assert names == [b"host", b"x-forwarded-for", b"x-forwarded-proto", b"forwarded", b"cookie", b"cookie"]
+def test_only_a_trusted_proxy_says_who_the_client_is_and_only_in_the_spelling_that_it_writes() -> None:
+    rest = [[b"host", b"x"], [b"cookie", b"a"], [b"cookie", b"b"]]
+    assert Proxies().passed_on(FIELDS, False) == Proxies((), True).passed_on(FIELDS, False) == rest
+    names = [name for name, _ in Proxies().passed_on(FIELDS, True)]
+    assert names == [b"host", b"x-forwarded-for", b"x-forwarded-proto", b"cookie", b"cookie"]
+    names = [name for name, _ in Proxies((), True).passed_on(FIELDS, True)]
+    assert names == [b"host", b"forwarded", b"cookie", b"cookie"]
+
+
+def head(*fields: tuple[bytes, bytes]) -> Head:
+    return Head("GET", b"/", "1.1", list(fields), b"own.example", None, False, True, False)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +130,45 @@ def test_the_client_is_the_nearest_address_that_is_not_a_proxy_of_ours(said: byt
     peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], proxies.trust("10.0.0.1"))
     assert peer.trusted and not proxies.trust("11.0.0.1") and not Proxies().trust("10.0.0.1")
     assert proxies.trust("::ffff:10.0.0.9") and not proxies.trust("") and not proxies.trust("fe80::1%eth0")
-    fields = [(b"x-forwarded-for", said), (b"x-forwarded-proto", b"http, https")]
-    assert proxies.origin(peer, fields) == (client, "https")
+    fields = [(b"x-forwarded-for", said), (b"x-forwarded-proto", b"http, https"), (b"forwarded", b"for=6.6.6.6")]
+    assert proxies.origin(peer, head(*fields)) == (client, "https", b"own.example")
+    fields.append((b"x-forwarded-host", b"a.example, b.example:8080"))
+    assert proxies.origin(peer, head(*fields)).host == b"b.example:8080"
+
+
+@pytest.mark.parametrize(
+    ("said", "origin"),
+    [
+        (b"for=1.2.3.4;proto=https;host=shop.example", (["1.2.3.4", 0], "https", b"shop.example")),
+        (b'For="[2001:db8::1]:4711";Proto=HTTPS', (["2001:db8::1", 0], "https", b"own.example")),
+        (b'for=9.9.9.9;host=evil, for=1.2.3.4;host="a:80", for=10.0.0.7;host=b', (["1.2.3.4", 0], "http", b"a:80")),
+        (b"for=1.2.3.4;host=a,for=unknown;host=b;proto=https", (["10.0.0.1", 5], "https", b"b")),
+        (b"for=_hidden", (["10.0.0.1", 5], "http", b"own.example")),
+        (b'for="\\1.2.3.4"', (["1.2.3.4", 0], "http", b"own.example")),
+        (b", for=1.2.3.4 ; proto=https ,", (["1.2.3.4", 0], "https", b"own.example")),
+        (b"proto=https", (["10.0.0.1", 5], "https", b"own.example")),
+        (b'for=1.2.3.4;host="a/b";proto=ftp', (["1.2.3.4", 0], "http", b"own.example")),
+        # malformed anywhere: nothing of it counts
+        (b"for=1.2.3.4;for=5.6.7.8", (["10.0.0.1", 5], "http", b"own.example")),
+        (b'for="1.2.3.4', (["10.0.0.1", 5], "http", b"own.example")),
+        (b"for=[::1]", (["10.0.0.1", 5], "http", b"own.example")),
+        (b"for=1.2.3.4, nonsense", (["10.0.0.1", 5], "http", b"own.example")),
+        (b"for=1.2.3.4 proto=https", (["10.0.0.1", 5], "http", b"own.example")),
+        (b"", (["10.0.0.1", 5], "http", b"own.example")),
+    ],
+)
+def test_forwarded_is_read_where_proxies_write_that(said: bytes, origin: tuple[object, ...]) -> None:
+    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], True)
+    fields = [(b"x-forwarded-for", b"6.6.6.6"), (b"forwarded", said), (b"x-forwarded-host", b"evil")]
+    assert Proxies(["10.0.0.0/8"], True).origin(peer, head(*fields)) == origin
+
+
+def test_a_long_forwarded_is_read_in_time_that_is_linear() -> None:
+    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], True)
+    for said in (b'for="' + b"\\a" * 16_000, b"a=b;" * 8_000 + b"!", b"," * 32_000, b" " * 32_000 + b"x"):
+        began = time.monotonic()
+        Proxies((), True).origin(peer, head((b"forwarded", said)))
+        assert time.monotonic() - began < 0.5
 
 
 def test_a_request_keeps_an_id_that_is_fit_for_a_log_and_gets_one_otherwise() -> None:

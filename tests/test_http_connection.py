@@ -14,6 +14,7 @@ from rota.gateway.core.connection import (
     Connection,
     Dispatch,
     Effect,
+    Refused,
     State,
     Timeouts,
     Write,
@@ -44,8 +45,10 @@ def answer_to(data: bytes, status: int = 200, headers: object = (), body: object
 
 
 def refused(effects: list[Effect]) -> str | None:
-    write, close = effects
-    assert isinstance(write, Write) and close == Close(T.linger)
+    told, write, close = effects
+    assert isinstance(told, Refused) and isinstance(write, Write) and close == Close(T.linger)
+    assert b"X-Request-Id: %b\r\n" % told.request_id.encode() in write.data
+    assert len(write.data.partition(b"\r\n\r\n")[2]) == told.size
     return broken_rule(write.data)
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from .chunks import Chunks
 from .head import Head, Limits, end_of_head, read
+from .requests import request_id as request_id_of
 from .response import CONTINUE, Headers, plain, response
 from .rules import Rejected
 
@@ -41,6 +42,15 @@ class Dispatch(NamedTuple):
     body: bytes
 
 
+class Refused(NamedTuple):
+    """What came broke a rule; the answer, of so many bytes without its head, follows. `head`: if that was read."""
+
+    status: int
+    size: int
+    request_id: str
+    head: Head | None
+
+
 class Write(NamedTuple):
     data: bytes
 
@@ -53,7 +63,7 @@ class Close(NamedTuple):
     within: float = 0.0
 
 
-Effect = Dispatch | Write | Close
+Effect = Dispatch | Refused | Write | Close
 
 
 class State(Enum):
@@ -85,17 +95,26 @@ class Connection:
         "_head",
         "_last",
         "_limits",
+        "_new_id",
         "_timeouts",
         "_unread",
         "_skipped",
     )
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, now: float, date: Callable[[], bytes]) -> None:
-        """`date`: what a Date field says now (RFC 9110 6.6.1)."""
+    def __init__(
+        self,
+        limits: Limits,
+        timeouts: Timeouts,
+        now: float,
+        date: Callable[[], bytes],
+        new_id: Callable[[], str] = lambda: "-",
+    ) -> None:
+        """`date`: what a Date field says now (RFC 9110 6.6.1). `new_id`: of a request that is refused here."""
         self.state = _IDLE
         self._limits = limits
         self._timeouts = timeouts
         self._date = date
+        self._new_id = new_id
         self._deadline = now + timeouts.idle
         self._buffer = bytearray()
         self._head: Head | None = None
@@ -275,8 +294,11 @@ class Connection:
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def _reject(self, rejected: Rejected) -> list[Effect]:
-        data = plain(rejected.status, rejected.reason, date=self._date())
-        return [Write(data), *self._close(self._timeouts.linger)]
+        head, new_id, reason = self._head, self._new_id, rejected.reason
+        request_id = new_id() if head is None else request_id_of(head.headers, new_id)
+        data = plain(rejected.status, reason, date=self._date(), request_id=request_id)
+        refused = Refused(rejected.status, len(reason) + 1, request_id, head)
+        return [refused, Write(data), *self._close(self._timeouts.linger)]
 
     def _close(self, within: float = 0.0) -> list[Effect]:
         self.state = _CLOSED

@@ -74,6 +74,11 @@ _ONCE = {b"host": "two-hosts", b"content-length": "two-lengths", b"transfer-enco
 _FRAMING_WITH_TAB = re.compile(rb"\n(?:host|content-length|transfer-encoding):[^\r]*\t", re.IGNORECASE)
 
 
+def is_host(text: bytes) -> bool:
+    """Of what a proxy says: as a Host field, with or without a port."""
+    return _HOST.fullmatch(text) is not None
+
+
 def end_of_head(buffer: bytes | bytearray, start: int, limits: Limits) -> int:
     """The index behind the empty line that ends the head which begins at `start`; -1: it has not come yet.
     Rejected: whatever comes, no proper head can begin like this.

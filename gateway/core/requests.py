@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from .head import end_to_end
+from .head import Head, end_to_end, is_host
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -25,6 +25,12 @@ _ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _KEY = re.compile(rb"[!-~]{1,255}")
 
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE = rb"(?:" + _TOKEN + rb'|"(?:[^"\\]|\\.)*+")'
+_PAIR = re.compile(rb"(" + _TOKEN + rb")=(" + _VALUE + rb")")
+_PAIRS = _TOKEN + rb"=" + _VALUE + rb"(?:[ \t]*+;[ \t]*+" + _TOKEN + rb"=" + _VALUE + rb")*+"
+_ELEMENT = re.compile(rb"[ \t]*+(" + _PAIRS + rb")?[ \t]*+(?:,|$)")
+
 
 class Peer(NamedTuple):
     """Who is at the other end of a connection, and at ours. `trusted`: a proxy whose word counts."""
@@ -35,11 +41,32 @@ class Peer(NamedTuple):
     scheme: str = "http"
 
 
-class Proxies:
-    """The networks whose forwarded headers are believed."""
+class Origin(NamedTuple):
+    """Where a request came from, and what it was sent to."""
 
-    def __init__(self, networks: Iterable[str] = ()) -> None:
+    client: list[Any]
+    scheme: str
+    host: bytes
+
+
+class Hop(NamedTuple):
+    """What one proxy says of whom it was asked by; b"": nothing."""
+
+    client: bytes
+    scheme: bytes
+    host: bytes
+
+
+_NO_HOP = Hop(b"", b"", b"")
+
+
+class Proxies:
+    """The networks whose forwarded headers are believed, and which these are: those of RFC 7239, or the older ones."""
+
+    def __init__(self, networks: Iterable[str] = (), rfc7239: bool = False) -> None:
         self._networks = [ip_network(each) for each in networks]
+        self._rfc7239 = rfc7239
+        self._foreign = _FORWARDED - {b"forwarded"} if rfc7239 else frozenset([b"forwarded"])
 
     def trust(self, host: str) -> bool:
         if not self._networks:
@@ -51,28 +78,60 @@ class Proxies:
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
 
-    def origin(self, peer: Peer, fields: Fields) -> tuple[list[Any], str]:
-        """The client and the scheme that a trusted proxy names: the nearest address that is not one of ours."""
-        client, scheme = peer.client, peer.scheme
-        for hop in reversed(b",".join(value for name, value in fields if name == b"x-forwarded-for").split(b",")):
-            host = _address(hop)
+    def origin(self, peer: Peer, head: Head) -> Origin:
+        """What a trusted proxy says of the request: of the client the nearest address that is not one of ours."""
+        said = _rfc7239(head.headers) if self._rfc7239 else _x_forwarded(head.headers)
+        client, at = peer.client, len(said) - 1
+        for place in range(at, -1, -1):
+            host = _address(said[place].client)
             if not host:
                 break
-            client = [host, 0]
+            client, at = [host, 0], place
             if not self.trust(host):
                 break
-        said = [value for name, value in fields if name == b"x-forwarded-proto"]
-        if said and (word := said[-1].rpartition(b",")[2].strip().lower()) in (b"http", b"https"):
-            scheme = word.decode()
-        return client, scheme
+        hop = said[at] if said else _NO_HOP
+        scheme = hop.scheme.lower()
+        return Origin(
+            client,
+            scheme.decode() if scheme in (b"http", b"https") else peer.scheme,
+            hop.host if is_host(hop.host) else head.host,
+        )
+
+    def passed_on(self, fields: Fields, trusted: bool) -> list[list[bytes]]:
+        """The headers that an application sees, in the order sent."""
+        dropped = self._foreign if trusted else _FORWARDED
+        return [[name, value] for name, value in end_to_end(fields) if name not in dropped]
 
 
-def passed_on(fields: Fields, trusted: bool) -> list[list[bytes]]:
-    """The headers that an application sees, in the order sent."""
-    ours = end_to_end(fields)
-    if trusted:
-        return [[name, value] for name, value in ours]
-    return [[name, value] for name, value in ours if name not in _FORWARDED]
+def _x_forwarded(fields: Fields) -> list[Hop]:
+    """Scheme and host are those that the nearest proxy says: the three lists need not be of one length."""
+    clients, schemes, hosts = (
+        b",".join(value for name, value in fields if name == each).split(b",")
+        for each in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
+    )
+    return [Hop(client.strip(), schemes[-1].strip(), hosts[-1].strip()) for client in clients]
+
+
+def _rfc7239(fields: Fields) -> list[Hop]:
+    """None at all if anything in it is malformed: where one element ends would be a guess."""
+    text = b",".join(value for name, value in fields if name == b"forwarded")
+    hops, place = [], 0
+    while place < len(text):
+        found = _ELEMENT.match(text, place)
+        if found is None:
+            return []
+        place = found.end()
+        pairs = [(name.lower(), _unquoted(value)) for name, value in _PAIR.findall(found[1] or b"")]
+        said = dict(pairs)
+        if len(said) != len(pairs):
+            return []
+        if said:
+            hops.append(Hop(said.get(b"for", b""), said.get(b"proto", b""), said.get(b"host", b"")))
+    return hops
+
+
+def _unquoted(value: bytes) -> bytes:
+    return re.sub(rb"\\(.)", rb"\1", value[1:-1]) if value.startswith(b'"') else value
 
 
 def keyed(fields: list[list[bytes]], about: dict[str, Any]) -> None:

@@ -98,7 +98,9 @@ def _length_without_body(status: int, length: int | None, produced: int) -> byte
     return b"" if length is None else b"Content-Length: %d\r\n" % length
 
 
-def plain(status: int, reason: str, *, date: bytes) -> bytes:
+def plain(status: int, reason: str, *, date: bytes, request_id: str = "") -> bytes:
     """An answer of the gateway itself, after which the connection closes."""
     headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
+    if request_id:
+        headers.append((b"X-Request-Id", request_id.encode()))
     return response("GET", status, headers, f"{reason}\n".encode(), date=date, connection=b"close")
