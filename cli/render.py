@@ -122,6 +122,10 @@ def _service(service: Reply) -> list[Cell]:
 def _asides(service: Reply) -> Iterable[str]:
     if service["reloading"]:
         yield f"{service['reloading']} to reload"
+    if service.get("paused"):
+        yield f"paused for {duration(service['paused']['left_s'])} more"
+    if service.get("pinned"):
+        yield f"{service['pinned']} wait for their session's process"
     if service.get("quarantined"):
         yield f"{plural(service['quarantined'], 'payload')} in quarantine"
 

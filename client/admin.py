@@ -138,6 +138,30 @@ class Admin:
             self._wait("reloaded", [service], until)
         return data
 
+    def pause(
+        self,
+        service: str,
+        *,
+        duration: float | None = None,
+        reason: str = "",
+        wait: bool = True,
+        timeout: float = WAIT_S,
+    ) -> Data:
+        """Hold the requests of a service for `duration` seconds at most (default: its `pause_for`); returns when none
+        is in flight any more. Raises Timeout when that takes longer than `timeout`, and Error when the pause was over
+        before; it is not ended by either.
+        """
+        until = monotonic() + timeout
+        args = {"service": service} | _given(for_s=duration, reason=reason)
+        data = self.verb("pause", args, min(timeout, ANSWER_S))
+        if wait:
+            self._wait("paused", [service], until)
+        return data
+
+    def resume(self, service: str, *, reason: str = "", timeout: float = ANSWER_S) -> Data:
+        """What is held of a paused service is dispatched, the oldest first."""
+        return self.verb("resume", {"service": service} | _given(reason=reason), timeout)
+
     def maintenance(
         self,
         service: str,
@@ -167,8 +191,9 @@ class Admin:
         return self.verb("quarantine", {"action": action} | _given(id=id, reason=reason), timeout)
 
     def wait(self, condition: str, *names: str, timeout: float = WAIT_S) -> Data:
-        """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded (services),
-        leader (nothing). Raises Timeout, with `details["pending"]`, when `timeout` seconds are over.
+        """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded, paused
+        (services; that is with nothing in flight), leader (nothing). Raises Timeout, with `details["pending"]`, when
+        `timeout` seconds are over.
         """
         return self._wait(condition, list(names), monotonic() + timeout)
 

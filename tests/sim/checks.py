@@ -136,6 +136,8 @@ class Checks:
         silent_s = now - node.heard_at
         if silent_s > master.core.settings.suspect_after + TICKS_S and now - master.woke_at > TICKS_S:
             raise Violation(f"{slot.incarnation} is given a request, and its node is silent for {silent_s:.1f} s")
+        if slot.pool.pause is not None:
+            raise Violation(f"{slot.incarnation} is given a request, and {slot.pool.name} is paused")
         if len(slot.inflight) >= slot.limit:
             raise Violation(f"{slot.incarnation} is given more than its credit of {slot.limit}")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ATTEMPT_S = 1.0  # for a connection and its WELCOME
 CUT_S = 0.05  # a reconnect's first delay
+SESSION_EVERY, SESSIONS = 3, 5  # which calls belong to a session, and to how many
 
 
 class SimCall(Call):
@@ -45,11 +46,13 @@ class SimCall(Call):
         self.payload = repeats.payload if repeats else number
         self.has_key = has_key
         target = b"s." + handler.encode()
-        if has_key:
-            meta: bytes = msgpack.packb({"k": f"k{self.payload}"})
-            self.address = (target + meta, len(target), wire.META | wire.KEYED)
-        else:
-            self.address = (target, len(target), 0)
+        said = {"k": f"k{self.payload}"} if has_key else {}
+        flags = wire.KEYED if has_key else 0
+        if not cluster.steady and self.payload % SESSION_EVERY == 0:
+            said["s"] = f"user {self.payload % SESSIONS}"
+            flags |= wire.PINNED
+        meta: bytes = msgpack.packb(said) if said else b""
+        self.address = (target + meta, len(target), flags | wire.META if said else 0)
         self.body = b"%d" % self.payload
         self.cluster = cluster
         self.client = client

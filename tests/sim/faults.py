@@ -227,10 +227,11 @@ def operate(cluster: Cluster) -> None:
     nodes = list(master.core.fleet.nodes)
     if not master.alive or cluster.clock.now < master.paused_until or not nodes:
         return
-    verb = rng.choice(["drain", "drain", "drain", "rejoin", "rejoin", "recheck", "reload", "scale"])
-    if verb in ("reload", "scale"):
+    verb = rng.choice(["drain", "drain", "drain", "rejoin", "rejoin", "recheck", "reload", "scale", "pause", "resume"])
+    if verb in ("reload", "scale", "pause", "resume"):
+        more = {"scale": {"processes": rng.randint(1, 2 * len(nodes))}, "pause": {"for_s": rng.choice([0.3, 2.0])}}
         if "s" in master.core.dispatch.pools:
-            master.verb(verb, service="s", **({"processes": rng.randint(1, 2 * len(nodes))} if verb == "scale" else {}))
+            master.verb(verb, service="s", **more.get(verb, {}))
     elif verb == "drain":
         chosen = rng.sample(nodes, rng.randint(1, len(nodes)))
         master.verb("drain", nodes=chosen, force=rng.random() < 0.1, deadline_s=rng.choice([0.2, 2.0]))

@@ -1,0 +1,87 @@
+"""rota pause | resume: a service whose requests are held while something behind it is switched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from ..common import exits
+from .operator import (
+    given,
+    json_option,
+    master_option,
+    patient_admin,
+    print_json,
+    reason_option,
+    seconds_option,
+    show,
+    tell,
+    wait_option,
+)
+from .verb import verb
+
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
+
+
+@verb(
+    "pause",
+    examples=(
+        "rota pause shop && ./switch-database; rota resume shop",
+        "rota pause shop --for 2m --reason 'new database'",
+    ),
+    exits=(*_CODES, exits.UNDER_WAY),
+)
+@click.argument("service")
+@seconds_option("--for", help="When it ends by itself. Default: the service's pause_for (30s); at most 1h.")
+@wait_option
+@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit 75.")
+@reason_option
+@master_option
+@json_option
+def pause(
+    masters: Sequence[str],
+    service: str,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+    reason: str | None,
+    **duration: float | None,
+) -> None:
+    """Hold the requests of a service, until `rota resume`.
+
+    Callers wait, within their time-outs, and up to queue_limit of them; nobody gets an error. What is in flight goes
+    on: returns when there is none left, or at once with --no-wait. Said again it counts anew from now. It ends by
+    itself; if that is before the last request was answered: exit 1.
+    """
+    from .render import duration as lasting
+    from .render import plural
+
+    with patient_admin(masters) as master:
+        reply = master.pause(service, **given(duration=duration["for"], reason=reason), wait=False)
+        begun = f"{service}: paused for {lasting(reply['left_s'])}"
+        if not wait:
+            show(reply, as_json, lambda: [f"{begun}, {plural(reply['in_flight'], 'request')} in flight"])
+            return
+        if not as_json and reply["in_flight"]:
+            tell(f"{begun}, waiting for {plural(reply['in_flight'], 'request')} in flight")
+        waited = master.wait("paused", service, timeout=timeout)
+    if as_json:
+        print_json({**reply, "waited_s": waited["waited_s"]})
+    else:
+        click.echo(f"{begun}, nothing is in flight")
+
+
+@verb("resume", examples=("rota resume shop",), exits=_CODES)
+@click.argument("service")
+@reason_option
+@master_option
+@json_option
+def resume(masters: Sequence[str], service: str, reason: str | None, as_json: bool) -> None:
+    """Dispatch what is held of a service, the oldest first."""
+    from .render import plural
+
+    with patient_admin(masters) as master:
+        reply = master.resume(service, **given(reason=reason))
+    held = f"resumed, {plural(reply['held'], 'request')} were held" if reply["changed"] else "was not paused"
+    show(reply, as_json, lambda: [f"{service}: {held}"])
