@@ -3,90 +3,33 @@
 from __future__ import annotations
 
 import ast
-import http.client
 import json
 import os
 import re
 import signal
 import socket
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gateway_rig import (
+    APP,
+    PATIENCE_S,
+    Gateway,
+    Load,
+    Start,
+    children_of,
+    front,
+    in_flight,
+    listens,
+    read_all,
+    read_until,
+    starting,
+    until,
+)
 
-from rota.cli.children import Child
 from rota.testing import LocalCluster
-
-APP = str(Path(__file__).parent / "gateway_app.py")
-PATIENCE_S = 15.0
-URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-class Gateway:
-    """A `rota gateway`, or a command that starts one."""
-
-    def __init__(self, log: Path, *words: str) -> None:
-        self.child = Child([*words], log)
-        self.port = 0
-
-    def listening(self) -> Gateway:
-        until(lambda: URL.search(self.child.output()) or self.child.status() is not None, "no gateway listens")
-        found = URL.search(self.child.output())
-        assert found, self.child.output()
-        self.port = int(found[1])
-        return self
-
-    def ready(self) -> Gateway:
-        until(lambda: self.get("/-/ready")[0] == 200, "not ready")
-        return self
-
-    def get(self, target: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        answer, data = self.ask(target, method, body, **headers)
-        return answer.status, data
-
-    def ask(
-        self, target: str, method: str = "GET", body: bytes | None = None, **headers: str
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        try:
-            connection.request(method, target, body, {name.replace("_", "-"): text for name, text in headers.items()})
-            answer = connection.getresponse()
-            return answer, answer.read()
-        finally:
-            connection.close()
-
-    def raw(self, data: bytes) -> bytes:
-        """All that comes back until the gateway closes."""
-        with self.connect() as sock:
-            sock.sendall(data)
-            return read_all(sock)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
-
-
-def read_all(sock: socket.socket) -> bytes:
-    return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
-def read_until(sock: socket.socket, end: bytes) -> bytes:
-    data = b""
-    while not data.endswith(end):
-        got = sock.recv(65536)
-        assert got, data
-        data += got
-    return data
 
 
 @pytest.fixture(scope="module")
@@ -94,24 +37,6 @@ def cluster() -> Iterator[LocalCluster]:
     settings = {"service.site.ramp": 0, "service.site.min_active": 0}
     with LocalCluster(APP, nodes=["web-1", "web-2"], settings=settings) as running:
         yield running
-
-
-Start = Callable[..., Gateway]
-
-
-@contextmanager
-def starting(folder: Path) -> Iterator[Start]:
-    started: list[Gateway] = []
-
-    def start(*words: str) -> Gateway:
-        started.append(Gateway(folder / f"gateway-{len(started)}.log", *words))
-        return started[-1]
-
-    try:
-        yield start
-    finally:
-        for gateway in started:
-            gateway.child.end(0)
 
 
 @pytest.fixture
@@ -124,49 +49,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def gateway(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with starting(tmp_path_factory.mktemp("gateway")) as starter:
         yield front(starter, cluster).ready()
-
-
-def front(start: Start, cluster: LocalCluster, *words: str, routes: tuple[str, ...] = ("/=site",)) -> Gateway:
-    route = [word for each in routes for word in ("--route", each)]
-    return start("gateway", "--bind", "127.0.0.1:*", "-m", cluster.address, *route, *words).listening()
-
-
-class Load:
-    """GETs on keep-alive connections, one after the other on each, while the block runs."""
-
-    def __init__(self, gateway: Gateway, target: str = "/x", connections: int = 6) -> None:
-        self.outcomes: Counter[object] = Counter()
-        self._gateway, self._target = gateway, target
-        self._over = False
-        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over = True
-        for thread in self._threads:
-            thread.join()
-
-    def more(self, count: int = 100) -> None:
-        """Returns when so many more requests are over."""
-        wanted = self.outcomes.total() + count
-        until(lambda: self.outcomes.total() >= wanted, f"the load stands still: {self.outcomes}")
-
-    def _run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._gateway.port, timeout=PATIENCE_S)
-        while not self._over:
-            try:
-                connection.request("GET", self._target)
-                answer = connection.getresponse()
-                answer.read()
-                self.outcomes[answer.status] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.outcomes[repr(error)] += 1
-                connection.close()
-        connection.close()
 
 
 # ---- requests -------------------------------------------------------------------------------------------------------
@@ -283,7 +165,7 @@ def test_whoever_goes_away_is_not_waited_for(start: Start, cluster: LocalCluster
 
 
 def test_a_process_that_is_killed_costs_no_get(gateway: Gateway, cluster: LocalCluster) -> None:
-    with Load(gateway) as load:
+    with Load(gateway.port) as load:
         load.more()
         cluster.kill_process()
         load.more(200)
@@ -294,7 +176,7 @@ def test_a_process_that_is_killed_costs_no_get(gateway: Gateway, cluster: LocalC
 
 def test_nodes_that_drain_and_rejoin_in_turn_cost_no_request(gateway: Gateway, cluster: LocalCluster) -> None:
     admin = cluster.admin()
-    with Load(gateway) as load:
+    with Load(gateway.port) as load:
         for node in ("web-1", "web-2"):
             load.more()
             admin.drain(node)
@@ -398,19 +280,3 @@ def test_a_master_has_a_gateway_beside_it_and_takes_it_down(start: Start) -> Non
     master.child.signal(signal.SIGTERM)
     assert master.child.wait(PATIENCE_S) and master.child.status() == 0
     assert not listens(master.port)
-
-
-def in_flight(cluster: LocalCluster) -> int:
-    return sum(service["in_flight"] for service in cluster.status()["services"])
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
