@@ -1,4 +1,4 @@
-"""An ASGI 3 application as a `Worker`: http and lifespan. Many requests at once; bodies are whole both ways."""
+"""An ASGI 3 application as a `Worker`: http and lifespan. Many requests at once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,21 @@ from typing import Any
 from ..common.errors import LoadError
 from .app import Worker
 from .context import Context
+from .core.streams import Abandoned
 from .hosting import traceback_text
-from .http_service import BadAnswer, Pair, answer, header, incomplete, request_id, service, split_target
+from .http_service import (
+    WHOLE_MAX,
+    BadAnswer,
+    Pair,
+    Streamed,
+    answer,
+    header,
+    incomplete,
+    request_id,
+    service,
+    split_target,
+)
+from .streams import AsyncStream
 
 Message = dict[str, Any]
 Application = Callable[..., Awaitable[Any]]
@@ -40,11 +53,19 @@ class _Requests:
         self._tasks: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
     async def serve(
-        self, ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes, about: dict[str, Any]
-    ) -> list[Any]:
-        """The answer as soon as it is complete: what the application does after it (background tasks) goes on."""
+        self,
+        ctx: Context,
+        method: str,
+        target: bytes,
+        headers: list[list[bytes]],
+        body: bytes | int,
+        about: dict[str, Any],
+    ) -> list[Any] | None:
+        """The answer as soon as it is complete: what the application does after it (background tasks) goes on. None
+        when the caller has it already.
+        """
         scope = _scope(ctx, method, target, headers, about, self._state)
-        exchange = _Exchange(body, scope["extensions"]["rota"]["request_id"])
+        exchange = _Exchange(method, body, ctx.stream, scope["extensions"]["rota"]["request_id"])
         task = asyncio.create_task(self._run(scope, exchange))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -56,7 +77,10 @@ class _Requests:
             raise
         if exchange.error is not None:
             raise exchange.error
-        return answer(method, exchange.status, exchange.headers, b"".join(exchange.blocks))
+        if exchange.streamed is None:
+            return answer(method, exchange.status, exchange.headers, b"".join(exchange.blocks))
+        await ctx.stream.finish()
+        return None
 
     async def finish(self) -> None:
         """What goes on after the last answer; the agent's stop_grace is its limit."""
@@ -103,35 +127,75 @@ class _Exchange:
     """One request and what the application sends for it. `over` is set with the end of the answer, or of the
     application."""
 
-    __slots__ = ("status", "headers", "blocks", "over", "error", "_body", "_request_id")
+    __slots__ = (
+        "status",
+        "headers",
+        "blocks",
+        "streamed",
+        "over",
+        "error",
+        "_body",
+        "_cut",
+        "_left",
+        "_method",
+        "_request_id",
+        "_stream",
+    )
 
-    def __init__(self, body: bytes, known_as: str) -> None:
+    def __init__(self, method: str, body: bytes | int, stream: AsyncStream | None, known_as: str) -> None:
         self.status = 0
         self.headers: list[Pair] = []
         self.blocks: list[bytes] = []
+        self.streamed: Streamed | None = None  # None: the answer is one message
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: BaseException | None = None
-        self._body: bytes | None = body
+        self._method = method
+        self._body = body if isinstance(body, bytes) else None
+        self._left = body if isinstance(body, int) else 0  # of an upload
+        self._stream = stream
         self._request_id = known_as
+        self._cut = False  # the rest of the body is not sent anyway
 
     async def receive(self) -> Message:
-        """The body; then, only when all is over, that the client is gone: whoever hears of that earlier gives up."""
+        """The body, in pieces if it is large; then, only when all is over or nobody waits any more, that the client is
+        gone: whoever hears of that earlier gives up.
+        """
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await asyncio.wait({self.over})
+        if self._left and self._stream is not None and not self.over.done():
+            return await self._piece(self._stream)
+        if self._stream is None:
+            await asyncio.wait({self.over})
+        else:
+            await self._gone(self._stream)
         return {"type": "http.disconnect"}
+
+    async def _piece(self, stream: AsyncStream) -> Message:
+        try:
+            piece = await stream.read()
+        except Abandoned:
+            piece = b""
+        self._left -= len(piece)
+        if not piece:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": piece, "more_body": self._left > 0}
+
+    async def _gone(self, stream: AsyncStream) -> None:
+        self.over.add_done_callback(lambda _: stream.wake())
+        while not self.over.done() and not stream.abandoned and not (stream.leaving and self.streamed is not None):
+            await stream.changed()
 
     async def send(self, message: Message) -> None:
         kind = message.get("type")
         if self.over.done():
-            if self.over.cancelled():
-                raise OSError("nobody waits for this answer any more")
+            if self.over.cancelled() or self._cut:
+                raise Abandoned("nobody waits for this answer any more")
             raise BadAnswer(f"{kind!r:.200} was sent after the end of the answer")
         if kind == "http.response.start":
             self._start(message)
         elif kind == "http.response.body":
-            self._extend(message)
+            await self._extend(message)
         else:
             raise BadAnswer(f"{kind!r:.200} is no message of an answer: http.response.start or http.response.body")
 
@@ -147,15 +211,35 @@ class _Exchange:
             raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
         self.status = int(status)  # an HTTPStatus is an int that does not travel
 
-    def _extend(self, message: Message) -> None:
+    async def _extend(self, message: Message) -> None:
         if not self.status:
             raise BadAnswer("http.response.body was sent before http.response.start")
         block = message.get("body", b"")
         if not isinstance(block, bytes | bytearray | memoryview):
             raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
+        more = message.get("more_body", False)
+        if self._stream is not None and (more or self.streamed is not None or len(block) > WHOLE_MAX):
+            return await self._pour(self._stream, bytes(block), more)
         if block:
             self.blocks.append(bytes(block))  # a copy of what the application may change; bytes stay as they are
-        if not message.get("more_body", False):
+        if not more:
+            self.over.set_result(None)
+
+    async def _pour(self, stream: AsyncStream, block: bytes, more: bool) -> None:
+        """It goes out now; returns when there is room for more."""
+        if self.streamed is None:
+            streamed = Streamed(self._method, self.status, self.headers)
+            if not streamed.has_body:
+                self._cut = True
+                self.over.set_result(None)
+                return
+            self.streamed = streamed
+        data = self.streamed.piece(block)
+        if not more:
+            self.streamed.end()
+        if data:
+            await stream.write(data)
+        if not more and not self.over.done():
             self.over.set_result(None)
 
     def ended(self, error: BaseException | None) -> None:
@@ -163,7 +247,12 @@ class _Exchange:
         if not self.over.done():
             self.error = error or BadAnswer("the application returned before its answer was complete")
             self.over.set_result(None)
-        elif error is not None and not self.over.cancelled() and not isinstance(error, asyncio.CancelledError):
+        elif (
+            error is not None
+            and not self.over.cancelled()
+            and not self._cut
+            and not isinstance(error, asyncio.CancelledError)
+        ):
             # Frameworks do so for every exception: they answer with a 500, then raise it again for the server's log.
             print(f"request {self._request_id}: after its answer:\n{traceback_text(error)}", end="", file=sys.stderr)
 

@@ -40,12 +40,13 @@ class AsyncHost:
         concurrency: int,
         version: str = "unversioned",
         body_max: int = BODY_MAX,
+        stream_of: Callable[[Any], Any] = lambda delivery: None,
     ) -> None:
         """`done(number, outcome)` is called exactly once for each delivery that was started."""
         self.worker = worker
         self.concurrency = concurrency
         self._done = done
-        self._host = SyncHost(worker, version=version, body_max=body_max)
+        self._host = SyncHost(worker, version=version, body_max=body_max, stream_of=stream_of)
         self._running: dict[int, Running] = {}
         self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
         self._loop = asyncio.new_event_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,10 @@ from ..common.errors import Cancelled, RemoteError
 from ..common.limits import IDLE_TICK_S
 from ..common.link import Link
 from .async_hosting import AsyncHost
+from .core.deliveries import Delivery
 from .hosting import Outcome
 from .page import STOP
+from .streams import AsyncStream, OfThread, ThreadStream
 
 if TYPE_CHECKING:
     from .process import Process
@@ -33,9 +36,15 @@ class _Serving:
         self._process = process
         self._backend = process.backend
         self._deliveries = process.deliveries
+        self._streams = process.streams
         self._host = AsyncHost(
-            process.worker, self._done, concurrency=process.specification.concurrency, version=process.version
+            process.worker,
+            self._done,
+            concurrency=process.specification.concurrency,
+            version=process.version,
+            stream_of=self._stream_of,
         )
+        self._waiting: deque[bytes] = deque()  # deliveries beyond the room; they go with their connection, as the inbox
         self._backend.before_close = self._unwatch
         self._watched: Link | None = None
         self._descriptor = -1
@@ -43,6 +52,14 @@ class _Serving:
         self._stopping = False
         self._received_at = 0.0
         self._failure: BaseException | None = None
+
+    def _stream_of(self, delivery: Delivery) -> AsyncStream | ThreadStream | None:
+        """In the thread of the handler."""
+        if not delivery.streams:
+            return None
+        if self._process.worker.handlers[delivery.handler].is_async:
+            return AsyncStream(self._backend, self._streams, self._readable, delivery)
+        return ThreadStream(self._loop, OfThread(self._backend, self._streams, self._readable, delivery))
 
     def run(self) -> None:
         self._host.run(self._ready)
@@ -89,6 +106,7 @@ class _Serving:
         if self._watched is not None:
             self._loop.remove_reader(self._descriptor)
             self._watched = None
+        self._waiting.clear()
 
     def _cancel_overdue(self) -> None:
         now_ns = monotonic_ns()
@@ -103,6 +121,7 @@ class _Serving:
             self._stopping = True
             self._received_at = monotonic()
             self._process.stopping()
+            self._streams.leave()
         elif not self._deliveries.running and monotonic() - self._received_at > IDLE_TICK_S:
             self._host.stop()
 
@@ -116,8 +135,10 @@ class _Serving:
             self._host.stop()
 
     def _receive(self) -> None:
-        """Until there is nothing, or no room: the descriptor is edge-triggered."""
-        while self._host.room > 0 and (link := self._backend.link) is not None:
+        """Until there is nothing: the descriptor is edge-triggered. Also without room, for what is of streams."""
+        while self._waiting and self._host.room > 0:
+            self._start(self._waiting.popleft())
+        while (link := self._backend.link) is not None:
             if self._backend.inbox:
                 self._received(self._backend.inbox.popleft())
                 continue
@@ -141,7 +162,13 @@ class _Serving:
             self._backend.handle(frame)
             return
         self._received_at = monotonic()
-        delivery = self._deliveries.take(fields, frame, monotonic_ns())
+        if self._waiting or self._host.room <= 0:
+            self._waiting.append(frame)
+        else:
+            self._start(frame, fields)
+
+    def _start(self, frame: bytes, fields: tuple[int, ...] | None = None) -> None:
+        delivery = self._deliveries.take(fields or wire.parse(frame), frame, monotonic_ns())
         if delivery is None:
             return
         if delivery.may_run:
@@ -155,7 +182,8 @@ class _Serving:
             self._over_limit.remove(number)
             if outcome.code == Cancelled.code:
                 outcome = _exceeded(outcome)
-        self._backend.send(self._deliveries.reply(delivery, outcome.code, outcome.body, outcome.elapsed_us))
+        elapsed_us = self._streams.settled(number, outcome.elapsed_us)
+        self._backend.send(self._deliveries.reply(delivery, outcome.code, outcome.body, elapsed_us))
         self._readable()  # there is room again, and after a send the descriptor may have missed something
 
 

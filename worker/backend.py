@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import random
 from time import monotonic, sleep
 
@@ -16,9 +16,11 @@ from ..common.limits import BODY_MAX, IDLE_TICK_S
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, ProcessHello, Refusal, Welcome
 from .core.deliveries import Deliveries
+from .core.streams import Streams
 from .page import OBEY, Page
 
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
+_OF_STREAMS = (wire.CHUNK, wire.CREDIT, wire.CANCEL)
 BYE_LINGER_MS = 1000  # the last replies may take so long to leave
 
 
@@ -34,6 +36,7 @@ class Backend:
         addresses: Sequence[str],
         page: Page,
         deliveries: Deliveries,
+        streams: Streams,
         hello: Callable[[], ProcessHello],
     ) -> None:
         self.link: Link | None = None
@@ -46,6 +49,7 @@ class Backend:
         self._addresses = addresses
         self._page = page
         self._deliveries = deliveries
+        self._streams = streams
         self._hello = hello
         self._failures = 0
         self._open_at = 0.0
@@ -83,7 +87,9 @@ class Backend:
         try:
             fields = wire.parse(frame)
             kind = fields[3]
-            if kind == wire.WELCOME:
+            if kind in _OF_STREAMS:
+                self.send_all(self._streams.handle(fields, frame))
+            elif kind == wire.WELCOME:
                 self._welcomed(fields, _welcome(frame[fields[11] :]))
             elif kind == wire.REFUSED:
                 self._refused(_refusal(frame[fields[11] :]))
@@ -110,6 +116,10 @@ class Backend:
         """A reply that cannot be sent is kept, and goes again after the next HELLO."""
         if self.link is not None and self.greeted and not self.link.send(frame):
             self.drop()
+
+    def send_all(self, frames: Iterable[bytes]) -> None:
+        for frame in frames:
+            self.send(frame)
 
     def say_bye(self) -> None:
         self.send(wire.head(wire.BYE, self._deliveries.token))
@@ -157,8 +167,8 @@ class Backend:
         self.greeted = True
         self._failures = 0
         self.body_max = welcome.max_message or self.body_max
-        for reply in self._deliveries.welcomed(fields[5], welcome.epoch, welcome.upto):
-            self.send(reply)
+        self.send_all(self._deliveries.welcomed(fields[5], welcome.epoch, welcome.upto))
+        self.send_all(self._streams.welcomed())
 
     def _refused(self, refusal: Refusal) -> None:
         self._hello_again(monotonic() + max(refusal.retry_after_ms, 10) / 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logging import Logger, LoggerAdapter
@@ -31,6 +31,7 @@ class Context:
         "idempotency_key",
         "session",
         "headers",
+        "stream",
         "_deadline",
         "_log",
     )
@@ -47,6 +48,7 @@ class Context:
         idempotency_key: str | None = None,
         session: str | None = None,
         headers: Mapping[str, str] | None = None,
+        stream: Any = None,
     ) -> None:
         """`deadline`: a point on the monotonic clock of this process; None: there is none."""
         self.service = service
@@ -57,6 +59,7 @@ class Context:
         self.idempotency_key = idempotency_key
         self.session = session
         self.headers: Mapping[str, str] = headers or {}
+        self.stream = stream  # worker/streams.py; None: its caller takes none. Not public yet, it may change
         self._deadline = deadline
         self._log: LoggerAdapter[Logger] | None = None
 

@@ -58,9 +58,19 @@ class Outcome(NamedTuple):
 class SyncHost:
     """Runs the handlers of an application that has no async one."""
 
-    def __init__(self, worker: Worker, *, version: str = "unversioned", body_max: int = BODY_MAX) -> None:
-        """`body_max`: bytes of one result; the master says how many."""
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        version: str = "unversioned",
+        body_max: int = BODY_MAX,
+        stream_of: Callable[[Any], Any] = lambda delivery: None,
+    ) -> None:
+        """`body_max`: bytes of one result; the master says how many. `stream_of`: what a delivery's context has as its
+        stream, None if its caller takes none.
+        """
         self.worker = worker
+        self._stream_of = stream_of
         self.version = version
         self.body_max = body_max
 
@@ -147,6 +157,7 @@ class SyncHost:
             idempotency_key=delivery.idempotency_key,
             session=delivery.session,
             headers=delivery.headers,
+            stream=self._stream_of(delivery),
         )
 
 

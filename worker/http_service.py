@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from msgpack import packb
+
 from .app import Worker
 from .context import Context
 
@@ -14,6 +16,7 @@ Pair = list[bytes]  # [name, value]: a list, as a tuple costs more on the wire
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 section 5.6.2
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab, RFC 9110 section 5.5; CR and LF forge headers
+WHOLE_MAX = 256 * 1024  # bytes of a body that is not streamed, either way
 _BESIDE = ("x-request-id", "traceparent")
 _BODILESS = (204, 304)  # their Content-Length, if any, is that of another answer
 
@@ -70,6 +73,48 @@ def header(name: bytes, value: bytes) -> Pair:
     if _CONTROL.search(value):
         raise BadAnswer(f"the header {name.decode()} has a control character in its value: {value[:200]!r}")
     return [name, value.strip(b" \t")]  # no part of it (RFC 9110 section 5.5): Django begins its cookies with a blank
+
+
+class Streamed:
+    """The bytes of an answer that goes out as it comes into being: the opening of docs/HTTP.md, then the body."""
+
+    __slots__ = ("has_body", "_announced", "_opening", "_size")
+
+    def __init__(self, method: str, status: int, headers: list[Pair]) -> None:
+        self.has_body = method != "HEAD" and status not in _BODILESS
+        self._announced = content_length(headers) if self.has_body else None
+        self._opening = opening([status, headers])
+        self._size = 0
+
+    def piece(self, block: bytes) -> bytes:
+        """What to send for it. BadAnswer if it is more than was announced."""
+        self._size += len(block)
+        if self._announced is not None and self._size > self._announced:
+            raise BadAnswer(
+                f"its Content-Length is {self._announced}, its body has {self._size} bytes, and more may come"
+            )
+        first, self._opening = self._opening, b""
+        return first + block if first else block
+
+    def end(self) -> None:
+        """BadAnswer if it is less than was announced."""
+        if self._announced is not None and self._size != self._announced:
+            raise BadAnswer(f"its Content-Length is {self._announced}, its body has {self._size} bytes")
+
+
+def opening(values: list[Any]) -> bytes:
+    packed: bytes = packb(values)
+    return len(packed).to_bytes(4, "little") + packed
+
+
+def content_length(headers: list[Pair]) -> int | None:
+    """What the application announces; None: nothing. BadAnswer if it is no number."""
+    for name, value in headers:
+        if len(name) == 14 and name.lower() == b"content-length":
+            if not value.isdigit():
+                raise BadAnswer(f"its Content-Length is {value.decode('latin-1')[:40]!r}")
+            return int(value)
+    return None
 
 
 def answer(method: str, status: int, headers: list[Pair], body: bytes) -> list[Any]:

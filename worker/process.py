@@ -27,10 +27,12 @@ from ..common.limits import PAGE_ROWS
 from ..common.messages import Handler, ProcessHello
 from ..common.sockets import fast_recv, fast_send
 from .backend import Backend, Rejected
-from .core.deliveries import Deliveries
-from .hosting import SyncHost
+from .core.deliveries import Deliveries, Delivery
+from .core.streams import Streams
+from .hosting import Outcome, SyncHost
 from .loading import load, names_a_file, split_spec, version_of
 from .page import GRACE, OBEY, PHASE, READY, STOP, STOPPING, Page
+from .streams import Pump, SyncStream
 
 if TYPE_CHECKING:
     from .app import Worker
@@ -123,7 +125,8 @@ class Process:
             grace_ns,
         )
         self._interface = self.worker.interface()
-        self.backend = Backend(specification.backends, self.page, self.deliveries, self.hello)
+        self.streams = Streams(self.deliveries)
+        self.backend = Backend(specification.backends, self.page, self.deliveries, self.streams, self.hello)
 
     def run(self) -> None:
         """From the start hooks to the stop hooks. Raises LoadError if a start hook fails, Rejected by the master."""
@@ -182,20 +185,43 @@ class Process:
 def _serve(process: Process) -> None:
     """Sync handlers, one after the other, in this thread."""
     words, backend = process.page.words, process.backend
-    host = SyncHost(process.worker, version=process.version)
+    host = SyncHost(process.worker, version=process.version, stream_of=_opener(process))
+    run = _streaming(process, host.run) if _may_stream(process.worker) else host.run
     host.start_up()
     process.ready()
     while not words[STOP]:
         process.attend()
         host.body_max = backend.body_max
         if backend.greeted:
-            _serve_session(process, host.run)
+            _serve_session(process, run)
         elif frame := backend.wait():
             backend.handle(frame)
     process.stopping()
     if backend.greeted:
-        _serve_session(process, host.run, to_the_end=True)
+        _serve_session(process, run, to_the_end=True)
     host.shut_down()
+
+
+def _may_stream(worker: Worker) -> bool:
+    return any(handler.binding.context is not None for handler in worker.handlers.values())
+
+
+def _opener(process: Process) -> Callable[[Delivery], SyncStream | None]:
+    pump, backend, streams = Pump(process), process.backend, process.streams
+    return lambda delivery: SyncStream(pump, backend, streams, delivery) if delivery.streams else None
+
+
+def _streaming(process: Process, run: Callable[[Any], Outcome]) -> Callable[[Delivery], Outcome]:
+    """`run`, after which the delivery's stream, if there was one, is closed."""
+    streams = process.streams
+
+    def run_and_close(delivery: Delivery) -> Outcome:
+        outcome = run(delivery)
+        if not streams.opened:
+            return outcome
+        return outcome._replace(elapsed_us=streams.settled(delivery.number, outcome.elapsed_us))
+
+    return run_and_close
 
 
 def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool = False) -> None:
@@ -243,7 +269,10 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
         try:
             send(dealer, answer, NOBLOCK)
         except zmq.ZMQError:
-            backend.drop()
+            if backend.link is not None and backend.link.dealer is dealer:
+                backend.drop()
+            else:  # a handler that waited for its stream has opened another connection meanwhile
+                backend.send(answer)
             return
         if (words[STOP] or words[OBEY] != obeyed) and not to_the_end:
             return

@@ -1,18 +1,30 @@
-"""A WSGI application (PEP 3333) as a `Worker`. One request at a time; bodies are whole in both directions."""
+"""A WSGI application (PEP 3333) as a `Worker`. One request at a time in each thread."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Callable, Iterable
-from io import BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from types import TracebackType
 from typing import Any
 from wsgiref.util import FileWrapper
 
 from .app import Worker
 from .context import Context
-from .http_service import BadAnswer, Pair, answer, header, incomplete, request_id, service, split_target
+from .http_service import (
+    WHOLE_MAX,
+    BadAnswer,
+    Pair,
+    Streamed,
+    answer,
+    content_length,
+    header,
+    incomplete,
+    request_id,
+    service,
+    split_target,
+)
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -24,24 +36,27 @@ _KEYS_MAX = 512  # clients choose the names
 _NAME_MAX = 64
 _keys: dict[bytes, str] = {}
 
+_BLOCK = 64 * 1024  # of a file, and of an upload
+
 
 def worker(application: Application, name: str) -> Worker:
     """A Worker that answers HTTP requests with `application`."""
 
     def http(
-        ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes, about: dict[str, Any]
-    ) -> list[Any]:
+        ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes | int, about: dict[str, Any]
+    ) -> list[Any] | None:
         environ = _environ(ctx, method, target, headers, body, about)
-        response = _Response()
+        response = _Response(method, ctx.stream)
         response.collect(application(environ, response.start))
-        return answer(method, response.status, response.headers, b"".join(response.blocks))
+        return response.answer()
 
     return service(name, http)
 
 
 def _environ(
-    ctx: Context, method: str, target: bytes, headers: list[Pair], body: bytes, about: dict[str, Any]
+    ctx: Context, method: str, target: bytes, headers: list[Pair], body: bytes | int, about: dict[str, Any]
 ) -> dict[str, Any]:
+    size = len(body) if isinstance(body, bytes) else body
     try:
         root = about["root"]
         client_host, client_port = about["client"]
@@ -64,12 +79,12 @@ def _environ(
         "REMOTE_PORT": str(client_port),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.input": BytesIO(body),
+        "wsgi.input": BytesIO(body) if isinstance(body, bytes) else BufferedReader(_Upload(ctx.stream, body), _BLOCK),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": False,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
-        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.file_wrapper": _File,
         "rota.request_id": request_id(ctx, headers, about),  # before the headers are read
     }
     for header_name, value in headers:
@@ -81,8 +96,8 @@ def _environ(
             text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
         if key:
             environ[key] = text
-    if body or "CONTENT_LENGTH" in environ:
-        environ["CONTENT_LENGTH"] = str(len(body))  # a chunked body has none, and applications read as much as it says
+    if size or "CONTENT_LENGTH" in environ:
+        environ["CONTENT_LENGTH"] = str(size)  # a chunked body has none, and applications read as much as it says
     return environ
 
 
@@ -100,24 +115,59 @@ def _key(name: bytes) -> str:
     return key
 
 
-class _Response:
-    """What the application says until its iterable is at its end.
+class _Upload(RawIOBase):
+    """A body that is pulled as it is read. What the application does not read is never sent."""
 
-    The headers count as sent with the first byte of the body, as they will be where bodies are streamed.
+    def __init__(self, stream: Any, size: int) -> None:
+        if stream is None:
+            raise ValueError("a body that comes as a stream needs a caller that streams")
+        self._stream = stream
+        self._left = size
+        self._piece = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        if not self._piece and self._left:
+            self._piece = memoryview(self._stream.read())
+            if not self._piece:
+                raise ConnectionAbortedError(f"the body ended {self._left} bytes before its length")
+        size = min(len(into), len(self._piece), self._left)
+        into[:size] = self._piece[:size]
+        self._piece = self._piece[size:]
+        self._left -= size
+        return size
+
+
+class _File(FileWrapper):
+    def __init__(self, filelike: Any, blksize: int = _BLOCK) -> None:
+        super().__init__(filelike, max(blksize, _BLOCK))
+
+
+class _Response:
+    """What the application says. It is kept, and is one message, when it is small and known to end; else each block
+    goes out before the next is asked for. The headers count as sent with the first byte of the body.
     """
 
-    __slots__ = ("status", "headers", "blocks")
+    __slots__ = ("status", "headers", "_blocks", "_complete", "_held", "_hold", "_method", "_stream", "_streamed")
 
-    def __init__(self) -> None:
+    def __init__(self, method: str, stream: Any) -> None:
         self.status = 0
         self.headers: list[Pair] = []
-        self.blocks: list[bytes] = []
+        self._method = method
+        self._stream = stream
+        self._blocks: list[bytes] = []
+        self._held = 0  # bytes of them
+        self._hold = 0  # so many may be
+        self._streamed: Streamed | None = None
+        self._complete = False  # the rest of the body is not sent anyway
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Callable[..., Any]:
         """`start_response`; returns `write`."""
         if exc_info:
             try:
-                if self.blocks:
+                if self._blocks or self._streamed is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # else its traceback holds this frame, and this frame the traceback
@@ -131,20 +181,53 @@ class _Response:
             raise BadAnswer(f"the body must be made of bytes, not of {type(block).__name__}")
         if not self.status:
             raise BadAnswer("there was a piece of the body before start_response was called")
-        if block:
-            self.blocks.append(block)
+        if not block or self._complete:
+            return
+        if self._streamed is not None:
+            self._stream.write(self._streamed.piece(block))
+            return
+        if not self._hold and not self._blocks and self._stream is not None:
+            self._hold = self._may_hold()
+        self._blocks.append(block)
+        self._held += len(block)
+        if self._held > self._hold and self._stream is not None:
+            self._begin()
 
     def collect(self, result: Iterable[bytes]) -> None:
         """Take the body, and close what was returned, whatever happens."""
         try:
+            if isinstance(result, list | tuple):
+                self._hold = WHOLE_MAX
             for block in _blocks(result):
                 self.write(block)
+                if self._complete:
+                    break
             if not self.status:
                 raise BadAnswer("the application returned without having called start_response")
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+
+    def answer(self) -> list[Any] | None:
+        """The result of the handler; None when the caller has all of the answer already."""
+        if self._streamed is None or self._complete:
+            return answer(self._method, self.status, self.headers, b"".join(self._blocks))
+        self._streamed.end()
+        self._stream.finish()
+        return None
+
+    def _may_hold(self) -> int:
+        size = content_length(self.headers)
+        return WHOLE_MAX if size is not None and size <= WHOLE_MAX else 0
+
+    def _begin(self) -> None:
+        self._streamed = streamed = Streamed(self._method, self.status, self.headers)
+        blocks, self._blocks = self._blocks, []
+        if streamed.has_body:
+            self._stream.write(streamed.piece(b"".join(blocks)))
+        else:
+            self._complete = True
 
 
 def _blocks(result: Any) -> Iterable[bytes]:

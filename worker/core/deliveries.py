@@ -27,6 +27,7 @@ KEPT_BYTES_MAX = 32 * 1024 * 1024  # of replies; two full credits of the largest
 _US_MAX = (1 << 32) - 1
 _TAIL = wire.HEADER_SIZE
 _TARGET = _TAIL + wire.ORIGIN_SIZE
+_FLAGS_AT = 7  # in the header
 
 _META, _ORIGIN, _REPLY = wire.META, wire.ORIGIN, wire.REPLY
 _head = wire.head
@@ -47,8 +48,8 @@ class Delivery:
         "number",
         "origin",
         "row",
+        "taken_ns",
         "_has_meta",
-        "_taken_ns",
         "_time_ms",
     )
 
@@ -62,14 +63,19 @@ class Delivery:
     attempt: int
     may_run: bool  # False: fenced off, to be answered as not started
     origin: bytes  # session and request number, as they stand on the wire
+    taken_ns: int  # monotonic
     _has_meta: bool
-    _taken_ns: int
     _time_ms: int
 
     @property
     def deadline(self) -> float:
         """Of the caller; monotonic seconds."""
-        return self._taken_ns / 1e9 + self._time_ms / 1e3
+        return self.taken_ns / 1e9 + self._time_ms / 1e3
+
+    @property
+    def streams(self) -> bool:
+        """Its caller understands chunks."""
+        return self.frame[_FLAGS_AT] & wire.MORE != 0
 
     @property
     def request_id(self) -> str:
@@ -169,7 +175,7 @@ class Deliveries:
         delivery.body = _body_of(frame, head_len)
         delivery.handler = handler
         delivery.origin = origin = frame[_TAIL:_TARGET]
-        delivery._taken_ns = now_ns
+        delivery.taken_ns = now_ns
         delivery._time_ms = time_ms
         delivery.kill_ns = kill_ns = now_ns + limit_ns if limit_ns else 0
         delivery.attempt = attempt
@@ -184,6 +190,11 @@ class Deliveries:
             delivery.may_run = False
         self.running[number] = delivery
         return delivery
+
+    def limit(self, delivery: Delivery, now_ns: int, limit_ns: int) -> None:
+        """The limit of its handler runs from now; 0: there is none."""
+        delivery.kill_ns = kill_ns = now_ns + limit_ns if limit_ns else 0
+        self._page.limit(delivery.row, now_ns, kill_ns + self._grace_ns if kill_ns else 0)
 
     def reply(self, delivery: Delivery, code: int, body: bytes, elapsed_us: int) -> bytes:
         """The frame that answers it; the reply is kept."""

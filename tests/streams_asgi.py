@@ -1,0 +1,123 @@
+"""An ASGI application that reads and answers piece by piece."""
+
+import asyncio
+import hashlib
+import os
+import resource
+
+CLOSED = "ROTA_TEST_CLOSED"
+
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    path, query = scope["path"], scope["query_string"].decode()
+    await globals()[path[1:]](Exchange(receive, send), query)
+
+
+class Exchange:
+    def __init__(self, receive, send):
+        self.receive = receive
+        self.raw_send = send
+        self.begun = False
+
+    async def pieces(self):
+        more = True
+        while more:
+            message = await self.receive()
+            assert message["type"] == "http.request", message
+            more = message["more_body"]
+            yield message["body"]
+
+    async def send(self, body, more=True):
+        if not self.begun:
+            self.begun = True
+            headers = [(b"content-type", b"text/plain")]
+            await self.raw_send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.raw_send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def note(text):
+    with open(os.environ[CLOSED], "a") as file:
+        file.write(text + "\n")
+
+
+async def digest(exchange, query):
+    seen = hashlib.sha256()
+    async for piece in exchange.pieces():
+        seen.update(piece)
+    await exchange.send(seen.hexdigest().encode(), more=False)
+
+
+async def echo(exchange, query):
+    async for piece in exchange.pieces():
+        await exchange.send(piece)
+    await exchange.send(b"", more=False)
+
+
+async def ignore(exchange, query):
+    await exchange.send(b"read nothing", more=False)
+
+
+async def many(exchange, query):
+    block = bytes(range(256)) * 256
+    for _ in range(int(query)):
+        await exchange.send(block)
+    await exchange.send(b"", more=False)
+
+
+async def peak(exchange, query):
+    await exchange.send(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode(), more=False)
+
+
+async def half(exchange, query):
+    await exchange.send(b"half")
+    raise ValueError("in the middle")
+
+
+async def die(exchange, query):
+    await exchange.send(b"half")
+    await asyncio.sleep(0.2)  # its first half is on the wire
+    os._exit(3)
+
+
+async def events(exchange, query):
+    try:
+        while True:
+            await exchange.send(b"event\n")
+            await asyncio.sleep(0.01)
+    except OSError:
+        note("closed")
+
+
+async def listen(exchange, query):
+    """Answers nothing until its caller is gone."""
+    async for _ in exchange.pieces():
+        pass
+    message = await exchange.receive()
+    note(message["type"])
+
+
+async def forever(exchange, query):
+    """Sends until it is told to go."""
+    gone = asyncio.ensure_future(wait_for_the_end(exchange))
+    while not gone.done():
+        await exchange.send(b"event\n")
+        await asyncio.wait({gone}, timeout=0.01)
+    await exchange.send(b"bye\n", more=False)
+
+
+async def wait_for_the_end(exchange):
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def plain(exchange, query):
+    await exchange.send(b"whole", more=False)
+
+
+async def large(exchange, query):
+    await exchange.send(bytes(int(query)), more=False)
+
+
+async def pid(exchange, query):
+    await exchange.send(str(os.getpid()).encode(), more=False)

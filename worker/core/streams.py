@@ -1,0 +1,155 @@
+"""The streams of one process, by the number of their delivery: what came, what goes out, what is said again. Pure.
+
+A stream is opened when its handler wants it, or when something comes for it. How a handler waits is the matter of
+`worker/streams.py`; each method here gives the frames that are to be sent now.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from ...common import wire
+from ...common.streams import WINDOW, BadStream, Inflow, Outflow, chunk_of, credit_of
+from .deliveries import Deliveries, Delivery
+
+
+class Abandoned(ConnectionAbortedError):
+    """Nobody waits for this stream any more, or its caller broke the rules: what is written to it goes nowhere."""
+
+
+class Stream:
+    """Both directions. What its caller sends is `came`, piece by piece, until the handler takes it."""
+
+    __slots__ = (
+        "began_us",
+        "came",
+        "delivery",
+        "fault",
+        "leaving",
+        "limit_ns",
+        "moved",
+        "out",
+        "wake",
+        "_into",
+        "_reads",
+    )
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.limit_ns = delivery.kill_ns - delivery.taken_ns if delivery.kill_ns else 0
+        self.out = Outflow(granted=WINDOW)
+        self.came: deque[wire.Body] = deque()
+        self.began_us = 0  # from the delivery to the first bytes of the answer; 0: it has not begun
+        self.moved = 0  # frames that came for it: it does not stand still
+        self.fault: Abandoned | None = None
+        self.leaving = False  # the process is to stop
+        self.wake: Callable[[], None] = lambda: None  # who waits looks again
+        self._into = Inflow()
+        self._reads = False
+
+    @property
+    def ended(self) -> bool:
+        """All of the upload was taken."""
+        return self._into.ended and not self.came
+
+    def read(self) -> None:
+        """The handler wants the upload: nothing of it comes before that is said."""
+        self._reads = True
+
+    def take(self) -> bytes:
+        """The next piece, which is there."""
+        piece = bytes(self.came.popleft())
+        self._into.taken(len(piece))
+        return piece
+
+    def write(self, data: bytes, now_ns: int) -> None:
+        self.out.write(data)
+        if not self.began_us:
+            self.began_us = max(1, (now_ns - self.delivery.taken_ns) // 1000)
+
+    def again(self) -> None:
+        """Over a new connection each direction begins where it was."""
+        self._into.again()
+        self.out.again()
+
+    def handle(self, fields: tuple[int, ...], frame: bytes) -> None:
+        """A CHUNK, a CREDIT or a CANCEL. BadStream if it breaks the rules."""
+        self.moved += 1
+        if fields[3] == wire.CREDIT:
+            self.out.credited(credit_of(fields, frame))
+        elif fields[3] == wire.CANCEL:
+            self.give_up("nobody waits for this any more")
+        elif data := self._into.came(chunk_of(fields, frame)):
+            self.came.append(data)
+
+    def give_up(self, reason: str) -> None:
+        if self.fault is None:
+            self.fault = Abandoned(reason)
+            self.came.clear()
+
+    def frames(self, token: int) -> Iterator[bytes]:
+        """What may be sent now."""
+        delivery = self.delivery
+        if self.fault is not None:
+            return
+        if self._reads and (credit := self._into.credit()) is not None:
+            yield credit.frame(token, delivery.number)
+        while (chunk := self.out.next()) is not None:
+            yield chunk.frame(token, delivery.number, delivery.epoch, delivery.attempt)
+
+
+class Streams:
+    def __init__(self, deliveries: Deliveries) -> None:
+        self.opened: dict[int, Stream] = {}
+        self._deliveries = deliveries
+
+    def of(self, delivery: Delivery) -> Stream:
+        stream = self.opened.get(delivery.number)
+        if stream is None:
+            stream = self.opened[delivery.number] = Stream(delivery)
+        return stream
+
+    def handle(self, fields: tuple[int, ...], frame: bytes) -> list[bytes]:
+        """A CHUNK, a CREDIT or a CANCEL; one for what does not run, or streams nothing, is ignored."""
+        delivery = self._deliveries.running.get(fields[8])
+        if delivery is None or not delivery.streams or fields[5] != self._deliveries.token:
+            return []
+        stream = self.of(delivery)
+        try:
+            stream.handle(fields, frame)
+        except BadStream as error:
+            stream.give_up(f"its caller broke the rules of streams: {error}")
+        answers = self.frames(stream)
+        stream.wake()
+        return answers
+
+    def frames(self, stream: Stream) -> list[bytes]:
+        return list(stream.frames(self._deliveries.token))
+
+    def welcomed(self) -> list[bytes]:
+        """Over a new connection."""
+        for stream in self.opened.values():
+            stream.again()
+        return [frame for stream in self.opened.values() for frame in self.frames(stream)]
+
+    def leave(self) -> None:
+        """The process is to stop."""
+        for stream in self.opened.values():
+            stream.leaving = True
+            stream.wake()
+
+    def limit(self, stream: Stream, now_ns: int) -> None:
+        """It has moved: the limit of its handler begins anew."""
+        self._deliveries.limit(stream.delivery, now_ns, stream.limit_ns)
+
+    def unlimited(self, stream: Stream, now_ns: int) -> None:
+        """Its handler waits for others, or may take as long as it likes."""
+        self._deliveries.limit(stream.delivery, now_ns, 0)
+
+    def settled(self, number: int, elapsed_us: int) -> int:
+        """Its reply goes out. The µs that count: those until its answer began, for how long a caller listens says
+        nothing of the process.
+        """
+        stream = self.opened.pop(number, None)
+        return stream.began_us or elapsed_us if stream is not None else elapsed_us

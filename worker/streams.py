@@ -1,0 +1,311 @@
+"""How a handler waits for its stream: in a process of one thread, on an event loop, and in a thread beside one.
+
+All three have `read` (the next piece of the upload, b"" at its end), `write` (returns when more may be written) and
+`finish` (returns when the caller has received all). They raise `Abandoned` once nobody waits for the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from time import monotonic, monotonic_ns
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import zmq
+
+from ..common import wire
+from ..common.limits import IDLE_TICK_S
+from ..common.sockets import fast_recv
+from .backend import Backend, Rejected
+from .core.deliveries import Delivery
+from .core.streams import Stream, Streams
+
+if TYPE_CHECKING:
+    from .process import Process
+
+Found = TypeVar("Found")
+
+
+class _Handle:
+    """What a handler holds. Nothing is opened before it is used: most requests could stream and do not."""
+
+    def __init__(self, backend: Backend, streams: Streams, delivery: Delivery) -> None:
+        self._backend = backend
+        self._streams = streams
+        self._delivery = delivery
+
+    def _stream(self) -> Stream:
+        return self._streams.of(self._delivery)
+
+    def _send(self, stream: Stream) -> None:
+        self._backend.send_all(self._streams.frames(stream))
+
+    def _read(self, stream: Stream) -> None:
+        stream.read()
+        self._send(stream)
+
+    def _taken(self, stream: Stream) -> bytes:
+        if not stream.came:
+            return b""
+        piece = stream.take()
+        self._send(stream)
+        return piece
+
+    def _write(self, stream: Stream, data: bytes) -> None:
+        stream.write(data, monotonic_ns())
+        self._send(stream)
+
+    def _finish(self, stream: Stream) -> None:
+        stream.out.end()
+        self._send(stream)
+
+
+def _readable(stream: Stream) -> bool:
+    return bool(stream.came) or stream.ended
+
+
+def _writable(stream: Stream) -> bool:
+    return not stream.out.blocked
+
+
+def _over(stream: Stream) -> bool:
+    return stream.out.over
+
+
+def _check(stream: Stream) -> None:
+    if stream.fault is not None:
+        raise stream.fault.with_traceback(None)
+
+
+class _Patience:
+    """A caller that neither takes nor sends anything for as long as a handler may run is given up: its process is not
+    to blame and is not to be killed, nor may it be held for ever.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._moved = stream.moved
+        self._until = monotonic() + stream.limit_ns / 1e9
+
+    def left(self) -> float:
+        """Seconds; gives the stream up when they are over."""
+        stream, now = self._stream, monotonic()
+        if not stream.limit_ns:
+            return IDLE_TICK_S
+        if stream.moved != self._moved:
+            self._moved = stream.moved
+            self._until = now + stream.limit_ns / 1e9
+        if now >= self._until:
+            stream.give_up(f"nothing moved for {stream.limit_ns / 1e9:g} s")
+        return self._until - now
+
+
+# ---- a process of one thread -----------------------------------------------------------------------------------------
+
+
+class Pump:
+    """The socket of a sync process while its handler waits: what is for streams goes there, deliveries wait."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._backend = process.backend
+
+    def sift(self) -> None:
+        """What came in one frame with the delivery may be for it."""
+        waiting = list(self._backend.inbox)
+        self._backend.inbox.clear()
+        for frame in waiting:
+            self._received(frame)
+
+    def look(self) -> None:
+        """Takes what is there; never waits."""
+        while self._backend.greeted and (link := self._backend.link) is not None and link.readable():
+            frame = link.receive()
+            if frame is None:
+                return
+            self._received(frame)
+
+    def wait(self) -> None:
+        """Takes a frame, or passes a tick."""
+        backend = self._backend
+        self._process.attend()
+        if not backend.greeted or backend.link is None:
+            frame = backend.wait()
+            if frame is not None:
+                self._received(frame)
+            return
+        try:
+            frame = fast_recv(backend.link.dealer)
+        except zmq.Again:
+            return
+        self._received(frame)
+
+    def _received(self, frame: bytes) -> None:
+        try:
+            fields = wire.parse(frame)
+            frames = wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]
+            for each in frames:
+                self._one(each)
+        except wire.BadFrame:
+            self._backend.damage()
+
+    def _one(self, frame: bytes) -> None:
+        if frame[_KIND_AT] == wire.DELIVER:
+            self._backend.inbox.append(frame)
+        else:
+            self._backend.handle(frame)
+
+
+_KIND_AT = 6  # in the header
+
+
+class SyncStream(_Handle):
+    def __init__(self, pump: Pump, backend: Backend, streams: Streams, delivery: Delivery) -> None:
+        super().__init__(backend, streams, delivery)
+        self._pump = pump
+        self._sifted = False
+
+    def read(self) -> bytes:
+        stream = self._stream()
+        self._read(stream)
+        self._until(stream, _readable)
+        return self._taken(stream)
+
+    def write(self, data: bytes) -> None:
+        stream = self._stream()
+        self._look(stream)
+        _check(stream)
+        self._write(stream, data)
+        self._until(stream, _writable)
+
+    def finish(self) -> None:
+        stream = self._stream()
+        self._finish(stream)
+        self._until(stream, _over)
+
+    def _look(self, stream: Stream) -> None:
+        if not self._sifted:
+            self._sifted = True
+            self._pump.sift()
+        self._pump.look()
+
+    def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
+        """While it waits its handler has no limit: it is not the handler that takes so long."""
+        self._look(stream)
+        if not reached(stream) or stream.fault is not None:
+            self._streams.unlimited(stream, monotonic_ns())
+            patience = _Patience(stream)
+            while stream.fault is None and not reached(stream):
+                try:
+                    self._pump.wait()
+                except Rejected as error:  # who serves hears it again; a handler could swallow it
+                    stream.give_up(str(error))
+                patience.left()
+        self._streams.limit(stream, monotonic_ns())
+        _check(stream)
+
+
+# ---- an event loop ---------------------------------------------------------------------------------------------------
+
+
+class AsyncStream(_Handle):
+    """Of an async handler. Before its answer has begun the handler is cancelled at its limit, also when it waits; then
+    it may take as long as it likes.
+    """
+
+    def __init__(self, backend: Backend, streams: Streams, look: Callable[[], None], delivery: Delivery) -> None:
+        """`look`: takes what has come; after a send the loop may have missed it."""
+        super().__init__(backend, streams, delivery)
+        self._look = look
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def abandoned(self) -> bool:
+        return self._stream().fault is not None
+
+    @property
+    def leaving(self) -> bool:
+        """The process is to stop, and this is to end soon."""
+        return self._stream().leaving
+
+    async def read(self) -> bytes:
+        stream = self._stream()
+        self._read(stream)
+        await self._until(stream, _readable)
+        return self._taken(stream)
+
+    async def write(self, data: bytes) -> None:
+        stream = self._stream()
+        _check(stream)
+        self._write(stream, data)
+        await self._until(stream, _writable)
+
+    async def finish(self) -> None:
+        stream = self._stream()
+        self._finish(stream)
+        await self._until(stream, _over)
+
+    async def changed(self) -> None:
+        """Something came, or it was given up, or the process is to stop, or `wake`."""
+        self._stream().wake = self.wake
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _send(self, stream: Stream) -> None:
+        super()._send(stream)
+        self._look()
+
+    async def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
+        while stream.fault is None and not reached(stream):
+            await self.changed()
+        if stream.began_us:
+            self._streams.unlimited(stream, monotonic_ns())
+        else:
+            self._streams.limit(stream, monotonic_ns())
+        _check(stream)
+
+
+# ---- a thread beside an event loop -----------------------------------------------------------------------------------
+
+
+class ThreadStream:
+    """Of a sync handler in a thread: the loop does it, the thread waits. Limits are those of `SyncStream`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, operations: OfThread) -> None:
+        self._loop = loop
+        self._ops = operations
+
+    def read(self) -> bytes:
+        return self._do(self._ops.read())
+
+    def write(self, data: bytes) -> None:
+        self._do(self._ops.write(data))
+
+    def finish(self) -> None:
+        self._do(self._ops.finish())
+
+    def _do(self, operation: Coroutine[Any, Any, Found]) -> Found:
+        return asyncio.run_coroutine_threadsafe(operation, self._loop).result()
+
+
+class OfThread(AsyncStream):
+    """The half on the loop."""
+
+    async def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
+        if not reached(stream):
+            self._streams.unlimited(stream, monotonic_ns())
+            patience = _Patience(stream)
+            while stream.fault is None and not reached(stream):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.changed(), max(0.0, patience.left()))
+                patience.left()
+        self._streams.limit(stream, monotonic_ns())
+        _check(stream)
