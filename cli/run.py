@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from .verb import Failed, verb
 
 if TYPE_CHECKING:
     from ..common.config import Config
+    from ..worker.agent import AgentSettings
+    from .reloading import Reloading
 
 HERE = f"tcp://127.0.0.1:{CONTROL_PORT}"
 MASTER_STARTS_S = 20.0
@@ -43,6 +46,7 @@ _OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "in
         "rota run shop.py -p 2",
         "rota run shop.py --bind tcp://127.0.0.1:*   any free port",
         "rota run site.wsgi:application --http 127.0.0.1:8080",
+        "rota run site.wsgi:application --http 127.0.0.1:8080 --reload",
     ),
     exits=(exits.FAILED, exits.LOAD_FAILED, exits.BAD_CONFIG),
 )
@@ -54,7 +58,13 @@ _OWN = ("app", "name", "processes", "service", "version", "tags", "factory", "in
     help=f"Control address of the master; * as port for any free one. Default: {HERE}.",
 )
 @gateway.http_option("Run a gateway, too, that takes HTTP requests here.")
-def run(config_file: str | None, flags: dict[str, object], bind: str | None, http: str | None) -> None:
+@click.option(
+    "--reload",
+    "reload",
+    is_flag=True,
+    help="For development: one process (or -p), replaced when a source file changes; exceptions are shown to browsers.",
+)
+def run(config_file: str | None, flags: dict[str, object], bind: str | None, http: str | None, reload: bool) -> None:
     """Run a master and one slave node on this machine.
 
     APP, what the processes serve, is module:attribute or file.py:attribute; without :attribute, the only
@@ -62,18 +72,27 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, htt
     """
     own = {"master.bind": bind} if bind else {}
     checked = load_or_exit(config_file, {**flags, **own, **({"http.bind": http} if http else {})})
-    agent_settings(checked)
+    settings = agent_settings(checked)
     bind = checked.master.bind if "master.bind" in checked.places else HERE
     file = ["-c", config_file] if config_file else []
     front = _front(config_file, checked)
     with tempfile.TemporaryDirectory(prefix="rota-run-") as folder:
-        foreground = Foreground(Path(folder), front)
+        reloading = _reloading(settings, Path(folder)) if reload else None
+        if reload and "slave.processes" not in checked.places:
+            flags["slave.processes"] = 1  # the new one is there before the old one goes, and nobody meets both
+        foreground = Foreground(Path(folder), front, reloading)
         try:
             master = ["master", *file, "--bind", bind, "--http", "off"]  # a signal drains the gateway before the node
             code = foreground.run(master, ["slave", *file, *arguments_of(flags)])
         finally:
             foreground.end()
     sys.exit(code)
+
+
+def _reloading(settings: AgentSettings, folder: Path) -> Reloading:
+    from .reloading import Reloading
+
+    return Reloading(settings, folder)
 
 
 Front = Callable[[str, str], list[str]]  # a master's address and its first service → the arguments of a gateway
@@ -96,9 +115,12 @@ def _front(config_file: str | None, config: Config) -> Front | None:
 class Foreground:
     """The children, and what the terminal and signals have to do with them."""
 
-    def __init__(self, folder: Path, front: Front | None) -> None:
+    def __init__(self, folder: Path, front: Front | None, reloading: Reloading | None) -> None:
         self._folder = folder
         self._front = front
+        self._reloading = reloading
+        self._environment = reloading.environment(os.environ) if reloading else None
+        self._service = ""  # that is reloaded
         self._gateway: Child | None = None
         self._children: list[Child] = []
         self._signals: list[int] = []
@@ -109,6 +131,10 @@ class Foreground:
 
     def run(self, master_arguments: list[str], slave_arguments: list[str]) -> int:
         """Until the slave node has left; the exit code."""
+        if self._reloading is not None:
+            if not self._loaded(self._reloading):
+                return 0
+            slave_arguments = [*slave_arguments, "--service", self._service]  # it is known: no need to load it again
         master = self._start(master_arguments, self._folder / "master.log")
         place = where(master, MASTER_STARTS_S)
         if place is None:
@@ -125,15 +151,26 @@ class Foreground:
                     self._look_at_gateway(self._gateway, slave)
                 if not self._is_ready and not self._stops:
                     self._look(asked.status(), place.control)
+                if self._reloading is not None and not self._stops:
+                    self._reloading.tick(asked, self._service)
                 time.sleep(TICK_S)
         return slave.status() or 0
 
+    def _loaded(self, reloading: Reloading) -> bool:
+        """True as soon as the code loads, False when it is to end before."""
+        while not self._signals and not self._service:
+            self._service = reloading.first() or ""
+            time.sleep(TICK_S)
+        return not self._signals
+
     def end(self) -> None:
+        if self._reloading is not None:
+            self._reloading.stop()
         for child in reversed(self._children):
             child.end(MASTER_STOPS_S)
 
     def _start(self, arguments: list[str], log: Path | None) -> Child:
-        child = Child(arguments, log)
+        child = Child(arguments, log, env=self._environment)
         self._children.append(child)
         return child
 
@@ -159,8 +196,9 @@ class Foreground:
         slave.signal(signal.SIGTERM)
 
     def _look(self, status: Reply, address: str) -> None:
-        """Tell when it is ready; Failed if the application does not start. Its own output is on the terminal."""
-        for node in status["nodes"]:
+        """Tell when it is ready; Failed if the application does not start, unless it may be mended. Its own output is
+        on the terminal."""
+        for node in status["nodes"] if self._reloading is None else ():
             for failing in node["failing"]:
                 last = str(failing["text"]).strip().rpartition("\n")[2]
                 raise Failed(f"{failing['service']} failed to start: {last}", exits.LOAD_FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from inspect import isasyncgenfunction, isclass, signature
 from typing import Any
@@ -11,6 +12,7 @@ from ..common.limits import NAME_MAX
 from ..common.names import valid_name
 from .app import Worker, is_async
 
+DEV = "ROTA_DEV"  # the variable that turns on what dev.py does
 AUTO, ROTA, WSGI, ASGI = "auto", "rota", "wsgi", "asgi"
 
 _INSIST = "--interface wsgi or --interface asgi insists"
@@ -30,6 +32,10 @@ def worker_of(found: Any, spec: str, interface: str, service: str) -> Worker:
     if interface == AUTO:
         interface = _interface_of(found, spec)
     name = service or service_name(spec)
+    if os.environ.get(DEV):
+        from . import dev
+
+        found = dev.asgi(found) if interface == ASGI else dev.wsgi(found)
     if interface == ASGI:
         from .asgi import worker as asgi_worker  # asyncio takes longer to load than all of rota
 

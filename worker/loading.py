@@ -93,6 +93,8 @@ def _loading(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         frames = user_frames(error.__traceback__)
+        if frames is error.__traceback__ and isinstance(error, SyntaxError):
+            frames = None  # of the file that was named: it ran nothing, and says itself where it is wrong
         text = "".join(traceback.format_exception(type(error), error, frames))
         cause = f"{what}: {type(error).__name__}: {error}"
         raise LoadError(cause, details={"traceback_text": text}) from error

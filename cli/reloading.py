@@ -1,0 +1,214 @@
+"""`rota run --reload`: when a source file changes, the processes are replaced, if the code loads.
+
+A probe loads it first, in an interpreter of its own: what does not load never comes near the processes that serve.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..common.errors import Error
+from ..worker import spawn
+from ..worker.interface import DEV
+from ..worker.loading import names_a_file, split_spec
+from .operator import tell
+from .verb import Failed
+
+if TYPE_CHECKING:
+    from ..client.admin import Admin
+    from ..worker.agent import AgentSettings
+
+SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".j2", ".toml")  # what programs write while they run is not among them
+QUIET_MS = 100  # an editor, or git, writes several files one after the other
+OUTPUT_MAX = 64 * 1024  # bytes of what a failed load says
+LOOK_S = 0.1
+# Processes that were replaced are waited for, but not as long as in production: an open stream would hold up the next
+# replacement.
+PATIENCE = {"ROTA_MASTER_DRAIN_DEADLINE": "5s", "ROTA_SLAVE_STOP_GRACE": "1s"}
+
+
+class Changes:
+    """Source files below these folders that changed, as a thread of its own sees them."""
+
+    def __init__(self, folders: list[str]) -> None:
+        """Failed when the package that watches is not installed."""
+        try:
+            import watchfiles
+        except ImportError:
+            raise Failed("--reload needs the package watchfiles: pip install 'rota[reload]'") from None
+        every = watchfiles.DefaultFilter()
+        self._names: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        changes = watchfiles.watch(
+            *folders,
+            watch_filter=lambda change, path: path.endswith(SUFFIXES) and every(change, path),
+            stop_event=self._stop,
+            debounce=QUIET_MS * 10,
+            step=QUIET_MS,
+            raise_interrupt=False,
+        )
+        threading.Thread(target=self._watch, args=(changes,), daemon=True).start()
+
+    def _watch(self, changes: Any) -> None:
+        for found in changes:
+            with self._lock:
+                self._names.update(path for _, path in found)
+
+    def take(self) -> list[str]:
+        """Their names, once."""
+        with self._lock:
+            names, self._names = self._names, set()
+        return sorted(os.path.basename(name) for name in names)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+class Loaded(NamedTuple):
+    """What a probe found: the name of the service, or why there is none."""
+
+    ok: bool
+    text: str
+
+
+class Probe:
+    """The application being loaded by an interpreter of its own. `outcome` is None until it has."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        place = spawn.Place.of(settings.app_dir, settings.python)
+        reader, writer = os.pipe()
+        specification = {
+            "app": settings.app,
+            "factory": settings.factory,
+            "interface": settings.interface,
+            "service": settings.service or "",
+            "version": settings.version or "",
+            "answer_fd": writer,
+        }
+        self._answer = os.fdopen(reader)
+        try:
+            self._child = spawn.start(place, "probe", specification, (writer,), None)
+        finally:
+            os.close(writer)
+
+    def outcome(self) -> Loaded | None:
+        if not select.select([self._child.pidfd], [], [], 0)[0]:
+            return None
+        status = self._child.reap()
+        said = self._child.unshown(OUTPUT_MAX).decode("utf-8", "replace").strip()
+        answer = self._close()
+        if status == 0 and answer:
+            return Loaded(True, str(json.loads(answer)["service"]))
+        return Loaded(False, said or f"the application failed to load: {spawn.how_it_ended(status)}")
+
+    def kill(self) -> None:
+        self._child.signal(signal.SIGKILL)
+        self._child.reap()
+        self._close()
+
+    def _close(self) -> str:
+        with self._answer, self._child.output:
+            return self._answer.read()
+
+
+class Reloading:
+    """What becomes of changes. `tick` is called often."""
+
+    def __init__(self, settings: AgentSettings, folder: Path) -> None:
+        self._settings = settings
+        self._changes = Changes(folders(settings))
+        self._broken = folder / "broken"  # while it is there, its text is shown to browsers
+        self._probe: Probe | None = None
+        self._wanted = False  # code that loads, which not all processes have
+        self._begun_at: float | None = None  # of the replacement that is under way
+        self._look_at = 0.0
+        self._failing = ""
+
+    def environment(self, own: Mapping[str, str]) -> dict[str, str]:
+        """For master, node and processes. Flask raises to the server in debug mode only: else there is no page."""
+        return {"FLASK_DEBUG": "1", **PATIENCE, **own, DEV: str(self._broken)}
+
+    def first(self) -> str | None:
+        """The name of the service once the code loads; None until then, and when it is to be called again."""
+        if self._probe is None and (self._changes.take() or not self._broken.exists()):
+            self._probe = Probe(self._settings)
+        loaded = self._probed()
+        if loaded is None or not loaded.ok:
+            return None
+        return loaded.text
+
+    def tick(self, master: Admin, service: str) -> None:
+        """Never raises because of the master: what it did not hear it is told again."""
+        if names := self._changes.take():
+            tell(f"rota run: {', '.join(names[:3])}{' …' if len(names) > 3 else ''} changed")
+            if self._probe is not None:  # it may have read what was there before
+                self._probe.kill()
+            self._probe = Probe(self._settings)
+        if (loaded := self._probed()) and loaded.ok:
+            self._wanted = True
+        if monotonic() < self._look_at:
+            return
+        self._look_at = monotonic() + LOOK_S
+        try:
+            self._replace(master, service)
+        except Error as error:
+            tell(f"rota run: {error}")
+
+    def stop(self) -> None:
+        self._changes.stop()
+        if self._probe is not None:
+            self._probe.kill()
+
+    def _probed(self) -> Loaded | None:
+        loaded = self._probe.outcome() if self._probe is not None else None
+        if loaded is not None:
+            self._probe = None
+            if loaded.ok:
+                self._broken.unlink(missing_ok=True)
+            else:
+                tell(f"{loaded.text}\nrota run: the code does not load; it is tried again when a file changes")
+                self._show_broken(loaded.text)
+        return loaded
+
+    def _show_broken(self, text: str) -> None:
+        """Whole or not at all: processes read it while it is written."""
+        fresh = self._broken.with_suffix(".new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(self._broken)
+
+    def _replace(self, master: Admin, service: str) -> None:
+        """As any reload; the next one when this one is over, as it would not take the processes that still start."""
+        if self._begun_at is None and not self._wanted:
+            return
+        status = master.status()
+        failing = "\n".join(each["text"] for node in status["nodes"] for each in node["failing"])
+        left = sum(each["reloading"] for each in status["services"] if each["name"] == service)
+        if self._wanted and (self._begun_at is None or failing):
+            self._wanted, self._failing, self._begun_at = False, "", monotonic()
+            if failing:
+                master.recheck(all=True)  # now, not when its turn comes
+            master.reload(service, wait=False)
+        elif failing and failing != self._failing:  # it loads, and does not start; it is on the terminal already
+            self._failing = failing
+            self._show_broken(failing)
+            tell("rota run: the changed code does not start; what was there before goes on serving")
+        elif self._begun_at is not None and not left and not failing:
+            tell(f"rota run: the changed code serves, {monotonic() - self._begun_at:.1f} s after it was loaded")
+            self._begun_at = None
+            self._broken.unlink(missing_ok=True)
+
+
+def folders(settings: AgentSettings) -> list[str]:
+    """Where the sources of the application are."""
+    target = split_spec(settings.app)[0]
+    beside = [os.path.dirname(spawn.as_typed(target))] if names_a_file(target) else []
+    return list(dict.fromkeys([spawn.as_typed(settings.app_dir), *beside]))
