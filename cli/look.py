@@ -29,7 +29,7 @@ from .verb import Mistake, verb
 if TYPE_CHECKING:
     from ..client.admin import Admin
 
-CONDITIONS = ("active", "detached", "ready", "reloaded", "paused", "leader")
+CONDITIONS = ("active", "detached", "ready", "reloaded", "paused", "maintenance", "leader")
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
@@ -126,6 +126,7 @@ def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
         "rota wait ready orders                 services: all processes take requests",
         "rota wait reloaded orders              services: no process left to replace",
         "rota wait paused orders                services: paused, nothing in flight",
+        "rota wait maintenance orders           services: closed, nothing in flight",
         "rota wait leader                       there is an active master",
     ),
     exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),
@@ -138,8 +139,8 @@ def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
 def wait(masters: Sequence[str], condition: str, names: Sequence[str], timeout: float, as_json: bool) -> None:
     """Return when a condition holds.
 
-    CONDITION is active, detached, ready, reloaded, paused or leader. NAMEs are nodes for active and detached, services
-    for ready, reloaded and paused. Without a NAME: all of them.
+    CONDITION is active, detached, ready, reloaded, paused, maintenance or leader. NAMEs are nodes for active and
+    detached, else services. Without a NAME: all of them.
     """
     from .render import duration
 

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import click
 
 from ..common import exits
-from .operator import given, json_option, master_option, patient_admin, reason_option, seconds_option, show
+from .operator import (
+    given,
+    json_option,
+    master_option,
+    patient_admin,
+    reason_option,
+    seconds_option,
+    show,
+    tell,
+    wait_option,
+)
 from .verb import verb
 
 
@@ -17,27 +27,40 @@ from .verb import verb
         "rota maintenance shop on --retry-after 10m --reason 'new disk'",
         "rota maintenance shop off",
     ),
-    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE),
+    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),
 )
 @click.argument("service")
 @click.argument("state", type=click.Choice(["on", "off"]))
 @seconds_option("--retry-after", help="What callers are told to wait. Default: 1m.")
+@wait_option
+@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit 75.")
 @reason_option
 @master_option
 @json_option
 def maintenance(
-    masters: Sequence[str], service: str, state: str, retry_after: float | None, reason: str | None, as_json: bool
+    masters: Sequence[str],
+    service: str,
+    state: str,
+    retry_after: float | None,
+    wait: bool,
+    timeout: float,
+    reason: str | None,
+    as_json: bool,
 ) -> None:
     """Close a service for maintenance, or open it again.
 
     All its callers are told at once that it is closed, over HTTP with status 503 and the service's page; no process is
-    asked. What is running is finished. It outlasts restarts of the master.
+    asked. Returns when what is running is finished, or at once with --no-wait. It outlasts restarts of the master.
     """
     from .render import plural
 
-    on = state == "on"
     with patient_admin(masters) as master:
-        reply = master.maintenance(service, on, **given(retry_after=retry_after, reason=reason))
-    flight = f", {plural(reply['in_flight'], 'request')} in flight" if reply["in_flight"] else ""
-    done = f"{service}: maintenance {state}{'' if reply['changed'] else ' already'}{flight if on else ''}"
-    show(reply, as_json, lambda: [done])
+        reply = master.maintenance(service, state == "on", **given(retry_after=retry_after, reason=reason), wait=False)
+        flight = f"{plural(reply['in_flight'], 'request')} in flight" if state == "on" and reply["in_flight"] else ""
+        if flight and wait:
+            if not as_json:
+                tell(f"{service}: waiting for {flight}")
+            master.wait("maintenance", service, timeout=timeout)
+            flight = ""
+    done = f"{service}: maintenance {state}{'' if reply['changed'] else ' already'}"
+    show(reply, as_json, lambda: [", ".join(filter(None, (done, flight)))])

@@ -169,13 +169,18 @@ class Admin:
         *,
         retry_after: float | None = None,
         reason: str = "",
-        timeout: float = ANSWER_S,
+        wait: bool = True,
+        timeout: float = WAIT_S,
     ) -> Data:
-        """Close a service for all its callers (`NoService`, over HTTP 503 and its page), or open it again. retry_after:
-        seconds that callers are told to wait (default: 60). What runs is finished: `in_flight` says how much that is.
+        """Close a service for all its callers (`NoService`, over HTTP 503 and its page), or open it again; returns when
+        nothing of it is in flight any more. retry_after: seconds that callers are told to wait (default: 60).
         """
+        until = monotonic() + timeout
         args = {"service": service, "on": on} | _given(retry_after_s=retry_after, reason=reason)
-        return self.verb("maintenance", args, timeout)
+        data = self.verb("maintenance", args, min(timeout, ANSWER_S))
+        if on and wait:
+            self._wait("maintenance", [service], until)
+        return data
 
     def blacklist(self, action: str = "list", *names: str, reason: str = "", timeout: float = ANSWER_S) -> Data:
         """Nodes that were ill: `list` them; `clear` nodes (back at once, their falls forgotten); `disable` or `enable`
@@ -191,9 +196,9 @@ class Admin:
         return self.verb("quarantine", {"action": action} | _given(id=id, reason=reason), timeout)
 
     def wait(self, condition: str, *names: str, timeout: float = WAIT_S) -> Data:
-        """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded, paused
-        (services; that is with nothing in flight), leader (nothing). Raises Timeout, with `details["pending"]`, when
-        `timeout` seconds are over.
+        """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded, paused,
+        maintenance (services; the last two with nothing in flight), leader (nothing). Raises Timeout, with
+        `details["pending"]`, when `timeout` seconds are over.
         """
         return self._wait(condition, list(names), monotonic() + timeout)
 

@@ -47,6 +47,30 @@ def test_a_closed_service_refuses_at_once_and_says_when_to_come_again() -> None:
     assert len(rig.deliveries) == 2 and rig.codes() == {2: NO_SERVICE}
 
 
+def test_waiting_ends_when_nothing_is_in_flight_or_when_it_is_over() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    closed(rig)
+    assert rig.verb("wait", condition="maintenance", names=["orders"]) is None
+    rig.reply(slot, 1)
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.exit == exits.DONE
+    opened(rig)
+    result = rig.verb("wait", condition="maintenance", names=["orders"])
+    assert result is not None and result.exit == exits.FAILED
+
+
+def test_a_handler_that_is_unknown_is_told_apart_from_a_service_that_is() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    rig.request(1, "orders.nothing")
+    rig.request(2, "nobody.quote")
+    rig.after(0.1)
+    assert [error_of(rig, number).details["unknown"] for number in (1, 2)] == ["handler", "service"]
+
+
 def test_what_runs_is_finished_and_what_waits_is_refused() -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1)

@@ -158,6 +158,8 @@ def of_error(error: BaseException, request_id: str) -> Answer:
     fault = fault_of(error)
     if isinstance(error, errors.BindError):
         fault = Fault(422, error.cause or "The arguments do not fit the handler; it was not run.")
+    elif isinstance(error, errors.NoService) and error.details.get("unknown") == "handler":
+        fault = Fault(404, "The service has no such handler.")
     elif isinstance(error, Unrepresentable):
         fault = Fault(502, f"The call was made, but its result is not JSON: {error}.")
     more: dict[str, object] = {"error": type(error).__name__}

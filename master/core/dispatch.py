@@ -16,7 +16,7 @@ from ...common.limits import HEAD_MAX
 from ...common.messages import Handler
 from ...common.names import unknown
 from ...common.settings import MasterSettings, ServiceSettings
-from .faults import fault_body, worded
+from .faults import MAINTENANCE, fault_body, worded
 from .inherited import Inherited
 from .keys import Keys
 from .losses import Losses
@@ -275,12 +275,12 @@ class Dispatch:
 
     # ---- faults ----------------------------------------------------------------------------------
 
-    def fail(self, request: Request, code: int, cause: str, retry_after_ms: int = 0) -> None:
+    def fail(self, request: Request, code: int, cause: str, retry_after_ms: int = 0, **details: object) -> None:
         """The final answer is a fault that rota makes."""
         self.counters[f"faults {code}"] += 1
         self.streams.given_up(request)
-        words = worded(self.settings_of(request).fault, code)
-        self.finish(request, code, 0, fault_body(cause, retry_after_ms, **words), 0)
+        words = worded(self.settings_of(request).fault, code, MAINTENANCE in details)
+        self.finish(request, code, 0, fault_body(cause, retry_after_ms, **details, **words), 0)
 
     def settings_of(self, request: Request) -> ServiceSettings:
         """Of the service that it names, which may be one that nobody offers."""
@@ -322,7 +322,7 @@ class Dispatch:
                 request.handler = target[1]
             elif not request.answered:
                 self.leave_queue(request)
-                self.fail(request, errors.NoService.code, target)
+                self.fail(request, errors.NoService.code, target, unknown="handler")
 
     def forget_targets(self) -> None:
         """After a service left, or its interface changed."""
@@ -491,7 +491,7 @@ class Dispatch:
         heard. So the next master is asked again only for what was dispatched.
         """
         queued = [request for pool in self.pools.values() for request in pool.waiting()]
-        for request in [*queued, *self.quarantine.waiting]:
+        for request in reversed([*queued, *self.quarantine.waiting]):  # callers put each before what they have
             if request.attempt == 0:
                 self.leave_queue(request)
                 self.finish(request, _NOT_STARTED, 0, b"", 0)

@@ -30,13 +30,8 @@ def fault_body(cause: str, retry_after_ms: int = 0, **details: object) -> bytes:
     return body
 
 
-def worded(settings: FaultSettings, code: int) -> dict[str, str]:
+def worded(settings: FaultSettings, code: int, maintenance: bool = False) -> dict[str, str]:
     """What the map has besides: `told` in place of the cause, `code` of the application; only what is set."""
-    return named(settings, NAMES[code]) if code in NAMES else {}
-
-
-def named(settings: FaultSettings, name: str) -> dict[str, str]:
-    """The same, by the setting's name."""
-    words = getattr(settings, name, None)
+    words = getattr(settings, MAINTENANCE if maintenance else NAMES.get(code, ""), None)
     parts = {"text": "told", "code": "code"}
     return {parts[part]: text for part, text in (words or {}).items()}

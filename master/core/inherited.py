@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...common import errors
 from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held
+from .maintenance import service_of
 from .pool import NO_HANDLER, Request, Slot
 from .sessions import Session
 
@@ -150,9 +151,10 @@ class Inherited:
             self._dispatch.fail(request, errors.MaybeExecuted.code, cause)
             return
         target = self._dispatch.resolve(request.target())
-        self._dispatch.fail(
-            request, errors.NoService.code, target if isinstance(target, str) else "its service came too late"
-        )
+        if not isinstance(target, str):
+            return self._dispatch.fail(request, errors.NoService.code, "its service came too late")
+        known = service_of(request.target()) in self._dispatch.pools
+        self._dispatch.fail(request, errors.NoService.code, target, unknown="handler" if known else "service")
 
     def _attach(self, request: Request, orphan: Request) -> None:
         slot = orphan.slot

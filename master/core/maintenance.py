@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common import errors
-from .faults import MAINTENANCE, fault_body, named
+from .faults import MAINTENANCE
 
 if TYPE_CHECKING:
     from .dispatch import Dispatch
@@ -54,12 +54,9 @@ class Maintenance:
         return service in self.closed
 
     def _refuse(self, request: Request, service: str) -> None:
-        dispatch = self._dispatch
-        dispatch.counters["maintenance"] += 1
-        words = named(dispatch.settings_of(request).fault, MAINTENANCE)
         retry_after_ms = int(1000 * self.closed[service].retry_after)
-        body = fault_body(f"{service} is closed for maintenance", retry_after_ms, maintenance=True, **words)
-        dispatch.finish(request, errors.NoService.code, 0, body, 0)
+        cause = f"{service} is closed for maintenance"
+        self._dispatch.fail(request, errors.NoService.code, cause, retry_after_ms, **{MAINTENANCE: True})
 
 
 def service_of(target: bytes) -> str:

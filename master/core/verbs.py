@@ -222,10 +222,19 @@ class Verbs:
             record = self.fleet.journal(records.closed(service, closed))
             maintenance.close(service, closed) if closed else maintenance.open(service)
             self.fleet.events.tell("maintenance", service, f"{service}: maintenance {_on(wanted)}", by, reason)
-        pool = self.fleet.dispatch.pools.get(service)
-        flight = sum(len(slot.inflight) for slot in pool.slots.values()) if pool is not None else 0
+        flight = self._in_flight(service)
         data = {"schema": SCHEMA, "service": service, "on": wanted, "changed": changed, "in_flight": flight}
         return Outcome(exits.DONE, data, record)
+
+    def _in_flight(self, service: str) -> int:
+        pool = self.fleet.dispatch.pools.get(service)
+        return in_flight(pool) if pool is not None else 0
+
+    def _unclosed(self, service: str) -> str:
+        left = self._in_flight(service)
+        return (
+            "" if service in self.fleet.dispatch.maintenance.closed and not left else f"{left} requests are in flight"
+        )
 
     def pause(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """Hold its requests. Said again: with another end."""
@@ -311,6 +320,15 @@ class Verbs:
                 lambda at: {pool.name: text for pool in pools if (text := _flowing(pool))},
                 lambda: next((f"{pool.name} is not paused" for pool in pools if pool.pause is None), ""),
             )
+        if condition == "maintenance":
+            closed = self.fleet.dispatch.maintenance.closed
+            return Wait(
+                condition,
+                names,
+                timeout_s,
+                lambda at: {name: text for name in names if (text := self._unclosed(name))},
+                lambda: next((f"{name} is not closed for maintenance" for name in names if name not in closed), ""),
+            )
         if condition in ("ready", "reloaded"):
             wanted = names or list(self.fleet.dispatch.pools)
             if condition == "reloaded":
@@ -326,7 +344,8 @@ class Verbs:
             )
         if condition == "leader":
             return Wait(condition, names, timeout_s, lambda at: {}, lambda: "")
-        raise not_found("condition", condition, ("active", "detached", "ready", "leader", "reloaded", "paused"))
+        known = ("active", "detached", "ready", "leader", "reloaded", "paused", "maintenance")
+        raise not_found("condition", condition, known)
 
     def _inactive(self, node: Node, now: float) -> str:
         if self.fleet.nodes.get(node.name) is not node:
