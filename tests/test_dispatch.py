@@ -848,8 +848,8 @@ def test_a_master_that_stops_gives_back_what_waits_and_says_up_to_where_it_heard
     session = rig.dispatch.sessions[SESSION]
     told = [wire.parse_head(frame) for frame in session.outgoing]
     assert [(head.kind, head.number, head.code) for head in told] == [
-        (wire.ANSWER, 2, NOT_STARTED),
         (wire.ANSWER, 3, NOT_STARTED),
+        (wire.ANSWER, 2, NOT_STARTED),
         (wire.BYE, 3, 0),
     ]
     assert list(slot.inflight) == [1], "what was dispatched comes to the next master from its process"
