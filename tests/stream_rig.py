@@ -91,3 +91,44 @@ def ask(
         given[3] = len(content)
     client.start(asked, handler, *given)
     return asked
+
+
+class Socket(Asked):
+    """A WebSocket, as the gateway holds it."""
+
+    def __init__(self) -> None:
+        super().__init__(Outflow())
+        self._items = msgpack.Unpacker()
+        self._fed = 0
+
+    def say(self, item: Any) -> None:
+        assert isinstance(self.out, Outflow) and self.client is not None
+        self.out.write(msgpack.packb(item))
+        if isinstance(item, list):
+            self.out.end()
+        self.client.pour(self)
+
+    async def accepted(self) -> list[Any]:
+        await self.until(lambda: len(self.got) > 4 or self.over.done())
+        return self.opening
+
+    async def next(self) -> Any:
+        """The next item; None: there is none any more."""
+        while True:
+            content = self.content
+            self._items.feed(content[self._fed :])
+            self._fed = len(content)
+            for item in self._items:
+                return item
+            if self.ended or self.over.done():
+                return None
+            await self.until(lambda: len(self.content) > self._fed or self.ended or self.over.done())
+
+
+def connect(client: rota.AsyncClient, target: bytes, subprotocols: list[str] | None = None) -> Socket:
+    socket = Socket()
+    socket.client = client
+    given = list(arguments("GET", target, scheme="wss", subprotocols=subprotocols or ["chat"]))
+    given[3] = None
+    client.start(socket, "site.websocket", *given)
+    return socket

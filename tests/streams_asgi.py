@@ -9,6 +9,9 @@ CLOSED = "ROTA_TEST_CLOSED"
 
 
 async def application(scope, receive, send):
+    if scope["type"] == "websocket":
+        await globals()["socket_" + scope["path"][1:]](scope, receive, send)
+        return
     assert scope["type"] == "http"
     path, query = scope["path"], scope["query_string"].decode()
     await globals()[path[1:]](Exchange(receive, send), query)
@@ -121,3 +124,45 @@ async def large(exchange, query):
 
 async def pid(exchange, query):
     await exchange.send(str(os.getpid()).encode(), more=False)
+
+
+async def socket_echo(scope, receive, send):
+    assert (await receive()) == {"type": "websocket.connect"}
+    await send({"type": "websocket.accept", "subprotocol": scope["subprotocols"][0], "headers": [(b"x-a", b"b")]})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "close":
+            await send({"type": "websocket.close", "code": 4001, "reason": "as asked"})
+        elif message.get("text") == "raise":
+            raise ValueError("in a WebSocket")
+        elif message.get("text") == "return":
+            return
+        else:
+            await send({**message, "type": "websocket.send"})
+    note(f"{message['type']} {message['code']} {message['reason']}")
+
+
+async def socket_talk(scope, receive, send):
+    """Only sends."""
+    await send({"type": "websocket.accept"})
+    try:
+        while True:
+            await send({"type": "websocket.send", "text": "word"})
+            await asyncio.sleep(0.005)
+    except OSError as error:
+        note(f"OSError {error}")
+
+
+async def socket_refuse(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.close"})
+
+
+async def socket_deny(scope, receive, send):
+    assert "websocket.http.response" in scope["extensions"]
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-why", b"no name")]})
+    await send({"type": "websocket.http.response.body", "body": b"who ", "more_body": True})
+    await send({"type": "websocket.http.response.body", "body": b"are you?"})
+
+
+async def socket_return(scope, receive, send):
+    await receive()

@@ -371,4 +371,4 @@ def test_a_client_reaches_the_example_through_a_real_pool() -> None:
         )
         assert client.call("site.http", *arguments("POST", b"/", [], b"a" * 100_000))[2] == b"a" * 100_000
         handlers = cluster.status()["services"][0]["handlers"]
-        assert set(handlers) == {"http", "http-safe"}
+        assert set(handlers) == {"http", "http-safe", "websocket"}

@@ -19,13 +19,15 @@ from .http_service import (
     Pair,
     Streamed,
     answer,
-    header,
+    headers_of,
     incomplete,
     request_id,
     service,
     split_target,
+    status_of,
 )
 from .streams import AsyncStream
+from .websocket import WebSocket
 
 Message = dict[str, Any]
 Application = Callable[..., Awaitable[Any]]
@@ -39,7 +41,7 @@ def worker(application: Application, name: str) -> Worker:
     state: dict[str, Any] = {}
     lifespan, requests = _Lifespan(application, state), _Requests(application, state)
 
-    made = service(name, requests.serve)
+    made = service(name, requests.serve, requests.converse)
     made.on_start(lifespan.start_up)
     made.on_stop(lifespan.shut_down)
     made.on_stop(requests.finish)  # first: the last stops first
@@ -64,8 +66,34 @@ class _Requests:
         """The answer as soon as it is complete: what the application does after it (background tasks) goes on. None
         when the caller has it already.
         """
-        scope = _scope(ctx, method, target, headers, about, self._state)
+        scope = _scope(ctx, target, headers, about, self._state)
+        scope["type"], scope["method"] = "http", method
         exchange = _Exchange(method, body, ctx.stream, scope["extensions"]["rota"]["request_id"])
+        await self._perform(scope, exchange)
+        if exchange.streamed is None:
+            return answer(method, exchange.status, exchange.headers, b"".join(exchange.blocks))
+        await ctx.stream.finish()
+        return None
+
+    async def converse(
+        self,
+        ctx: Context,
+        method: str,
+        target: bytes,
+        headers: list[list[bytes]],
+        body: bytes | int | None,
+        about: dict[str, Any],
+    ) -> None:
+        """A WebSocket, until both sides know of its end."""
+        scope = _scope(ctx, target, headers, about, self._state)
+        scope["type"], scope["subprotocols"] = "websocket", about.get("subprotocols", [])
+        scope["extensions"]["websocket.http.response"] = {}
+        socket = WebSocket(ctx.stream, scope["extensions"]["rota"]["request_id"])
+        await self._perform(scope, socket)
+        await socket.finish()
+
+    async def _perform(self, scope: dict[str, Any], exchange: _Exchange | WebSocket) -> None:
+        """Returns when the application has said all; raises what it raised before that."""
         task = asyncio.create_task(self._run(scope, exchange))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -77,17 +105,13 @@ class _Requests:
             raise
         if exchange.error is not None:
             raise exchange.error
-        if exchange.streamed is None:
-            return answer(method, exchange.status, exchange.headers, b"".join(exchange.blocks))
-        await ctx.stream.finish()
-        return None
 
     async def finish(self) -> None:
         """What goes on after the last answer; the agent's stop_grace is its limit."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _run(self, scope: dict[str, Any], exchange: _Exchange) -> None:
+    async def _run(self, scope: dict[str, Any], exchange: _Exchange | WebSocket) -> None:
         try:
             await self._application(scope, exchange.receive, exchange.send)
         except BaseException as error:  # a SystemExit that leaves a task would stop the loop
@@ -97,17 +121,15 @@ class _Requests:
 
 
 def _scope(
-    ctx: Context, method: str, target: bytes, headers: list[Pair], about: dict[str, Any], state: dict[str, Any]
+    ctx: Context, target: bytes, headers: list[Pair], about: dict[str, Any], state: dict[str, Any]
 ) -> dict[str, Any]:
     try:
         root = about["root"]
         raw, path, query = split_target(target, root)
         known_as = request_id(ctx, headers, about)  # before the headers are read
         return {
-            "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": about["version"],
-            "method": method,
             "scheme": about["scheme"],
             "path": path.decode("utf-8", "replace"),
             "raw_path": raw,
@@ -202,14 +224,9 @@ class _Exchange:
     def _start(self, message: Message) -> None:
         if self.status:
             raise BadAnswer("http.response.start was sent twice")
-        status = message.get("status")
-        if not isinstance(status, int) or not 200 <= status <= 999:
-            raise BadAnswer(f"the status must be a number from 200 to 999, not {status!r:.200}")
-        try:
-            self.headers = [header(name, value) for name, value in message.get("headers", ())]
-        except (TypeError, ValueError) as error:
-            raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
-        self.status = int(status)  # an HTTPStatus is an int that does not travel
+        status = status_of(message)
+        self.headers = headers_of(message)
+        self.status = status
 
     async def _extend(self, message: Message) -> None:
         if not self.status:

@@ -25,12 +25,13 @@ class BadAnswer(Exception):
     """The application broke the rules of its interface; the sentence says which."""
 
 
-def service(name: str, http: Callable[..., Any]) -> Worker:
-    """The Worker of an application: `http` takes (ctx, method, target, headers, body, about).
+def service(name: str, http: Callable[..., Any], websocket: Callable[..., Any]) -> Worker:
+    """The Worker of an application: both take (ctx, method, target, headers, body, about).
 
     A gateway calls `http-safe` for what may run twice, so a lost attempt is made again there and nowhere else.
     """
     worker = Worker(name)
+    worker.handler(name="websocket")(websocket)
     worker.handler(name="http")(http)
     worker.handler(name="http-safe", idempotent=True)(http)
     return worker
@@ -115,6 +116,21 @@ def content_length(headers: list[Pair]) -> int | None:
                 raise BadAnswer(f"its Content-Length is {value.decode('latin-1')[:40]!r}")
             return int(value)
     return None
+
+
+def status_of(message: dict[str, Any]) -> int:
+    """Of an ASGI message that begins an answer."""
+    status = message.get("status")
+    if not isinstance(status, int) or not 200 <= status <= 999:
+        raise BadAnswer(f"the status must be a number from 200 to 999, not {status!r:.200}")
+    return int(status)  # an HTTPStatus is an int that does not travel
+
+
+def headers_of(message: dict[str, Any]) -> list[Pair]:
+    try:
+        return [header(name, value) for name, value in message.get("headers", ())]
+    except (TypeError, ValueError) as error:
+        raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
 
 
 def answer(method: str, status: int, headers: list[Pair], body: bytes) -> list[Any]:

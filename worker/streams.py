@@ -65,6 +65,10 @@ def _readable(stream: Stream) -> bool:
     return bool(stream.came) or stream.ended
 
 
+def _readable_or_leaving(stream: Stream) -> bool:
+    return stream.leaving or _readable(stream)
+
+
 def _writable(stream: Stream) -> bool:
     return not stream.out.blocked
 
@@ -229,10 +233,23 @@ class AsyncStream(_Handle):
         """The process is to stop, and this is to end soon."""
         return self._stream().leaving
 
-    async def read(self) -> bytes:
+    @property
+    def ended(self) -> bool:
+        """The caller has sent all that it will, whether it was read or not."""
+        return self._stream().received_all
+
+    def begin_reading(self) -> None:
+        """What comes is held until it is read."""
+        self._read(self._stream())
+
+    def give_up(self, reason: str) -> None:
+        self._stream().give_up(reason)
+
+    async def read(self, or_leave: bool = False) -> bytes:
+        """`or_leave`: it returns also when the process is to stop."""
         stream = self._stream()
         self._read(stream)
-        await self._until(stream, _readable)
+        await self._until(stream, _readable_or_leaving if or_leave else _readable)
         return self._taken(stream)
 
     async def write(self, data: bytes) -> None:

@@ -21,6 +21,7 @@ from .http_service import (
     content_length,
     header,
     incomplete,
+    opening,
     request_id,
     service,
     split_target,
@@ -50,7 +51,22 @@ def worker(application: Application, name: str) -> Worker:
         response.collect(application(environ, response.start))
         return response.answer()
 
-    return service(name, http)
+    return service(name, http, _refuse_websocket)
+
+
+def _refuse_websocket(
+    ctx: Context,
+    method: str,
+    target: bytes,
+    headers: list[list[bytes]],
+    body: bytes | int | None,
+    about: dict[str, Any],
+) -> None:
+    """WSGI has none."""
+    ctx.stream.write(
+        opening([501, [[b"content-type", b"text/plain"]], None]) + b"this application takes no WebSockets\n"
+    )
+    ctx.stream.finish()
 
 
 def _environ(

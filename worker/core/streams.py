@@ -53,6 +53,10 @@ class Stream:
         """All of the upload was taken."""
         return self._into.ended and not self.came
 
+    @property
+    def received_all(self) -> bool:
+        return self._into.ended
+
     def read(self) -> None:
         """The handler wants the upload: nothing of it comes before that is said."""
         self._reads = True

@@ -1,0 +1,203 @@
+"""One WebSocket as an ASGI application sees it; its two streams are those of docs/HTTP.md."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from msgpack import Unpacker, packb
+
+from ..common.limits import WEBSOCKET_MESSAGE_MAX
+from .core.streams import Abandoned
+from .hosting import traceback_text
+from .http_service import BadAnswer, header, headers_of, opening, status_of
+from .streams import AsyncStream
+
+Message = dict[str, Any]
+
+CONNECTING, OPEN, REFUSING, CLOSED = range(4)
+
+NORMAL, NO_CODE, LOST, RESTART = 1000, 1005, 1006, 1012  # RFC 6455 section 7.4, and its registry
+
+
+class WebSocket:
+    """`over` is set when the application has closed or refused it, or has ended."""
+
+    __slots__ = (
+        "over",
+        "error",
+        "_connect",
+        "_end",
+        "_request_id",
+        "_state",
+        "_status",
+        "_headers",
+        "_stream",
+        "_items",
+    )
+
+    def __init__(self, stream: AsyncStream | None, known_as: str) -> None:
+        if stream is None:
+            raise ValueError("a WebSocket needs a caller that streams")
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: BaseException | None = None
+        self._stream = stream
+        self._request_id = known_as
+        self._state = CONNECTING
+        self._connect = True  # is still to be told
+        self._end: Message | None = None  # the disconnect, from when it is known
+        self._status = 0  # of a refusal
+        self._headers: list[list[bytes]] = []
+        self._items = Unpacker(
+            raw=False, max_buffer_size=WEBSOCKET_MESSAGE_MAX + _HEAD_MAX, max_array_len=2, max_map_len=0, max_ext_len=0
+        )
+
+    # ---- what comes --------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        if self._connect:
+            self._connect = False
+            return {"type": "websocket.connect"}
+        stream = self._stream
+        while self._end is None and self._state == CONNECTING and not stream.abandoned and not stream.leaving:
+            await stream.changed()
+        if self._end is None and stream.leaving:
+            self._end = _disconnect(RESTART, "the service restarts")
+        return self._end or await self._message()
+
+    async def _message(self) -> Message:
+        """The next one. What follows the last is that the client is gone."""
+        while self._end is None:
+            try:
+                for item in self._items:
+                    return self._came(item)
+                piece = await self._stream.read(or_leave=True)
+                if self._stream.leaving:
+                    self._end = _disconnect(RESTART, "the service restarts")
+                elif not piece:
+                    self._end = _disconnect(LOST)
+                self._items.feed(piece)
+            except Abandoned:
+                self._end = _disconnect(LOST)
+            except Exception as error:  # msgpack raises eight unrelated types on hostile bytes
+                self._stream.give_up(f"its caller sent what is no WebSocket message: {error!r:.200}")
+                self._end = _disconnect(LOST)
+        return self._end
+
+    def _came(self, item: Any) -> Message:
+        if isinstance(item, str):
+            return {"type": "websocket.receive", "text": item}
+        if isinstance(item, bytes):
+            return {"type": "websocket.receive", "bytes": item}
+        code, reason = item
+        self._end = _disconnect(int(code), str(reason))
+        return self._end
+
+    # ---- what goes out -----------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        kind = message.get("type")
+        stream = self._stream
+        if self._state == CLOSED or stream.abandoned or stream.ended:
+            raise Abandoned("the WebSocket is closed")
+        if kind == "websocket.accept" and self._state == CONNECTING:
+            await self._accept(message)
+        elif kind == "websocket.send" and self._state == OPEN:
+            await stream.write(_packed(message))
+        elif kind == "websocket.close" and self._state in (CONNECTING, OPEN):
+            await self._close(message)
+        elif kind == "websocket.http.response.start" and self._state == CONNECTING and not self._status:
+            self._status, self._headers = status_of(message), headers_of(message)
+        elif kind == "websocket.http.response.body" and self._status:
+            await self._refuse(message)
+        else:
+            raise BadAnswer(f"{kind!r:.200} may not be sent {_WHEN[self._state]}")
+
+    async def _accept(self, message: Message) -> None:
+        headers, subprotocol = headers_of(message), message.get("subprotocol")
+        if subprotocol is not None:
+            header(b"sec-websocket-protocol", subprotocol.encode("latin-1"))
+        if any(name.lower() == b"sec-websocket-protocol" for name, _ in headers):
+            raise BadAnswer("sec-websocket-protocol is not for headers: say subprotocol")
+        self._state = OPEN
+        self._stream.begin_reading()  # else its end would not come to an application that only sends
+        await self._stream.write(opening([101, headers, subprotocol]))
+        self._stream.wake()
+
+    async def _close(self, message: Message) -> None:
+        code, reason = message.get("code", NORMAL), message.get("reason") or ""
+        if not isinstance(code, int) or not isinstance(reason, str):
+            raise BadAnswer(f"a WebSocket is closed with a number and a text, not {code!r:.100} and {reason!r:.100}")
+        if self._state == OPEN:
+            data: bytes = packb([int(code), reason])
+        else:
+            data = opening([403, [], None])
+        self._end = _disconnect(int(code), reason)
+        self._state = CLOSED
+        await self._stream.write(data)
+        self._ended()
+
+    async def _refuse(self, message: Message) -> None:
+        block, more = message.get("body", b""), message.get("more_body", False)
+        if not isinstance(block, bytes | bytearray | memoryview):
+            raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
+        first = opening([self._status, self._headers, None]) if self._state == CONNECTING else b""
+        self._state = REFUSING if more else CLOSED
+        await self._stream.write(first + block)
+        if not more:
+            self._end = self._end or _disconnect(LOST)
+            self._ended()
+
+    # ---- its end -----------------------------------------------------------------------------------------------------
+
+    def _ended(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+        self._stream.wake()
+
+    def ended(self, error: BaseException | None) -> None:
+        """The application has returned, or raised; when it had closed already that is told on stderr."""
+        if not self.over.done():
+            if error is None and self._state in (CONNECTING, REFUSING) and not self._stream.abandoned:
+                error = BadAnswer("the application returned before it had accepted or refused the WebSocket")
+            self.error = error
+            self.over.set_result(None)
+        elif (
+            error is not None and not self.over.cancelled() and not isinstance(error, asyncio.CancelledError | OSError)
+        ):
+            print(f"request {self._request_id}: after its close:\n{traceback_text(error)}", end="", file=sys.stderr)
+
+    async def finish(self) -> None:
+        """Returns when the caller has all of it. Who just returns has closed."""
+        stream = self._stream
+        if self._state == OPEN and not stream.ended and not stream.abandoned:
+            await stream.write(packb([RESTART if stream.leaving else NORMAL, ""]))
+        self._state = CLOSED
+        await stream.finish()
+
+
+_HEAD_MAX = 64 * 1024  # beside a message there may be what came with it
+_WHEN = {
+    CONNECTING: "before websocket.accept",
+    OPEN: "after websocket.accept",
+    REFUSING: "after websocket.http.response.start",
+}
+
+
+def _disconnect(code: int, reason: str = "") -> Message:
+    return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+
+def _packed(message: Message) -> bytes:
+    data = message.get("bytes")
+    if data is None:
+        data = message.get("text")
+        if not isinstance(data, str):
+            raise BadAnswer("websocket.send needs bytes or text")
+    elif not isinstance(data, bytes | bytearray | memoryview):
+        raise BadAnswer(f"the bytes of a message must be bytes, not {type(data).__name__}")
+    packed: bytes = packb(data)
+    if len(packed) > WEBSOCKET_MESSAGE_MAX:
+        raise BadAnswer(f"a message has {len(packed):,} bytes, {WEBSOCKET_MESSAGE_MAX:,} are allowed")
+    return packed
