@@ -1,6 +1,7 @@
 """What all HTTP servers of the bench serve, as a WSGI and as an ASGI application.
 
 GET /, and whatever else: hello. POST: what was sent. GET /cpu: 2 ms of CPU.
+GET /bytes?N (WSGI): so many bytes.
 """
 
 import time
@@ -14,6 +15,8 @@ def wsgi(environ, start_response):
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     elif environ["PATH_INFO"] == "/cpu":
         body = busy()
+    elif environ["PATH_INFO"] == "/bytes":
+        body = bytes(int(environ["QUERY_STRING"]))
     else:
         body = HELLO
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])

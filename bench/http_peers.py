@@ -78,7 +78,7 @@ def versions() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     found = []
-    for name in ("gunicorn", "uvicorn", "pyuwsgi"):
+    for name in ("uvloop", "gunicorn", "uvicorn", "pyuwsgi"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

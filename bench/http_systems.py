@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import resource
@@ -124,13 +123,14 @@ def _last_line(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 class Rota(HttpSystem):
     name = "rota"
     application: ClassVar[str] = "http_app:wsgi"
+    settings = ""  # what rota.toml says
 
     def serve_http(self) -> int:
-        if not importlib.util.find_spec("uvloop"):
-            raise NotMeasured("needs uvloop (extra `http`)")
         first = free_ports(4)
+        file = self.family.folder / "rota.toml"
+        file.write_text(self.settings)
         command = module("rota", "run", self.application, "--app-dir", HERE, "-p", WORKERS)
-        command += ["--bind", f"tcp://127.0.0.1:{first}", "--http", f"127.0.0.1:{first + 3}"]
+        command += ["--bind", f"tcp://127.0.0.1:{first}", "--http", f"127.0.0.1:{first + 3}", "-c", str(file)]
         self._run = self.family.start(command)
         return first + 3
 

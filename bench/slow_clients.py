@@ -1,0 +1,307 @@
+"""900 clients that are too slow, at once: `python -m bench.slow_clients [--short] [--check]`.
+
+300 drip a head, 300 a body, 300 read a large answer, each with 100 bytes a second, beside a good client. What must
+hold: its p99 is less than doubled, no process is held, the gateway's memory grows by less than 50 MiB, each slow client
+is cut at its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rota
+
+from .http_systems import Rota
+from .launch import NotMeasured, module
+from .systems import wait_until_ready
+
+EACH = 300
+RATE = 100  # bytes a second
+STEP_S = 0.5  # between two pieces of a slow client
+OPEN_S = 3.0  # in which all connect: 300 a second, with 13 MB of answers a second in them
+GOOD = 4  # connections of the good client
+ANSWER = 128 * 1024  # what the readers ask for: a large page
+BODY = 100_000  # what the uploaders announce
+SETTLED_S = 2.0  # after the last has connected: the readers' requests have been answered
+SAMPLE_S = 0.1
+EARLY_S, LATE_S = 0.5, 1.5  # a time-out is noticed up to 0.25 s late, and seen 0.1 s later; machines are busy
+P99_MAX, MEMORY_MAX = 2.0, 50 << 20
+KINDS = ("head", "body", "reader")
+ESTABLISHED = "01"
+
+
+class Limits(NamedTuple):
+    """Settings of the gateway, in seconds and bytes a second; the defaults, or shorter ones."""
+
+    head: float = 10.0
+    body: float = 10.0
+    body_rate: int = 500
+    write: float = 10.0
+    write_rate: int = 8192
+    idle: float = 5.0
+
+    def toml(self) -> str:
+        return (
+            f'[http]\nhead_timeout = "{self.head:g}s"\nbody_timeout = "{self.body:g}s"\nbody_rate = {self.body_rate}\n'
+            f'write_timeout = "{self.write:g}s"\nwrite_rate = {self.write_rate}\nidle_timeout = "{self.idle:g}s"\n'
+            "connections_per_address = 4096\n"
+        )
+
+    def cut_after(self, kind: str) -> tuple[float, float]:
+        """Seconds from the first byte of the request until a client of 100 bytes a second is cut, at least and at most.
+
+        What a kernel takes of an answer (3 MB on the loopback of Linux 6.18) has left as far as a gateway can tell:
+        then it is the time without a next request that ends the connection.
+        """
+        if kind == "head":
+            return self.head, self.head
+        if kind == "body":  # the grace, and a second for each `body_rate` bytes that have come
+            return (self.body / (1 - RATE / self.body_rate),) * 2
+        return self.idle, max(self.idle, self.write + ANSWER / self.write_rate)
+
+
+SHORT = Limits(head=2.0, body=2.0, write=1.0, write_rate=1 << 20, idle=2.0)
+
+
+class Server(Rota):
+    name = "rota-slow"
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.settings = limits.toml()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def master(self) -> str:
+        return f"tcp://127.0.0.1:{self._port - 3}"
+
+    def gateway(self) -> int:
+        """The process that serves."""
+        return self.groups()["front"][-1]
+
+
+# ---- the slow clients: a process of their own ------------------------------------------------------------------------
+
+
+async def slow(port: int) -> None:
+    """Opens them all, tells kind and local port of each, and drips until the gateway has had enough of all."""
+    opening = [
+        asyncio.create_task(_slow_client(kind, port, OPEN_S * number / EACH, 1 + at))
+        for at, kind in enumerate(KINDS)
+        for number in range(EACH)
+    ]
+    await asyncio.gather(*opening)
+
+
+async def _slow_client(kind: str, port: int, after: float, place: int) -> None:
+    await asyncio.sleep(after)
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    first = {
+        "head": b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+        "body": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % BODY,
+        "reader": b"GET /bytes?%d HTTP/1.1\r\nHost: x\r\n\r\n" % ANSWER,
+    }[kind]
+    print(json.dumps([kind, sock.getsockname()[1]]), flush=True)
+    with contextlib.suppress(OSError), sock:
+        await loop.sock_sendall(sock, first)
+        while True:
+            await asyncio.sleep(STEP_S)
+            if kind == "reader":
+                await loop.sock_recv(sock, int(RATE * STEP_S))
+            else:
+                await loop.sock_sendall(sock, b"x" * int(RATE * STEP_S))
+
+
+# ---- what is looked at meanwhile -------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Looks at the gateway from outside, ten times a second."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._pid = server.gateway()
+        self._stop = threading.Event()
+        self.open: set[int] = set()  # ports of clients that the gateway has
+        self.first: dict[int, float] = {}
+        self.last: dict[int, float] = {}
+        self.memory = 0
+        self.in_flight: list[tuple[float, int]] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with rota.Admin(self._server.master) as admin:
+            while not self._stop.wait(SAMPLE_S):
+                now = time.monotonic()
+                self.open = connected(self._server.port)
+                for port in self.open:
+                    self.first.setdefault(port, now)
+                    self.last[port] = now
+                self.memory = max(self.memory, rss(self._pid))
+                self.in_flight.append((now, sum(each["in_flight"] for each in admin.status()["services"])))
+
+
+def connected(port: int) -> set[int]:
+    """The ports of the clients to which the server at `port` has an established connection."""
+    own, found = f":{port:04X}", set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state = line.split()[:4]
+        if local.endswith(own) and state == ESTABLISHED:
+            found.add(int(remote.rpartition(":")[2], 16))
+    return found
+
+
+def rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+# ---- the measurement -------------------------------------------------------------------------------------------------
+
+
+class Good(NamedTuple):
+    per_second: float
+    p99_ms: float
+    text: str
+
+
+def good_client(server: Server, seconds: float) -> subprocess.Popen[str]:
+    command = module("bench.http_load", f"http://127.0.0.1:{server.port}/", "--connections", GOOD, "--seconds", seconds)
+    return server.family.start(command, piped=True)
+
+
+def told(member: subprocess.Popen[str]) -> Good:
+    assert member.stdout
+    text = member.stdout.read()
+    if member.wait() != 0:
+        raise NotMeasured(f"requests of the good client failed: {text}")
+    found = re.search(r"([\d,]+) requests/s .* p99 ([\d.]+) ms", text)
+    assert found, text
+    return Good(float(found[1].replace(",", "")), float(found[2]), text)
+
+
+def measured(limits: Limits, seconds: float) -> dict[str, Any]:
+    server = Server(limits)
+    with server.family:
+        server.start()
+        wait_until_ready(server.family, server.master, 2)
+        told(good_client(server, 1))
+        before, memory = told(good_client(server, seconds)), rss(server.gateway())
+        longest = OPEN_S + max(limits.cut_after(kind)[1] for kind in KINDS) + LATE_S
+        good = good_client(server, longest)
+        with Watch(server) as watch:
+            crowd = server.family.start(module("bench.slow_clients", "--crowd", server.port), piped=True)
+            begun = time.monotonic()
+            assert crowd.stdout
+            clients = [json.loads(crowd.stdout.readline()) for _ in range(EACH * len(KINDS))]
+            opened = time.monotonic()
+            during = told(good)
+            until = opened + longest  # the good one may have begun long before the crowd did
+            while watch.open.intersection(port for _, port in clients) and time.monotonic() < until:
+                time.sleep(SAMPLE_S)
+        crowd.kill()
+        held = {kind: [port for each, port in clients if each == kind] for kind in KINDS}
+        return {
+            "schema": 1,
+            "each": EACH,
+            "p99_ms": {"before": before.p99_ms, "during": during.p99_ms},
+            "per_second": {"before": before.per_second, "during": during.per_second},
+            "memory_mib": (watch.memory - memory) / 2**20,
+            "opened_s": opened - begun,
+            "in_flight_max": max((number for at, number in watch.in_flight if at > opened + SETTLED_S), default=0),
+            "cut_s": {
+                kind: sorted(watch.last[port] - watch.first[port] for port in ports if port in watch.last)
+                for kind, ports in held.items()
+            },
+            "limit_s": {kind: limits.cut_after(kind) for kind in KINDS},
+            "not_cut": {kind: len(watch.open.intersection(ports)) for kind, ports in held.items()},
+        }
+
+
+def judged(found: dict[str, Any], p99_max: float) -> list[tuple[bool, str]]:
+    p99, memory = found["p99_ms"], found["memory_mib"]
+    times = p99["during"] / p99["before"]
+    rates = found["per_second"]
+    verdicts = [
+        (
+            times < p99_max,
+            f"a good client's p99 {p99['before']:.1f} -> {p99['during']:.1f} ms: {times:.2f} x, less than {p99_max:g}"
+            f" ({rates['before']:,.0f} -> {rates['during']:,.0f} requests/s)",
+        ),
+        (
+            found["in_flight_max"] <= GOOD,
+            f"requests in processes: at most {found['in_flight_max']}, all of the good one",
+        ),
+        (memory < MEMORY_MAX / 2**20, f"memory of the gateway + {memory:.1f} MiB, less than {MEMORY_MAX >> 20}"),
+    ]
+    for kind in KINDS:
+        cut, limit = found["cut_s"][kind], found["limit_s"][kind]
+        least, most = limit
+        text = f"slow {kind}: {len(cut)} held for {cut[0]:.1f} to {cut[-1]:.1f} s, limit {least:.1f}"
+        text += f" to {most:.1f} s" if most > least else " s"
+        on_time = least - EARLY_S <= cut[0] and cut[-1] <= most + LATE_S
+        verdicts.append((len(cut) == found["each"] and not found["not_cut"][kind] and on_time, text))
+    return verdicts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.slow_clients", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="shorter limits in the gateway: 10 s in all")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the good client alone (%(default)g)")
+    parser.add_argument("--p99", type=float, default=P99_MAX, help="times that its p99 may grow (%(default)g)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--check", action="store_true", help="exit 1 if one of them does not hold")
+    parser.add_argument("--crowd", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+    if options.crowd:
+        asyncio.run(slow(options.crowd))
+        return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        found = measured(SHORT if options.short else Limits(), options.seconds)
+    except NotMeasured as reason:
+        print(f"not measured: {reason}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    verdicts = judged(found, options.p99)
+    if options.json:
+        print(json.dumps({**found, "reached": all(holds for holds, _ in verdicts)}, indent=1))
+    else:
+        print("\n".join(f"{'reached' if holds else 'MISSED':9}{text}" for holds, text in verdicts))
+    return 1 if options.check and not all(holds for holds, _ in verdicts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
