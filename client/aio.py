@@ -62,7 +62,7 @@ class AsyncClient(View):
         driver = self._home.driver()
         call.deadline = monotonic() + self._options.timeout
         call.address = self._address(target)
-        if isinstance(call, StreamCall):
+        if isinstance(call, StreamCall) and not self.keyed:
             call.timeout = self._options.timeout
             tail, length, flags = call.address
             call.address = tail, length, flags | MORE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from ..common.errors import Error, MaybeExecuted, ProtocolError
 from ..common.streams import WINDOW, BadStream, Inflow, Outflow, Replay, chunk_of, credit_of
 from ..common.wire import CHUNK, Body
@@ -18,12 +20,13 @@ class StreamCall(Call):
     """
 
     out: Outflow | Replay | None = None
-    into: Inflow
     timeout = 30.0  # seconds that an answer which has begun waits for a lost connection
     first: tuple[int, int] | None = None  # epoch and attempt that the answer is of; None: it has not begun
 
-    def __init__(self) -> None:
-        self.into = Inflow(granted=WINDOW)
+    @cached_property
+    def into(self) -> Inflow:
+        """Made when a first chunk comes: most answers have none."""
+        return Inflow(granted=WINDOW)
 
     def came(self, data: Body, more: bool) -> None:
         """The next bytes of the answer, which are the transport's: to be copied, or let go soon. The last has more
@@ -87,7 +90,8 @@ def _chunk(call: StreamCall, fields: tuple[int, ...], frame: Body, now: float) -
     return None
 
 
-def _credit(call: StreamCall, fields: tuple[int, ...], frame: Body) -> None:
+def _credit(call: StreamCall, fields: tuple[int, ...], frame: Body) -> Error | None:
     if call.out is not None:
         call.out.credited(credit_of(fields, frame))
         call.room()
+    return None

@@ -48,6 +48,11 @@ class View:
         self._meta = b""
         self._addresses: dict[str, Address] = {}
 
+    @property
+    def keyed(self) -> bool:
+        """Whether its calls have an idempotency key: they go in whole, and so do their answers."""
+        return self._options.idempotency_key != ""
+
     def options(
         self,
         *,

@@ -552,10 +552,38 @@ class HttpSettings:
         reload=False,
     )
     max_body: int = setting(
-        limits.BODY_MAX - limits.HTTP_ENVELOPE,
-        Size("0B", "64MiB"),
+        128 * 1024 * 1024,
+        Size("0B", "1TiB"),
         "largest body of a request; then 413",
-        "with its headers it must fit into master.max_message",
+        "uploads of documents and pictures; it waits in a spool, not in memory",
+        reload=False,
+    )
+    spool_memory: int = setting(
+        1024 * 1024,
+        Size("64KiB", "1GiB"),
+        "bytes of one large body, up or down, that are kept in memory before they become a file",
+        "most that are no files at all are smaller; 32 MiB of all bodies are the most in any case",
+        reload=False,
+    )
+    spool_max: int = setting(
+        4 * 1024 * 1024 * 1024,
+        Size("1MiB", "64TiB"),
+        "bytes that the large bodies of one gateway process may have in memory and files; then 503",
+        "a disk has room for it, and it is not left to clients to fill that",
+        reload=False,
+    )
+    spool_dir: str = setting(
+        "/var/tmp",
+        Directory(),
+        "where the files of large bodies are; they have no name, and go with their gateway",
+        "on many systems /tmp is memory",
+        reload=False,
+    )
+    drain: float = setting(
+        30.0,
+        Duration("0s", "1d"),
+        "time from the closing of the listener until answers that are still going on are ended",
+        "downloads end by then; a stream of events never does, and its client asks again elsewhere",
         reload=False,
     )
 

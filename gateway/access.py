@@ -17,7 +17,9 @@ KEPT_BYTES = 1024 * 1024  # of lines that nobody reads; beyond it they are dropp
 
 
 class Entry(NamedTuple):
-    """One request. `seconds`: from its first byte to the answer. `request_id`: texts of clients, fit for a line."""
+    """One request. `seconds`: from its last byte to the end of the answer. `request_id`: fit for a line. `broken`: the
+    answer had begun, and did not come to its end.
+    """
 
     client: str
     method: str
@@ -30,6 +32,7 @@ class Entry(NamedTuple):
     service: str
     agent: bytes
     referer: bytes
+    broken: bool = False
 
 
 class AccessLog:
@@ -92,7 +95,7 @@ def _has_room(fd: int) -> bool:
 
 def _common(entry: Entry, stamp: bytes) -> bytes:
     """The combined form of the common log, with the time in seconds and the request's id behind it."""
-    return b'%s - - [%s] "%s %s HTTP/%s" %d %d "%s" "%s" %.6f %s\n' % (
+    return b'%s - - [%s] "%s %s HTTP/%s" %d %d "%s" "%s" %.6f %s%s\n' % (
         entry.client.encode(),
         stamp,
         entry.method.encode(),
@@ -104,6 +107,7 @@ def _common(entry: Entry, stamp: bytes) -> bytes:
         _quoted(entry.agent) or b"-",
         entry.seconds,
         entry.request_id.encode(),
+        b" broken" if entry.broken else b"",
     )
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from .core.connection import Close, Connection, Dispatch, Effect, Refused, Write
+from .core.connection import Close, Connection, Dispatch, Effect, Refused, Reset, Write, Wrong
 
 if TYPE_CHECKING:
-    from .server import Gateway, Request
+    from .request import Request
+    from .server import Gateway
 
+_UNSENT_MAX = 128 * 1024  # of an answer in pieces, in the kernel: what waits for a slow reader waits in our spool
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: drop what has not left, and say so
 _ALL_OR_BLOCKED = 0  # of the transport's buffer: what the kernel does not take at once blocks the connection
 
 
 class HttpProtocol(asyncio.Protocol):
-    """`request`: the one that is being served."""
+    """`request`: the one that is being served. It answers with `answer`, or with `begin`, `piece`, …, and `end` or
+    `abort`; while `takes` is false it should keep its pieces, and is told `written` when there is room for the next.
+    """
 
     __slots__ = ("core", "peer", "request", "_closing", "_eof", "_gateway", "_held", "_transport")
 
@@ -32,7 +40,9 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         gateway = self._gateway
         self.peer = gateway.peer(self._transport)
-        self.core = Connection(gateway.limits, gateway.timeouts, monotonic(), gateway.date, gateway.new_id)
+        self.core = Connection(
+            gateway.limits, gateway.timeouts, monotonic(), gateway.date, gateway.store.open, gateway.new_id
+        )
         if not gateway.admit(self):
             self._transport.abort()
             return
@@ -62,13 +72,44 @@ class HttpProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         now = monotonic()
+        request = self.request
         self._do(self.core.written(now), now)
+        if request is not None and request is self.request:
+            request.written()
 
     # ---- what the gateway says --------------------------------------------------------------------------------------
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> None:
         self.request = None
         self._do(self._answered(status, headers, body, now), now)
+
+    @property
+    def takes(self) -> bool:
+        """Whether a piece would leave at once, or be in nobody's way."""
+        return self.core.takes
+
+    def begin(self, status: int, headers: list[tuple[bytes, bytes]], now: float) -> None:
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is gone
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # it may be silent for hours
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
+        if self._gateway.draining:
+            self.core.drain()
+        self._do(self.core.begin(status, headers, now), now)
+
+    def piece(self, data: bytes, now: float) -> None:
+        self._do(self.core.piece(data, now), now)
+
+    def end(self, now: float) -> None:
+        effects = self.core.end(now)
+        if not effects or type(effects[0]) is not Wrong:
+            self.request = None
+        self._do(effects, now)
+
+    def abort(self, now: float) -> None:
+        """There is no more of the answer, and it is not whole."""
+        self.request = None
+        self._do(self.core.abort(now), now)
 
     def tick(self, now: float) -> None:
         due = self.core.next_deadline()
@@ -79,7 +120,11 @@ class HttpProtocol(asyncio.Protocol):
         """No further request."""
         self._do(self.core.drain(), monotonic())
 
-    def abort(self) -> None:
+    def cut(self) -> None:
+        """Now, and not as if what was sent were all there is."""
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     # ---- effects ----------------------------------------------------------------------------------------------------
@@ -89,6 +134,8 @@ class HttpProtocol(asyncio.Protocol):
             if type(effect) is Dispatch:
                 answer = self._gateway.take(self, effect.head, effect.body, now)
                 if answer is not None:
+                    if not isinstance(effect.body, bytes):
+                        effect.body.close()
                     effects += self._answered(*answer, now)
             elif type(effect) is Write:
                 self._transport.write(effect.data)
@@ -96,6 +143,12 @@ class HttpProtocol(asyncio.Protocol):
                 self._close(effect.within)
             elif type(effect) is Refused:
                 self._gateway.refused(self, effect)
+            elif type(effect) is Wrong:
+                request, self.request = self.request, None
+                if request is not None:
+                    request.wrong(effect)
+            elif type(effect) is Reset:
+                self.cut()
         if self.core.reads is self._held:
             self._hold(not self._held)
 
@@ -109,13 +162,20 @@ class HttpProtocol(asyncio.Protocol):
             self._held = held
             self._transport.pause_reading() if held else self._transport.resume_reading()
 
+    def _leave(self) -> None:
+        """What a slow reader has not taken goes, too, and it is to know that."""
+        if self._transport.get_write_buffer_size():
+            self.cut()
+        else:
+            self._transport.abort()
+
     def _close(self, within: float) -> None:
         """Half first: closed at once with bytes unread, the kernel would take the answer back with a reset."""
         transport = self._transport
         if not within:
-            transport.abort()  # what a slow reader has not taken goes, too
+            self._leave()
             return
-        self._closing = asyncio.get_running_loop().call_later(within, transport.abort)
+        self._closing = asyncio.get_running_loop().call_later(within, self._leave)
         if self._eof or transport.is_closing():
             transport.close()  # after what was written
         else:

@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
@@ -23,28 +22,31 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ..client.aio import AsyncClient
-from ..client.calls import Call
-from ..common.errors import Error
+from ..common.limits import BODY_MAX, HTTP_ENVELOPE
 from ..common.log import note, printable
 from ..common.settings import FORWARDED, HttpSettings, ServiceHttpSettings
 from . import listening
 from .access import AccessLog, Entry
-from .core import answers, calls, forms
-from .core.affinity import add_cookie
+from .core import calls
 from .core.answers import Answer
 from .core.connection import Refused, Timeouts
-from .core.forms import Fault
 from .core.head import Head, Limits
 from .core.requests import Peer, Proxies, key_of, keyed, request_id, trace_of
 from .core.routes import Route, Routes, route_to
+from .core.upload import Spool
 from .crew import Crew, unblock
 from .pages import ServicePages
 from .protocol import HttpProtocol
 from .readiness import Readiness
+from .request import CallRequest, Request
+from .spool import Store
 
 SWEEP_S = 0.25  # how late a time-out may be noticed; a timer for each connection would cost more than its requests
 JOIN_S = 0.5  # for the first request of whom nobody had accepted yet when the listener closed
 READY = b"/-/ready"
+WHOLE_MAX = 64 * 1024 * 1024  # of a body that must go with its call: no message may be larger
+CALL_MAX = BODY_MAX - HTTP_ENVELOPE  # of one in JSON: reading a MiB of it takes the loop 10 ms
+OVERDUE_S = 1.0  # how often what has outlasted a drain is looked for
 NOTES_PER_S = 10  # lines about faults on stderr; the others are counted
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -65,6 +67,7 @@ class Gateway:
             write=settings.write_timeout,
             write_rate=settings.write_rate,
         )
+        self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir)
         self.date = _date_of(time.time)
         self._routes = routes
         self._callable = {name: route_to(name, "", each) for name, each in services.items() if each.calls}
@@ -109,8 +112,8 @@ class Gateway:
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
-    def take(self, connection: HttpProtocol, head: Head, body: bytes, now: float) -> Answer | None:
-        """The answer, or None when a service has been asked for it."""
+    def take(self, connection: HttpProtocol, head: Head, body: bytes | Spool, now: float) -> Answer | None:
+        """The answer, or None when a service has been asked for it: it then has the body."""
         target = head.target
         if target == READY:
             return self._ready()
@@ -140,7 +143,16 @@ class Gateway:
         client = self._client
         if b"traceparent" in fields or b"idempotency-key" in fields or route.affinity is not None:
             client = self._said(client, request, route, passed, about)
-        client.start(request, route.target(head.method), head.method, target, passed, body, about)
+        said: Any = body
+        if not isinstance(body, bytes):
+            if not client.keyed:
+                said = request.brings(body)
+            elif body.size > WHOLE_MAX:
+                return request.refuse(413, "A request with an Idempotency-Key is too large; nothing was done.")
+            else:
+                said = body.read(0, body.size)
+                body.close()
+        client.start(request, route.target(head.method), head.method, target, passed, said, about)
         if request.answer is None:
             connection.request = request
         return request.answer
@@ -159,12 +171,16 @@ class Gateway:
         said = headers or session
         return client.options(headers=headers, idempotency_key=key, session=session) if said else client
 
-    def _call(self, connection: HttpProtocol, head: Head, body: bytes, now: float) -> Answer | None:
+    def _call(self, connection: HttpProtocol, head: Head, body: bytes | Spool, now: float) -> Answer | None:
         request = CallRequest(self, connection, head, now, None)
         request.id = request_id(head.headers, self.new_id)
         if connection.peer.trusted:
             request.client = self._proxies.origin(connection.peer, head).client[0]
         try:
+            if not isinstance(body, bytes):
+                if body.size > CALL_MAX:
+                    raise calls.Refused(413, f"The body of a call has {CALL_MAX} bytes at most.")
+                body = body.read(0, body.size)
             asked = calls.asked(head, body, self._callable)
             request.route = asked.route
             client = self._client.options(
@@ -184,12 +200,15 @@ class Gateway:
     def withdraw(self, request: Request) -> None:
         self._client.withdraw(request)
 
+    def taken(self, request: Request, size: int) -> None:
+        self._client.taken(request, size)
+
     def _ready(self) -> Answer:
         reason = "draining" if self.draining else self._readiness.reason()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
         return Answer(503 if reason else 200, headers, f"{reason or 'ready'}\n".encode())
 
-    def finished(self, request: Request, status: int, size: int, now: float) -> None:
+    def finished(self, request: Request, status: int, size: int, now: float, broken: bool = False) -> None:
         """For the access log."""
         if self._access.wanted:
             head = request.head
@@ -207,6 +226,7 @@ class Gateway:
                     request.route.service if request.route else "",
                     fields.get(b"user-agent", b""),
                     fields.get(b"referer", b""),
+                    broken,
                 )
             )
 
@@ -284,100 +304,21 @@ class Gateway:
         for connection in list(self._connections):
             connection.drain()
         self._joining = [loop.create_task(self._join(sock)) for sock in waiting]
+        loop.call_later(self.settings.drain, self._end_overdue)
         if not self._connections and not waiting:
             self._ended.set()
+
+    def _end_overdue(self) -> None:
+        """Answers that go on may go on for ever."""
+        for connection in list(self._connections):
+            if connection.request is not None:
+                connection.request.end_by_now()
+        asyncio.get_running_loop().call_later(OVERDUE_S, self._end_overdue)
 
     async def _join(self, sock: socket.socket) -> None:
         """Somebody who had connected before nobody could."""
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(lambda: HttpProtocol(self), sock)
-
-
-class Request(Call):
-    """One request that a service is asked for, from its last byte to its answer: its own entry in the call table.
-
-    `answer`: set when it could not even be asked for. `cookie`: goes with the answer of the service.
-    """
-
-    def __init__(
-        self, gateway: Gateway, connection: HttpProtocol, head: Head, began: float, route: Route | None
-    ) -> None:
-        self.gateway = gateway
-        self.connection = connection
-        self.head = head
-        self.began = began
-        self.route = route
-        self.id = ""
-        self.client = str(connection.peer.client[0])
-        self.cookie = b""
-        self.answer: Answer | None = None
-
-    def finish(self, value: object, error: Error | None) -> None:
-        try:
-            answer = self._answered(value) if error is None else self.failed(error)
-            if self.connection.request is self:
-                self.connection.answer(*answer, monotonic())
-            else:
-                self.answer = answer
-        except Exception:  # it is called among the answers of others
-            note(traceback.format_exc())
-            self.connection.abort()
-
-    def failed(self, error: BaseException) -> Answer:
-        pages = self.gateway.pages.of(self.route.service if self.route else "")
-        answer = answers.of_error(error, self.id, forms.form_for(self.head.headers), pages)
-        self.gateway.fault(self, answer.status, error)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
-        return answer
-
-    def refuse(self, status: int, sentence: str) -> Answer:
-        answer = answers.made(Fault(status, sentence), self.id, forms.form_for(self.head.headers))
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
-        return answer
-
-    def abandon(self) -> None:
-        """Nobody waits for the answer any more; what is queued is not run."""
-        self.gateway.withdraw(self)
-        self.gateway.finished(self, answers.CLIENT_GONE, 0, monotonic())
-
-    def _answered(self, result: Any) -> Answer:
-        try:
-            status, headers, body = result
-            headers.append((b"x-request-id", self.id.encode()))
-            if self.cookie:
-                add_cookie(headers, self.cookie)
-            size = len(body)
-        except (AttributeError, TypeError, ValueError):
-            return self.failed(_NotHttp("the handler's result is not [status, headers, body]"))
-        self.gateway.finished(self, status, size, monotonic())
-        return Answer(status, headers, body)
-
-
-class CallRequest(Request):
-    """A call in JSON (core/calls.py)."""
-
-    def turned_away(self, refused: calls.Refused) -> Answer:
-        answer = calls.of_refusal(refused, self.id)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
-        return answer
-
-    def failed(self, error: BaseException) -> Answer:
-        answer = calls.of_error(error, self.id)
-        self.gateway.fault(self, answer.status, error)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
-        return answer
-
-    def _answered(self, result: Any) -> Answer:
-        try:
-            answer = calls.answer(result, self.id)
-        except (calls.Unrepresentable, RecursionError) as error:
-            return self.failed(error)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
-        return answer
-
-
-class _NotHttp(Exception):
-    """A service that has a handler `http` and knows nothing of docs/HTTP.md."""
 
 
 def _host_and_port(name: Any) -> list[Any]:

@@ -10,11 +10,42 @@ from typing import NamedTuple
 from rota.gateway.core.connection import Close, Connection, Dispatch, Effect, Timeouts, Write
 from rota.gateway.core.head import Limits
 from rota.gateway.core.rules import RULES
+from rota.gateway.core.upload import NoRoom
 
 DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
 RULE_OF = {(rule.status, rule.reason): name for name, rule in RULES.items()}
 OK = b"HTTP/1.1 200 OK\r\nDate: " + DATE + b"\r\nContent-Length: 0\r\n\r\n"
 _PLAIN = re.compile(rb"HTTP/1.1 ([0-9]{3}) .*\r\n\r\n(.*)\n", re.DOTALL)
+
+
+class Held:
+    """A spool that is a list of bytes, and takes what `room` says."""
+
+    room = 1_000_000
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes) -> None:
+        if self.size + len(data) > self.room:
+            raise NoRoom
+        self.data += data
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self.data[offset : offset + size])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def whole(dispatch: Dispatch) -> bytes:
+    body = dispatch.body
+    return body if isinstance(body, bytes) else body.read(0, body.size)
 
 
 class Verdict(NamedTuple):
@@ -26,7 +57,7 @@ class Verdict(NamedTuple):
 
 
 def connection(limits: Limits | None = None, timeouts: Timeouts | None = None) -> Connection:
-    return Connection(limits or Limits(), timeouts or Timeouts(), 0.0, lambda: DATE)
+    return Connection(limits or Limits(), timeouts or Timeouts(), 0.0, lambda: DATE, Held)
 
 
 def broken_rule(data: bytes) -> str | None:
@@ -54,7 +85,7 @@ def verdict(pieces: Iterable[bytes], limits: Limits | None = None, eof: bool = T
     closes = [at for at, each in enumerate(seen) if isinstance(each, Close)]
     assert closes in ([], [len(seen) - 1]), "it closes once, and nothing comes after"
     for each in seen:
-        assert not isinstance(each, Dispatch) or each.head.chunked or len(each.body) == (each.head.length or 0)
+        assert not isinstance(each, Dispatch) or each.head.chunked or len(whole(each)) == (each.head.length or 0)
     rules = [rule for each in seen if isinstance(each, Write) if (rule := broken_rule(each.data)) is not None]
     assert len(rules) <= 1, "one refusal"
     assert not rules or closes, "a refusal closes"

@@ -58,7 +58,7 @@ def test_a_request_comes_to_the_service_and_its_answer_back(gateway: Gateway) ->
     answer, body = gateway.ask("/a%20b?c=d", X_Request_Id="id-17")
     assert (answer.status, body, answer.headers["content-type"]) == (200, b"GET /a%20b?c=d", "text/plain")
     assert answer.headers["x-request-id"] == "id-17" and answer.headers["date"]
-    data = os.urandom(300_000)
+    data = os.urandom(200_000)
     assert gateway.get("/echo", "POST", data) == (201, data)
 
 

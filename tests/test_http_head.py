@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from http_rig import cut, one_by_one, verdict
+from http_rig import Held, cut, one_by_one, verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -364,6 +364,10 @@ REFUSED: dict[str, list[bytes]] = {
         sized(b"8000000000000000"),
         sized(b"7FFFFFFFFFFFFFFF"),
         sized(b"5", b"\r\nhello\r\n%x\r\n" % (LIMITS.body - 4)),
+    ],
+    "no-room": [
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" + b"x" * (Held.room + 1),
+        CHUNKED + b"fffff\r\n" + b"x" * (Held.room + 1),
     ],
     "expect": [
         POST + b"Expect: %b\r\nContent-Length: 5\r\n\r\nhello" % value

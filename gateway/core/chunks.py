@@ -6,11 +6,13 @@ import re
 
 from .head import FIELDS
 from .rules import Rejected
+from .upload import Upload
 
 LINE_MAX = 256  # bytes of a chunk's size with its extensions, without CR LF
 EXTENSIONS_MAX = 1024  # bytes of all extensions of one body: nothing that is in use sends any
 TRAILERS_MAX = 8192  # bytes of all trailer fields
 CHUNKS_MAX = 16384  # of one body: each costs time, whatever is in it; 64 bytes each make 1 MiB
+CHUNK_BYTES = 1024  # of a body for each chunk, if that are more: long ones come in pieces of 4 KiB and up
 
 _WORD = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;" + _WORD + rb"(?:=(?:" + _WORD + rb'|"[\t !#-\[\]-~]*+"))?)*+)')
@@ -22,10 +24,10 @@ _OF_THE_HEAD = re.compile(
 
 
 class Chunks:
-    """One body. Bytes are fed as they come; `body` holds what has been decoded."""
+    """One body. Bytes are fed as they come; what has been decoded goes to `body`."""
 
-    def __init__(self, most: int) -> None:
-        self.body = bytearray()
+    def __init__(self, most: int, body: Upload) -> None:
+        self.body = body
         self._most = most
         self._left = 0  # of the chunk that is being read, with its CR LF
         self._ended = False  # the last chunk has come
@@ -67,9 +69,9 @@ class Chunks:
             self._ended = True
             return
         self._count += 1
-        if self._count > CHUNKS_MAX:
+        if self._count > max(CHUNKS_MAX, self.body.size // CHUNK_BYTES):
             raise Rejected("chunk-count")
-        if len(self.body) + size > self._most:
+        if self.body.size + size > self._most:
             raise Rejected("body-size")
         self._left = size + 2
 
@@ -77,7 +79,7 @@ class Chunks:
         """Data is taken as it comes, so that its rate can be seen; its CR LF in one."""
         size = min(self._left - 2, len(buffer) - at)
         if size > 0:
-            self.body += buffer[at : at + size]
+            self.body.add(buffer[at : at + size])
             self._left -= size
             return at + size
         end = bytes(buffer[at : at + 2])

@@ -3,10 +3,11 @@
     idle ──► head ──► body ──► answer ──► idle      one request at a time; what a client sends meanwhile waits
       └───────┴─────────┴─────────┴─────► closed    a broken rule, a time-out, the end of the connection
 
-Two rules:
+A request is answered by `answered`, with all there is, or by `begin`, `piece`, …, `end`. Three rules:
 
 1. A request is dispatched when its last byte has come and all of it was proper: never one that may still turn out bad.
 2. What breaks a rule is answered once, and nothing behind it is read.
+3. An answer that was not given in whole never looks as if it were.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import NamedTuple
 from .chunks import Chunks
 from .head import Head, Limits, end_of_head, read
 from .requests import request_id as request_id_of
-from .response import CONTINUE, Headers, plain, response
+from .response import CONTINUE, Framing, Headers, begin, plain, response
 from .rules import Rejected
+from .upload import INLINE_MAX, Spool, Upload
 
 
 class Timeouts(NamedTuple):
@@ -31,15 +33,15 @@ class Timeouts(NamedTuple):
     body: float = 10.0  # of grace, then `body_rate` on average
     body_rate: int = 500  # below any modem; 1 MiB may take 35 minutes
     write: float = 10.0  # of grace once the kernel takes no more, then `write_rate` on average
-    write_rate: int = 8192  # an answer is held in memory until it has been read: 1 MiB for 138 s at most
+    write_rate: int = 8192  # an answer is held, in memory or a spool, until it has been read: 1 MiB for 138 s at most
     linger: float = 2.0  # for a client to read why: a reset, which is what closing at once may be, takes it away
 
 
 class Dispatch(NamedTuple):
-    """A proper and whole request. `answered` is to be called for it, once."""
+    """A proper and whole request, to be answered once. A spool is now the gateway's to close."""
 
     head: Head
-    body: bytes
+    body: bytes | Spool
 
 
 class Refused(NamedTuple):
@@ -63,14 +65,25 @@ class Close(NamedTuple):
     within: float = 0.0
 
 
-Effect = Dispatch | Refused | Write | Close
+class Reset(NamedTuple):
+    """In place of Close: be gone at once, and in such a way that nobody takes it for an end."""
+
+
+class Wrong(NamedTuple):
+    """The application's answer is not what it said, or cannot be sent: it ends here. `status`: in its place."""
+
+    sentence: str
+    status: int = 0
+
+
+Effect = Dispatch | Refused | Write | Close | Reset | Wrong
 
 
 class State(Enum):
     IDLE = "idle"  # no byte of the next request has come
     HEAD = "head"
     BODY = "body"
-    ANSWER = "answer"  # dispatched, not yet answered
+    ANSWER = "answer"  # dispatched, not yet answered in whole
     CLOSED = "closed"
 
 
@@ -78,6 +91,8 @@ _IDLE, _HEAD, _BODY, _ANSWER, _CLOSED = State  # a name of an Enum is looked up 
 
 WAITING_MAX = 64 * 1024  # bytes behind the request that is being answered, from which on no more should be read
 FLOOD_MAX = 512 * 1024  # with so many it closes: what loops read at once, 256 KiB, twice
+UNREAD_MAX = 512 * 1024  # of an answer in pieces: what one that was blocked leaves with, before it is blocked again
+BANKED_S = 600.0  # of silence that a quick beginning buys at most: a large body must not lie on the disk for days
 
 
 class Connection:
@@ -92,12 +107,16 @@ class Connection:
         "_date",
         "_deadline",
         "_eof",
+        "_framing",
         "_head",
         "_last",
         "_limits",
         "_new_id",
+        "_open_spool",
+        "_patience",
         "_timeouts",
         "_unread",
+        "_upload",
         "_skipped",
     )
 
@@ -107,21 +126,28 @@ class Connection:
         timeouts: Timeouts,
         now: float,
         date: Callable[[], bytes],
+        open_spool: Callable[[], Spool],
         new_id: Callable[[], str] = lambda: "-",
     ) -> None:
-        """`date`: what a Date field says now (RFC 9110 6.6.1). `new_id`: of a request that is refused here."""
+        """`date`: what a Date field says now (RFC 9110 6.6.1). `open_spool`: for a large body; may raise NoRoom.
+        `new_id`: of a request that is refused here.
+        """
         self.state = _IDLE
         self._limits = limits
         self._timeouts = timeouts
         self._date = date
+        self._open_spool = open_spool
         self._new_id = new_id
         self._deadline = now + timeouts.idle
         self._buffer = bytearray()
         self._head: Head | None = None
         self._chunks: Chunks | None = None
+        self._upload: Upload | None = None  # of a body that is chunked, or large
         self._body_since = now
-        self._blocked = False  # an answer has not left yet
-        self._unread = 0  # bytes of the last answer
+        self._framing: Framing | None = None  # of an answer that has begun
+        self._blocked = False  # what was written has not left yet
+        self._unread = 0  # bytes of the last answer; of one in pieces those since it was blocked the last time
+        self._patience = timeouts.write  # seconds of grace that the reader of this answer has left
         self._eof = False
         self._last = False  # after this answer it closes
         self._skipped = False  # the one empty line that may stand before a request
@@ -139,6 +165,8 @@ class Connection:
     def eof(self, now: float) -> list[Effect]:
         """The client sends no more. What it sent in whole is still answered."""
         self._eof = True
+        if self._framing is not None and self._framing.endless:
+            return self._close()  # nothing else may ever tell that its client is gone
         return [] if self.state in (_ANSWER, _CLOSED) or self._blocked else self._read_on(now)
 
     @property
@@ -172,20 +200,90 @@ class Connection:
         self._unread = len(data)
         return [Write(data), *self._read_on(now)]
 
+    def begin(self, status: int, headers: Headers, now: float) -> list[Effect]:
+        """The head of an answer whose body comes in pieces."""
+        head = self._head
+        if self.state is _CLOSED:
+            return []
+        if self.state is not _ANSWER or head is None or self._framing is not None:
+            raise RuntimeError("no request waits for an answer")
+        keep = head.keep_alive and not self._last
+        connection = b"close" if not keep else b"keep-alive" if head.version == "1.0" else b""
+        try:
+            data, self._framing = begin(
+                head.method, head.version, status, headers, date=self._date(), connection=connection
+            )
+        except (TypeError, ValueError) as error:
+            data = plain(500, "the application gave an answer that cannot be sent", date=self._date())
+            return [Wrong(str(error), 500), Write(data), *self._close(self._time_to_write(len(data)))]
+        return [self._write(data)]
+
+    def piece(self, data: bytes, now: float) -> list[Effect]:
+        """The next bytes of its body."""
+        framing = self._framing
+        if framing is None or not framing.has_body or not data:
+            return []
+        if framing.chunked:
+            return [self._write(b"%x\r\n%b\r\n" % (len(data), data))]
+        if framing.left is None:
+            return [self._write(data)]
+        if len(data) > framing.left:
+            last = self._write(data[: framing.left])
+            return [Wrong("the answer is longer than its Content-Length"), last, *self.abort(now)]
+        framing.left -= len(data)
+        return [self._write(data)]
+
+    def end(self, now: float) -> list[Effect]:
+        """Its body was whole."""
+        framing, head = self._framing, self._head
+        if framing is None or head is None:
+            return []
+        if framing.has_body and framing.left:
+            return [Wrong("the answer is shorter than its Content-Length"), *self.abort(now)]
+        effects: list[Effect] = [self._write(b"0\r\n\r\n")] if framing.has_body and framing.chunked else []
+        self._framing = self._head = None
+        if not head.keep_alive or self._last or framing.by_close or (self._eof and not self._buffer):
+            return [*effects, *self._close(self._time_left(now))]
+        self.state = _IDLE
+        return effects if self._blocked else [*effects, *self._read_on(now)]
+
+    def abort(self, now: float) -> list[Effect]:
+        """There will be no more of its body: whoever reads it sees that it is not whole."""
+        return self._close(0.0 if self._framing is None else self._time_left(now))
+
+    def _write(self, data: bytes) -> Write:
+        self._unread = min(self._unread + len(data), UNREAD_MAX)
+        if self._blocked:
+            self._deadline += len(data) / self._timeouts.write_rate
+        return Write(data)
+
+    @property
+    def takes(self) -> bool:
+        """Whether a piece would leave at once. It becomes true again with `written`."""
+        return not self._blocked
+
     def blocked(self, now: float) -> list[Effect]:
         """The kernel took only a part of what was written. Until `written`, nothing more is read."""
         self._blocked = True
-        self._deadline = now + self._time_to_write(self._unread)
+        self._deadline = now + self._patience + self._unread / self._timeouts.write_rate
         return []
 
     def _time_to_write(self, size: int) -> float:
         return self._timeouts.write + size / self._timeouts.write_rate
+
+    def _time_left(self, now: float) -> float:
+        """For what was written of an answer in pieces."""
+        return max(self._deadline - now, 0.1) if self._blocked else self._time_to_write(self._unread)
 
     def written(self, now: float) -> list[Effect]:
         """All that was written has left."""
         self._blocked = False
         if self.state is _CLOSED:
             return []
+        # Who takes pieces slower than the rate uses up its grace, in however many stalls; who is faster regains it.
+        grace = self._timeouts.write
+        self._patience = grace if self._framing is None else min(grace, self._deadline - now)
+        self._unread = 0
         if self.state is _ANSWER:
             self._deadline = inf
             return []
@@ -241,7 +339,9 @@ class Connection:
             return self._dispatch(head, b"")
         self.state = _BODY
         self._body_since = now
-        self._chunks = Chunks(self._limits.body) if head.chunked else None
+        if head.chunked or (head.length or 0) > INLINE_MAX:
+            self._upload = Upload(self._open_spool)
+            self._chunks = Chunks(self._limits.body, self._upload) if head.chunked else None
         effects = self._read_body(now, head)
         return [Write(CONTINUE), *effects] if head.expects_continue and not buffer and not effects else effects
 
@@ -255,22 +355,34 @@ class Connection:
         return bool(self._buffer)
 
     def _read_body(self, now: float, head: Head) -> list[Effect]:
-        buffer, chunks = self._buffer, self._chunks
-        if chunks is not None:
-            if chunks.feed(buffer):
-                return self._dispatch(head, bytes(chunks.body))
-            come = len(chunks.body)
-        else:
-            length = head.length or 0
+        upload = self._upload
+        if upload is None:
+            buffer, length = self._buffer, head.length or 0
             if len(buffer) >= length:
                 body = bytes(buffer[:length])
                 del buffer[:length]
                 return self._dispatch(head, body)
             come = len(buffer)
-        self._deadline = self._body_since + self._timeouts.body + come / self._timeouts.body_rate
+        elif self._upload_more(upload, head.length or 0):
+            self._upload = None
+            return self._dispatch(head, upload.whole())
+        else:
+            come = upload.size
+        earned = self._body_since + self._timeouts.body + come / self._timeouts.body_rate
+        self._deadline = min(earned, now + self._timeouts.body + BANKED_S)
         return self._more("body-end")
 
-    def _dispatch(self, head: Head, body: bytes) -> list[Effect]:
+    def _upload_more(self, upload: Upload, length: int) -> bool:
+        """True: it is whole."""
+        buffer = self._buffer
+        if self._chunks is not None:
+            return self._chunks.feed(buffer)
+        data = buffer[: length - upload.size]
+        del buffer[: len(data)]
+        upload.add(data)
+        return upload.size == length
+
+    def _dispatch(self, head: Head, body: bytes | Spool) -> list[Effect]:
         self.state = _ANSWER
         self._deadline = inf
         self._chunks = None
@@ -301,7 +413,10 @@ class Connection:
         return [refused, Write(data), *self._close(self._timeouts.linger)]
 
     def _close(self, within: float = 0.0) -> list[Effect]:
+        framing, upload = self._framing, self._upload
         self.state = _CLOSED
-        self._head = self._chunks = None
+        self._head = self._chunks = self._upload = self._framing = None
         self._buffer.clear()
-        return [Close(within)]
+        if upload is not None:
+            upload.close()
+        return [Close(within) if framing is None or not framing.by_close else Reset()]

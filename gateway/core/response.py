@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+RETRY_AFTER_S = 5  # for room in a spool: bodies come and go within seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
@@ -43,6 +44,29 @@ def _lower(name: bytes) -> bytes:
     return name.lower()
 
 
+class Framing:
+    """Where the body of an answer that comes in pieces ends."""
+
+    __slots__ = ("chunked", "has_body", "left")
+
+    def __init__(self, has_body: bool, left: int | None, chunked: bool) -> None:
+        """`left`: bytes of its Content-Length that have not come. Neither that nor `chunked`: the end of the connection
+        is the end of it.
+        """
+        self.has_body = has_body
+        self.left = left
+        self.chunked = chunked
+
+    @property
+    def endless(self) -> bool:
+        """Nobody has said where it ends."""
+        return self.has_body and self.left is None
+
+    @property
+    def by_close(self) -> bool:
+        return self.endless and not self.chunked
+
+
 def response(
     method: str, status: int, headers: Headers, body: bytes, *, date: bytes, connection: bytes = b""
 ) -> bytes:  # fmt: skip
@@ -50,8 +74,45 @@ def response(
     ValueError, TypeError: the status is not one of 200 to 599, a header has a character that could end it, or the
     application's Content-Length is not the length of its body.
     """
-    if status not in _STATUS_LINES or not isinstance(body, bytes):
-        raise ValueError(f"no response: status {status!r}, body of type {type(body).__name__}")
+    if not isinstance(body, bytes):
+        raise ValueError(f"no response: body of type {type(body).__name__}")
+    lines, length = _lines(status, headers, date, connection)
+    if method == "HEAD" or status in _BODILESS:
+        lines.append(_length_without_body(status, length, len(body)))
+        body = b""
+    elif length is not None and length != len(body):
+        raise ValueError(f"Content-Length {length}, but the body has {len(body)} bytes")
+    else:
+        lines.append(b"Content-Length: %d\r\n" % len(body))
+    lines.append(b"\r\n")
+    lines.append(body)
+    return b"".join(lines)
+
+
+def begin(
+    method: str, version: str, status: int, headers: Headers, *, date: bytes, connection: bytes = b""
+) -> tuple[bytes, Framing]:
+    """The head of a response whose body comes in pieces. Raises as `response`. Framing by the end of the connection
+    needs `connection` to be b"close", which is put there if need be.
+    """
+    headers = list(headers)
+    length = next((_agreed(None, value) for name, value in headers if _lower(name) == b"content-length"), None)
+    framing = Framing(method != "HEAD" and status not in _BODILESS, length, length is None and version != "1.0")
+    lines, length = _lines(status, headers, date, b"close" if framing.by_close else connection)
+    if not framing.has_body:
+        lines.append(_length_without_body(status, length, 0))
+    elif length is not None:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    elif framing.chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines), framing
+
+
+def _lines(status: int, headers: Headers, date: bytes, connection: bytes) -> tuple[list[bytes], int | None]:
+    """All but where the body ends, and what the application says of that."""
+    if status not in _STATUS_LINES:
+        raise ValueError(f"no response: status {status!r}")
     lines = [_STATUS_LINES[status]]
     length = None
     for name, value in headers:
@@ -69,16 +130,7 @@ def response(
         lines.append(b"Date: %b\r\n" % date)
     if connection:
         lines.append(b"Connection: %b\r\n" % connection)
-    if method == "HEAD" or status in _BODILESS:
-        lines.append(_length_without_body(status, length, len(body)))
-        body = b""
-    elif length is not None and length != len(body):
-        raise ValueError(f"Content-Length {length}, but the body has {len(body)} bytes")
-    else:
-        lines.append(b"Content-Length: %d\r\n" % len(body))
-    lines.append(b"\r\n")
-    lines.append(body)
-    return b"".join(lines)
+    return lines, length
 
 
 def _agreed(before: int | None, value: bytes) -> int:
@@ -103,4 +155,6 @@ def plain(status: int, reason: str, *, date: bytes, request_id: str = "") -> byt
     headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
     if request_id:
         headers.append((b"X-Request-Id", request_id.encode()))
+    if status == 503:
+        headers.append((b"Retry-After", b"%d" % RETRY_AFTER_S))
     return response("GET", status, headers, f"{reason}\n".encode(), date=date, connection=b"close")

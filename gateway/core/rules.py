@@ -54,6 +54,7 @@ RULES = {
         400, "9112 5.1", "there is a tab in a field that says for whom a request is or where it ends"
     ),
     "body-size": Rule(413, "9110 15.5.14", "the body is too large"),
+    "no-room": Rule(503, "9110 15.6.4", "there is no room for a body of this size right now; try again shortly"),
     "expect": Rule(417, "9110 10.1.1", "the only expectation that is known is 100-continue"),
     # ---- the body itself
     "body-end": Rule(400, "9112 8", "the connection ended within the body"),

@@ -1,0 +1,209 @@
+"""One request that a service is asked for, from its last byte to the last of its answer."""
+
+from __future__ import annotations
+
+import traceback
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..client.streams import StreamCall
+from ..common.errors import Error
+from ..common.log import note
+from ..common.streams import Replay
+from ..common.wire import Body
+from .core import answers, calls, forms
+from .core.affinity import add_cookie
+from .core.answers import Answer
+from .core.connection import Wrong
+from .core.forms import Fault
+from .core.head import Head
+from .core.routes import Route
+from .core.upload import Spool
+from .streamed import BadAnswer, Streamed
+
+if TYPE_CHECKING:
+    from .protocol import HttpProtocol
+    from .server import Gateway
+
+
+class Request(StreamCall):
+    """Its own entry in the call table.
+
+    `answer`: set when it could not even be asked for. `cookie`: goes with the answer of the service.
+    `upload`: its body, if that goes as a stream. `streamed`: its answer, if that comes as one.
+    """
+
+    upload: Spool | None = None
+    streamed: Streamed | None = None
+
+    def __init__(
+        self, gateway: Gateway, connection: HttpProtocol, head: Head, began: float, route: Route | None
+    ) -> None:
+        self.gateway = gateway
+        self.connection = connection
+        self.head = head
+        self.began = began
+        self.route = route
+        self.id = ""
+        self.client = str(connection.peer.client[0])
+        self.cookie = b""
+        self.answer: Answer | None = None
+
+    def brings(self, body: Spool) -> int:
+        """A body that goes beside the call; what goes in its place."""
+        self.upload = body
+        self.out = Replay(body.size, body.read)
+        return body.size
+
+    # ---- what the call says -----------------------------------------------------------------------------------------
+
+    def finish(self, value: object, error: Error | None) -> None:
+        try:
+            if self.upload is not None:
+                self.upload.close()
+            if self.streamed is not None and self.streamed.status:
+                self.streamed.finished(error)
+                return
+            answer = self._answered(value) if error is None else self.failed(error)
+            if self.connection.request is self:
+                self.connection.answer(*answer, monotonic())
+            else:
+                self.answer = answer
+        except Exception:  # it is called among the answers of others
+            self._cut()
+
+    def came(self, data: Body, more: bool) -> None:
+        try:
+            if self.streamed is None:
+                self.streamed = Streamed(self, self.gateway.store)
+            self.streamed.came(data, more)
+        except BadAnswer as error:
+            self._let_go()
+            self.connection.answer(*self.failed(error), monotonic())
+        except Exception:
+            self._cut()
+
+    def taken(self, size: int) -> None:
+        """So many bytes of the answer are off our hands."""
+        self.gateway.taken(self, size)
+
+    # ---- the answer in whole ----------------------------------------------------------------------------------------
+
+    def failed(self, error: BaseException) -> Answer:
+        pages = self.gateway.pages.of(self.route.service if self.route else "")
+        answer = answers.of_error(error, self.id, forms.form_for(self.head.headers), pages)
+        self.gateway.fault(self, answer.status, error)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
+
+    def refuse(self, status: int, sentence: str) -> Answer:
+        answer = answers.made(Fault(status, sentence), self.id, forms.form_for(self.head.headers))
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
+
+    def _answered(self, result: Any) -> Answer:
+        try:
+            status, headers, body = result
+            self._add_own(headers)
+            size = len(body)
+        except (AttributeError, TypeError, ValueError):
+            return self.failed(BadAnswer("the handler's result is not [status, headers, body]"))
+        self.gateway.finished(self, status, size, monotonic())
+        return Answer(status, headers, body)
+
+    def _add_own(self, headers: list[Any]) -> None:
+        headers.append((b"x-request-id", self.id.encode()))
+        if self.cookie:
+            add_cookie(headers, self.cookie)
+
+    # ---- the answer in pieces ---------------------------------------------------------------------------------------
+
+    def begin(self, status: int, headers: list[Any]) -> None:
+        try:
+            self._add_own(headers)
+        except (AttributeError, TypeError, ValueError):
+            raise BadAnswer("the headers of the answer are not a list of [name, value]") from None
+        self.connection.begin(status, headers, monotonic())
+
+    def written(self) -> None:
+        """All that was given to the connection has left: there is room for more."""
+        try:
+            if self.streamed is not None:
+                self.streamed.written()
+        except Exception:
+            self._cut()
+
+    def ended(self) -> None:
+        self.connection.end(monotonic())
+        if self.connection.request is not self:
+            self._finished(broken=False)
+
+    def broke_off(self, error: BaseException) -> None:
+        """The service did not come to the end of its answer."""
+        self._broken(error)
+        self.connection.abort(monotonic())
+
+    def wrong(self, wrong: Wrong) -> None:
+        """What the service said cannot be what it meant; the connection has seen to its end."""
+        if wrong.status and self.streamed is not None:
+            self.streamed.status = wrong.status
+        self._broken(BadAnswer(wrong.sentence))
+
+    def end_by_now(self) -> None:
+        """The gateway ends, and this answer does not."""
+        if self.streamed is not None and self.streamed.status:
+            self.broke_off(Error("the gateway ends"))
+
+    # ---- its end ----------------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more; what is queued is not run."""
+        self._let_go()
+        if self.streamed is not None and self.streamed.status:
+            self._finished(broken=True)
+        else:
+            self.gateway.finished(self, answers.CLIENT_GONE, 0, monotonic())
+
+    def _broken(self, error: BaseException) -> None:
+        self._let_go()
+        self._finished(broken=True)
+        self.gateway.fault(self, self.streamed.status if self.streamed else 0, error)
+
+    def _finished(self, broken: bool) -> None:
+        if self.streamed is not None:
+            self.gateway.finished(self, self.streamed.status, self.streamed.size, monotonic(), broken)
+
+    def _let_go(self) -> None:
+        self.gateway.withdraw(self)
+        if self.upload is not None:
+            self.upload.close()
+        if self.streamed is not None:
+            self.streamed.close()
+
+    def _cut(self) -> None:
+        note(traceback.format_exc())
+        self._let_go()
+        self.connection.cut()
+
+
+class CallRequest(Request):
+    """A call in JSON (core/calls.py)."""
+
+    def turned_away(self, refused: calls.Refused) -> Answer:
+        answer = calls.of_refusal(refused, self.id)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
+
+    def failed(self, error: BaseException) -> Answer:
+        answer = calls.of_error(error, self.id)
+        self.gateway.fault(self, answer.status, error)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
+
+    def _answered(self, result: Any) -> Answer:
+        try:
+            answer = calls.answer(result, self.id)
+        except (calls.Unrepresentable, RecursionError) as error:
+            return self.failed(error)
+        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        return answer
