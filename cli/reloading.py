@@ -59,9 +59,12 @@ class Changes:
         threading.Thread(target=self._watch, args=(changes,), daemon=True).start()
 
     def _watch(self, changes: Any) -> None:
-        for found in changes:
-            with self._lock:
-                self._names.update(path for _, path in found)
+        try:
+            for found in changes:
+                with self._lock:
+                    self._names.update(path for _, path in found)
+        except (OSError, RuntimeError) as error:  # the system watches so many folders and no more
+            tell(f"rota run: changes are not noticed any more: {error}")
 
     def take(self) -> list[str]:
         """Their names, once."""

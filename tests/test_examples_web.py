@@ -142,7 +142,7 @@ def upload(browser: Browser, data: bytes) -> tuple[int, str, int]:
 @pytest.mark.parametrize(
     "folder, spec, statuses",
     [
-        ("django", "notes.wsgi:application", [200, 200, 200, 404, 404, 403, 405]),
+        ("django", "notes.wsgi:application", [200, 200, 200, 404, 404, 403, 403]),
         ("flask", "shop:create --factory", [200, 200, 404, 200, 302, 405, 405]),
     ],
 )

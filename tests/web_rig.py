@@ -67,6 +67,7 @@ class Site:
     def __init__(self, child: Child) -> None:
         self.child = child
         self.url = self.master = ""
+        self._from = 0
 
     def ready(self) -> Site:
         until(lambda: self._ready() or self.child.status() is not None, self.child.output)
@@ -84,9 +85,16 @@ class Site:
     def browser(self) -> Browser:
         return Browser(self.url)
 
-    def says(self, text: str, times: int = 1) -> None:
-        """Waits until it is on the terminal."""
-        until(lambda: self.child.output().count(text) >= times, lambda: f"no {text!r} in: {self.child.output()}")
+    def says(self, text: str) -> None:
+        """Waits until it is on the terminal, behind what was awaited before."""
+
+        def found() -> bool:
+            at = self.child.output().find(text, self._from)
+            if at >= 0:
+                self._from = at + len(text)
+            return at >= 0
+
+        until(found, lambda: f"no {text!r} in: {self.child.output()[self._from :]}")
 
     def end(self) -> None:
         """As Ctrl-C does; it must end well."""
