@@ -27,8 +27,9 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
 @verb(
     "pause",
     examples=(
-        "rota pause shop && ./switch-database; rota resume shop",
+        "rota pause shop                        wait until nothing is in flight",
         "rota pause shop --for 2m --reason 'new database'",
+        "rota pause shop --no-wait --json | jq .in_flight",
     ),
     exits=(*_CODES, exits.UNDER_WAY),
 )
