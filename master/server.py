@@ -85,12 +85,12 @@ class Server:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         ours = (self.ports.control, self.ports.frontend, self.ports.backend, self.journal.wake_fd, self._wake_read)
         self._watched = [(each, zmq.POLLIN) for each in ours]
+        self._catch_signals()  # before anybody is told that it is here
 
     # ---- the loop --------------------------------------------------------------------------------
 
     def serve(self) -> int:
         """Until TERM, INT or QUIT. Clients and nodes reconnect to the next one by themselves."""
-        self._catch_signals()
         core, clock = self.core, time.monotonic
         from_frontend, from_backend = self._frontend.receive, self._backend.receive
         deadline = poll_at = 0.0

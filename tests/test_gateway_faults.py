@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_gateway import PATIENCE_S, Gateway, Start, children_of, front, starting, until
+from gateway_rig import PATIENCE_S, Gateway, Start, children_of, front, starting, until
 
 from rota.cli.children import Child
 from rota.testing import LocalCluster
