@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import rota
 
+MONTHS = 36
 TIMEOUT_S = 10.0
 GRACE_S = 2.0  # for the last error to come in, after the last time-out
 
@@ -46,16 +48,18 @@ class Request:
         self.latency = time.monotonic() - self.due
         error = future.exception()
         if error is not None:
-            self.outcome = type(error).__name__
+            self.outcome = getattr(error, "outcome", type(error).__name__)
             return
         answer = future.result()
-        self.outcome = OK if answer["amount"] == self.amount else WRONG
+        self.outcome = OK if Decimal(answer["amount"]) == self.amount else WRONG
         self.version = str(answer["version"])
 
 
 class Load:
-    def __init__(self, client: rota.Client, rate: float) -> None:
-        self.client = client.options(timeout=TIMEOUT_S)
+    """`ask` sends the request for a quote on its way."""
+
+    def __init__(self, ask: Callable[[Request], Future[Any]], rate: float) -> None:
+        self.ask = ask
         self.rate = rate
         self.requests: list[Request] = []
         self.futures: set[Future[Any]] = set()
@@ -76,7 +80,7 @@ class Load:
     def send(self, due: float) -> None:
         request = Request(len(self.requests), due)
         self.requests.append(request)
-        future = self.client.submit("loans.quote", amount=request.amount, months=36)
+        future = self.ask(request)
         self.futures.add(future)
         future.add_done_callback(request.finish)
         future.add_done_callback(self.futures.discard)
@@ -97,25 +101,35 @@ class Load:
             rows.writerows([f"{x.due:.6f}", f"{x.latency:.6f}", x.outcome, x.version] for x in self.requests)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--master", help="control address; without it ROTA_MASTER, else tcp://127.0.0.1:7700")
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=400, help="requests a second (400)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="how long; without it until INT or TERM")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write one line a request into this CSV file")
-    return parser.parse_args()
+    return parser
+
+
+def play(load: Load, options: argparse.Namespace) -> int:
+    """The load from its beginning to its end; the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(load, "stopping", True))
+    load.run(options.seconds)
+    if options.report:
+        load.write(options.report)
+    return 0 if all(request.outcome == OK for request in load.requests) else 1
 
 
 def main() -> int:
-    options = parse()
+    parser = arguments(__doc__)
+    parser.add_argument("--master", help="control address; without it ROTA_MASTER, else tcp://127.0.0.1:7700")
+    options = parser.parse_args()
     with rota.Client(*filter(None, [options.master])) as client:
-        load = Load(client, options.rate)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: setattr(load, "stopping", True))
-        load.run(options.seconds)
-        if options.report:
-            load.write(options.report)
-    return 0 if all(request.outcome == OK for request in load.requests) else 1
+        patient = client.options(timeout=TIMEOUT_S)
+
+        def ask(request: Request) -> Future[Any]:
+            return patient.submit("loans.quote", amount=request.amount, months=MONTHS)
+
+        return play(Load(ask, options.rate), options)
 
 
 if __name__ == "__main__":

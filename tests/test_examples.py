@@ -1,6 +1,7 @@
 """The deploy script reports and stops when a step fails; the demo's report finds each fault that is planted."""
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 import pytest
 
@@ -128,12 +131,39 @@ def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
+# ---- the web application of the demo ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_the_loan_application_is_proper_wsgi_and_answers_with_its_version(version: str) -> None:
+    application = loaded(f"loans_v{version}", EXAMPLES / "loan_web" / f"v{version}" / "app.py").application
+    assert (EXAMPLES / "loan_web" / f"v{version}" / "VERSION").read_text().strip() == version
+    status, body = asked(validator(application), "amount=1000&months=36")
+    found = json.loads(body)
+    assert status == "200 OK" and (str(found["version"]), found["amount"]) == (version, "1000")
+    assert asked(validator(application), "amount=1000&months=0")[0] == "400 Bad Request"
+
+
+def asked(application: Any, query: str) -> tuple[str, bytes]:
+    environ: dict[str, Any] = {"QUERY_STRING": query}
+    setup_testing_defaults(environ)
+    statuses = []
+    found = application(environ, lambda status, headers: statuses.append(status))
+    body = b"".join(found)
+    found.close()
+    return statuses[0], body
+
+
 # ---- the report of the demo -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def report() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_report", EXAMPLES / "demo" / "report.py")
+    return loaded("demo_report", EXAMPLES / "demo" / "report.py")
+
+
+def loaded(name: str, place: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, place)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -1,9 +1,9 @@
-"""A rolling update under load, with a process killed in the middle of it: `make demo`.
+"""A rolling update under load, with a process killed in the middle of it: `make demo`, and `make demo-web` for HTTP.
 
 Starts a master and three slave nodes with version 1 of the loan service, puts a steady load on them from a process of
-its own (`load.py`), plays the deploy script (`deploy.sh`) that brings them to version 2, and kills one process with
-SIGKILL on a node that is not being drained. Ends with a table; exits 1 if anything was lost or failed, or if fewer than
-two nodes were active at any moment.
+its own (`load.py`; with --web `load_web.py`, through a gateway), plays the deploy script (`deploy.sh`) that brings them
+to version 2, and kills one process with SIGKILL on a node that is not being drained. Ends with a table; exits 1 if
+anything was lost or failed, or if fewer than two nodes were active at any moment.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import report
-from cluster import NODES, PROCESSES, Cluster, Failed, free_port
+from cluster import EXAMPLES, LOANS, LOANS_WEB, NODES, PROCESSES, Application, Cluster, Failed, free_port
 from report import NEW, OLD, Deploy
 from watching import SAMPLE_S, Sampler, Status, active_nodes, node, picture, processes
 
 import rota
 
-EXAMPLES = Path(__file__).resolve().parent.parent
-VERSIONS = EXAMPLES / "loan_quote"
 DRAINED, VICTIM = NODES[1], NODES[2]  # while the one is away, a process of the other, not yet updated, is killed
 
 READY_S = 30.0
@@ -78,15 +76,16 @@ class Demo:
         say(f"master on {self.cluster.address}, {len(NODES)} nodes with {PROCESSES} processes each, version {OLD}")
         self.cluster.start_master()
         for name in NODES:
-            self.cluster.start_node(name, VERSIONS / f"v{OLD}")
+            self.cluster.start_node(name, OLD)
         self.sampler.start()
         self.wait_for("three complete nodes", READY_S, lambda: complete(self.sampler.latest))
+        self.wait_for("gateway that is ready", READY_S, self.cluster.takes_requests)
         say(picture(self.sampler.latest))
 
     def start_load(self) -> subprocess.Popen[str]:
-        say(f"load: {self.rate} quotes a second from a client process")
-        command = (sys.executable, str(EXAMPLES / "load.py"), "--rate", str(self.rate), "--report", str(self.csv))
-        load = self.cluster.start("load", *command, log=False)
+        how = f"GETs a second of http://{self.cluster.http}/quote" if self.cluster.http else "quotes a second"
+        say(f"load: {self.rate} {how} from a client process")
+        load = self.cluster.start_load(self.rate, self.csv)
         self.follow(load, self.heard_load)
         self.wait_for("the first answers", READY_S, lambda: bool(self.load_line))
         self.sampler.counting = True
@@ -105,7 +104,7 @@ class Demo:
     def deploy(self) -> Deploy:
         say("deploy.sh: for each node drain, swap its link to version 2, rejoin")
         begun = time.monotonic()
-        command = (str(EXAMPLES / "deploy.sh"), str(self.cluster.folder), str(VERSIONS / f"v{NEW}"), *NODES)
+        command = (str(EXAMPLES / "deploy.sh"), str(self.cluster.folder), str(self.cluster.version(NEW)), *NODES)
         script = self.cluster.start("deploy", "bash", *command, log=False)
         self.follow(script, lambda line: say(f"deploy.sh: {line.removeprefix('deploy.sh: ')}"))
         while script.poll() is None and time.monotonic() < begun + DEPLOY_S:
@@ -186,12 +185,12 @@ class Demo:
 
 
 @contextmanager
-def everything(folder: Path) -> Iterator[tuple[Cluster, Sampler]]:
+def everything(folder: Path, application: Application) -> Iterator[tuple[Cluster, Sampler]]:
     """The cluster and who looks at it; both end, whatever happens, also on Ctrl-C and TERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    cluster = Cluster(folder, free_port())
+    cluster = Cluster(folder, application, free_port())
     sampler = Sampler(cluster.address)
     try:
         yield cluster, sampler
@@ -207,10 +206,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(".demo"), help="for links, logs and the report (.demo)")
     parser.add_argument("--rate", type=int, default=400, help="requests a second (400)")
+    parser.add_argument("--web", action="store_true", help="a web application, under a load of HTTP requests")
     options = parser.parse_args()
     folder = options.folder.resolve()
     try:
-        with everything(folder) as (cluster, sampler):
+        with everything(folder, LOANS_WEB if options.web else LOANS) as (cluster, sampler):
             found = Demo(cluster, sampler, options.rate).play()
             say("done, ending everything")
     except Failed as problem:

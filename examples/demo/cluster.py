@@ -10,10 +10,28 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
 
 NODES = ("node-1", "node-2", "node-3")
 PROCESSES = 2  # a node: the death of one must not take its node along
 END_S = 8.0  # a process that is told to end may take so long; then SIGKILL
+
+
+EXAMPLES = Path(__file__).resolve().parent.parent
+
+
+class Application(NamedTuple):
+    """What is served as the service `loans`, and what puts load on it."""
+
+    versions: Path  # a folder with v1 and v2
+    slave: tuple[str, ...]  # APP, and more words for `rota slave`
+    load: str
+    web: bool = False
+
+
+LOANS = Application(EXAMPLES / "loan_quote", ("app:loans",), "load.py")
+LOANS_WEB = Application(EXAMPLES / "loan_web", ("app:application", "--service", "loans"), "load_web.py", web=True)
 
 
 class Failed(Exception):
@@ -23,9 +41,11 @@ class Failed(Exception):
 class Cluster:
     """Everything that the demo starts, in one folder; all of it ends with `close`."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, application: Application, port: int) -> None:
         self.folder = folder
+        self.application = application
         self.address = f"tcp://127.0.0.1:{port}"
+        self.http = f"127.0.0.1:{port + 3}" if application.web else ""
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ROTA_")},
             "ROTA_MASTER": self.address,
@@ -55,15 +75,34 @@ class Cluster:
 
     def start_master(self) -> None:
         state = str(self.folder / "state")
-        self.start("master", "rota", "master", "--bind", self.address, "--state", state)
+        front = ("--http", self.http, "--route", "/=loans") if self.http else ()
+        self.start("master", "rota", "master", "--bind", self.address, "--state", state, *front)
 
-    def start_node(self, name: str, version: Path) -> None:
+    def start_load(self, rate: int, report: Path) -> subprocess.Popen[str]:
+        where = ("--url", f"http://{self.http}") if self.http else ()
+        command = (sys.executable, str(EXAMPLES / self.application.load), "--rate", str(rate), "--report", str(report))
+        return self.start("load", *command, *where, log=False)
+
+    def takes_requests(self) -> bool:
+        """Whether its gateway says that it is ready, if it has one."""
+        if not self.http:
+            return True
+        try:
+            with urlopen(f"http://{self.http}/-/ready", timeout=END_S) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def version(self, version: str) -> Path:
+        return self.application.versions / f"v{version}"
+
+    def start_node(self, name: str, version: str) -> None:
         """Its live version is a symlink of its own, as deploy scripts have it."""
         live = self.folder / name / "live"
         live.parent.mkdir()
-        live.symlink_to(version)
+        live.symlink_to(self.version(version))
         options = ("--name", name, "-m", self.address, "-p", str(PROCESSES), "--app-dir", str(live))
-        self.start(name, "rota", "slave", "app:loans", *options)
+        self.start(name, "rota", "slave", *self.application.slave, *options)
 
     def check(self) -> None:
         """Raises Failed when something that should run has ended."""
@@ -96,12 +135,12 @@ class Cluster:
 
 
 def free_port() -> int:
-    """The first of three free ones in a row: control, frontend, backend."""
+    """The first of four free ones in a row: control, frontend, backend, and HTTP."""
     while True:
         with ExitStack() as stack:
             first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
             try:
-                for port in (first + 1, first + 2):
+                for port in (first + 1, first + 2, first + 3):
                     stack.enter_context(socket.create_server(("127.0.0.1", port)))
             except (OSError, OverflowError):
                 continue
