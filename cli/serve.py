@@ -105,6 +105,7 @@ def agent_settings(config: Config) -> AgentSettings:
         tags=own.tags,
         factory=own.factory,
         interface=own.interface,
+        threads=own.threads,
         app_dir=own.app_dir,
         python=own.python,
         state=own.state,

@@ -216,6 +216,13 @@ class SlaveSettings:
         "one a core keeps the cores busy; more pays off when handlers mostly wait",
         flags=("-p", "--processes"),
     )
+    threads: int = setting(
+        1,
+        Integer(1, limits.PAGE_ROWS),
+        "how many requests a process of a WSGI application serves at once, each in a thread",
+        "applications that do not say so need not be safe to be called from several threads",
+        flags=("--threads",),
+    )
     service: str | None = setting(
         None,
         Optional(Name()),

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import resource
+import threading
 import time
 
 CLOSED = "ROTA_TEST_CLOSED"  # names a file: what became of the iterables
@@ -85,6 +86,15 @@ def file(environ, query):
 
 def plain(environ, query):
     return [b"whole"]
+
+
+meeting = threading.Barrier(3)
+
+
+def meet(environ, query):
+    """Answers when three requests are in it."""
+    meeting.wait(10)
+    yield b"met " + str(environ["wsgi.multithread"]).encode()
 
 
 def pid(environ, query):

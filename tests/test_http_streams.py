@@ -23,11 +23,11 @@ MIB = 1024 * 1024
 BLOCK = bytes(range(256)) * 256
 
 
-@pytest.fixture(scope="module", params=["wsgi", "asgi"])
+@pytest.fixture(scope="module", params=["wsgi", "threads", "asgi"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("streams")
-    settings = {"slave.service": "site"}
-    app = f"{HERE}/streams_{request.param}.py:application"
+    settings = {"slave.service": "site", "slave.threads": 3 if request.param == "threads" else 1}
+    app = f"{HERE}/streams_{'asgi' if request.param == 'asgi' else 'wsgi'}.py:application"
     with LocalCluster(app, settings=settings, env={"ROTA_TEST_CLOSED": str(folder / "closed")}) as cluster:
         cluster.notes = folder / "closed"  # type: ignore[attr-defined]
         cluster.kind = request.param  # type: ignore[attr-defined]
@@ -152,3 +152,26 @@ def test_without_a_caller_that_streams_everything_is_whole(cluster: LocalCluster
 
     with cluster.client() as client:
         assert client.call("site.http", *arguments("GET", b"/many?2"))[2] == BLOCK * 2
+
+
+@pytest.mark.parametrize("cluster", ["threads"], indirect=True)
+def test_threads_serve_at_once_and_have_streams_of_their_own(cluster: LocalCluster) -> None:
+    content = Random(3).randbytes(2 * MIB)
+
+    async def scenario(client: rota.AsyncClient) -> None:
+        met = [ask(client, b"/meet") for _ in range(3)]
+        assert [await each.result() for each in met] == [None] * 3
+        assert [each.content for each in met] == [b"met True"] * 3
+        echoed = [ask(client, b"/echo", content) for _ in range(5)]
+        assert [await each.result() for each in echoed] == [None] * 5
+        assert all(each.content == content for each in echoed)
+
+    with_client(cluster, scenario)
+
+
+@pytest.mark.parametrize(
+    "app, why", [("streams_asgi.py:application", "many requests at once"), ("node_app.py:app", "one request at a time")]
+)
+def test_threads_are_for_wsgi_applications(app: str, why: str) -> None:
+    with pytest.raises(rota.LoadError, match=why), LocalCluster(f"{HERE}/{app}", settings={"slave.threads": 2}):
+        pass

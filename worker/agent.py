@@ -52,6 +52,7 @@ class AgentSettings:
     tags: Mapping[str, str] = field(default_factory=dict)
     factory: bool = False
     interface: str = "auto"
+    threads: int = 1
     app_dir: str = "."
     python: str | None = None
     state: str | None = None
@@ -81,6 +82,7 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
         "app": settings.app,
         "factory": settings.factory,
         "interface": settings.interface,
+        "threads": settings.threads,
         "service": "",
         "version": settings.version or "",
     }
@@ -334,6 +336,7 @@ class Agent:
             "app": settings.app,
             "factory": settings.factory,
             "interface": settings.interface,
+            "threads": settings.threads,
             "service": service,
             "version": self._core.intent.version or settings.version or "",
             "incarnation": incarnation,

@@ -55,6 +55,7 @@ class Worker:
         self.start_hooks: list[Callable[[], Any]] = []
         self.stop_hooks: list[Callable[[], Any]] = []
         self.health_hook: Callable[[], Any] | None = None
+        self.threads: int | None = None  # in which handlers run at once; None: they are not made for several
 
     @overload
     def handler(self, function: Function, /) -> Function: ...

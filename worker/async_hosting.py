@@ -2,7 +2,7 @@
 
 Async handlers and hooks run on the loop of the thread that calls `run` (the main thread of a process: libraries expect
 the loop there). Sync ones run in the one other thread, one after the other, so they never meet themselves and what
-they open in `on_start` stays with its thread.
+they open in `on_start` stays with its thread. A WSGI application may be run in several.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ class AsyncHost:
         done: Callable[[int, Outcome], None],
         *,
         concurrency: int,
+        threads: int = 1,
         version: str = "unversioned",
         body_max: int = BODY_MAX,
         stream_of: Callable[[Any], Any] = lambda delivery: None,
     ) -> None:
-        """`done(number, outcome)` is called exactly once for each delivery that was started."""
+        """`done(number, outcome)` is called exactly once for each delivery that was started. `threads`: for the sync
+        handlers of a WSGI application.
+        """
         self.worker = worker
         self.concurrency = concurrency
         self._done = done
@@ -53,7 +56,7 @@ class AsyncHost:
         self._loop_thread = 0
         self._stopped = asyncio.Event()
         self._idle = asyncio.Event()  # set when the last delivery has ended after `stop`
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rota-sync")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rota-sync")
 
     @property
     def room(self) -> int:
@@ -116,7 +119,7 @@ class AsyncHost:
             await self._finish()
             await self._shut_down()
         finally:
-            self._thread.shutdown()
+            self._threads.shutdown()
 
     async def _start_up(self) -> None:
         for hook in self.worker.start_hooks:
@@ -143,7 +146,7 @@ class AsyncHost:
     async def _call(self, hook: Callable[[], Any]) -> Any:
         if is_async(hook):
             return await hook()
-        return await self._loop.run_in_executor(self._thread, hook)
+        return await self._loop.run_in_executor(self._threads, hook)
 
     def _begin_examination(self, report: Callable[[str], None]) -> None:
         self._examination = self._loop.create_task(self._examine(report))
@@ -172,7 +175,7 @@ class AsyncHost:
             running = self._loop.create_task(self._perform(handler, delivery, begun))
             running.add_done_callback(partial(self._ended, delivery.number, begun))
         else:
-            running = self._thread.submit(self._host.run, delivery)
+            running = self._threads.submit(self._host.run, delivery)
             running.add_done_callback(partial(self._ended_in_thread, delivery.number, begun))
         self._running[delivery.number] = running
 

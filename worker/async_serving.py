@@ -1,4 +1,4 @@
-"""Serving an application with async handlers: the event loop that runs them owns the socket too."""
+"""Serving an application with async handlers, or with threads: the event loop that runs them owns the socket too."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class _Serving:
         self._host = AsyncHost(
             process.worker,
             self._done,
-            concurrency=process.specification.concurrency,
+            concurrency=process.concurrency,
+            threads=process.worker.threads or 1,
             version=process.version,
             stream_of=self._stream_of,
         )

@@ -56,6 +56,7 @@ class Specification(NamedTuple):
     handler_timeout_s: float  # of handlers that declare none; 0 = no limit
     concurrency: int = PAGE_ROWS  # of an application with async handlers; others serve one at a time
     interface: str = "auto"
+    threads: int = 1  # of a WSGI application
 
 
 def main() -> int:
@@ -103,7 +104,16 @@ def load_application(specification: dict[str, Any]) -> tuple[Worker, str]:
     # Resolved: what this process imports later comes from the release that it started with.
     app_dir = None if names_a_file(split_spec(app)[0]) else os.getcwd()
     worker = load(app, app_dir=app_dir, factory=specification["factory"], interface=interface, service=service)
+    _set_threads(worker, app, specification.get("threads", 1))
     return worker, version_of(worker, flag=specification["version"] or None, app_dir=".")
+
+
+def _set_threads(worker: Worker, app: str, threads: int) -> None:
+    if worker.threads is not None:
+        worker.threads = threads
+    elif threads > 1:
+        kind = "serves many requests at once without" if worker.is_async else "is served one request at a time"
+        raise LoadError(f"--threads {threads}: threads are for WSGI applications; {app} {kind}")
 
 
 class Process:
@@ -115,6 +125,8 @@ class Process:
         self.version = version
         self.page = page
         self.check_agent: Callable[[], None] = self._end_with_agent  # at each idle tick
+        self.is_async = worker.is_async or (worker.threads or 1) > 1  # an event loop has the socket
+        self.concurrency = specification.concurrency if worker.is_async else worker.threads or 1
         handlers = self.worker.handlers.values()
         grace_ns = int(1e9 * ASYNC_GRACE_S) if self.worker.is_async else 0
         page.words[GRACE] = grace_ns
@@ -131,7 +143,7 @@ class Process:
     def run(self) -> None:
         """From the start hooks to the stop hooks. Raises LoadError if a start hook fails, Rejected by the master."""
         try:
-            if self.worker.is_async:
+            if self.is_async:
                 from .async_serving import serve
 
                 serve(self)
@@ -164,7 +176,7 @@ class Process:
             version=self.version,
             digest=self._interface["digest"],
             handlers={name: Handler(each["idempotent"], each["timeout_ms"]) for name, each in handlers.items()},
-            concurrency=specification.concurrency if self.worker.is_async else 1,
+            concurrency=self.concurrency,
             pid=os.getpid(),
             received_upto=deliveries.received_upto,
             started_upto=deliveries.started_upto,

@@ -47,11 +47,14 @@ def worker(application: Application, name: str) -> Worker:
         ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes | int, about: dict[str, Any]
     ) -> list[Any] | None:
         environ = _environ(ctx, method, target, headers, body, about)
+        environ["wsgi.multithread"] = made.threads != 1
         response = _Response(method, ctx.stream)
         response.collect(application(environ, response.start))
         return response.answer()
 
-    return service(name, http, _refuse_websocket)
+    made = service(name, http, _refuse_websocket)
+    made.threads = 1
+    return made
 
 
 def _refuse_websocket(
@@ -97,7 +100,6 @@ def _environ(
         "wsgi.url_scheme": scheme,
         "wsgi.input": BytesIO(body) if isinstance(body, bytes) else BufferedReader(_Upload(ctx.stream, body), _BLOCK),
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": False,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.file_wrapper": _File,
