@@ -146,7 +146,7 @@ def _calls(frames: TracebackType | None) -> Iterator[str]:
     for own, group in groupby(calls, lambda call: call.own):
         same = list(group)
         if own:
-            yield from map(_call, same)
+            yield from (_call(call, innermost=call is calls[-1]) for call in same)
             continue
         count = "1 call" if len(same) == 1 else f"{len(same)} calls"
         names = ", ".join(dict.fromkeys(_package(call.file) for call in same))
@@ -160,9 +160,9 @@ def _package(file: str) -> str:
     return below.removeprefix("site-packages/").partition("/")[0].removesuffix(".py")
 
 
-def _call(call: _Call) -> str:
+def _call(call: _Call, innermost: bool = False) -> str:
     where = f"<code>{escape(call.file)}:{call.line}</code> in <code>{escape(call.function)}</code>"
-    values = _values(call.values) if call.own else ""
+    values = _values(call.values, innermost) if call.own else ""
     return f"<article><h3>{where}</h3>{_source(call)}{values}</article>"
 
 
@@ -176,12 +176,12 @@ def _source(call: _Call) -> str:
     return f"<pre class=source>{''.join(rows)}</pre>" if rows else ""
 
 
-def _values(values: Mapping[str, object]) -> str:
+def _values(values: Mapping[str, object], is_open: bool) -> str:
     shown = [(name, value) for name, value in values.items() if not name.startswith("__")][:LOCALS_MAX]
     if not shown:
         return ""
     rows = _rows((name, _shown(value)) for name, value in shown)
-    return f"<details><summary>local variables</summary><table>{rows}</table></details>"
+    return f"<details{' open' if is_open else ''}><summary>local variables</summary><table>{rows}</table></details>"
 
 
 def _shown(value: object) -> str:
