@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,9 +30,9 @@ SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".j2", ".toml")  # what program
 QUIET_MS = 100  # an editor, or git, writes several files one after the other
 OUTPUT_MAX = 64 * 1024  # bytes of what a failed load says
 LOOK_S = 0.1
-# Processes that were replaced are waited for, but not as long as in production: an open stream would hold up the next
-# replacement.
-PATIENCE = {"ROTA_MASTER_DRAIN_DEADLINE": "5s", "ROTA_SLAVE_STOP_GRACE": "1s"}
+# For settings that nobody made. Processes that were replaced are waited for, but not as long as in production: an open
+# stream would hold up the next replacement.
+SETTINGS = {"master.drain_deadline": "5s", "slave.stop_grace": "1s", "http.access_log": "common"}
 
 
 class Changes:
@@ -136,9 +136,11 @@ class Reloading:
         self._look_at = 0.0
         self._failing = ""
 
-    def environment(self, own: Mapping[str, str]) -> dict[str, str]:
-        """For master, node and processes. Flask raises to the server in debug mode only: else there is no page."""
-        return {"FLASK_DEBUG": "1", **PATIENCE, **own, DEV: str(self._broken)}
+    def environment(self, own: Mapping[str, str], made: Collection[str]) -> dict[str, str]:
+        """For all that is started. `made`: names of settings that the user made. Flask raises to the server in debug
+        mode only: else there is no page."""
+        ours = {f"ROTA_{name}".replace(".", "_").upper(): value for name, value in SETTINGS.items() if name not in made}
+        return {"FLASK_DEBUG": "1", **own, **ours, DEV: str(self._broken)}
 
     def first(self) -> str | None:
         """The name of the service once the code loads; None until then, and when it is to be called again."""

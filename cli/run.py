@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, htt
         reloading = _reloading(settings, Path(folder)) if reload else None
         if reload and "slave.processes" not in checked.places:
             flags["slave.processes"] = 1  # the new one is there before the old one goes, and nobody meets both
-        foreground = Foreground(Path(folder), front, reloading)
+        foreground = Foreground(Path(folder), front, reloading, checked.places)
         try:
             master = ["master", *file, "--bind", bind, "--http", "off"]  # a signal drains the gateway before the node
             code = foreground.run(master, ["slave", *file, *arguments_of(flags)])
@@ -116,11 +116,11 @@ def _front(config_file: str | None, config: Config) -> Front | None:
 class Foreground:
     """The children, and what the terminal and signals have to do with them."""
 
-    def __init__(self, folder: Path, front: Front | None, reloading: Reloading | None) -> None:
+    def __init__(self, folder: Path, front: Front | None, reloading: Reloading | None, made: Collection[str]) -> None:
         self._folder = folder
         self._front = front
         self._reloading = reloading
-        self._environment = reloading.environment(os.environ) if reloading else None
+        self._environment = reloading.environment(os.environ, made) if reloading else None
         self._service = ""  # that is reloaded
         self._gateway: Child | None = None
         self._children: list[Child] = []

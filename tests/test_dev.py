@@ -153,7 +153,8 @@ def test_an_exception_is_a_page_for_browsers_and_text_for_others(site: Site) -> 
     text = site.browser().get("/broken")
     assert text.status == 500 and text.headers["content-type"] == "text/plain; charset=utf-8"
     assert text.text.endswith("LookupError: no <shelf> of that name\n") and "<html" not in text.text
-    site.says(f"request {known_as}: GET /broken?a=%3Cb%3E\nTraceback")
+    assert f"request {known_as}: GET /broken?a=%3Cb%3E\nTraceback" in site.child.output()
+    site.says('"GET /broken HTTP/1.1" 500')  # there is an access log
 
 
 def test_without_reload_nothing_is_shown(folder: Path) -> None:
