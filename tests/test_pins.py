@@ -355,6 +355,22 @@ def test_what_a_busy_process_gives_back_waits_for_it() -> None:
     assert all(rig.codes()[number] == OK for number in (1001, 1002, 1003))
 
 
+def test_what_comes_back_to_a_line_is_before_what_came_later() -> None:
+    rig = Rig()
+    slots = rig.pool_of(2, credit=2)
+    session = a_session_of(rig, slots[0])
+    rig.answers.clear()
+    before = slots[0].last_number
+    for number in (1001, 1002, 1003, 1004):
+        rig.after(0.002)
+        ask(rig, number, session)
+    rig.core.dispatch.losses.recalled(slots[0], before + 3, before + 1, rig.now)
+    rig.flush()
+    for _ in range(4):
+        answer_all(rig)
+    assert [answer.number for answer in rig.answers] == [1001, 1002, 1003, 1004]
+
+
 def test_a_process_that_starts_nothing_keeps_no_session() -> None:
     rig = Rig()
     slots = rig.pool_of(2)

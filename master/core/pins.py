@@ -49,11 +49,12 @@ class Pins:
     def admit(self, request: Request, now: float) -> None:
         """To its session's process, else to the line there."""
         dispatch, pool = self._dispatch, request.pool
-        if not text_of(request, "s"):
+        name = text_of(request, "s")
+        if not name:
             dispatch.counters["bad frames"] += 1
             cause = "it is to have a session, and its meta has none"
             return dispatch.fail(request, errors.ProtocolError.code, cause)
-        slot = self._place(request)
+        slot = self._place(pool, name)
         if slot is not None and slot.open and len(slot.inflight) < slot.limit:
             dispatch.give(slot, request, now)
         elif dispatch.may_wait(request, now, full=slot is not None and _is_full(pool, slot)):
@@ -92,7 +93,7 @@ class Pins:
         """All that waits there, to where its sessions are now. Who waited longer is before others there, too."""
         touched: set[Slot] = set()
         for request in list(pool.lines[line]):
-            slot = self._place(request)
+            slot = self._place(pool, text_of(request, "s"))
             if slot is not None:
                 pool.leave_queue(request)
                 pool.line_up(request, slot)
@@ -102,10 +103,9 @@ class Pins:
 
     # ---- places ----------------------------------------------------------------------------------
 
-    def _place(self, request: Request) -> Slot | None:
-        """Its session's process, another one if that is gone; None while there is none, or too little is known."""
-        pool = request.pool
-        session = _hash(f"{pool.name}\0{text_of(request, 's')}")
+    def _place(self, pool: Pool, name: str) -> Slot | None:
+        """The process of this session, another if that is gone; None while there is none, or too little is known."""
+        session = _hash(f"{pool.name}\0{name}")
         pin = self._pins.get(session)
         if pin is not None:
             slot = pool.slots.get(pin.incarnation)
