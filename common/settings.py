@@ -430,6 +430,22 @@ class HttpSettings:
         flags=("-m", "--master"),
         reload=False,
     )
+    tls_certificate: str | None = setting(
+        None,
+        Optional(File(), word="off"),
+        "certificate in PEM form, with those that it depends on behind it: HTTPS is spoken; off: plain HTTP",
+        "in front of a gateway there often is a balancer that has it; HUP reads the file again",
+        flags=("--tls-cert",),
+        reload=False,
+    )
+    tls_key: str | None = setting(
+        None,
+        Optional(File(), word="off"),
+        "its key in PEM form, without a password; off: it is in the certificate's file",
+        "some tools write both into one file",
+        flags=("--tls-key",),
+        reload=False,
+    )
     workers: int = setting(
         1,
         Integer(1, 64),
@@ -563,6 +579,13 @@ class HttpSettings:
         Size("0B", "1TiB"),
         "largest body of a request; then 413",
         "uploads of documents and pictures; it waits in a spool, not in memory",
+        reload=False,
+    )
+    max_call: int = setting(
+        64 * 1024,
+        Size("1KiB", "960KiB"),
+        "largest body of a call in JSON; then 413",
+        "while a gateway process reads JSON it serves nobody else: 64 KiB take it 3 ms, 12 ms at worst",
         reload=False,
     )
     spool_memory: int = setting(

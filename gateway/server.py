@@ -22,7 +22,6 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ..client.aio import AsyncClient
-from ..common.limits import BODY_MAX, HTTP_ENVELOPE
 from ..common.log import note, printable
 from ..common.settings import FORWARDED, HttpSettings, ServiceHttpSettings
 from . import listening
@@ -45,7 +44,6 @@ SWEEP_S = 0.25  # how late a time-out may be noticed; a timer for each connectio
 JOIN_S = 0.5  # for the first request of whom nobody had accepted yet when the listener closed
 READY = b"/-/ready"
 WHOLE_MAX = 64 * 1024 * 1024  # of a body that must go with its call: no message may be larger
-CALL_MAX = BODY_MAX - HTTP_ENVELOPE  # of one in JSON: reading a MiB of it takes the loop 10 ms
 OVERDUE_S = 1.0  # how often what has outlasted a drain is looked for
 NOTES_PER_S = 10  # lines about faults on stderr; the others are counted
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -177,10 +175,11 @@ class Gateway:
         if connection.peer.trusted:
             request.client = self._proxies.origin(connection.peer, head).client[0]
         try:
+            size, most = len(body) if isinstance(body, bytes) else body.size, self.settings.max_call
+            if size > most:
+                raise calls.Refused(413, f"The body of a call has {most} bytes at most.")
             if not isinstance(body, bytes):
-                if body.size > CALL_MAX:
-                    raise calls.Refused(413, f"The body of a call has {CALL_MAX} bytes at most.")
-                body = body.read(0, body.size)
+                body = body.read(0, size)
             asked = calls.asked(head, body, self._callable)
             request.route = asked.route
             client = self._client.options(

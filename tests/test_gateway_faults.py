@@ -267,6 +267,7 @@ def test_errors_are_problems_with_their_class(caller: Gateway) -> None:
     status, problem = called(caller, "today", {})
     assert (status, problem["error"]) == (502, "Unrepresentable") and "result.day is a date" in problem["detail"]
     assert called(caller, "echo", b"[NaN]")[0] == called(caller, "echo", b"[18446744073709551616]")[0] == 400
+    assert called(caller, "echo", b'["' + b"x" * 64 * 1024 + b'"]')[0] == 413
     assert called(caller, "echo", b'["\\ud800"]')[0] == called(caller, "echo", b"[" * 50_000)[0] == 400
 
 

@@ -125,8 +125,8 @@ def test_a_result_is_json_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("value", "where"),
     [
-        ({"items": [1, math.nan]}, "result.items[1] is nan"),
-        (math.inf, "result is inf"),
+        ({"items": [1, math.nan]}, "NaN or infinity"),
+        (math.inf, "NaN or infinity"),
         ({1: 2}, "result has the key 1"),
         ({"a": {b"k": 1}}, "result.a has the key b'k'"),
         ({"$bytes": "AA=="}, "result has the key '$bytes'"),
