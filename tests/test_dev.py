@@ -213,21 +213,32 @@ def test_an_exception_within_the_body_is_too_late_for_a_page(in_dev: Path) -> No
     assert failure_of(ask(dev.wsgi(raising(b"x")))).message == "late"
 
 
-def test_what_the_application_returned_is_closed(in_dev: Path) -> None:
-    class Body:
-        closed = 0
+class Body:
+    """Its own iterator, as those of frameworks are."""
 
-        def __iter__(self) -> Iterator[bytes]:
-            yield b"x"
+    def __init__(self) -> None:
+        self.closed = 0
 
-        def close(self) -> None:
-            Body.closed += 1
+    def __iter__(self) -> Body:
+        return self
 
-    def application(environ: Any, start_response: Any) -> Body:
-        start_response("200 OK", [])
-        return Body()
+    def __next__(self) -> bytes:
+        if self.closed:
+            raise StopIteration
+        return b"x"
 
-    assert answer_of(ask(dev.wsgi(application))).body == b"x" and Body.closed == 1
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_what_the_application_returned_is_closed_once_also_when_nobody_reads_it_to_the_end(in_dev: Path) -> None:
+    body = Body()
+    blocks = dev.wsgi(lambda environ, start_response: body)(
+        {"rota.request_id": "4f-7", "REQUEST_METHOD": "GET", "REQUEST_URI": "/"}, lambda *_: None
+    )
+    assert next(blocks) == b"x" and body.closed == 0
+    blocks.close()
+    assert body.closed == 1
 
 
 def test_only_the_variable_turns_it_on(in_dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ def wsgi(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterator[
                 yield page.body
                 return
             result = application(environ, start_response)
-            yield from result
+            for block in result:  # not `yield from`, which closes what it iterates over: that is done below, once
+                yield block
         except Exception as error:
             page = _page(error, _asked_of_environ(environ))
             start_response("500 Internal Server Error", _headers(page), sys.exc_info())  # raises when it is too late
