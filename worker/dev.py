@@ -29,7 +29,7 @@ def wsgi(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterator[
                 yield page.body
                 return
             result = application(environ, start_response)
-            for block in result:  # not `yield from`, which closes what it iterates over: that is done below, once
+            for block in result:  # noqa: UP028 (`yield from` closes what it iterates over: it is closed below, once)
                 yield block
         except Exception as error:
             page = _page(error, _asked_of_environ(environ))
