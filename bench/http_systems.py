@@ -19,6 +19,7 @@ from .report import LARGE, AnyCell
 from .systems import START, WORKERS, System, wait_for_port
 
 HERE = ROOT / "bench"
+SBIN = ("/usr/local/sbin", "/usr/sbin")  # not on the path of everybody
 FAILED_MAX = 0.001  # of the requests: what fails is fast, so with more than a few the figures would say nothing
 
 
@@ -39,7 +40,7 @@ CASES = {
 
 def debian(*commands: str) -> dict[str, str]:
     """Where these commands are. NotMeasured, with what to do, if one is missing."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+    path = os.pathsep.join([os.environ.get("PATH", ""), *SBIN])
     found = {command: shutil.which(command, path=path) for command in commands}
     if missing := [command for command, place in found.items() if place is None]:
         names = " ".join(missing)

@@ -26,7 +26,7 @@ def bench() -> ModuleType:
     package = importlib.util.module_from_spec(spec)
     sys.modules["bench"] = package
     spec.loader.exec_module(package)
-    for name in ("report", "cpu", "launch"):
+    for name in ("report", "cpu", "launch", "http_systems", "http_peers"):
         importlib.import_module(f"bench.{name}")
     return package
 
@@ -87,6 +87,23 @@ def test_a_floor_of_p99_is_an_upper_one(bench, p99, reached):
     floor = bench.report.Floor("p99", cell, 1.0, "haproxy-gunicorn", field="p99_ms")
     [found] = bench.report.verdicts(samples, [floor])
     assert found.reached is reached and found.floor.text.startswith("trivial WSGI, 128 connections: p99 at most 1 x")
+
+
+def test_each_floor_of_http_compares_systems_that_take_part_in_its_load(bench):
+    for floor in bench.http_peers.floors():
+        assert {floor.system, floor.versus} <= set(bench.http_systems.CASES[floor.cell.case].systems), floor
+    for case, baseline in bench.http_peers.BASELINES.items():
+        assert baseline in bench.http_systems.CASES[case].systems
+    assert {name for case in bench.http_systems.CASES.values() for name in case.systems} == set(
+        bench.http_systems.SYSTEMS
+    )
+
+
+def test_what_must_be_installed_is_said_with_the_command(bench, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(bench.http_systems, "SBIN", ())
+    assert bench.http_peers.main([]) == 1
+    assert "sudo apt-get install -y haproxy wrk" in capsys.readouterr().err
 
 
 def test_a_table_has_a_row_for_each_system_that_was_measured(bench):
