@@ -221,3 +221,14 @@ def test_what_an_older_master_had_streamed_goes_on_when_its_caller_is_back() -> 
     assert credit_of(wire.parse(credit), credit) == (WINDOW + 500, 500, True)
     assert wire.parse_head(credit).number == 7
     assert [answer.kind for answer in rig.answers] == [wire.CHUNK]
+
+
+def test_a_process_that_is_back_hears_what_it_was_granted() -> None:
+    """The credit may have gone with its connection; its caller noticed nothing and will not say it again."""
+    on = Streaming()
+    on.answer(0, b"one")
+    on.from_client(Credit(WINDOW + 3, 3, False))
+    here = held(on.number, 1)
+    on.rig.process_hello(on.slot.incarnation, route=b"again", received_upto=on.number, started_upto=1, held=[here])
+    on.rig.after(0.05)
+    assert [credit_of(wire.parse(frame), frame) for frame in on.to_process(wire.CREDIT)][-1] == (WINDOW + 3, 3, True)

@@ -6,6 +6,7 @@ more than was granted, and remembers that an answer has begun: it is then never 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ...common import wire
@@ -125,6 +126,12 @@ class Streams:
         for request in requests:
             if not request.answered:
                 self._of(request).torn = True
+
+    def rejoined(self, requests: Iterable[Request]) -> None:
+        """Their process has another connection. It says itself where it is, but what it was granted may be lost."""
+        for request in requests:
+            if (stream := self._streams.get(request)) is not None:
+                stream.torn = True
 
     def tick(self) -> None:
         for request, stream in list(self._streams.items()):

@@ -81,7 +81,10 @@ class Stream:
         """A CHUNK, a CREDIT or a CANCEL. BadStream if it breaks the rules."""
         self.moved += 1
         if fields[3] == wire.CREDIT:
-            self.out.credited(credit_of(fields, frame))
+            credit = credit_of(fields, frame)
+            self.out.credited(credit)
+            if credit.again:  # a caller that is back: what we granted may have been lost on its way, too
+                self._into.again()
         elif fields[3] == wire.CANCEL:
             self.give_up("nobody waits for this any more")
         elif data := self._into.came(chunk_of(fields, frame)):

@@ -1,0 +1,98 @@
+"""Streams while connections are cut: the same bytes come out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from stream_rig import ask, connect
+
+import rota
+from rota.testing import LocalCluster
+from system.proxy import PROXIED, Proxy
+
+HERE = Path(__file__).parent.parent
+MIB = 1024 * 1024
+
+
+class Behind(LocalCluster):
+    """Its node reaches the master through a proxy, and who asks may do so too."""
+
+    proxy: Proxy
+    proxied = ""
+
+    def _start_node(self, name: str, arguments: list[str]) -> None:
+        where = self._running_where()
+        control = int(where.control.rpartition(":")[2])
+        self.proxied = f"tcp://{PROXIED}:{control}"
+        self.proxy = Proxy({"control": control, "frontend": where.frontend, "backend": where.backend})
+        self.proxy.__enter__()
+        arguments[arguments.index("--master") + 1] = self.proxied
+        super()._start_node(name, arguments)
+
+    def close(self, grace: float = 10.0) -> None:
+        super().close(grace)
+        if self.proxied:
+            self.proxied = ""
+            self.proxy.__exit__(None)
+
+
+@pytest.fixture(scope="module", params=["wsgi", "threads", "asgi"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Behind]:
+    settings = {"slave.service": "site", "slave.threads": 2 if request.param == "threads" else 1}
+    app = f"{HERE}/streams_{'asgi' if request.param == 'asgi' else 'wsgi'}.py:application"
+    with Behind(app, settings=settings, env={"ROTA_TEST_CLOSED": "/dev/null"}) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("roles", [["backend"], ["frontend"], ["backend", "frontend"]])
+def test_what_connections_lose_is_sent_again(roles: list[str], cluster: Behind) -> None:
+    content = Random(5).randbytes(6 * MIB)
+
+    async def scenario() -> None:
+        async with rota.AsyncClient(cluster.proxied) as client:
+            asked = ask(client, b"/echo", content)
+            for part in (1, 2, 3, 4):
+                await asked.until(lambda part=part: len(asked.got) > part * MIB)  # type: ignore[misc]
+                for role in roles:
+                    assert cluster.proxy.reset(role)
+            assert await asked.result() is None
+            assert asked.ended and asked.content == content
+
+    asyncio.run(scenario())
+
+
+def test_both_ends_wait_for_a_connection_that_takes_its_time(cluster: Behind) -> None:
+    async def scenario() -> None:
+        async with rota.AsyncClient(cluster.proxied) as client:
+            asked = ask(client, b"/many?32")
+            await asked.until(lambda: len(asked.got) > 100_000)
+            cluster.proxy.hole = ["backend"]
+            await asyncio.sleep(0.3)
+            cluster.proxy.heal()
+            assert await asked.result() is None
+            assert len(asked.content) == 32 * 65_536
+
+    asyncio.run(scenario())
+
+
+def test_a_websocket_goes_on(cluster: Behind) -> None:
+    async def scenario() -> None:
+        async with rota.AsyncClient(cluster.proxied) as client:
+            socket = connect(client, b"/echo")
+            opening = await socket.accepted()
+            if opening[0] == 501:  # of WSGI
+                return
+            for role in ("backend", "frontend", "backend"):
+                for item in ("before", bytes(300_000)):
+                    socket.say(item)
+                cluster.proxy.reset(role)
+                assert await socket.next() == "before"
+                assert await socket.next() == bytes(300_000)
+            socket.say([1000, ""])
+            assert await socket.result() is None
+
+    asyncio.run(scenario())

@@ -1,0 +1,168 @@
+"""The streams of a process, without one: what is said for which frame, and what a handler finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fake_master import delivery as frame_of
+
+from rota.common import wire
+from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, chunk_of, credit_of
+from rota.worker.core.deliveries import Deliveries, Delivery
+from rota.worker.core.streams import Abandoned, Streams
+from rota.worker.page import Page
+
+TOKEN = 99
+LIMIT_NS = 5_000_000_000
+BEGUN_NS = 1_000_000_000
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    made = Page.create(rows=4)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ledger(page: Page) -> Deliveries:
+    made = Deliveries(page, {"http": LIMIT_NS}, 0)
+    made.welcomed(TOKEN, epoch=1, upto=0)
+    return made
+
+
+def take(ledger: Deliveries, number: int = 1, flags: int = wire.MORE) -> Delivery:
+    frame = bytearray(frame_of(TOKEN, 1, number, "site.http", 0, b"body"))
+    frame[7] |= flags
+    taken = ledger.take(wire.HEADER.unpack_from(frame), bytes(frame), BEGUN_NS)
+    assert taken is not None
+    return taken
+
+
+class Rig:
+    def __init__(self, ledger: Deliveries) -> None:
+        self.streams = Streams(ledger)
+        self.delivery = take(ledger)
+        self.stream = self.streams.of(self.delivery)
+
+    def comes(self, said: Chunk | Credit, number: int = 1, token: int = TOKEN) -> list[bytes]:
+        return self.handle(said.frame(token, number))
+
+    def handle(self, frame: bytes) -> list[bytes]:
+        return self.streams.handle(wire.parse(frame), frame)
+
+    def write(self, data: bytes, now_ns: int = BEGUN_NS) -> list[bytes]:
+        self.stream.write(data, now_ns)
+        return self.streams.frames(self.stream)
+
+    def read(self) -> list[bytes]:
+        self.stream.read()
+        return self.streams.frames(self.stream)
+
+
+@pytest.fixture
+def rig(ledger: Deliveries) -> Rig:
+    return Rig(ledger)
+
+
+def credits(frames: list[bytes]) -> list[Credit]:
+    return [credit_of(wire.parse(frame), frame) for frame in frames if wire.parse(frame)[3] == wire.CREDIT]
+
+
+def chunks(frames: list[bytes]) -> list[Chunk]:
+    return [chunk_of(wire.parse(frame), frame) for frame in frames if wire.parse(frame)[3] == wire.CHUNK]
+
+
+def test_a_delivery_knows_whether_its_caller_streams(ledger: Deliveries) -> None:
+    assert take(ledger, 1).streams and not take(ledger, 2, flags=0).streams
+
+
+def test_nothing_of_an_upload_is_asked_for_before_it_is_wanted(rig: Rig) -> None:
+    assert rig.streams.frames(rig.stream) == []
+    assert credits(rig.read()) == [Credit(WINDOW, 0, True)]
+    assert rig.read() == []
+
+
+def test_what_comes_is_granted_anew_when_the_handler_has_taken_it(rig: Rig) -> None:
+    rig.read()
+    for place in range(4):
+        assert rig.comes(Chunk(place * CHUNK_MAX, bytes(CHUNK_MAX), True)) == []
+    assert [len(rig.stream.take()) for _ in range(4)] == [CHUNK_MAX] * 4
+    assert credits(rig.streams.frames(rig.stream)) == [Credit(2 * WINDOW, WINDOW, False)]
+    rig.comes(Chunk(WINDOW, b"end", False))
+    assert rig.stream.received_all and not rig.stream.ended
+    assert rig.stream.take() == b"end" and rig.stream.ended
+
+
+def test_chunks_of_the_answer_say_which_attempt_they_are_of(rig: Rig) -> None:
+    (frame,) = rig.write(b"answer")
+    head = wire.parse_head(frame)
+    assert (head.number, head.token, head.epoch, head.code) == (1, TOKEN, 1, rig.delivery.attempt)
+
+
+def test_over_a_new_connection_both_directions_begin_where_they_were(rig: Rig, ledger: Deliveries) -> None:
+    rig.read()
+    rig.comes(Chunk(0, b"half", True))
+    rig.write(b"one")
+    rig.write(b"two")
+    rig.comes(Credit(WINDOW, 3, False))
+    ledger.welcomed(TOKEN + 1, epoch=1, upto=0)
+    frames = rig.streams.welcomed()
+    assert credits(frames) == [Credit(WINDOW, 4, True)]
+    assert chunks(frames) == [Chunk(3, b"two", True)]
+    assert {wire.parse(frame)[5] for frame in frames} == {TOKEN + 1}
+
+
+def test_a_caller_that_is_back_hears_what_it_was_granted(rig: Rig) -> None:
+    rig.read()
+    assert credits(rig.comes(Credit(WINDOW, 0, True))) == [Credit(WINDOW, 0, True)]
+
+
+def test_a_stream_that_nobody_waits_for_is_given_up(rig: Rig) -> None:
+    woken = []
+    rig.stream.wake = lambda: woken.append(True)
+    rig.comes(Chunk(0, b"", True))
+    rig.handle(wire.head(wire.CANCEL, TOKEN, number=1))
+    assert isinstance(rig.stream.fault, Abandoned) and isinstance(rig.stream.fault, OSError)
+    assert woken and rig.write(b"for nobody") == []
+
+
+@pytest.mark.parametrize("said", [Chunk(0, bytes(10), True), Credit(0, 5, False)])
+def test_a_caller_that_breaks_the_rules_loses_its_stream_and_no_other(
+    said: Chunk | Credit, rig: Rig, ledger: Deliveries
+) -> None:
+    other = rig.streams.of(take(ledger, 2))
+    rig.comes(said)
+    assert rig.stream.fault is not None and "broke the rules" in str(rig.stream.fault)
+    assert other.fault is None
+
+
+@pytest.mark.parametrize("number, token, flags", [(7, TOKEN, wire.MORE), (2, TOKEN, 0), (1, 5, wire.MORE)])
+def test_frames_for_what_does_not_stream_here_are_ignored(
+    number: int, token: int, flags: int, rig: Rig, ledger: Deliveries
+) -> None:
+    take(ledger, 2, flags=flags)
+    assert rig.comes(Chunk(0, b"x", True), number, token) == []
+    assert list(rig.streams.opened) == [1] and rig.stream.moved == 0
+
+
+def test_the_limit_runs_anew_from_each_piece_and_rests_while_others_are_waited_for(rig: Rig, page: Page) -> None:
+    now = 9_000_000_000
+    rig.streams.limit(rig.stream, now)
+    (row,) = page.running()
+    assert (row.started_ns, row.kill_ns, rig.delivery.kill_ns) == (now, now + LIMIT_NS, now + LIMIT_NS)
+    rig.streams.unlimited(rig.stream, now)
+    assert page.running()[0].kill_ns == 0
+
+
+def test_the_time_of_a_streamed_answer_is_that_until_it_began(rig: Rig) -> None:
+    rig.write(b"first", BEGUN_NS + 3_000_000)
+    rig.write(b"second", BEGUN_NS + 900_000_000)
+    assert rig.streams.settled(1, 999_000) == 3000
+    assert rig.streams.settled(1, 999_000) == 999_000 and not rig.streams.opened
+
+
+def test_an_answer_that_did_not_begin_takes_as_long_as_its_handler(rig: Rig) -> None:
+    rig.read()
+    assert rig.streams.settled(1, 700) == 700
