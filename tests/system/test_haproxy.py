@@ -108,9 +108,11 @@ def test_a_post_whose_gateway_is_killed_is_not_sent_again(site: Site, cluster: L
     site.kill(0)
     until(lambda: not listens(site.ports[0]), "what was killed listens")
     with socket.create_connection(("127.0.0.1", site.port), PATIENCE_S) as sock:
-        sock.sendall(b"POST /slow?2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        sock.sendall(b"POST /slow?60 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         until(lambda: in_flight(cluster), "not begun")
         site.restart(0)
         site.kill(1)
         assert sock.recv(4096).startswith(b"HTTP/1.1 502 ")
     assert in_flight(cluster) <= 1
+    for pid in cluster.processes():  # the one that sleeps
+        cluster.kill_process(pid)
