@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from core_rig import Rig
+from core_rig import SESSION, Rig, held
 
-from rota.common import errors, exits
+from rota.common import errors, exits, wire
 from rota.common.settings import ServiceSettings
 from rota.master.core.records import Restored
 
@@ -255,12 +255,25 @@ def test_a_restarted_master_holds_on_until_the_time_that_was_said(wall_s: float,
     rig = Rig(restored=restored(before), epoch=2)
     rig.pool_of(1)
     rig.request(1)
-    held = rig.fleet.pauses.held["orders"]
-    assert (held.by, held.reason) == ("ann", "new disk")
+    kept = rig.fleet.pauses.held["orders"]
+    assert (kept.by, kept.reason) == ("ann", "new disk")
     rig.after(left_s - 0.2)
     assert not rig.deliveries
     rig.after(0.4)
     assert rig.deliveries
+
+
+def test_what_an_older_master_dispatched_is_waited_for_too() -> None:
+    before = Rig()
+    before.pool_of(1)
+    pause(before, for_s=10.0)
+    rig = Rig(restored=restored(before), epoch=2)
+    slot = rig.process(rig.agent(), held=[held(1, 1)], received_upto=1, started_upto=1)
+    assert pause(rig)["in_flight"] == 1
+    assert rig.verb("wait", condition="paused", names=["orders"], timeout_s=10.0) is None
+    rig.reply(slot, 1, epoch=1, flags=wire.ORIGIN, tail=wire.ORIGIN_STRUCT.pack(SESSION, 1))
+    rig.after(0.1)
+    assert (result := rig.result()) is not None and result.ok
 
 
 def test_a_pause_that_ended_or_whose_time_has_passed_is_not_held_on() -> None:

@@ -48,7 +48,7 @@ class Pauses:
         before = self.held.get(pool.name)
         pause = self.held[pool.name] = Pause(before.since if before else now, now + for_s, by, reason)
         pool.hold(pause)
-        text = f"{pool.name}: requests are held for {for_s:g} s; {in_flight(pool)} in flight go on"
+        text = f"{pool.name}: requests are held for {for_s:g} s; {self.in_flight(pool)} in flight go on"
         self._fleet.events.tell("service paused", pool.name, text, by, reason)
         self._fleet.changed = True
         paused = records.Paused(for_s, self._fleet.wall() + for_s, by, reason)
@@ -80,7 +80,7 @@ class Pauses:
             left = f"{held} requests wait; it ends in {max(0.0, pause.until - now):.0f} s"
             yield f"{service} is paused{by}{because}; {left}, or with `rota resume {service}`"
 
-
-def in_flight(pool: Pool) -> int:
-    """Requests, not health checks."""
-    return sum(bool(request.frame) for slot in pool.slots.values() for request in slot.inflight.values())
+    def in_flight(self, pool: Pool) -> int:
+        """Requests, also those that an older master dispatched; not health checks."""
+        prober = self._fleet.dispatch.prober
+        return sum(request.session is not prober for slot in pool.slots.values() for request in slot.inflight.values())

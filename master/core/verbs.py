@@ -15,7 +15,6 @@ from ...common.names import nearest, unknown
 from . import budget, quarantine, records, status
 from .fleet import Fleet
 from .maintenance import RETRY_AFTER_S, Closed
-from .pauses import in_flight
 from .pool import Pool, Stage
 from .registry import Node, why
 
@@ -228,7 +227,7 @@ class Verbs:
 
     def _in_flight(self, service: str) -> int:
         pool = self.fleet.dispatch.pools.get(service)
-        return in_flight(pool) if pool is not None else 0
+        return self.fleet.pauses.in_flight(pool) if pool is not None else 0
 
     def _unclosed(self, service: str) -> str:
         left = self._in_flight(service)
@@ -245,7 +244,7 @@ class Verbs:
             raise Refuse(exits.USAGE, f"{text}; `rota maintenance` closes a service for longer")
         changed = pool.name not in pauses.held
         record = pauses.pause(pool, for_s, by, argument(args, "reason", str, ""), now)
-        data = {"service": pool.name, "left_s": for_s, "in_flight": in_flight(pool), "held": pool.queued}
+        data = {"service": pool.name, "left_s": for_s, "in_flight": pauses.in_flight(pool), "held": pool.queued}
         return Outcome(exits.DONE, {"schema": SCHEMA, **data, "changed": changed}, record)
 
     def resume(self, args: dict[str, Any], by: str, now: float) -> Outcome:
@@ -317,7 +316,7 @@ class Verbs:
                 condition,
                 [pool.name for pool in pools],
                 timeout_s,
-                lambda at: {pool.name: text for pool in pools if (text := _flowing(pool))},
+                lambda at: {pool.name: text for pool in pools if (text := self._flowing(pool))},
                 lambda: next((f"{pool.name} is not paused" for pool in pools if pool.pause is None), ""),
             )
         if condition == "maintenance":
@@ -378,6 +377,10 @@ class Verbs:
         left = self.fleet.staff.reloading(self._pool_named(name))
         return f"{left} processes are still to be replaced" if left else ""
 
+    def _flowing(self, pool: Pool) -> str:
+        left = self.fleet.pauses.in_flight(pool)
+        return "" if pool.pause is not None and not left else f"{left} requests are in flight"
+
     def _node_failed(self, nodes: list[Node]) -> str:
         for node in nodes:
             for failing in node.failing.values():
@@ -392,11 +395,6 @@ class Verbs:
 
 def _on(wanted: bool) -> str:
     return "on" if wanted else "off"
-
-
-def _flowing(pool: Pool) -> str:
-    left = in_flight(pool)
-    return "" if pool.pause is not None and not left else f"{left} requests are in flight"
 
 
 def not_found(what: str, name: str, known: Any) -> Refuse:
