@@ -9,12 +9,13 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from web_rig import PATIENCE_S, Browser, Site, running, until
+from web_rig import PACE_S, PATIENCE_S, Browser, Site, running, until
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -40,6 +41,7 @@ def roll(site: Site, service: str, browser: Browser) -> None:
     try:
         while reload.poll() is None:
             assert browser.get("/process").status == 200
+            time.sleep(PACE_S)
         assert reload.returncode == 0, reload.stdout and reload.stdout.read()
     finally:
         reload.kill()

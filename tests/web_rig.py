@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from rota.cli.children import Child
 
 PATIENCE_S = 30.0
+PACE_S = 0.01  # between two requests of a load, which is not to slow down what it watches
 _ADDRESS = re.compile(r"is ready: .*, (tcp://\S+)$", re.MULTILINE)
 _URL = re.compile(r"rota gateway: (http://127\.0\.0\.1:\d+) ")
 
