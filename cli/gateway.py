@@ -13,7 +13,7 @@ from ..common import exits
 from ..common.declare import declared
 from ..common.kinds import ROUTE, Name
 from ..common.settings import HttpSettings
-from .options import config_option, load_or_exit, options
+from .options import arguments_of, config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def http_option(what: str) -> Callable[[Any], Any]:
             raise click.BadParameter(str(error), ctx, param) from None
         return given  # as it is written: "off" is to win over a file
 
-    return click.option("--http", metavar="HOST:PORT", callback=read, help=f"{what} Default: off.")
+    bind = click.option("--http", metavar="HOST:PORT", callback=read, help=f"{what} Default: off.")
+    secure = options(HttpSettings, only=("tls_certificate", "tls_key"))
+    return lambda command: bind(secure(command))
 
 
 @verb(
@@ -78,10 +80,12 @@ def http_option(what: str) -> Callable[[Any], Any]:
 def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pairs) -> None:
     """Run an HTTP front door.
 
-    It takes HTTP/1.1 requests and has them served by processes of the service that host and path say. GET /-/ready
-    answers 200 while there are some. TERM lets what is being served finish; a second one ends at once.
+    It takes HTTP requests, with --tls-cert those of HTTPS, and has them served by processes of the service that host
+    and path say. GET /-/ready answers 200 while there are some. TERM lets what is being served finish; a second one
+    ends at once.
     """
     from ..common.inuse import PortInUse
+    from ..gateway.certificate import BadCertificate
     from ..gateway.core.pages import BadPage
     from ..gateway.server import main
 
@@ -90,7 +94,7 @@ def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pair
         raise Mistake('which service? Say --route /=NAME, or routes = ["/"] in [service.NAME.http] of a file')
     try:
         sys.exit(main(start))
-    except BadPage as error:
+    except (BadPage, BadCertificate) as error:
         raise Failed(str(error), exits.BAD_CONFIG) from None
     except PortInUse as error:
         raise Failed(str(error)) from None
@@ -108,25 +112,30 @@ def start_of(config: Config, more_routes: Pairs) -> Start:
         raise Failed(str(error), exits.BAD_CONFIG) from None
 
 
-def arguments(config_file: str | None, bind: str, master: str, routes: Pairs) -> list[str]:
+def arguments(config_file: str | None, http: HttpSettings, master: str, routes: Pairs) -> list[str]:
     """The command line of a gateway beside this master."""
     file = ["-c", config_file] if config_file else []
+    said = {"http.bind": http.bind, "http.tls_certificate": http.tls_certificate, "http.tls_key": http.tls_key}
+    own = arguments_of({name: value for name, value in said.items() if value is not None})
     more = [word for prefix, service in routes for word in ("--route", f"{prefix}={service}")]
-    return ["gateway", *file, "--bind", bind, "--master", master, *more]
+    return ["gateway", *file, *own, "--master", master, *more]
 
 
 def has_routes(config: Config) -> bool:
     return any(service.http.routes for service in config.services.values())
 
 
-def check_pages(config: Config) -> None:
-    """Failed where a gateway with this configuration would not start for its pages."""
+def check_files(config: Config) -> None:
+    """Failed where a gateway with this configuration would not start for its pages or its certificate."""
+    from ..gateway.certificate import BadCertificate
     from ..gateway.core.pages import BadPage
     from ..gateway.pages import ServicePages
+    from ..gateway.server import certificate_of
 
     try:
         ServicePages({name: each.http.pages for name, each in config.services.items() if each.http.pages})
-    except BadPage as error:
+        certificate_of(config.http)
+    except (BadPage, BadCertificate) as error:
         raise Failed(str(error), exits.BAD_CONFIG) from None
 
 
@@ -139,25 +148,25 @@ class Beside:
 
         self._child: Child | None = None
         self._file = config_file
-        self._bind = config.http.bind
+        self._http = config.http
         self._routes = routes
         self._host = config.master.bind.rpartition(":")[0].removeprefix("tcp://")
-        if self._bind is None:
+        if self._http.bind is None:
             return
         called = any(service.http.calls for service in config.services.values())
         if not routes and not called and not has_routes(config):
             raise Mistake('which service is --http for? Say --route /=NAME, or routes = ["/"] in [service.NAME.http]')
-        check_free(self._bind)
-        check_pages(config)
+        check_free(self._http.bind)
+        check_files(config)
 
     def start(self, control_port: int) -> None:
         from .children import Child
 
-        if self._bind is not None:
+        if self._http.bind is not None:
             host = "127.0.0.1" if self._host in ("*", "0.0.0.0", "[::]") else self._host
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # it inherits that: one that comes while
             try:  # it starts is taken by its crew, and does not end it
-                self._child = Child(arguments(self._file, self._bind, f"tcp://{host}:{control_port}", self._routes))
+                self._child = Child(arguments(self._file, self._http, f"tcp://{host}:{control_port}", self._routes))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

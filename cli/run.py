@@ -84,7 +84,8 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, htt
         foreground = Foreground(Path(folder), front, reloading, checked.places)
         try:
             master = ["master", *file, "--bind", bind, "--http", "off"]  # a signal drains the gateway before the node
-            code = foreground.run(master, ["slave", *file, *arguments_of(flags)])
+            own_flags = {name: value for name, value in flags.items() if not name.startswith("http.")}
+            code = foreground.run(master, ["slave", *file, *arguments_of(own_flags)])
         finally:
             foreground.end()
     sys.exit(code)
@@ -105,12 +106,12 @@ def _front(config_file: str | None, config: Config) -> Front | None:
         return None
     try:
         check_free(bind)
-        gateway.check_pages(config)
+        gateway.check_files(config)
     except PortInUse as error:
         raise Failed(str(error)) from None
     if gateway.has_routes(config):
-        return lambda master, service: gateway.arguments(config_file, bind, master, ())
-    return lambda master, service: gateway.arguments(config_file, bind, master, (("/", service),))
+        return lambda master, service: gateway.arguments(config_file, config.http, master, ())
+    return lambda master, service: gateway.arguments(config_file, config.http, master, (("/", service),))
 
 
 class Foreground:

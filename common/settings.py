@@ -612,8 +612,36 @@ class HttpSettings:
     drain: float = setting(
         30.0,
         Duration("0s", "1d"),
-        "time from the closing of the listener until answers that are still going on are ended",
+        "time from the closing of the listener until answers and WebSockets that are still going on are ended",
         "downloads end by then; a stream of events never does, and its client asks again elsewhere",
+        reload=False,
+    )
+    websocket_message: int = setting(
+        1024 * 1024,
+        Size("1KiB", "15MiB"),
+        "largest message that a client may send over a WebSocket; then it is closed with 1009",
+        "gateway and process each hold one whole, for every WebSocket",
+        reload=False,
+    )
+    websocket_ping: float = setting(
+        20.0,
+        Duration("100ms", "1d"),
+        "silence of a WebSocket after which its client is pinged",
+        "shorter than the patience of routers and balancers, which forget silent connections within a minute",
+        reload=False,
+    )
+    websocket_pong: float = setting(
+        20.0,
+        Duration("100ms", "1h"),
+        "time for a client to answer a ping, or say anything; then the WebSocket is cut",
+        "outlasts a stall of a mobile network; who is gone holds a place in a process until then",
+        reload=False,
+    )
+    websocket_deflate: bool = setting(
+        False,
+        Boolean(),
+        "compress WebSocket messages for clients that offer it (permessage-deflate)",
+        "it costs more of a gateway's time than all else that it does with a message",
         reload=False,
     )
 

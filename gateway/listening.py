@@ -58,9 +58,9 @@ def _why_not(address: str, port: int, error: OSError) -> str:
     return f"the HTTP address {address} is in use{holder(port)}: stop that, or choose another one"
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def shut(listener: socket.socket) -> list[socket.socket]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from .core.connection import Close, Connection, Dispatch, Effect, Refused, Reset, Write, Wrong
 
 if TYPE_CHECKING:
+    from .core.websocket import WebSocket
     from .request import Request
     from .server import Gateway
 
@@ -23,9 +24,12 @@ _ALL_OR_BLOCKED = 0  # of the transport's buffer: what the kernel does not take 
 class HttpProtocol(asyncio.Protocol):
     """`request`: the one that is being served. It answers with `answer`, or with `begin`, `piece`, …, and `end` or
     `abort`; while `takes` is false it should keep its pieces, and is told `written` when there is room for the next.
+    After `upgrade` the connection is a WebSocket, and `request` is told what `core` says of it.
     """
 
-    __slots__ = ("core", "peer", "request", "_closing", "_eof", "_gateway", "_held", "_transport")
+    __slots__ = ("core", "peer", "request", "_closing", "_eof", "_gateway", "_held", "_http", "_transport")
+
+    core: Connection | WebSocket
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -40,7 +44,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         gateway = self._gateway
         self.peer = gateway.peer(self._transport)
-        self.core = Connection(
+        self.core = self._http = Connection(
             gateway.limits, gateway.timeouts, monotonic(), gateway.date, gateway.store.open, gateway.new_id
         )
         if not gateway.admit(self):
@@ -89,19 +93,16 @@ class HttpProtocol(asyncio.Protocol):
         return self.core.takes
 
     def begin(self, status: int, headers: list[tuple[bytes, bytes]], now: float) -> None:
-        sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it is gone
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # it may be silent for hours
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
+        self._expect_long()
         if self._gateway.draining:
             self.core.drain()
-        self._do(self.core.begin(status, headers, now), now)
+        self._do(self._http.begin(status, headers, now), now)
 
     def piece(self, data: bytes, now: float) -> None:
-        self._do(self.core.piece(data, now), now)
+        self._do(self._http.piece(data, now), now)
 
     def end(self, now: float) -> None:
-        effects = self.core.end(now)
+        effects = self._http.end(now)
         if not effects or type(effects[0]) is not Wrong:
             self.request = None
         self._do(effects, now)
@@ -109,7 +110,21 @@ class HttpProtocol(asyncio.Protocol):
     def abort(self, now: float) -> None:
         """There is no more of the answer, and it is not whole."""
         self.request = None
-        self._do(self.core.abort(now), now)
+        self._do(self._http.abort(now), now)
+
+    def upgrade(self, core: WebSocket, answer: bytes, now: float) -> None:
+        """In place of an answer. It is a WebSocket from here on, until its end."""
+        self._expect_long()
+        takes, rest = self.core.takes, self._http.leave()
+        self.core = core
+        effects: list[Effect] = [Write(answer), *core.received(rest, now)]
+        if not takes:
+            core.blocked(now)
+        self._do(effects + core.eof(now) if self._eof else effects, now)
+
+    def carry_out(self, effects: list[Effect], now: float) -> None:
+        """What `core` said when its request asked it."""
+        self._do(effects, now)
 
     def tick(self, now: float) -> None:
         due = self.core.next_deadline()
@@ -149,13 +164,22 @@ class HttpProtocol(asyncio.Protocol):
                     request.wrong(effect)
             elif type(effect) is Reset:
                 self.cut()
+            elif self.request is not None:
+                self.request.heard(effect, now)
         if self.core.reads is self._held:
             self._hold(not self._held)
 
     def _answered(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> list[Effect]:
         if self._gateway.draining:
             self.core.drain()  # the answer says that it is the last one
-        return self.core.answered(status, headers, body, now)
+        return self._http.answered(status, headers, body, now)
+
+    def _expect_long(self) -> None:
+        """It may be silent for hours; and what waits for a slow reader is not to wait in the kernel."""
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is gone
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
 
     def _hold(self, held: bool) -> None:
         if not self._transport.is_closing():
@@ -167,7 +191,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._transport.get_write_buffer_size():
             self.cut()
         else:
-            self._transport.abort()
+            self._transport.close()  # under TLS it says that this is the end
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
 
     def _close(self, within: float) -> None:
         """Half first: closed at once with bytes unread, the kernel would take the answer back with a reset."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ..common.wire import Body
 from .core import answers, calls, forms
 from .core.affinity import add_cookie
 from .core.answers import Answer
-from .core.connection import Wrong
+from .core.connection import Effect, Wrong
 from .core.forms import Fault
 from .core.head import Head
 from .core.routes import Route
@@ -96,8 +97,9 @@ class Request(StreamCall):
         self.gateway.finished(self, answer.status, len(answer.body), monotonic())
         return answer
 
-    def refuse(self, status: int, sentence: str) -> Answer:
+    def refuse(self, status: int, sentence: str, fields: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
         answer = answers.made(Fault(status, sentence), self.id, forms.form_for(self.head.headers))
+        answer.headers.extend(fields)
         self.gateway.finished(self, answer.status, len(answer.body), monotonic())
         return answer
 
@@ -153,6 +155,9 @@ class Request(StreamCall):
         """The gateway ends, and this answer does not."""
         if self.streamed is not None and self.streamed.status:
             self.broke_off(Error("the gateway ends"))
+
+    def heard(self, effect: Effect, now: float) -> None:
+        """What the connection says to a WebSocket."""
 
     # ---- its end ----------------------------------------------------------------------------------------------------
 

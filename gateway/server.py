@@ -1,7 +1,7 @@
 """A gateway process: HTTP requests in, calls of a client out, on one event loop.
 
 TERM   not ready at once; after `lead` nobody can connect; what is being served is answered, then it ends
-HUP    the pages of services are read again
+HUP    the pages of services are read again, and the certificate
 INT, QUIT, a second TERM   ends at once
 """
 
@@ -19,16 +19,18 @@ from email.utils import formatdate
 from itertools import count
 from secrets import token_hex
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..client.aio import AsyncClient
 from ..common.log import note, printable
 from ..common.settings import FORWARDED, HttpSettings, ServiceHttpSettings
 from . import listening
 from .access import AccessLog, Entry
+from .certificate import BadCertificate, Certificate
 from .core import calls
 from .core.answers import Answer
 from .core.connection import Refused, Timeouts
+from .core.handshake import Handshake, Improper, asked
 from .core.head import Head, Limits
 from .core.requests import Peer, Proxies, key_of, keyed, request_id, trace_of
 from .core.routes import Route, Routes, route_to
@@ -39,6 +41,10 @@ from .protocol import HttpProtocol
 from .readiness import Readiness
 from .request import CallRequest, Request
 from .spool import Store
+from .tls import Tls
+
+if TYPE_CHECKING:
+    from .websocket import Socket
 
 SWEEP_S = 0.25  # how late a time-out may be noticed; a timer for each connection would cost more than its requests
 JOIN_S = 0.5  # for the first request of whom nobody had accepted yet when the listener closed
@@ -46,16 +52,19 @@ READY = b"/-/ready"
 WHOLE_MAX = 64 * 1024 * 1024  # of a body that must go with its call: no message may be larger
 OVERDUE_S = 1.0  # how often what has outlasted a drain is looked for
 NOTES_PER_S = 10  # lines about faults on stderr; the others are counted
+PROTOCOLS = ["http/1.1"]  # of ALPN, the best one first
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Gateway:
     """What all connections of one process share."""
 
-    def __init__(self, start: Start, pages: ServicePages) -> None:
+    def __init__(self, start: Start, pages: ServicePages, certificate: Certificate | None = None) -> None:
         settings, routes, services = start
         self.settings = settings
         self.pages = pages
+        self.certificate = certificate
+        self._scheme = "https" if certificate else "http"
         self.limits = Limits(settings.max_line, settings.max_head, settings.max_headers, settings.max_body)
         self.timeouts = Timeouts(
             idle=settings.idle_timeout,
@@ -71,11 +80,12 @@ class Gateway:
         self._callable = {name: route_to(name, "", each) for name, each in services.items() if each.calls}
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
         self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
+        self._socket = _sockets()
         self._readiness = Readiness(start.served(), settings.ready_after)
         self._access = AccessLog(settings.access_log)
         self._faults = _Faults()
         self.new_id = _ids().__next__
-        self._connections: dict[HttpProtocol, None] = {}
+        self._connections: dict[HttpProtocol | Tls, None] = {}
         self._of_address: Counter[str] = Counter()
         self.draining = self._shut = False
         self._ended: asyncio.Event | None = None
@@ -84,9 +94,12 @@ class Gateway:
 
     def peer(self, transport: asyncio.Transport) -> Peer:
         client, server = (_host_and_port(transport.get_extra_info(name)) for name in ("peername", "sockname"))
-        return Peer(client, server, self._proxies.trust(client[0]))
+        return Peer(client, server, self._proxies.trust(client[0]), self._scheme)
 
-    def admit(self, connection: HttpProtocol) -> bool:
+    def _protocol(self) -> HttpProtocol | Tls:
+        return HttpProtocol(self) if self.certificate is None else Tls(self, self.certificate.context)
+
+    def admit(self, connection: HttpProtocol | Tls) -> bool:
         """False: there are too many, in all or from its address."""
         host, settings = connection.peer.client[0], self.settings
         self._connections[connection] = None
@@ -99,14 +112,22 @@ class Gateway:
             asyncio.get_running_loop().call_later(JOIN_S, connection.drain)
         return True
 
-    def forget(self, connection: HttpProtocol) -> None:
+    def secured(self, handshake: Tls, protocol: str | None) -> HttpProtocol:
+        """What speaks HTTP on it, and is to be admitted in its place."""
+        self._release(handshake)
+        return HttpProtocol(self)
+
+    def forget(self, connection: HttpProtocol | Tls) -> None:
+        self._release(connection)
+        if self._shut and not self._connections and self._ended is not None:
+            self._ended.set()
+
+    def _release(self, connection: HttpProtocol | Tls) -> None:
         self._connections.pop(connection, None)
         host = connection.peer.client[0]
         self._of_address[host] -= 1
         if not self._of_address[host]:
             del self._of_address[host]
-        if self._shut and not self._connections and self._ended is not None:
-            self._ended.set()
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
@@ -121,12 +142,18 @@ class Gateway:
         origin = self._proxies.origin(peer, head) if peer.trusted else None
         route = self._routes.find(head.host if origin is None else origin.host, target)
         fields = dict(head.headers)
-        request = Request(self, connection, head, now, route)
+        handshake = self._handshake(head) if b"upgrade" in fields else None
+        if isinstance(handshake, Handshake) and self._socket is not None:
+            request: Request = self._socket(self, connection, head, now, route, handshake)
+        else:
+            request = Request(self, connection, head, now, route)
         request.id = request_id(head.headers, self.new_id) if b"x-request-id" in fields else self.new_id()
         if origin is not None:
             request.client = origin.client[0]
         if route is None:
             return request.refuse(404, "There is nothing here.")
+        if isinstance(handshake, Improper):
+            return request.refuse(*handshake)
         about: dict[str, Any] = {
             "scheme": peer.scheme,
             "version": head.version,
@@ -142,7 +169,12 @@ class Gateway:
         if b"traceparent" in fields or b"idempotency-key" in fields or route.affinity is not None:
             client = self._said(client, request, route, passed, about)
         said: Any = body
-        if not isinstance(body, bytes):
+        handler = route.target(head.method)
+        if handshake is not None:
+            about["scheme"] = "wss" if about["scheme"] == "https" else "ws"
+            about["subprotocols"] = handshake.subprotocols
+            handler, said = route.socket_handler, None
+        elif not isinstance(body, bytes):
             if not client.keyed:
                 said = request.brings(body)
             elif body.size > WHOLE_MAX:
@@ -150,17 +182,24 @@ class Gateway:
             else:
                 said = body.read(0, body.size)
                 body.close()
-        client.start(request, route.target(head.method), head.method, target, passed, said, about)
+        client.start(request, handler, head.method, target, passed, said, about)
         if request.answer is None:
             connection.request = request
         return request.answer
+
+    def _handshake(self, head: Head) -> Handshake | Improper | None:
+        found = asked(head)
+        if self._socket is not None or not isinstance(found, Handshake):
+            return found
+        self._faults.tell("a WebSocket was refused, since wsproto is not there: pip install 'rota[http]'")
+        return Improper(501, "This gateway takes no WebSockets.")
 
     def _said(
         self, client: AsyncClient, request: Request, route: Route, passed: list[list[bytes]], about: dict[str, Any]
     ) -> AsyncClient:
         """The client with what is said beside the arguments: the trace, the session, and the key if there are keys."""
         fields, session = request.head.headers, ""
-        headers, key = trace_of(fields), key_of(fields) if route.keys else ""
+        headers, key = trace_of(fields), key_of(fields) if route.keys and type(request) is Request else ""
         if route.affinity is not None:
             session, request.cookie = route.affinity.session(fields, route.root, about["scheme"], token_hex)
         if key:
@@ -196,6 +235,9 @@ class Gateway:
             connection.request = request
         return request.answer
 
+    def pour(self, request: Request) -> None:
+        self._client.pour(request)
+
     def withdraw(self, request: Request) -> None:
         self._client.withdraw(request)
 
@@ -229,7 +271,7 @@ class Gateway:
                 )
             )
 
-    def refused(self, connection: HttpProtocol, refused: Refused) -> None:
+    def refused(self, connection: HttpProtocol | Tls, refused: Refused) -> None:
         """For the access log: what never was a request."""
         if self._access.wanted:
             method, target, version = refused.head[:3] if refused.head is not None else ("-", b"-", "-")
@@ -250,7 +292,7 @@ class Gateway:
         self._ended = asyncio.Event()
         for number in _ENDS:
             loop.add_signal_handler(number, self._told, number, listener)
-        loop.add_signal_handler(signal.SIGHUP, self.pages.read_again)
+        loop.add_signal_handler(signal.SIGHUP, reread(self.pages, self.certificate))
         unblock()
         loop.add_reader(tie, self._untied, tie, listener)
         stop = threading.Event()
@@ -258,7 +300,7 @@ class Gateway:
             target=self._readiness.watch, args=(self.settings.master, stop), name="readiness", daemon=True
         )
         watch.start()
-        self._server = await loop.create_server(lambda: HttpProtocol(self), sock=listener.dup())
+        self._server = await loop.create_server(self._protocol, sock=listener.dup())
         sweep = loop.create_task(self._sweep())
         try:
             await self._ended.wait()
@@ -317,7 +359,16 @@ class Gateway:
     async def _join(self, sock: socket.socket) -> None:
         """Somebody who had connected before nobody could."""
         with contextlib.suppress(OSError):
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: HttpProtocol(self), sock)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, sock)
+
+
+def _sockets() -> type[Socket] | None:
+    """None: wsproto is not installed (the extra `http`)."""
+    try:
+        from .websocket import Socket
+    except ImportError:
+        return None
+    return Socket
 
 
 def _host_and_port(name: Any) -> list[Any]:
@@ -383,21 +434,51 @@ class Start(NamedTuple):
         """Raises BadPage."""
         return ServicePages({name: each.pages for name, each in self.services.items() if each.pages})
 
+    def certificate(self) -> Certificate | None:
+        """Raises BadCertificate."""
+        return certificate_of(self.settings)
+
+
+def certificate_of(settings: HttpSettings) -> Certificate | None:
+    """None: plain HTTP is spoken. Raises BadCertificate."""
+    if settings.tls_certificate is not None:
+        return Certificate(settings.tls_certificate, settings.tls_key, PROTOCOLS)
+    if settings.tls_key is not None:
+        raise BadCertificate("http.tls_key is set, but not http.tls_certificate: whose key is it?")
+    return None
+
+
+def reread(pages: ServicePages, certificate: Certificate | None) -> Callable[[], bool]:
+    """What HUP does. False: none of it was any good."""
+
+    def read_again() -> bool:
+        good = pages.read_again()
+        return certificate.read_again() or good if certificate is not None else good
+
+    return read_again
+
 
 def main(start: Start) -> int:
-    """Serves until it is told to stop. Raises PortInUse, BadPage with a sentence for the user."""
-    pages = start.pages()
+    """Serves until it is told to stop. Raises PortInUse, BadPage, BadCertificate with a sentence for the user."""
+    pages, certificate = start.pages(), start.certificate()
     listeners = listening.bound(start.settings.bind or listening.DEFAULT, start.settings.workers)
-    note(f"rota gateway: {listening.url(listeners[0])} for {', '.join(start.served())}")
-    return Crew(listeners, lambda listener, tie: _process(start, pages, listener, tie), pages.read_again).run()
+    url = listening.url(listeners[0], "https" if certificate else "http")
+    note(f"rota gateway: {url} for {', '.join(start.served())}")
+
+    def serve(listener: socket.socket, tie: int) -> int:
+        return _process(start, pages, certificate, listener, tie)
+
+    return Crew(listeners, serve, reread(pages, certificate)).run()
 
 
-def _process(start: Start, pages: ServicePages, listener: socket.socket, tie: int) -> int:
+def _process(
+    start: Start, pages: ServicePages, certificate: Certificate | None, listener: socket.socket, tie: int
+) -> int:
     from ..common import memory
 
     memory.keep_freed()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Gateway(start, pages).serve(listener, tie))
+        return runner.run(Gateway(start, pages, certificate).serve(listener, tie))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -153,7 +153,7 @@ class Streamed:
 
 def _read_head(data: bytes) -> tuple[int, list[Any]]:
     try:
-        status, headers = msgpack.unpackb(data)
+        status, headers, *_ = msgpack.unpackb(data)  # of a WebSocket that is refused there is one more
         if type(status) is int and status > 0 and type(headers) is list:
             return status, headers
     except Exception as error:  # msgpack raises many unrelated types

@@ -17,7 +17,7 @@ from rota.testing import LocalCluster
 
 APP = str(Path(__file__).parent / "gateway_app.py")
 PATIENCE_S = 15.0
-URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
+URL = re.compile(r"https?://127\.0\.0\.1:(\d+)")
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -24,7 +24,7 @@ MESSAGE_MAX = 4096  # characters of what an application's exception says
 
 _PATH = re.compile(rb"/-/call/([^/?]{1,255})/([^/?]{1,255})")
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_OF_HTTP = ("http", "http-safe")  # handlers that believe what a gateway tells of the client
+_OF_HTTP = ("http", "http-safe", "websocket")  # handlers that believe what a gateway tells of the client
 
 
 class Refused(Exception):

@@ -76,7 +76,20 @@ class Wrong(NamedTuple):
     status: int = 0
 
 
-Effect = Dispatch | Refused | Write | Close | Reset | Wrong
+class Came(NamedTuple):
+    """Whole messages of a WebSocket, in their order (core/websocket.py)."""
+
+    items: list[str | bytes]
+
+
+class Ended(NamedTuple):
+    """A WebSocket is over, and not because we said so: the client's code, that of the rule it broke, or 1006."""
+
+    code: int
+    reason: str
+
+
+Effect = Dispatch | Refused | Write | Close | Reset | Wrong | Came | Ended
 
 
 class State(Enum):
@@ -246,6 +259,12 @@ class Connection:
             return [*effects, *self._close(self._time_left(now))]
         self.state = _IDLE
         return effects if self._blocked else [*effects, *self._read_on(now)]
+
+    def leave(self) -> bytes:
+        """In place of an answer: another protocol is spoken from here on, whose first bytes may have come."""
+        rest = bytes(self._buffer)
+        self._close()
+        return rest
 
     def abort(self, now: float) -> list[Effect]:
         """There will be no more of its body: whoever reads it sees that it is not whole."""

@@ -109,6 +109,12 @@ def begin(
     return b"".join(lines), framing
 
 
+def switching(headers: Headers, protocol: bytes, *, date: bytes) -> bytes:
+    """The head of a 101, behind which another protocol is spoken. Raises as `response`."""
+    lines, _ = _lines(426, [*headers, (b"Upgrade", protocol)], date, b"")
+    return b"".join([b"HTTP/1.1 101 Switching Protocols\r\n", *lines[1:], b"\r\n"])
+
+
 def _lines(status: int, headers: Headers, date: bytes, connection: bytes) -> tuple[list[bytes], int | None]:
     """All but where the body ends, and what the application says of that."""
     if status not in _STATUS_LINES:
@@ -124,10 +130,12 @@ def _lines(status: int, headers: Headers, date: bytes, connection: bytes) -> tup
         elif lower == b"date":
             date = b""  # the application's stands
             lines.append(b"%b: %b\r\n" % (name, value))
-        elif lower not in _OURS:
+        elif lower not in _OURS or (status == 426 and lower == b"upgrade"):  # RFC 9110 15.5.22: it says to what
             lines.append(b"%b: %b\r\n" % (name, value))
     if date:
         lines.append(b"Date: %b\r\n" % date)
+    if status == 426:
+        connection = connection + b", upgrade" if connection else b"upgrade"
     if connection:
         lines.append(b"Connection: %b\r\n" % connection)
     return lines, length

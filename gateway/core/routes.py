@@ -22,6 +22,7 @@ class Route(NamedTuple):
     keys: bool
     safe_handler: str
     handler: str
+    socket_handler: str
     affinity: Affinity | None = None
 
     def target(self, method: str) -> str:
@@ -85,6 +86,7 @@ def route_to(service: str, text: str, settings: ServiceHttpSettings) -> Route:
         settings.keys,
         f"{service}.http-safe",
         f"{service}.http",
+        f"{service}.websocket",
         Affinity.of(settings.affinity, settings.affinity_cookie),
     )
 

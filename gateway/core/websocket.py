@@ -1,0 +1,327 @@
+"""One WebSocket behind its handshake (RFC 6455): bytes in, messages and bytes out. Pure.
+
+    OPEN ──► CLOSING ──► CLOSED      we said close, and wait for the client's word; or the client did, or broke a rule
+
+The frames are wsproto's business. What is ours: how large a message may be, who is still alive, when it is over. It is
+driven as core/connection.py is, whose place it takes.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import deque
+from enum import Enum
+from hashlib import sha1
+from math import inf
+from typing import Any, NamedTuple
+from zlib import error as ZlibError
+
+from wsproto.connection import Connection as Frames
+from wsproto.connection import ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
+from wsproto.extensions import Extension, PerMessageDeflate
+from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
+
+from .connection import UNREAD_MAX, Came, Close, Effect, Ended, Reset, Write
+from .response import Headers, switching
+
+GOING_AWAY, NO_CODE, LOST, TOO_LARGE, FAILED = 1001, 1005, 1006, 1009, 1011  # RFC 6455 7.4.1
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_PONGS_MAX = 16  # that are owed; of a flood of pings only the last are answered (RFC 6455 5.5.3)
+_SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}  # codes that may stand in a frame
+
+
+class Terms(NamedTuple):
+    """Seconds, bytes, bytes a second."""
+
+    message: int = 1048576  # the largest that a client may send
+    ping: float = 20.0  # of silence, until it is asked whether it is there
+    pong: float = 20.0  # more of it, until it is not
+    close: float = 5.0  # for the client's part of the closing handshake
+    write: float = 10.0  # of grace once the kernel takes no more, then `write_rate` on average
+    write_rate: int = 8192
+    linger: float = 2.0  # for a client to read why
+
+
+class State(Enum):
+    OPEN = "open"
+    CLOSING = "closing"  # we have said so
+    CLOSED = "closed"
+
+
+_OPEN, _CLOSING, _CLOSED = State
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class WebSocket:
+    """Every method takes the monotonic time and gives the effects to carry out, in order. Of those with no `now` time
+    plays no part.
+    """
+
+    __slots__ = (
+        "held",
+        "size",
+        "state",
+        "_asked_at",
+        "_blocked",
+        "_closing_until",
+        "_frames",
+        "_heard_at",
+        "_message",
+        "_patience",
+        "_pongs",
+        "_terms",
+        "_text",
+        "_unread",
+        "_write_until",
+    )
+
+    def __init__(self, terms: Terms, now: float, extensions: list[Extension] | None = None) -> None:
+        self.state = _OPEN
+        self.held = False  # who takes its messages has no room
+        self.size = 0  # bytes that were written
+        self._terms = terms
+        self._frames = Frames(ConnectionType.SERVER, extensions)
+        self._message = bytearray()  # what has come of the one that comes in parts
+        self._text = False  # it is one of text
+        self._pongs: deque[bytes] = deque(maxlen=_PONGS_MAX)
+        self._heard_at = now
+        self._asked_at = inf  # when it was pinged, and it has said nothing since
+        self._closing_until = inf
+        self._blocked = False  # what was written has not left yet
+        self._write_until = inf
+        self._patience = terms.write
+        self._unread = 0
+
+    # ---- what the client does ---------------------------------------------------------------------------------------
+
+    def received(self, data: bytes, now: float) -> list[Effect]:
+        if self.state is _CLOSED:
+            return []
+        self._heard_at, self._asked_at = now, inf
+        items: list[str | bytes] = []
+        end: list[Effect] = []
+        self._frames.receive_data(data)
+        try:
+            for event in self._frames.events():
+                if isinstance(event, CloseConnection):
+                    end = self._closed_by(event)
+                elif isinstance(event, Ping):
+                    self._pongs.append(bytes(event.payload))
+                elif isinstance(event, Message) and self.state is _OPEN:
+                    self._assemble(event, items)
+        except _TooLarge:
+            end = self._fail(TOO_LARGE, f"a message has {self._terms.message} bytes at most")
+        effects: list[Effect] = [Came(items)] if items else []
+        if self.state is _OPEN:
+            effects += self._answer_pings()
+        return effects + end
+
+    def eof(self, now: float) -> list[Effect]:
+        """A client that is done says so in a frame."""
+        return self._lost(Close())
+
+    @property
+    def reads(self) -> bool:
+        """Whether more bytes are wanted. It becomes true again when `held` is taken back."""
+        return not self.held or self.state is not _OPEN
+
+    # ---- what the service does --------------------------------------------------------------------------------------
+
+    def say(self, item: str | bytes, now: float) -> list[Effect]:
+        if self.state is not _OPEN:
+            return []
+        return [self._send(TextMessage(item) if isinstance(item, str) else BytesMessage(item))]
+
+    def close(self, code: int, reason: str, now: float) -> list[Effect]:
+        """The last thing said. A code that has no place in a frame is 1011, but 1005, which is none."""
+        if self.state is not _OPEN:
+            return []
+        self.state = _CLOSING
+        self._closing_until = now + self._terms.close
+        self._message.clear()
+        if code == NO_CODE:
+            return [self._send(CloseConnection(CloseReason.NO_STATUS_RCVD))]
+        return [self._send(CloseConnection(code if code in _SENDABLE else FAILED, reason))]
+
+    @property
+    def takes(self) -> bool:
+        """Whether what is said would leave at once. It becomes true again with `written`."""
+        return not self._blocked
+
+    def blocked(self, now: float) -> list[Effect]:
+        """The kernel took only a part of what was written."""
+        self._blocked = True
+        self._write_until = now + self._patience + self._unread / self._terms.write_rate
+        return []
+
+    def written(self, now: float) -> list[Effect]:
+        """All that was written has left."""
+        if self._blocked:  # who is slower than the rate uses up its grace, in however many stalls
+            self._patience = min(self._terms.write, self._write_until - now)
+        self._blocked = False
+        self._write_until = inf
+        self._unread = 0
+        self._heard_at = now  # it reads
+        return self._answer_pings() if self.state is _OPEN else []
+
+    def drain(self) -> list[Effect]:
+        """It goes on until it is told to end."""
+        return []
+
+    # ---- time -------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        if self.state is _CLOSED:
+            return None
+        due = min(self._write_until, self._closing_until, self._ping_due())
+        return None if due == inf else due
+
+    def _ping_due(self) -> float:
+        """When it is to be pinged, or given up. Who is not read, or does not read, cannot answer."""
+        if self.state is not _OPEN or self.held or self._blocked:
+            return inf
+        terms = self._terms
+        return self._heard_at + terms.ping if self._asked_at == inf else self._asked_at + terms.pong
+
+    def tick(self, now: float) -> list[Effect]:
+        if self.state is _CLOSED:
+            return []
+        if now >= self._write_until:
+            return self._lost(Reset())
+        if now >= self._closing_until:
+            return self._lost(Close())
+        if now < self._ping_due():
+            return []
+        if self._asked_at != inf:
+            return self._lost(Reset())
+        self._asked_at = now
+        return [self._send(Ping())]
+
+    def hold(self, held: bool, now: float) -> None:
+        """Whether to read no more for now. Its silence meanwhile is our doing."""
+        self.held = held
+        self._heard_at, self._asked_at = now, inf
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _assemble(self, event: Message[Any], items: list[str | bytes]) -> None:
+        """Raises _TooLarge, before there is more of it in memory than that."""
+        data, whole = self._message, event.message_finished
+        if not data:
+            self._text = isinstance(event, TextMessage)
+            if whole and len(event.data) * (4 if self._text else 1) <= self._terms.message:
+                items.append(event.data if self._text else bytes(event.data))
+                return
+        data += event.data.encode() if self._text else event.data
+        if len(data) > self._terms.message:
+            raise _TooLarge
+        if whole:
+            items.append(data.decode() if self._text else bytes(data))
+            self._message = bytearray()  # and not what a large one had needed
+
+    def _closed_by(self, event: CloseConnection) -> list[Effect]:
+        """The client's last frame; or one that wsproto says when a rule was broken."""
+        if self._frames.state not in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
+            return self._fail(int(event.code), event.reason or "")
+        answered, self.state = self.state is _CLOSING, _CLOSED
+        self._message.clear()
+        if answered:
+            return [Close(self._terms.linger)]
+        code, reason = event.code, event.reason or ""
+        return [Ended(int(code), reason), self._send(CloseConnection(code)), Close(self._terms.linger)]
+
+    def _fail(self, code: int, reason: str) -> list[Effect]:
+        """It broke a rule; it is told which, and nothing behind it is read."""
+        told, self.state = self.state is _CLOSING, _CLOSED
+        self._message.clear()
+        if told:
+            return [Close()]
+        return [Ended(code, reason), self._send(CloseConnection(code, reason)), Close(self._terms.linger)]
+
+    def _lost(self, end: Close | Reset) -> list[Effect]:
+        told, self.state = self.state is not _OPEN, _CLOSED
+        self._message.clear()
+        return [end] if told else [Ended(LOST, ""), end]
+
+    def _answer_pings(self) -> list[Effect]:
+        if not self._pongs or self._blocked:
+            return []
+        frames = b"".join(bytes(self._frames.send(Pong(payload))) for payload in self._pongs)
+        self._pongs.clear()
+        return [self._write(frames)]
+
+    def _send(self, event: Event) -> Write:
+        return self._write(bytes(self._frames.send(event)))
+
+    def _write(self, data: bytes) -> Write:
+        size = len(data)
+        self.size += size
+        self._unread = max(size, min(self._unread + size, UNREAD_MAX))
+        if self._blocked:
+            self._write_until += size / self._terms.write_rate
+        return Write(data)
+
+
+# ---- the handshake --------------------------------------------------------------------------------------------------
+
+
+def accepted(key: bytes, headers: Headers, subprotocol: str | None, extensions: str, date: bytes) -> bytes:
+    """The answer after which it is a WebSocket. ValueError, TypeError as `response` raises them."""
+    said = [(name, value) for name, value in headers if not name.lower().startswith(b"sec-websocket-")]
+    said.append((b"Sec-WebSocket-Accept", b64encode(sha1(key + _GUID, usedforsecurity=False).digest())))
+    if subprotocol is not None:
+        said.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
+    if extensions:
+        said.append((b"Sec-WebSocket-Extensions", extensions.encode("ascii")))
+    return switching(said, b"websocket", date=date)
+
+
+def agreed(offers: bytes, most: int) -> tuple[list[Extension], str]:
+    """The first offer of permessage-deflate that can be taken, and what is said of it. `most`: bytes of a message."""
+    for offer in offers.decode("latin-1").split(","):
+        if offer.partition(";")[0].strip().lower() != PerMessageDeflate.name:
+            continue
+        deflate = _Deflate(most)
+        try:
+            parameters = deflate.accept(offer)
+        except ValueError:  # a number that is none
+            continue
+        if isinstance(parameters, str):
+            return [deflate], f"{deflate.name}; {parameters}"
+    return [], ""
+
+
+class _Deflate(PerMessageDeflate):
+    """Nothing is kept from one message to the next: that would be 300 KiB for each connection that idles."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(client_no_context_takeover=True, server_no_context_takeover=True)
+        self._most = most
+
+    def frame_inbound_header(
+        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
+    ) -> CloseReason | RsvBits:
+        """One of control may stand within a message (RFC 6455 5.4), and says nothing of that."""
+        if opcode.iscontrol() and not rsv.rsv1:
+            self._inbound_is_compressible = False
+            return RsvBits(True, False, False)
+        return super().frame_inbound_header(proto, opcode, rsv, payload_length)
+
+    def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
+        """A few bytes may stand for a thousand times as many."""
+        if not self._inbound_compressed or not self._inbound_is_compressible:
+            return data
+        assert self._decompressor is not None
+        try:
+            plain = self._decompressor.decompress(data, self._most + 1)
+        except ZlibError:
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        return CloseReason.MESSAGE_TOO_BIG if self._decompressor.unconsumed_tail else plain
+
+    def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | CloseReason | None:
+        return super().frame_inbound_complete(proto, fin) if self._inbound_is_compressible else None

@@ -1,0 +1,296 @@
+"""One WebSocket, between its client and its process (docs/HTTP.md, "WebSockets")."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from msgpack import BufferFull, Unpacker, packb, unpackb
+
+from ..common.errors import Error
+from ..common.limits import WEBSOCKET_MESSAGE_MAX
+from ..common.log import note
+from ..common.settings import HttpSettings
+from ..common.streams import WINDOW, Outflow
+from ..common.wire import Body
+from .core import websocket
+from .core.connection import Came, Effect, Ended
+from .core.handshake import Handshake
+from .core.head import Head
+from .core.routes import Route
+from .core.websocket import FAILED, GOING_AWAY, LOST, Terms, WebSocket
+from .request import Request
+from .streamed import HEAD_MAX, BadAnswer, Streamed
+
+if TYPE_CHECKING:
+    from .protocol import HttpProtocol
+    from .server import Gateway
+
+SWITCHING = 101
+FAREWELL_S = 10.0  # for a process to take what its client said last; then it hears of the end without that
+_BUFFER_MAX = WEBSOCKET_MESSAGE_MAX + 2 * WINDOW  # a message, and what may have come behind it
+_LENGTH = 4  # bytes of the opening's own length
+
+
+class Socket(Request):
+    """Until the process accepts it, a request as any other: a refusal, or a fault, is its answer.
+
+    client ── Came ──► out ──► process      reading pauses while the process takes no more
+    client ◄── core ◄── came ── process     nothing is `taken` while the client does not read
+    """
+
+    core: WebSocket | None = None  # once it is accepted
+    out: Outflow
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        connection: HttpProtocol,
+        head: Head,
+        began: float,
+        route: Route | None,
+        handshake: Handshake,
+    ) -> None:
+        super().__init__(gateway, connection, head, began, route)
+        self.handshake = handshake
+        self.out = Outflow()
+        self._opening = bytearray()
+        self._items = _unpacker()
+        self._fed = 0  # bytes that these items had
+        self._told = 0  # of them `taken`
+        self._over = False  # the client's side of it
+
+    # ---- what the process says --------------------------------------------------------------------------------------
+
+    def came(self, data: Body, more: bool) -> None:
+        if self.streamed is not None:
+            super().came(data, more)
+            return
+        try:
+            if self.core is not None:
+                self._feed(bytes(data))
+            elif self._opened(data):
+                self._accept()
+            elif self.streamed is not None:
+                super().came(bytes(self._opening), more)
+        except BadAnswer as error:
+            self._blame(error)
+        except Exception:  # it is called among the answers of others
+            self._cut()
+
+    def finish(self, value: object, error: Error | None) -> None:
+        if self.core is None:
+            super().finish(value, error)
+            return
+        try:
+            if error is not None and not self._over:
+                self.gateway.fault(self, SWITCHING, error)
+            self._close(FAILED, "")  # nothing, where it was closed before, as it should be
+        except Exception:
+            self._cut()
+
+    def room(self) -> None:
+        core = self.core
+        if core is not None and core.held and not self.out.blocked:
+            core.hold(False, monotonic())
+            self._carry_out([])
+
+    def _opened(self, data: Body) -> bool:
+        """Whether the process has accepted it; `streamed` is set when it has refused."""
+        opening = self._opening
+        opening += data
+        length = int.from_bytes(opening[:_LENGTH], "little") if len(opening) >= _LENGTH else 0
+        if length > HEAD_MAX - _LENGTH:
+            raise BadAnswer(f"the head of the answer has {length} bytes")
+        if len(opening) < _LENGTH or len(opening) < _LENGTH + length:
+            return False
+        if _status(bytes(opening[_LENGTH : _LENGTH + length])) == SWITCHING:
+            return True
+        self.streamed = Streamed(self, self.gateway.store)
+        return False
+
+    def _accept(self) -> None:
+        opening, settings, now = bytes(self._opening), self.gateway.settings, monotonic()
+        self._opening.clear()
+        end = _LENGTH + int.from_bytes(opening[:_LENGTH], "little")
+        try:
+            _, headers, subprotocol = unpackb(opening[_LENGTH:end])
+            if subprotocol is not None and subprotocol not in self.handshake.subprotocols:
+                raise ValueError(f"the subprotocol {subprotocol!r:.100} is none that the client offered")
+            self._add_own(headers)
+            offers = self.handshake.extensions if settings.websocket_deflate else b""
+            extensions, said = websocket.agreed(offers, settings.websocket_message)
+            answer = websocket.accepted(self.handshake.key, headers, subprotocol, said, self.gateway.date())
+        except (AttributeError, TypeError, ValueError) as error:
+            raise BadAnswer(f"the application's acceptance cannot be sent: {error}") from None
+        self.core = WebSocket(_terms(settings), now, extensions)
+        self.taken(end)
+        self.connection.upgrade(self.core, answer, now)
+        self._feed(opening[end:])
+
+    def _feed(self, data: bytes) -> None:
+        """Raises BadAnswer."""
+        if self._over:
+            self.taken(len(data))
+            return
+        self._fed += len(data)
+        try:
+            self._items.feed(data)
+        except BufferFull:
+            raise BadAnswer("a message is too large") from None
+        self._say()
+
+    def _say(self) -> None:
+        """What there is in whole, while the client takes it. What is not said is not taken off the process, but for the
+        one message that is still coming: it may be larger than what may be under way.
+        """
+        core = self.core
+        assert core is not None
+        while core.takes and (item := self._next()) is not None:
+            if type(item) is list:
+                self._close(*_code_and_reason(item))
+            else:
+                self._carry_out(core.say(item, monotonic()))
+            self._take(self._items.tell())
+        if core.takes:
+            self._take(self._fed)
+            if self._fed > WINDOW and self._items.tell() == self._fed:
+                self._forget()  # its buffer never shrinks
+
+    def _next(self) -> Any:
+        try:
+            item = next(self._items, None)
+        except Exception as error:  # msgpack raises many unrelated types
+            raise BadAnswer(f"what came is no message: {error!r:.200}") from None
+        if item is not None and type(item) not in (str, bytes, list):
+            raise BadAnswer(f"what came is no message, but of type {type(item).__name__}")
+        return item
+
+    def _take(self, upto: int) -> None:
+        if upto > self._told:
+            self.taken(upto - self._told)
+            self._told = upto
+
+    def _forget(self) -> None:
+        self._take(self._fed)
+        self._items, self._fed, self._told = _unpacker(), 0, 0
+
+    def _blame(self, error: BadAnswer) -> None:
+        """The process said what it may not."""
+        self._let_go()
+        if self.core is None:
+            self.connection.answer(*self.failed(error), monotonic())
+        else:
+            self.gateway.fault(self, SWITCHING, error)
+            self._close(FAILED, "")
+
+    # ---- what the client says ---------------------------------------------------------------------------------------
+
+    def heard(self, effect: Effect, now: float) -> None:
+        if type(effect) is Came:
+            self._pass_on(b"".join(map(packb, effect.items)))
+            if self.out.blocked and self.core is not None:
+                self.core.hold(True, now)
+        elif type(effect) is Ended:
+            self._part(effect.code, effect.reason)
+
+    def written(self) -> None:
+        if self.core is None:
+            super().written()
+            return
+        try:
+            self._say()
+        except BadAnswer as error:
+            self._blame(error)
+        except Exception:
+            self._cut()
+
+    def abandon(self) -> None:
+        """The connection is no more."""
+        core = self.core
+        if core is None:
+            super().abandon()
+            return
+        lost = not self._over
+        self._part(LOST, "")
+        self.gateway.finished(self, SWITCHING, core.size, monotonic(), broken=lost)
+
+    def end_by_now(self) -> None:
+        if self.core is None:
+            super().end_by_now()
+        elif not self._over:
+            self._part(GOING_AWAY, "")
+            self._carry_out(self.core.close(GOING_AWAY, "", monotonic()))
+
+    def _pass_on(self, data: bytes) -> None:
+        if not self._over:
+            self.out.write(data)
+            self.gateway.pour(self)
+
+    def _part(self, code: int, reason: str) -> None:
+        """The last that the process hears of its client."""
+        if self._over:
+            return
+        self._pass_on(packb([code, reason]))
+        self._over = True
+        self.out.end()
+        self.gateway.pour(self)
+        self._forget()  # it may wait for room before it looks at what came
+        asyncio.get_running_loop().call_later(FAREWELL_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.out.over:
+            self.gateway.withdraw(self)
+
+    # ---- its end ----------------------------------------------------------------------------------------------------
+
+    def _close(self, code: int, reason: str) -> None:
+        """The process has said its last."""
+        assert self.core is not None
+        if not self._over:
+            self._over = True
+            self.out.end()
+            self.gateway.pour(self)
+            self._carry_out(self.core.close(code, reason, monotonic()))
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        self.connection.carry_out(effects, monotonic())
+
+    def _cut(self) -> None:
+        if self.core is None:
+            super()._cut()
+            return
+        note(traceback.format_exc())
+        self._let_go()
+        self.connection.cut()
+
+
+def _terms(settings: HttpSettings) -> Terms:
+    return Terms(
+        message=settings.websocket_message,
+        ping=settings.websocket_ping,
+        pong=settings.websocket_pong,
+        write=settings.write_timeout,
+        write_rate=settings.write_rate,
+    )
+
+
+def _unpacker() -> Unpacker:
+    return Unpacker(
+        raw=False, read_size=4096, max_buffer_size=_BUFFER_MAX, max_array_len=2, max_map_len=0, max_ext_len=0
+    )
+
+
+def _status(head: bytes) -> Any:
+    try:
+        return unpackb(head)[0]
+    except Exception as error:  # msgpack raises many unrelated types
+        raise BadAnswer(f"the head of the answer cannot be read: {error}") from None
+
+
+def _code_and_reason(item: list[Any]) -> tuple[int, str]:
+    if len(item) == 2 and type(item[0]) is int and type(item[1]) is str:
+        return item[0], item[1]
+    raise BadAnswer(f"the end of a WebSocket is [code, reason], not {item!r:.100}")
