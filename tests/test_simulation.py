@@ -36,6 +36,8 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "suspect_keeps_getting_work": (faults.pause_agent, faults.isolate_one_way),
     "work_before_durable": (faults.operate, faults.restart_master),
     "budget_ignored": (faults.operate,),
+    "line_of_a_lost_process_waits": (faults.kill_process,),
+    "paused_process_has_credit": (faults.operate,),
 }
 
 

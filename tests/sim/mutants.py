@@ -18,6 +18,7 @@ from rota.master.core.fleet import Fleet
 from rota.master.core.inherited import Inherited
 from rota.master.core.losses import Losses
 from rota.master.core.master import Master
+from rota.master.core.pins import Pins
 from rota.master.core.pool import Pool, Request, Slot
 from rota.master.core.registry import Node
 from rota.master.core.sessions import Session
@@ -270,3 +271,25 @@ def request_forgotten(put: Put) -> None:
             wait(self, request, now)
 
     put(Dispatch, "_wait", forgetful)
+
+
+# ---- sessions and pauses --------------------------------------------------------------------------------------------
+
+
+@rule
+def line_of_a_lost_process_waits(put: Put) -> None:
+    """What waits for a process that is not open any more moves with its session."""
+    put(Pins, "_move", lambda self, pool, line: None)
+
+
+@rule
+def paused_process_has_credit(put: Put) -> None:
+    """A service that is paused is given nothing, whatever changes its processes' credit."""
+    adopt = Pool.adopt
+
+    def generous(self: Pool, slot: Slot) -> None:
+        pause, self.pause = self.pause, None
+        adopt(self, slot)
+        self.pause = pause
+
+    put(Pool, "adopt", generous)
