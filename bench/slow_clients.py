@@ -53,6 +53,7 @@ class Limits(NamedTuple):
     write: float = 10.0
     write_rate: int = 8192
     idle: float = 5.0
+    answer: int = ANSWER  # no setting: what the readers ask for
 
     def toml(self) -> str:
         return (
@@ -71,7 +72,7 @@ class Limits(NamedTuple):
             return self.head, self.head
         if kind == "body":  # the grace, and a second for each `body_rate` bytes that have come
             return (self.body / (1 - RATE / self.body_rate),) * 2
-        return self.idle, max(self.idle, self.write + ANSWER / self.write_rate)
+        return self.idle, max(self.idle, self.write + self.answer / self.write_rate)
 
 
 SHORT = Limits(head=2.0, body=2.0, write=1.0, write_rate=1 << 20, idle=2.0)
@@ -100,17 +101,17 @@ class Server(Rota):
 # ---- the slow clients: a process of their own ------------------------------------------------------------------------
 
 
-async def slow(port: int) -> None:
+async def slow(port: int, answer: int) -> None:
     """Opens them all, tells kind and local port of each, and drips until the gateway has had enough of all."""
     opening = [
-        asyncio.create_task(_slow_client(kind, port, OPEN_S * number / EACH, 1 + at))
-        for at, kind in enumerate(KINDS)
+        asyncio.create_task(_slow_client(kind, port, answer, OPEN_S * number / EACH))
+        for kind in KINDS
         for number in range(EACH)
     ]
     await asyncio.gather(*opening)
 
 
-async def _slow_client(kind: str, port: int, after: float, place: int) -> None:
+async def _slow_client(kind: str, port: int, answer: int, after: float) -> None:
     await asyncio.sleep(after)
     loop = asyncio.get_running_loop()
     sock = socket.socket()
@@ -120,7 +121,7 @@ async def _slow_client(kind: str, port: int, after: float, place: int) -> None:
     first = {
         "head": b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         "body": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % BODY,
-        "reader": b"GET /bytes?%d HTTP/1.1\r\nHost: x\r\n\r\n" % ANSWER,
+        "reader": b"GET /bytes?%d HTTP/1.1\r\nHost: x\r\n\r\n" % answer,
     }[kind]
     print(json.dumps([kind, sock.getsockname()[1]]), flush=True)
     with contextlib.suppress(OSError), sock:
@@ -218,7 +219,7 @@ def measured(limits: Limits, seconds: float) -> dict[str, Any]:
         longest = OPEN_S + max(limits.cut_after(kind)[1] for kind in KINDS) + LATE_S
         good = good_client(server, longest)
         with Watch(server) as watch:
-            crowd = server.family.start(module("bench.slow_clients", "--crowd", server.port), piped=True)
+            crowd = server.family.start(module("bench.slow_clients", "--crowd", server.port, limits.answer), piped=True)
             begun = time.monotonic()
             assert crowd.stdout
             clients = [json.loads(crowd.stdout.readline()) for _ in range(EACH * len(KINDS))]
@@ -279,17 +280,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--p99", type=float, default=P99_MAX, help="times that its p99 may grow (%(default)g)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit 1 if one of them does not hold")
-    parser.add_argument("--crowd", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=int, default=ANSWER, help="bytes that each reader asks for (%(default)d)")
+    parser.add_argument("--crowd", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     if options.crowd:
-        asyncio.run(slow(options.crowd))
+        asyncio.run(slow(*options.crowd))
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        found = measured(SHORT if options.short else Limits(), options.seconds)
+        limits = (SHORT if options.short else Limits())._replace(answer=options.answer)
+        found = measured(limits, options.seconds)
     except NotMeasured as reason:
         print(f"not measured: {reason}", file=sys.stderr)
         return 1
