@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -142,6 +144,24 @@ def test_the_loan_application_is_proper_wsgi_and_answers_with_its_version(versio
     found = json.loads(body)
     assert status == "200 OK" and (str(found["version"]), found["amount"]) == (version, "1000")
     assert asked(validator(application), "amount=1000&months=0")[0] == "400 Bad Request"
+
+
+def test_the_load_of_the_web_demo_counts_what_is_not_answered_with_200(tmp_path: Path) -> None:
+    class Closed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url, report = f"http://127.0.0.1:{server.server_port}", tmp_path / "requests.csv"
+        command = [sys.executable, str(EXAMPLES / "load_web.py"), "--url", url, "--rate", "20", "--seconds", "0.5"]
+        run = subprocess.run([*command, "--report", str(report)], capture_output=True, text=True, timeout=60)
+        server.shutdown()
+    outcomes = [line.split(",")[2] for line in report.read_text().splitlines()[1:]]
+    assert run.returncode == 1 and len(outcomes) == 10 and set(outcomes) == {"status 503"}, run.stderr
 
 
 def asked(application: Any, query: str) -> tuple[str, bytes]:
