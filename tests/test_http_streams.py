@@ -175,3 +175,27 @@ def test_threads_serve_at_once_and_have_streams_of_their_own(cluster: LocalClust
 def test_threads_are_for_wsgi_applications(app: str, why: str) -> None:
     with pytest.raises(rota.LoadError, match=why), LocalCluster(f"{HERE}/{app}", settings={"slave.threads": 2}):
         pass
+
+
+@pytest.mark.parametrize("cluster", ["asgi"], indirect=True)
+def test_one_large_message_is_streamed_too(cluster: LocalCluster) -> None:
+    async def scenario(client: rota.AsyncClient) -> None:
+        asked = ask(client, b"/large?300000")
+        assert await asked.result() is None
+        assert asked.content == bytes(300_000)
+        whole = ask(client, b"/large?200000")
+        assert (await whole.result())[2] == bytes(200_000) and whole.got == b""
+
+    with_client(cluster, scenario)
+
+
+@pytest.mark.parametrize("cluster", ["asgi"], indirect=True)
+def test_who_has_not_answered_yet_hears_that_its_caller_is_gone(cluster: LocalCluster) -> None:
+    async def scenario(client: rota.AsyncClient) -> None:
+        since = notes(cluster)
+        asked = ask(client, b"/listen", bytes(300_000))
+        await asked.until(lambda: asked.out.received > 290_000)  # type: ignore[union-attr]
+        client.withdraw(asked)
+        assert await asyncio.to_thread(noted, cluster, since) == "http.disconnect"
+
+    with_client(cluster, scenario)

@@ -110,11 +110,13 @@ class Streams:
     def __init__(self, deliveries: Deliveries) -> None:
         self.opened: dict[int, Stream] = {}
         self._deliveries = deliveries
+        self._leaving = False
 
     def of(self, delivery: Delivery) -> Stream:
         stream = self.opened.get(delivery.number)
         if stream is None:
             stream = self.opened[delivery.number] = Stream(delivery)
+            stream.leaving = self._leaving
         return stream
 
     def handle(self, fields: tuple[int, ...], frame: bytes) -> list[bytes]:
@@ -142,6 +144,7 @@ class Streams:
 
     def leave(self) -> None:
         """The process is to stop."""
+        self._leaving = True
         for stream in self.opened.values():
             stream.leaving = True
             stream.wake()

@@ -1,0 +1,213 @@
+"""WSGI answers and uploads that are streamed, with the other end played by the test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any
+
+import msgpack
+import pytest
+from hosting_rig import answer_of, arguments, failure_of, request
+
+from rota.common.body import encode_call
+from rota.common.errors import OK
+from rota.worker import wsgi
+from rota.worker.core.streams import Abandoned
+from rota.worker.hosting import Outcome, SyncHost
+from rota.worker.http_service import WHOLE_MAX
+
+Start = Callable[..., Any]
+
+
+class Other:
+    """The caller."""
+
+    def __init__(self, upload: Iterable[bytes] = (), gone_after: int = 1000) -> None:
+        self.upload = iter(upload)
+        self.sent: list[bytes] = []
+        self.finished = False
+        self.gone_after = gone_after
+
+    def read(self) -> bytes:
+        return next(self.upload, b"")
+
+    def write(self, data: bytes) -> None:
+        if len(self.sent) >= self.gone_after:
+            raise Abandoned("nobody waits for this any more")
+        self.sent.append(data)
+
+    def finish(self) -> None:
+        self.finished = True
+
+    @property
+    def opening(self) -> list[Any]:
+        found: list[Any] = msgpack.unpackb(self.sent[0][4 : 4 + self._size])
+        return found
+
+    @property
+    def blocks(self) -> list[bytes]:
+        return [self.sent[0][4 + self._size :], *self.sent[1:]]
+
+    @property
+    def _size(self) -> int:
+        return int.from_bytes(self.sent[0][:4], "little")
+
+
+def run(application: Any, other: Other, method: str = "GET", size: int | None = None) -> Outcome:
+    host = SyncHost(wsgi.worker(application, "site"), stream_of=lambda delivery: other)
+    given = list(arguments(method))
+    if size is not None:
+        given[3] = size
+    return host.run(request()._replace(body=encode_call(tuple(given), {})))
+
+
+def saying(result: Any, length: int | None = None, status: str = "200 OK") -> Any:
+    def application(environ: dict[str, Any], start: Start) -> Any:
+        start(status, [("Content-Length", str(length))] if length is not None else [])
+        return result
+
+    return application
+
+
+@pytest.mark.parametrize(
+    "result, length",
+    [([b"a", b"b"], None), ((b"ab",), None), (iter([b"a", b"b"]), 2), ([b"x" * WHOLE_MAX], None), (iter([]), None)],
+)
+def test_what_is_small_and_known_to_end_is_one_message(result: Any, length: int | None) -> None:
+    other = Other()
+    answer = answer_of(run(saying(result, length), other))
+    assert answer.status == 200 and other.sent == []
+
+
+@pytest.mark.parametrize(
+    "result, length, sizes",
+    [
+        (iter([b"a", b"", b"bc"]), None, [1, 2]),
+        ([b"x" * WHOLE_MAX, b"y"], None, [WHOLE_MAX + 1]),
+        (iter([b"x" * 1000] * 300), 300_000, [1000] * 300),
+    ],
+)
+def test_of_anything_else_each_block_goes_out_by_itself(result: Any, length: int | None, sizes: list[int]) -> None:
+    other = Other()
+    outcome = run(saying(result, length), other)
+    assert outcome.code == OK and other.finished
+    assert other.opening[0] == 200 and [len(block) for block in other.blocks] == sizes
+
+
+def test_a_block_is_gone_before_the_next_is_asked_for() -> None:
+    other = Other()
+    seen = []
+
+    def blocks() -> Iterable[bytes]:
+        for number in range(3):
+            seen.append(len(other.sent))
+            yield b"%d" % number
+
+    run(saying(blocks()), other)
+    assert seen == [0, 1, 2]
+
+
+def test_write_sends_at_once() -> None:
+    other = Other()
+
+    def application(environ: dict[str, Any], start: Start) -> list[bytes]:
+        write = start("200 OK", [])
+        write(b"one")
+        assert other.blocks == [b"one"]
+        return [b"two"]
+
+    run(application, other)
+    assert other.blocks == [b"one", b"two"] and other.finished
+
+
+def test_after_the_first_byte_exc_info_raises_again() -> None:
+    other = Other()
+
+    def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        start("200 OK", [])
+        yield b"half"
+        try:
+            raise KeyError("in the middle")
+        except KeyError:
+            start("500 Oops", [], sys.exc_info())
+        yield b"never"
+
+    assert "in the middle" in failure_of(run(application, other)).message
+    assert other.blocks == [b"half"] and not other.finished
+
+
+@pytest.mark.parametrize("length, sent", [(300_001, 300), (299_000, 299)])
+def test_another_length_than_announced_does_not_end_well(length: int, sent: int) -> None:
+    other = Other()
+    error = failure_of(run(saying(iter([b"x" * 1000] * 300), length), other))
+    assert "its Content-Length is" in error.message
+    assert len(other.blocks) == sent and not other.finished
+
+
+@pytest.mark.parametrize("method, status", [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
+def test_where_there_is_no_body_the_headers_are_the_answer(method: str, status: str) -> None:
+    other, asked = Other(), []
+
+    def blocks() -> Iterable[bytes]:
+        while True:
+            asked.append(True)
+            yield b"block"
+
+    answer = answer_of(run(saying(blocks(), status=status), other, method))
+    assert answer.body == b"" and other.sent == [] and len(asked) == 1
+
+
+def test_whose_caller_is_gone_hears_it_at_its_next_block_and_is_closed() -> None:
+    other, ends = Other(gone_after=2), []
+
+    def blocks() -> Iterable[bytes]:
+        try:
+            while True:
+                yield b"block"
+        except GeneratorExit:
+            ends.append("closed")
+            raise
+
+    assert "Abandoned" in failure_of(run(saying(blocks()), other)).type
+    assert ends == ["closed"] and len(other.sent) == 2
+
+
+def test_a_file_goes_in_large_blocks() -> None:
+    other = Other()
+
+    def application(environ: dict[str, Any], start: Start) -> Any:
+        start("200 OK", [])
+        return environ["wsgi.file_wrapper"](BytesIO(bytes(150_000)), 8192)
+
+    run(application, other)
+    assert [len(block) for block in other.blocks] == [65_536, 65_536, 18_928]
+
+
+def test_an_upload_is_read_as_a_file() -> None:
+    content = b"first line\nsecond line\nthird" + bytes(1000) + b"\nrest\n"
+    found: dict[str, Any] = {}
+
+    def application(environ: dict[str, Any], start: Start) -> list[bytes]:
+        body = environ["wsgi.input"]
+        found["length"] = environ["CONTENT_LENGTH"]
+        found["lines"] = [body.readline(), body.readline(6), body.read(5), *body.readlines(), body.read(), body.read(3)]
+        start("200 OK", [])
+        return []
+
+    pieces = [content[at : at + 7] for at in range(0, len(content), 7)]
+    assert run(application, Other(pieces), "POST", len(content)).code == OK
+    assert found["length"] == str(len(content))
+    first, part, five, *rest = found["lines"]
+    assert (first, part, five) == (b"first line\n", b"second", b" line")
+    assert b"".join(rest) == content[22:] and rest[-2:] == [b"", b""]
+
+
+def test_an_upload_that_ends_before_its_length_is_an_error() -> None:
+    def application(environ: dict[str, Any], start: Start) -> list[bytes]:
+        start("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    error = failure_of(run(application, Other([b"half"]), "POST", 10))
+    assert "6 bytes before its length" in error.message
