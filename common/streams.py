@@ -185,7 +185,7 @@ class Replay:
 class Inflow:
     """What comes. Whoever uses it holds the bytes, and says `taken` when they are off its hands."""
 
-    __slots__ = ("ended", "received", "_again", "_granted", "_taken", "_told_end", "_window")
+    __slots__ = ("ended", "received", "_again", "_granted", "_taken", "_told", "_told_end", "_window")
 
     def __init__(self, granted: int = 0, window: int = WINDOW) -> None:
         """`granted`: what the sender may send without a word of ours. `window`: bytes that may be under way, or held,
@@ -196,6 +196,7 @@ class Inflow:
         self._window = window
         self._granted = granted
         self._taken = 0
+        self._told = True  # False: the sender seems not to know what it was told
         self._told_end = False
         self._again = granted == 0  # nothing comes before the first word
 
@@ -207,6 +208,9 @@ class Inflow:
             return b""
         if offset > self.received:
             self._again = True  # something between was lost
+            return b""
+        if len(data) and offset + len(data) <= self.received:
+            self._told = False
             return b""
         data = data[self.received - offset :]
         if self.received + len(data) > self._granted:
@@ -232,8 +236,9 @@ class Inflow:
             if self._told_end and not self._again:
                 return None
             self._told_end = True
-        elif not self._again and upto - self._granted < self._window // 2:
+        elif not self._again and self._told and upto - self._granted < self._window // 2:
             return None
         again, self._again = self._again, False
+        self._told = True
         self._granted = max(self._granted, upto)
         return Credit(self._granted, self.received, again)

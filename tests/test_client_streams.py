@@ -64,7 +64,7 @@ def test_the_bytes_of_an_answer_come_once_and_in_order() -> None:
     client.comes(Chunk(0, b"one", True))
     client.comes(Chunk(3, b"two", False))
     assert (bytes(call.got), call.ended) == (b"onetwo", True)
-    (credit,) = client.sent()
+    *_, credit = client.sent()
     assert credit_of(wire.parse(credit), credit).received == 7
 
 

@@ -8,7 +8,9 @@ import pytest
 from core_rig import SESSION, Rig, held
 
 from rota.common import errors, wire
+from rota.common.messages import Started
 from rota.common.streams import WINDOW, Chunk, Credit, chunk_of, credit_of
+from rota.master.core import records
 from rota.master.core.pool import Slot
 
 MAYBE = errors.MaybeExecuted.code
@@ -232,3 +234,36 @@ def test_a_process_that_is_back_hears_what_it_was_granted() -> None:
     on.rig.process_hello(on.slot.incarnation, route=b"again", received_upto=on.number, started_upto=1, held=[here])
     on.rig.after(0.05)
     assert [credit_of(wire.parse(frame), frame) for frame in on.to_process(wire.CREDIT)][-1] == (WINDOW + 3, 3, True)
+
+
+def test_a_process_that_is_back_hears_again_that_nobody_waits() -> None:
+    on = Streaming()
+    on.rig.say(wire.CANCEL, 1)
+    on.rig.process_hello(on.slot.incarnation, b"again", received_upto=1, started_upto=1, held=[held(1, 1)], hellos=2)
+    on.rig.after(0.05)
+    assert len(on.to_process(wire.CANCEL)) == 2
+
+
+def test_a_stream_of_an_older_master_whose_caller_never_comes_is_given_up() -> None:
+    rig = Rig(epoch=2)
+    node = rig.agent(epoch=1)
+    rig.process(node, received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+    rig.after(29.0)
+    assert rig.deliveries == []
+    rig.after(2.0)
+    assert [wire.parse(frame)[3] for _, _, frame in rig.deliveries] == [wire.CANCEL]
+
+
+def test_a_caller_that_is_back_before_its_process_finds_its_stream_again() -> None:
+    before = records.Restored()
+    before.read(records.present("n1", True))
+    rig = Rig(epoch=2, restored=before)
+    rig.client(epoch=1)
+    rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT | wire.OLDER, epoch=1)
+    session = rig.dispatch.sessions[SESSION]
+    rig.core.frontend(session.route, Credit(WINDOW + 500, 500, True).frame(session.token, 1), rig.now)
+    rig.agent(processes=[Started("n1.b1.1", "orders", b"t", 1)])
+    rig.process_hello("n1.b1.1", received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+    rig.after(0.05)
+    (credit,) = [frame for _, _, frame in rig.deliveries]
+    assert credit_of(wire.parse(credit), credit) == (WINDOW + 500, 500, True)

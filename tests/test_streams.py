@@ -153,3 +153,12 @@ def test_the_same_bytes_come_out_whatever_connections_do(seed, replay):
     assert out.over and into.ended
     assert bytes(got) == content
     assert most <= WINDOW
+
+
+def test_who_sends_again_what_came_is_told_where_the_other_side_is() -> None:
+    into = Inflow(granted=WINDOW)
+    into.came(Chunk(0, b"once", True))
+    into.taken(4)
+    into.came(Chunk(0, b"once", True))
+    assert into.credit() == Credit(WINDOW + 4, 4, False)
+    assert into.credit() is None

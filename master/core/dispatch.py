@@ -348,7 +348,7 @@ class Dispatch:
             self.inherited.reconsider(now)
         self.quarantine.tick(now)
         self.keys.tick(now)
-        self.streams.tick()
+        self.streams.tick(now)
         for pool in self.pools.values():
             pool.mark_retries(now)
             self.pump(pool, now)

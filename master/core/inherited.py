@@ -162,6 +162,7 @@ class Inherited:
         request.slot, request.delivery, request.epoch = slot, orphan.delivery, orphan.epoch
         request.attempt = 1
         slot.inflight[orphan.delivery] = request
+        self._dispatch.streams.attached(request)
 
     def reconsider(self, now: float) -> None:
         """The inventory may have grown: look again at what waits for it."""

@@ -74,7 +74,7 @@ class Losses:
         slot.last_number = max(slot.last_number, received_upto)
         _unpark(slot)
         slot.pool.stalled.pop(slot, None)
-        self._dispatch.streams.rejoined(slot.inflight.values())
+        self._dispatch.streams.rejoined(slot.inflight.values(), now)
         self.not_started(never, now)
         for request in dropped:  # it received them and does not know them: a bug there, told as it is
             self.settle_started(request, "its process no longer knows it", now)

@@ -443,7 +443,7 @@ class Master:
         if self.dispatch.quarantine.busy():
             period = ALONE_TICK_S
         due = self.dispatch.timers.next_deadline()
-        return self._now + period if due is None else min(due, self._now + period)
+        return self._ticked_at + period if due is None else min(due, self._ticked_at + period)
 
     def _cut(self, session: Session, why: str) -> None:
         """Ends its connection, and with it what the transport holds for it. It may come back and ask for the rest."""

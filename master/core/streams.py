@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ...common import wire
+from ...common.limits import CLIENT_TIMEOUT_S
 from ...common.streams import WINDOW, WINDOW_MAX, BadStream, Credit, credit_of
 from .pool import Request, Slot
 from .sessions import Session
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .dispatch import Dispatch
 
 _FLAGS_AT = 7  # in the header
+ORPHAN_S = CLIENT_TIMEOUT_S  # for the caller of an older master's stream to come: then it has given up
 NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
 
 
@@ -39,6 +41,7 @@ class Streams:
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
         self._streams: dict[Request, _Stream] = {}
+        self._forsaken: dict[Request, float] = {}  # nobody waits for these: when their processes are to be told
 
     def __len__(self) -> int:
         """Answers that have begun and are not over."""
@@ -90,14 +93,14 @@ class Streams:
 
     def from_client(self, session: Session, fields: tuple[int, ...], frame: wire.Frame) -> None:
         request = session.open.get(fields[8])
-        if request is None or request.slot is None:
-            return  # over, or on its way to another process: that one will ask for what it wants
+        if request is None:
+            return
         if not _streams(request):
             self._dispatch.counters["bad frames"] += 1
-        elif fields[3] == wire.CHUNK:
+        elif fields[3] == wire.CREDIT:
+            self._answer_credit(request, fields, frame)
+        elif request.slot is not None:  # else it is on its way to a process, which will ask for what it wants
             self._upload_chunk(request, request.slot, fields, frame)
-        else:
-            self._answer_credit(request, request.slot, fields, frame)
 
     def _upload_chunk(self, request: Request, slot: Slot, fields: tuple[int, ...], frame: wire.Frame) -> None:
         offset, head_len = fields[10], fields[11]
@@ -107,11 +110,12 @@ class Streams:
         head = wire.head(wire.CHUNK, slot.token, number=request.delivery, below=offset, flags=fields[4] & wire.MORE)
         self._to_process(slot, wire.with_body(head, frame, head_len))
 
-    def _answer_credit(self, request: Request, slot: Slot, fields: tuple[int, ...], frame: wire.Frame) -> None:
-        credit = self._read(fields, frame)
+    def _answer_credit(self, request: Request, fields: tuple[int, ...], frame: wire.Frame) -> None:
+        credit, slot = self._read(fields, frame), request.slot
         if credit is not None:
             self._of(request).from_process = credit
-            self._to_process(slot, credit.frame(slot.token, request.delivery))
+            if slot is not None:
+                self._to_process(slot, credit.frame(slot.token, request.delivery))
 
     # ---- what goes wrong -----------------------------------------------------------------------------------------
 
@@ -124,16 +128,31 @@ class Streams:
     def unsent(self, requests: list[Request]) -> None:
         """Frames of these were not taken by a connection that is there: at the next tick their ends begin anew."""
         for request in requests:
-            if not request.answered:
+            if request.answered:
+                self._forsaken[request] = 0.0  # it was CANCEL
+            else:
                 self._of(request).torn = True
 
-    def rejoined(self, requests: Iterable[Request]) -> None:
-        """Their process has another connection. It says itself where it is, but what it was granted may be lost."""
+    def attached(self, request: Request) -> None:
+        """The caller of an older master's stream, and the process that runs it, have found one another."""
+        if _streams(request):
+            self._of(request).torn = True
+
+    def rejoined(self, requests: Iterable[Request], now: float) -> None:
+        """Their process has another connection. It says itself where it is, but what it was told may be lost."""
         for request in requests:
-            if (stream := self._streams.get(request)) is not None:
+            if request.answered:
+                orphaned = request.origin() in self._dispatch.inherited.orphans
+                self._forsaken[request] = now + ORPHAN_S if orphaned else now
+            elif (stream := self._streams.get(request)) is not None:
                 stream.torn = True
 
-    def tick(self) -> None:
+    def tick(self, now: float) -> None:
+        for request in [request for request, due in self._forsaken.items() if due <= now]:
+            del self._forsaken[request]
+            slot = request.slot
+            if slot is not None and slot.inflight.get(request.delivery) is request:
+                self._cancel(slot, request.delivery)
         for request, stream in list(self._streams.items()):
             if request.answered:
                 del self._streams[request]

@@ -19,6 +19,7 @@ from rota.worker.core.deliveries import Delivery
 from rota.worker.page import FENCE_EPOCH, FLOOR, STARTED_UPTO
 
 from .network import Violation
+from .process_part import REPEATABLE
 
 if TYPE_CHECKING:
     from .client_part import SimCall
@@ -72,7 +73,7 @@ class Checks:
 
     def _may_run_again(self, call: SimCall, epoch: int) -> bool:
         """Its handler says so; or its key was forgotten with an older master, and it was called again."""
-        if call.handler == "again" or (call.handler == "keyed" and call.has_key):
+        if call.handler in REPEATABLE or (call.handler == "keyed" and call.has_key):
             return True
         # Without a journal, and with agents that are all new, an epoch comes again.
         return (
@@ -240,7 +241,7 @@ class Checks:
                 if request.answered or places.get(request) != 1:
                     found = places.get(request, 0)
                     raise Violation(f"request {number} is in {found} places, answered {request.answered}")
-                if request not in timers.get(request.tick, ()):
+                if request not in timers.get(request.tick, ()) and not dispatch.streams.begun(request):
                     raise Violation(f"request {number} has no deadline")
 
     # ---- the end -----------------------------------------------------------------------------------------------------

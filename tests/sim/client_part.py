@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
+from rota.client import streams
 from rota.client.calls import Call, Calls
 from rota.common import errors, messages, wire
 from rota.common.body import decode_error
@@ -172,6 +173,9 @@ class ClientPart:
         elif head.kind == wire.BYE and self.calls.open and head.token == self._token:
             self.calls.heard_upto(head.number)
             self._part()
+        elif head.kind in (wire.CHUNK, wire.CREDIT) and self.calls.open and head.token == self._token:
+            for call, error in streams.received(self.calls, tuple(head), frame, self.clock.now):
+                call.finish(None, error)
         elif head.kind == wire.ANSWER and self.calls.open and head.token == self._token:
             answered = self.calls.answered(head.number, head.upto, len(frame))
             if isinstance(answered, SimCall) and head.code == errors.NOT_STARTED:

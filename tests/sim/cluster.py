@@ -19,6 +19,7 @@ from .client_part import ClientPart, SimCall
 from .master_part import Journal, MasterPart
 from .network import Clock, Connection, Path, Violation
 from .process_part import HANDLERS, KEYED, ProcessPart
+from .streamed import SimStreamCall
 
 __all__ = ["Cluster", "Violation"]
 
@@ -129,7 +130,8 @@ class Cluster:
         chosen = self.clients[self.rng.randrange(len(self.clients)) if client is None else client]
         has_key = handler in KEYED and self.rng.random() < 0.6
         repeats = self._to_repeat(handler) if has_key else None
-        call = SimCall(self._calls, handler, self.clock.now + timeout, self, chosen, has_key, repeats)
+        kind = SimStreamCall if HANDLERS[handler].streams else SimCall
+        call = kind(self._calls, handler, self.clock.now + timeout, self, chosen, has_key, repeats)
         self.checks.called(call)
         again = f" again as {call.id}" if repeats else ""
         self.clock.tell("%s: call %d (%s)%s, %s s", chosen.name, call.payload, handler, again, timeout)

@@ -9,14 +9,18 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from rota.common import errors, messages, wire
+from rota.common.body import encode_error
+from rota.common.errors import RemoteError
 from rota.common.limits import IDLE_TICK_S
 from rota.common.messages import Handler, ProcessHello, Refusal, Welcome
 from rota.worker.core import supervision
 from rota.worker.core.deliveries import Deliveries, Delivery
+from rota.worker.core.streams import Stream, Streams
 from rota.worker.core.supervision import Overdue
 from rota.worker.page import HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, STOPPING
 
 from .network import Connection, Timer
+from .streamed import Streaming
 
 if TYPE_CHECKING:
     from .agent_part import AgentPart
@@ -34,6 +38,7 @@ class Behaviour(NamedTuple):
     most_s: float
     weight: float  # among random calls
     deadly: bool = False
+    streams: bool = False
 
 
 HANDLERS = {
@@ -44,8 +49,11 @@ HANDLERS = {
     "once": Behaviour(Handler("no"), 0.0005, 0.05, 2),
     "hangs": Behaviour(Handler("no", 500), 0.001, 1.5, 0.3),
     "poison": Behaviour(Handler("no"), 0.001, 0.01, 0.1, deadly=True),
+    "stream": Behaviour(Handler("no"), 0.0, 0.0, 0.5, streams=True),
+    "streamagain": Behaviour(Handler("yes"), 0.0, 0.0, 0.5, streams=True),
 }
 KEYED = ("keyed", "once")  # calls of these may have an idempotency key
+REPEATABLE = ("again", "streamagain")
 DECLARED = {name: handler.declared for name, handler in HANDLERS.items()}
 LIMITS_NS = {name: handler.declared.timeout_ms * 1_000_000 for name, handler in HANDLERS.items()}
 
@@ -60,6 +68,7 @@ class ProcessPart:
         self.pid = cluster.next_pid()
         self.page = cluster.new_page()
         self.deliveries = Deliveries(self.page, LIMITS_NS, 0)
+        self.streams = Streams(self.deliveries)
         self.alive = True
         self.greeted = False
         self.paused_until = 0.0
@@ -67,6 +76,8 @@ class ProcessPart:
         self.link: Connection | None = None
         self.running: dict[int, Delivery] = {}
         self._inbox: deque[tuple[Connection, bytes]] = deque()
+        self._parked: deque[tuple[Connection, bytes]] = deque()  # deliveries behind a handler that reads for its stream
+        self._streaming: dict[int, Streaming] = {}
         self._loaded = self._stopping = False
         self._obeyed = 0
         self._open_at = self._hello_at = self._quiet_since = 0.0
@@ -129,19 +140,34 @@ class ProcessPart:
             self._timer.set(self.paused_until)
             return
         self._notice(now)
-        while self._inbox and len(self.running) < self.concurrency:
-            origin, frame = self._inbox.popleft()
+        while (found := self._next()) is not None:
+            origin, frame = found
             if origin is self.link:
                 self._quiet_since = now
                 self._receive(frame)
                 if not self.alive:
                     return
-        if len(self.running) < self.concurrency or self.concurrency > 1:
+        if self._reads() or self.concurrency > 1:
             self._attend(now)
         if self._stopping and not self.running and (not self.greeted or now - self._quiet_since >= IDLE_TICK_S):
             self.die(status=0, gently=True)
             return
         self._timer.by(self._due(now))
+
+    def _reads(self) -> bool:
+        """A process of one thread reads nothing while its handler runs, unless that waits for its stream."""
+        return len(self.running) < self.concurrency or bool(self._streaming)
+
+    def _next(self) -> tuple[Connection, bytes] | None:
+        room = len(self.running) < self.concurrency
+        if room and self._parked:
+            return self._parked.popleft()
+        while self._inbox and (room or self._streaming):
+            origin, frame = self._inbox.popleft()
+            if room or wire.parse(frame)[3] != wire.DELIVER:
+                return origin, frame
+            self._parked.append((origin, frame))
+        return None
 
     def _notice(self, now: float) -> None:
         words = self.page.words
@@ -160,7 +186,7 @@ class ProcessPart:
         """When there is something to do though nobody speaks."""
         if self._stopping:
             return now + IDLE_TICK_S
-        if len(self.running) >= self.concurrency == 1:
+        if self.concurrency == 1 and not self._reads():
             return inf
         if self.link is None:
             return self._open_at
@@ -235,7 +261,7 @@ class ProcessPart:
     def _heard(self, frame: bytes) -> None:
         assert self.link is not None
         self._inbox.append((self.link, frame))
-        if len(self.running) < self.concurrency:
+        if self._reads():
             self._timer.by(max(self.paused_until, self.clock.now))
 
     def _receive(self, frame: bytes) -> None:
@@ -254,6 +280,11 @@ class ProcessPart:
             self.greeted = True
             for reply in self.deliveries.welcomed(fields[5], welcome.epoch, welcome.upto):
                 self._send(reply)
+            for frame in self.streams.welcomed():
+                self._send(frame)
+        elif kind in (wire.CHUNK, wire.CREDIT, wire.CANCEL):
+            for answer in self.streams.handle(fields, frame):
+                self._send(answer)
         elif kind == wire.REFUSED and isinstance(refusal := messages.decode(frame[fields[11] :]), Refusal):
             self._hello_again(self.clock.now + max(refusal.retry_after_ms, 10) / 1000)
         elif kind == wire.WHO and (self.greeted or self._answer_by is None):  # else the HELLO that is under way answers
@@ -270,6 +301,11 @@ class ProcessPart:
         self.cluster.checks.executed(call, delivery, self)
         self.running[delivery.number] = delivery
         behaviour = HANDLERS[delivery.handler]
+        if behaviour.streams:
+            self._streaming[delivery.number] = Streaming(
+                self, delivery, call, lambda code: self._streamed(delivery, call, code)
+            )
+            return
         takes_s = self.cluster.between(behaviour.least_s, behaviour.most_s)
         self.clock.after(takes_s, lambda: self._ran(delivery, call, takes_s))
         if delivery.kill_ns and now + takes_s >= delivery.kill_ns / 1e9:
@@ -287,6 +323,17 @@ class ProcessPart:
         del self.running[delivery.number]
         self._send(self.deliveries.reply(delivery, 0, b"r%d" % call, int(took_s * 1e6)))
         self.step()
+
+    def _streamed(self, delivery: Delivery, call: int, code: int) -> None:
+        del self.running[delivery.number], self._streaming[delivery.number]
+        elapsed_us = self.streams.settled(delivery.number, 1000)
+        body = encode_error(RemoteError("Abandoned", "nobody waits")) if code else b"r%d" % call
+        self._send(self.deliveries.reply(delivery, code, body, elapsed_us))
+        self.step()
+
+    def say(self, stream: Stream) -> None:
+        for frame in self.streams.frames(stream):
+            self._send(frame)
 
     def _send(self, frame: bytes) -> None:
         if self.link is not None and self.greeted and not self.link.send(frame):
