@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..gateway.server import Start
     from .children import Child
 
-STOPS_S = 10.0  # for what is being served, before it is not waited for
+STOPS_S = 5.0  # beyond what a drain may take, before it is not waited for
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -180,4 +180,4 @@ class Beside:
 
     def end(self) -> None:
         if self._child is not None:
-            self._child.end(STOPS_S)
+            self._child.end(self._http.lead + self._http.drain + STOPS_S)
