@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 
 from ..common.inuse import PortInUse, holder
 
 DEFAULT = "0.0.0.0:8080"
+_OWN_DESCRIPTORS = 256  # beside connections: of ZeroMQ, the event loop, and spooled bodies
 BACKLOG = 1024  # connections that wait to be accepted: a gateway that is busy for a moment refuses none
 
 
@@ -30,6 +32,20 @@ def bound(address: str, count: int) -> list[socket.socket]:
 def check_free(address: str) -> None:
     """Raises PortInUse if it could not be bound now."""
     bound(address, 1)[0].close()
+
+
+def room_for(connections: int) -> str:
+    """Let this process, and those that it forks, have so many sockets: a shell gives 1024 descriptors. Returns what is
+    wrong with that, "" if nothing is.
+    """
+    wanted = connections + _OWN_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        return f"http.connections is {connections}, but only {hard} descriptors are allowed here: raise `ulimit -Hn`"
+    return ""
 
 
 def _bound(address: str, host: str, port: int, shared: bool) -> socket.socket:

@@ -464,6 +464,8 @@ def main(start: Start) -> int:
     listeners = listening.bound(start.settings.bind or listening.DEFAULT, start.settings.workers)
     url = listening.url(listeners[0], "https" if certificate else "http")
     note(f"rota gateway: {url} for {', '.join(start.served())}")
+    if problem := listening.room_for(start.settings.connections):
+        note(f"rota gateway: {problem}")
 
     def serve(listener: socket.socket, tie: int) -> int:
         return _process(start, pages, certificate, listener, tie)

@@ -6,10 +6,12 @@ import ast
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,23 @@ def test_a_second_signal_ends_at_once(start: Start, cluster: LocalCluster) -> No
     for pid in cluster.processes():  # the one that sleeps
         cluster.kill_process(pid)
     cluster.wait_ready()
+
+
+def test_a_gateway_takes_more_connections_than_a_shell_gives_descriptors(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text("[http]\nconnections_per_address = 1000\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))  # for what is started now
+    try:
+        gateway = front(start, cluster, "-c", str(file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(gateway.connect())
+        assert gateway.ready().get("/x")[0] == 200
 
 
 def test_processes_of_a_gateway_share_its_address_and_one_that_dies_is_replaced(
