@@ -1,0 +1,249 @@
+"""One HTTP connection whose bodies are large: answers in pieces, uploads in spools."""
+
+from __future__ import annotations
+
+import pytest
+from http_rig import Held, connection, whole
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rota.gateway.core.connection import (
+    BANKED_S,
+    UNREAD_MAX,
+    Close,
+    Connection,
+    Dispatch,
+    Effect,
+    Reset,
+    State,
+    Timeouts,
+    Write,
+    Wrong,
+)
+from rota.gateway.core.head import Limits
+from rota.gateway.core.upload import INLINE_MAX
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+OLD = b"GET / HTTP/1.0\r\n\r\n"
+KEPT = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+HEAD = GET.replace(b"GET", b"HEAD")
+LENGTH_5 = [(b"Content-Length", b"5")]
+T = Timeouts()
+
+
+def begun(data: bytes = GET, headers: object = (), status: int = 200) -> tuple[Connection, bytes]:
+    """A connection that has begun to answer, and what it has sent."""
+    subject = connection()
+    [asked] = subject.received(data, 0.0)
+    assert isinstance(asked, Dispatch)
+    [head] = subject.begin(status, headers, 0.0)  # type: ignore[arg-type]
+    assert isinstance(head, Write)
+    return subject, head.data
+
+
+def sent(effects: list[Effect]) -> bytes:
+    return b"".join(each.data for each in effects if isinstance(each, Write))
+
+
+# ---- framing --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_without_a_length_is_chunked_and_each_piece_leaves_at_once() -> None:
+    subject, head = begun()
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in head and b"Content-Length" not in head
+    assert subject.piece(b"hello", 1.0) == [Write(b"5\r\nhello\r\n")]
+    assert subject.piece(b"", 1.0) == [], "an empty chunk would be the end"
+    assert subject.end(2.0) == [Write(b"0\r\n\r\n")]
+    assert subject.state is State.IDLE and subject.next_deadline() == 2.0 + T.idle
+
+
+def test_a_length_is_kept_and_the_connection_goes_on() -> None:
+    subject, head = begun(headers=LENGTH_5)
+    assert b"\r\nContent-Length: 5\r\n" in head and b"chunked" not in head
+    assert sent(subject.piece(b"hel", 0.0) + subject.piece(b"lo", 0.0) + subject.end(0.0)) == b"hello"
+    assert isinstance(subject.received(GET, 0.0)[0], Dispatch)
+
+
+def test_more_than_the_length_is_cut_off_and_told() -> None:
+    subject, _ = begun(headers=LENGTH_5)
+    wrong, last, close = subject.piece(b"hello and more", 0.0)
+    assert isinstance(wrong, Wrong) and last == Write(b"hello") and isinstance(close, Close)
+    assert subject.piece(b"x", 0.0) == subject.end(0.0) == []
+
+
+def test_less_than_the_length_is_no_end() -> None:
+    subject, _ = begun(headers=LENGTH_5)
+    subject.piece(b"hell", 0.0)
+    wrong, close = subject.end(0.0)
+    assert isinstance(wrong, Wrong) and isinstance(close, Close)
+
+
+@pytest.mark.parametrize(
+    "data, status, headers",
+    [(HEAD, 200, []), (HEAD, 200, LENGTH_5), (GET, 204, []), (GET, 304, LENGTH_5), (GET, 205, [])],
+)
+def test_where_there_is_no_body_none_is_sent(data: bytes, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    subject, head = begun(data, headers, status)
+    assert b"chunked" not in head
+    assert subject.piece(b"hello", 0.0) == subject.end(0.0) == []
+    assert subject.state is State.IDLE
+
+
+@pytest.mark.parametrize("data", [OLD, KEPT])
+def test_for_http_1_0_the_end_of_the_connection_is_that_of_the_body(data: bytes) -> None:
+    subject, head = begun(data)
+    assert b"chunked" not in head and b"\r\nConnection: close\r\n" in head
+    assert subject.piece(b"hello", 0.0) == [Write(b"hello")]
+    [close] = subject.end(0.0)
+    assert isinstance(close, Close) and close.within >= T.linger
+
+
+def test_http_1_0_with_a_length_may_go_on() -> None:
+    subject, head = begun(KEPT, LENGTH_5)
+    assert b"\r\nConnection: keep-alive\r\n" in head
+    assert sent(subject.piece(b"hello", 0.0) + subject.end(0.0)) == b"hello"
+    assert subject.state is State.IDLE
+
+
+def test_an_answer_that_cannot_begin_is_a_500() -> None:
+    subject = connection()
+    subject.received(GET, 0.0)
+    wrong, write, close = subject.begin(200, [(b"X", b"a\r\nb")], 0.0)
+    assert isinstance(wrong, Wrong) and wrong.status == 500 and isinstance(close, Close)
+    assert isinstance(write, Write) and write.data.startswith(b"HTTP/1.1 500 ")
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_what_breaks_off_has_no_last_chunk_and_is_a_reset_where_the_end_is_the_end() -> None:
+    chunked, _ = begun()
+    chunked.piece(b"half", 0.0)
+    [close] = chunked.abort(0.0)
+    assert isinstance(close, Close) and close.within > 0
+    by_close, _ = begun(OLD)
+    by_close.piece(b"half", 0.0)
+    assert by_close.abort(0.0) == [Reset()]
+
+
+def test_a_request_behind_it_waits_for_its_end_and_a_drain_too() -> None:
+    subject, _ = begun(GET + GET)
+    assert subject.drain() == subject.piece(b"", 0.0) == []
+    last, close = subject.end(0.0)
+    assert last == Write(b"0\r\n\r\n") and isinstance(close, Close)
+    other, _ = begun(GET + GET)
+    assert [type(each) for each in other.end(0.0)] == [Write, Dispatch]
+
+
+def test_a_client_that_ends_is_gone_where_nobody_knows_how_long_it_takes() -> None:
+    endless, _ = begun()
+    assert endless.eof(0.0) == [Close()]
+    known, _ = begun(headers=LENGTH_5)
+    assert known.eof(0.0) == []
+    assert sent(known.piece(b"hello", 0.0)) == b"hello"
+    assert isinstance(known.end(0.0)[0], Close)
+
+
+# ---- readers --------------------------------------------------------------------------------------------------------
+
+
+def read_at(rate: float, seconds: float) -> float | None:
+    """When a reader of so many bytes a second is cut, who is given 64 KiB whenever there is room."""
+    subject, _ = begun()
+    now = 0.0
+    while now < seconds:
+        subject.piece(b"x" * 65536, now)
+        subject.blocked(now)
+        later = now + 65536 / rate
+        due = subject.next_deadline()
+        assert due is not None
+        if due < later:
+            assert isinstance(subject.tick(due)[0], Close)
+            return due
+        now = later
+        subject.written(now)
+        assert subject.next_deadline() is None, "who waits for the application is not slow"
+    return None
+
+
+def test_a_reader_is_measured_for_as_long_as_it_reads_however_often_it_stalls() -> None:
+    assert read_at(T.write_rate * 1.1, 3600.0) is None
+    cut = read_at(T.write_rate * 0.8, 3600.0)
+    assert cut is not None and cut < 120.0
+
+
+def test_who_stops_reading_is_cut_whatever_was_read_before() -> None:
+    subject, _ = begun()
+    for _ in range(10_000):
+        subject.piece(b"x" * 65536, 0.0)
+    subject.blocked(0.0)
+    assert subject.next_deadline() == pytest.approx(T.write + UNREAD_MAX / T.write_rate)
+
+
+def test_silence_of_the_application_costs_its_reader_nothing() -> None:
+    subject, _ = begun()
+    assert subject.next_deadline() is None
+    subject.piece(b"x", 5000.0)
+    subject.blocked(5000.0)
+    due = subject.next_deadline()
+    assert due is not None and due >= 5000.0 + T.write
+
+
+# ---- uploads --------------------------------------------------------------------------------------------------------
+
+
+def post(size: int) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+
+
+@pytest.mark.parametrize("size", [INLINE_MAX - 1, INLINE_MAX, INLINE_MAX + 1, 3 * INLINE_MAX])
+def test_a_body_beyond_a_bound_is_a_spool_and_whole(size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    subject = connection()
+    assert subject.received(post(size) + body[:1000], 0.0) == []
+    assert subject.received(body[1000:-1], 0.0) == []
+    asked, *rest = subject.received(body[-1:] + GET, 0.0)
+    assert isinstance(asked, Dispatch) and not rest
+    assert whole(asked) == body
+    assert isinstance(asked.body, bytes) is (size <= INLINE_MAX)
+
+
+def test_the_spool_of_a_body_that_does_not_come_is_closed() -> None:
+    made: list[Held] = []
+
+    def opened() -> Held:
+        made.append(Held())
+        return made[-1]
+
+    for end in (lambda subject: subject.eof(1.0), lambda subject: subject.tick(1e6)):
+        subject = Connection(Limits(), T, 0.0, lambda: b"", opened)
+        subject.received(post(1_000_000) + bytes(500_000), 0.0)
+        assert not made[-1].closed
+        assert isinstance(end(subject)[-1], Close)
+        assert made[-1].closed
+
+
+def test_a_quick_beginning_buys_no_more_than_some_minutes() -> None:
+    subject = Connection(Limits(body=1 << 30), T, 0.0, lambda: b"", Held)
+    subject.received(post(1 << 29), 0.0)
+    subject.received(bytes(900_000), 1.0)
+    assert subject.next_deadline() == 1.0 + T.body + BANKED_S
+
+
+@given(st.lists(st.integers(1, 200_000), max_size=12), st.booleans())
+def test_whatever_pieces_a_body_comes_in_it_is_the_same(sizes: list[int], chunked: bool) -> None:
+    sizes = sizes[:4]
+    pieces = [bytes([at + 1]) * size for at, size in enumerate(sizes)]
+    body = b"".join(pieces)
+    subject = connection()
+    if chunked:
+        effects = subject.received(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 0.0)
+        for piece in pieces:
+            effects += subject.received(b"%x\r\n%b\r\n" % (len(piece), piece), 0.0)
+        effects += subject.received(b"0\r\n\r\n", 0.0)
+    else:
+        effects = subject.received(post(len(body)), 0.0)
+        for piece in pieces:
+            effects += subject.received(piece, 0.0)
+    [asked] = effects
+    assert isinstance(asked, Dispatch) and whole(asked) == body

@@ -1,0 +1,180 @@
+"""Spools, and answers that wait in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rota.common.errors import Error, RemoteError
+from rota.gateway import spool as spools
+from rota.gateway.core.upload import NoRoom
+from rota.gateway.spool import Store
+from rota.gateway.streamed import BadAnswer, Streamed
+
+HEAD = msgpack.packb([200, [[b"a", b"b"]]])
+BEGIN = len(HEAD).to_bytes(4, "little") + HEAD
+
+
+@given(st.lists(st.binary(max_size=60), max_size=12), st.integers(0, 200), st.integers(0, 400), st.integers(0, 400))
+def test_what_is_read_is_what_was_written_in_memory_or_not(
+    pieces: list[bytes], memory: int, offset: int, size: int
+) -> None:
+    store = Store(1_000_000, memory, "/tmp")
+    spool = store.open()
+    for piece in pieces:
+        spool.write(piece)
+    data = b"".join(pieces)
+    assert spool.size == store.held == len(data)
+    assert spool.read(offset, size) == data[offset : offset + size]
+    assert (store.in_memory == 0) is (len(data) > memory or not data)
+    spool.close()
+    spool.close()
+    assert store.held == store.in_memory == 0
+
+
+def test_a_file_has_no_name(tmp_path: Path) -> None:
+    spool = Store(1000, 0, str(tmp_path)).open()
+    spool.write(b"x")
+    assert list(tmp_path.iterdir()) == [] and spool.read(0, 1) == b"x"
+    spool.close()
+
+
+def test_all_spools_share_one_room_and_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    store = Store(10, 100, str(tmp_path))
+    first, second = store.open(), store.open()
+    first.write(b"123456")
+    with pytest.raises(NoRoom):
+        second.write(b"12345")
+    second.write(b"1234")
+    first.close()
+    second.write(b"567890")
+    assert second.read(0, 99) == b"1234567890"
+
+
+def test_a_disk_that_takes_nothing_is_no_room(tmp_path: Path) -> None:
+    store = Store(1000, 4, str(tmp_path / "missing"))
+    spool = store.open()
+    spool.write(b"1234")
+    with pytest.raises(NoRoom):
+        spool.write(b"5")
+    assert spool.read(0, 9) == b"1234" and store.held == 4
+
+
+def test_the_memory_of_all_spools_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "MEMORY_MAX", 10)
+    store = Store(1000, 8, str(tmp_path))
+    each = [store.open() for _ in range(4)]
+    for spool in each:
+        spool.write(b"12345678")
+    assert store.in_memory == 8 and [spool.read(0, 8) for spool in each] == [b"12345678"] * 4
+
+
+# ---- answers on their way -------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """A request and its connection: what is given to it, and whether it takes more."""
+
+    def __init__(self) -> None:
+        self.connection = self
+        self.takes = True
+        self.got = b""
+        self.took = 0
+        self.over: object = None
+
+    def taken(self, size: int) -> None:
+        self.took += size
+
+    def begin(self, status: int, headers: list[Any]) -> None:
+        assert (status, headers) == (200, [[b"a", b"b"]])
+
+    def piece(self, data: bytes, now: float) -> None:
+        assert self.over is None
+        self.got += data
+
+    def ended(self) -> None:
+        self.over = "ended"
+
+    def broke_off(self, error: Error) -> None:
+        self.over = error
+
+
+def answer(store: Store) -> tuple[Reader, Streamed]:
+    reader = Reader()
+    return reader, Streamed(reader, store)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_its_head_may_come_in_any_pieces(size: int) -> None:
+    reader, streamed = answer(Store(100, 100, "/tmp"))
+    data = BEGIN + b"hello"
+    for at in range(0, len(data), size):
+        streamed.came(data[at : at + size], at + size < len(data))
+    assert (reader.got, reader.took, reader.over) == (b"hello", len(data), "ended")
+
+
+@pytest.mark.parametrize("head", [b"\xff\xff\xff\x7f", b"\1\0\0\0\1", b"\1\0\0\0\xc1", b"\2\0\0\0\x91\1"])
+def test_a_head_that_is_none_is_told_before_anything_is_sent(head: bytes) -> None:
+    reader, streamed = answer(Store(100, 100, "/tmp"))
+    with pytest.raises(BadAnswer):
+        streamed.came(head, True)
+    assert reader.got == b""
+
+
+def test_a_slow_reader_has_its_answer_in_a_spool_and_the_process_goes_on() -> None:
+    store = Store(1000, 10, "/tmp")
+    reader, streamed = answer(store)
+    streamed.came(BEGIN + b"first,", True)
+    reader.takes = False
+    for _ in range(50):
+        streamed.came(b"more,", True)
+    streamed.came(b"last", False)
+    streamed.finished(None)
+    assert reader.got == b"first," and reader.took == len(BEGIN) + 6 + 50 * 5 + 4 and reader.over is None
+    reader.takes = True
+    streamed.written()
+    assert reader.got == b"first," + b"more," * 50 + b"last" and reader.over == "ended"
+    assert store.held == 0
+
+
+def test_where_spools_are_full_the_process_waits_for_the_reader_and_the_order_stays() -> None:
+    store = Store(10, 10, "/tmp")
+    reader, streamed = answer(store)
+    reader.takes = False
+    streamed.came(BEGIN + b"123456", True)
+    streamed.came(b"7890ab", True)
+    streamed.came(b"c", True)  # there would be room for it
+    assert reader.took == len(BEGIN) + 6
+    reader.takes = True
+    streamed.written()
+    assert (reader.got, reader.took) == (b"1234567890abc", len(BEGIN) + 13)
+    streamed.came(b"", False)
+    assert reader.over == "ended"
+
+
+def test_what_came_before_a_failure_is_sent_and_then_it_breaks_off() -> None:
+    reader, streamed = answer(Store(100, 100, "/tmp"))
+    reader.takes = False
+    streamed.came(BEGIN + b"half", True)
+    error = RemoteError("in the middle")
+    streamed.finished(error)
+    assert reader.over is None
+    reader.takes = True
+    streamed.written()
+    assert reader.got == b"half" and reader.over is error
+
+
+def test_whose_client_is_gone_leaves_nothing() -> None:
+    store = Store(100, 100, "/tmp")
+    reader, streamed = answer(store)
+    reader.takes = False
+    streamed.came(BEGIN + b"half", True)
+    streamed.close()
+    reader.takes = True
+    streamed.written()
+    assert reader.got == b"" and store.held == 0 and reader.over is None
