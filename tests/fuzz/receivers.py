@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 from fake_master import delivery
 
@@ -15,9 +16,11 @@ from rota.client import session as client
 from rota.client.calls import Call
 from rota.common import messages, wire
 from rota.common.messages import BadMessage
+from rota.common.streams import Chunk, Credit
 from rota.common.wire import BadFrame
 from rota.worker.backend import Backend, Rejected
 from rota.worker.core.deliveries import Deliveries
+from rota.worker.core.streams import Streams
 from rota.worker.core.supervision import SetFloor, Spawn, Supervision
 from rota.worker.page import FLOOR, Page
 
@@ -183,13 +186,15 @@ def flood_process(count: int, chance: random.Random) -> int:
             if backend is not None:
                 damages += backend.damaged
                 backend.close()
-            backend = Backend(["tcp://127.0.0.1:1"], page, ledger, lambda: None)  # type: ignore[arg-type, return-value]
+            streams = Streams(ledger)
+            backend = Backend(["tcp://127.0.0.1:1"], page, ledger, streams, lambda: None)  # type: ignore[arg-type, return-value]
             backend.link = _Link()
             ledger.welcomed(TOKEN, 1, 0)
             genuine = [delivery(TOKEN, 1, n, "a.b", 0, b"body") for n in range(1, 9)] + _others(chance)
+            genuine += [_streaming(n) for n in range(1, 3)] + _pieces(chance)
         frame = damaged(genuine, chance)[0]
         try:
-            _deliver(backend, ledger, frame, chance)
+            _deliver(backend, ledger, streams, frame, chance)
         except BadFrame:
             damages += 1
         except Rejected:
@@ -199,7 +204,22 @@ def flood_process(count: int, chance: random.Random) -> int:
     return damages
 
 
-def _deliver(backend: Any, ledger: Deliveries, frame: bytes, chance: random.Random) -> None:
+def _streaming(number: int) -> bytes:
+    frame = delivery(TOKEN, 1, number, "a.b", 0, b"body")
+    checked = frame[4:7] + bytes([frame[7] | wire.MORE]) + frame[8 : wire.parse(frame)[11]]
+    return crc32(checked).to_bytes(4, "little") + checked + b"body"
+
+
+def _pieces(chance: random.Random) -> list[bytes]:
+    """For two streams, right and wrong."""
+    made = [wire.head(wire.CANCEL, TOKEN, number=2)]
+    for number in (1, 2):
+        made += [Chunk(at, bytes(chance.choice([0, 10])), True).frame(TOKEN, number) for at in (0, 10, 99)]
+        made += [Credit(50, received, received > 3).frame(TOKEN, number) for received in (0, 3, 5)]
+    return made
+
+
+def _deliver(backend: Any, ledger: Deliveries, streams: Streams, frame: bytes, chance: random.Random) -> None:
     """As `process.py` does with what it receives."""
     fields = wire.parse(frame)
     for each in wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]:
@@ -210,6 +230,12 @@ def _deliver(backend: Any, ledger: Deliveries, frame: bytes, chance: random.Rand
         taken = ledger.take(fields, each, 1_000_000_000)
         if taken is not None:
             _ = taken.headers, taken.idempotency_key, taken.session, taken.request_id, taken.deadline
+            if taken.streams and taken.may_run:  # it goes on for a while
+                stream = streams.of(taken)
+                stream.read()
+                stream.write(b"answer", 2_000_000_000)
+                backend.send_all(streams.frames(stream))
+                continue
             ledger.reply(taken, 0, b"", 5) if taken.may_run else ledger.not_started(taken)
 
 

@@ -83,8 +83,7 @@ def test_a_websocket_goes_on(cluster: Behind) -> None:
     async def scenario() -> None:
         async with rota.AsyncClient(cluster.proxied) as client:
             socket = connect(client, b"/echo")
-            opening = await socket.accepted()
-            if opening[0] == 501:  # of WSGI
+            if (await socket.accepted())[0] != 101:  # of WSGI
                 return
             for role in ("backend", "frontend", "backend"):
                 for item in ("before", bytes(300_000)):
