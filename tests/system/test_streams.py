@@ -95,3 +95,21 @@ def test_a_websocket_goes_on(cluster: Behind) -> None:
             assert await socket.result() is None
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_stream_outlives_its_master(kind: str) -> None:
+    content = Random(6).randbytes(5 * MIB)
+    app = f"{HERE}/streams_{kind}.py:application"
+    with LocalCluster(app, settings={"slave.service": "site"}, state=True) as cluster:
+
+        async def scenario() -> None:
+            async with rota.AsyncClient(cluster.address) as client:
+                asked = ask(client, b"/echo", content)
+                await asked.until(lambda: len(asked.got) > MIB)
+                restarting = asyncio.ensure_future(asyncio.to_thread(cluster.restart_master, True))
+                assert await asked.result() is None
+                assert asked.content == content
+                await restarting
+
+        asyncio.run(scenario())
