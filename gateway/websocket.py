@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgpack import BufferFull, Unpacker, packb, unpackb
 
-from ..common.errors import Error
+from ..common.errors import Error, NoService
 from ..common.limits import WEBSOCKET_MESSAGE_MAX
 from ..common.log import note
 from ..common.settings import HttpSettings
 from ..common.streams import WINDOW, Outflow
 from ..common.wire import Body
 from .core import websocket
+from .core.answers import Answer
 from .core.connection import Came, Effect, Ended
 from .core.handshake import Handshake
 from .core.head import Head
@@ -41,6 +42,7 @@ class Socket(Request):
     client ◄── core ◄── came ── process     nothing is `taken` while the client does not read
     """
 
+    connection: HttpProtocol  # HTTP/2 has no Upgrade
     core: WebSocket | None = None  # once it is accepted
     out: Outflow
 
@@ -61,6 +63,11 @@ class Socket(Request):
         self._fed = 0  # bytes that these items had
         self._told = 0  # of them `taken`
         self._over = False  # the client's side of it
+
+    def failed(self, error: BaseException) -> Answer:
+        if isinstance(error, NoService) and error.details.get("unknown") == "handler":
+            return self.refuse(400, "There are no WebSockets here.")
+        return super().failed(error)
 
     # ---- what the process says --------------------------------------------------------------------------------------
 

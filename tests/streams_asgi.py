@@ -166,3 +166,46 @@ async def socket_deny(scope, receive, send):
 
 async def socket_return(scope, receive, send):
     await receive()
+
+
+async def socket_flood(scope, receive, send):
+    """Says more than anybody reads, and how much that was."""
+    await send({"type": "websocket.accept"})
+    said[scope["query_string"]] = 0
+    try:
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(100_000)})
+            said[scope["query_string"]] += 1
+    except OSError as error:
+        note(f"OSError {error}")
+
+
+async def socket_deaf(scope, receive, send):
+    """Hears nothing until it is woken; then it says how many bytes it heard."""
+    await send({"type": "websocket.accept"})
+    await receive()
+    await awake.wait()
+    heard = 0
+    while (message := await receive())["type"] == "websocket.receive":
+        heard += len(message["bytes"])
+        await send({"type": "websocket.send", "text": str(heard)})
+    note(f"{message['type']} {message['code']} {message['reason']}")
+
+
+async def socket_scope(scope, receive, send):
+    await send({"type": "websocket.accept"})
+    fields = {key: scope[key] for key in ("scheme", "path", "query_string", "root_path", "subprotocols", "headers")}
+    await send({"type": "websocket.send", "text": repr(fields)})
+
+
+said = {}  # by query
+awake = asyncio.Event()
+
+
+async def count(exchange, query):
+    await exchange.send(str(said[query.encode()]).encode(), more=False)
+
+
+async def wake(exchange, query):
+    awake.set()
+    await exchange.send(b"", more=False)

@@ -70,3 +70,15 @@ def test_a_long_handler_is_asked_once_and_left_in_peace() -> None:
     rig.reply(first, 1, sequence=1)
     rig.after(0.1)
     assert not first.pool.stalled
+
+
+def test_a_process_that_runs_many_at_once_is_given_more_while_one_of_them_lasts() -> None:
+    rig = Rig()
+    (only,) = rig.pool_of(1)
+    only.concurrency = 4
+    only.pool.adopt(only)
+    rig.request(1)
+    rig.after(0.6)  # a WebSocket, on which nothing is said
+    for number in range(2, 7):
+        rig.request(number)
+    assert list(only.inflight) == [1, 2, 3, 4]

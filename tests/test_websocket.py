@@ -146,7 +146,7 @@ def test_a_wsgi_application_refuses() -> None:
         async def scenario(client: rota.AsyncClient) -> None:
             socket = connect(client, b"/echo")
             assert await socket.result() is None
-            assert socket.opening[0] == 501
+            assert socket.opening[0] == 400
 
         with_client(cluster, scenario)
 

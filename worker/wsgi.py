@@ -65,9 +65,9 @@ def _refuse_websocket(
     body: bytes | int | None,
     about: dict[str, Any],
 ) -> None:
-    """WSGI has none."""
+    """WSGI has none. It is the client's mistake, and nothing that trying again would change."""
     ctx.stream.write(
-        opening([501, [[b"content-type", b"text/plain"]], None]) + b"this application takes no WebSockets\n"
+        opening([400, [[b"content-type", b"text/plain"]], None]) + b"this application takes no WebSockets\n"
     )
     ctx.stream.finish()
 

@@ -404,7 +404,7 @@ class Dispatch:
         ]
         for slot in (*slow, *alone):
             if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
-                pool.stall(slot, 1, now)
+                pool.stall(slot, slot.concurrency, now)
         if not slow and not alone:
             return []
         others = any(s.limit and (not s.inflight or s.progress_at >= late) for s in pool.slots.values() if s.open)
@@ -427,6 +427,7 @@ class Dispatch:
         self.counters["resent"] += 1
         known = session.open.get(number)
         if known is not None:
+            self.streams.claimed(known)
             return False  # attached: the answer goes to the session's route of then
         answered = session.recorded(number)
         if answered is None:
