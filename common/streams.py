@@ -209,7 +209,7 @@ class Inflow:
         if offset > self.received:
             self._again = True  # something between was lost
             return b""
-        if len(data) and offset + len(data) <= self.received:
+        if len(data) and more and offset + len(data) <= self.received:
             self._told = False
             return b""
         data = data[self.received - offset :]

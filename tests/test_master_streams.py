@@ -267,3 +267,18 @@ def test_a_caller_that_is_back_before_its_process_finds_its_stream_again() -> No
     rig.after(0.05)
     (credit,) = [frame for _, _, frame in rig.deliveries]
     assert credit_of(wire.parse(credit), credit) == (WINDOW + 500, 500, True)
+
+
+def test_an_answer_that_has_begun_ends_when_its_caller_is_back_and_does_not_ask_for_it() -> None:
+    on = Streaming()
+    on.rig.request(2, flags=wire.MORE)
+    on.answer(0, b"one")
+    other, delivery, _ = on.rig.deliveries[1]
+    on.from_process(other, Chunk(0, b"two", True).frame(other.token, delivery, epoch=1, attempt=1))
+    on.rig.client(route=b"c2")
+    on.rig.request(2, route=b"c2", flags=wire.MORE | wire.RESENT)
+    on.rig.after(4.0)
+    assert on.rig.codes() == {}
+    on.rig.after(1.5)
+    assert on.rig.codes() == {1: errors.Cancelled.code}
+    assert len(on.to_process(wire.CANCEL)) == 1 and on.to_process(wire.CANCEL, other) == []

@@ -162,3 +162,10 @@ def test_who_sends_again_what_came_is_told_where_the_other_side_is() -> None:
     into.came(Chunk(0, b"once", True))
     assert into.credit() == Credit(WINDOW + 4, 4, False)
     assert into.credit() is None
+
+
+def test_an_end_that_comes_with_what_was_there_already_is_an_end() -> None:
+    into = Inflow(granted=WINDOW)
+    into.came(Chunk(0, b"all", True))
+    into.came(Chunk(0, b"all", False))
+    assert into.ended

@@ -219,6 +219,7 @@ class Master:
             session.source = self.source()
             session.outgoing.clear()  # under the old token; the client asks again for what it lacks
         session.heard_at = now
+        self.dispatch.streams.greeted(session, now)
         self.dispatch.routes[route] = session
         welcome = self._welcome(version, resumed)._replace(born=session.born)
         out.append((route, outbox.answer(wire.WELCOME, session.token, welcome)))

@@ -7,6 +7,7 @@ more than was granted, and remembers that an answer has begun: it is then never 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 from ...common import wire
@@ -20,18 +21,20 @@ if TYPE_CHECKING:
 
 _FLAGS_AT = 7  # in the header
 ORPHAN_S = CLIENT_TIMEOUT_S  # for the caller of an older master's stream to come: then it has given up
+CLAIM_S = 5.0  # for a client to say again what it waits for, over a new connection
 NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
 
 
 class _Stream:
     """What is known of one request's two directions."""
 
-    __slots__ = ("begun", "from_client", "from_process", "torn")
+    __slots__ = ("begun", "claim_by", "from_client", "from_process", "torn")
 
     def __init__(self) -> None:
         self.begun = False
         self.from_process = Credit(WINDOW, 0, False)  # the last that the client granted, and so on
         self.from_client = Credit(0, 0, False)
+        self.claim_by = inf  # when its caller must have said that it still waits
         self.torn = False  # a frame of it was not taken: both ends are to be told where they are
 
 
@@ -133,6 +136,17 @@ class Streams:
             else:
                 self._of(request).torn = True
 
+    def greeted(self, session: Session, now: float) -> None:
+        """A client has another connection, and says what it waits for. A CANCEL for another may have been lost."""
+        for request, stream in self._streams.items():
+            if request.session is session and stream.begun:
+                stream.claim_by = now + CLAIM_S
+
+    def claimed(self, request: Request) -> None:
+        stream = self._streams.get(request)
+        if stream is not None:
+            stream.claim_by = inf
+
     def attached(self, request: Request) -> None:
         """The caller of an older master's stream, and the process that runs it, have found one another."""
         if _streams(request):
@@ -156,6 +170,8 @@ class Streams:
         for request, stream in list(self._streams.items()):
             if request.answered:
                 del self._streams[request]
+            elif now >= stream.claim_by:
+                self._dispatch.cancel(request.session, request.number)
             elif stream.torn and request.slot is not None:
                 stream.torn = False
                 self._to_process(
