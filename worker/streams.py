@@ -114,6 +114,7 @@ class Pump:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._backend = process.backend
+        self._attend_at = 0.0
 
     def sift(self) -> None:
         """What came in one frame with the delivery may be for it."""
@@ -123,8 +124,12 @@ class Pump:
             self._received(frame)
 
     def look(self) -> None:
-        """Takes what is there; never waits."""
-        while self._backend.greeted and (link := self._backend.link) is not None and link.readable():
+        """Takes what is there; never waits. A handler that streams for hours has no other idle tick than this."""
+        now = monotonic()
+        if now >= self._attend_at or not self._backend.greeted:
+            self._attend_at = now + IDLE_TICK_S
+            self._process.attend()
+        while (link := self._backend.link) is not None and link.readable():
             frame = link.receive()
             if frame is None:
                 return
@@ -191,8 +196,14 @@ class SyncStream(_Handle):
     def _look(self, stream: Stream) -> None:
         if not self._sifted:
             self._sifted = True
-            self._pump.sift()
-        self._pump.look()
+            self._step(stream, self._pump.sift)
+        self._step(stream, self._pump.look)
+
+    def _step(self, stream: Stream, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Rejected as error:  # who serves hears it again; a handler could swallow it
+            stream.give_up(str(error))
 
     def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
         """While it waits its handler has no limit: it is not the handler that takes so long."""
@@ -201,10 +212,7 @@ class SyncStream(_Handle):
             self._streams.unlimited(stream, monotonic_ns())
             patience = _Patience(stream)
             while stream.fault is None and not reached(stream):
-                try:
-                    self._pump.wait()
-                except Rejected as error:  # who serves hears it again; a handler could swallow it
-                    stream.give_up(str(error))
+                self._step(stream, self._pump.wait)
                 patience.left()
         self._streams.limit(stream, monotonic_ns())
         _check(stream)

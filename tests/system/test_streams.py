@@ -79,6 +79,22 @@ def test_both_ends_wait_for_a_connection_that_takes_its_time(cluster: Behind) ->
     asyncio.run(scenario())
 
 
+def test_events_go_on_over_a_new_connection(cluster: Behind) -> None:
+    async def scenario() -> None:
+        async with rota.AsyncClient(cluster.proxied) as client:
+            asked = ask(client, b"/events")
+            for role in ("backend", "frontend", "backend"):
+                before = len(asked.got)
+                await asked.until(lambda: len(asked.got) > before + 100)  # noqa: B023
+                assert cluster.proxy.reset(role)
+            before = len(asked.got)
+            await asked.until(lambda: len(asked.got) > before + 100)
+            assert set(asked.content.split(b"\n")[:-1]) == {b"event"}
+            client.withdraw(asked)
+
+    asyncio.run(scenario())
+
+
 def test_a_websocket_goes_on(cluster: Behind) -> None:
     async def scenario() -> None:
         async with rota.AsyncClient(cluster.proxied) as client:
