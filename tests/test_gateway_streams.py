@@ -117,17 +117,6 @@ def test_http_1_0_gets_a_body_that_ends_with_the_connection(gateway: Gateway) ->
         assert (begin + rest(sock)[0]) == BLOCK * 16
 
 
-def test_a_body_that_is_announced_as_too_large_is_413_at_once(
-    start: Start, cluster: LocalCluster, tmp_path: Path
-) -> None:
-    (tmp_path / "rota.toml").write_text('[http]\nmax_body = "1MiB"\n')
-    small = front(start, cluster, "-c", str(tmp_path / "rota.toml"))
-    with small.connect() as sock:
-        sock.sendall(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n")
-        assert sock.recv(4096).startswith(b"HTTP/1.1 413 ")
-    assert small.get("/digest", "POST", bytes(MIB))[0] == 200
-
-
 def test_where_the_spools_are_full_new_bodies_are_503_and_small_ones_are_served(
     start: Start, cluster: LocalCluster, tmp_path: Path
 ) -> None:

@@ -247,3 +247,60 @@ def test_whatever_pieces_a_body_comes_in_it_is_the_same(sizes: list[int], chunke
             effects += subject.received(piece, 0.0)
     [asked] = effects
     assert isinstance(asked, Dispatch) and whole(asked) == body
+
+
+# ---- anything in any order ------------------------------------------------------------------------------------------
+
+STEPS = st.sampled_from(["hello", "", "x" * 70_000, "blocked", "written", "wait", "tick", "eof", "drain", "flood"])
+
+
+def looks_whole(head: bytes, body: bytes, last: Effect) -> bool:
+    """As a client sees it."""
+    if b"chunked" in head:
+        return body.endswith(b"0\r\n\r\n")
+    if b"Content-Length" in head:
+        return len(body) == 10
+    return not isinstance(last, Reset)
+
+
+@given(
+    st.sampled_from([GET, OLD, KEPT]),
+    st.sampled_from([[], [(b"Content-Length", b"10")]]),
+    st.lists(STEPS, max_size=12),
+    st.booleans(),
+)
+def test_what_looks_whole_is_whole(data: bytes, headers: object, steps: list[str], ends: bool) -> None:
+    subject, head = begun(data, headers)
+    effects: list[Effect] = []
+    now, given_, blocked = 0.0, b"", False
+    for step in steps:
+        now += 8.0 if step == "wait" else 0.01
+        if step == "blocked":
+            blocked = True
+            subject.blocked(now)
+        elif step == "written":
+            if blocked:
+                effects += subject.written(now)
+            blocked = False
+        elif step in ("tick", "eof"):
+            effects += getattr(subject, step)(now)
+        elif step == "drain":
+            effects += subject.drain()
+        elif step == "flood":
+            effects += subject.received(b"x" * 300_000, now)
+        elif step != "wait":
+            given_ += step.encode()
+            effects += subject.piece(step.encode(), now)
+    closed_before = subject.state is State.CLOSED
+    effects += subject.end(now) if ends else subject.abort(now)
+    closes = [each for each in effects if isinstance(each, Close | Reset)]
+    body = sent(effects).partition(b"HTTP/1.1 4")[0]
+    if closes and looks_whole(head, body, closes[0]):
+        framed = b"chunked" in head
+        said = b"".join(part for part in body.split(b"\r\n")[1::2]) if framed else body
+        if b"Content-Length" in head:
+            assert said == given_[:10]
+        else:
+            assert ends and not closed_before and said == given_
+    elif not closes:
+        assert ends
