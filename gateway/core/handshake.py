@@ -43,7 +43,7 @@ def asked(head: Head) -> Handshake | Improper | None:
     """None: an ordinary request, whatever else it would like to be upgraded to (RFC 9110 7.8)."""
     fields = head.headers
     upgrade, connection = (options_of(b",".join(_all(fields, name))) for name in (b"upgrade", b"connection"))
-    if b"websocket" not in upgrade or b"upgrade" not in connection or head.version == "1.0":
+    if b"websocket" not in upgrade or b"upgrade" not in connection or head.version != "1.1":
         return None
     if head.method != "GET" or head.length or head.chunked:
         return Improper(400, "A WebSocket begins with a GET that has no body.")
