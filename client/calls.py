@@ -145,7 +145,7 @@ class Calls:
         elif self._sent.get(call.number) is call:
             self._remove(call)
             if self.open:
-                self._orders.append(head(CANCEL, self._token, call.epoch, number=call.number))
+                self.unknown(call.number)
 
     def sent(self, number: int) -> Call | None:
         """The call that waits for its answer under this number."""
@@ -155,6 +155,10 @@ class Calls:
         """Something of it is to go out beside its request; without a connection it goes behind the resend."""
         if self.open and self._sent.get(call.number) is call:
             self._orders += call.frames(self._token)
+
+    def unknown(self, number: int) -> None:
+        """Nobody waits for this (any more)."""
+        self._orders.append(head(CANCEL, self._token, self._epoch, number=number))
 
     def answered(self, number: int, sequence: int, size: int) -> Call | None:
         """The call that this answer finishes; None if nobody waits for it (any more)."""

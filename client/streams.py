@@ -64,6 +64,8 @@ def received(calls: Calls, fields: tuple[int, ...], frame: Body, now: float) -> 
     call = calls.sent(fields[8])
     if not isinstance(call, StreamCall):
         calls.strangers += 1
+        if call is None:
+            calls.unknown(fields[8])
         return []
     try:
         problem = _chunk(call, fields, frame, now) if fields[3] == CHUNK else _credit(call, fields, frame)
