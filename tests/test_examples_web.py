@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from web_rig import PACE_S, PATIENCE_S, Browser, Site, running, until
+from websockets.sync.client import connect
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -126,6 +127,9 @@ def test_fastapi_validates_takes_uploads_and_rolls(tmp_path: Path) -> None:
         assert order(symbol="ACME", quantity=0)[0] == 422
         assert upload(browser, b"\x00\xff\r\n--" * 2000) == (201, "a.bin", 12_000)
         assert browser.get("/ticks?count=2").text == "id: 0\ndata: 12.5\n\nid: 1\ndata: 13.5\n\n"
+        with connect(f"{site.url.replace('http', 'ws', 1)}/echo", proxy=None) as chat:
+            chat.send("hello")
+            assert chat.recv(PATIENCE_S) == "you said: hello"
         assert "/quotes" in browser.get("/openapi.json").text
         fails_alone(site, browser, "request {}: after its answer:\nTraceback")
         roll(site, "desk", browser)

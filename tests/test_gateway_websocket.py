@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 from gateway_rig import APP, Gateway, Start, children_of, front, in_flight, read_until, starting, until
+from system.proxy import PROXIED, Proxy
 from test_http_streams import noted, notes
 from test_websocket_frames import HOSTILE
+from tls_rig import Authority, secured
 from websocket_rig import ACCEPT, BINARY, CLOSE, TEXT, close, frame, handshake, read
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -457,5 +459,57 @@ def test_a_session_comes_with_its_first_websocket(start: Start, cluster: LocalCl
             assert connection.response.headers["set-cookie"].startswith("rota_session=")
             await connection.send("hello")
             assert await connection.recv() == "hello"
+
+    run(scenario)
+
+
+def test_a_connection_to_the_master_that_is_cut_costs_no_message(start: Start, cluster: LocalCluster) -> None:
+    where = cluster._running_where()
+    control = int(where.control.rpartition(":")[2])
+    with Proxy({"control": control, "frontend": where.frontend}) as proxy:
+        address = f"tcp://{PROXIED}:{control}"
+        gateway = start("gateway", "--bind", "127.0.0.1:*", "-m", address, "--route", "/=site").listening().ready()
+
+        async def scenario() -> None:
+            async with to(gateway) as connection:
+                items = [os.urandom(50_000) for _ in range(100)]
+                sending = asyncio.ensure_future(asyncio.gather(*map(connection.send, items)))
+                for number, item in enumerate(items):
+                    if number in (10, 50):
+                        proxy.reset("frontend")
+                    assert await connection.recv() == item
+                await sending
+
+        run(scenario)
+        assert proxy.resets > 0
+        gateway.child.end(0)
+
+
+def test_over_tls_it_is_wss(start: Start, cluster: LocalCluster, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    gateway = secured(start, cluster, authority.issue(), authority)
+
+    async def scenario() -> None:
+        url = f"wss://127.0.0.1:{gateway.port}"
+        context = authority.context()
+        async with connect(f"{url}/scope", ssl=context, proxy=None) as connection:
+            assert "'scheme': 'wss'" in str(await connection.recv())
+        async with connect(f"{url}/echo", ssl=context, proxy=None, subprotocols=["chat"], max_size=None) as connection:  # type: ignore[list-item]
+            for item in ("é" * 1000, os.urandom(MIB)):
+                await connection.send(item)
+                assert await connection.recv() == item
+            await connection.close(4000, "enough")
+
+    run(scenario)
+
+
+def test_messages_go_on_while_another_client_is_not_read(gateway: Gateway) -> None:
+    async def scenario() -> None:
+        stuck = await asyncio.to_thread(opened, gateway, "/flood?stuck")
+        async with to(gateway) as connection:
+            for number in range(50):
+                await connection.send(str(number))
+                assert await connection.recv() == str(number)
+        vanish(stuck)
 
     run(scenario)
