@@ -148,6 +148,9 @@ def test_a_request_with_a_key_is_answered_once_where_the_service_has_keys(
     assert gateway.get("/now", "POST", b"1", Idempotency_Key="k", X_Request_Id="b") == first
     assert gateway.get("/now", "POST", b"1", Idempotency_Key="other") != first
     assert gateway.get("/now", "POST", b"2", Idempotency_Key="k")[0] == 422
+    large = os.urandom(700_000)  # it goes with its call all the same: a call with a key has no streams
+    assert gateway.get("/echo", "POST", large, Idempotency_Key="large") == (201, large)
+    assert gateway.get("/echo", "POST", bytes(1_100_000), Idempotency_Key="too-large")[0] == 413
 
 
 def test_whoever_goes_away_is_not_waited_for(start: Start, cluster: LocalCluster) -> None:
