@@ -36,6 +36,7 @@ _head = wire.head
 _delivery_head = wire.delivery_head
 _TO_PROCESS = wire.META | wire.KEYED | wire.MORE
 _COLD = wire.RESENT | wire.KEYED | wire.PINNED  # flags that the hot path leaves to others
+_ODD = 0xFF & ~(wire.META | wire.MORE)  # what HTTP requests have is usual
 _KNOWN = wire.RESENT | wire.META | wire.KEYED | wire.OLDER | wire.MORE | wire.PINNED
 _WHOLE_ONLY = wire.KEYED | wire.MORE  # an answer that is to be given again is no stream
 _ANSWER = wire.ANSWER
@@ -83,7 +84,7 @@ class Dispatch:
         if head_len > _HEAD_MAX or tail_at + target_len > head_len:
             self.counters["bad frames"] += 1  # its delivery would break the format: no process could answer it
             return
-        if number <= session.highest or flags:
+        if number <= session.highest or flags & _ODD:
             if not self._unusual(session, fields, frame, now):
                 return
         else:
