@@ -36,7 +36,7 @@ MASTER_STARTS_S = 20.0
 MASTER_STOPS_S = 5.0
 TICK_S = 0.05
 
-_HOW = ("processes", "threads", "factory", "interface", "app_dir", "python")
+_HOW = ("processes", "threads", "concurrency", "factory", "interface", "app_dir", "python")
 _OWN = ("app", "name", "service", "version", "tags", *_HOW)
 
 

@@ -106,6 +106,7 @@ def agent_settings(config: Config) -> AgentSettings:
         factory=own.factory,
         interface=own.interface,
         threads=own.threads,
+        concurrency=own.concurrency,
         app_dir=own.app_dir,
         python=own.python,
         state=own.state,

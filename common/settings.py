@@ -223,6 +223,13 @@ class SlaveSettings:
         "applications that do not say so need not be safe to be called from several threads",
         flags=("--threads",),
     )
+    concurrency: int = setting(
+        limits.PAGE_ROWS,
+        Integer(1, limits.CONCURRENCY_MAX),
+        "how many requests a process of an async application serves at once; an open WebSocket is one",
+        "what one event loop can do is soon done by fewer; open WebSockets mostly wait, so more of them fit",
+        flags=("--concurrency",),
+    )
     service: str | None = setting(
         None,
         Optional(Name()),
@@ -444,6 +451,20 @@ class HttpSettings:
         "its key in PEM form, without a password; off: it is in the certificate's file",
         "some tools write both into one file",
         flags=("--tls-key",),
+        reload=False,
+    )
+    http2: bool = setting(
+        True,
+        Boolean(),
+        "speak HTTP/2 with clients that offer it: with a certificate, and if h2 is there (the extra http)",
+        "browsers open one connection in place of six; it costs a gateway several times as much a request",
+        reload=False,
+    )
+    streams: int = setting(
+        100,
+        Integer(1, 10_000),
+        "most requests at once of one HTTP/2 connection; one more is refused, to be sent again",
+        "RFC 9113 recommends no fewer; what they hold in memory is bounded for all of them",
         reload=False,
     )
     workers: int = setting(

@@ -243,3 +243,23 @@ def test_a_worker_of_a_package_is_named_by_module_for_its_relative_imports(
 def test_a_worker_that_no_file_has_is_refused() -> None:
     with pytest.raises(ValueError, match="top level of a file"):
         source_of(rota.Worker("nowhere"))
+
+
+def test_a_process_serves_as_many_requests_at_once_as_its_concurrency_says(tmp_path: Path) -> None:
+    """More than the 64 rows that a page usually has; the last one cannot begin before one of the others is over."""
+    app = tmp_path / "meet.py"
+    app.write_text(
+        "import asyncio, rota\n"
+        "app = rota.Worker('meet')\n"
+        "here, all_here = [], asyncio.Event()\n"
+        "@app.handler\n"
+        "async def come(guests: int) -> int:\n"
+        "    here.append(1)\n"
+        "    if len(here) == guests:\n"
+        "        all_here.set()\n"
+        "    await all_here.wait()\n"
+        "    return len(here)\n"
+    )
+    with LocalCluster("meet:app", app_dir=tmp_path, env={"ROTA_SLAVE_CONCURRENCY": "150"}) as cluster:
+        calls = [cluster.client().submit("meet.come", 150) for _ in range(150)]
+        assert {call.result(20) for call in calls} == {150}

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from ..common import exits, host, log, messages, sockets, wire
-from ..common.limits import BACKEND_OFFSET, CONTROL_PORT
+from ..common.limits import BACKEND_OFFSET, CONTROL_PORT, PAGE_ROWS
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, Welcome
 from . import groups, oom, spawn
@@ -53,6 +53,7 @@ class AgentSettings:
     factory: bool = False
     interface: str = "auto"
     threads: int = 1
+    concurrency: int = PAGE_ROWS
     app_dir: str = "."
     python: str | None = None
     state: str | None = None
@@ -311,7 +312,7 @@ class Agent:
         ticket = os.urandom(16)
         page = None
         try:
-            page = Page.create()
+            page = Page.create(max(PAGE_ROWS, self._settings.concurrency))
             page.words[FENCE_EPOCH] = self._epoch
             page.words[OBEY] = self._obey
             specification = self._specification(incarnation, service, ticket, page.fd)
@@ -337,6 +338,7 @@ class Agent:
             "factory": settings.factory,
             "interface": settings.interface,
             "threads": settings.threads,
+            "concurrency": settings.concurrency,
             "service": service,
             "version": self._core.intent.version or settings.version or "",
             "incarnation": incarnation,

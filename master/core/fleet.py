@@ -12,10 +12,10 @@ from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, IllegalTransition, Intent, Liveness
 from ...common.limits import (
     BEAT_S,
+    CONCURRENCY_MAX,
     NAME_MAX,
     NODES_MAX,
     OFFERS_MAX,
-    PAGE_ROWS,
     SERVICES_MAX,
     STARTED_MAX,
     TAGS_BYTES_MAX,
@@ -334,7 +334,7 @@ class Fleet:
         self.dispatch.slot_routes.pop(slot.route, None)
         slot.route, slot.token, slot.connected = route, token, True
         slot.outgoing.clear()  # under the old token: settled by this HELLO, as what was lost on the way
-        slot.version, slot.concurrency = hello.version, min(PAGE_ROWS, max(1, hello.concurrency))
+        slot.version, slot.concurrency = hello.version, min(CONCURRENCY_MAX, max(1, hello.concurrency))
         self.dispatch.slot_routes[route] = slot
         if slot.stage is Stage.BOOTING:
             self._became_ready(slot, hello, now)
