@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from .core.websocket import WebSocket
     from .request import Request
     from .server import Gateway
+    from .tls import Tls
 
-_UNSENT_MAX = 128 * 1024  # of an answer in pieces, in the kernel: what waits for a slow reader waits in our spool
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: drop what has not left, and say so
+UNSENT_MAX = 128 * 1024  # of an answer in pieces, in the kernel: what waits for a slow reader waits in our spool
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: drop what has not left, and say so
 _ALL_OR_BLOCKED = 0  # of the transport's buffer: what the kernel does not take at once blocks the connection
 
 
@@ -37,6 +38,15 @@ class HttpProtocol(asyncio.Protocol):
         self._eof = False
         self._closing: asyncio.TimerHandle | None = None
         self.request: Request | None = None
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """Those that are being served."""
+        return () if self.request is None else (self.request,)
+
+    def secured(self, transport: Tls) -> None:
+        """It is there: its handshake is over."""
+        self.connection_made(transport)  # type: ignore[arg-type]  # none by inheritance, either
 
     # ---- what the loop says -----------------------------------------------------------------------------------------
 
@@ -139,7 +149,7 @@ class HttpProtocol(asyncio.Protocol):
         """Now, and not as if what was sent were all there is."""
         sock = self._transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._transport.abort()
 
     # ---- effects ----------------------------------------------------------------------------------------------------
@@ -179,7 +189,7 @@ class HttpProtocol(asyncio.Protocol):
         sock = self._transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it is gone
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
 
     def _hold(self, held: bool) -> None:
         if not self._transport.is_closing():

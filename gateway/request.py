@@ -23,8 +23,7 @@ from .core.upload import Spool
 from .streamed import BadAnswer, Streamed
 
 if TYPE_CHECKING:
-    from .protocol import HttpProtocol
-    from .server import Gateway
+    from .server import Asker, Gateway
 
 
 class Request(StreamCall):
@@ -37,9 +36,7 @@ class Request(StreamCall):
     upload: Spool | None = None
     streamed: Streamed | None = None
 
-    def __init__(
-        self, gateway: Gateway, connection: HttpProtocol, head: Head, began: float, route: Route | None
-    ) -> None:
+    def __init__(self, gateway: Gateway, connection: Asker, head: Head, began: float, route: Route | None) -> None:
         self.gateway = gateway
         self.connection = connection
         self.head = head

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
+from importlib.util import find_spec
 from itertools import count
 from secrets import token_hex
 from time import monotonic
@@ -44,7 +45,11 @@ from .spool import Store
 from .tls import Tls
 
 if TYPE_CHECKING:
+    from .http2 import Http2Protocol, Http2Stream
     from .websocket import Socket
+
+    Connection = HttpProtocol | Http2Protocol | Tls
+    Asker = HttpProtocol | Http2Stream  # what a request has for its connection
 
 SWEEP_S = 0.25  # how late a time-out may be noticed; a timer for each connection would cost more than its requests
 JOIN_S = 0.5  # for the first request of whom nobody had accepted yet when the listener closed
@@ -52,7 +57,6 @@ READY = b"/-/ready"
 WHOLE_MAX = 64 * 1024 * 1024  # of a body that must go with its call: no message may be larger
 OVERDUE_S = 1.0  # how often what has outlasted a drain is looked for
 NOTES_PER_S = 10  # lines about faults on stderr; the others are counted
-PROTOCOLS = ["http/1.1"]  # of ALPN, the best one first
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -85,21 +89,21 @@ class Gateway:
         self._access = AccessLog(settings.access_log)
         self._faults = _Faults()
         self.new_id = _ids().__next__
-        self._connections: dict[HttpProtocol | Tls, None] = {}
+        self._connections: dict[Connection, None] = {}
         self._of_address: Counter[str] = Counter()
         self.draining = self._shut = False
         self._ended: asyncio.Event | None = None
 
     # ---- connections ------------------------------------------------------------------------------------------------
 
-    def peer(self, transport: asyncio.Transport) -> Peer:
+    def peer(self, transport: asyncio.Transport | Tls) -> Peer:
         client, server = (_host_and_port(transport.get_extra_info(name)) for name in ("peername", "sockname"))
         return Peer(client, server, self._proxies.trust(client[0]), self._scheme)
 
-    def _protocol(self) -> HttpProtocol | Tls:
+    def _protocol(self) -> Connection:
         return HttpProtocol(self) if self.certificate is None else Tls(self, self.certificate.context)
 
-    def admit(self, connection: HttpProtocol | Tls) -> bool:
+    def admit(self, connection: Connection) -> bool:
         """False: there are too many, in all or from its address."""
         host, settings = connection.peer.client[0], self.settings
         self._connections[connection] = None
@@ -112,17 +116,21 @@ class Gateway:
             asyncio.get_running_loop().call_later(JOIN_S, connection.drain)
         return True
 
-    def secured(self, handshake: Tls, protocol: str | None) -> HttpProtocol:
+    def secured(self, handshake: Tls, protocol: str | None) -> HttpProtocol | Http2Protocol:
         """What speaks HTTP on it, and is to be admitted in its place."""
         self._release(handshake)
-        return HttpProtocol(self)
+        if protocol != "h2":
+            return HttpProtocol(self)
+        from .http2 import Http2Protocol
 
-    def forget(self, connection: HttpProtocol | Tls) -> None:
+        return Http2Protocol(self)
+
+    def forget(self, connection: Connection) -> None:
         self._release(connection)
         if self._shut and not self._connections and self._ended is not None:
             self._ended.set()
 
-    def _release(self, connection: HttpProtocol | Tls) -> None:
+    def _release(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
         host = connection.peer.client[0]
         self._of_address[host] -= 1
@@ -131,7 +139,7 @@ class Gateway:
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
-    def take(self, connection: HttpProtocol, head: Head, body: bytes | Spool, now: float) -> Answer | None:
+    def take(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
         """The answer, or None when a service has been asked for it: it then has the body."""
         target = head.target
         if target == READY:
@@ -144,6 +152,7 @@ class Gateway:
         fields = dict(head.headers)
         handshake = self._handshake(head) if b"upgrade" in fields else None
         if isinstance(handshake, Handshake) and self._socket is not None:
+            assert isinstance(connection, HttpProtocol)  # HTTP/2 has no Upgrade
             request: Request = self._socket(self, connection, head, now, route, handshake)
         else:
             request = Request(self, connection, head, now, route)
@@ -208,7 +217,7 @@ class Gateway:
         said = headers or session
         return client.options(headers=headers, idempotency_key=key, session=session) if said else client
 
-    def _call(self, connection: HttpProtocol, head: Head, body: bytes | Spool, now: float) -> Answer | None:
+    def _call(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
         request = CallRequest(self, connection, head, now, None)
         request.id = request_id(head.headers, self.new_id)
         if connection.peer.trusted:
@@ -271,7 +280,7 @@ class Gateway:
                 )
             )
 
-    def refused(self, connection: HttpProtocol | Tls, refused: Refused) -> None:
+    def refused(self, connection: Connection, refused: Refused) -> None:
         """For the access log: what never was a request."""
         if self._access.wanted:
             method, target, version = refused.head[:3] if refused.head is not None else ("-", b"-", "-")
@@ -352,8 +361,8 @@ class Gateway:
     def _end_overdue(self) -> None:
         """Answers that go on may go on for ever."""
         for connection in list(self._connections):
-            if connection.request is not None:
-                connection.request.end_by_now()
+            for request in connection.requests:
+                request.end_by_now()
         asyncio.get_running_loop().call_later(OVERDUE_S, self._end_overdue)
 
     async def _join(self, sock: socket.socket) -> None:
@@ -442,10 +451,19 @@ class Start(NamedTuple):
 def certificate_of(settings: HttpSettings) -> Certificate | None:
     """None: plain HTTP is spoken. Raises BadCertificate."""
     if settings.tls_certificate is not None:
-        return Certificate(settings.tls_certificate, settings.tls_key, PROTOCOLS)
+        return Certificate(settings.tls_certificate, settings.tls_key, _protocols(settings))
     if settings.tls_key is not None:
         raise BadCertificate("http.tls_key is set, but not http.tls_certificate: whose key is it?")
     return None
+
+
+def _protocols(settings: HttpSettings) -> list[str]:
+    """Of ALPN, the best one first."""
+    if not settings.http2 or find_spec("h2") is None:
+        return ["http/1.1"]
+    from . import http2  # before processes are forked: they share it  # noqa: F401
+
+    return ["h2", "http/1.1"]
 
 
 def reread(pages: ServicePages, certificate: Certificate | None) -> Callable[[], bool]:

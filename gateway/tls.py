@@ -1,6 +1,6 @@
 """TLS between a connection of the network and the protocol that speaks HTTP on it.
 
-    network ──► Tls ──► HttpProtocol          to the network it is a protocol, to the protocol above a transport
+    network ──► Tls ──► HttpProtocol, Http2Protocol     below it is a protocol, above a transport
 
 The event loops bring TLS with them. This is not that one: they count no connection that has not finished its handshake,
 they differ in what they call blocked, and none can end its own direction first, so that an answer is not lost to what
@@ -18,6 +18,7 @@ from .core.connection import Refused
 from .core.response import plain
 
 if TYPE_CHECKING:
+    from .http2 import Http2Protocol
     from .protocol import HttpProtocol
     from .server import Gateway
 
@@ -28,16 +29,16 @@ _PLAIN = "HTTP came where HTTPS is spoken: say https://"
 
 
 class Tls(asyncio.Protocol):
-    """`request` is that of no connection: until the handshake is over there is none."""
+    """`requests`: there are none until the handshake is over."""
 
-    request = None
+    requests = ()
 
     def __init__(self, gateway: Gateway, context: ssl.SSLContext) -> None:
         self._gateway = gateway
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._above: HttpProtocol | None = None
+        self._above: HttpProtocol | Http2Protocol | None = None
         self._deadline = monotonic() + gateway.settings.head_timeout
         self._untouched = True  # no byte has come
         self._ended = False  # the client sends no more
@@ -105,7 +106,7 @@ class Tls(asyncio.Protocol):
     def _begin(self) -> None:
         self._flush()
         self._above = self._gateway.secured(self, self._ssl.selected_alpn_protocol())
-        self._above.connection_made(self)  # type: ignore[arg-type]  # uvloop's is none by inheritance, either
+        self._above.secured(self)
 
     def _refuse(self, data: bytes) -> None:
         """A browser that was told http:// shows it; what is neither HTTP nor TLS gets no word."""

@@ -24,7 +24,7 @@ class Head(NamedTuple):
 
     method: str
     target: bytes  # begins with "/", or is "*"
-    version: str  # "1.0" or "1.1"
+    version: str  # "1.0", "1.1" or "2"
     headers: list[tuple[bytes, bytes]]
     host: bytes  # as in its Host field, with the port; b"" only for HTTP/1.0
     length: int | None  # its Content-Length
@@ -72,6 +72,19 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)")
 _CODINGS = re.compile(rb"(?:" + _TOKEN + rb"++ *, *)*" + _TOKEN + rb"++")
 _ONCE = {b"host": "two-hosts", b"content-length": "two-lengths", b"transfer-encoding": "two-codings"}
 _FRAMING_WITH_TAB = re.compile(rb"\n(?:host|content-length|transfer-encoding):[^\r]*\t", re.IGNORECASE)
+
+
+_A_METHOD = re.compile(rb"(?!CONNECT\Z)" + _METHOD)
+_A_PATH = re.compile(rb"/" + _TARGET + rb"*+")
+
+
+def is_method(text: bytes) -> bool:
+    return _A_METHOD.fullmatch(text) is not None
+
+
+def is_target(text: bytes) -> bool:
+    """A path, with or without a query."""
+    return _A_PATH.fullmatch(text) is not None
 
 
 def is_host(text: bytes) -> bool:
@@ -150,9 +163,9 @@ def read(head: bytes, limits: Limits) -> Head:
     keep_alive = new
     if b"connection" in fields:
         keep_alive = _keeps_alive(fields[b"connection"], new)
-    expects_continue = b"expect" in fields and _expects_continue(fields[b"expect"], new)
+    expects = b"expect" in fields and expects_continue(fields[b"expect"], new)
     return Head(
-        method.decode(), target, version.decode(), headers, host, length, chunked, keep_alive, expects_continue
+        method.decode(), target, version.decode(), headers, host, length, chunked, keep_alive, expects
     )  # fmt: skip
 
 
@@ -228,7 +241,8 @@ def options_of(value: bytes) -> list[bytes]:
     return [option for member in value.lower().split(b",") if (option := member.strip(b"\t "))]
 
 
-def _expects_continue(value: bytes, new: bool) -> bool:
+def expects_continue(value: bytes, new: bool) -> bool:
+    """Of an Expect field. Rejected: it expects something else."""
     if any(member != b"100-continue" for member in options_of(value)):
         raise Rejected("expect")
     return new and bool(value)

@@ -115,6 +115,38 @@ def switching(headers: Headers, protocol: bytes, *, date: bytes) -> bytes:
     return b"".join([b"HTTP/1.1 101 Switching Protocols\r\n", *lines[1:], b"\r\n"])
 
 
+def fields(
+    method: str, status: int, headers: Headers, size: int | None, *, date: bytes
+) -> tuple[list[tuple[bytes, bytes]], Framing]:
+    """The head of a response of HTTP/2. `size`: of its body; None: that comes in pieces. Raises as `response`."""
+    if status not in _STATUS_LINES:
+        raise ValueError(f"no response: status {status!r}")
+    found = [(b":status", b"%d" % status)]
+    length = None
+    for name, value in headers:
+        lower = _lower(name)
+        if _value_is_bad(value) is not None:
+            raise ValueError(f"control character in the header {name!r}")
+        if lower == b"content-length":
+            length = _agreed(length, value)
+        elif lower not in _OURS:
+            found.append((lower, value.strip(b"\t ")))
+            date = b"" if lower == b"date" else date  # the application's stands
+    if date:
+        found.append((b"date", date))
+    framing = Framing(method != "HEAD" and status not in _BODILESS, length, False)
+    if not framing.has_body:
+        if line := _length_without_body(status, length, size or 0):
+            found.append((b"content-length", line[16:-2]))
+    elif size is not None and length not in (None, size):
+        raise ValueError(f"Content-Length {length}, but the body has {size} bytes")
+    else:
+        size = length if size is None else size
+        if size is not None:
+            found.append((b"content-length", b"%d" % size))
+    return found, framing
+
+
 def _lines(status: int, headers: Headers, date: bytes, connection: bytes) -> tuple[list[bytes], int | None]:
     """All but where the body ends, and what the application says of that."""
     if status not in _STATUS_LINES:

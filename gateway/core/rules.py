@@ -68,6 +68,17 @@ RULES = {
     "body-rate": Rule(408, "9110 15.5.9", "the body comes too slowly"),
 }
 
+OF_HTTP_2 = {  # besides those above
+    "pseudo": Rule(
+        400, "9113 8.3", "the pseudo-header fields are not :method, :scheme, :path, :authority, once and first"
+    ),
+    "upper-case": Rule(400, "9113 8.2", "a header's name has capital letters"),
+    "of-http-1": Rule(400, "9113 8.2.2", "a header field is one of connections of HTTP/1"),
+    "field-space": Rule(400, "9113 8.2.1", "a header's value begins or ends with white space"),
+    "other-length": Rule(400, "9113 8.1.1", "the Content-Length is not the length of the body"),
+}
+_ALL = RULES | OF_HTTP_2
+
 
 class Rejected(Exception):
     """A request that breaks a rule. It is answered with `status` and `reason`, and its connection closes: where the
@@ -77,4 +88,4 @@ class Rejected(Exception):
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
         self.rule = rule
-        self.status, _, self.reason = RULES[rule]
+        self.status, _, self.reason = _ALL[rule]

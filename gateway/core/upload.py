@@ -31,18 +31,24 @@ class Spool(Protocol):
 class Upload:
     """One body."""
 
-    __slots__ = ("size", "_data", "_open", "_spool")
+    __slots__ = ("size", "_data", "_inline", "_open", "_spool")
 
-    def __init__(self, open_spool: Callable[[], Spool]) -> None:
+    def __init__(self, open_spool: Callable[[], Spool], inline: int = INLINE_MAX) -> None:
+        """inline: bytes, from which on they go into a spool."""
         self.size = 0
         self._open = open_spool
+        self._inline = inline
         self._data = bytearray()
         self._spool: Spool | None = None
+
+    @property
+    def in_memory(self) -> int:
+        return len(self._data)
 
     def add(self, data: bytes | bytearray) -> None:
         """Raises Rejected when there is no room for it."""
         self.size += len(data)
-        if self.size <= INLINE_MAX:
+        if self.size <= self._inline:
             self._data += data
             return
         try:

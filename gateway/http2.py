@@ -1,0 +1,243 @@
+"""One HTTP/2 connection on the event loop: carries out what core/http2.py decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from .core.connection import Close, Reset, Write
+from .core.http2 import Asked, Effect, Failed, Gone, Http2, Rebuffed
+from .protocol import RESET, UNSENT_MAX
+
+if TYPE_CHECKING:
+    from .core.requests import Peer
+    from .request import Request
+    from .server import Gateway
+    from .tls import Tls
+
+_ALL_OR_BLOCKED = 0
+
+
+class Http2Stream:
+    """What one request knows as its connection (HttpProtocol)."""
+
+    __slots__ = ("peer", "request", "_connection", "_id")
+
+    def __init__(self, connection: Http2Protocol, number: int) -> None:
+        self.peer: Peer = connection.peer
+        self.request: Request | None = None
+        self._connection = connection
+        self._id = number
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> None:
+        self.request = None
+        connection = self._connection
+        connection.do(connection.core.answered(self._id, status, headers, body, now), now)
+
+    @property
+    def takes(self) -> bool:
+        return self._connection.core.takes(self._id)
+
+    def begin(self, status: int, headers: list[tuple[bytes, bytes]], now: float) -> None:
+        connection = self._connection
+        connection.do(connection.core.begin(self._id, status, headers, now), now)
+
+    def piece(self, data: bytes, now: float) -> None:
+        connection = self._connection
+        connection.do(connection.core.piece(self._id, data, now), now)
+
+    def end(self, now: float) -> None:
+        connection = self._connection
+        effects = connection.core.end(self._id, now)
+        if not effects:
+            self.request = None
+        connection.do(effects, now)
+
+    def abort(self, now: float) -> None:
+        self.request = None
+        connection = self._connection
+        connection.do(connection.core.abort(self._id, now), now)
+
+    def cut(self) -> None:
+        self.abort(monotonic())
+
+
+class Http2Protocol(asyncio.Protocol):
+    """Above TLS."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._streams: dict[int, Http2Stream] = {}
+        self._pumping = False
+        self._eof = False
+        self._closing: asyncio.TimerHandle | None = None
+
+    @property
+    def requests(self) -> Iterator[Request]:
+        """Those that are being served."""
+        return (stream.request for stream in list(self._streams.values()) if stream.request is not None)
+
+    # ---- what the connection below says -----------------------------------------------------------------------------
+
+    def secured(self, transport: Tls) -> None:
+        """It is there: its handshake is over."""
+        self._transport = transport
+        gateway, settings = self._gateway, self._gateway.settings
+        self.peer = gateway.peer(transport)
+        self.core = Http2(
+            gateway.limits,
+            gateway.timeouts,
+            monotonic(),
+            gateway.date,
+            gateway.store.open,
+            gateway.new_id,
+            settings.streams,
+        )
+        if not gateway.admit(self):
+            transport.abort()
+            return
+        sock = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is gone
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
+        transport.set_write_buffer_limits(_ALL_OR_BLOCKED, _ALL_OR_BLOCKED)
+        self._pump(monotonic())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        streams, self._streams = self._streams, {}
+        self._transport.abort()
+        for stream in streams.values():
+            self._abandon(stream)
+        self._gateway.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        now = monotonic()
+        self.do(self.core.received(data, now), now)
+
+    def eof_received(self) -> bool:
+        """True: what is being served is still answered."""
+        self._eof = True
+        now = monotonic()
+        self.do(self.core.eof(now), now)
+        return self.core.is_busy
+
+    def pause_writing(self) -> None:
+        self.core.blocked(monotonic())
+
+    def resume_writing(self) -> None:
+        now = monotonic()
+        self.core.written(now)
+        self._pump(now)
+
+    # ---- what the gateway says --------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        due = self.core.next_deadline()
+        if due is not None and due <= now:
+            self.do(self.core.tick(now), now)
+
+    def drain(self) -> None:
+        """No further request."""
+        now = monotonic()
+        self.do(self.core.drain(), now)
+
+    # ---- effects ----------------------------------------------------------------------------------------------------
+
+    def do(self, effects: list[Effect], now: float) -> None:
+        for effect in effects:
+            if type(effect) is Asked:
+                self._asked(effect, now)
+            elif type(effect) is Rebuffed:
+                self._gateway.refused(self, effect.refused)
+            elif type(effect) is Gone:
+                self._abandon(self._streams.pop(effect.stream, None))
+            elif type(effect) is Failed:
+                stream = self._streams.pop(effect.stream, None)
+                if stream is not None and stream.request is not None:
+                    stream.request.wrong(effect.wrong)
+            elif type(effect) is Write:
+                self._transport.write(effect.data)
+            elif type(effect) is Close:
+                self._close(effect.within)
+            elif type(effect) is Reset:
+                self._cut()
+        self._pump(now)
+
+    def _asked(self, asked: Asked, now: float) -> None:
+        stream = Http2Stream(self, asked.stream)
+        answer = self._gateway.take(stream, asked.head, asked.body, now)
+        if answer is None:
+            self._streams[asked.stream] = stream
+            return
+        if not isinstance(asked.body, bytes):
+            asked.body.close()
+        self.do(self.core.answered(asked.stream, *answer, now), now)
+
+    def _abandon(self, stream: Http2Stream | None) -> None:
+        if stream is not None and stream.request is not None:
+            request, stream.request = stream.request, None
+            request.abandon()
+
+    def _pump(self, now: float) -> None:
+        """All that there is room for."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            more = True
+            while more:
+                data = self.core.output(now)
+                if data:
+                    self._transport.write(data)
+                rooms = self.core.rooms()
+                for number in rooms:
+                    self._has_room(number)
+                more = bool(data or rooms)
+        finally:
+            self._pumping = False
+        self._tidy()
+        for effect in self.core.settled(now):
+            if type(effect) is Write:
+                self._transport.write(effect.data)
+            elif type(effect) is Close:
+                self._close(effect.within)
+
+    def _has_room(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None and stream.request is not None:
+            stream.request.written()
+
+    def _tidy(self) -> None:
+        done = [number for number, stream in self._streams.items() if stream.request is None]
+        for number in done:
+            del self._streams[number]
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        """Now, and not as if what was sent were all there is."""
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._transport.abort()
+
+    def _leave(self) -> None:
+        if self._transport.get_write_buffer_size():
+            self._cut()
+        else:
+            self._transport.close()
+
+    def _close(self, within: float) -> None:
+        """Half first, as with HTTP/1: closed at once with bytes unread, the kernel would take back what was said."""
+        transport = self._transport
+        self._closing = asyncio.get_running_loop().call_later(within, self._leave)
+        if self._eof or transport.is_closing():
+            transport.close()
+        else:
+            transport.write_eof()

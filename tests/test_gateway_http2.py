@@ -1,0 +1,322 @@
+"""HTTP/2 through gateways, before real processes: real clients, and hostile ones by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, starting, until
+from http2_rig import DATA, END_STREAM, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
+from test_http2 import HOSTILE
+from tls_rig import Authority, connect, read_all, secured
+
+from rota.testing import LocalCluster
+
+HERE = Path(__file__).parent
+KIB, MIB = 1024, 1024 * 1024
+BLOCK = bytes(range(256)) * 256
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    notes = tmp_path_factory.mktemp("streams") / "closed"
+    app = f"{HERE}/streams_asgi.py:application"
+    with LocalCluster(app, settings={"slave.service": "site"}, env={"ROTA_TEST_CLOSED": str(notes)}) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def gateway(
+    request: pytest.FixtureRequest,
+    cluster: LocalCluster,
+    authority: Authority,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with pytest.MonkeyPatch.context() as patch, starting(folder) as starter:
+        if request.param == "asyncio":
+            (folder / "uvloop.py").write_text("raise ImportError")
+            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield secured(starter, cluster, authority.issue(), authority, "--access-log", "common")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as starter:
+        yield starter
+
+
+@pytest.fixture
+def client(gateway: Gateway, authority: Authority) -> Iterator[httpx.Client]:
+    with httpx.Client(**options(gateway, authority)) as client:
+        yield client
+
+
+def options(gateway: Gateway, authority: Authority) -> dict[str, Any]:
+    url = f"https://127.0.0.1:{gateway.port}"
+    return {"http2": True, "http1": False, "verify": authority.context(), "base_url": url, "timeout": PATIENCE_S}
+
+
+class Raw:
+    """A client by hand."""
+
+    def __init__(self, gateway: Gateway, authority: Authority) -> None:
+        self.sock = connect(gateway.port, authority.context("h2"))
+        assert self.sock.selected_alpn_protocol() == "h2"
+        self.heard = Heard()
+        self.ended = False
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def until(self, condition: Callable[[Heard], object]) -> Heard:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition(self.heard):
+            self.sock.settimeout(max(deadline - time.monotonic(), 0.01))
+            data = self.sock.recv(65536)
+            assert data, "the connection ended"
+            self.heard.read(data)
+        return self.heard
+
+    def until_end(self) -> Heard:
+        self.heard.read(read_all(self.sock))
+        return self.heard
+
+
+# ---- requests -------------------------------------------------------------------------------------------------------
+
+
+def test_who_offers_both_gets_http_2_and_who_does_not_http_1(gateway: Gateway, authority: Authority) -> None:
+    with connect(gateway.port, authority.context("http/1.1", "h2")) as sock:
+        assert sock.selected_alpn_protocol() == "h2"
+    with connect(gateway.port, authority.context("http/1.1")) as sock:
+        assert sock.selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 * KIB, 256 * KIB, 256 * KIB + 1, 8 * MIB])
+def test_uploads_go_through_byte_by_byte(client: httpx.Client, size: int) -> None:
+    data = Random(size).randbytes(size)
+    answer = client.post("/digest", content=data)
+    assert (answer.http_version, answer.text) == ("HTTP/2", hashlib.sha256(data).hexdigest())
+    pieces = (data[at : at + 50_000] for at in range(0, size, 50_000))
+    assert client.post("/digest", content=pieces).text == hashlib.sha256(data).hexdigest()  # without a length
+
+
+@pytest.mark.parametrize("count", [0, 1, 128])
+def test_downloads_go_through_byte_by_byte(client: httpx.Client, count: int) -> None:
+    answer = client.get(f"/many?{count}")
+    assert answer.status_code == 200 and answer.content == BLOCK * count and answer.headers["x-request-id"]
+
+
+def test_an_echo_goes_both_ways_and_the_log_says_2(client: httpx.Client, gateway: Gateway) -> None:
+    data = os.urandom(3 * MIB)
+    assert client.post("/echo", content=data, headers={"x-request-id": "echo-17"}).content == data
+    until(lambda: 'HTTP/2" 200 3145728' in gateway.child.output(), "no line in the access log")
+
+
+def test_a_hundred_streams_at_once(gateway: Gateway, authority: Authority) -> None:
+    async def load() -> list[httpx.Response]:
+        async with httpx.AsyncClient(**options(gateway, authority), limits=httpx.Limits(max_connections=1)) as client:
+            bodies = [Random(number).randbytes(64 * KIB) for number in range(100)]
+            answers = await asyncio.gather(*(client.post("/digest", content=body) for body in bodies))
+            assert [each.text for each in answers] == [hashlib.sha256(body).hexdigest() for body in bodies]
+            return list(answers)
+
+    assert {each.http_version for each in asyncio.run(load())} == {"HTTP/2"}
+
+
+def test_a_service_knows_what_came(start: Start, authority: Authority) -> None:
+    with LocalCluster(APP) as cluster:
+        gateway = secured(start, cluster, authority.issue(file="about"), authority)
+        with httpx.Client(**options(gateway, authority)) as client:
+            about = client.get("/about").text
+            assert "'version': '2'" in about and "'scheme': 'https'" in about and "b'host': b'127.0.0.1:" in about
+            assert client.get("/nothing", headers={"host": "a b"}).status_code == 400
+            assert client.post("/echo", content=b"x" * 1000).content == b"x" * 1000
+            assert client.get("/fail").status_code == 500 and client.get("/odd").status_code == 500
+            assert client.head("/x").headers["content-length"] == "7"
+
+
+def test_curl_speaks_it(gateway: Gateway, authority: Authority) -> None:
+    url = f"https://127.0.0.1:{gateway.port}/many?16"
+    asked = ["curl", "-sS", "--http2", "--cacert", authority.file, "-w", "%{http_version}", url]
+    answered = subprocess.run(asked, capture_output=True, timeout=PATIENCE_S)
+    assert answered.stdout == BLOCK * 16 + b"2", answered.stderr
+
+
+# ---- streams beside one another --------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_is_cancelled_ends_its_call_and_no_other(
+    gateway: Gateway, authority: Authority, cluster: LocalCluster
+) -> None:
+    with Raw(gateway, authority) as raw:
+        raw.send(START + request(1, get("/forever")) + request(3, get("/forever")))
+        raw.until(lambda heard: heard.bodies.get(1) and heard.bodies.get(3))
+        until(lambda: in_flight(cluster) == 2, "they are not on their way")
+        raw.send(frame(3, b"\0\0\0\x08", 0, 1))
+        until(lambda: in_flight(cluster) == 1, "the call goes on")
+        size = len(raw.heard.bodies[3])
+        raw.until(lambda heard: len(heard.bodies[3]) > size)
+        assert not raw.heard.resets and 3 not in raw.heard.ended
+    until(lambda: in_flight(cluster) == 0, "the call goes on")
+
+
+def get(target: str) -> list[tuple[str, str]]:
+    return [*GET[:3], (":path", target)]
+
+
+def test_a_stream_that_is_not_read_stops_no_other(gateway: Gateway, authority: Authority) -> None:
+    with Raw(gateway, authority) as raw:
+        raw.send(START + frame(WINDOW_UPDATE, (64 * MIB).to_bytes(4, "big")))
+        raw.send(request(1, get("/many?128")) + request(3, get("/many?128")))
+        raw.until(lambda heard: len(heard.bodies.get(1, b"")) == 65535)
+        raw.send(frame(WINDOW_UPDATE, (8 * MIB).to_bytes(4, "big"), 0, 3))
+        heard = raw.until(lambda heard: 3 in heard.ended)
+        assert heard.bodies[3] == BLOCK * 128 and len(heard.bodies[1]) == 65535
+        raw.send(frame(WINDOW_UPDATE, (8 * MIB).to_bytes(4, "big"), 0, 1))
+        assert raw.until(lambda heard: 1 in heard.ended).bodies[1] == BLOCK * 128
+
+
+def test_an_answer_that_breaks_off_resets_its_stream_only(gateway: Gateway, authority: Authority) -> None:
+    with Raw(gateway, authority) as raw:
+        raw.send(START + request(1, get("/half")))
+        heard = raw.until(lambda heard: heard.resets)
+        assert (heard.resets, heard.bodies[1]) == ({1: 2}, b"half")
+        raw.send(request(3, get("/many?0")))
+        raw.until(lambda heard: 3 in heard.ended)
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_says_which_stream_is_the_last_and_serves_it(
+    start: Start, cluster: LocalCluster, authority: Authority
+) -> None:
+    gateway = secured(start, cluster, authority.issue(file="drain2"), authority)
+    with Raw(gateway, authority) as idle, Raw(gateway, authority) as busy:
+        idle.send(START + request(1, get("/many?0")))
+        idle.until(lambda heard: 1 in heard.ended)
+        busy.send(START + frame(WINDOW_UPDATE, (16 * MIB).to_bytes(4, "big")) + request(1, get("/many?64")))
+        busy.until(lambda heard: len(heard.bodies.get(1, b"")) == 65535)
+        gateway.child.signal(signal.SIGTERM)
+        assert idle.until_end().goaway == 0
+        busy.until(lambda heard: heard.goaway == 0)
+        busy.send(request(3) + frame(WINDOW_UPDATE, (8 * MIB).to_bytes(4, "big"), 0, 1))
+        heard = busy.until_end()
+        assert heard.bodies[1] == BLOCK * 64 and 1 in heard.ended and heard.resets == {3: 7}
+    until(lambda: gateway.child.status() is not None, "it does not end")
+    assert gateway.child.status() == 0
+
+
+def test_an_endless_answer_is_ended_when_its_time_is_over(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text("[http]\ndrain = '300ms'\n")
+    words = ["-c", str(tmp_path / "rota.toml")]
+    gateway = secured(start, cluster, authority.issue(file="endless"), authority, *words)
+    with Raw(gateway, authority) as raw:
+        raw.send(START + request(1, get("/forever")))
+        raw.until(lambda heard: heard.bodies.get(1))
+        gateway.child.signal(signal.SIGTERM)
+        heard = raw.until_end()
+        assert heard.resets == {1: 2} and heard.goaway == 0
+    until(lambda: gateway.child.status() == 0, "it does not end")
+
+
+# ---- hostile --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_is_hostile_gets_its_code_and_the_gateway_serves_on(
+    gateway: Gateway, authority: Authority, client: httpx.Client, what: str
+) -> None:
+    data, code = HOSTILE[what]
+    with Raw(gateway, authority) as raw:
+        try:
+            raw.send(data)
+            if code is None:
+                raw.send(frame(6, bytes(8)))
+            else:
+                raw.until_end()
+        except OSError:  # it did not read the rest
+            pass
+        assert code is None or raw.heard.goaway in (code, None)
+    assert client.get("/-/ready").text == "ready\n"
+
+
+def test_slow_clients_are_cut(start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path) -> None:
+    times = "idle_timeout = '400ms'\nhead_timeout = '400ms'\nbody_timeout = '400ms'\nwrite_timeout = '400ms'\n"
+    (tmp_path / "rota.toml").write_text(f"[http]\n{times}write_rate = '64MiB'\n")
+    words = ["-c", str(tmp_path / "rota.toml")]
+    gateway = secured(start, cluster, authority.issue(file="slow2"), authority, *words)
+    with (
+        Raw(gateway, authority) as silent,
+        Raw(gateway, authority) as idle,
+        Raw(gateway, authority) as head,
+        Raw(gateway, authority) as body,
+        Raw(gateway, authority) as reader,
+    ):
+        idle.send(START)
+        head.send(START + frame(1, b"", 0, 1))
+        body.send(START + request(1, POST, 0) + frame(DATA, b"x", 0, 1))
+        reader.send(START + frame(WINDOW_UPDATE, (16 * MIB).to_bytes(4, "big")) + request(1, get("/many?64")))
+        assert [each.until_end().goaway for each in (silent, idle, head)] == [0, 0, 11]
+        assert body.until(lambda heard: heard.resets).statuses == {1: "408"}
+        assert reader.until(lambda heard: heard.resets).resets == {1: 8}
+    until(lambda: in_flight(cluster) == 0, "a call goes on")
+
+
+def test_who_reads_nothing_of_the_connection_holds_nothing_for_long(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text("[http]\nwrite_timeout = '500ms'\nwrite_rate = '64MiB'\n")
+    words = ["-c", str(tmp_path / "rota.toml")]
+    gateway = secured(start, cluster, authority.issue(file="mute"), authority, *words)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    sock.connect(("127.0.0.1", gateway.port))
+    with authority.context("h2").wrap_socket(sock, server_hostname="127.0.0.1") as mute:
+        big = (1 << 30).to_bytes(4, "big")
+        mute.sendall(START + frame(4, b"\0\4" + big) + frame(WINDOW_UPDATE, big) + request(1, get("/many?100000")))
+        mute.sendall(request(3, get("/many?1000")))
+        until(lambda: in_flight(cluster) > 0, "it is not on its way")
+        until(lambda: in_flight(cluster) == 0, "a call goes on")
+        with pytest.raises((OSError, ssl.SSLError)):
+            while mute.recv(65536):
+                pass
+            raise ConnectionResetError
+
+
+def test_without_the_library_or_the_wish_http_1_is_spoken(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text("[http]\nhttp2 = false\n")
+    words = ["-c", str(tmp_path / "rota.toml")]
+    gateway = secured(start, cluster, authority.issue(file="plain"), authority, *words)
+    with connect(gateway.port, authority.context("h2", "http/1.1")) as sock:
+        assert sock.selected_alpn_protocol() == "http/1.1"
+    assert END_STREAM

@@ -1,0 +1,602 @@
+"""HTTP/2 without a socket: what becomes of requests, answers and frames, proper and hostile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h2.errors
+import h2.events
+import pytest
+from http2_rig import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GET,
+    GOAWAY,
+    HEADERS,
+    PADDED,
+    PING,
+    POST,
+    PREFACE,
+    PRIORITY,
+    PUSH,
+    RST_STREAM,
+    SETTINGS,
+    START,
+    WINDOW_UPDATE,
+    Subject,
+    block,
+    frame,
+    request,
+)
+from http_rig import Held, whole
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rota.gateway.core.connection import Reset, Timeouts
+from rota.gateway.core.head import Limits
+from rota.gateway.core.http2 import (
+    BODIES_MAX,
+    CONNECTION_WINDOW,
+    FRAME_MAX,
+    OF_FRAME,
+    OF_RESET,
+    POINTS,
+    STREAM_WINDOW,
+    Http2,
+)
+from rota.gateway.core.rules import OF_HTTP_2
+from rota.gateway.core.upload import INLINE_MAX
+
+CODE = h2.errors.ErrorCodes
+HTTP_MD = Path(__file__).parents[1] / "docs" / "HTTP.md"
+
+
+def raw(data: bytes = START) -> Subject:
+    """A client by hand: its h2 only reads."""
+    subject = Subject(start=False)
+    subject.client.data_to_send()
+    return subject.feed(data) if data else subject
+
+
+def asks(subject: Subject, *fields: tuple[str, str], method: str = "GET", body: bytes | None = None) -> int:
+    number = subject.client.get_next_available_stream_id()
+    subject.client.send_headers(number, [(":method", method), *GET[1:], *fields], end_stream=body is None)
+    if body is not None:
+        sends(subject, number, body)
+    subject.exchange()
+    return number
+
+
+def sends(subject: Subject, number: int, body: bytes, end: bool = True) -> None:
+    while len(body) > FRAME_MAX:
+        subject.client.send_data(number, body[:FRAME_MAX])
+        body = body[FRAME_MAX:]
+        subject.exchange()
+    subject.client.send_data(number, body, end_stream=end)
+    subject.exchange()
+
+
+# ---- requests and answers -------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_that_of_http_1() -> None:
+    subject = Subject()
+    asks(subject, ("x-a", "1"), ("cookie", "a=b"), ("x-b", ""), ("cookie", "c=d"))
+    head, body = subject.asked[0].head, subject.asked[0].body
+    assert (head.method, head.target, head.version, head.host, body) == ("GET", b"/", "2", b"a", b"")
+    assert head.headers == [(b"host", b"a"), (b"x-a", b"1"), (b"cookie", b"a=b; c=d"), (b"x-b", b"")]
+    assert all(type(field) is tuple for field in head.headers)
+
+
+def test_an_answer_has_the_fields_of_http_1_but_those_of_its_connection() -> None:
+    subject = Subject()
+    number = asks(subject)
+    subject.answer(number, b"hello", 201, (b"X-A", b" b "), (b"Connection", b"close"), (b"Set-Cookie", b"s=t"))
+    event = next(each for each in subject.said if isinstance(each, h2.events.ResponseReceived))
+    said = dict(event.headers or [])
+    date = said.pop("date")  # type: ignore[call-overload]
+    assert said == {":status": "201", "x-a": "b", "set-cookie": "s=t", "content-length": "5"} and date
+    assert subject.body(number) == b"hello" and not subject.resets() and not subject.closed
+
+
+@pytest.mark.parametrize("size", [0, 1, 16384, INLINE_MAX, INLINE_MAX + 1, 3_000_000])
+def test_a_body_comes_whole_before_its_request_is_asked(size: int) -> None:
+    subject = Subject(Limits(body=4_000_000))
+    Held.room = 10_000_000
+    body = bytes(range(256)) * (size // 256 + 1)
+    number = subject.client.get_next_available_stream_id()
+    subject.client.send_headers(number, POST)
+    sends(subject, number, body[:size], end=False)
+    assert not subject.asked
+    subject.client.end_stream(number)
+    subject.exchange()
+    assert whole(subject.asked[0]) == body[:size]  # type: ignore[arg-type]
+    assert isinstance(subject.asked[0].body, bytes) == (size <= INLINE_MAX)
+
+
+@pytest.mark.parametrize("size", [1, 16384, 65535, 65536, 1_000_000, 5_000_000])
+def test_an_answer_waits_for_the_window_of_its_client(size: int) -> None:
+    subject = Subject()
+    Held.room = 10_000_000
+    number = asks(subject)
+    body = bytes(range(256)) * (size // 256 + 1)
+    subject.answer(number, body[:size])
+    assert len(subject.body(number)) == min(size, 65535)
+    while len(subject.body(number)) < size:
+        before = len(subject.body(number))
+        subject.client.increment_flow_control_window(50_000)
+        subject.client.increment_flow_control_window(50_000, number)
+        subject.exchange()
+        assert len(subject.body(number)) > before
+    assert subject.body(number) == body[:size]
+    assert any(isinstance(each, h2.events.StreamEnded) for each in subject.said)
+
+
+def test_pieces_are_taken_one_at_a_time_and_room_is_told() -> None:
+    subject = Subject()
+    number = asks(subject)
+    subject.do(subject.core.begin(number, 200, [], 0.0))
+    assert subject.core.takes(number)
+    subject.do(subject.core.piece(number, b"x" * 65535, 0.0))
+    assert subject.core.rooms() == [number] and subject.core.takes(number)
+    subject.do(subject.core.piece(number, b"y" * 10, 0.0))  # the window is full
+    assert subject.core.rooms() == [] and not subject.core.takes(number)
+    subject.client.increment_flow_control_window(100)
+    subject.client.increment_flow_control_window(100, number)
+    subject.exchange()
+    assert subject.core.rooms() == [number] and subject.core.takes(number)
+    subject.do(subject.core.end(number, 0.0))
+    assert subject.body(number) == b"x" * 65535 + b"y" * 10
+    assert any(isinstance(each, h2.events.StreamEnded) for each in subject.said)
+
+
+def test_one_stream_that_is_not_read_does_not_stop_the_others() -> None:
+    subject = Subject()
+    subject.client.increment_flow_control_window(1_000_000)
+    first, second = asks(subject), asks(subject)
+    subject.answer(first, b"x" * 200_000)
+    subject.answer(second, b"y" * 60_000)
+    assert len(subject.body(first)) == 65535 and subject.body(second) == b"y" * 60_000
+
+
+def test_streams_take_turns() -> None:
+    subject = Subject()
+    subject.client.increment_flow_control_window(1_000_000)
+    first, second = asks(subject), asks(subject)
+    subject.do(subject.core.answered(first, 200, [], b"x" * 60_000, 0.0), reads=False)
+    subject.do(subject.core.answered(second, 200, [], b"y" * 60_000, 0.0), reads=False)
+    subject.hear(subject.core.output(0.0))
+    assert len(subject.body(first)) == len(subject.body(second)) == 2 * FRAME_MAX
+
+
+def test_an_answer_that_cannot_be_sent_is_500_and_one_that_breaks_off_is_reset() -> None:
+    subject = Subject()
+    numbers = [asks(subject) for _ in range(6)]
+    subject.answer(numbers[0], b"", 200, (b"x", b"a\r\nb"))
+    subject.answer(numbers[1], b"abc", 200, (b"content-length", b"4"))
+    subject.do(subject.core.begin(numbers[2], 99, [], 0.0))
+    assert subject.statuses() == {number: "500" for number in numbers[:3]} and len(subject.failed()) == 1
+    for number in numbers[3:]:
+        subject.do(subject.core.begin(number, 200, [(b"content-length", b"4")], 0.0))
+        subject.do(subject.core.piece(number, b"abc", 0.0))
+    subject.do(subject.core.piece(numbers[3], b"de", 0.0))
+    subject.do(subject.core.end(numbers[4], 0.0))
+    subject.do(subject.core.abort(numbers[5], 0.0))
+    assert subject.resets() == {number: CODE.INTERNAL_ERROR for number in numbers[3:]} and len(subject.failed()) == 3
+    assert not subject.closed
+
+
+def test_head_204_and_304_have_no_body() -> None:
+    subject = Subject()
+    for status, method, length in [(200, "HEAD", "5"), (204, "GET", None), (304, "GET", None)]:
+        number = asks(subject, method=method)
+        subject.answer(number, b"hello", status)
+        event = [each for each in subject.said if isinstance(each, h2.events.ResponseReceived)][-1]
+        assert dict(event.headers or []).get("content-length") == length  # type: ignore[call-overload]
+        assert subject.body(number) == b"" and event.stream_ended
+
+
+def test_100_continue_is_said_before_the_body_and_an_early_answer_ends_the_upload() -> None:
+    subject = Subject()
+    number = subject.client.get_next_available_stream_id()
+    subject.client.send_headers(number, [*POST, ("expect", "100-continue")])
+    subject.exchange()
+    assert any(isinstance(each, h2.events.InformationalResponseReceived) for each in subject.said)
+    other = subject.client.get_next_available_stream_id()
+    subject.client.send_headers(other, [*POST, ("content-length", str(2**40))])
+    subject.exchange()
+    assert subject.statuses() == {number: "100", other: "413"} and subject.resets() == {other: CODE.NO_ERROR}
+    subject.client.reset_stream(number)
+    subject.exchange()
+    assert subject.gone() == [number] and not subject.asked
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+M, S, A, P = GET
+REFUSED = {
+    "pseudo": [
+        [M, A, P], [M, (":scheme", "ftp"), A, P], [M, S, A], [*GET, M], [M, S, A, ("x", "y"), P], [*GET, (":x", "y")],
+        [*GET, (":status", "200")], [*GET, (":protocol", "websocket")],
+    ],
+    "upper-case": [[*GET, ("X-a", "b")]],
+    "of-http-1": [
+        [*GET, ("connection", "close")], [*GET, ("transfer-encoding", "chunked")], [*GET, ("te", "gzip")],
+        [*GET, ("upgrade", "websocket")], [*GET, ("keep-alive", "1")], [*GET, ("proxy-connection", "close")],
+    ],
+    "field-space": [[*GET, ("x", " a")], [*GET, ("x", "a\t")], [*GET, ("x", " ")]],
+    "other-length": [[*GET, ("content-length", "1")]],
+    "control": [[*GET, ("x", "a\r\nb: c")], [*GET, ("x", "a\0")], [M, S, ("x", "\x7f"), P]],
+    "non-ascii": [[*GET, ("x", b"\xff")], [M, S, A, (":path", b"/\xc3\xa4")]],
+    "no-name": [[*GET, ("", "a")]],
+    "name": [[*GET, ("a b", "c")], [*GET, ("a:b", "c")], [*GET, ("x\n", "c")]],
+    "method": [[S, A, P], [(":method", ""), S, A, P], [(":method", "G T"), S, A, P]],
+    "unknown-method": [[(":method", "CONNECT"), A], [(":method", "get"), S, A, P], [(":method", "G" * 21), S, A, P]],
+    "target": [
+        [M, S, A, (":path", "")], [M, S, A, (":path", "a")], [M, S, A, (":path", "https://a/")],
+        [M, S, A, (":path", "/a b")], [M, S, A, (":path", "/a#b")], [M, S, A, (":path", "*")],
+    ],
+    "no-host": [[M, S, P]],
+    "host": [[M, S, (":authority", "a/b"), P], [M, S, (":authority", ""), P], [M, S, (":authority", "u@a"), P]],
+    "two-hosts": [[M, S, P, ("host", "a"), ("host", "a")]],
+    "other-host": [[*GET, ("host", "b")]],
+    "two-lengths": [[*GET, ("content-length", "0"), ("content-length", "0")]],
+    "length": [[*GET, ("content-length", "+1")], [*GET, ("content-length", "1" * 20)]],
+    "body-size": [[*GET, ("content-length", "1048577")]],
+    "request-line-size": [[M, S, A, (":path", "/" + "a" * 8192)]],
+    "field-size": [[*GET, ("x", "a" * 8192)]],
+    "head-size": [[*GET, *(("x", "a" * 8000) for _ in range(5))]],
+    "field-count": [[*GET, *(("x", "") for _ in range(101))]],
+    "expect": [[*GET, ("expect", "miracles")]],
+}  # fmt: skip
+
+
+def blocks(data: bytes, number: int, flags: int) -> bytes:
+    """In as many frames as it takes."""
+    pieces = [data[at : at + FRAME_MAX] for at in range(0, len(data), FRAME_MAX)]
+    kinds = [HEADERS, *[CONTINUATION] * (len(pieces) - 1)]
+    ends = [*[0] * (len(pieces) - 1), END_HEADERS]
+    firsts = [flags, *[0] * (len(pieces) - 1)]
+    return b"".join(frame(k, p, e | f, number) for k, p, e, f in zip(kinds, pieces, ends, firsts, strict=True))
+
+
+@pytest.mark.parametrize("rule", REFUSED)
+def test_what_breaks_a_rule_is_refused_alone(rule: str) -> None:
+    from http_rig import RULE_OF
+
+    of = RULE_OF | {(each.status, each.reason): name for name, each in OF_HTTP_2.items()}
+    for fields in REFUSED[rule]:
+        subject = raw()
+        subject.feed(blocks(block(fields), 1, END_STREAM))
+        status, reason = int(subject.statuses()[1]), subject.body(1).decode().strip()
+        assert of[status, reason] == rule, fields
+        assert subject.refused() == [status] and not subject.asked and not subject.closed
+        subject.feed(request(3))
+        assert subject.asked[0].stream == 3, "the connection serves on"
+
+
+def test_every_rule_of_http_2_is_tried_and_stands_in_the_docs() -> None:
+    assert set(OF_HTTP_2) <= set(REFUSED)
+    for name, rule in OF_HTTP_2.items():
+        assert f"| `{name}` | {rule.status} | {rule.section} | {rule.reason} |" in HTTP_MD.read_text()
+
+
+@pytest.mark.parametrize(("sent", "status"), [(b"abc", "400"), (b"abcde", "400"), (b"abcd", None)])
+def test_a_body_of_another_length_than_was_said_is_refused(sent: bytes, status: str | None) -> None:
+    subject = raw(START + request(1, [*POST, ("content-length", "4")], 0))
+    subject.feed(frame(DATA, sent, END_STREAM, 1))
+    assert subject.statuses().get(1) == status and len(subject.asked) == (status is None) and not subject.closed
+
+
+def test_a_body_that_is_too_large_is_refused_when_it_is_and_no_room_is_503() -> None:
+    subject = Subject(Limits(body=100_000))
+    number = subject.client.get_next_available_stream_id()
+    subject.client.send_headers(number, POST)
+    for _ in range(7):
+        subject.client.send_data(number, b"x" * FRAME_MAX)
+    subject.exchange()
+    assert subject.statuses() == {number: "413"} and subject.resets() == {number: CODE.NO_ERROR}
+    Held.room = 300_000
+    try:
+        full = Subject()
+        number = full.client.get_next_available_stream_id()
+        full.client.send_headers(number, POST)
+        for _ in range(20):
+            if not full.statuses():
+                full.client.send_data(number, b"x" * FRAME_MAX)
+                full.exchange()
+        assert full.statuses() == {number: "503"} and not full.closed
+    finally:
+        Held.room = 1_000_000
+
+
+@pytest.mark.parametrize("fields", [[(":path", "/")], [("X", "y")], [("x", "a\nb")], [("x", "a" * 8200)]])
+def test_bad_trailers_are_refused_and_good_ones_dropped(fields: list[tuple[str, str]]) -> None:
+    subject = raw(START + request(1, POST, 0) + frame(DATA, b"abc", 0, 1) + request(1, fields))
+    assert subject.statuses() == {1: "400"} and not subject.asked and not subject.closed
+    good = raw(START + request(1, POST, 0) + frame(DATA, b"abc", 0, 1) + request(1, [("x", "y")]))
+    assert good.asked[0].body == b"abc" and (b"x", b"y") not in good.asked[0].head.headers
+
+
+# ---- what ends a connection -----------------------------------------------------------------------------------------
+
+BIG = block([*GET, *((f"x-{n}", "a" * 4000) for n in range(40))])
+BOMB = b"".join(  # 4,000 bytes in the table, then 60 times the same
+    [bytes(__import__("hpack").Encoder().encode([*GET, ("x", "a" * 3900)])), b"\xbe" * 60]
+)
+HOSTILE = {
+    "another preface": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", CODE.PROTOCOL_ERROR),
+    "no settings": (PREFACE + request(1), CODE.PROTOCOL_ERROR),
+    "settings with an odd length": (PREFACE + frame(SETTINGS, b"abc"), CODE.FRAME_SIZE_ERROR),
+    "settings on a stream": (START + frame(SETTINGS, b"", 0, 1), CODE.PROTOCOL_ERROR),
+    "a window that is too large": (PREFACE + frame(SETTINGS, b"\0\4\xff\xff\xff\xff"), CODE.FLOW_CONTROL_ERROR),
+    "a frame that is too large": (START + frame(DATA, b"x" * 16385, 0, 1)[:9], CODE.FRAME_SIZE_ERROR),
+    "an unknown frame that is too large": (START + b"\xff\xff\xff\x77\0\0\0\0\0", CODE.FRAME_SIZE_ERROR),
+    "data on no stream": (START + frame(DATA, b"x"), CODE.PROTOCOL_ERROR),
+    "data on a stream that was not opened": (START + frame(DATA, b"x", 0, 1), CODE.PROTOCOL_ERROR),
+    "data behind its end": (START + request(1) + frame(DATA, b"x", 0, 1), None),
+    "an even stream": (START + request(2), CODE.PROTOCOL_ERROR),
+    "a stream below the last one": (START + request(3) + request(1), CODE.PROTOCOL_ERROR),
+    "no head at all": (START + frame(HEADERS, b"", END_HEADERS | END_STREAM, 1), None),
+    "trailers that end nothing": (START + request(1, POST, 0) + request(1, [("x", "y")], 0), CODE.PROTOCOL_ERROR),
+    "a push": (START + frame(PUSH, b"\0\0\0\2" + block(GET), END_HEADERS, 1), CODE.PROTOCOL_ERROR),
+    "a continuation of nothing": (START + frame(CONTINUATION, block(GET), END_HEADERS, 1), CODE.PROTOCOL_ERROR),
+    "a frame within a head": (START + frame(HEADERS, block(GET), 0, 1) + frame(PING, bytes(8)), CODE.PROTOCOL_ERROR),
+    "an extension within a head": (START + frame(HEADERS, b"", 0, 1) + frame(0x77), CODE.PROTOCOL_ERROR),
+    "padding longer than its frame": (START + request(1, POST, 0) + frame(DATA, b"\xffab", PADDED, 1),
+                                      CODE.PROTOCOL_ERROR),
+    "a ping of seven bytes": (START + frame(PING, bytes(7)), CODE.FRAME_SIZE_ERROR),
+    "a window update of nothing": (START + frame(WINDOW_UPDATE, bytes(4)), CODE.PROTOCOL_ERROR),
+    "a window beyond all bounds": (START + frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff") * 2, CODE.FLOW_CONTROL_ERROR),
+    "garbage for a head": (START + frame(HEADERS, b"\xff" * 20, END_HEADERS, 1), CODE.COMPRESSION_ERROR),
+    "an index that is not there": (START + frame(HEADERS, b"\xbf", END_HEADERS, 1), CODE.COMPRESSION_ERROR),
+    "a table that is too large": (START + frame(HEADERS, b"\x3f\xff\xff\x03" + block(GET), END_HEADERS, 1),
+                                  CODE.COMPRESSION_ERROR),
+    "a head of 160 KB": (START + blocks(BIG, 1, END_STREAM), CODE.ENHANCE_YOUR_CALM),
+    "a head that grows": (START + frame(HEADERS, BOMB, END_HEADERS | END_STREAM, 1), CODE.ENHANCE_YOUR_CALM),
+    "a flood of continuations": (START + frame(HEADERS, b"", 0, 1) + frame(CONTINUATION, b"", 0, 1) * 2000, None),
+    "a flood of long continuations": (
+        START + frame(HEADERS, b"", 0, 1) + frame(CONTINUATION, b"\0\1a" + b"\x7f\x80\x7d" + b"x" * 16000, 0, 1) * 9,
+        CODE.ENHANCE_YOUR_CALM),
+    "a flood of pings": (START + frame(PING, bytes(8)) * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a flood of settings": (START + frame(SETTINGS) * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a flood of priorities": (START + frame(PRIORITY, b"\0\0\0\1\0", 0, 3) * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a flood of window updates": (START + frame(WINDOW_UPDATE, b"\0\0\0\1") * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a flood of nothing": (START + request(1, POST, 0) + frame(DATA, b"", 0, 1) * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a flood of padding": (START + request(1, POST, 0) + frame(DATA, b"\1\0", PADDED, 1) * 2000,
+                           CODE.ENHANCE_YOUR_CALM),
+    "a flood of extensions": (START + frame(0x77, b"x") * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a flood of goodbyes": (START + request(1, POST, 0) + frame(GOAWAY, bytes(8)) * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a rapid reset": (START + b"".join(request(n) + frame(RST_STREAM, b"\0\0\0\x08", 0, n) for n in range(1, 3000, 2)),
+                      CODE.ENHANCE_YOUR_CALM),
+    "resets that we are made to send": (
+        START + b"".join(request(n, POST, 0) + frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff", 0, n)
+                         for n in range(1, 4000, 2)), CODE.ENHANCE_YOUR_CALM),
+    "bad heads without an end": (START + b"".join(request(n, [M]) for n in range(1, 3000, 2)), CODE.ENHANCE_YOUR_CALM),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("pieces", ["whole", "by one byte"])
+def test_what_is_hostile_ends_with_its_code_and_nothing_of_it_goes_on(what: str, pieces: str) -> None:
+    data, code = HOSTILE[what]
+    subject = raw(b"")
+    if pieces == "whole":
+        subject.feed(data)
+    elif len(data) > 200_000:
+        subject.feed(data)  # it would take minutes
+    else:
+        for at in range(len(data)):
+            if not subject.closed:
+                subject.feed(data[at : at + 1])
+    assert code is None or subject.goaway == code
+    if code is not None:
+        assert subject.closed and subject.core.next_deadline() is None
+        assert sorted(subject.gone()) == sorted({each.stream for each in subject.asked} - set(subject.statuses())) or (
+            set(each.stream for each in subject.asked) <= set(subject.gone())
+        )
+    assert subject.core.output(0.0) == b"" or not subject.closed
+
+
+def test_a_flood_is_what_is_more_than_a_client_may_cost_and_time_forgives() -> None:
+    subject = raw()
+    few = POINTS // OF_FRAME - 10
+    for round_ in range(3):
+        subject.now = 20.0 * round_
+        subject.feed(request(1 + 2 * round_) + frame(PING, bytes(8)) * few)
+        subject.answer(1 + 2 * round_)
+    assert not subject.closed
+    assert POINTS // OF_RESET >= 500, "a browser that leaves a page resets all of its streams"
+
+
+def test_more_streams_than_allowed_are_refused_to_be_sent_again() -> None:
+    subject = raw()
+    subject.feed(b"".join(request(number) for number in range(1, 241, 2)))
+    assert len(subject.asked) == 100 and not subject.closed
+    assert subject.resets() == {number: CODE.REFUSED_STREAM for number in range(201, 241, 2)}
+    subject.answer(1)
+    subject.feed(request(241))
+    assert subject.asked[-1].stream == 241
+
+
+def test_a_table_that_a_client_wishes_larger_stays_small() -> None:
+    subject = raw(PREFACE + frame(SETTINGS, b"\0\1\x7f\xff\xff\xff"))
+    assert subject.core._books.encoder.header_table_size == 4096
+
+
+def test_bodies_of_many_streams_do_not_fill_the_memory() -> None:
+    subject = Subject(Limits(body=4_000_000))
+    Held.room = 10_000_000
+    numbers = []
+    for _ in range(20):
+        number = subject.client.get_next_available_stream_id()
+        subject.client.send_headers(number, POST)
+        numbers.append(number)
+        sends(subject, number, b"x" * 200_000, end=False)
+        assert subject.core._held <= BODIES_MAX + 200_000
+    for number in numbers:
+        subject.client.end_stream(number)
+    subject.exchange()
+    assert [each.body for each in subject.asked] == [b"x" * 200_000] * 20
+    assert subject.core._held == 0
+    for number in numbers:
+        subject.answer(number, b"y" * 500_000)
+    assert subject.core._held <= BODIES_MAX
+    for number in numbers[:-1]:
+        subject.client.reset_stream(number)
+    subject.exchange()
+    assert subject.core._held == 0 or len(subject.body(numbers[-1])) < 500_000
+    while len(subject.body(numbers[-1])) < 500_000:
+        subject.client.increment_flow_control_window(60_000)
+        subject.client.increment_flow_control_window(60_000, numbers[-1])
+        subject.exchange()
+    assert subject.body(numbers[-1]) == b"y" * 500_000 and subject.core._held == 0
+    Held.room = 1_000_000
+
+
+# ---- time -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_connection_is_told_goodbye_and_pings_do_not_keep_it() -> None:
+    subject = raw()
+    for second in range(1, 5):
+        subject.now = float(second)
+        subject.feed(frame(PING, bytes(8)))
+    subject.tick(5.1)
+    assert subject.goaway == CODE.NO_ERROR and subject.closed
+    later = raw(START + request(1))
+    later.tick(100.0)
+    later.answer(1)
+    assert later.core.next_deadline() == 105.0
+
+
+@pytest.mark.parametrize("data", [b"PRI", START + b"\0", START + frame(HEADERS, block(GET), END_STREAM, 1)])
+def test_a_head_that_does_not_come_ends_the_connection(data: bytes) -> None:
+    subject = Subject(timeouts=Timeouts(idle=20.0), start=False)
+    subject.client.data_to_send()
+    subject.feed(data)
+    subject.tick(9.9)
+    assert not subject.closed
+    subject.tick(10.1)
+    assert subject.closed
+
+
+def test_a_body_that_comes_too_slowly_is_408_and_the_others_go_on() -> None:
+    subject = raw(START + request(1, POST, 0) + request(3, POST, 0))
+    subject.now = 9.0
+    subject.feed(frame(DATA, b"x" * 10_000, 0, 3))
+    subject.tick(10.1)
+    assert subject.statuses() == {1: "408"} and not subject.closed
+    subject.feed(frame(DATA, b"x" * 6_000, 0, 3)[:5000])  # what has come of a frame counts
+    subject.tick(30.5)
+    assert subject.statuses() == {1: "408"}
+    subject.tick(60.0)
+    assert subject.statuses() == {1: "408", 3: "408"}
+
+
+def test_who_does_not_take_an_answer_in_time_loses_it_and_the_others_go_on() -> None:
+    subject = raw(START + frame(WINDOW_UPDATE, b"\0\x0f\0\0") + request(1) + request(3))
+    subject.answer(1, b"x" * 200_000)
+    subject.tick(9.9)
+    assert not subject.resets()
+    subject.tick(10.1)
+    assert subject.resets() == {1: CODE.CANCEL} and subject.gone() == [1]
+    subject.answer(3, b"y")
+    assert subject.body(3) == b"y" and not subject.closed
+
+
+def test_a_window_of_one_byte_at_a_time_does_not_prolong_it() -> None:
+    subject = raw(START + frame(WINDOW_UPDATE, b"\0\x0f\0\0") + request(1))
+    subject.answer(1, b"x" * 200_000)
+    for tenth in range(1, 200):
+        if not subject.resets():
+            subject.tick(tenth / 10)
+            subject.feed(frame(WINDOW_UPDATE, b"\0\0\0\1", 0, 1))
+    assert subject.resets() == {1: CODE.CANCEL} and subject.now < 10.5
+
+
+def test_who_reads_nothing_at_all_is_cut() -> None:
+    subject = raw(START + request(1))
+    subject.do(subject.core.begin(1, 200, [], 0.0), reads=False)
+    subject.do(subject.core.piece(1, b"x" * 60_000, 0.0), reads=False)
+    subject.core.output(0.0)
+    subject.core.blocked(0.0)
+    assert not subject.core.takes(1)
+    subject.tick(17.0)
+    assert not subject.closed
+    subject.tick(17.5)
+    assert subject.closed and isinstance(subject.effects[-1], Reset)
+
+
+def test_a_connection_whose_window_stays_empty_is_cut() -> None:
+    subject = raw(START + request(1))
+    subject.answer(1, b"x" * 200_000)
+    subject.tick(10.1)
+    assert subject.closed and isinstance(subject.effects[-1], Reset)
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_serves_the_last_stream_refuses_others_and_closes() -> None:
+    subject = raw(START + request(1))
+    subject.do(subject.core.drain())
+    assert subject.goaway == CODE.NO_ERROR and not subject.closed
+    subject.feed(request(3))
+    assert len(subject.asked) == 1
+    subject.do(subject.core.answered(1, 200, [], b"x", 0.0), reads=False)
+    out = subject.core.output(0.0)
+    assert subject.resets() == {3: CODE.REFUSED_STREAM} and out.endswith(frame(DATA, b"x", END_STREAM, 1))
+    assert subject.core.settled(0.0)
+
+
+def test_a_client_that_says_goodbye_gets_what_it_asked_for() -> None:
+    subject = raw(START + request(1) + frame(GOAWAY, bytes(8)))
+    assert not subject.closed
+    subject.answer(1, b"hello")
+    assert subject.body(1) == b"hello" and subject.closed
+
+
+def test_behind_the_end_of_the_connection_what_is_whole_is_answered() -> None:
+    subject = raw(START + request(1) + request(3, POST, 0))
+    subject.do(subject.core.eof(0.0))
+    assert subject.gone() == [3] and not subject.closed
+    subject.answer(1, b"x")
+    assert subject.body(1) == b"x" and subject.closed
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 299), max_size=5))
+@settings(max_examples=300, deadline=None)
+def test_no_bytes_raise_anything(data: bytes, places: list[int]) -> None:
+    subject = Http2(Limits(), Timeouts(), 0.0, lambda: b"now", Held)
+    subject.received(START + data, 0.0)
+    subject.output(0.0)
+    subject.tick(100.0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 11), st.binary(max_size=20), st.integers(0, 255), st.integers(0, 7)), max_size=30)
+)
+@settings(max_examples=500, deadline=None)
+def test_no_frames_raise_anything_and_each_stream_is_asked_once(
+    frames: list[tuple[int, bytes, int, int]],
+) -> None:
+    subject = Http2(Limits(), Timeouts(), 0.0, lambda: b"now", Held)
+    subject.received(START, 0.0)
+    asked = []
+    for kind, payload, flags, number in frames:
+        payload = block(GET) if kind == HEADERS and len(payload) % 2 else payload
+        for effect in subject.received(frame(kind, payload, flags, number), 0.0):
+            if type(effect).__name__ == "Asked":
+                asked.append(effect.stream)  # type: ignore[union-attr]
+                subject.answered(effect.stream, 200, [], b"x" * 100, 0.0)  # type: ignore[union-attr]
+        subject.output(0.0)
+        subject.settled(0.0)
+    assert len(asked) == len(set(asked))
+
+
+def test_windows_are_as_said() -> None:
+    assert STREAM_WINDOW <= CONNECTION_WINDOW and re.search(r"256 KiB", HTTP_MD.read_text())
