@@ -7,19 +7,19 @@ import traceback
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from msgpack import BufferFull, Unpacker, packb, unpackb
+from msgpack import packb, unpackb
 
 from ..common.errors import Error, NoService
-from ..common.limits import WEBSOCKET_MESSAGE_MAX
 from ..common.log import note
 from ..common.settings import HttpSettings
-from ..common.streams import WINDOW, Outflow
+from ..common.streams import Outflow
 from ..common.wire import Body
 from .core import websocket
 from .core.answers import Answer
 from .core.connection import Came, Effect, Ended
 from .core.handshake import Handshake
 from .core.head import Head
+from .core.items import BadItem, Items
 from .core.routes import Route
 from .core.websocket import FAILED, GOING_AWAY, LOST, Terms, WebSocket
 from .request import Request
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SWITCHING = 101
 FAREWELL_S = 10.0  # for a process to take what its client said last; then it hears of the end without that
-_BUFFER_MAX = WEBSOCKET_MESSAGE_MAX + 2 * WINDOW  # a message, and what may have come behind it
 _LENGTH = 4  # bytes of the opening's own length
 
 
@@ -59,10 +58,10 @@ class Socket(Request):
         self.handshake = handshake
         self.out = Outflow()
         self._opening = bytearray()
-        self._items = _unpacker()
-        self._fed = 0  # bytes that these items had
-        self._told = 0  # of them `taken`
-        self._over = False  # the client's side of it
+        self._items = Items()
+        self._told = 0  # bytes of them that were `taken`
+        self._over = False  # one of them has closed it
+        self._ended = False  # the call is over; what it brought may wait for the client
 
     def failed(self, error: BaseException) -> Answer:
         if isinstance(error, NoService) and error.details.get("unknown") == "handler":
@@ -82,7 +81,7 @@ class Socket(Request):
                 self._accept()
             elif self.streamed is not None:
                 super().came(bytes(self._opening), more)
-        except BadAnswer as error:
+        except (BadAnswer, BadItem) as error:
             self._blame(error)
         except Exception:  # it is called among the answers of others
             self._cut()
@@ -94,7 +93,10 @@ class Socket(Request):
         try:
             if error is not None and not self._over:
                 self.gateway.fault(self, SWITCHING, error)
-            self._close(FAILED, "")  # nothing, where it was closed before, as it should be
+            self._ended = True
+            self._say()
+        except BadItem as bad:
+            self._blame(bad)
         except Exception:
             self._cut()
 
@@ -138,42 +140,29 @@ class Socket(Request):
         self._feed(opening[end:])
 
     def _feed(self, data: bytes) -> None:
-        """Raises BadAnswer."""
+        """Raises BadItem."""
+        self._items.feed(data)
         if self._over:
-            self.taken(len(data))
-            return
-        self._fed += len(data)
-        try:
-            self._items.feed(data)
-        except BufferFull:
-            raise BadAnswer("a message is too large") from None
-        self._say()
+            self._forget()
+        else:
+            self._say()
 
     def _say(self) -> None:
         """What there is in whole, while the client takes it. What is not said is not taken off the process, but for the
-        one message that is still coming: it may be larger than what may be under way.
+        one message that is still coming: it may be larger than what may be under way. Raises BadItem.
         """
-        core = self.core
+        core, items = self.core, self._items
         assert core is not None
-        while core.takes and (item := self._next()) is not None:
-            if type(item) is list:
-                self._close(*_code_and_reason(item))
+        while core.takes and (item := items.next()) is not None:
+            if isinstance(item, tuple):
+                self._close(*item)
             else:
                 self._carry_out(core.say(item, monotonic()))
-            self._take(self._items.tell())
+            self._take(items.given)
         if core.takes:
-            self._take(self._fed)
-            if self._fed > WINDOW and self._items.tell() == self._fed:
-                self._forget()  # its buffer never shrinks
-
-    def _next(self) -> Any:
-        try:
-            item = next(self._items, None)
-        except Exception as error:  # msgpack raises many unrelated types
-            raise BadAnswer(f"what came is no message: {error!r:.200}") from None
-        if item is not None and type(item) not in (str, bytes, list):
-            raise BadAnswer(f"what came is no message, but of type {type(item).__name__}")
-        return item
+            self._take(items.fed)
+            if self._ended:
+                self._close(FAILED, "")  # nothing, where it was closed before, as it should be
 
     def _take(self, upto: int) -> None:
         if upto > self._told:
@@ -181,10 +170,10 @@ class Socket(Request):
             self._told = upto
 
     def _forget(self) -> None:
-        self._take(self._fed)
-        self._items, self._fed, self._told = _unpacker(), 0, 0
+        self._items.clear()
+        self._take(self._items.fed)
 
-    def _blame(self, error: BadAnswer) -> None:
+    def _blame(self, error: Exception) -> None:
         """The process said what it may not."""
         self._let_go()
         if self.core is None:
@@ -209,7 +198,7 @@ class Socket(Request):
             return
         try:
             self._say()
-        except BadAnswer as error:
+        except (BadAnswer, BadItem) as error:
             self._blame(error)
         except Exception:
             self._cut()
@@ -284,20 +273,8 @@ def _terms(settings: HttpSettings) -> Terms:
     )
 
 
-def _unpacker() -> Unpacker:
-    return Unpacker(
-        raw=False, read_size=4096, max_buffer_size=_BUFFER_MAX, max_array_len=2, max_map_len=0, max_ext_len=0
-    )
-
-
 def _status(head: bytes) -> Any:
     try:
         return unpackb(head)[0]
     except Exception as error:  # msgpack raises many unrelated types
         raise BadAnswer(f"the head of the answer cannot be read: {error}") from None
-
-
-def _code_and_reason(item: list[Any]) -> tuple[int, str]:
-    if len(item) == 2 and type(item[0]) is int and type(item[1]) is str:
-        return item[0], item[1]
-    raise BadAnswer(f"the end of a WebSocket is [code, reason], not {item!r:.100}")

@@ -180,6 +180,14 @@ async def socket_flood(scope, receive, send):
         note(f"OSError {error}")
 
 
+async def socket_burst(scope, receive, send):
+    """More than is under way at once, and then its end."""
+    await send({"type": "websocket.accept"})
+    for number in range(40):
+        await send({"type": "websocket.send", "bytes": bytes([number]) * 100_000})
+    await send({"type": "websocket.close", "code": 4002, "reason": "that was all"})
+
+
 async def socket_deaf(scope, receive, send):
     """Hears nothing until it is woken; then it says how many bytes it heard."""
     await send({"type": "websocket.accept"})

@@ -351,6 +351,23 @@ def test_who_is_not_read_waits_and_loses_nothing(gateway: Gateway, cluster: Loca
         assert noted(cluster, since) == "websocket.disconnect 1000 "
 
 
+def test_what_was_said_before_the_end_comes_before_it_though_the_client_reads_late(gateway: Gateway) -> None:
+    with gateway.connect() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        sock.sendall(handshake("/burst"))
+        assert read_until_head(sock).startswith(b"HTTP/1.1 101 ")
+        time.sleep(0.5)  # all that fits under way is
+        data = b""
+        while not data.endswith(b"that was all"):
+            data += (got := sock.recv(65536))
+            assert got
+        sock.sendall(close(4002))
+        *messages, last = read(data)
+        assert [bytes(each.data) for each in messages] == [bytes([number]) * 100_000 for number in range(40)]
+        assert bytes(last.data) == struct.pack("!H", 4002) + b"that was all"
+        assert sock.recv(10) == b""
+
+
 def test_a_dead_client_is_cut_and_one_that_answers_pings_is_not(
     start: Start, cluster: LocalCluster, tmp_path: Path
 ) -> None:

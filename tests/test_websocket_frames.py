@@ -197,6 +197,15 @@ def test_a_client_that_does_not_answer_a_close_is_left_after_a_while() -> None:
     assert outcome(socket.tick(6.0)) == ([], None, [], True)
 
 
+def test_its_time_to_answer_a_close_begins_when_it_has_read_what_was_said_before() -> None:
+    socket = WebSocket(SMALL, 0.0)
+    socket.say(bytes(81920), 0.0)
+    socket.blocked(0.0)
+    socket.close(1000, "", 0.0)
+    assert socket.tick(8.0) == [] and socket.written(9.0) == []
+    assert socket.next_deadline() == 14.0
+
+
 @pytest.mark.parametrize("code, sent", [(1005, b""), (1006, b"\x03\xf3"), (1015, b"\x03\xf3"), (0, b"\x03\xf3")])
 def test_a_code_that_has_no_place_in_a_frame_is_not_sent(code: int, sent: bytes) -> None:
     assert outcome(WebSocket(SMALL, 0.0).close(code, "", 0.0)).said == [(CLOSE, sent)]

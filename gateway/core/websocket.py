@@ -167,6 +167,8 @@ class WebSocket:
         self._write_until = inf
         self._unread = 0
         self._heard_at = now  # it reads
+        if self.state is _CLOSING:
+            self._closing_until = now + self._terms.close
         return self._answer_pings() if self.state is _OPEN else []
 
     def drain(self) -> list[Effect]:
@@ -178,7 +180,7 @@ class WebSocket:
     def next_deadline(self) -> float | None:
         if self.state is _CLOSED:
             return None
-        due = min(self._write_until, self._closing_until, self._ping_due())
+        due = self._write_until if self._blocked else min(self._closing_until, self._ping_due())
         return None if due == inf else due
 
     def _ping_due(self) -> float:
@@ -191,8 +193,8 @@ class WebSocket:
     def tick(self, now: float) -> list[Effect]:
         if self.state is _CLOSED:
             return []
-        if now >= self._write_until:
-            return self._lost(Reset())
+        if self._blocked:
+            return self._lost(Reset()) if now >= self._write_until else []
         if now >= self._closing_until:
             return self._lost(Close())
         if now < self._ping_due():
