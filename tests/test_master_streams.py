@@ -130,6 +130,27 @@ def test_before_its_first_chunk_a_lost_attempt_is_made_again_and_its_upload_begi
     assert len(on.to_process(wire.CHUNK, other)) == 1
 
 
+def test_what_was_under_way_to_a_lost_attempt_does_not_reach_the_next_before_that_asks() -> None:
+    """It would break the rules of streams there: nothing was granted yet."""
+    on = Streaming()
+    on.grant(Credit(100, 0, True))
+    on.rig.exited(on.slot, started_upto=1, rows=[(1, 1)])
+    (other,) = [slot for slot in on.slots if slot is not on.slot]
+    on.from_client(Chunk(0, bytes(100), True))
+    assert on.to_process(wire.CHUNK, other) == []
+    assert on.rig.dispatch.counters["stray chunks"] == 1
+
+
+def test_a_torn_stream_says_to_its_caller_nothing_that_a_lost_attempt_asked_for() -> None:
+    on = Streaming()
+    on.grant(Credit(100, 0, True))
+    on.rig.exited(on.slot, started_upto=1, rows=[(1, 1)])
+    session = on.rig.dispatch.sessions[SESSION]
+    on.rig.dispatch.streams.unsent(list(session.open.values()))
+    on.rig.after(0.05)
+    assert len(on.to_client(wire.CREDIT)) == 1
+
+
 def test_an_answer_that_has_begun_has_no_deadline() -> None:
     on = Streaming()
     on.rig.request(2, timeout_ms=1000, flags=wire.MORE)

@@ -28,12 +28,13 @@ NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
 class _Stream:
     """What is known of one request's two directions."""
 
-    __slots__ = ("begun", "claim_by", "from_client", "from_process", "torn")
+    __slots__ = ("asked_by", "begun", "claim_by", "from_client", "from_process", "torn")
 
     def __init__(self) -> None:
         self.begun = False
         self.from_process = Credit(WINDOW, 0, False)  # the last that the client granted, and so on
         self.from_client = Credit(0, 0, False)
+        self.asked_by: tuple[Slot, int] | None = None  # the attempt, as its slot and delivery, that granted that
         self.claim_by = inf  # when its caller must have said that it still waits
         self.torn = False  # a frame of it was not taken: both ends are to be told where they are
 
@@ -68,7 +69,7 @@ class Streams:
         elif fields[3] == wire.CHUNK:
             self._answer_chunk(request, fields, frame)
         else:
-            self._upload_credit(request, fields, frame)
+            self._upload_credit(request, slot, fields, frame)
 
     def _answer_chunk(self, request: Request, fields: tuple[int, ...], frame: wire.Frame) -> None:
         _, _, _, _, flags, _, epoch, _, _, _, offset, head_len, attempt = fields
@@ -86,10 +87,11 @@ class Streams:
         )
         self._to_client(request, wire.with_body(head, frame, head_len))
 
-    def _upload_credit(self, request: Request, fields: tuple[int, ...], frame: wire.Frame) -> None:
+    def _upload_credit(self, request: Request, slot: Slot, fields: tuple[int, ...], frame: wire.Frame) -> None:
         credit = self._read(fields, frame)
         if credit is not None:
-            self._of(request).from_client = credit
+            stream = self._of(request)
+            stream.from_client, stream.asked_by = credit, (slot, request.delivery)
             self._to_client(request, credit.frame(request.session.token, request.number))
 
     # ---- client → process ----------------------------------------------------------------------------------------
@@ -107,8 +109,8 @@ class Streams:
 
     def _upload_chunk(self, request: Request, slot: Slot, fields: tuple[int, ...], frame: wire.Frame) -> None:
         offset, head_len = fields[10], fields[11]
-        if offset + len(frame) - head_len > self._of(request).from_client.upto:
-            self._dispatch.counters["stray chunks"] += 1  # of an attempt that was lost: the next grants less
+        if offset + len(frame) - head_len > self._granted(request):
+            self._dispatch.counters["stray chunks"] += 1  # meant for an attempt that was lost
             return
         head = wire.head(wire.CHUNK, slot.token, number=request.delivery, below=offset, flags=fields[4] & wire.MORE)
         self._to_process(slot, wire.with_body(head, frame, head_len))
@@ -177,9 +179,14 @@ class Streams:
                 self._to_process(
                     request.slot, stream.from_process._replace(again=True).frame(request.slot.token, request.delivery)
                 )
-                if stream.from_client.upto:
+                if self._granted(request):
                     again = stream.from_client._replace(again=True)
                     self._to_client(request, again.frame(request.session.token, request.number))
+
+    def _granted(self, request: Request) -> int:
+        """Of its upload, by the attempt that is under way: a process that did not ask gets nothing."""
+        stream = self._of(request)
+        return stream.from_client.upto if stream.asked_by == (request.slot, request.delivery) else 0
 
     # ---- frames --------------------------------------------------------------------------------------------------
 
