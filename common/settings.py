@@ -462,7 +462,7 @@ class HttpSettings:
     )
     streams: int = setting(
         100,
-        Integer(1, 10_000),
+        Integer(1, 1000),
         "most requests at once of one HTTP/2 connection; one more is refused, to be sent again",
         "RFC 9113 recommends no fewer; what they hold in memory is bounded for all of them",
         reload=False,
@@ -534,7 +534,7 @@ class HttpSettings:
     )
     body_rate: int = setting(
         500,
-        Size("0B", "1GiB"),
+        Size("1B", "1GiB"),
         "least bytes a second, on average, that a body comes in with; then 408",
         "slower than any modem; no process is held meanwhile, only memory",
         reload=False,
@@ -548,7 +548,7 @@ class HttpSettings:
     )
     write_rate: int = setting(
         8 * 1024,
-        Size("0B", "1GiB"),
+        Size("1B", "1GiB"),
         "least bytes a second, on average, that a reader takes an answer with; then it is cut",
         "no process is held meanwhile, only memory, but up to master.max_message of it",
         reload=False,

@@ -121,11 +121,11 @@ class Http2Protocol(asyncio.Protocol):
         self.do(self.core.received(data, now), now)
 
     def eof_received(self) -> bool:
-        """True: what is being served is still answered."""
+        """False: it closes."""
         self._eof = True
         now = monotonic()
         self.do(self.core.eof(now), now)
-        return self.core.is_busy
+        return False
 
     def pause_writing(self) -> None:
         self.core.blocked(monotonic())

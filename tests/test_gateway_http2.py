@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import signal
@@ -199,6 +200,20 @@ def test_a_stream_that_is_not_read_stops_no_other(gateway: Gateway, authority: A
         assert heard.bodies[3] == BLOCK * 128 and len(heard.bodies[1]) == 65535
         raw.send(frame(WINDOW_UPDATE, (8 * MIB).to_bytes(4, "big"), 0, 1))
         assert raw.until(lambda heard: 1 in heard.ended).bodies[1] == BLOCK * 128
+
+
+@pytest.mark.parametrize("how", ["in order", "without a word"])
+def test_a_client_that_is_gone_ends_its_calls(
+    gateway: Gateway, authority: Authority, cluster: LocalCluster, how: str
+) -> None:
+    with Raw(gateway, authority) as raw:
+        raw.send(START + request(1, get("/listen")) + request(3, get("/forever")))
+        until(lambda: in_flight(cluster) == 2, "they are not on their way")
+        if how == "in order":
+            raw.sock.settimeout(1.0)
+            with contextlib.suppress(OSError):
+                raw.sock.unwrap()
+    until(lambda: in_flight(cluster) == 0, "a call goes on")
 
 
 def test_an_answer_that_breaks_off_resets_its_stream_only(gateway: Gateway, authority: Authority) -> None:

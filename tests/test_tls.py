@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from gateway_rig import APP, Gateway, Start, children_of, front, listens, read_until, starting, until
 from tls_rig import Authority, connect, get, read_all, secured, wait_ready
 
@@ -172,14 +173,13 @@ def test_what_is_neither_ends_and_others_are_served(gateway: Gateway, authority:
     assert b" 200 " in get(gateway, authority, "/x")
 
 
+@pytest.mark.filterwarnings("ignore:.*TLSv1:DeprecationWarning")
 def test_versions_before_1_2_are_refused(gateway: Gateway, authority: Authority) -> None:
-    said = subprocess.run(
-        ["openssl", "s_client", "-connect", f"127.0.0.1:{gateway.port}", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
-        input=b"",
-        capture_output=True,
-        timeout=20,
-    )
-    assert said.returncode != 0 and b"alert protocol version" in said.stderr
+    context = authority.context()
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError, match="(?i)alert protocol version"):
+        connect(gateway.port, context)
 
 
 # ---- handshakes -----------------------------------------------------------------------------------------------------
@@ -216,8 +216,9 @@ def test_each_thing_that_is_wrong_with_the_files_is_said(authority: Authority, t
     garbage = tmp_path / "garbage"
     garbage.write_text("-----BEGIN CERTIFICATE-----\nx\n-----BEGIN PRIVATE KEY-----\nx")
     locked = tmp_path / "locked.key"
-    encrypt = ["openssl", "pkey", "-in", key, "-aes128", "-passout", "pass:secret", "-out", str(locked)]
-    subprocess.run(encrypt, check=True, capture_output=True)
+    opened = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    locked.write_bytes(opened.private_bytes(*form, serialization.BestAvailableEncryption(b"secret")))
     for files, said in [
         ((str(tmp_path / "none"), key), "the TLS certificate .*none cannot be read: No such file"),
         ((certificate, str(tmp_path / "none")), "the TLS key .*none cannot be read: No such file"),

@@ -286,13 +286,11 @@ class Http2:
         return effects
 
     def eof(self, now: float) -> list[Effect]:
-        """The client sends no more. What it sent in whole is still answered."""
-        effects: list[Effect] = []
-        self._leaving = True
-        for stream in list(self._streams.values()):
-            if not stream.ended:
-                self._drop(stream, effects)
-        return effects if self._closed or self._streams else effects + self._goodbye()
+        """The client is gone: who still wanted answers would have to say that he has taken them."""
+        if self._closed:
+            return []
+        effects: list[Effect] = [Gone(number) for number in self._streams]
+        return effects + self._goodbye()
 
     def _next_frame(self) -> bytes:
         """b"": it has not come yet. Broken: it will not be proper, whatever comes."""
@@ -732,10 +730,6 @@ class Http2:
         if self._idle == inf:
             self._idle = now + self._timeouts.idle
         return []
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._streams)
 
     def _goodbye(self) -> list[Effect]:
         if self._last is None:
