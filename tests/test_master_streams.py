@@ -303,3 +303,26 @@ def test_an_answer_that_has_begun_ends_when_its_caller_is_back_and_does_not_ask_
     on.rig.after(1.5)
     assert on.rig.codes() == {1: errors.Cancelled.code}
     assert len(on.to_process(wire.CANCEL)) == 1 and on.to_process(wire.CANCEL, other) == []
+
+
+def test_the_stream_of_a_caller_that_is_gone_does_not_hold_its_process() -> None:
+    on = Streaming()
+    on.answer(0, b"one")
+    on.rig.after(60.0)
+    on.rig.core.frontend(
+        on.rig.dispatch.sessions[SESSION].route,
+        wire.head(wire.ACK, on.rig.dispatch.sessions[SESSION].token, 1),
+        on.rig.now,
+    )
+    on.rig.after(89.0)
+    assert on.to_process(wire.CANCEL) == []
+    on.rig.after(2.0)
+    assert len(on.to_process(wire.CANCEL)) == 1
+
+
+def test_a_master_that_slept_does_not_take_its_callers_for_gone() -> None:
+    on = Streaming()
+    on.answer(0, b"one")
+    on.rig.now += 200.0
+    on.rig.after(1.0)
+    assert on.to_process(wire.CANCEL) == []

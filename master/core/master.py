@@ -427,6 +427,7 @@ class Master:
         gap = now - self._ticked_at
         if gap > PAUSE_S:
             self.fleet.extend(gap, now)
+            self.dispatch.streams.woken(now)
             self.events.tell("paused", self.identity.name, f"this master stood still for {gap:.1f} s")
         self._now = self._ticked_at = now
         self.dispatch.tick(now)

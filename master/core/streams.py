@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FLAGS_AT = 7  # in the header
 ORPHAN_S = CLIENT_TIMEOUT_S  # for the caller of an older master's stream to come: then it has given up
 CLAIM_S = 5.0  # for a client to say again what it waits for, over a new connection
+SILENT_S = 90.0  # a caller that is there says ACK every 60 s; one that lost us has given up after CLIENT_TIMEOUT_S
 NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
 
 
@@ -45,6 +46,7 @@ class Streams:
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
         self._streams: dict[Request, _Stream] = {}
+        self._awake_since = 0.0
         self._forsaken: dict[Request, float] = {}  # nobody waits for these: when their processes are to be told
 
     def __len__(self) -> int:
@@ -163,6 +165,10 @@ class Streams:
             elif (stream := self._streams.get(request)) is not None:
                 stream.torn = True
 
+    def woken(self, now: float) -> None:
+        """The master itself stood still: nobody was silent meanwhile."""
+        self._awake_since = now
+
     def tick(self, now: float) -> None:
         for request in [request for request, due in self._forsaken.items() if due <= now]:
             del self._forsaken[request]
@@ -172,7 +178,9 @@ class Streams:
         for request, stream in list(self._streams.items()):
             if request.answered:
                 del self._streams[request]
-            elif now >= stream.claim_by:
+            elif now >= stream.claim_by or (
+                stream.begun and now > max(request.session.heard_at, self._awake_since) + SILENT_S
+            ):
                 self._dispatch.cancel(request.session, request.number)
             elif stream.torn and request.slot is not None:
                 stream.torn = False
