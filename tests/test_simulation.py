@@ -38,6 +38,10 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "budget_ignored": (faults.operate,),
     "line_of_a_lost_process_waits": (faults.kill_process,),
     "paused_process_has_credit": (faults.operate,),
+    "stream_not_sent_again": (faults.reset_connection, faults.reset_all),
+    "stream_offsets_ignored": (faults.reset_connection, faults.reset_all),
+    "answers_of_two_runs": (faults.kill_process,),
+    "stream_of_nobody": (faults.cancel,),
 }
 
 

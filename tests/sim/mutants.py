@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from rota.client import streams as client_streams
+from rota.client.calls import Calls
+from rota.client.streams import StreamCall
 from rota.common import lifecycle, messages, wire
 from rota.common.lifecycle import Health, Intent, Liveness
+from rota.common.streams import Chunk, Inflow, Outflow
 from rota.master.core import budget
 from rota.master.core.dispatch import Dispatch
 from rota.master.core.fleet import Fleet
@@ -22,6 +26,7 @@ from rota.master.core.pins import Pins
 from rota.master.core.pool import Pool, Request, Slot
 from rota.master.core.registry import Node
 from rota.master.core.sessions import Session
+from rota.master.core.streams import Streams
 from rota.worker.core.deliveries import Deliveries
 from rota.worker.page import FENCE_EPOCH, FIRST_ROW, FLOOR, ROW_WORDS, STARTED_UPTO, Page
 
@@ -293,3 +298,47 @@ def paused_process_has_credit(put: Put) -> None:
         self.pause = pause
 
     put(Pool, "adopt", generous)
+
+
+# ---- streams --------------------------------------------------------------------------------------------------------
+
+
+@rule
+def stream_not_sent_again(put: Put) -> None:
+    """Over a new connection what is not known to be received is sent again."""
+    put(Outflow, "again", lambda self: None)
+
+
+@rule
+def stream_offsets_ignored(put: Put) -> None:
+    """What came twice is skipped, and what is beyond a gap waits."""
+    came = Inflow.came
+
+    def trusting(self: Inflow, chunk: Chunk) -> Any:
+        return came(self, chunk._replace(offset=self.received))
+
+    put(Inflow, "came", trusting)
+
+
+@rule
+def answers_of_two_runs(put: Put) -> None:
+    """An answer that has begun is not made again, and chunks of another attempt are not of it."""
+    chunk = client_streams._chunk
+
+    def trusting(call: StreamCall, *came: Any) -> Any:
+        call.first = None
+        return chunk(call, *came)
+
+    def why_not(self: Losses, request: Request, now: float, planned: bool) -> str:
+        request.deadline = min(request.deadline, now + 1.0)  # the next attempt has to be told one
+        return "" if request.may_run_again() else "its handler does not allow it"
+
+    put(Losses, "_why_not_again", why_not)
+    put(client_streams, "_chunk", trusting)
+
+
+@rule
+def stream_of_nobody(put: Put) -> None:
+    """A stream that nobody waits for is told so, also by whom it reaches: it has no deadline of its own."""
+    put(Calls, "unknown", lambda self, number: None)
+    put(Streams, "greeted", lambda self, session, now: None)
