@@ -110,6 +110,7 @@ class Http2Protocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closing is not None:
             self._closing.cancel()
+        self.core.lost()
         streams, self._streams = self._streams, {}
         self._transport.abort()
         for stream in streams.values():
@@ -227,7 +228,7 @@ class Http2Protocol(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._transport.abort()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         if self._transport.get_write_buffer_size():
             self._cut()
         else:
@@ -236,7 +237,7 @@ class Http2Protocol(asyncio.Protocol):
     def _close(self, within: float) -> None:
         """Half first, as with HTTP/1: closed at once with bytes unread, the kernel would take back what was said."""
         transport = self._transport
-        self._closing = asyncio.get_running_loop().call_later(within, self._leave)
+        self._closing = asyncio.get_running_loop().call_later(within, self.leave)
         if self._eof or transport.is_closing():
             transport.close()
         else:

@@ -65,6 +65,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closing is not None:
             self._closing.cancel()
+        self._http.lost()
         request, self.request = self.request, None
         if request is not None:
             request.abandon()
@@ -196,7 +197,7 @@ class HttpProtocol(asyncio.Protocol):
             self._held = held
             self._transport.pause_reading() if held else self._transport.resume_reading()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """What a slow reader has not taken goes, too, and it is to know that."""
         if self._transport.get_write_buffer_size():
             self.cut()
@@ -209,9 +210,9 @@ class HttpProtocol(asyncio.Protocol):
         """Half first: closed at once with bytes unread, the kernel would take the answer back with a reset."""
         transport = self._transport
         if not within:
-            self._leave()
+            self.leave()
             return
-        self._closing = asyncio.get_running_loop().call_later(within, self._leave)
+        self._closing = asyncio.get_running_loop().call_later(within, self.leave)
         if self._eof or transport.is_closing():
             transport.close()  # after what was written
         else:

@@ -359,10 +359,13 @@ class Gateway:
             self._ended.set()
 
     def _end_overdue(self) -> None:
-        """Answers that go on may go on for ever."""
+        """What goes on may do so for ever: an answer, a request that does not come, an answer that nobody reads."""
         for connection in list(self._connections):
-            for request in connection.requests:
+            requests = tuple(connection.requests)
+            for request in requests:
                 request.end_by_now()
+            if not requests:
+                connection.leave()
         asyncio.get_running_loop().call_later(OVERDUE_S, self._end_overdue)
 
     async def _join(self, sock: socket.socket) -> None:

@@ -103,6 +103,9 @@ class Tls(asyncio.Protocol):
     def drain(self) -> None:
         """A request may be on its way: the protocol above is told when it is there."""
 
+    def leave(self) -> None:
+        self._network.abort()
+
     def _begin(self) -> None:
         self._flush()
         self._above = self._gateway.secured(self, self._ssl.selected_alpn_protocol())

@@ -380,24 +380,21 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-@pytest.mark.parametrize("pieces", ["whole", "by one byte"])
+@pytest.mark.parametrize("pieces", ["whole", "in pieces"])
 def test_what_is_hostile_ends_with_its_code_and_nothing_of_it_goes_on(what: str, pieces: str) -> None:
     data, code = HOSTILE[what]
     subject = raw(b"")
     if pieces == "whole":
         subject.feed(data)
-    elif len(data) > 200_000:
-        subject.feed(data)  # it would take minutes
     else:
-        for at in range(len(data)):
+        step = 1 + len(data) // 5000
+        for at in range(0, len(data), step):
             if not subject.closed:
-                subject.feed(data[at : at + 1])
+                subject.feed(data[at : at + step])
     assert code is None or subject.goaway == code
     if code is not None:
         assert subject.closed and subject.core.next_deadline() is None
-        assert sorted(subject.gone()) == sorted({each.stream for each in subject.asked} - set(subject.statuses())) or (
-            set(each.stream for each in subject.asked) <= set(subject.gone())
-        )
+        assert {each.stream for each in subject.asked} <= set(subject.gone()), "nobody waits for their answers"
     assert subject.core.output(0.0) == b"" or not subject.closed
 
 
@@ -599,3 +596,20 @@ def test_no_frames_raise_anything_and_each_stream_is_asked_once(
 
 def test_windows_are_as_said() -> None:
     assert STREAM_WINDOW <= CONNECTION_WINDOW and re.search(r"256 KiB", HTTP_MD.read_text())
+
+
+def test_a_connection_that_is_lost_leaves_nothing_in_spools() -> None:
+    opened: list[Held] = []
+
+    def open_spool() -> Held:
+        opened.append(Held())
+        return opened[-1]
+
+    subject = Http2(Limits(), Timeouts(), 0.0, lambda: b"now", open_spool)
+    subject.received(START + request(1, POST, 0), 0.0)
+    for _ in range(20):
+        subject.received(frame(DATA, bytes(16_000), 0, 1), 0.0)
+        subject.output(0.0)
+    subject.lost()
+    assert opened and all(spool.closed for spool in opened)
+    assert subject.next_deadline() is None

@@ -182,6 +182,10 @@ class Connection:
             return self._close()  # nothing else may ever tell that its client is gone
         return [] if self.state in (_ANSWER, _CLOSED) or self._blocked else self._read_on(now)
 
+    def lost(self) -> None:
+        """There is no connection any more, perhaps without an `eof`: what came of a body is dropped."""
+        self._close()
+
     @property
     def reads(self) -> bool:
         """Whether more bytes are wanted. It becomes true again with `answered` or `written`."""

@@ -285,6 +285,10 @@ class Http2:
             self._break(error.error_code, effects, said=True)
         return effects
 
+    def lost(self) -> None:
+        """There is no connection any more, perhaps without an `eof`: what waits in either direction is dropped."""
+        self._end()
+
     def eof(self, now: float) -> list[Effect]:
         """The client is gone: who still wanted answers would have to say that he has taken them."""
         if self._closed:

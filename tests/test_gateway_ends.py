@@ -1,0 +1,111 @@
+"""How connections and gateways end, in whatever state: nothing is left of them, and nothing is answered twice."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway_rig import PATIENCE_S, Gateway, Start, front, read_all, starting, until
+
+from rota.testing import LocalCluster
+
+APP = """
+def application(environ, start_response):
+    size = int(environ["QUERY_STRING"] or 0)
+    if environ["PATH_INFO"] == "/short":
+        start_response("200 OK", [("Content-Length", "1000000")])
+        return (bytes(10_000) for _ in range(10))
+    start_response("200 OK", [("Content-Length", str(size))])
+    return [bytes(size)]
+"""
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    app = tmp_path_factory.mktemp("app") / "site.py"
+    app.write_text(APP)
+    with LocalCluster(f"{app}:application", settings={"slave.service": "site"}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as starter:
+        yield starter
+
+
+def fronted(start: Start, cluster: LocalCluster, folder: Path, **settings: str) -> Gateway:
+    lines = [f'{name} = "{value}"' for name, value in {"access_log": "common", **settings}.items()]
+    (folder / "rota.toml").write_text("\n".join(["[http]", *lines]) + "\n")
+    return front(start, cluster, "-c", str(folder / "rota.toml")).ready()
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_an_upload_whose_connection_is_reset_leaves_its_room_to_others(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    gateway = fronted(start, cluster, tmp_path, spool_max="1MiB", spool_dir=str(tmp_path))
+    sock = gateway.connect()
+    sock.sendall(POST % 1_000_001 + bytes(1_000_000))
+    until(lambda: gateway.get("/", "POST", bytes(300_000))[0] == 503, "it takes no room")
+    reset(sock)
+    until(lambda: gateway.get("/", "POST", bytes(300_000))[0] == 200, "its room is lost")
+
+
+def test_an_answer_that_is_too_short_has_one_line_in_the_access_log(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    gateway = fronted(start, cluster, tmp_path)
+    with gateway.connect() as sock:
+        sock.sendall(b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n")
+        read_all(sock)
+    gateway.get("/")
+    until(lambda: '"GET / ' in gateway.child.output(), "no line")
+    lines = [line for line in gateway.child.output().splitlines() if '"GET /short' in line]
+    assert len(lines) == 1 and lines[0].endswith(" broken")
+
+
+def test_requests_before_a_half_close_are_answered_however_slowly_they_are_read(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    gateway = fronted(start, cluster, tmp_path)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(("127.0.0.1", gateway.port))
+        sock.sendall(b"GET /?16000000 HTTP/1.1\r\nHost: a\r\n\r\nGET /?5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        begin = sock.recv(1000)
+        sock.shutdown(socket.SHUT_WR)
+        gateway.get("/")
+        whole = begin + read_all(sock)
+    assert whole.count(b"HTTP/1.1 200") == 2 and whole.endswith(bytes(5))
+
+
+@pytest.mark.parametrize("what", [POST % 1_000_000 + bytes(500_000), POST % 10 + b"x", b"GET / HT"])
+def test_a_drain_does_not_wait_for_requests_that_do_not_come(
+    start: Start, cluster: LocalCluster, tmp_path: Path, what: bytes
+) -> None:
+    gateway = fronted(start, cluster, tmp_path, drain="0.5s", body_timeout="10m", head_timeout="10m")
+    with gateway.connect() as sock:
+        sock.sendall(what)
+        gateway.get("/")
+        gateway.child.signal(signal.SIGTERM)
+        until(lambda: gateway.child.status() is not None, "it waits for ever")
+
+
+def test_a_drain_does_not_wait_for_who_does_not_read(start: Start, cluster: LocalCluster, tmp_path: Path) -> None:
+    gateway = fronted(start, cluster, tmp_path, drain="0.5s", write_timeout="1h")
+    with gateway.connect() as sock:
+        sock.sendall(b"GET /?16000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.recv(1000)
+        gateway.child.signal(signal.SIGTERM)
+        until(lambda: gateway.child.status() is not None, "it waits for ever")
