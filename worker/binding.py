@@ -47,7 +47,7 @@ class Binding:
     `context` is the name of the parameter that takes the Context, None if the handler wants none.
     """
 
-    __slots__ = ("name", "params", "rest", "context", "_types", "_rest_types", "_required")
+    __slots__ = ("name", "params", "rest", "context", "_by_position", "_types", "_rest_types", "_required")
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         """`name` is shown in errors. Raises TypeError when calls cannot be bound to the signature."""
@@ -56,6 +56,7 @@ class Binding:
         self.params = params
         self.rest = rest  # `**rest`
         self.context = context
+        self._by_position = [param.name for param in params if not param.by_name_only]
         self._types = {param.name: param.types for param in params}
         if context:
             self._types[context] = frozenset()  # nothing a caller sends may take its place
@@ -63,9 +64,9 @@ class Binding:
         self._required = frozenset(param.name for param in params if param.required)
 
     def bind(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The handler's keyword arguments; takes `kwargs` over. BindError names handler and argument."""
+        """The handler's keyword arguments; may take `kwargs` over. BindError names handler and argument."""
         if args:
-            self._place(args, kwargs)
+            kwargs = self._placed(args, kwargs)
         types, rest = self._types, self._rest_types
         for name, value in kwargs.items():
             if type(value) not in types.get(name, rest):
@@ -81,15 +82,18 @@ class Binding:
         rest = [f"**{self.rest}"] if self.rest else []
         return shown + (["*", *named] if named else []) + rest
 
-    def _place(self, args: list[Any], kwargs: dict[str, Any]) -> None:
-        names = [param.name for param in self.params if not param.by_name_only]
+    def _placed(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        names = self._by_position
         if len(args) > len(names):
             takes = f"{len(names)} argument{'s' if len(names) != 1 else ''} by position"
             raise BindError(f"{self.name}: takes {takes}, {len(args)} given")
-        for name, value in zip(names, args, strict=False):
+        placed = dict(zip(names, args, strict=False))
+        if not kwargs:
+            return placed
+        for name in placed:
             if name in kwargs:
                 raise BindError(f"{self.name}: argument '{name}' given by position and by name")
-            kwargs[name] = value
+        return placed | kwargs
 
     def _misfit(self, name: str, value: object) -> BindError:
         known = [param for param in self.params if param.name == name]

@@ -17,7 +17,7 @@ from ..common.limits import BODY_MAX
 from ..common.names import unknown
 from ..common.wire import Body
 from .app import Handler, Worker
-from .context import Context
+from .context import Delivered
 
 MESSAGE_MAX = 8 * 1024  # characters of an exception's text
 TRACEBACK_MAX = 16 * 1024  # characters; its ends are what one reads
@@ -127,7 +127,8 @@ class SyncHost:
         binding = handler.binding
         arguments = binding.bind(args, kwargs)
         if binding.context is not None:
-            arguments[binding.context] = self._context(delivery)
+            stream = self._stream_of(delivery)
+            arguments[binding.context] = Delivered(delivery, self.worker.name, self.version, stream)
         return handler, arguments
 
     def replied(self, handler: Handler, result: Any, begun: int) -> Outcome:
@@ -144,20 +145,6 @@ class SyncHost:
         return PayloadTooLarge(
             f"{handler.binding.name}: its result has {size:,} bytes, {self.body_max:,} are allowed",
             details={"size": size, "limit": self.body_max, "what": "result"},
-        )
-
-    def _context(self, delivery: Delivery) -> Context:
-        return Context(
-            service=self.worker.name,
-            handler=delivery.handler,
-            version=self.version,
-            request_id=delivery.request_id,
-            deadline=delivery.deadline,
-            attempt=delivery.attempt,
-            idempotency_key=delivery.idempotency_key,
-            session=delivery.session,
-            headers=delivery.headers,
-            stream=self._stream_of(delivery),
         )
 
 

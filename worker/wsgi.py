@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from io import BufferedReader, BytesIO, RawIOBase
 from types import TracebackType
 from typing import Any
@@ -38,6 +39,9 @@ _NAME_MAX = 64
 _keys: dict[bytes, str] = {}
 
 _BLOCK = 64 * 1024  # of a file, and of an upload
+
+_WHOLE = (list, tuple)  # what is returned as one of them is all there
+_NO_BLOCKS = (str, bytes)  # a bytes is an iterable of numbers
 
 
 def worker(application: Application, name: str) -> Worker:
@@ -214,7 +218,7 @@ class _Response:
     def collect(self, result: Iterable[bytes]) -> None:
         """Take the body, and close what was returned, whatever happens."""
         try:
-            if isinstance(result, list | tuple):
+            if isinstance(result, _WHOLE):
                 self._hold = WHOLE_MAX
             for block in _blocks(result):
                 self.write(block)
@@ -249,7 +253,7 @@ class _Response:
 
 
 def _blocks(result: Any) -> Iterable[bytes]:
-    if isinstance(result, str | bytes):  # a bytes is an iterable of numbers
+    if isinstance(result, _NO_BLOCKS):
         raise BadAnswer(f"the application must return an iterable of bytes, not {type(result).__name__}: say [body]")
     try:
         blocks: Iterable[bytes] = iter(result)
@@ -259,10 +263,17 @@ def _blocks(result: Any) -> Iterable[bytes]:
 
 
 def _status(status: Any) -> int:
-    match = _STATUS.fullmatch(status) if isinstance(status, str) else None
-    if match is None:
+    number = _number(status) if isinstance(status, str) else 0
+    if not number:
         raise BadAnswer(f"the status must be a text such as '200 OK', not {status!r:.200}")
-    return int(match[1])
+    return number
+
+
+@lru_cache(256)  # an application uses few
+def _number(status: str) -> int:
+    """0: there is none."""
+    match = _STATUS.fullmatch(status)
+    return int(match[1]) if match is not None else 0
 
 
 def _headers(headers: Any) -> list[Pair]:
