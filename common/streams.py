@@ -146,7 +146,7 @@ class Replay:
     __slots__ = ("granted", "received", "written", "_read", "_sent")
 
     def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
-        """`read(offset, size)` gives exactly so many bytes."""
+        """`read(offset, size)` gives exactly so many bytes; fewer: they are lost, and whoever reads ends the call."""
         self.granted = 0
         self.received = 0
         self.written = size
@@ -163,6 +163,8 @@ class Replay:
         if size < 0 or (size == 0 and offset < self.written):
             return None
         data = self._read(offset, size) if size else b""
+        if len(data) < size:
+            return None
         last = offset + size == self.written
         self._sent = offset + size + last
         return Chunk(offset, data, not last)

@@ -50,12 +50,13 @@ class Http2Stream:
         connection = self._connection
         connection.do(connection.core.piece(self._id, data, now), now)
 
-    def end(self, now: float) -> None:
+    def end(self, now: float) -> bool:
         connection = self._connection
         effects = connection.core.end(self._id, now)
         if not effects:
             self.request = None
         connection.do(effects, now)
+        return not effects
 
     def abort(self, now: float) -> None:
         self.request = None

@@ -112,11 +112,14 @@ class HttpProtocol(asyncio.Protocol):
     def piece(self, data: bytes, now: float) -> None:
         self._do(self._http.piece(data, now), now)
 
-    def end(self, now: float) -> None:
+    def end(self, now: float) -> bool:
+        """False: it was not whole, which its request was told as `wrong`."""
         effects = self._http.end(now)
-        if not effects or type(effects[0]) is not Wrong:
+        whole = not effects or type(effects[0]) is not Wrong
+        if whole:
             self.request = None
         self._do(effects, now)
+        return whole
 
     def abort(self, now: float) -> None:
         """There is no more of the answer, and it is not whole."""

@@ -50,8 +50,17 @@ class Request(StreamCall):
     def brings(self, body: Spool) -> int:
         """A body that goes beside the call; what goes in its place."""
         self.upload = body
-        self.out = Replay(body.size, body.read)
+        self.out = Replay(body.size, self._read)
         return body.size
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """Of the upload; nothing, and that is its end, if the disk fails."""
+        assert self.upload is not None
+        try:
+            return self.upload.read(offset, size)
+        except OSError:  # it is read among the calls of others
+            self._cut()
+            return b""
 
     # ---- what the call says -----------------------------------------------------------------------------------------
 
@@ -133,8 +142,7 @@ class Request(StreamCall):
             self._cut()
 
     def ended(self) -> None:
-        self.connection.end(monotonic())
-        if self.connection.request is not self:
+        if self.connection.end(monotonic()):
             self._finished(broken=False)
 
     def broke_off(self, error: BaseException) -> None:

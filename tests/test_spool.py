@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.common.errors import Error, RemoteError
+from rota.common.streams import Credit
 from rota.gateway import spool as spools
+from rota.gateway.core.connection import Wrong
+from rota.gateway.core.head import Head
 from rota.gateway.core.upload import NoRoom
+from rota.gateway.request import Request
 from rota.gateway.spool import Store
 from rota.gateway.streamed import BadAnswer, Streamed
 
@@ -178,3 +182,65 @@ def test_whose_client_is_gone_leaves_nothing() -> None:
     reader.takes = True
     streamed.written()
     assert reader.got == b"" and store.held == 0 and reader.over is None
+
+
+# ---- requests that end badly ----------------------------------------------------------------------------------------
+
+
+class Asking:
+    """A gateway and a connection at once, for one request: what each of them hears."""
+
+    class peer:
+        client = ("127.0.0.1", 1)
+
+    def __init__(self) -> None:
+        self.request: Request | None = None
+        self.takes = True
+        self.store = Store(1000, 1000, "/tmp")
+        self.lines: list[tuple[int, bool]] = []
+        self.heard: list[str] = []
+        self.fault = self.taken = self.begin = self.piece = lambda *_: None
+
+    def finished(self, request: Request, status: int, size: int, now: float, broken: bool = False) -> None:
+        self.lines.append((status, broken))
+
+    def withdraw(self, request: Request) -> None:
+        self.heard.append("withdrawn")
+
+    def cut(self) -> None:
+        self.heard.append("cut")
+
+    def end(self, now: float) -> bool:
+        request, self.request = self.request, None
+        assert request is not None
+        request.wrong(Wrong("the answer is shorter than its Content-Length"))
+        return False
+
+
+def asked(asking: Asking) -> Request:
+    head = Head("GET", b"/", "1.1", [], b"a", None, False, True, False)
+    request = asking.request = Request(asking, asking, head, 0.0, None)  # type: ignore[arg-type]
+    return request
+
+
+def test_an_answer_that_turns_out_short_has_one_line_in_the_access_log() -> None:
+    asking = Asking()
+    asked(asking).came(BEGIN + b"half", False)
+    assert asking.lines == [(200, True)]
+
+
+def test_a_disk_that_fails_under_an_upload_ends_that_request_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError("the disk is gone")
+
+    asking = Asking()
+    request = asked(asking)
+    spool = Store(1000, 1, str(tmp_path)).open()
+    spool.write(b"on the disk")
+    request.brings(spool)
+    monkeypatch.setattr(spools.os, "pread", fails)
+    assert request.out is not None
+    request.out.credited(Credit(100, 0, True))
+    assert request.out.next() is None and asking.heard == ["withdrawn", "cut"]
