@@ -152,6 +152,17 @@ async def socket_talk(scope, receive, send):
         note(f"OSError {error}")
 
 
+async def socket_both(scope, receive, send):
+    """One task hears, another closes."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    hears = asyncio.ensure_future(receive())
+    await asyncio.sleep(0)
+    await send({"type": "websocket.close", "code": 4003, "reason": "said by another"})
+    message = await hears
+    note(f"{message['type']} {message['code']} {message['reason']}")
+
+
 async def socket_refuse(scope, receive, send):
     await receive()
     await send({"type": "websocket.close"})

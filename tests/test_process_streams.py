@@ -166,3 +166,24 @@ def test_the_time_of_a_streamed_answer_is_that_until_it_began(rig: Rig) -> None:
 def test_an_answer_that_did_not_begin_takes_as_long_as_its_handler(rig: Rig) -> None:
     rig.read()
     assert rig.streams.settled(1, 700) == 700
+
+
+def test_what_goes_on_after_an_answer_is_told_so_and_leaves_nothing_behind(
+    rig: Rig, ledger: Deliveries, page: Page
+) -> None:
+    woken = []
+    rig.stream.wake = lambda: woken.append(True)
+    rig.read()
+    rig.streams.settled(1, 700)
+    ledger.reply(rig.delivery, 0, b"", 700)
+    assert woken and isinstance(rig.stream.fault, Abandoned)
+    late = rig.streams.of(rig.delivery)
+    assert isinstance(late.fault, Abandoned) and not rig.streams.opened
+    assert rig.streams.frames(late) == []
+    ledger.acknowledged(1)
+    other = take(ledger, 2)
+    assert other.row == rig.delivery.row
+    shown = page.running()
+    rig.streams.limit(rig.stream, 9_000_000_000)
+    rig.streams.unlimited(late, 9_000_000_000)
+    assert page.running() == shown

@@ -67,6 +67,20 @@ def test_the_application_closes(run: Callable[[Scenario], Any]) -> None:
     run(scenario)
 
 
+def test_a_task_that_hears_learns_that_another_has_closed(
+    cluster: LocalCluster, run: Callable[[Scenario], Any]
+) -> None:
+    async def scenario(client: rota.AsyncClient) -> None:
+        since = notes(cluster)
+        socket = connect(client, b"/both")
+        assert await socket.accepted()
+        assert await socket.next() == [4003, "said by another"]
+        assert await socket.result() is None
+        assert noted(cluster, since) == "websocket.disconnect 4003 said by another"
+
+    run(scenario)
+
+
 def test_who_just_returns_has_closed(run: Callable[[Scenario], Any]) -> None:
     async def scenario(client: rota.AsyncClient) -> None:
         socket = connect(client, b"/echo")

@@ -76,10 +76,10 @@ class WebSocket:
                 if self._stream.leaving:
                     self._end = _disconnect(RESTART, "the service restarts")
                 elif not piece:
-                    self._end = _disconnect(LOST)
+                    self._end = self._end or _disconnect(LOST)
                 self._items.feed(piece)
-            except Abandoned:
-                self._end = _disconnect(LOST)
+            except Abandoned:  # if it was not closed here meanwhile, by another task
+                self._end = self._end or _disconnect(LOST)
             except Exception as error:  # msgpack raises eight unrelated types on hostile bytes
                 self._stream.give_up(f"its caller sent what is no WebSocket message: {error!r:.200}")
                 self._end = _disconnect(LOST)

@@ -13,6 +13,8 @@ from ...common import wire
 from ...common.streams import WINDOW, BadStream, Inflow, Outflow, chunk_of, credit_of
 from .deliveries import Deliveries, Delivery
 
+_ANSWERED = "its answer was given"
+
 
 class Abandoned(ConnectionAbortedError):
     """Nobody waits for this stream any more, or its caller broke the rules: what is written to it goes nowhere."""
@@ -115,8 +117,12 @@ class Streams:
     def of(self, delivery: Delivery) -> Stream:
         stream = self.opened.get(delivery.number)
         if stream is None:
-            stream = self.opened[delivery.number] = Stream(delivery)
+            stream = Stream(delivery)
             stream.leaving = self._leaving
+            if self._deliveries.running.get(delivery.number) is delivery:
+                self.opened[delivery.number] = stream
+            else:  # what goes on after an answer may still hold its handle
+                stream.give_up(_ANSWERED)
         return stream
 
     def handle(self, fields: tuple[int, ...], frame: bytes) -> list[bytes]:
@@ -151,15 +157,23 @@ class Streams:
 
     def limit(self, stream: Stream, now_ns: int) -> None:
         """It has moved: the limit of its handler begins anew."""
-        self._deliveries.limit(stream.delivery, now_ns, stream.limit_ns)
+        self._limit(stream, now_ns, stream.limit_ns)
 
     def unlimited(self, stream: Stream, now_ns: int) -> None:
         """Its handler waits for others, or may take as long as it likes."""
-        self._deliveries.limit(stream.delivery, now_ns, 0)
+        self._limit(stream, now_ns, 0)
+
+    def _limit(self, stream: Stream, now_ns: int, limit_ns: int) -> None:
+        if stream.delivery.number in self.opened:  # else its row in the page may be another's by now
+            self._deliveries.limit(stream.delivery, now_ns, limit_ns)
 
     def settled(self, number: int, elapsed_us: int) -> int:
-        """Its reply goes out. The µs that count: those until its answer began, for how long a caller listens says
-        nothing of the process.
+        """Its reply goes out; who still waits for something of it waits no longer. The µs that count: those until its
+        answer began, for how long a caller listens says nothing of the process.
         """
         stream = self.opened.pop(number, None)
-        return stream.began_us or elapsed_us if stream is not None else elapsed_us
+        if stream is None:
+            return elapsed_us
+        stream.give_up(_ANSWERED)
+        stream.wake()
+        return stream.began_us or elapsed_us
