@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 SWEEP_S = 0.25  # how late a time-out may be noticed; a timer for each connection would cost more than its requests
 JOIN_S = 0.5  # for the first request of whom nobody had accepted yet when the listener closed
 READY = b"/-/ready"
+UPLOAD_RATE = 4 * 1024 * 1024  # bytes a second at which an application must take its body: a tenth of what goes through
 WHOLE_MAX = 64 * 1024 * 1024  # of a body that must go with its call: no message may be larger
 OVERDUE_S = 1.0  # how often what has outlasted a drain is looked for
 NOTES_PER_S = 10  # lines about faults on stderr; the others are counted
@@ -186,6 +187,7 @@ class Gateway:
         elif not isinstance(body, bytes):
             if not client.keyed:
                 said = request.brings(body)
+                client = client.options(timeout=self.settings.timeout + body.size / UPLOAD_RATE)
             elif body.size > WHOLE_MAX:
                 return request.refuse(413, "A request with an Idempotency-Key is too large; nothing was done.")
             else:

@@ -57,6 +57,11 @@ async def echo(exchange, query):
     await exchange.send(b"", more=False)
 
 
+async def slowly(exchange, query):
+    await asyncio.sleep(float(query))
+    await digest(exchange, query)
+
+
 async def ignore(exchange, query):
     await exchange.send(b"read nothing", more=False)
 

@@ -30,6 +30,11 @@ def echo(environ, query):
         yield piece
 
 
+def slowly(environ, query):
+    time.sleep(float(query))
+    return digest(environ, query)
+
+
 def ignore(environ, query):
     return [environ["CONTENT_LENGTH"].encode()]
 

@@ -90,6 +90,17 @@ def test_an_upload_arrives_as_it_was_sent(gateway: Gateway, size: int, in_chunks
     assert gateway.get("/digest", "POST", body) == (200, hashlib.sha256(data).hexdigest().encode())  # type: ignore[arg-type]
 
 
+def test_the_deadline_of_a_large_upload_grows_with_its_size(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """A second for every 4 MiB: it is the application that has to take it."""
+    (tmp_path / "rota.toml").write_text('[http]\ntimeout = "1s"\n')
+    hasty = front(start, cluster, "-c", str(tmp_path / "rota.toml"))
+    data = bytes(8 * MIB)
+    assert hasty.get("/slowly?1.2", "POST", data) == (200, hashlib.sha256(data).hexdigest().encode())
+    assert hasty.get("/slowly?1.2", "POST", b"small")[0] == 504
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_what_goes_up_comes_down(gateway: Gateway, size: int) -> None:
     data = Random(size).randbytes(size)
