@@ -35,7 +35,7 @@ from http_rig import Held, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rota.gateway.core.connection import Reset, Timeouts
+from rota.gateway.core.connection import Close, Reset, Timeouts
 from rota.gateway.core.head import Limits
 from rota.gateway.core.http2 import (
     BODIES_MAX,
@@ -547,7 +547,8 @@ def test_a_drain_serves_the_last_stream_refuses_others_and_closes() -> None:
     subject.do(subject.core.answered(1, 200, [], b"x", 0.0), reads=False)
     out = subject.core.output(0.0)
     assert subject.resets() == {3: CODE.REFUSED_STREAM} and out.endswith(frame(DATA, b"x", END_STREAM, 1))
-    assert subject.core.settled(0.0)
+    [_, close] = subject.core.settled(0.0)
+    assert isinstance(close, Close) and close.within > 10.0, "the last answer is read in peace"
 
 
 def test_a_client_that_says_goodbye_gets_what_it_asked_for() -> None:

@@ -311,8 +311,10 @@ def test_a_drain_answers_what_is_served_and_ends_each_connection_with_a_word(
     busy.sendall(request("/slow?0.5"))
     time.sleep(0.1)  # it is on its way
     gateway.child.signal(signal.SIGTERM)
-    assert read_all(idle) == b""
-    answer = read_all(busy)
+    with idle:
+        assert read_all(idle) == b""
+    with busy:
+        answer = read_all(busy)
     assert answer.endswith(b"GET /slow?0.5") and b"Connection: close" in answer
     until(lambda: gateway.child.status() is not None, "it does not end")
     assert gateway.child.status() == 0 and not listens(gateway.port)

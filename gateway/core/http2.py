@@ -34,7 +34,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hpack import Decoder, HeaderTuple, HPACKError, NeverIndexedHeaderTuple, OversizedHeaderListError
 
-from .connection import BANKED_S, Close, Refused, Reset, Timeouts, Write, Wrong
+from .connection import BANKED_S, UNREAD_MAX, Close, Refused, Reset, Timeouts, Write, Wrong
 from .head import Head, Limits
 from .http2_head import check_trailers, read
 from .requests import request_id as request_id_of
@@ -578,7 +578,7 @@ class Http2:
             if size and not stream.is_empty:
                 self._ready.append(stream)
         data = self._bytes()
-        self._unsent += len(data)
+        self._unsent = min(self._unsent + len(data), UNREAD_MAX)
         return data
 
     def _send_some(self, stream: Stream, now: float) -> int:
@@ -738,27 +738,29 @@ class Http2:
     def _goodbye(self) -> list[Effect]:
         if self._last is None:
             self._goaway(ErrorCodes.NO_ERROR)
-        return self._end()
+        if self._idle != inf:
+            return self._end(self._timeouts.linger)
+        return self._end(self._timeouts.write + self._unsent / self._timeouts.write_rate)  # the last answer is read
 
     def _break(self, code: ErrorCodes | int, effects: list[Effect], said: bool = False) -> None:
         if not said:
             self._goaway(code)
         effects += [Gone(number) for number in self._streams]
-        effects += self._end()
+        effects += self._end(self._timeouts.linger)
 
     def _cut(self, effects: list[Effect]) -> list[Effect]:
         effects += [Gone(number) for number in self._streams]
         self._end()
         return [*effects, Reset()]
 
-    def _end(self) -> list[Effect]:
+    def _end(self, within: float = 0.0) -> list[Effect]:
         self._closed = True
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
         self._ready.clear()
         self._buffer.clear()
-        return [Write(self._bytes()), Close(self._timeouts.linger)]
+        return [Write(self._bytes()), Close(within)]
 
     def _bytes(self) -> bytes:
         data, self._own = self._books.data_to_send() + bytes(self._own), bytearray()
