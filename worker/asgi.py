@@ -10,6 +10,7 @@ from typing import Any
 
 from ..common.errors import LoadError
 from .app import Worker
+from .async_hosting import was_asked_to_end
 from .context import Context
 from .core.streams import Abandoned
 from .hosting import traceback_text
@@ -32,6 +33,8 @@ from .websocket import WebSocket
 Message = dict[str, Any]
 Application = Callable[..., Awaitable[Any]]
 
+_BYTES = (bytes, bytearray, memoryview)
+
 STARTED, NOT_STARTED = "lifespan.startup.complete", "lifespan.startup.failed"
 STOPPED, NOT_STOPPED = "lifespan.shutdown.complete", "lifespan.shutdown.failed"
 
@@ -44,15 +47,15 @@ def worker(application: Application, name: str) -> Worker:
     made = service(name, requests.serve, requests.converse)
     made.on_start(lifespan.start_up)
     made.on_stop(lifespan.shut_down)
-    made.on_stop(requests.finish)  # first: the last stops first
     return made
 
 
 class _Requests:
+    """The application runs in the task of its request, and goes on there after its answer (background tasks)."""
+
     def __init__(self, application: Application, state: dict[str, Any]) -> None:
         self._application = application
         self._state = state
-        self._tasks: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
     async def serve(
         self,
@@ -62,18 +65,12 @@ class _Requests:
         headers: list[list[bytes]],
         body: bytes | int,
         about: dict[str, Any],
-    ) -> list[Any] | None:
-        """The answer as soon as it is complete: what the application does after it (background tasks) goes on. None
-        when the caller has it already.
-        """
+    ) -> None:
+        """The exchange gives the answer as soon as that is complete."""
         scope = _scope(ctx, target, headers, about, self._state)
         scope["type"], scope["method"] = "http", method
-        exchange = _Exchange(method, body, ctx.stream, scope["extensions"]["rota"]["request_id"])
+        exchange = _Exchange(method, body, ctx, scope["extensions"]["rota"]["request_id"])
         await self._perform(scope, exchange)
-        if exchange.streamed is None:
-            return answer(method, exchange.status, exchange.headers, b"".join(exchange.blocks))
-        await ctx.stream.finish()
-        return None
 
     async def converse(
         self,
@@ -84,40 +81,29 @@ class _Requests:
         body: bytes | int | None,
         about: dict[str, Any],
     ) -> None:
-        """A WebSocket, until both sides know of its end."""
+        """A WebSocket. What it has for an answer comes when both sides know of its end."""
         scope = _scope(ctx, target, headers, about, self._state)
         scope["type"], scope["subprotocols"] = "websocket", about.get("subprotocols", [])
         scope["extensions"]["websocket.http.response"] = {}
-        socket = WebSocket(ctx.stream, scope["extensions"]["rota"]["request_id"])
+        socket = WebSocket(ctx, scope["extensions"]["rota"]["request_id"])
         await self._perform(scope, socket)
-        await socket.finish()
 
     async def _perform(self, scope: dict[str, Any], exchange: _Exchange | WebSocket) -> None:
-        """Returns when the application has said all; raises what it raised before that."""
-        task = asyncio.create_task(self._run(scope, exchange))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            await exchange.over
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait({task})  # it may clean up
-            raise
-        if exchange.error is not None:
-            raise exchange.error
-
-    async def finish(self) -> None:
-        """What goes on after the last answer; the agent's stop_grace is its limit."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _run(self, scope: dict[str, Any], exchange: _Exchange | WebSocket) -> None:
+        """Raises what the application raised before it had said all; what comes later is told on stderr."""
         try:
             await self._application(scope, exchange.receive, exchange.send)
-        except BaseException as error:  # a SystemExit that leaves a task would stop the loop
-            exchange.ended(error)
-        else:
-            exchange.ended(None)
+        except BaseException as error:
+            if exchange.over:
+                return exchange.failed_late(error)
+            exchange.over = True
+            if was_asked_to_end():  # whatever it makes of that
+                raise asyncio.CancelledError from error
+            raise
+        if not exchange.over:
+            exchange.over = True
+            if was_asked_to_end():
+                raise asyncio.CancelledError
+            await exchange.returned()
 
 
 def _scope(
@@ -146,37 +132,42 @@ def _scope(
 
 
 class _Exchange:
-    """One request and what the application sends for it. `over` is set with the end of the answer, or of the
-    application."""
+    """One request and what the application sends for it. `over`: that is all."""
 
     __slots__ = (
-        "status",
-        "headers",
-        "blocks",
-        "streamed",
         "over",
-        "error",
+        "_answer",
+        "_blocks",
         "_body",
         "_cut",
+        "_headers",
         "_left",
         "_method",
         "_request_id",
+        "_status",
         "_stream",
+        "_streamed",
+        "_task",
+        "_waiting",
     )
 
-    def __init__(self, method: str, body: bytes | int, stream: AsyncStream | None, known_as: str) -> None:
-        self.status = 0
-        self.headers: list[Pair] = []
-        self.blocks: list[bytes] = []
-        self.streamed: Streamed | None = None  # None: the answer is one message
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.error: BaseException | None = None
+    def __init__(self, method: str, body: bytes | int, ctx: Context, known_as: str) -> None:
+        task = asyncio.current_task()
+        assert ctx.answer is not None and task is not None
+        self.over = False
+        self._task = task
+        self._answer = ctx.answer
+        self._status = 0
+        self._headers: list[Pair] = []
+        self._blocks: list[bytes] = []
+        self._streamed: Streamed | None = None  # None: the answer is one message
         self._method = method
         self._body = body if isinstance(body, bytes) else None
         self._left = body if isinstance(body, int) else 0  # of an upload
-        self._stream = stream
+        self._stream: AsyncStream | None = ctx.stream
         self._request_id = known_as
         self._cut = False  # the rest of the body is not sent anyway
+        self._waiting: asyncio.Event | None = None  # somebody does, for the end
 
     async def receive(self) -> Message:
         """The body, in pieces if it is large; then, only when all is over or nobody waits any more, that the client is
@@ -185,12 +176,13 @@ class _Exchange:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        if self._left and self._stream is not None and not self.over.done():
+        if self._left and self._stream is not None and not self.over:
             return await self._piece(self._stream)
-        if self._stream is None:
-            await asyncio.wait({self.over})
-        else:
+        if self._stream is not None:
             await self._gone(self._stream)
+        elif not self.over:
+            self._waiting = self._waiting or asyncio.Event()
+            await self._waiting.wait()
         return {"type": "http.disconnect"}
 
     async def _piece(self, stream: AsyncStream) -> Message:
@@ -204,14 +196,13 @@ class _Exchange:
         return {"type": "http.request", "body": piece, "more_body": self._left > 0}
 
     async def _gone(self, stream: AsyncStream) -> None:
-        self.over.add_done_callback(lambda _: stream.wake())
-        while not self.over.done() and not stream.abandoned and not (stream.leaving and self.streamed is not None):
+        while not self.over and not stream.abandoned and not (stream.leaving and self._streamed is not None):
             await stream.changed()
 
     async def send(self, message: Message) -> None:
         kind = message.get("type")
-        if self.over.done():
-            if self.over.cancelled() or self._cut:
+        if self.over or self._task.cancelling():
+            if self._cut or self._task.cancelling():
                 raise Abandoned("nobody waits for this answer any more")
             raise BadAnswer(f"{kind!r:.200} was sent after the end of the answer")
         if kind == "http.response.start":
@@ -222,54 +213,56 @@ class _Exchange:
             raise BadAnswer(f"{kind!r:.200} is no message of an answer: http.response.start or http.response.body")
 
     def _start(self, message: Message) -> None:
-        if self.status:
+        if self._status:
             raise BadAnswer("http.response.start was sent twice")
         status = status_of(message)
-        self.headers = headers_of(message)
-        self.status = status
+        self._headers = headers_of(message)
+        self._status = status
 
     async def _extend(self, message: Message) -> None:
-        if not self.status:
+        if not self._status:
             raise BadAnswer("http.response.body was sent before http.response.start")
         block = message.get("body", b"")
-        if not isinstance(block, bytes | bytearray | memoryview):
+        if not isinstance(block, _BYTES):
             raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
         more = message.get("more_body", False)
-        if self._stream is not None and (more or self.streamed is not None or len(block) > WHOLE_MAX):
+        if self._stream is not None and (more or self._streamed is not None or len(block) > WHOLE_MAX):
             return await self._pour(self._stream, bytes(block), more)
         if block:
-            self.blocks.append(bytes(block))  # a copy of what the application may change; bytes stay as they are
+            self._blocks.append(bytes(block))  # a copy of what the application may change; bytes stay as they are
         if not more:
-            self.over.set_result(None)
+            self._end(answer(self._method, self._status, self._headers, b"".join(self._blocks)))
 
     async def _pour(self, stream: AsyncStream, block: bytes, more: bool) -> None:
         """It goes out now; returns when there is room for more."""
-        if self.streamed is None:
-            streamed = Streamed(self._method, self.status, self.headers)
+        if self._streamed is None:
+            streamed = Streamed(self._method, self._status, self._headers)
             if not streamed.has_body:
                 self._cut = True
-                self.over.set_result(None)
-                return
-            self.streamed = streamed
-        data = self.streamed.piece(block)
+                return self._end(answer(self._method, self._status, self._headers, b""))
+            self._streamed = streamed
+        data = self._streamed.piece(block)
         if not more:
-            self.streamed.end()
+            self._streamed.end()
         if data:
             await stream.write(data)
-        if not more and not self.over.done():
-            self.over.set_result(None)
+        if not more and not self.over:
+            self._end(stream.finish())
 
-    def ended(self, error: BaseException | None) -> None:
-        """The application has returned, or raised; when the answer is out already that is told on stderr."""
-        if not self.over.done():
-            self.error = error or BadAnswer("the application returned before its answer was complete")
-            self.over.set_result(None)
-        elif (
-            error is not None
-            and not self.over.cancelled()
-            and not self._cut
-            and not isinstance(error, asyncio.CancelledError)
-        ):
+    def _end(self, result: Any) -> None:
+        """All is said."""
+        self.over = True
+        if self._stream is not None:
+            self._stream.wake()
+        elif self._waiting is not None:
+            self._waiting.set()
+        self._answer(result)
+
+    async def returned(self) -> None:
+        raise BadAnswer("the application returned before its answer was complete")
+
+    def failed_late(self, error: BaseException) -> None:
+        if not self._cut and not isinstance(error, asyncio.CancelledError):
             # Frameworks do so for every exception: they answer with a 500, then raise it again for the server's log.
             print(f"request {self._request_id}: after its answer:\n{traceback_text(error)}", end="", file=sys.stderr)
 

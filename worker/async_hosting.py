@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from inspect import iscoroutine
 from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
@@ -51,6 +52,7 @@ class AsyncHost:
         self._done = done
         self._host = SyncHost(worker, version=version, body_max=body_max, stream_of=stream_of)
         self._running: dict[int, Running] = {}
+        self._beyond: set[asyncio.Task[Outcome]] = set()  # handlers that go on after their answers
         self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
         self._loop = asyncio.new_event_loop()
         self._loop_thread = 0
@@ -142,6 +144,8 @@ class AsyncHost:
             self._cancel(number)
         if self._running:
             await self._idle.wait()
+        if self._beyond:
+            await asyncio.wait(self._beyond)
 
     async def _call(self, hook: Callable[[], Any]) -> Any:
         if is_async(hook):
@@ -167,30 +171,45 @@ class AsyncHost:
 
     def _begin(self, delivery: Delivery, begun: int) -> None:
         handler = self.worker.handlers.get(delivery.handler)
-        running: Running
         if handler is None:
-            running = self._loop.create_task(self._without_handler(delivery, begun))
-            running.add_done_callback(partial(self._ended, delivery.number, begun))
+            self._run(delivery.number, begun, self._without_handler(delivery, begun))
         elif handler.is_async:
-            running = self._loop.create_task(self._perform(handler, delivery, begun))
-            running.add_done_callback(partial(self._ended, delivery.number, begun))
+            self._run(delivery.number, begun, self._perform(handler, delivery, begun))
         else:
-            running = self._threads.submit(self._host.run, delivery)
-            running.add_done_callback(partial(self._ended_in_thread, delivery.number, begun))
-        self._running[delivery.number] = running
+            self._running[delivery.number] = future = self._threads.submit(self._host.run, delivery)
+            future.add_done_callback(partial(self._ended_in_thread, delivery.number, begun))
 
     async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> Outcome:
         try:
             handler, arguments = self._host.bind(delivery)
         except Error as error:
             return failed(error, begun)
+        if handler.binding.context is not None:
+            arguments[handler.binding.context].answer = partial(self._answer, handler, delivery.number, begun)
+        return await self._outcome(handler, handler.function(**arguments), begun)
+
+    async def _outcome(self, handler: Handler, result: Awaitable[Any], begun: int) -> Outcome:
         try:
-            result = await handler.function(**arguments)
+            value = await result
         except BaseException as error:  # a SystemExit that leaves a task would stop the loop
-            if isinstance(error, asyncio.CancelledError) and _was_asked_to_end():
+            if isinstance(error, asyncio.CancelledError) and was_asked_to_end():
                 raise
             return failed(remote_error(error), begun)
-        return self._host.replied(handler, result, begun)
+        return self._host.replied(handler, value, begun)
+
+    def _answer(self, handler: Handler, number: int, begun: int, result: Any) -> None:
+        """What a handler that goes on has for an answer: a value, or a coroutine that will have it."""
+        running = self._running.pop(number)
+        assert isinstance(running, asyncio.Task)
+        self._beyond.add(running)
+        if iscoroutine(result):
+            self._run(number, begun, self._outcome(handler, result, begun))
+        else:
+            self._over(number, self._host.replied(handler, result, begun))
+
+    def _run(self, number: int, begun: int, outcome: Coroutine[Any, Any, Outcome]) -> None:
+        self._running[number] = task = self._loop.create_task(outcome)
+        task.add_done_callback(partial(self._ended, number, begun))
 
     def _cancel(self, number: int) -> None:
         running = self._running.get(number)
@@ -201,15 +220,21 @@ class AsyncHost:
         self._loop.call_soon_threadsafe(self._ended, number, begun, future)
 
     def _ended(self, number: int, begun: int, running: asyncio.Task[Outcome] | Future[Outcome]) -> None:
+        if running in self._beyond:
+            self._beyond.remove(running)
+            return
         cancelled = running.cancelled()
         outcome = failed(Cancelled("cancelled"), begun) if cancelled else running.result()
         del self._running[number]
+        self._over(number, outcome)
+
+    def _over(self, number: int, outcome: Outcome) -> None:
         if not self._running and self._stopped.is_set():
             self._idle.set()
         self._done(number, outcome)
 
 
-def _was_asked_to_end() -> bool:
+def was_asked_to_end() -> bool:
     """False if the handler's own doings raised CancelledError: that is a failure like any other."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

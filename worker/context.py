@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class Context:
         "session",
         "headers",
         "stream",
+        "answer",
         "_deadline",
         "_log",
     )
@@ -62,6 +63,7 @@ class Context:
         self.session = session
         self.headers: Mapping[str, str] = headers or {}
         self.stream = stream  # worker/streams.py; None: its caller takes none. Not public yet, it may change
+        self.answer: Callable[[Any], None] | None = None  # as `stream`; of an async handler that goes on after it
         self._deadline = deadline
         self._log: LoggerAdapter[Logger] | None = None
 
@@ -95,6 +97,7 @@ class Delivered(Context):
         self.version = version
         self.attempt = delivery.attempt
         self.stream = stream
+        self.answer = None
         self._log = None
         self._delivery = delivery
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgpack import Unpacker, packb
 
 from ..common.limits import WEBSOCKET_MESSAGE_MAX
+from .context import Context
 from .core.streams import Abandoned
 from .hosting import traceback_text
 from .http_service import BadAnswer, header, headers_of, opening, status_of
@@ -22,11 +23,11 @@ NORMAL, NO_CODE, LOST, RESTART = 1000, 1005, 1006, 1012  # RFC 6455 section 7.4,
 
 
 class WebSocket:
-    """`over` is set when the application has closed or refused it, or has ended."""
+    """`over`: the application has closed or refused it, or has ended."""
 
     __slots__ = (
         "over",
-        "error",
+        "_answer",
         "_connect",
         "_end",
         "_request_id",
@@ -37,12 +38,13 @@ class WebSocket:
         "_items",
     )
 
-    def __init__(self, stream: AsyncStream | None, known_as: str) -> None:
-        if stream is None:
+    def __init__(self, ctx: Context, known_as: str) -> None:
+        if ctx.stream is None:
             raise ValueError("a WebSocket needs a caller that streams")
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.error: BaseException | None = None
-        self._stream = stream
+        assert ctx.answer is not None
+        self.over = False
+        self._answer = ctx.answer
+        self._stream: AsyncStream = ctx.stream
         self._request_id = known_as
         self._state = CONNECTING
         self._connect = True  # is still to be told
@@ -152,24 +154,22 @@ class WebSocket:
     # ---- its end -----------------------------------------------------------------------------------------------------
 
     def _ended(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
+        self.over = True
         self._stream.wake()
+        self._answer(self._finish())
 
-    def ended(self, error: BaseException | None) -> None:
-        """The application has returned, or raised; when it had closed already that is told on stderr."""
-        if not self.over.done():
-            if error is None and self._state in (CONNECTING, REFUSING) and not self._stream.abandoned:
-                error = BadAnswer("the application returned before it had accepted or refused the WebSocket")
-            self.error = error
-            self.over.set_result(None)
-        elif (
-            error is not None and not self.over.cancelled() and not isinstance(error, asyncio.CancelledError | OSError)
-        ):
+    async def returned(self) -> None:
+        """Who just returns has closed."""
+        if self._state in (CONNECTING, REFUSING) and not self._stream.abandoned:
+            raise BadAnswer("the application returned before it had accepted or refused the WebSocket")
+        await self._finish()
+
+    def failed_late(self, error: BaseException) -> None:
+        if not isinstance(error, asyncio.CancelledError | OSError):
             print(f"request {self._request_id}: after its close:\n{traceback_text(error)}", end="", file=sys.stderr)
 
-    async def finish(self) -> None:
-        """Returns when the caller has all of it. Who just returns has closed."""
+    async def _finish(self) -> None:
+        """Returns when the caller has all of it."""
         stream = self._stream
         if self._state == OPEN and not stream.ended and not stream.abandoned:
             await stream.write(packb([RESTART if stream.leaving else NORMAL, ""]))
