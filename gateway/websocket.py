@@ -103,8 +103,7 @@ class Socket(Request):
     def room(self) -> None:
         core = self.core
         if core is not None and core.held and not self.out.blocked:
-            core.hold(False, monotonic())
-            self._carry_out([])
+            self._carry_out(core.hold(False, monotonic()))
 
     def _opened(self, data: Body) -> bool:
         """Whether the process has accepted it; `streamed` is set when it has refused."""

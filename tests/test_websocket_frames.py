@@ -303,6 +303,20 @@ def test_a_message_that_grows_a_thousandfold_ends_at_the_limit() -> None:
     assert items == [] and ended is not None and ended[0] == 1009
 
 
+def test_few_bytes_that_are_many_messages_come_bit_by_bit() -> None:
+    socket = deflated()
+    one = frame(BINARY, compressed(bytes(99_999)), rsv=4)
+    rounds = [outcome(socket.received(one * 50 + close(4000), 0.0)).items]
+    ended = None
+    while ended is None:
+        socket.hold(True, 0.0)
+        assert socket.received(b"", 0.0) == []
+        items, ended, _, _ = outcome(socket.hold(False, 0.0))
+        rounds.append(items)
+    assert ended == (4000, "")
+    assert max(map(len, rounds)) == 3 and sum(map(len, rounds)) == 50
+
+
 def test_what_is_not_deflated_is_bad_payload() -> None:
     ended = outcome(deflated().received(frame(BINARY, b"\xff" * 20, rsv=4), 0.0)).ended
     assert ended is not None and ended[0] == 1007

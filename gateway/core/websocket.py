@@ -22,12 +22,14 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, 
 from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
+from ...common.streams import WINDOW
 from .connection import UNREAD_MAX, Came, Close, Effect, Ended, Reset, Write
 from .response import Headers, switching
 
 GOING_AWAY, NO_CODE, LOST, TOO_LARGE, FAILED = 1001, 1005, 1006, 1009, 1011  # RFC 6455 7.4.1
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+BATCH = WINDOW  # bytes of messages; with more than that `hold` follows, for no more may be under way to a process
 _PONGS_MAX = 16  # that are owed; of a flood of pings only the last are answered (RFC 6455 5.5.3)
 _SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}  # codes that may stand in a frame
 
@@ -103,17 +105,24 @@ class WebSocket:
         if self.state is _CLOSED:
             return []
         self._heard_at, self._asked_at = now, inf
+        self._frames.receive_data(data)
+        return [] if self.held and self.state is _OPEN else self._read()
+
+    def _read(self) -> list[Effect]:
+        """What has come; of messages no more than `BATCH`, since a few bytes may be many when they are compressed."""
         items: list[str | bytes] = []
         end: list[Effect] = []
-        self._frames.receive_data(data)
+        size = 0
         try:
             for event in self._frames.events():
                 if isinstance(event, CloseConnection):
                     end = self._closed_by(event)
                 elif isinstance(event, Ping):
                     self._pongs.append(bytes(event.payload))
-                elif isinstance(event, Message) and self.state is _OPEN:
-                    self._assemble(event, items)
+                elif isinstance(event, Message) and self.state is _OPEN and self._assemble(event, items):
+                    size += len(items[-1])
+                    if size > BATCH:
+                        break
         except _TooLarge:
             end = self._fail(TOO_LARGE, f"a message has {self._terms.message} bytes at most")
         effects: list[Effect] = [Came(items)] if items else []
@@ -204,27 +213,29 @@ class WebSocket:
         self._asked_at = now
         return [self._send(Ping())]
 
-    def hold(self, held: bool, now: float) -> None:
+    def hold(self, held: bool, now: float) -> list[Effect]:
         """Whether to read no more for now. Its silence meanwhile is our doing."""
         self.held = held
         self._heard_at, self._asked_at = now, inf
+        return [] if held or self.state is not _OPEN else self._read()
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
-    def _assemble(self, event: Message[Any], items: list[str | bytes]) -> None:
-        """Raises _TooLarge, before there is more of it in memory than that."""
+    def _assemble(self, event: Message[Any], items: list[str | bytes]) -> bool:
+        """Whether one is whole now. Raises _TooLarge, before there is more of it in memory than that."""
         data, whole = self._message, event.message_finished
         if not data:
             self._text = isinstance(event, TextMessage)
             if whole and len(event.data) * (4 if self._text else 1) <= self._terms.message:
                 items.append(event.data if self._text else bytes(event.data))
-                return
+                return True
         data += event.data.encode() if self._text else event.data
         if len(data) > self._terms.message:
             raise _TooLarge
         if whole:
             items.append(data.decode() if self._text else bytes(data))
             self._message = bytearray()  # and not what a large one had needed
+        return whole
 
     def _closed_by(self, event: CloseConnection) -> list[Effect]:
         """The client's last frame; or one that wsproto says when a rule was broken."""
