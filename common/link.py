@@ -12,8 +12,10 @@ import zmq
 
 from . import sockets
 from .limits import BODY_MAX, RECONNECT_FIRST_S, RECONNECT_MAX_S
+from .sockets import fast_recv, fast_send
 
 _EVENT = struct.Struct("=HI")
+_NOBLOCK = int(zmq.NOBLOCK)  # the enumeration's member would be converted at each call
 
 
 def reconnect_delay(failures: int, chance: float) -> float:
@@ -57,7 +59,7 @@ class Link:
     def send(self, frame: bytes) -> bool:
         """False when the frame could not be queued: no connection (yet), or the peer does not read."""
         try:
-            self.dealer.send(frame, zmq.NOBLOCK)
+            fast_send(self.dealer, frame, _NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -66,7 +68,7 @@ class Link:
         """The next frame, None when there is none now. A message of several frames is foreign: dropped."""
         while True:
             try:
-                frame = self.dealer.recv(zmq.NOBLOCK)
+                frame: bytes = fast_recv(self.dealer, _NOBLOCK)
             except zmq.Again:
                 return None
             if not self.dealer.get(zmq.RCVMORE):

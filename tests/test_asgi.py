@@ -5,6 +5,7 @@ import queue
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,34 @@ def test_several_requests_are_served_at_once(hosted: Callable[..., Hosted]) -> N
         here.start("GET", b"/%d" % number, number=number)
     answers = dict(here.next() for _ in range(3))
     assert {number: answer_of(outcome).body for number, outcome in answers.items()} == {1: b"/1", 2: b"/2", 3: b"/3"}
+
+
+def test_what_goes_on_after_its_answer_takes_no_place_and_leaves_nothing_to_the_next() -> None:
+    seen: list[str] = []
+    mark: ContextVar[str] = ContextVar("mark", default="clean")
+    gate = asyncio.Event()
+
+    async def application(scope: Message, receive: Receive, send: Send) -> None:
+        seen.append(mark.get())
+        mark.set("set by another")
+        await send(START)
+        await send(END)
+        if scope["path"] == "/first":
+            await gate.wait()
+            seen.append("went on")
+        else:
+            gate.set()
+
+    def done(number: int, outcome: Outcome) -> None:
+        answer_of(outcome)
+        if number == 1:  # in the midst of its last send
+            host.start(request("GET", b"/second", number=2))
+        else:
+            host.stop()
+
+    host = AsyncHost(asgi.worker(http_only(application), "site"), done, concurrency=1)
+    host.run(lambda: host.start(request("GET", b"/first", number=1)))
+    assert seen == ["clean", "clean", "went on"]
 
 
 def test_a_request_that_is_cancelled_may_clean_up_and_learns_that_nobody_waits(hosted: Callable[..., Hosted]) -> None:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from inspect import iscoroutine
 from threading import get_ident
@@ -56,6 +57,7 @@ class AsyncHost:
         self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
         self._loop = asyncio.new_event_loop()
         self._loop_thread = 0
+        self._context = copy_context()  # of each handler
         self._stopped = asyncio.Event()
         self._idle = asyncio.Event()  # set when the last delivery has ended after `stop`
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rota-sync")
@@ -116,6 +118,7 @@ class AsyncHost:
         self._loop_thread = get_ident()
         try:
             await self._start_up()
+            self._context = copy_context()  # with what the start hooks set
             ready()
             await self._stopped.wait()
             await self._finish()
@@ -208,7 +211,8 @@ class AsyncHost:
             self._over(number, self._host.replied(handler, result, begun))
 
     def _run(self, number: int, begun: int, outcome: Coroutine[Any, Any, Outcome]) -> None:
-        self._running[number] = task = self._loop.create_task(outcome)
+        # It does not inherit what another handler set, from whose send it may have been taken.
+        self._running[number] = task = self._loop.create_task(outcome, context=self._context.copy())
         task.add_done_callback(partial(self._ended, number, begun))
 
     def _cancel(self, number: int) -> None:

@@ -14,6 +14,7 @@ from ..common.body import encode_error
 from ..common.errors import Cancelled, RemoteError
 from ..common.limits import IDLE_TICK_S
 from ..common.link import Link
+from ..common.sockets import fast_recv
 from .async_hosting import AsyncHost
 from .core.deliveries import Delivery
 from .hosting import Outcome
@@ -23,6 +24,7 @@ from .streams import AsyncStream, OfThread, ThreadStream
 if TYPE_CHECKING:
     from .process import Process
 
+_NOBLOCK = int(zmq.NOBLOCK)
 _GREETING_TICK_S = 0.005  # while the connection comes about; the descriptor of a DEALER does not tell of that
 
 
@@ -51,6 +53,7 @@ class _Serving:
         self._descriptor = -1
         self._over_limit: set[int] = set()
         self._stopping = False
+        self._looks_soon = False
         self._received_at = 0.0
         self._failure: BaseException | None = None
 
@@ -143,10 +146,11 @@ class _Serving:
             if self._backend.inbox:
                 self._received(self._backend.inbox.popleft())
                 continue
-            if not int(link.dealer.get(zmq.EVENTS)) & zmq.POLLIN:
+            if not link.readable():
                 return
-            frame = link.receive()
-            if frame is None:
+            try:
+                frame = fast_recv(link.dealer, _NOBLOCK)
+            except zmq.Again:
                 return
             self._received(frame)
 
@@ -185,7 +189,14 @@ class _Serving:
                 outcome = _exceeded(outcome)
         elapsed_us = self._streams.settled(number, outcome.elapsed_us)
         self._backend.send(self._deliveries.reply(delivery, outcome.code, outcome.body, elapsed_us))
-        self._readable()  # there is room again, and after a send the descriptor may have missed something
+        if not self._looks_soon:  # there is room again, and after a send the descriptor may have missed something
+            self._looks_soon = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Once for all that ended in one turn of the loop: each look is a system call."""
+        self._looks_soon = False
+        self._readable()
 
 
 def _exceeded(outcome: Outcome) -> Outcome:
