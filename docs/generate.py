@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 _HEAD = """\
 # Configuration
 
-<!-- Generated from common/settings.py by docs/generate.py; change it there. -->
+<!-- Generated from common/settings by docs/generate.py; change it there. -->
 
 Each setting comes from the first of these that has it: a **flag** (`--bind`), an **environment variable**
 (`ROTA_MASTER_BIND`), the **file** (`-c rota.toml`, or `ROTA_CONFIG`), its **default**. No file is read unless it is

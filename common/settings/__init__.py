@@ -1,0 +1,87 @@
+"""Every setting of rota, declared once: type, default, what it is, why it is so. A file a section.
+
+Durations are seconds (float), sizes bytes (int), in Python. `common/config.py` fills these
+sections from flags, environment and file; `docs/CONFIG.md` is generated from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..declare import Rule
+from . import health, master, service
+from .fault import FaultSettings
+from .health import DUMMY, HEARTBEAT, PORT, REQUEST, HealthSettings
+from .http import COMMON, FORWARDED, JSON, OFF, X_FORWARDED, HttpSettings, ServiceHttpSettings
+from .master import MasterSettings
+from .service import LEAST_LOADED, ROUND_ROBIN, ServiceSettings
+from .slave import SlaveSettings
+
+__all__ = [
+    "COMMON",
+    "DUMMY",
+    "FORWARDED",
+    "HEARTBEAT",
+    "JSON",
+    "LEAST_LOADED",
+    "OFF",
+    "OF_A_SERVICE",
+    "PORT",
+    "REQUEST",
+    "ROUND_ROBIN",
+    "RULES",
+    "SECTIONS",
+    "X_FORWARDED",
+    "FaultSettings",
+    "HealthSettings",
+    "HttpSettings",
+    "MasterSettings",
+    "ServiceHttpSettings",
+    "ServiceSettings",
+    "Settings",
+    "SlaveSettings",
+    "class_of",
+    "heading",
+]
+
+Settings = (
+    MasterSettings
+    | SlaveSettings
+    | HttpSettings
+    | ServiceSettings
+    | HealthSettings
+    | FaultSettings
+    | ServiceHttpSettings
+)
+
+SECTIONS: Mapping[str, type[Settings]] = {
+    section.section: section
+    for section in (
+        MasterSettings,
+        SlaveSettings,
+        HttpSettings,
+        ServiceSettings,
+        HealthSettings,
+        FaultSettings,
+        ServiceHttpSettings,
+    )
+}
+OF_A_SERVICE = tuple(name.partition(".")[2] for name in SECTIONS if name.startswith("service."))  # sections within it
+
+
+def heading(name: str, service: str = "NAME") -> str:
+    """The section as it stands in a file: `[service.NAME.fault]`."""
+    first, *rest = name.split(".")
+    return f"[{'.'.join([first, *([service] if first == 'service' else []), *rest])}]"
+
+
+def class_of(section: Sequence[str]) -> type[Settings]:
+    """Of a path in a file, such as ("service", "orders", "fault")."""
+    return SECTIONS[".".join((section[0], *section[2:]))]
+
+
+RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
+    MasterSettings: master.RULES,
+    ServiceSettings: service.RULES,
+    HealthSettings: health.RULES,
+}

@@ -1,0 +1,339 @@
+"""Gateways, and what a service has of its own at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .. import limits
+from ..declare import setting
+from ..kinds import (
+    AFFINITY,
+    COOKIE,
+    LISTEN,
+    METHOD,
+    ROUTE,
+    Address,
+    Boolean,
+    Choice,
+    Directory,
+    Duration,
+    File,
+    Integer,
+    Network,
+    Optional,
+    Several,
+    Size,
+)
+
+OFF, COMMON, JSON = "off", "common", "json"  # forms of a gateway's access log
+X_FORWARDED, FORWARDED = "x-forwarded", "forwarded"  # how proxies tell of the client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """A gateway: where it takes HTTP requests, whom it believes, how much it bears."""
+
+    section: ClassVar[str] = "http"
+
+    bind: str | None = setting(
+        None,
+        Optional(LISTEN, word="off"),
+        "where to take HTTP requests; off: rota master starts no gateway, and rota gateway takes 0.0.0.0:8080",
+        "a master that is only called by clients of its own needs no open HTTP port",
+        flags=("--bind",),
+        reload=False,
+    )
+    master: tuple[str, ...] = setting(
+        (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
+        Several(Address(), limit=8),
+        "control addresses of the masters that a gateway calls, the primary first",
+        "the master of a first try runs on the same machine; a gateway that a master starts calls that one",
+        flags=("-m", "--master"),
+        reload=False,
+    )
+    tls_certificate: str | None = setting(
+        None,
+        Optional(File(), word="off"),
+        "certificate in PEM form, with those that it depends on behind it: HTTPS is spoken; off: plain HTTP",
+        "in front of a gateway there often is a balancer that has it; HUP reads the file again",
+        flags=("--tls-cert",),
+        reload=False,
+    )
+    tls_key: str | None = setting(
+        None,
+        Optional(File(), word="off"),
+        "its key in PEM form, without a password; off: it is in the certificate's file",
+        "some tools write both into one file",
+        flags=("--tls-key",),
+        reload=False,
+    )
+    http2: bool = setting(
+        True,
+        Boolean(),
+        "speak HTTP/2 with clients that offer it: with a certificate, and if h2 is there (the extra http)",
+        "browsers open one connection in place of six; it costs a gateway several times as much a request",
+        reload=False,
+    )
+    streams: int = setting(
+        100,
+        Integer(1, 1000),
+        "most requests at once of one HTTP/2 connection; one more is refused, to be sent again",
+        "RFC 9113 recommends no fewer; what they hold in memory is bounded for all of them",
+        reload=False,
+    )
+    workers: int = setting(
+        1,
+        Integer(1, 64),
+        "gateway processes that share the address",
+        "one takes in more than a master on the same two cores can give out",
+        flags=("--workers",),
+        reload=False,
+    )
+    timeout: float = setting(
+        30.0,
+        Duration("10ms", "1d"),
+        "deadline of a request, from its last byte to the answer; then 504",
+        "that of any call that names none",
+        reload=False,
+    )
+    access_log: str = setting(
+        OFF,
+        Choice((OFF, COMMON, JSON)),
+        "a line a request on stdout, in the common format or as JSON",
+        "it costs a fifth of a gateway's time, and a balancer in front often has one already",
+        flags=("--access-log",),
+        reload=False,
+    )
+    trusted_proxies: tuple[str, ...] | None = setting(
+        None,
+        Optional(Several(Network(), limit=256), word="none"),
+        "peers that may say who the client is (`forwarded` says how); what all others say of it is dropped",
+        "anybody can write such a header, and applications take it for the truth",
+        reload=False,
+    )
+    forwarded: str = setting(
+        X_FORWARDED,
+        Choice((X_FORWARDED, FORWARDED)),
+        "which headers trusted proxies write: X-Forwarded-For, -Proto and -Host, or Forwarded; the others are dropped",
+        "most write the older ones; what a proxy does not write itself it passes on, whoever wrote it",
+        reload=False,
+    )
+    ready_after: float = setting(
+        5.0,
+        Duration("100ms", "10m"),
+        "how long no master answers, or no process may be given work, until GET /-/ready says 503",
+        "a master that is restarted is back sooner; a balancer then goes to another gateway",
+        reload=False,
+    )
+    lead: float = setting(
+        0.0,
+        Duration("0s", "10m"),
+        "time from TERM, when /-/ready begins to say 503, until the listener closes",
+        "without a balancer that asks it would only delay; with one, as long as that takes to notice",
+        reload=False,
+    )
+    head_timeout: float = setting(
+        10.0,
+        Duration("100ms", "10m"),
+        "time for the request line and headers to come in, from their first byte; then 408",
+        "a browser sends them at once; whoever trickles them holds a connection",
+        reload=False,
+    )
+    body_timeout: float = setting(
+        10.0,
+        Duration("100ms", "1h"),
+        "grace for the body to come in; beyond it body_rate holds",
+        "outlasts a stall of a mobile network",
+        reload=False,
+    )
+    body_rate: int = setting(
+        500,
+        Size("1B", "1GiB"),
+        "least bytes a second, on average, that a body comes in with; then 408",
+        "slower than any modem; no process is held meanwhile, only memory",
+        reload=False,
+    )
+    write_timeout: float = setting(
+        10.0,
+        Duration("100ms", "1h"),
+        "grace for an answer to be taken by its reader; beyond it write_rate holds",
+        "outlasts a stall of a mobile network",
+        reload=False,
+    )
+    write_rate: int = setting(
+        8 * 1024,
+        Size("1B", "1GiB"),
+        "least bytes a second, on average, that a reader takes an answer with; then it is cut",
+        "no process is held meanwhile, only memory, but up to master.max_message of it",
+        reload=False,
+    )
+    idle_timeout: float = setting(
+        5.0,
+        Duration("100ms", "1h"),
+        "how long a connection is kept open between two requests",
+        "a page's next requests come within seconds; what idles costs memory and a descriptor",
+        reload=False,
+    )
+    connections: int = setting(
+        4096,
+        Integer(1, 1_000_000),
+        "most connections of one gateway process; one more is closed at once",
+        "some 10 KiB each without what they send, and one descriptor",
+        reload=False,
+    )
+    connections_per_address: int = setting(
+        256,
+        Integer(1, 1_000_000),
+        "most connections from one address, but a trusted proxy's",
+        "a browser opens six; an office behind one address has many of them",
+        reload=False,
+    )
+    max_line: int = setting(
+        8 * 1024,
+        Size("256B", "64KiB"),
+        "longest request line; then 414",
+        "RFC 9112 recommends at least 8,000 bytes",
+        reload=False,
+    )
+    max_head: int = setting(
+        32 * 1024,
+        Size("1KiB", "256KiB"),
+        "most bytes of request line and headers; then 431",
+        "twice what large cookies and tokens need",
+        reload=False,
+    )
+    max_headers: int = setting(
+        100,
+        Integer(1, 1000),
+        "most headers of a request; then 431",
+        "browsers send 20, proxies add a few",
+        reload=False,
+    )
+    max_body: int = setting(
+        128 * 1024 * 1024,
+        Size("0B", "1TiB"),
+        "largest body of a request; then 413",
+        "uploads of documents and pictures; it waits in a spool, not in memory",
+        reload=False,
+    )
+    max_call: int = setting(
+        64 * 1024,
+        Size("1KiB", "960KiB"),
+        "largest body of a call in JSON; then 413",
+        "while a gateway process reads JSON it serves nobody else: 64 KiB take it 3 ms, 12 ms at worst",
+        reload=False,
+    )
+    spool_memory: int = setting(
+        1024 * 1024,
+        Size("64KiB", "1GiB"),
+        "bytes of one large body, up or down, that are kept in memory before they become a file",
+        "most that are no files at all are smaller; 32 MiB of all bodies are the most in any case",
+        reload=False,
+    )
+    spool_max: int = setting(
+        4 * 1024 * 1024 * 1024,
+        Size("1MiB", "64TiB"),
+        "bytes that the large bodies of one gateway process may have in memory and files; then 503",
+        "a disk has room for it, and it is not left to clients to fill that",
+        reload=False,
+    )
+    spool_dir: str = setting(
+        "/var/tmp",
+        Directory(),
+        "where the files of large bodies are; they have no name, and go with their gateway",
+        "on many systems /tmp is memory",
+        reload=False,
+    )
+    drain: float = setting(
+        30.0,
+        Duration("0s", "1d"),
+        "time from the closing of the listener until answers and WebSockets that are still going on are ended",
+        "downloads end by then; a stream of events never does, and its client asks again elsewhere",
+        reload=False,
+    )
+    websocket_message: int = setting(
+        1024 * 1024,
+        Size("1KiB", "15MiB"),
+        "largest message that a client may send over a WebSocket; then it is closed with 1009",
+        "gateway and process each hold one whole, for every WebSocket",
+        reload=False,
+    )
+    websocket_ping: float = setting(
+        20.0,
+        Duration("100ms", "1d"),
+        "silence of a WebSocket after which its client is pinged",
+        "shorter than the patience of routers and balancers, which forget silent connections within a minute",
+        reload=False,
+    )
+    websocket_pong: float = setting(
+        20.0,
+        Duration("100ms", "1h"),
+        "time for a client to answer a ping, or say anything; then the WebSocket is cut",
+        "outlasts a stall of a mobile network; who is gone holds a place in a process until then",
+        reload=False,
+    )
+    websocket_deflate: bool = setting(
+        False,
+        Boolean(),
+        "compress WebSocket messages for clients that offer it (permessage-deflate)",
+        "it costs more of a gateway's time than all else that it does with a message",
+        reload=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceHttpSettings:
+    """How one service is reached over HTTP."""
+
+    section: ClassVar[str] = "service.http"
+
+    routes: tuple[str, ...] | None = setting(
+        None,
+        Optional(Several(ROUTE, limit=64), word="none"),
+        "which requests are its own: path prefixes, with a host before it where it is for one host only",
+        "what is served to the world is said, not guessed",
+        reload=False,
+    )
+    keys: bool = setting(
+        False,
+        Boolean(),
+        "take the header Idempotency-Key of a request as the key of its call",
+        "an answer that was recorded is given to whoever sends the key again, so keys must not be guessable",
+        reload=False,
+    )
+    retry_methods: tuple[str, ...] | None = setting(
+        None,
+        Optional(Several(METHOD, limit=16), word="none"),
+        "methods that may run again when their process is lost, besides GET, HEAD and OPTIONS",
+        "PUT and DELETE are idempotent in the books; only the application knows whether they are in its code",
+        reload=False,
+    )
+    pages: str | None = setting(
+        None,
+        Optional(Directory(), word="none"),
+        "directory of the bodies that a gateway answers faults with (503.html, 5xx.json, maintenance.html, …)",
+        "there is no look that fits all sites; HUP reads the files again",
+        reload=False,
+    )
+    calls: bool = setting(
+        False,
+        Boolean(),
+        "let handlers be called with POST /-/call/SERVICE/HANDLER and JSON",
+        "whoever reaches the gateway can then call every handler of the service",
+        reload=False,
+    )
+    affinity: str | None = setting(
+        None,
+        Optional(AFFINITY, word="none"),
+        "what says whose a request is, so that those of one user go to the same process: a cookie, or a header",
+        "a session waits for its process while others idle; only applications that remember need that",
+        reload=False,
+    )
+    affinity_cookie: str = setting(
+        "rota_session",
+        COOKIE,
+        "the name of the cookie of affinity",
+        "two services on one host share it: the value is only a hash's food",
+        reload=False,
+    )

@@ -1,0 +1,159 @@
+"""A slave node: what it runs, how many processes of it, how they start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .. import host, limits
+from ..declare import Computed, setting
+from ..kinds import (
+    APP,
+    Address,
+    Boolean,
+    Choice,
+    Directory,
+    Duration,
+    File,
+    Integer,
+    Name,
+    Optional,
+    Several,
+    Table,
+    Text,
+)
+
+_HOST_NAME = Computed(host.name, "the host's name")
+_CPUS = Computed(host.usable_cpus, "the cores this machine or container may use")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaveSettings:
+    """A slave node: what it offers, to which master, and how its processes start and stop."""
+
+    section: ClassVar[str] = "slave"
+
+    app: str | None = setting(
+        None,
+        Optional(APP),
+        "what to serve: module:attribute or file.py:attribute; without :attribute, the only Worker there",
+        "there is no application that could be assumed",
+        flags=("APP",),
+        reload=False,
+    )
+    name: str = setting(
+        _HOST_NAME,
+        Name(),
+        "the node's name, unique in the cluster and the same after each restart",
+        "intents are kept by name: a node that was drained comes back drained",
+        flags=("--name",),
+        reload=False,
+    )
+    master: tuple[str, ...] = setting(
+        (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
+        Several(Address(), limit=8),
+        "control addresses of the masters, the primary first",
+        "the master of a first try runs on the same machine",
+        flags=("-m", "--master"),
+        reload=False,
+    )
+    processes: int = setting(
+        _CPUS,
+        Integer(1, 1024),
+        "how many processes this node has room for, all services together",
+        "one a core keeps the cores busy; more pays off when handlers mostly wait",
+        flags=("-p", "--processes"),
+    )
+    threads: int = setting(
+        1,
+        Integer(1, limits.PAGE_ROWS),
+        "how many requests a process of a WSGI application serves at once, each in a thread",
+        "applications that do not say so need not be safe to be called from several threads",
+        flags=("--threads",),
+    )
+    concurrency: int = setting(
+        limits.PAGE_ROWS,
+        Integer(1, limits.CONCURRENCY_MAX),
+        "how many requests a process of an async application serves at once; an open WebSocket is one",
+        "what one event loop can do is soon done by fewer; open WebSockets mostly wait, so more of them fit",
+        flags=("--concurrency",),
+    )
+    service: str | None = setting(
+        None,
+        Optional(Name()),
+        "offer the application under this name instead of its own",
+        "a Worker has a name; a WSGI or ASGI application gets that of its module",
+        flags=("--service",),
+        reload=False,
+    )
+    version: str | None = setting(
+        None,
+        Optional(Text(limit=64)),
+        "version of the application",
+        "without it a file VERSION in app_dir is read at each start of a process, so that a "
+        "swapped symlink brings its own version",
+        flags=("--version",),
+    )
+    tags: Mapping[str, str] = setting(
+        {},
+        Table(Text(limit=64)),
+        "labels to choose nodes by, as in rota drain --tag zone=a",
+        "names of nodes need not say where they stand",
+        flags=("--tag",),
+        reload=False,
+    )
+    factory: bool = setting(
+        False,
+        Boolean(),
+        "the attribute of app is a function that makes the application",
+        "calling what is callable would call every WSGI application",
+        flags=("--factory",),
+    )
+    interface: str = setting(
+        "auto",
+        Choice(("auto", "wsgi", "asgi", "rota")),
+        "what app is: a WSGI or ASGI application, a rota.Worker, or whatever it looks like",
+        "the number of its parameters, and whether it is async, tell nearly all applications apart",
+        flags=("--interface",),
+    )
+    app_dir: str = setting(
+        ".",
+        Directory(),
+        "directory of the application, kept as typed and entered at each start of a process",
+        "resolved only once, a symlink would go on naming the old release",
+        flags=("--app-dir",),
+    )
+    python: str | None = setting(
+        None,
+        Optional(File()),
+        "interpreter of the processes; without it, the one that runs the agent",
+        "a virtual environment a release needs the one of its own release",
+        flags=("--python",),
+    )
+    state: str | None = setting(
+        None,
+        Optional(Directory()),
+        "directory for what must survive a restart of the agent: intent, output of processes",
+        "without it both are kept in a temporary directory and go with the agent",
+        flags=("--state",),
+        reload=False,
+    )
+    start_timeout: float = setting(
+        60.0,
+        Duration("1s", "1h"),
+        "how long a process may take until it is ready; then the start counts as failed",
+        "an import that hangs must show as a failure; large models need more",
+    )
+    drain_deadline: float = setting(
+        60.0,
+        Duration("0s", "1d"),
+        "how long TERM waits for requests in flight before the agent leaves",
+        "with stop_grace it stays below the 90 s of TimeoutStopSec, after which systemd kills",
+    )
+    stop_grace: float = setting(
+        10.0,
+        Duration("0s", "1h"),
+        "how long a process that is told to stop may take for its on_stop hooks; then SIGKILL",
+        "closing connections takes moments; docker stop gives 10 s too",
+    )
