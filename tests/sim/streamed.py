@@ -102,13 +102,17 @@ class Streaming:
             return self._soon()
         stream = self._stream
         if stream.fault is not None:
-            return self._ended(RemoteError.code)
+            return self._end(RemoteError.code)
         self._take()
         if stream.ended:
             self._write()
         self._process.say(stream)
         if stream.out.over:
-            self._ended(0)
+            self._end(0)
+
+    def _end(self, code: int) -> None:
+        self._stream.wake = lambda: None  # its reply wakes whoever still waits
+        self._ended(code)
 
     def _take(self) -> None:
         stream, mark = self._stream, mark_of(self._payload)
