@@ -18,6 +18,7 @@ from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, OLDER, ORIGIN, ORIGIN_S
 
 WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
 WINDOW_BYTES = 64 * 1024 * 1024  # the high-water mark counts messages, this counts what they hold
+BEGUN_LOOK = 64  # streams that are over and still make room for others; some MiB at most
 WAITING_MAX = 65_536  # calls that wait for the window or a connection; one more is Overloaded
 WAITING_BYTES = 256 * 1024 * 1024
 
@@ -79,6 +80,8 @@ class Calls:
         self._waiting_bytes = 0
         self._sent: dict[int, Call] = {}
         self._sent_bytes = 0
+        self._begun: list[Call] = []  # and perhaps over meanwhile
+        self._begun_most = BEGUN_LOOK  # of them, until those that are over are looked for
         self._resend: deque[Call] = deque()
         self._orders: deque[bytes] = deque()  # frames of CANCEL, and of streams
         self._session = session
@@ -156,6 +159,18 @@ class Calls:
         if self.open and self._sent.get(call.number) is call:
             self._orders += call.frames(self._token)
 
+    def began(self, call: Call) -> None:
+        """Its answer has begun, and may last for hours: others do not wait until it is over."""
+        if len(self._begun) >= self._begun_most:
+            over = [each for each in self._begun if self._sent.get(each.number) is not each]
+            self._begun = [each for each in self._begun if self._sent.get(each.number) is each]
+            self._begun_most = len(self._begun) + BEGUN_LOOK
+            self.window -= len(over)
+            self._sent_bytes += sum(len(each.body) for each in over)  # subtracted twice
+        self._begun.append(call)
+        self.window += 1
+        self._sent_bytes -= len(call.body)
+
     def unknown(self, number: int) -> None:
         """Nobody waits for this (any more)."""
         self._orders.append(head(CANCEL, self._token, self._epoch, number=number))
@@ -201,6 +216,8 @@ class Calls:
             for call, _ in failed:
                 self._sent.pop(call.number, None)
             self._sent_bytes = 0
+            self.window -= len(self._begun)
+            self._begun.clear()
             self._advance()
         return failed
 

@@ -67,10 +67,13 @@ def received(calls: Calls, fields: tuple[int, ...], frame: Body, now: float) -> 
         if call is None:
             calls.unknown(fields[8])
         return []
+    fresh = call.first is None
     try:
         problem = _chunk(call, fields, frame, now) if fields[3] == CHUNK else _credit(call, fields, frame)
     except BadStream as error:
         problem = ProtocolError(f"{name(call)}: {error}")
+    if fresh and call.first is not None:
+        calls.began(call)
     if problem is not None:
         calls.cancel(call)
         return [(call, problem)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rota.client.calls import Calls
+from rota.client.calls import BEGUN_LOOK, WINDOW_BYTES, Calls
 from rota.client.streams import StreamCall, received
 from rota.common import wire
 from rota.common.errors import Error, MaybeExecuted, ProtocolError
@@ -167,3 +167,33 @@ def test_back_in_time_it_goes_on_without_a_deadline() -> None:
     client.calls.opened(TOKEN, 1, True, 0, 1010.0)
     client.sent(1010.0)
     assert client.calls.expire(5000.0) == []
+
+
+def test_others_do_not_wait_for_answers_that_go_on() -> None:
+    """Be they as many, or their requests as large, as may be under way at once."""
+    large = bytes(WINDOW_BYTES // 8)
+    client = Client(Upload())
+    calls, window = client.calls, client.calls.window
+    calls.body_max = len(large)
+    for number in range(1, 200):
+        if number > 1:
+            call = Upload()
+            call.body = large if number < 20 else b"args"
+            assert calls.submit(call) is None and len(client.sent()) == 1, number
+        client.comes(Chunk(0, b"one", True), number=number)
+    for number in range(1, 200):
+        calls.answered(number, number, 0)
+    for number in range(200, 400):  # what is over makes no more room, or hardly
+        call = Upload()
+        calls.submit(call)
+        client.sent()
+        client.comes(Chunk(0, b"one", True), number=number)
+        calls.answered(number, number, 0)
+    assert window < calls.window < window + 2 * BEGUN_LOOK
+    held = []
+    while not held or held[-1].number:
+        held.append(Upload())
+        held[-1].body = large
+        calls.submit(held[-1])
+        client.sent()
+    assert 8 < len(held) < 12
