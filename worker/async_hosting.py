@@ -14,15 +14,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from inspect import iscoroutine
 from threading import get_ident
 from time import perf_counter_ns
+from types import CoroutineType
 from typing import Any
 
-from ..common.errors import Cancelled, Error, LoadError
+from ..common.errors import OK, Cancelled, Error, LoadError
 from ..common.limits import BODY_MAX
 from .app import Handler, Worker, is_async
 from .hosting import Delivery, Outcome, SyncHost, ailment, examined, failed, hook_failed, remote_error, verdict
+
+_ANSWERED = Outcome(OK, b"", 0)  # of a handler that had answered before it returned
 
 Running = asyncio.Task[Outcome] | Future[Outcome] | None
 
@@ -189,24 +191,24 @@ class AsyncHost:
             return failed(error, begun)
         if handler.binding.context is not None:
             arguments[handler.binding.context].answer = partial(self._answer, handler, delivery.number, begun)
-        return await self._outcome(handler, handler.function(**arguments), begun)
+        return await self._outcome(handler, delivery.number, handler.function(**arguments), begun)
 
-    async def _outcome(self, handler: Handler, result: Awaitable[Any], begun: int) -> Outcome:
+    async def _outcome(self, handler: Handler, number: int, result: Awaitable[Any], begun: int) -> Outcome:
         try:
             value = await result
         except BaseException as error:  # a SystemExit that leaves a task would stop the loop
             if isinstance(error, asyncio.CancelledError) and was_asked_to_end():
                 raise
             return failed(remote_error(error), begun)
-        return self._host.replied(handler, value, begun)
+        return self._host.replied(handler, value, begun) if number in self._running else _ANSWERED
 
     def _answer(self, handler: Handler, number: int, begun: int, result: Any) -> None:
         """What a handler that goes on has for an answer: a value, or a coroutine that will have it."""
         running = self._running.pop(number)
         assert isinstance(running, asyncio.Task)
         self._beyond.add(running)
-        if iscoroutine(result):
-            self._run(number, begun, self._outcome(handler, result, begun))
+        if type(result) is CoroutineType:
+            self._run(number, begun, self._outcome(handler, number, result, begun))
         else:
             self._over(number, self._host.replied(handler, result, begun))
 

@@ -41,7 +41,7 @@ def service(name: str, http: Callable[..., Any], websocket: Callable[..., Any]) 
 def split_target(target: bytes, root: str) -> tuple[bytes, bytes, bytes]:
     """Path as sent, path with its percent signs decoded, query. ValueError if the path is not below `root`."""
     raw, _, query = target.partition(b"?")
-    path = unquote_to_bytes(raw) if b"%" in raw else raw
+    path = unquote_to_bytes(raw) if 0x25 in raw else raw  # "%": to ask for bytes of length 1 takes five times as long
     if raw != b"*":
         if not path.startswith(b"/"):
             raise ValueError(f"the target {target[:200]!r} does not begin with a slash")

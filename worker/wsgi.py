@@ -100,14 +100,11 @@ def _environ(
         "SERVER_PROTOCOL": f"HTTP/{version}",
         "REMOTE_ADDR": client_host,
         "REMOTE_PORT": str(client_port),
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
         "wsgi.input": BytesIO(body) if isinstance(body, bytes) else BufferedReader(_Upload(ctx.stream, body), _BLOCK),
         "wsgi.errors": sys.stderr,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-        "wsgi.file_wrapper": _File,
         "rota.request_id": request_id(ctx, headers, about),  # before the headers are read
+        **_ALWAYS,
     }
     for header_name, value in headers:
         key = _keys.get(header_name)
@@ -165,6 +162,14 @@ class _Upload(RawIOBase):
 class _File(FileWrapper):
     def __init__(self, filelike: Any, blksize: int = _BLOCK) -> None:
         super().__init__(filelike, max(blksize, _BLOCK))
+
+
+_ALWAYS: dict[str, Any] = {
+    "wsgi.version": (1, 0),
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+    "wsgi.file_wrapper": _File,
+}
 
 
 class _Response:
