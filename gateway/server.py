@@ -191,7 +191,11 @@ class Gateway:
             elif body.size > WHOLE_MAX:
                 return request.refuse(413, "A request with an Idempotency-Key is too large; nothing was done.")
             else:
-                said = body.read(0, body.size)
+                try:
+                    said = body.read(0, body.size)
+                except OSError as error:
+                    self.fault(request, 503, error)
+                    return request.refuse(503, "The request could not be kept; nothing was done. Try again shortly.")
                 body.close()
         client.start(request, handler, head.method, target, passed, said, about)
         if request.answer is None:
@@ -240,6 +244,9 @@ class Gateway:
             client.start(request, asked.target, *asked.args, **asked.kwargs)
         except calls.Refused as refused:
             return request.turned_away(refused)
+        except OSError as error:  # the disk that it was spooled to
+            self.fault(request, 503, error)
+            return request.turned_away(calls.Refused(503, "The call could not be kept; nothing was done."))
         except TypeError as error:  # what has no place on the wire: more than 64 bits, half a character
             return request.turned_away(calls.Refused(400, f"The call cannot be made: {error}."))
         if request.answer is None:

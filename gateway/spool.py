@@ -18,6 +18,7 @@ class Store:
         """most: bytes of all spools, in memory and on disk. memory: of one, before it becomes a file in `folder`."""
         self.held = 0
         self.in_memory = 0
+        self.share = most // 4  # of one answer: it may go on for ever, and its reader always be a little behind
         self.memory = memory
         self.folder = folder
         self._most = most
@@ -83,6 +84,8 @@ class FileSpool:
         data = os.pread(self._fd, size, offset)
         while len(data) < size and (more := os.pread(self._fd, size - len(data), offset + len(data))):
             data += more
+        if len(data) < size:
+            raise OSError(f"the spool has lost {size - len(data)} bytes")
         return data
 
     def clear(self) -> None:

@@ -108,6 +108,8 @@ class Streamed:
             try:
                 if self._spool is None:
                     self._spool = self._store.open()
+                if self._spool.size > self._store.share:
+                    raise NoRoom("this answer has its share")
                 self._spool.write(data)
             except NoRoom:
                 pass
@@ -120,7 +122,11 @@ class Streamed:
         connection, spool = self._request.connection, self._spool
         while connection.takes and not self.over:
             if spool is not None and self._read < spool.size:
-                data = spool.read(self._read, min(PIECE, spool.size - self._read))
+                try:
+                    data = spool.read(self._read, min(PIECE, spool.size - self._read))
+                except OSError as error:  # the disk fails
+                    self.close()
+                    return self._request.broke_off(error)
                 self._read += len(data)
                 self._give(data)
             elif spool is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,22 @@ def test_what_is_read_is_what_was_written_in_memory_or_not(
         spool.write(piece)
     data = b"".join(pieces)
     assert spool.size == store.held == len(data)
+    offset = min(offset, len(data))
+    size = min(size, len(data) - offset)
     assert spool.read(offset, size) == data[offset : offset + size]
     assert (store.in_memory == 0) is (len(data) > memory or not data)
     spool.close()
     spool.close()
     assert store.held == store.in_memory == 0
+
+
+def test_a_file_that_was_cut_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
+    spool = Store(1000, 0, str(tmp_path)).open()
+    spool.write(b"whole")
+    os.truncate(spool._fd, 3)
+    with pytest.raises(OSError, match="has lost 2 bytes"):
+        spool.read(0, 5)
+    spool.close()
 
 
 def test_a_file_has_no_name(tmp_path: Path) -> None:
@@ -159,6 +171,31 @@ def test_where_spools_are_full_the_process_waits_for_the_reader_and_the_order_st
     assert (reader.got, reader.took) == (b"1234567890abc", len(BEGIN) + 13)
     streamed.came(b"", False)
     assert reader.over == "ended"
+
+
+def test_no_answer_takes_all_the_room_of_the_others() -> None:
+    store = Store(1000, 10, "/tmp")
+    reader, streamed = answer(store)
+    reader.takes = False
+    streamed.came(BEGIN, True)
+    for _ in range(100):
+        streamed.came(b"0123456789", True)
+    assert 250 <= store.held <= 260 and reader.took == len(BEGIN) + store.held
+    reader.takes = True
+    streamed.written()
+    assert len(reader.got) == 1000 and reader.took == len(BEGIN) + 1000 and store.held == 0
+
+
+def test_a_disk_that_fails_under_an_answer_breaks_it_off(tmp_path: Path) -> None:
+    store = Store(1000, 0, str(tmp_path))
+    reader, streamed = answer(store)
+    reader.takes = False
+    streamed.came(BEGIN + b"whole", True)
+    assert streamed._spool is not None
+    os.truncate(streamed._spool._fd, 3)
+    reader.takes = True
+    streamed.written()
+    assert isinstance(reader.over, OSError) and reader.got == b"" and store.held == 0
 
 
 def test_what_came_before_a_failure_is_sent_and_then_it_breaks_off() -> None:
