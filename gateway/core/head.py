@@ -7,6 +7,7 @@ What becomes of a sequence of bytes does not depend on the pieces it comes in: t
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from .rules import Rejected
@@ -87,8 +88,9 @@ def is_target(text: bytes) -> bool:
     return _A_PATH.fullmatch(text) is not None
 
 
+@lru_cache(256)  # they come from outside, and nearly all of them name one of a few
 def is_host(text: bytes) -> bool:
-    """Of what a proxy says: as a Host field, with or without a port."""
+    """With or without a port."""
     return _HOST.fullmatch(text) is not None
 
 
@@ -143,14 +145,14 @@ def read(head: bytes, limits: Limits) -> Head:
     fields = dict(headers)
     if len(fields) != len(headers):
         fields = _joined(headers)
-    if b"\t" in block and _FRAMING_WITH_TAB.search(head) is not None:
+    if 0x09 in block and _FRAMING_WITH_TAB.search(head) is not None:
         raise Rejected("framing-space")
     host = fields.get(b"host")
     if host is None:
         if version == b"1.1":
             raise Rejected("no-host")
         host = b""
-    elif _HOST.fullmatch(host) is None:
+    elif not is_host(host):
         raise Rejected("host")
     if target[0] != 0x2F:  # "/"
         target = _path(method, target, host)
@@ -257,12 +259,16 @@ _DROPPED = frozenset(
 _KEPT = frozenset([b"host", b"content-length"])  # whatever Connection names
 
 
-def end_to_end(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers that an application may see: not those of the hop, not those that Connection names, and no name with
-    "_", which an application could not tell from the same name with "-".
+def end_to_end(headers: list[tuple[bytes, bytes]], foreign: frozenset[bytes] = frozenset()) -> list[list[bytes]]:
+    """The headers that an application may see: not those of the hop, not those that Connection names, none of these
+    foreign ones, and no name with "_", which an application could not tell from the same name with "-".
     """
     named = [value for name, value in headers if name == b"connection"]
     dropped = _DROPPED
     if named and named != [b"keep-alive"]:
         dropped = _DROPPED.union(options_of(b",".join(named))) - _KEPT
-    return [field for field in headers if field[0] not in dropped and 95 not in field[0]]  # "_"
+    return [
+        [name, value]
+        for name, value in headers
+        if name not in dropped and name not in foreign and 0x5F not in name  # "_"
+    ]

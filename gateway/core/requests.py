@@ -99,8 +99,7 @@ class Proxies:
 
     def passed_on(self, fields: Fields, trusted: bool) -> list[list[bytes]]:
         """The headers that an application sees, in the order sent."""
-        dropped = self._foreign if trusted else _FORWARDED
-        return [[name, value] for name, value in end_to_end(fields) if name not in dropped]
+        return end_to_end(fields, self._foreign if trusted else _FORWARDED)
 
 
 def _x_forwarded(fields: Fields) -> list[Hop]:
