@@ -45,7 +45,7 @@ def decode_call(data: Body) -> tuple[list[Any], dict[str, Any]]:
     if type(value) is list and len(value) == 2:
         args, kwargs = value
         if type(args) is list and type(kwargs) is dict:
-            if all([type(name) is str for name in kwargs]):  # a list: 0.2 µs less than a generator
+            if not kwargs or all([type(name) is str for name in kwargs]):  # a list: 0.2 µs less than a generator
                 return args, kwargs
     raise ProtocolError("the body is not a call: [arguments, named arguments] expected")
 
