@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import select
 import socket
 import threading
 import time
@@ -104,6 +105,30 @@ def starting(folder: Path) -> Iterator[Start]:
 def front(start: Start, cluster: LocalCluster, *words: str, routes: tuple[str, ...] = ("/=site",)) -> Gateway:
     route = [word for each in routes for word in ("--route", each)]
     return start("gateway", "--bind", "127.0.0.1:*", "-m", cluster.address, *route, *words).listening()
+
+
+def filled(gateway: Gateway, target: str) -> socket.socket:
+    """A gateway whose `spool_max` is 1 MiB, and whose spools are full: all but one byte of this upload waits there.
+
+    Of two uploads it is the second that finds no room; where that is ours it is sent again.
+    """
+    head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000001\r\n\r\n".encode()
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        waits = gateway.connect()
+        try:
+            waits.sendall(head + bytes(1_000_000))
+            while not _readable(waits):
+                if gateway.ask(target, "POST", bytes(300_000))[0].status == 503 and not _readable(waits, 0.2):
+                    return waits
+        except OSError:
+            pass  # refused before it was sent
+        waits.close()
+    raise AssertionError("there is room")
+
+
+def _readable(sock: socket.socket, seconds: float = 0.0) -> bool:
+    return bool(select.select([sock], [], [], seconds)[0])
 
 
 class Load:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, front, read_all, starting, until
+from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, read_all, starting, until
 
 from rota.testing import LocalCluster
 
@@ -54,10 +54,7 @@ def test_an_upload_whose_connection_is_reset_leaves_its_room_to_others(
     start: Start, cluster: LocalCluster, tmp_path: Path
 ) -> None:
     gateway = fronted(start, cluster, tmp_path, spool_max="1MiB", spool_dir=str(tmp_path))
-    sock = gateway.connect()
-    sock.sendall(POST % 1_000_001 + bytes(1_000_000))
-    until(lambda: gateway.get("/", "POST", bytes(300_000))[0] == 503, "it takes no room")
-    reset(sock)
+    reset(filled(gateway, "/"))
     until(lambda: gateway.get("/", "POST", bytes(300_000))[0] == 200, "its room is lost")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, front, starting, until
+from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, starting, until
 from system.proxy import PROXIED, Proxy
 
 from rota.testing import LocalCluster
@@ -133,9 +133,7 @@ def test_where_the_spools_are_full_new_bodies_are_503_and_small_ones_are_served(
 ) -> None:
     (tmp_path / "rota.toml").write_text(f'[http]\nspool_max = "1MiB"\nspool_dir = "{tmp_path}"\n')
     small = front(start, cluster, "-c", str(tmp_path / "rota.toml"))
-    with small.connect() as waits:
-        waits.sendall(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 1000001\r\n\r\n" + bytes(1_000_000))
-        until(lambda: small.ask("/digest", "POST", bytes(300_000))[0].status == 503, "there is room")
+    with filled(small, "/digest") as waits:
         answer, _ = small.ask("/digest", "POST", bytes(300_000))
         assert answer.headers["retry-after"] == "5"
         assert small.get("/digest", "POST", bytes(200_000))[0] == 200

@@ -219,7 +219,11 @@ ASGI = ("asgi", "starred", "async_framework", "coroutine", "Endpoint")
 def test_the_interface_of_an_application_is_seen(tmp_path: Path, name: str) -> None:
     worker = load(f"{write(tmp_path, 'my_shop.py', APPLICATIONS)}:{name}")
     assert (worker.name, worker.is_async) == ("my_shop", name in ASGI)
-    assert {each.name: each.idempotent for each in worker.handlers.values()} == {"http": False, "http-safe": True}
+    assert {each.name: each.idempotent for each in worker.handlers.values()} == {
+        "http": False,
+        "http-safe": True,
+        "websocket": False,
+    }
 
 
 def test_both_interfaces_look_the_same_to_callers(tmp_path: Path) -> None:
