@@ -152,6 +152,8 @@ class Beside:
         self._routes = routes
         self._host = config.master.bind.rpartition(":")[0].removeprefix("tcp://")
         if self._http.bind is None:
+            if routes:
+                raise Mistake("--route is for HTTP requests: say --http HOST:PORT, too")
             return
         called = any(service.http.calls for service in config.services.values())
         if not routes and not called and not has_routes(config):

@@ -24,7 +24,7 @@ from .children import Child, where
 from .operator import Reply, admin, tell
 from .options import arguments_of, config_option, load_or_exit, options
 from .serve import agent_settings
-from .verb import Failed, verb
+from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
     from ..common.config import Config
@@ -74,6 +74,8 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, htt
     own = {"master.bind": bind} if bind else {}
     checked = load_or_exit(config_file, {**flags, **own, **({"http.bind": http} if http else {})})
     settings = agent_settings(checked)
+    if checked.http.bind is None and any(name.startswith("http.") for name in flags):
+        raise Mistake("--tls-cert and --tls-key are for HTTP requests: say --http HOST:PORT, too")
     bind = checked.master.bind if "master.bind" in checked.places else HERE
     file = ["-c", config_file] if config_file else []
     front = _front(config_file, checked)

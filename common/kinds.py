@@ -110,9 +110,11 @@ class Name(Kind):
 
 
 HOST = Pattern(r"[A-Za-z0-9.:_-]{1,253}", "a host name or IP address", "10.0.0.5")
-HOST_PORT = Pattern(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}", "HOST:PORT", "127.0.0.1:5432")
+# The system takes a larger one modulo 65536, and listens there without a word.
+_PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
+HOST_PORT = Pattern(rf"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):{_PORT}", "HOST:PORT", "127.0.0.1:5432")
 LISTEN = Pattern(
-    r"(?:\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?:\*|[0-9]{1,5})",
+    rf"(?:\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?:\*|{_PORT})",
     "HOST:PORT to listen on (either may be *)",
     "0.0.0.0:8080",
 )

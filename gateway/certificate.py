@@ -62,4 +62,5 @@ def _check(path: str, begin: bytes, what: str) -> None:
     except OSError as error:
         raise BadCertificate(f"the TLS {what} {path} cannot be read: {error.strerror}") from None
     if begin not in data:
-        raise BadCertificate(f"the TLS {what} {path}: there is no {what} in PEM form in it")
+        hint = "; --tls-key (http.tls_key) says in which file it is" if what == "key" else ""
+        raise BadCertificate(f"the TLS {what} {path}: there is no {what} in PEM form in it{hint}")

@@ -465,7 +465,7 @@ def certificate_of(settings: HttpSettings) -> Certificate | None:
     if settings.tls_certificate is not None:
         return Certificate(settings.tls_certificate, settings.tls_key, _protocols(settings))
     if settings.tls_key is not None:
-        raise BadCertificate("http.tls_key is set, but not http.tls_certificate: whose key is it?")
+        raise BadCertificate("http.tls_key is set, but not http.tls_certificate (--tls-cert): whose key is it?")
     return None
 
 

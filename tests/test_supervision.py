@@ -480,3 +480,12 @@ def test_a_name_in_use_is_asked_for_again() -> None:
 def test_room_for_one_more_is_told(node: Node) -> None:
     (hello,) = node.core.resize(5)
     assert isinstance(hello, Hello) and hello.message.capacity == 5
+
+
+def test_a_node_that_never_met_a_master_says_so_once() -> None:
+    node = Node()
+    told: list[str] = []
+    for _ in range(4):
+        node.tick(1.0)
+        told += [effect.text for effect in node.core.lost(node.now) if isinstance(effect, supervision.Note)]
+    assert len(told) == 1 and told[0].startswith("no master answers")

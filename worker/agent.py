@@ -73,7 +73,9 @@ def main(settings: AgentSettings) -> int:
                 return exits.LOAD_FAILED
         return Agent(settings, service).run()
     except OSError as error:
-        print(f"rota slave: {error}", file=sys.stderr)
+        lost = not os.path.isdir(settings.app_dir)
+        text = f"--app-dir {settings.app_dir} is no directory of this machine" if lost else str(error)
+        print(f"rota slave: {text}", file=sys.stderr)
         return exits.FAILED
 
 

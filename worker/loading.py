@@ -171,7 +171,9 @@ def _only_worker(module: ModuleType, target: str) -> Worker:
     if len(workers) == 1:
         return next(iter(workers.values()))
     if not workers:
-        raise LoadError(f"{target} has no rota.Worker at its top level; say where: {target}:name")
+        others = [name for name in ("application", "app") if callable(getattr(module, name, None))]
+        hint = f", such as {target}:{others[0]}" if others else f": {target}:NAME (of a WSGI or ASGI application, too)"
+        raise LoadError(f"{target} has no rota.Worker at its top level; say what is to be served{hint}")
     names = ", ".join(f"{target}:{name}" for name in workers)
     raise LoadError(f"{target} has {len(workers)} rota.Workers; say which: {names}")
 

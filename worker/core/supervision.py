@@ -231,7 +231,12 @@ class Supervision:
         self.master = (self.master + 1) % self.masters
         self._connect_at = now + self._reconnect_delay(self._failures)
         self._hello_said = False
-        return [Note("the master is lost; connecting again")] if was_greeted else []
+        if was_greeted:
+            return [Note("the master is lost; connecting again")]
+        # Once, and not for the first failure: a master that is started with its nodes may come a moment later.
+        if self._failures == 2:
+            return [Note("no master answers; trying on; is one running? -m (slave.master) says where it is")]
+        return []
 
     def hello(self) -> messages.AgentHello:
         self._hellos += 1
