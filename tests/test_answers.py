@@ -24,7 +24,7 @@ FAULTS = {
     errors.Conflict("key"): (422, None),
     errors.BindError("no http handler"): (502, None),
     errors.ProtocolError("odd"): (502, None),
-    errors.Cancelled("gone"): (499, None),
+    errors.Cancelled("gone"): (502, None),
     errors.Error("else"): (502, None),
     ValueError("else"): (502, None),
 }

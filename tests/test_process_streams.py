@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from fake_master import delivery as frame_of
@@ -12,6 +14,7 @@ from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, chunk_of, cred
 from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.core.streams import Abandoned, Streams
 from rota.worker.page import Page
+from rota.worker.streams import AsyncStream
 
 TOKEN = 99
 LIMIT_NS = 5_000_000_000
@@ -187,3 +190,17 @@ def test_what_goes_on_after_an_answer_is_told_so_and_leaves_nothing_behind(
     rig.streams.limit(rig.stream, 9_000_000_000)
     rig.streams.unlimited(late, 9_000_000_000)
     assert page.running() == shown
+
+
+def test_what_happens_before_a_task_that_waits_has_begun_is_not_missed() -> None:
+    """`wait_for` makes a task, which begins a turn of the loop later."""
+
+    async def scenario() -> None:
+        stream = AsyncStream.__new__(AsyncStream)
+        stream._waiting = []
+        stream._stream = lambda: SimpleNamespace(wake=None)  # type: ignore[assignment,method-assign,return-value]
+        waits = asyncio.wait_for(stream.changed(), 5.0)
+        stream.wake()
+        await waits
+
+    asyncio.run(scenario())

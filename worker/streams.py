@@ -271,12 +271,14 @@ class AsyncStream(_Handle):
         self._finish(stream)
         await self._until(stream, _over)
 
-    async def changed(self) -> None:
-        """Something came, or it was given up, or the process is to stop, or `wake`."""
+    def changed(self) -> asyncio.Future[None]:
+        """Something came, or it was given up, or the process is to stop, or `wake`. From this call on: were it a
+        coroutine, what happens before a task has begun it would be missed.
+        """
         self._stream().wake = self.wake
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        await future
+        return future
 
     def wake(self) -> None:
         waiting, self._waiting = self._waiting, []

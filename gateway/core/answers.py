@@ -36,7 +36,8 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
 _OTHER = Fault(502, "The service gave no answer that can be passed on.")
 _TOO_LARGE = Fault(413, "The request is too large; nothing was done.")
 _ANSWER_TOO_LARGE = Fault(502, "The answer of the service is too large to be passed on.")
-_GONE = Fault(CLIENT_GONE, "The client went away.")
+# Whoever went away is not answered: a call that was cancelled all the same was given up by a gateway that ends now.
+_GIVEN_UP = Fault(502, "The gateway was stopped before the service had answered; it may have been done.")
 _MAINTENANCE = Fault(503, "The service is closed for maintenance; nothing was done. Try again later.", maintenance=True)
 
 
@@ -74,7 +75,7 @@ def _fault(error: BaseException) -> Fault:
     if isinstance(error, errors.PayloadTooLarge):
         return _ANSWER_TOO_LARGE if error.details.get("what") == "result" else _TOO_LARGE
     if isinstance(error, errors.Cancelled):
-        return _GONE
+        return _GIVEN_UP
     if isinstance(error, errors.NoService) and error.details.get("maintenance") is True:
         return _MAINTENANCE
     return next((fault for kind, fault in _FAULTS if isinstance(error, kind)), _OTHER)
