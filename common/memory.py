@@ -28,7 +28,7 @@ def keep_freed() -> None:
 def hint() -> None:
     """For a process that is its user's: malloc decides, and learns from what it sees. When glibc's sees a mapped block
     freed it takes such blocks for common: it maps larger ones only, and gives memory back from twice that size on.
-    A client's 64 KiB echo then has no page faults instead of 50. Nothing is touched here, so it costs 50 µs; who has
-    told malloc otherwise (MALLOC_TRIM_THRESHOLD_, mallopt) is obeyed.
+    Nothing is touched here, so it costs two system calls. Who has told malloc otherwise (MALLOC_TRIM_THRESHOLD_,
+    mallopt) is obeyed.
     """
     bytes(HINT_BYTES)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PIECE = 64 * 1024  # bytes read from a file at a time
 HEAD_MAX = 256 * 1024  # of status and headers, packed: what a process may send before anything is granted
-_LENGTH = 4  # bytes of the head's own length
+LENGTH = 4  # bytes of the head's own length
 
 
 class BadAnswer(Exception):
@@ -89,15 +89,13 @@ class Streamed:
         """The bytes behind the head."""
         head = self._head
         head += data
-        length = int.from_bytes(head[:_LENGTH], "little") if len(head) >= _LENGTH else 0
-        if length > HEAD_MAX - _LENGTH:
-            raise BadAnswer(f"the head of the answer has {length} bytes")
-        if len(head) < _LENGTH or len(head) < _LENGTH + length:
+        end = head_end(head)
+        if not end:
             return b""
-        status, headers = _read_head(bytes(head[_LENGTH : _LENGTH + length]))
+        status, headers = _read_head(bytes(head[LENGTH:end]))
         self.status = status
         self._request.begin(status, headers)
-        return bytes(head[_LENGTH + length :])
+        return bytes(head[end:])
 
     def _give(self, data: bytes) -> None:
         self.size += len(data)
@@ -155,6 +153,14 @@ class Streamed:
         if self._spool is not None:
             self._spool.close()
             self._spool = None
+
+
+def head_end(data: bytearray) -> int:
+    """Where the head of an answer ends, from LENGTH on; 0: it is not all there. BadAnswer: it is none."""
+    length = int.from_bytes(data[:LENGTH], "little") if len(data) >= LENGTH else 0
+    if length > HEAD_MAX - LENGTH:
+        raise BadAnswer(f"the head of the answer has {length} bytes")
+    return LENGTH + length if len(data) >= LENGTH + length else 0
 
 
 def _read_head(data: bytes) -> tuple[int, list[Any]]:

@@ -23,7 +23,7 @@ from .core.items import BadItem, Items
 from .core.routes import Route
 from .core.websocket import FAILED, GOING_AWAY, LOST, Terms, WebSocket
 from .request import Request
-from .streamed import HEAD_MAX, BadAnswer, Streamed
+from .streamed import LENGTH, BadAnswer, Streamed, head_end
 
 if TYPE_CHECKING:
     from .protocol import HttpProtocol
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SWITCHING = 101
 FAREWELL_S = 10.0  # for a process to take what its client said last; then it hears of the end without that
-_LENGTH = 4  # bytes of the opening's own length
 
 
 class Socket(Request):
@@ -109,22 +108,20 @@ class Socket(Request):
         """Whether the process has accepted it; `streamed` is set when it has refused."""
         opening = self._opening
         opening += data
-        length = int.from_bytes(opening[:_LENGTH], "little") if len(opening) >= _LENGTH else 0
-        if length > HEAD_MAX - _LENGTH:
-            raise BadAnswer(f"the head of the answer has {length} bytes")
-        if len(opening) < _LENGTH or len(opening) < _LENGTH + length:
+        end = head_end(opening)
+        if not end:
             return False
-        if _status(bytes(opening[_LENGTH : _LENGTH + length])) == SWITCHING:
+        if _status(bytes(opening[LENGTH:end])) == SWITCHING:
             return True
         self.streamed = Streamed(self, self.gateway.store)
         return False
 
     def _accept(self) -> None:
-        opening, settings, now = bytes(self._opening), self.gateway.settings, monotonic()
+        end, opening = head_end(self._opening), bytes(self._opening)
         self._opening.clear()
-        end = _LENGTH + int.from_bytes(opening[:_LENGTH], "little")
+        settings, now = self.gateway.settings, monotonic()
         try:
-            _, headers, subprotocol = unpackb(opening[_LENGTH:end])
+            _, headers, subprotocol = unpackb(opening[LENGTH:end])
             if subprotocol is not None and subprotocol not in self.handshake.subprotocols:
                 raise ValueError(f"the subprotocol {subprotocol!r:.100} is none that the client offered")
             self._add_own(headers)

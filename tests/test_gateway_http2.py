@@ -21,7 +21,7 @@ import pytest
 from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, starting, until
 from http2_rig import DATA, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
 from test_http2 import HOSTILE
-from tls_rig import Authority, connect, read_all, secured
+from tls_rig import Authority, connect, read_all, secured, secured_on
 
 from rota.testing import LocalCluster
 
@@ -50,12 +50,8 @@ def gateway(
     authority: Authority,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with pytest.MonkeyPatch.context() as patch, starting(folder) as starter:
-        if request.param == "asyncio":
-            (folder / "uvloop.py").write_text("raise ImportError")
-            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        yield secured(starter, cluster, authority.issue(), authority, "--access-log", "common")
+    with secured_on(request.param, tmp_path_factory.mktemp("gateway"), cluster, authority) as running:
+        yield running
 
 
 @pytest.fixture

@@ -614,3 +614,24 @@ def test_a_connection_that_is_lost_leaves_nothing_in_spools() -> None:
     subject.lost()
     assert opened and all(spool.closed for spool in opened)
     assert subject.next_deadline() is None
+
+
+class FailingSpool:
+    size = 10
+
+    def read(self, offset: int, size: int) -> bytes:
+        raise OSError("the disk is gone")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_disk_that_fails_under_an_answer_resets_that_stream_only() -> None:
+    subject = Subject()
+    one, other = asks(subject), asks(subject)
+    subject.do(subject.core.begin(one, 200, [], subject.now))
+    subject.core._streams[one].spool = FailingSpool()
+    subject.core._ready.append(subject.core._streams[one])
+    subject.answer(other, b"whole")
+    subject.pump()
+    assert subject.resets() == {one: CODE.INTERNAL_ERROR} and subject.body(other) == b"whole"

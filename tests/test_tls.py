@@ -18,13 +18,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from gateway_rig import APP, Gateway, Start, children_of, front, listens, read_until, starting, until
-from tls_rig import Authority, connect, get, read_all, secured, wait_ready
+from tls_rig import Authority, connect, get, read_all, secured, secured_on, wait_ready
 
 from rota.gateway.certificate import BadCertificate, Certificate
 from rota.testing import LocalCluster
 
 STREAMS = str(Path(__file__).parent / "streams_asgi.py")
-WITHOUT_UVLOOP = "raise ImportError"
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +44,8 @@ def gateway(
     authority: Authority,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with pytest.MonkeyPatch.context() as patch, starting(folder) as starter:
-        if request.param == "asyncio":
-            (folder / "uvloop.py").write_text(WITHOUT_UVLOOP)
-            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        yield secured(starter, cluster, authority.issue(), authority, "--access-log", "common")
+    with secured_on(request.param, tmp_path_factory.mktemp("gateway"), cluster, authority) as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import trustme
-from gateway_rig import PATIENCE_S, Gateway, Start, front, until
+from gateway_rig import PATIENCE_S, Gateway, Start, front, starting, until
 
 from rota.testing import LocalCluster
+
+WITHOUT_UVLOOP = "raise ImportError"
 
 
 class Authority:
@@ -48,6 +54,16 @@ def secured(start: Start, cluster: LocalCluster, files: tuple[str, str], authori
     gateway = front(start, cluster, "--tls-cert", files[0], "--tls-key", files[1], *words)
     wait_ready(gateway, authority)
     return gateway
+
+
+@contextmanager
+def secured_on(loop: str, folder: Path, cluster: LocalCluster, authority: Authority) -> Iterator[Gateway]:
+    """The same on this event loop, "uvloop" or "asyncio", with an access log."""
+    with pytest.MonkeyPatch.context() as patch, starting(folder) as starter:
+        if loop == "asyncio":
+            (folder / "uvloop.py").write_text(WITHOUT_UVLOOP)
+            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield secured(starter, cluster, authority.issue(), authority, "--access-log", "common")
 
 
 def wait_ready(gateway: Gateway, authority: Authority) -> None:
