@@ -14,12 +14,21 @@ from typing import Any, TypeVar
 from .declare import Rule, Setting, declared
 from .entries import Entry, Found, Mistake, Place, Section, dotted
 from .overrides import of_env, of_flags
-from .settings import OF_A_SERVICE, RULES, SECTIONS, HttpSettings, MasterSettings, ServiceSettings, SlaveSettings
+from .settings import (
+    OF_A_SERVICE,
+    RULES,
+    SECTIONS,
+    HttpSettings,
+    MasterSettings,
+    ServiceSettings,
+    SlaveSettings,
+    StandbySettings,
+)
 from .toml_file import of_file
 
 _ORDER = ("file", "env", "flag", "default")
 _DEFAULT = Place("default")
-_S = TypeVar("_S", MasterSettings, SlaveSettings, HttpSettings)
+_S = TypeVar("_S", MasterSettings, SlaveSettings, HttpSettings, StandbySettings)
 
 
 class ConfigErrors(Exception):
@@ -42,6 +51,7 @@ class Config:
     master: MasterSettings
     slave: SlaveSettings
     http: HttpSettings
+    standby: StandbySettings
     services: Services
     places: Mapping[str, Place]  # dotted key -> where its value stands, unless it is a default
 
@@ -56,6 +66,7 @@ class Config:
         yield ("master",), self.master
         yield ("slave",), self.slave
         yield ("http",), self.http
+        yield ("standby",), self.standby
         for name, service in self.services.items():
             yield ("service", name), service
             for within in OF_A_SERVICE:
@@ -85,7 +96,9 @@ def reloaded(running: Config, fresh: Config) -> tuple[Config, list[str]]:
     master, master_waits = _reload(running.master, fresh.master)
     slave, slave_waits = _reload(running.slave, fresh.slave)
     http, http_waits = _reload(running.http, fresh.http)
-    return replace(fresh, master=master, slave=slave, http=http), master_waits + slave_waits + http_waits
+    standby, standby_waits = _reload(running.standby, fresh.standby)
+    waits = master_waits + slave_waits + http_waits + standby_waits
+    return replace(fresh, master=master, slave=slave, http=http, standby=standby), waits
 
 
 def _found(path: str | os.PathLike[str] | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Found:
@@ -109,13 +122,14 @@ def _in_force(found: Found) -> tuple[dict[str, Entry], list[Mistake]]:
 
 
 def _build(entries: Mapping[str, Entry]) -> Config:
-    values: dict[Section, dict[str, Any]] = {("master",): {}, ("slave",): {}, ("http",): {}}
+    values: dict[Section, dict[str, Any]] = {("master",): {}, ("slave",): {}, ("http",): {}, ("standby",): {}}
     for entry in entries.values():
         values.setdefault(entry.section, {})[entry.setting.key] = entry.value
     return Config(
         master=MasterSettings(**values.pop(("master",))),
         slave=SlaveSettings(**values.pop(("slave",))),
         http=HttpSettings(**values.pop(("http",))),
+        standby=StandbySettings(**values.pop(("standby",))),
         services=_services(values),
         places={key: entry.place for key, entry in entries.items()},
     )

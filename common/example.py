@@ -33,6 +33,8 @@ _SAMPLES = {
     "slave.tags": '{ zone = "a" }',
     "http.bind": '"0.0.0.0:8080"',
     "http.trusted_proxies": '["10.0.0.0/8"]',
+    "standby.backup_of": '"tcp://primary.example.com:7700"',
+    "standby.address": '"tcp://backup.example.com:7700"',
     "service.http.routes": '["/", "api.example.com/v1"]',
     "service.http.retry_methods": '["PUT", "DELETE"]',
     "service.weights": "{ web-1 = 2 }",

@@ -133,6 +133,27 @@ class OperatorHello(NamedTuple):
     user: str
 
 
+class PeerHello(NamedTuple):
+    """Another master, which is not active, dials this one."""
+
+    versions: list[int]
+    name: str
+    address: str  # of its own control socket
+    role: str  # primary or backup
+    epoch: int  # the highest that it knows
+    sequence: int  # of the last record that it has
+    hellos: int = 0
+
+
+class VoterHello(NamedTuple):
+    """An agent at a master that may ask for its vote."""
+
+    versions: list[int]
+    node: str
+    boot: str
+    epoch: int
+
+
 class Welcome(NamedTuple):
     version: int
     epoch: int
@@ -144,10 +165,12 @@ class Welcome(NamedTuple):
     max_message: int = 0  # bytes of one body
     upto: int = 0  # processes: the reply sequence that the master has
     born: int = 0  # clients: which life of their session this is; another one counts its answers from 1
+    state: str = "active"  # or "standby": then try the other master
+    lease_ms: int = 0  # agents: how long each beat that answers one of the master is a lease; 0 = none is needed
 
 
 class Refusal(NamedTuple):
-    """`code`: incompatible, busy, unknown, interface, name in use, stale, denied."""
+    """`code`: incompatible, busy, unknown, interface, name in use, stale, standby, denied."""
 
     code: str
     message: str
@@ -161,6 +184,8 @@ class Refusal(NamedTuple):
 class Beat(NamedTuple):
     beat: int
     unheard_ms: int = 0  # how long ago the agent last heard the master: its beats alone would prove one way only
+    heard: int = 0  # the newest beat of the master that it has seen: a lease, counted from when that was sent
+    epoch: int = 0  # the highest that it knows
 
 
 class Ending(NamedTuple):
@@ -246,6 +271,59 @@ class Leave(NamedTuple):
     pass
 
 
+# ---- master ↔ master, and votes (docs/STANDBY.md) -------------------------------------------------------------------
+
+
+class Replica(NamedTuple):
+    sequence: int
+    records: list[bytes]
+    first: bool = False  # forget all earlier ones
+
+
+class Pulse(NamedTuple):
+    number: int
+    epoch: int
+    sequence: int  # of the last Replica
+
+
+class Promise(NamedTuple):
+    """Its sender does not stand for so long from now."""
+
+    number: int  # of the Pulse that it answers
+    lasts_ms: int
+    sequence: int  # everything up to it is durable there
+
+
+class Closing(NamedTuple):
+    epoch: int
+    handover: bool
+
+
+class Vote(NamedTuple):
+    epoch: int
+    master: str
+    lease_ms: int  # a grant is the first lease
+
+
+class Grant(NamedTuple):
+    epoch: int
+
+
+class Deny(NamedTuple):
+    epoch: int
+    seen: int
+    wait_ms: int
+    why: str
+
+
+class Won(NamedTuple):
+    epoch: int
+
+
+class Release(NamedTuple):
+    epoch: int
+
+
 # ---- operator ↔ master ----------------------------------------------------------------------------------------------
 
 
@@ -279,6 +357,8 @@ Message = (
     | ProcessHello
     | AgentHello
     | OperatorHello
+    | PeerHello
+    | VoterHello
     | Welcome
     | Refusal
     | Beat
@@ -297,6 +377,15 @@ Message = (
     | Intent
     | Noted
     | Leave
+    | Replica
+    | Pulse
+    | Promise
+    | Closing
+    | Vote
+    | Grant
+    | Deny
+    | Won
+    | Release
     | Verb
     | Result
     | Follow

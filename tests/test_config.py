@@ -117,7 +117,7 @@ ramp = "5 sec"
         "rota.toml:3: master.nmae is not a setting; did you mean name?",
         "rota.toml:4: master.queue_limit is not a setting of [master] but of [service.NAME]",
         "rota.toml:6: mastr is not a section; did you mean master?; the sections are [master], [slave], "
-        "[http], [service.NAME]",
+        "[http], [standby], [service.NAME]",
         'rota.toml:9: service.orders.credit must be from 1 to 64, not 99 (or "auto")',
         "rota.toml:10: service.orders.weights.web-2 must be from 1 to 256, not 0",
         'rota.toml:11: service.orders.ramp must be a duration such as "250ms", "30s" or "1h30m", '

@@ -16,14 +16,17 @@ from .http import COMMON, FORWARDED, JSON, OFF, X_FORWARDED, HttpSettings, Servi
 from .master import MasterSettings
 from .service import LEAST_LOADED, ROUND_ROBIN, ServiceSettings
 from .slave import SlaveSettings
+from .standby import ANY, MAJORITY, StandbySettings
 
 __all__ = [
+    "ANY",
     "COMMON",
     "DUMMY",
     "FORWARDED",
     "HEARTBEAT",
     "JSON",
     "LEAST_LOADED",
+    "MAJORITY",
     "OFF",
     "OF_A_SERVICE",
     "PORT",
@@ -40,6 +43,7 @@ __all__ = [
     "ServiceSettings",
     "Settings",
     "SlaveSettings",
+    "StandbySettings",
     "class_of",
     "heading",
 ]
@@ -48,6 +52,7 @@ Settings = (
     MasterSettings
     | SlaveSettings
     | HttpSettings
+    | StandbySettings
     | ServiceSettings
     | HealthSettings
     | FaultSettings
@@ -60,6 +65,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
         MasterSettings,
         SlaveSettings,
         HttpSettings,
+        StandbySettings,
         ServiceSettings,
         HealthSettings,
         FaultSettings,

@@ -1,0 +1,64 @@
+"""A pair of masters: whom this one shadows, when it takes over, and what that needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .. import limits
+from ..declare import setting
+from ..kinds import Address, Boolean, Choice, Duration, Optional
+from ..units import format_duration
+
+MAJORITY, ANY = "majority", "any"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbySettings:
+    """A pair of masters: whom this one shadows, when it takes over, and what that needs (docs/STANDBY.md)."""
+
+    section: ClassVar[str] = "standby"
+
+    backup_of: str | None = setting(
+        None,
+        Optional(Address()),
+        "control address of the primary: this master is its backup",
+        "a master that nobody is told of is alone; only the backup needs to know of the other one",
+        flags=("--backup-of",),
+        reload=False,
+    )
+    address: str | None = setting(
+        None,
+        Optional(Address()),
+        "control address at which the other master reaches this one; without it, bind's port at the advertised host, "
+        "or at the address from which this one dials",
+        "who takes over is dialled by who comes back; only NAT makes it worth setting",
+        reload=False,
+    )
+    quorum: str = setting(
+        MAJORITY,
+        Choice((MAJORITY, ANY)),
+        "what a standby needs to take over: the votes of most nodes, or nobody's",
+        "any gives up at-most-once across a partition: both masters dispatch then",
+        reload=False,
+    )
+    takeover_after: float = setting(
+        1.0,
+        Duration("500ms", "1m"),
+        "silence of the active master after which the standby takes over; the same on both",
+        f"ten pulses of {format_duration(limits.PULSE_S)}; promises and leases last as long, so the active stops first",
+        reload=False,
+    )
+    takeover_grace: float = setting(
+        5.0,
+        Duration("1s", "10m"),
+        "after a takeover no node is given up for its silence before this",
+        "agents need a moment to notice that the other master is gone, and to dial this one",
+    )
+    handover: bool = setting(
+        True,
+        Boolean(),
+        "an active master that is told to stop hands over to its standby at once",
+        "a planned stop should cost no more than a switchover; without it the standby waits for the return",
+        flags=("--handover",),
+    )
