@@ -322,6 +322,16 @@ def test_term_asks_to_leave_and_bye_follows_leave(master: FakeMaster, start: Sta
     assert agent.ended() == 0
 
 
+def test_a_leaving_node_whose_master_is_gone_does_not_wait_for_its_deadline(master: FakeMaster, start: Start) -> None:
+    agent = start(drain_deadline=300.0)
+    master.welcome_agent()
+    run_processes(master, 1)
+    agent.signal(signal.SIGTERM)
+    master.expect(messages.Leaving)
+    master.close()
+    assert agent.ended() == 0
+
+
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
 def test_interrupt_or_a_second_term_leaves_at_once(master: FakeMaster, start: Start, signals: list[int]) -> None:
     agent = start()

@@ -13,6 +13,7 @@ from rota.worker.core.supervision import (
     Fence,
     Hello,
     Kill,
+    Note,
     Overdue,
     Quit,
     Remember,
@@ -453,6 +454,74 @@ def test_a_node_without_a_master_leaves_at_once() -> None:
     node = Node()
     assert node.core.leave(60, node.now) == []
     assert Quit() in node.tick()
+
+
+def lose_all(node: Node) -> None:
+    """The connection, and then one to each of the two masters: nobody answers."""
+    node.core.lost(node.now)
+    for _ in range(2):
+        assert not any(isinstance(effect, Quit | Stop) for effect in node.advance(0.5))
+        node.core.lost(node.now)
+
+
+def test_a_leaving_node_whose_masters_are_gone_goes_when_nothing_runs(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.leave(60, node.now)
+    lose_all(node)
+    assert Stop("web-1.3f2a9c.1") in node.tick()
+    node.die("web-1.3f2a9c.1", 0)
+    assert Quit() in node.tick()
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_leaving_node_whose_masters_are_gone_finishes_what_runs(node: Node, told_first: bool) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.seen("web-1.3f2a9c.1", 1, None, node.now)
+    if told_first:
+        node.core.leave(60, node.now)
+    lose_all(node)
+    if not told_first:
+        node.core.leave(60, node.now)
+    assert not any(isinstance(effect, Stop) for effect in node.advance(5))
+    node.core.seen("web-1.3f2a9c.1", 0, None, node.now)
+    assert Stop("web-1.3f2a9c.1") in node.tick()
+
+
+def test_a_leaving_node_waits_for_the_master_that_takes_over(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.leave(60, node.now)
+    node.core.lost(node.now)
+    node.advance(0.5)
+    node.core.lost(node.now)  # the first of two
+    node.advance(0.5)
+    node.core.connected(node.now)
+    assert sent(node.core.welcomed(messages.Welcome(1, 2, "m"), node.now), messages.Leaving)
+    assert not any(isinstance(effect, Stop) for effect in node.advance(1))
+
+
+def test_a_refusal_is_noted_once_and_then_each_minute_with_its_number(node: Node) -> None:
+    def refuse(text: str) -> list[Effect]:
+        return node.core.refused(messages.Refusal("taken", text, 1000, [1]), node.now)
+
+    def refuse_for(seconds: int, text: str) -> list[Effect]:
+        effects: list[Effect] = []
+        for _ in range(seconds):
+            node.now += 1.0
+            effects += refuse(text)
+        return effects
+
+    assert refuse("the name is taken") == [Note("the master refuses this node: the name is taken")]
+    assert refuse_for(59, "the name is taken") == []
+    assert refuse_for(1, "the name is taken") == [
+        Note("the master refuses this node: the name is taken (61 times so far)")
+    ]
+    assert refuse("too many nodes") == [Note("the master refuses this node: too many nodes")]
+    node.now += 1.0
+    node.join()
+    assert refuse("too many nodes") == [Note("the master refuses this node: too many nodes")]
 
 
 def test_leaving_at_once_kills_what_runs(node: Node) -> None:

@@ -26,6 +26,7 @@ ABORT_S = 0.1  # faulthandler needs 2 ms to write its dump
 TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 USAGE_S = 1.0
+REPEAT_S = 60.0  # between two notes of the same refusal
 
 OUT_OF_MEMORY = "killed by the kernel: out of memory (the oom_kill count of its cgroup rose)"
 
@@ -161,6 +162,25 @@ class Timing(NamedTuple):
 TIMING = Timing()
 
 
+@dataclass(slots=True)
+class Refusals:
+    """In a row, by the same sentence: it is noted once, then each minute at most, with their number."""
+
+    text: str = ""
+    count: int = 0
+    noted_at: float = 0.0
+
+    def note(self, text: str, now: float) -> list[Effect]:
+        if text != self.text:
+            self.text, self.count, self.noted_at = text, 1, now
+            return [Note(text)]
+        self.count += 1
+        if now < self.noted_at + REPEAT_S:
+            return []
+        self.noted_at = now
+        return [Note(f"{text} ({self.count} times so far)")]
+
+
 class Supervision:
     """One node. Methods are events; each returns its effects in the order in which they are to happen."""
 
@@ -205,6 +225,7 @@ class Supervision:
         self._sequence = 0
         self._beat = 0
         self._failures = 0  # connections in a row that came to nothing
+        self._refusals = Refusals()
         self._hellos = 0
         self._hello_said = False  # on this connection, and not yet answered
         self._told_capacity = capacity  # with it
@@ -273,6 +294,7 @@ class Supervision:
             effects.append(Remember(self.intent, self.epoch))
         self.greeted = True
         self._failures = 0
+        self._refusals = Refusals()
         self._heard_at = now
         self._beat_at = self._usage_at = now
         effects.append(Fence(self.epoch, self.master))
@@ -290,11 +312,11 @@ class Supervision:
     def refused(self, refusal: messages.Refusal, now: float) -> list[Effect]:
         """Not welcome. What a newer boot of this node replaced must go; else the reason may pass."""
         self.greeted = self._hello_said = False
-        text = f"the master refuses this node: {refusal.message}"
+        effects = self._refusals.note(f"the master refuses this node: {refusal.message}", now)
         if refusal.code == "stale":
-            return [Note(text), *self.leave_now(now)]
+            return [*effects, *self.leave_now(now)]
         self._connect_at = now + max(refusal.retry_after_ms / 1000, BEAT_S)
-        return [Note(text)]
+        return effects
 
     def who(self, now: float) -> list[Effect]:
         """The master does not know us (any more). One answer is enough, however many of our frames it asks about: what
@@ -477,15 +499,23 @@ class Supervision:
     # ---- leaving ----------------------------------------------------------------------------------------------------
 
     def leave(self, deadline_s: float, now: float) -> list[Effect]:
-        """TERM: the master drains this node and says when it may go; without a master it goes now."""
+        """TERM: the master drains this node and says when it may go; without a master it goes when nothing runs."""
         if self.leaving:
             return []
         self.leaving = True
         self.leave_at = now + deadline_s
         if not self.greeted:
-            self.left = not self._hello_said  # a master that is about to know us is told with its WELCOME
+            self.left = not self._hello_said and self._idle()  # one that is about to know us is told with its WELCOME
             return []
         return [self._leaving(now)]
+
+    def _may_leave(self, now: float) -> bool:
+        """Nobody else says so: the time is over, or nothing runs and each master was tried since the last was lost."""
+        alone = not self.greeted and self._failures >= self.masters
+        return now >= self.leave_at or (alone and self._idle())
+
+    def _idle(self) -> bool:
+        return not any(process.running for process in self.processes.values())
 
     def leave_now(self, now: float) -> list[Effect]:
         """A second TERM, INT, QUIT: nobody is waited for."""
@@ -515,7 +545,7 @@ class Supervision:
             effects += self.lost(now)
         elif self.greeted:
             effects += self._report(now)
-        if self.leaving and now >= self.leave_at:
+        if self.leaving and self._may_leave(now):
             self.left = True
         self._recovered(now)
         effects += self._follow_plan(now)
