@@ -19,6 +19,7 @@ from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
 from ..common.settings import SlaveSettings
 from ..gateway.listening import check_free
+from ..worker.spawn import how_it_ended
 from . import gateway
 from .children import Child, where
 from .operator import Reply, admin, tell
@@ -148,8 +149,8 @@ class Foreground:
         with admin([place.control]) as asked:
             while slave.status() is None:
                 self._obey(slave)
-                if master.status() is not None:
-                    raise Failed(f"the master ended:\n{master.tail()}")
+                if (ended := master.status()) is not None:
+                    raise Failed(f"the master ended: {how_it_ended(ended)}\n{master.unshown()}".rstrip())
                 click.echo(master.unshown(), nl=False, err=True)
                 if self._gateway is not None:
                     self._look_at_gateway(self._gateway, slave)
@@ -192,11 +193,12 @@ class Foreground:
                 child.signal(signal.SIGINT if fast else signal.SIGTERM)
 
     def _look_at_gateway(self, front: Child, slave: Child) -> None:
-        if front.status() is None:
+        status = front.status()
+        if status is None:
             return
         self._gateway = None
         if not self._stops:
-            raise Failed("the gateway ended")
+            raise Failed(f"the gateway ended: {how_it_ended(status)}")
         slave.signal(signal.SIGTERM)
 
     def _look(self, status: Reply, address: str) -> None:

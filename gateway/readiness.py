@@ -9,6 +9,7 @@ from typing import Any
 
 from ..client.admin import Admin
 from ..common.errors import Error
+from ..common.log import note
 
 LOOK_MAX_S = 1.0
 ANSWER_S = 2.0
@@ -17,7 +18,16 @@ ANSWER_S = 2.0
 class Readiness:
     """`reason()` is "" when a master has answered, and a process may be given work, within the last `after` seconds."""
 
-    def __init__(self, services: Collection[str], after: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        services: Collection[str],
+        after: float,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str], None] | None = note,
+    ) -> None:
+        """`tell`: whom a master that does not answer, or does again, is told; None: another process tells it."""
+        self._tell = tell or (lambda text: None)
+        self._silent = False  # and that was told
         self._services = frozenset(services)
         self._after = after
         self._clock = clock
@@ -29,6 +39,9 @@ class Readiness:
 
     def heard(self, services: Sequence[dict[str, Any]], closed: Collection[str] = ()) -> None:
         """What a master said of all services, and which are closed for maintenance: their page is to be seen."""
+        if self._silent:
+            self._silent = False
+            self._tell("rota gateway: a master answers")
         ours = self._services
         if any(service["open"] for service in services if service["name"] in ours) or not ours.isdisjoint(closed):
             self._well_at = self._clock()
@@ -36,6 +49,9 @@ class Readiness:
             self._why = f"no process of {' or '.join(sorted(self._services))} may be given work"
 
     def unheard(self) -> None:
+        if not self._silent:
+            self._silent = True
+            self._tell("rota gateway: no master answers; trying on; is one running? -m (http.master) says where it is")
         self._why = "no master answers"
 
     def watch(self, masters: Sequence[str], stop: threading.Event) -> None:
