@@ -90,8 +90,22 @@ def test_a_factory_makes_the_worker(tmp_path: Path) -> None:
     path = write(tmp_path, "app_e.py", ORDERS + "def create():\n    return orders\n")
     assert load(f"{path}:create", factory=True).name == "orders"
     assert "if it makes one, say --factory" in str(failure(f"{path}:create"))
-    assert "is a Worker, not a function" in str(failure(f"{path}:orders", factory=True))
     assert "--factory needs the name of the function" in str(failure(path, factory=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("orders", "is of type Worker"),
+        ("asgi", "is an async function"),
+        ("wsgi", "needs arguments (environ, start_response)"),
+    ],
+)
+def test_what_is_no_factory_is_told_without_a_traceback(tmp_path: Path, name: str, what: str) -> None:
+    applications = "async def asgi(scope, receive, send): ...\ndef wsgi(environ, start_response, *more, **rest): ...\n"
+    error = failure(f"{write(tmp_path, 'app_e2.py', ORDERS + applications)}:{name}", factory=True)
+    assert f":{name} {what}; a factory is a function without parameters" in str(error)
+    assert "leave --factory out" in str(error) and not error.traceback_text
 
 
 def test_a_failing_factory_is_told_with_its_traceback(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import iscoroutinefunction
+from inspect import Parameter, iscoroutinefunction, signature
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +23,7 @@ from .app import Worker
 from .hosting import user_frames
 from .interface import AUTO, worker_of
 
+_REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 
 
@@ -179,11 +180,27 @@ def _only_worker(module: ModuleType, target: str) -> Worker:
 
 
 def _made(function: Any, spec: str) -> Any:
-    if not callable(function) or iscoroutinefunction(function):
-        kind = "an async function" if callable(function) else f"a {type(function).__name__}"
-        raise LoadError(f"--factory: {spec} is {kind}, not a function that returns the application")
+    kind = _no_factory(function)
+    if kind:
+        raise LoadError(
+            f"--factory: {spec} {kind}; a factory is a function without parameters that returns the application. "
+            "If this is the application itself, leave --factory out"
+        )
     with _loading(f"{spec}() failed"):
         return function()
+
+
+def _no_factory(found: Any) -> str:
+    """What it is instead; "" when it may be a factory: a function that can be called without arguments."""
+    if not callable(found):
+        return f"is of type {type(found).__name__}"
+    if iscoroutinefunction(found):
+        return "is an async function"
+    try:
+        missing = [p.name for p in signature(found).parameters.values() if p.default is p.empty and p.kind not in _REST]
+    except (TypeError, ValueError):  # of a builtin, nobody knows
+        return ""
+    return f"needs arguments ({', '.join(missing)})" if missing else ""
 
 
 def _version_file(app_dir: str) -> str:
