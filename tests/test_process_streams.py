@@ -11,10 +11,10 @@ from fake_master import delivery as frame_of
 
 from rota.common import wire
 from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, chunk_of, credit_of
+from rota.worker.async_streams import AsyncStream
 from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.core.streams import Abandoned, Streams
 from rota.worker.page import Page
-from rota.worker.streams import AsyncStream
 
 TOKEN = 99
 LIMIT_NS = 5_000_000_000

@@ -11,6 +11,7 @@ from typing import Any
 from ..common.errors import LoadError
 from .app import Worker
 from .async_hosting import was_asked_to_end
+from .async_streams import AsyncStream
 from .context import Context
 from .core.streams import Abandoned
 from .hosting import traceback_text
@@ -27,7 +28,6 @@ from .http_service import (
     split_target,
     status_of,
 )
-from .streams import AsyncStream
 from .websocket import WebSocket
 
 Message = dict[str, Any]

@@ -16,10 +16,10 @@ from ..common.limits import IDLE_TICK_S
 from ..common.link import Link
 from ..common.sockets import fast_recv
 from .async_hosting import AsyncHost
+from .async_streams import AsyncStream, OfThread, ThreadStream
 from .core.deliveries import Delivery
 from .hosting import Outcome
 from .page import STOP
-from .streams import AsyncStream, OfThread, ThreadStream
 
 if TYPE_CHECKING:
     from .process import Process

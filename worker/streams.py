@@ -1,4 +1,5 @@
-"""How a handler waits for its stream: in a process of one thread, on an event loop, and in a thread beside one.
+"""How a handler waits for its stream: here in a process of one thread; `async_streams.py`: on an event loop, and in a
+thread beside one (apart, since a process of one thread has no asyncio: a fifth of its start and of its memory).
 
 All three have `read` (the next piece of the upload, b"" at its end), `write` (returns when more may be written) and
 `finish` (returns when the caller has received all). They raise `Abandoned` once nobody waits for the stream.
@@ -6,11 +7,9 @@ All three have `read` (the next piece of the upload, b"" at its end), `write` (r
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -24,10 +23,8 @@ from .core.streams import Stream, Streams
 if TYPE_CHECKING:
     from .process import Process
 
-Found = TypeVar("Found")
 
-
-class _Handle:
+class Handle:
     """What a handler holds. Nothing is opened before it is used: most requests could stream and do not."""
 
     def __init__(self, backend: Backend, streams: Streams, delivery: Delivery) -> None:
@@ -61,28 +58,28 @@ class _Handle:
         self._send(stream)
 
 
-def _readable(stream: Stream) -> bool:
+def readable(stream: Stream) -> bool:
     return bool(stream.came) or stream.ended
 
 
-def _readable_or_leaving(stream: Stream) -> bool:
-    return stream.leaving or _readable(stream)
+def readable_or_leaving(stream: Stream) -> bool:
+    return stream.leaving or readable(stream)
 
 
-def _writable(stream: Stream) -> bool:
+def writable(stream: Stream) -> bool:
     return not stream.out.blocked
 
 
-def _over(stream: Stream) -> bool:
+def over(stream: Stream) -> bool:
     return stream.out.over
 
 
-def _check(stream: Stream) -> None:
+def check(stream: Stream) -> None:
     if stream.fault is not None:
         raise stream.fault.with_traceback(None)
 
 
-class _Patience:
+class Patience:
     """A caller that neither takes nor sends anything for as long as a handler may run is given up: its process is not
     to blame and is not to be killed, nor may it be held for ever.
     """
@@ -103,9 +100,6 @@ class _Patience:
         if now >= self._until:
             stream.give_up(f"nothing moved for {stream.limit_ns / 1e9:g} s")
         return self._until - now
-
-
-# ---- a process of one thread -----------------------------------------------------------------------------------------
 
 
 class Pump:
@@ -169,7 +163,7 @@ class Pump:
 _KIND_AT = 6  # in the header
 
 
-class SyncStream(_Handle):
+class SyncStream(Handle):
     def __init__(self, pump: Pump, backend: Backend, streams: Streams, delivery: Delivery) -> None:
         super().__init__(backend, streams, delivery)
         self._pump = pump
@@ -178,20 +172,20 @@ class SyncStream(_Handle):
     def read(self) -> bytes:
         stream = self._stream()
         self._read(stream)
-        self._until(stream, _readable)
+        self._until(stream, readable)
         return self._taken(stream)
 
     def write(self, data: bytes) -> None:
         stream = self._stream()
         self._look(stream)
-        _check(stream)
+        check(stream)
         self._write(stream, data)
-        self._until(stream, _writable)
+        self._until(stream, writable)
 
     def finish(self) -> None:
         stream = self._stream()
         self._finish(stream)
-        self._until(stream, _over)
+        self._until(stream, over)
 
     def _look(self, stream: Stream) -> None:
         if not self._sifted:
@@ -210,129 +204,9 @@ class SyncStream(_Handle):
         self._look(stream)
         if not reached(stream) or stream.fault is not None:
             self._streams.unlimited(stream, monotonic_ns())
-            patience = _Patience(stream)
+            patience = Patience(stream)
             while stream.fault is None and not reached(stream):
                 self._step(stream, self._pump.wait)
                 patience.left()
         self._streams.limit(stream, monotonic_ns())
-        _check(stream)
-
-
-# ---- an event loop ---------------------------------------------------------------------------------------------------
-
-
-class AsyncStream(_Handle):
-    """Of an async handler. Before its answer has begun the handler is cancelled at its limit, also when it waits; then
-    it may take as long as it likes.
-    """
-
-    def __init__(self, backend: Backend, streams: Streams, look: Callable[[], None], delivery: Delivery) -> None:
-        """`look`: takes what has come; after a send the loop may have missed it."""
-        super().__init__(backend, streams, delivery)
-        self._look = look
-        self._waiting: list[asyncio.Future[None]] = []
-
-    @property
-    def abandoned(self) -> bool:
-        return self._stream().fault is not None
-
-    @property
-    def leaving(self) -> bool:
-        """The process is to stop, and this is to end soon."""
-        return self._stream().leaving
-
-    @property
-    def ended(self) -> bool:
-        """The caller has sent all that it will, whether it was read or not."""
-        return self._stream().received_all
-
-    def begin_reading(self) -> None:
-        """What comes is held until it is read."""
-        self._read(self._stream())
-
-    def give_up(self, reason: str) -> None:
-        self._stream().give_up(reason)
-
-    async def read(self, or_leave: bool = False) -> bytes:
-        """`or_leave`: it returns also when the process is to stop."""
-        stream = self._stream()
-        self._read(stream)
-        await self._until(stream, _readable_or_leaving if or_leave else _readable)
-        return self._taken(stream)
-
-    async def write(self, data: bytes) -> None:
-        stream = self._stream()
-        _check(stream)
-        self._write(stream, data)
-        await self._until(stream, _writable)
-
-    async def finish(self) -> None:
-        stream = self._stream()
-        self._finish(stream)
-        await self._until(stream, _over)
-
-    def changed(self) -> asyncio.Future[None]:
-        """Something came, or it was given up, or the process is to stop, or `wake`. From this call on: were it a
-        coroutine, what happens before a task has begun it would be missed.
-        """
-        self._stream().wake = self.wake
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        return future
-
-    def wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-    def _send(self, stream: Stream) -> None:
-        super()._send(stream)
-        self._look()
-
-    async def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
-        while stream.fault is None and not reached(stream):
-            await self.changed()
-        if stream.began_us:
-            self._streams.unlimited(stream, monotonic_ns())
-        else:
-            self._streams.limit(stream, monotonic_ns())
-        _check(stream)
-
-
-# ---- a thread beside an event loop -----------------------------------------------------------------------------------
-
-
-class ThreadStream:
-    """Of a sync handler in a thread: the loop does it, the thread waits. Limits are those of `SyncStream`."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, operations: OfThread) -> None:
-        self._loop = loop
-        self._ops = operations
-
-    def read(self) -> bytes:
-        return self._do(self._ops.read())
-
-    def write(self, data: bytes) -> None:
-        self._do(self._ops.write(data))
-
-    def finish(self) -> None:
-        self._do(self._ops.finish())
-
-    def _do(self, operation: Coroutine[Any, Any, Found]) -> Found:
-        return asyncio.run_coroutine_threadsafe(operation, self._loop).result()
-
-
-class OfThread(AsyncStream):
-    """The half on the loop."""
-
-    async def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
-        if not reached(stream):
-            self._streams.unlimited(stream, monotonic_ns())
-            patience = _Patience(stream)
-            while stream.fault is None and not reached(stream):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self.changed(), max(0.0, patience.left()))
-                patience.left()
-        self._streams.limit(stream, monotonic_ns())
-        _check(stream)
+        check(stream)

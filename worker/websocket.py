@@ -9,11 +9,11 @@ from typing import Any
 from msgpack import Unpacker, packb
 
 from ..common.limits import WEBSOCKET_MESSAGE_MAX
+from .async_streams import AsyncStream
 from .context import Context
 from .core.streams import Abandoned
 from .hosting import traceback_text
 from .http_service import BadAnswer, header, headers_of, opening, status_of
-from .streams import AsyncStream
 
 Message = dict[str, Any]
 
