@@ -20,6 +20,7 @@ from .settings import (
     SECTIONS,
     HttpSettings,
     MasterSettings,
+    NotifySettings,
     ServiceSettings,
     SlaveSettings,
     StandbySettings,
@@ -53,6 +54,7 @@ class Config:
     http: HttpSettings
     standby: StandbySettings
     services: Services
+    notify: Mapping[str, NotifySettings]
     places: Mapping[str, Place]  # dotted key -> where its value stands, unless it is a default
 
     def effective(self) -> Iterator[Entry]:
@@ -67,6 +69,8 @@ class Config:
         yield ("slave",), self.slave
         yield ("http",), self.http
         yield ("standby",), self.standby
+        for name, receiver in self.notify.items():
+            yield ("notify", name), receiver
         for name, service in self.services.items():
             yield ("service", name), service
             for within in OF_A_SERVICE:
@@ -85,7 +89,9 @@ def load(
     """
     entries, mistakes = _in_force(_found(path, os.environ if env is None else env, flags or {}))
     config = _build(entries)
-    mistakes += _broken_rules(config, {mistake.key for mistake in mistakes})
+    unread = {mistake.key for mistake in mistakes}
+    mistakes += _broken_rules(config, unread)
+    mistakes += _without_receiver(config, entries.values(), unread)
     if mistakes:
         raise ConfigErrors(mistakes)
     return config
@@ -130,7 +136,8 @@ def _build(entries: Mapping[str, Entry]) -> Config:
         slave=SlaveSettings(**values.pop(("slave",))),
         http=HttpSettings(**values.pop(("http",))),
         standby=StandbySettings(**values.pop(("standby",))),
-        services=_services(values),
+        services=_services({key: own for key, own in values.items() if key[0] == "service"}),
+        notify={key[1]: NotifySettings(**own) for key, own in values.items() if key[0] == "notify"},
         places={key: entry.place for key, entry in entries.items()},
     )
 
@@ -155,6 +162,16 @@ def _broken_rules(config: Config, unread: set[str]) -> list[Mistake]:
             if not keys & unread and rule.broken(values):
                 mistakes.append(_mistake(config, section, values, rule))
     return mistakes
+
+
+def _without_receiver(config: Config, entries: Iterable[Entry], unread: set[str]) -> list[Mistake]:
+    """A section [notify.NAME] that says how, and not whom."""
+    first = {entry.section: entry.place for entry in reversed(list(entries))}
+    return [
+        Mistake(first["notify", name], dotted("notify", name), "must say whom to tell: to = …")
+        for name, receiver in config.notify.items()
+        if receiver.to is None and dotted("notify", name, "to") not in unread
+    ]
 
 
 def _mistake(config: Config, section: Section, values: Any, rule: Rule) -> Mistake:

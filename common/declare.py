@@ -15,6 +15,7 @@ from typing import Any
 from .kinds import Kind
 
 _METADATA = "setting"
+NAMED = ("service", "notify")  # sections of which a file may have several, each with a name
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Setting:
     @property
     def env(self) -> str | None:
         """ROTA_<SECTION>_<KEY>. None for a service: its name may not be fit for a variable."""
-        return None if self.section.startswith("service") else f"ROTA_{self.section}_{self.key}".upper()
+        return None if self.section.partition(".")[0] in NAMED else f"ROTA_{self.section}_{self.key}".upper()
 
     def show_default(self) -> str:
         """The default as TOML, or in words where the machine decides or there is none."""

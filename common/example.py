@@ -16,6 +16,8 @@ _HEAD = """\
 # Durations: "250ms", "30s", "5m", "1h". Sizes: "64KiB", "1MiB", "1GB".
 """
 
+_NAMES = {"notify": "ops"}
+
 # Settings without a default that TOML can say: what one might look like.
 _SAMPLES = {
     "master.frontend": '"tcp://0.0.0.0:7701"',
@@ -35,6 +37,11 @@ _SAMPLES = {
     "http.trusted_proxies": '["10.0.0.0/8"]',
     "standby.backup_of": '"tcp://primary.example.com:7700"',
     "standby.address": '"tcp://backup.example.com:7700"',
+    "standby.on_takeover": '["run ip address add 10.0.0.9/24 dev eth0", "stop reports"]',
+    "standby.on_return": '["run ip address del 10.0.0.9/24 dev eth0", "start reports"]',
+    "notify.to": '["ops@example.com"]',
+    "notify.user": '"rota"',
+    "notify.password_file": '"/etc/rota/password"',
     "service.http.routes": '["/", "api.example.com/v1"]',
     "service.http.retry_methods": '["PUT", "DELETE"]',
     "service.weights": "{ web-1 = 2 }",
@@ -51,7 +58,7 @@ def example() -> str:
 
 def _section(name: str) -> str:
     settings = "".join("\n" + _setting(item) for item in declared(SECTIONS[name]).values())
-    return f"\n# {SECTIONS[name].__doc__}\n{heading(name, 'orders')}\n{settings}"
+    return f"\n# {SECTIONS[name].__doc__}\n{heading(name, _NAMES.get(name, 'orders'))}\n{settings}"
 
 
 def _setting(setting: Setting) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .declare import declared
+from .declare import NAMED, declared
 from .entries import Found, Mistake, Place, read
 from .names import alike, did_you_mean
 from .settings import SECTIONS
 
-SINGLE = [name for name in SECTIONS if not name.startswith("service")]  # the sections that exist once
+SINGLE = [name for name in SECTIONS if name.partition(".")[0] not in NAMED]  # the sections that exist once
 _SETTINGS = [setting for name in SINGLE for setting in declared(SECTIONS[name]).values()]
 _BY_NAME = {setting.name: setting for setting in _SETTINGS}
 _BY_ENV = {setting.env: setting for setting in _SETTINGS if setting.env}

@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli
 
-from .declare import declared
+from .declare import NAMED, declared
 from .entries import Found, Lines, Mistake, Place, Section, dotted, read
 from .kinds import Name
 from .names import did_you_mean
@@ -58,23 +58,23 @@ class _Document:
 
     def entries(self, document: Mapping[str, Any]) -> Found:
         for name, value in document.items():
-            if name == "service":
-                yield from self._services(value)
+            if name in NAMED:
+                yield from self._named(name, value)
             elif name in SECTIONS:
                 yield from self._section((name,), value)
             else:
                 yield self._mistake((name,), _unknown_section(name, value))
 
-    def _services(self, services: object) -> Found:
-        if not isinstance(services, dict):
-            yield self._mistake(("service",), "must be a section, [service.NAME]")
+    def _named(self, kind: str, sections: object) -> Found:
+        if not isinstance(sections, dict):
+            yield self._mistake((kind,), f"must be a section, [{kind}.NAME]")
             return
-        for name, value in services.items():
-            problem = _bad_service(name, value)
+        for name, value in sections.items():
+            problem = _bad_name(kind, name, value)
             if problem:
-                yield self._mistake(("service", name), problem)
+                yield self._mistake((kind, name), problem)
             else:
-                yield from self._section(("service", name), value)
+                yield from self._section((kind, name), value)
 
     def _section(self, section: Section, values: object) -> Found:
         if not isinstance(values, dict):
@@ -101,14 +101,15 @@ class _Document:
         return Place("file", self.path, self.lines.get(path))
 
 
-def _bad_service(name: str, value: object) -> str:
-    """What is wrong with this entry of [service], if anything."""
-    if name in declared(SECTIONS["service"]) and not isinstance(value, dict):
-        return "is a setting of one service: put it into a section such as [service.orders]"
+def _bad_name(kind: str, name: str, value: object) -> str:
+    """What is wrong with this entry of [service] or [notify], if anything."""
+    one, such_as = ("service", "orders") if kind == "service" else ("receiver", "ops")
+    if name in declared(SECTIONS[kind]) and not isinstance(value, dict):
+        return f"is a setting of one {one}: put it into a section such as [{kind}.{such_as}]"
     try:
         Name().read(name)
     except ValueError as error:
-        return f"names a service, which {error}"
+        return f"names a {one}, which {error}"
     return ""
 
 

@@ -117,7 +117,7 @@ ramp = "5 sec"
         "rota.toml:3: master.nmae is not a setting; did you mean name?",
         "rota.toml:4: master.queue_limit is not a setting of [master] but of [service.NAME]",
         "rota.toml:6: mastr is not a section; did you mean master?; the sections are [master], [slave], "
-        "[http], [standby], [service.NAME]",
+        "[http], [standby], [notify.NAME], [service.NAME]",
         'rota.toml:9: service.orders.credit must be from 1 to 64, not 99 (or "auto")',
         "rota.toml:10: service.orders.weights.web-2 must be from 1 to 256, not 0",
         'rota.toml:11: service.orders.ramp must be a duration such as "250ms", "30s" or "1h30m", '
@@ -457,3 +457,52 @@ def test_a_port_that_there_is_not_is_refused_and_not_taken_for_another_one(port:
     assert LISTEN.read("*:65535") == "*:65535"
     with pytest.raises(ValueError, match="HOST:PORT"):
         LISTEN.read(f"127.0.0.1:{port}")
+
+
+def test_whom_to_tell_is_read_as_mail_addresses_or_as_the_url_of_a_webhook(write) -> None:
+    path = write("""
+        [notify.ops]
+        to = "ops@example.com, night@example.com"
+        [notify.chat]
+        to = "https://chat.example.com/hook?room=1"
+    """)
+    told = config.load(path, {}).notify
+    assert told["ops"].to == ("ops@example.com", "night@example.com") and told["ops"].by_mail
+    assert told["chat"].to == ("https://chat.example.com/hook?room=1",) and not told["chat"].by_mail
+
+
+def test_a_section_that_names_nobody_to_tell_is_a_mistake_with_its_line(write) -> None:
+    path = write("""
+        [notify.ops]
+        server = "mail:25"
+        [notify.x]
+        to = "x@example.com\\r\\nBcc: y@example.com"
+        [notify]
+        to = "ops@example.com"
+    """)
+    assert mistakes(path) == [
+        "rota.toml:3: notify.ops must say whom to tell: to = …",
+        "rota.toml:5: notify.x.to must be a mail address such as ops@example.com, not "
+        r"'x@example.com\r\nBcc: y@example.com'",
+        "rota.toml:7: notify.to is a setting of one receiver: put it into a section such as [notify.ops]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        ("begin orders", "must be start SERVICE, stop SERVICE or run COMMAND"),
+        ("start or ders", "must be 1 to 64 letters"),
+        ("run ", "must name the command"),
+        ("run echo 'x", "cannot be split into words"),
+        (7, "is no text of one line"),
+    ],
+)
+def test_a_step_that_cannot_be_read_is_named_by_its_number(step: object, problem: str) -> None:
+    with pytest.raises(config.ConfigErrors, match=f"on_takeover has a step 2 .*{problem}"):
+        config.load(None, {}, {"standby.on_takeover": ["run true", step]})
+
+
+def test_a_variable_has_a_step_a_line() -> None:
+    loaded = config.load(None, {"ROTA_STANDBY_ON_TAKEOVER": "stop reports\nrun ip a, b\n"})
+    assert loaded.standby.on_takeover == ("stop reports", "run ip a, b")

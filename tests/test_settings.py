@@ -63,6 +63,7 @@ def test_rules_speak_of_declared_settings_and_hold_for_the_defaults() -> None:
 def test_the_example_shows_every_setting_once_under_its_section() -> None:
     shown = tomli.loads(uncommented(example()))
     shown["service"] = orders = shown["service"]["orders"]
+    shown["notify"] = shown["notify"]["ops"]
     shown |= {f"service.{name}": orders.pop(name) for name in OF_A_SERVICE}
     assert {name: set(keys) for name, keys in shown.items()} == {
         name: set(declared(section)) for name, section in SECTIONS.items()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..declare import Rule
+from ..declare import NAMED, Rule
 from . import health, master, service
 from .fault import FaultSettings
 from .health import DUMMY, HEARTBEAT, PORT, REQUEST, HealthSettings
 from .http import COMMON, FORWARDED, JSON, OFF, X_FORWARDED, HttpSettings, ServiceHttpSettings
 from .master import MasterSettings
+from .notify import NotifySettings
 from .service import LEAST_LOADED, ROUND_ROBIN, ServiceSettings
 from .slave import SlaveSettings
 from .standby import ANY, MAJORITY, StandbySettings
@@ -39,6 +40,7 @@ __all__ = [
     "HealthSettings",
     "HttpSettings",
     "MasterSettings",
+    "NotifySettings",
     "ServiceHttpSettings",
     "ServiceSettings",
     "Settings",
@@ -53,6 +55,7 @@ Settings = (
     | SlaveSettings
     | HttpSettings
     | StandbySettings
+    | NotifySettings
     | ServiceSettings
     | HealthSettings
     | FaultSettings
@@ -66,6 +69,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
         SlaveSettings,
         HttpSettings,
         StandbySettings,
+        NotifySettings,
         ServiceSettings,
         HealthSettings,
         FaultSettings,
@@ -75,10 +79,10 @@ SECTIONS: Mapping[str, type[Settings]] = {
 OF_A_SERVICE = tuple(name.partition(".")[2] for name in SECTIONS if name.startswith("service."))  # sections within it
 
 
-def heading(name: str, service: str = "NAME") -> str:
+def heading(name: str, whose: str = "NAME") -> str:
     """The section as it stands in a file: `[service.NAME.fault]`."""
     first, *rest = name.split(".")
-    return f"[{'.'.join([first, *([service] if first == 'service' else []), *rest])}]"
+    return f"[{'.'.join([first, *([whose] if first in NAMED else []), *rest])}]"
 
 
 def class_of(section: Sequence[str]) -> type[Settings]:

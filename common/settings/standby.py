@@ -8,6 +8,7 @@ from typing import ClassVar
 from .. import limits
 from ..declare import setting
 from ..kinds import Address, Boolean, Choice, Duration, Optional
+from ..steps import Steps
 from ..units import format_duration
 
 MAJORITY, ANY = "majority", "any"
@@ -61,4 +62,22 @@ class StandbySettings:
         "an active master that is told to stop hands over to its standby at once",
         "a planned stop should cost no more than a switchover; without it the standby waits for the return",
         flags=("--handover",),
+    )
+    on_takeover: tuple[str, ...] = setting(
+        (),
+        Steps(),
+        "steps when this master becomes active: start SERVICE, stop SERVICE, run COMMAND",
+        "what else has to move with a master, such as an address, only its operator knows",
+    )
+    on_return: tuple[str, ...] = setting(
+        (),
+        Steps(),
+        "steps when it becomes the standby again, and when it stops while it is active",
+        "mostly on_takeover backwards",
+    )
+    step_timeout: float = setting(
+        30.0,
+        Duration("100ms", "1h"),
+        "time for one step; then its processes are killed and it has failed",
+        "long enough for a disk to be mounted; callers wait as long by default",
     )

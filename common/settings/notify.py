@@ -1,0 +1,110 @@
+"""Whom a master tells of what happens to its pair."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..declare import setting
+from ..kinds import HOST_PORT, Choice, Duration, File, Kind, Optional, Pattern, Several, Text, quoted
+
+TAKEOVER, RETURN, LIVE, DEAD, CLOSE = "takeover", "return", "live", "dead", "close"
+NO_QUORUM, STEP_FAILED, TEST = "no quorum", "step failed", "test"
+KINDS = (TAKEOVER, RETURN, LIVE, DEAD, CLOSE, NO_QUORUM, STEP_FAILED)
+PLAIN, STARTTLS, TLS = "plain", "starttls", "tls"
+
+# As in an envelope: what a server takes beyond this (quoted parts, non-ASCII) is rare, and a line's end never passes.
+_MAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,255}"
+_URL = r"https?://[A-Za-z0-9.:_\[\]-]+(?:/[!-~]*)?"
+MAIL = Pattern(_MAIL, "a mail address", "ops@example.com")
+
+
+class Receivers(Kind):
+    """A tuple: mail addresses, or the one URL of a webhook."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        several = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(several, list | tuple) or not 1 <= len(several) <= 32:
+            raise ValueError(f"must be {self.describe()}, not {quoted(value)}")
+        if len(several) == 1 and isinstance(several[0], str) and len(several[0]) <= 2048:
+            if re.fullmatch(_URL, several[0], re.ASCII):
+                return (several[0],)
+        return Several(MAIL, limit=32).read(several)
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return "[" + ", ".join(map(super().show, value)) + "]"
+
+    def describe(self) -> str:
+        return "mail addresses, or one http:// or https:// URL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifySettings:
+    """Somebody whom the master tells of takeovers, in order and each time once: by mail, or a webhook."""
+
+    section: ClassVar[str] = "notify"
+
+    to: tuple[str, ...] | None = setting(
+        None,
+        Optional(Receivers()),
+        "mail addresses, or the URL that is sent a JSON object with POST",
+        "a section without it is a mistake: nobody would be told",
+    )
+    events: tuple[str, ...] = setting(
+        KINDS,
+        Several(Choice(KINDS), limit=len(KINDS)),
+        "what is told",
+        "all of it is rare, and each of them may be the reason for the next",
+    )
+    server: str = setting(
+        "127.0.0.1:25",
+        HOST_PORT,
+        "HOST:PORT of the SMTP server",
+        "many machines have a relay of their own, which keeps mail while the next server is away",
+    )
+    security: str = setting(
+        PLAIN,
+        Choice((PLAIN, STARTTLS, TLS)),
+        "how the SMTP server is spoken to; its certificate is checked",
+        "a relay on the same machine has no certificate; starttls is usual on port 587, tls on 465",
+    )
+    sender: str = setting(
+        "rota@localhost",
+        MAIL,
+        "address from which mail comes",
+        "servers beyond the machine's own mostly want one of a domain of theirs",
+    )
+    user: str | None = setting(
+        None,
+        Optional(Text(limit=256)),
+        "name to log in to the SMTP server with",
+        "a relay on the same machine asks for none",
+    )
+    password_file: str | None = setting(
+        None,
+        Optional(File()),
+        "file with the password of user, or with the secret of a webhook, sent as Authorization: Bearer …",
+        "a file can be kept from other eyes; it is read each time, so that it may be changed",
+    )
+    timeout: float = setting(
+        10.0,
+        Duration("1s", "5m"),
+        "time for one attempt",
+        "some mail servers make strangers wait for a few seconds",
+    )
+    retry_for: float = setting(
+        86400.0,
+        Duration("0s", "7d"),
+        "how long a notification is tried again, first after 1 s, then after 2 s, 4 s … up to a minute",
+        "a mail server may be down for a night; what is a day old helps nobody any more",
+    )
+
+    @property
+    def by_mail(self) -> bool:
+        return bool(self.to) and "://" not in (self.to or ("",))[0]
+
+    def as_data(self) -> dict[str, Any]:
+        """What the program that sends has to know."""
+        keys = ("to", "server", "security", "sender", "user", "password_file", "timeout")
+        return {"mail": self.by_mail, **{key: getattr(self, key) for key in keys}}
