@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import threading
@@ -64,7 +65,10 @@ _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 class Gateway:
     """What all connections of one process share."""
 
-    def __init__(self, start: Start, pages: ServicePages, certificate: Certificate | None = None) -> None:
+    def __init__(
+        self, start: Start, pages: ServicePages, certificate: Certificate | None = None, first: bool = True
+    ) -> None:
+        """`first`: of its crew; it tells what concerns all."""
         settings, routes, services = start
         self.settings = settings
         self.pages = pages
@@ -86,7 +90,7 @@ class Gateway:
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
         self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
         self._socket = _sockets()
-        self._readiness = Readiness(start.served(), settings.ready_after)
+        self._readiness = Readiness(start.served(), settings.ready_after, tell=note if first else None)
         self._access = AccessLog(settings.access_log)
         self._faults = _Faults()
         self.new_id = _ids().__next__
@@ -189,7 +193,7 @@ class Gateway:
                 said = request.brings(body)
                 client = client.options(timeout=self.settings.timeout + body.size / UPLOAD_RATE)
             elif body.size > WHOLE_MAX:
-                return request.refuse(413, "A request with an Idempotency-Key is too large; nothing was done.")
+                return request.refuse(413, "A request with an Idempotency-Key must fit into one message (master.max_message).")
             else:
                 try:
                     said = body.read(0, body.size)
@@ -231,7 +235,7 @@ class Gateway:
         try:
             size, most = len(body) if isinstance(body, bytes) else body.size, self.settings.max_call
             if size > most:
-                raise calls.Refused(413, f"The body of a call has {most} bytes at most.")
+                raise calls.Refused(413, f"The body of a call has {most} bytes at most (http.max_call).")
             if not isinstance(body, bytes):
                 body = body.read(0, size)
             asked = calls.asked(head, body, self._callable)
@@ -496,21 +500,32 @@ def main(start: Start) -> int:
     note(f"rota gateway: {url} for {', '.join(start.served())}")
     if problem := listening.room_for(start.settings.connections):
         note(f"rota gateway: {problem}")
+    if hint := _hint(start.settings):
+        note(f"rota gateway: {hint}")
 
     def serve(listener: socket.socket, tie: int) -> int:
-        return _process(start, pages, certificate, listener, tie)
+        gateway = functools.partial(Gateway, start, pages, certificate, listener is listeners[0])
+        return _process(gateway, listener, tie)
 
     return Crew(listeners, serve, reread(pages, certificate)).run()
 
 
-def _process(
-    start: Start, pages: ServicePages, certificate: Certificate | None, listener: socket.socket, tie: int
-) -> int:
+def _hint(settings: HttpSettings) -> str:
+    """What an extra that is not installed would give; "" if nothing."""
+    costs = {"uvloop": "serves fewer requests a second"}
+    if settings.tls_certificate is not None and settings.http2:
+        costs["h2"] = "speaks no HTTP/2"
+    missing = [name for name in costs if find_spec(name) is None]
+    what = " and ".join(costs[name] for name in missing)
+    return f"without {' and '.join(missing)} it {what}: pip install 'rota[http]'" if missing else ""
+
+
+def _process(gateway: Callable[[], Gateway], listener: socket.socket, tie: int) -> int:
     from ..common import memory
 
     memory.keep_freed()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(Gateway(start, pages, certificate).serve(listener, tie))
+        return runner.run(gateway().serve(listener, tie))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

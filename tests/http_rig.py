@@ -13,9 +13,16 @@ from rota.gateway.core.rules import RULES
 from rota.gateway.core.upload import NoRoom
 
 DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
-RULE_OF = {(rule.status, rule.reason): name for name, rule in RULES.items()}
 OK = b"HTTP/1.1 200 OK\r\nDate: " + DATE + b"\r\nContent-Length: 0\r\n\r\n"
 _PLAIN = re.compile(rb"HTTP/1.1 ([0-9]{3}) .*\r\n\r\n(.*)\n", re.DOTALL)
+
+
+def shape(reason: str) -> str:
+    """Of a reason, whatever the limit that it names."""
+    return re.sub(r"\{\w+\}|\d+", "#", reason)
+
+
+RULE_OF = {(rule.status, shape(rule.reason)): name for name, rule in RULES.items()}
 
 
 class Held:
@@ -63,7 +70,7 @@ def connection(limits: Limits | None = None, timeouts: Timeouts | None = None) -
 def broken_rule(data: bytes) -> str | None:
     """The rule that this answer names; None: it is no refusal."""
     plain = _PLAIN.fullmatch(data)
-    return RULE_OF.get((int(plain[1]), plain[2].decode())) if plain is not None else None
+    return RULE_OF.get((int(plain[1]), shape(plain[2].decode()))) if plain is not None else None
 
 
 def verdict(pieces: Iterable[bytes], limits: Limits | None = None, eof: bool = True) -> Verdict:

@@ -41,6 +41,11 @@ def test_each_fault_has_its_status_and_says_when_to_come_again(error: Exception,
     assert b"secret" not in answer.body and b"KeyError" not in answer.body
 
 
+def test_a_request_that_is_too_large_is_told_the_limit_and_the_setting() -> None:
+    answer = answers.of_error(errors.PayloadTooLarge("big", details={"size": 3000, "limit": 2048}), "id", forms.TEXT)
+    assert b"has 3000 bytes with its headers, 2048 are allowed (master.max_message)" in answer.body
+
+
 def test_every_error_of_rota_becomes_an_error_of_http() -> None:
     for kind in errors._BY_CODE.values():
         assert 400 <= answers.of_error(kind(), "id", forms.TEXT).status <= 599

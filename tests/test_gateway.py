@@ -31,6 +31,9 @@ from gateway_rig import (
     until,
 )
 
+from rota.common.settings import HttpSettings
+from rota.gateway import server
+from rota.gateway.readiness import Readiness
 from rota.testing import LocalCluster
 
 
@@ -131,7 +134,7 @@ def test_a_deadline_is_504_and_too_large_a_body_413(start: Start, cluster: Local
     file.write_text('[http]\ntimeout = "200ms"\nhead_timeout = "200ms"\nmax_body = 1000\nconnections_per_address = 3\n')
     gateway = front(start, cluster, "-c", str(file)).ready()
     assert gateway.get("/slow?0.5")[0] == 504
-    assert gateway.get("/echo", "POST", bytes(1001))[0] == 413
+    assert gateway.get("/echo", "POST", bytes(1001)) == (413, b"the body has more than 1000 bytes (http.max_body)\n")
     assert gateway.get("/echo", "POST", bytes(1000))[0] == 201
     assert b" 408 " in gateway.raw(b"GET / HT")
     with gateway.connect(), gateway.connect(), gateway.connect(), gateway.connect() as one_too_many:
@@ -293,6 +296,50 @@ def test_rota_run_serves_http_and_takes_all_of_it_down(start: Start) -> None:
         assert b"200 OK" in read_all(sock)
     assert app.child.wait(PATIENCE_S) and app.child.status() == 0
     assert not listens(app.port)
+
+
+def test_rota_run_says_how_its_gateway_ended(start: Start) -> None:
+    app = start("run", APP, "--bind", "tcp://127.0.0.1:*", "--http", "127.0.0.1:*", "-p", "1").listening()
+    (pid,) = [pid for pid in children_of(app.child.pid) if b"\0gateway\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(pid, signal.SIGKILL)
+    assert app.child.wait(PATIENCE_S) and app.child.status() == 1
+    assert "the gateway ended: killed by SIGKILL" in app.child.output()
+
+
+def test_a_gateway_without_a_master_says_so_once_and_when_it_answers(start: Start) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        nobody = f"tcp://127.0.0.1:{held.getsockname()[1]}"
+        words = ["gateway", "--bind", "127.0.0.1:*", "-m", nobody, "--route", "/=site", "--workers", "2"]
+        gateway = start(*words).listening()
+        until(lambda: "no master answers" in gateway.child.output(), "nothing is said")
+    assert gateway.child.output().count("no master answers; trying on; is one running? -m (http.master)") == 1
+
+
+def test_whether_a_master_answers_is_told_when_it_changes() -> None:
+    told: list[str] = []
+    readiness = Readiness(["site"], 1.0, tell=told.append)
+    for event in (readiness.unheard, readiness.unheard, lambda: readiness.heard([]), lambda: readiness.heard([])):
+        event()
+    assert [text.partition(";")[0] for text in told] == [
+        "rota gateway: no master answers",
+        "rota gateway: a master answers",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "missing", "hint"),
+    [
+        (None, ["uvloop", "h2"], "without uvloop it serves fewer requests a second: pip install 'rota[http]'"),
+        ("cert.pem", ["h2"], "without h2 it speaks no HTTP/2: pip install 'rota[http]'"),
+        ("cert.pem", [], ""),
+    ],
+)
+def test_a_gateway_without_its_extra_says_what_that_costs(
+    monkeypatch: pytest.MonkeyPatch, certificate: str | None, missing: list[str], hint: str
+) -> None:
+    monkeypatch.setattr(server, "find_spec", lambda name: None if name in missing else object())
+    assert server._hint(HttpSettings(tls_certificate=certificate)) == hint
 
 
 def test_a_master_has_a_gateway_beside_it_and_takes_it_down(start: Start) -> None:

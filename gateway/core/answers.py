@@ -73,12 +73,20 @@ def headers(fault: Fault, content_type: bytes, request_id: str) -> Headers:
 
 def _fault(error: BaseException) -> Fault:
     if isinstance(error, errors.PayloadTooLarge):
-        return _ANSWER_TOO_LARGE if error.details.get("what") == "result" else _TOO_LARGE
+        return _ANSWER_TOO_LARGE if error.details.get("what") == "result" else _too_large(error)
     if isinstance(error, errors.Cancelled):
         return _GIVEN_UP
     if isinstance(error, errors.NoService) and error.details.get("maintenance") is True:
         return _MAINTENANCE
     return next((fault for kind, fault in _FAULTS if isinstance(error, kind)), _OTHER)
+
+
+def _too_large(error: errors.Error) -> Fault:
+    size, limit = error.details.get("size"), error.details.get("limit")
+    if not isinstance(size, int) or not isinstance(limit, int):
+        return _TOO_LARGE
+    sentence = f"The request has {size} bytes with its headers, {limit} are allowed (master.max_message)"
+    return _TOO_LARGE._replace(sentence=f"{sentence}; nothing was done.")
 
 
 def _told(error: errors.Error) -> str:

@@ -429,7 +429,7 @@ class Connection:
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def _reject(self, rejected: Rejected) -> list[Effect]:
-        head, new_id, reason = self._head, self._new_id, rejected.reason
+        head, new_id, reason = self._head, self._new_id, rejected.reason.format_map(self._limits._asdict())
         request_id = new_id() if head is None else request_id_of(head.headers, new_id)
         data = plain(rejected.status, reason, date=self._date(), request_id=request_id)
         refused = Refused(rejected.status, len(reason) + 1, request_id, head)

@@ -383,7 +383,7 @@ class Http2:
         """It is answered, and the rest of it is not wanted."""
         if stream.asked:
             return
-        head, reason = stream.head, rejected.reason
+        head, reason = stream.head, rejected.reason.format_map(self._limits._asdict())
         known = head is not _NO_HEAD
         request_id = request_id_of(head.headers, self._new_id) if known else self._new_id()
         body = f"{reason}\n".encode()

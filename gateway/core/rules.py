@@ -12,16 +12,16 @@ from typing import NamedTuple
 class Rule(NamedTuple):
     status: int
     section: str  # of RFC 9110 or 9112 that it follows from
-    reason: str  # sent to the client: a constant, never what the client sent
+    reason: str  # sent to the client: with the limit that it names filled in, never with what the client sent
 
 
 RULES = {
     # ---- the lines of the head
     "line-end": Rule(400, "9112 2.2", "a line ends with CR LF, and neither stands anywhere else"),
-    "request-line-size": Rule(414, "9112 3", "the request line is too long"),
-    "field-size": Rule(431, "9110 5.4", "a header field is too long"),
-    "head-size": Rule(431, "9110 5.4", "the header fields are too long in all"),
-    "field-count": Rule(431, "9110 5.4", "there are too many header fields"),
+    "request-line-size": Rule(414, "9112 3", "the request line has more than {line} bytes (http.max_line)"),
+    "field-size": Rule(431, "9110 5.4", "a header field has more than {line} bytes (http.max_line)"),
+    "head-size": Rule(431, "9110 5.4", "the head has more than {head} bytes (http.max_head)"),
+    "field-count": Rule(431, "9110 5.4", "there are more than {headers} header fields (http.max_headers)"),
     "control": Rule(400, "9110 5.5", "a control character stands in the head"),
     "non-ascii": Rule(400, "9110 5.5", "a byte that is not ASCII stands in the head"),
     "head-end": Rule(400, "9112 8", "the connection ended within the head"),
@@ -53,7 +53,7 @@ RULES = {
     "framing-space": Rule(
         400, "9112 5.1", "there is a tab in a field that says for whom a request is or where it ends"
     ),
-    "body-size": Rule(413, "9110 15.5.14", "the body is too large"),
+    "body-size": Rule(413, "9110 15.5.14", "the body has more than {body} bytes (http.max_body)"),
     "no-room": Rule(503, "9110 15.6.4", "there is no room for a body of this size right now; try again shortly"),
     "expect": Rule(417, "9110 10.1.1", "the only expectation that is known is 100-continue"),
     # ---- the body itself
