@@ -25,12 +25,14 @@ from .verb import verb
     "maintenance",
     examples=(
         "rota maintenance shop on --retry-after 10m --reason 'new disk'",
+        "rota maintenance reports on --stop     its processes end, too",
         "rota maintenance shop off",
     ),
     exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),
 )
 @click.argument("service")
 @click.argument("state", type=click.Choice(["on", "off"]))
+@click.option("--stop", is_flag=True, help="End its processes, too: their room goes to other services.")
 @seconds_option("--retry-after", help="What callers are told to wait. Default: 1m.")
 @wait_option
 @seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit 75.")
@@ -41,6 +43,7 @@ def maintenance(
     masters: Sequence[str],
     service: str,
     state: str,
+    stop: bool,
     retry_after: float | None,
     wait: bool,
     timeout: float,
@@ -55,7 +58,8 @@ def maintenance(
     from .render import plural
 
     with patient_admin(masters) as master:
-        reply = master.maintenance(service, state == "on", **given(retry_after=retry_after, reason=reason), wait=False)
+        more = given(stop=stop, retry_after=retry_after, reason=reason)
+        reply = master.maintenance(service, state == "on", **more, wait=False)
         flight = f"{plural(reply['in_flight'], 'request')} in flight" if state == "on" and reply["in_flight"] else ""
         if flight and wait:
             if not as_json:

@@ -167,16 +167,18 @@ class Admin:
         service: str,
         on: bool,
         *,
+        stop: bool = False,
         retry_after: float | None = None,
         reason: str = "",
         wait: bool = True,
         timeout: float = WAIT_S,
     ) -> Data:
         """Close a service for all its callers (`NoService`, over HTTP 503 and its page), or open it again; returns when
-        nothing of it is in flight any more. retry_after: seconds that callers are told to wait (default: 60).
+        nothing of it is in flight any more. stop: its processes end, too, and start again when it is opened.
+        retry_after: seconds that callers are told to wait (default: 60).
         """
         until = monotonic() + timeout
-        args = {"service": service, "on": on} | _given(retry_after_s=retry_after, reason=reason)
+        args = {"service": service, "on": on} | _given(stop=stop, retry_after_s=retry_after, reason=reason)
         data = self.verb("maintenance", args, min(timeout, ANSWER_S))
         if on and wait:
             self._wait("maintenance", [service], until)

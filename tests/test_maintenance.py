@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import msgpack
+import pytest
 from core_rig import Rig
 
 from rota.common import errors, exits
 from rota.common.body import decode_error
 from rota.common.settings import FaultSettings
+from rota.master.core.pool import Stage
 from rota.master.core.records import Restored
 
 NO_SERVICE = errors.NoService.code
@@ -124,7 +126,7 @@ def test_a_service_is_closed_for_callers_also_where_no_node_offers_it_any_more()
     again.after(0.1)
     assert error_of(again, 1).details["maintenance"] is True
     status = again.core.status(again.now)["master"]["maintenance"]
-    assert status == {"orders": {"retry_after": 60.0, "by": "ann", "reason": "disk"}}
+    assert status == {"orders": {"retry_after": 60.0, "by": "ann", "reason": "disk", "stopped": False}}
     opened(again)
     assert again.core.status(again.now)["master"]["maintenance"] == {}
     for record in again.records:
@@ -166,3 +168,63 @@ def test_checks_of_health_go_on() -> None:
     closed(rig)
     rig.after(1.0)
     assert slot.open and rig.core.status(rig.now)["services"][0]["open"] == 1
+
+
+def test_a_service_that_is_stopped_has_no_process_until_it_is_started_and_its_room_goes_to_others() -> None:
+    rig = Rig()
+    node = rig.agent(capacity=2, offers=["orders", "reports"])
+    rig.after(0.1)
+    assert node.plan == {"orders": 1, "reports": 1}
+    rig.verb("maintenance", service="reports", on=True, stop=True)
+    rig.after(0.1)
+    assert node.plan == {"orders": 2}
+    rig.verb("maintenance", service="reports", on=False)
+    rig.after(0.1)
+    assert node.plan == {"orders": 1, "reports": 1}
+
+
+@pytest.mark.parametrize("sizes", [{}, {"min_processes": 2, "max_processes": 2}])
+def test_a_stop_ends_also_the_last_processes_when_what_they_run_is_done(sizes: dict[str, int]) -> None:
+    rig = Rig({"min_active": 1, **sizes})
+    first, second = rig.pool_of(2)
+    rig.request(1)
+    rig.verb("maintenance", service="orders", on=True, stop=True)
+    rig.after(0.1)
+    busy, idle = (first, second) if first.inflight else (second, first)
+    assert {busy.stage, idle.stage} == {Stage.CLOSING, Stage.RETIRED}
+    rig.reply(busy, 1)
+    rig.after(0.1)
+    assert busy.stage is Stage.RETIRED and rig.codes() == {1: errors.OK}
+    rig.verb("maintenance", service="orders", on=False)
+    rig.after(0.1)
+    assert first.node.plan == {"orders": 2}
+
+
+def test_a_node_of_a_stopped_service_only_may_be_put_on_the_blacklist() -> None:
+    rig = Rig()
+    (slot, _) = rig.pool_of(2)
+    pool, node = slot.pool, slot.node
+    assert "would be left" in rig.fleet.checks._why_not_eject(node, pool, rig.now)
+    rig.verb("maintenance", service="orders", on=True, stop=True)
+    assert "would be left" not in rig.fleet.checks._why_not_eject(node, pool, rig.now)
+
+
+def test_a_stop_outlasts_a_restart_of_the_master() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    closed(rig, stop=True)
+    restored = Restored()
+    for record in rig.records:
+        restored.read(record)
+    again = Rig(restored=restored, epoch=2)
+    node = again.agent()
+    again.after(0.1)
+    assert node.plan == {} and again.core.status(again.now)["master"]["maintenance"]["orders"]["stopped"]
+
+
+def test_what_runs_inside_an_application_cannot_be_stopped() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    slot.node.embedded = True
+    result = rig.verb("maintenance", service="orders", on=True, stop=True)
+    assert result is not None and result.exit == exits.REFUSED and not rig.dispatch.maintenance.closed

@@ -15,11 +15,12 @@ RETRY_AFTER_S = 60.0  # where an operator says nothing: a migration takes minute
 
 
 class Closed(NamedTuple):
-    """`retry_after`: seconds, for the callers. `by`, `reason`: for operators."""
+    """`retry_after`: seconds, for the callers. `by`, `reason`: for operators. `stopped`: its processes end, too."""
 
     retry_after: float = RETRY_AFTER_S
     by: str = ""
     reason: str = ""
+    stopped: bool = False
 
 
 class Maintenance:
@@ -43,6 +44,10 @@ class Maintenance:
 
     def open(self, service: str) -> None:
         self.closed.pop(service, None)
+
+    def stopped(self, service: str) -> bool:
+        """No process of it is to run."""
+        return service in self.closed and self.closed[service].stopped
 
     def takes(self, request: Request) -> bool:
         """True: its service is closed, and it has its answer."""

@@ -66,10 +66,22 @@ class Staffing:
     def fixed(self, pool: Pool) -> bool:
         """Nobody set a size: it runs all that is offered."""
         settings = pool.settings
+        if self.stopped(pool):
+            return False
         return settings.min_processes is None and settings.max_processes is None and pool.name not in self.fleet.scaled
 
+    def stopped(self, pool: Pool) -> bool:
+        """An operator has stopped it: no process of it runs, whatever its sizes are."""
+        return self.fleet.dispatch.maintenance.stopped(pool.name)
+
     def _resize(self, pool: Pool, now: float) -> None:
+        if self.stopped(pool):
+            if pool.target != 0:
+                pool.target, self.replan = 0, True
+            return
         if self.fixed(pool):
+            if pool.target == 0 and pool.name not in self.fleet.scaled:  # it was stopped
+                pool.target, self.replan = None, True
             return
         least, most = self.bounds(pool)
         base = min(max(self.fleet.scaled.get(pool.name, least), pool.settings.min_processes or 0), most)
@@ -124,7 +136,8 @@ class Staffing:
     def _last_of(self, node: Node, wanted: dict[str, int], now: float) -> list[str]:
         """What would be left without `min_active` nodes: it moves away when it is served elsewhere, not before."""
         pools = dict.fromkeys(slot.pool for slot in node.slots.values() if slot.open and not wanted.get(slot.pool.name))
-        return [pool.name for pool in pools if budget.refusal([pool], self.fleet.nodes, {node}, now)]
+        needed = [pool for pool in pools if not self.stopped(pool)]
+        return [pool.name for pool in needed if budget.refusal([pool], self.fleet.nodes, {node}, now)]
 
     def _retire_surplus(self, node: Node, now: float) -> None:
         for service, running in _running(node).items():

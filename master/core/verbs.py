@@ -214,13 +214,17 @@ class Verbs:
         known = {*self.fleet.dispatch.pools, *maintenance.closed}
         if service not in known:
             raise not_found("service", service, known)
-        reason = argument(args, "reason", str, "")
-        closed = Closed(argument(args, "retry_after_s", float, RETRY_AFTER_S), by, reason) if wanted else None
+        reason, stop = argument(args, "reason", str, ""), argument(args, "stop", bool, False)
+        retry_after_s = argument(args, "retry_after_s", float, RETRY_AFTER_S)
+        if wanted and stop and service in self.fleet.dispatch.pools:
+            self._not_embedded(self._pool_named(service), "stop")
+        closed = Closed(retry_after_s, by, reason, stop) if wanted else None
         changed, record = closed != maintenance.closed.get(service), 0
         if changed:
             record = self.fleet.journal(records.closed(service, closed))
             maintenance.close(service, closed) if closed else maintenance.open(service)
-            self.fleet.events.tell("maintenance", service, f"{service}: maintenance {_on(wanted)}", by, reason)
+            how = _on(wanted) + ", and its processes end" * (wanted and stop)
+            self.fleet.events.tell("maintenance", service, f"{service}: maintenance {how}", by, reason)
         flight = self._in_flight(service)
         data = {"schema": SCHEMA, "service": service, "on": wanted, "changed": changed, "in_flight": flight}
         return Outcome(exits.DONE, data, record)
@@ -369,6 +373,8 @@ class Verbs:
         pool = self.fleet.dispatch.pools.get(name)
         if pool is None:
             return "no node offers it yet"
+        if self.fleet.staff.stopped(pool):
+            return ""  # an operator wants none of it
         wanted = sum(node.plan.get(name, 0) for node in self.fleet.nodes.values())
         ready = sum(slot.open for slot in pool.slots.values())
         return "" if ready and ready >= wanted else f"{ready} of {wanted} processes may be given requests"
