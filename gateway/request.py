@@ -29,10 +29,14 @@ if TYPE_CHECKING:
 class Request(StreamCall):
     """Its own entry in the call table.
 
-    `answer`: set when it could not even be asked for. `cookie`: goes with the answer of the service.
+    `client`: its address for the access log, if that is not its connection's. `answer`: set when it could not even be
+    asked for. `cookie`: goes with the answer of the service.
     `upload`: its body, if that goes as a stream. `streamed`: its answer, if that comes as one.
     """
 
+    id = client = ""
+    cookie = b""
+    answer: Answer | None = None
     upload: Spool | None = None
     streamed: Streamed | None = None
 
@@ -42,10 +46,6 @@ class Request(StreamCall):
         self.head = head
         self.began = began
         self.route = route
-        self.id = ""
-        self.client = str(connection.peer.client[0])
-        self.cookie = b""
-        self.answer: Answer | None = None
 
     def brings(self, body: Spool) -> int:
         """A body that goes beside the call; what goes in its place."""
@@ -100,13 +100,13 @@ class Request(StreamCall):
         pages = self.gateway.pages.of(self.route.service if self.route else "")
         answer = answers.of_error(error, self.id, forms.form_for(self.head.headers), pages)
         self.gateway.fault(self, answer.status, error)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        self.gateway.finished(self, answer.status, len(answer.body))
         return answer
 
     def refuse(self, status: int, sentence: str, fields: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
         answer = answers.made(Fault(status, sentence), self.id, forms.form_for(self.head.headers))
         answer.headers.extend(fields)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        self.gateway.finished(self, answer.status, len(answer.body))
         return answer
 
     def _answered(self, result: Any) -> Answer:
@@ -116,7 +116,7 @@ class Request(StreamCall):
             size = len(body)
         except (AttributeError, TypeError, ValueError):
             return self.failed(BadAnswer("the handler's result is not [status, headers, body]"))
-        self.gateway.finished(self, status, size, monotonic())
+        self.gateway.finished(self, status, size)
         return Answer(status, headers, body)
 
     def _add_own(self, headers: list[Any]) -> None:
@@ -172,7 +172,7 @@ class Request(StreamCall):
         if self.streamed is not None and self.streamed.status:
             self._finished(broken=True)
         else:
-            self.gateway.finished(self, answers.CLIENT_GONE, 0, monotonic())
+            self.gateway.finished(self, answers.CLIENT_GONE, 0)
 
     def _broken(self, error: BaseException) -> None:
         self._let_go()
@@ -181,7 +181,7 @@ class Request(StreamCall):
 
     def _finished(self, broken: bool) -> None:
         if self.streamed is not None:
-            self.gateway.finished(self, self.streamed.status, self.streamed.size, monotonic(), broken)
+            self.gateway.finished(self, self.streamed.status, self.streamed.size, broken)
 
     def _let_go(self) -> None:
         self.gateway.withdraw(self)
@@ -201,13 +201,13 @@ class CallRequest(Request):
 
     def turned_away(self, refused: calls.Refused) -> Answer:
         answer = calls.of_refusal(refused, self.id)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        self.gateway.finished(self, answer.status, len(answer.body))
         return answer
 
     def failed(self, error: BaseException) -> Answer:
         answer = calls.of_error(error, self.id)
         self.gateway.fault(self, answer.status, error)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        self.gateway.finished(self, answer.status, len(answer.body))
         return answer
 
     def _answered(self, result: Any) -> Answer:
@@ -215,5 +215,5 @@ class CallRequest(Request):
             answer = calls.answer(result, self.id)
         except (calls.Unrepresentable, RecursionError) as error:
             return self.failed(error)
-        self.gateway.finished(self, answer.status, len(answer.body), monotonic())
+        self.gateway.finished(self, answer.status, len(answer.body))
         return answer

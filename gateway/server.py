@@ -28,35 +28,29 @@ from ..common.log import note, printable
 from ..common.settings import FORWARDED, HttpSettings, ServiceHttpSettings
 from . import listening
 from .access import AccessLog, Entry
+from .asking import Asking
 from .certificate import BadCertificate, Certificate
-from .core import calls
 from .core.answers import Answer
 from .core.connection import Refused, Timeouts
-from .core.handshake import Handshake, Improper, asked
-from .core.head import Head, Limits
-from .core.requests import Peer, Proxies, key_of, keyed, request_id, trace_of
-from .core.routes import Route, Routes, route_to
-from .core.upload import Spool
+from .core.head import Limits
+from .core.requests import Peer, Proxies
+from .core.routes import Routes
 from .crew import Crew, unblock
 from .pages import ServicePages
 from .protocol import HttpProtocol
 from .readiness import Readiness
-from .request import CallRequest, Request
+from .request import Request
 from .spool import Store
 from .tls import Tls
 
 if TYPE_CHECKING:
     from .http2 import Http2Protocol, Http2Stream
-    from .websocket import Socket
 
     Connection = HttpProtocol | Http2Protocol | Tls
     Asker = HttpProtocol | Http2Stream  # what a request has for its connection
 
 SWEEP_S = 0.25  # how late a time-out may be noticed; a timer for each connection would cost more than its requests
 JOIN_S = 0.5  # for the first request of whom nobody had accepted yet when the listener closed
-READY = b"/-/ready"
-UPLOAD_RATE = 4 * 1024 * 1024  # bytes a second at which an application must take its body: a tenth of what goes through
-WHOLE_MAX = 64 * 1024 * 1024  # of a body that must go with its call: no message may be larger
 OVERDUE_S = 1.0  # how often what has outlasted a drain is looked for
 NOTES_PER_S = 10  # lines about faults on stderr; the others are counted
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -69,8 +63,7 @@ class Gateway:
         self, start: Start, pages: ServicePages, certificate: Certificate | None = None, first: bool = True
     ) -> None:
         """`first`: of its crew; it tells what concerns all."""
-        settings, routes, services = start
-        self.settings = settings
+        self.settings = settings = start.settings
         self.pages = pages
         self.certificate = certificate
         self._scheme = "https" if certificate else "http"
@@ -85,15 +78,13 @@ class Gateway:
         )
         self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir)
         self.date = _date_of(time.time)
-        self._routes = routes
-        self._callable = {name: route_to(name, "", each) for name, each in services.items() if each.calls}
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
         self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
-        self._socket = _sockets()
         self._readiness = Readiness(start.served(), settings.ready_after, tell=note if first else None)
         self._access = AccessLog(settings.access_log)
         self._faults = _Faults()
         self.new_id = _ids().__next__
+        self.take = Asking(self, start, self._client, self._proxies).take
         self._connections: dict[Connection, None] = {}
         self._of_address: Counter[str] = Counter()
         self.draining = self._shut = False
@@ -144,119 +135,6 @@ class Gateway:
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
-    def take(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
-        """The answer, or None when a service has been asked for it: it then has the body."""
-        target = head.target
-        if target == READY:
-            return self._ready()
-        if target.startswith(calls.PREFIX):
-            return self._call(connection, head, body, now)
-        peer = connection.peer
-        origin = self._proxies.origin(peer, head) if peer.trusted else None
-        route = self._routes.find(head.host if origin is None else origin.host, target)
-        fields = dict(head.headers)
-        handshake = self._handshake(head) if b"upgrade" in fields else None
-        if isinstance(handshake, Handshake) and self._socket is not None:
-            assert isinstance(connection, HttpProtocol)  # HTTP/2 has no Upgrade
-            request: Request = self._socket(self, connection, head, now, route, handshake)
-        else:
-            request = Request(self, connection, head, now, route)
-        request.id = request_id(head.headers, self.new_id) if b"x-request-id" in fields else self.new_id()
-        if origin is not None:
-            request.client = origin.client[0]
-        if route is None:
-            return request.refuse(404, "There is nothing here.")
-        if isinstance(handshake, Improper):
-            return request.refuse(*handshake)
-        about: dict[str, Any] = {
-            "scheme": peer.scheme,
-            "version": head.version,
-            "client": peer.client,
-            "server": peer.server,
-            "root": route.root,
-            "id": request.id,
-        }
-        if origin is not None:
-            about["client"], about["scheme"] = origin.client, origin.scheme
-        passed = self._proxies.passed_on(head.headers, peer.trusted)
-        client = self._client
-        if b"traceparent" in fields or b"idempotency-key" in fields or route.affinity is not None:
-            client = self._said(client, request, route, passed, about)
-        said: Any = body
-        handler = route.target(head.method)
-        if handshake is not None:
-            about["scheme"] = "wss" if about["scheme"] == "https" else "ws"
-            about["subprotocols"] = handshake.subprotocols
-            handler, said = route.socket_handler, None
-        elif not isinstance(body, bytes):
-            if not client.keyed:
-                said = request.brings(body)
-                client = client.options(timeout=self.settings.timeout + body.size / UPLOAD_RATE)
-            elif body.size > WHOLE_MAX:
-                return request.refuse(413, "A request with an Idempotency-Key must fit into one message (master.max_message).")
-            else:
-                try:
-                    said = body.read(0, body.size)
-                except OSError as error:
-                    self.fault(request, 503, error)
-                    return request.refuse(503, "The request could not be kept; nothing was done. Try again shortly.")
-                body.close()
-        client.start(request, handler, head.method, target, passed, said, about)
-        if request.answer is None:
-            connection.request = request
-        return request.answer
-
-    def _handshake(self, head: Head) -> Handshake | Improper | None:
-        found = asked(head)
-        if self._socket is not None or not isinstance(found, Handshake):
-            return found
-        self._faults.tell("a WebSocket was refused, since wsproto is not there: pip install 'rota[http]'")
-        return Improper(501, "This gateway takes no WebSockets.")
-
-    def _said(
-        self, client: AsyncClient, request: Request, route: Route, passed: list[list[bytes]], about: dict[str, Any]
-    ) -> AsyncClient:
-        """The client with what is said beside the arguments: the trace, the session, and the key if there are keys."""
-        fields, session = request.head.headers, ""
-        headers, key = trace_of(fields), key_of(fields) if route.keys and type(request) is Request else ""
-        if route.affinity is not None:
-            session, request.cookie = route.affinity.session(fields, route.root, about["scheme"], token_hex)
-        if key:
-            headers["x-request-id"] = about["id"]
-            keyed(passed, about)
-        said = headers or session
-        return client.options(headers=headers, idempotency_key=key, session=session) if said else client
-
-    def _call(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
-        request = CallRequest(self, connection, head, now, None)
-        request.id = request_id(head.headers, self.new_id)
-        if connection.peer.trusted:
-            request.client = self._proxies.origin(connection.peer, head).client[0]
-        try:
-            size, most = len(body) if isinstance(body, bytes) else body.size, self.settings.max_call
-            if size > most:
-                raise calls.Refused(413, f"The body of a call has {most} bytes at most (http.max_call).")
-            if not isinstance(body, bytes):
-                body = body.read(0, size)
-            asked = calls.asked(head, body, self._callable)
-            request.route = asked.route
-            client = self._client.options(
-                timeout=min(asked.timeout or self.settings.timeout, self.settings.timeout),
-                idempotency_key=asked.key,
-                headers=asked.headers | {"x-request-id": request.id},
-            )
-            client.start(request, asked.target, *asked.args, **asked.kwargs)
-        except calls.Refused as refused:
-            return request.turned_away(refused)
-        except OSError as error:  # the disk that it was spooled to
-            self.fault(request, 503, error)
-            return request.turned_away(calls.Refused(503, "The call could not be kept; nothing was done."))
-        except TypeError as error:  # what has no place on the wire: more than 64 bits, half a character
-            return request.turned_away(calls.Refused(400, f"The call cannot be made: {error}."))
-        if request.answer is None:
-            connection.request = request
-        return request.answer
-
     def pour(self, request: Request) -> None:
         self._client.pour(request)
 
@@ -266,25 +144,25 @@ class Gateway:
     def taken(self, request: Request, size: int) -> None:
         self._client.taken(request, size)
 
-    def _ready(self) -> Answer:
+    def ready(self) -> Answer:
         reason = "draining" if self.draining else self._readiness.reason()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
         return Answer(503 if reason else 200, headers, f"{reason or 'ready'}\n".encode())
 
-    def finished(self, request: Request, status: int, size: int, now: float, broken: bool = False) -> None:
+    def finished(self, request: Request, status: int, size: int, broken: bool = False) -> None:
         """For the access log."""
         if self._access.wanted:
             head = request.head
             fields = dict(head.headers)
             self._access.add(
                 Entry(
-                    request.client,
+                    request.client or str(request.connection.peer.client[0]),
                     head.method,
                     head.target,
                     head.version,
                     status,
                     size,
-                    now - request.began,
+                    monotonic() - request.began,
                     request.id,
                     request.route.service if request.route else "",
                     fields.get(b"user-agent", b""),
@@ -301,10 +179,14 @@ class Gateway:
             self._access.add(Entry(client, method, target, version, status, size, 0.0, its_id, "", b"", b""))
 
     def fault(self, request: Request, status: int, error: BaseException) -> None:
-        self._faults.tell(
+        self.tell(
             f"{status} {request.head.method} {request.head.target[:200].decode('latin-1')} "
             f"request {request.id}: {type(error).__name__}: {error}"
         )
+
+    def tell(self, text: str) -> None:
+        """On stderr."""
+        self._faults.tell(text)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -385,15 +267,6 @@ class Gateway:
         """Somebody who had connected before nobody could."""
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, sock)
-
-
-def _sockets() -> type[Socket] | None:
-    """None: wsproto is not installed (the extra `http`)."""
-    try:
-        from .websocket import Socket
-    except ImportError:
-        return None
-    return Socket
 
 
 def _host_and_port(name: Any) -> list[Any]:

@@ -207,7 +207,7 @@ class Socket(Request):
             return
         lost = not self._over
         self._part(LOST, "")
-        self.gateway.finished(self, SWITCHING, core.size, monotonic(), broken=lost)
+        self.gateway.finished(self, SWITCHING, core.size, broken=lost)
 
     def end_by_now(self) -> None:
         if self.core is None:

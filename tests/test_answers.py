@@ -7,7 +7,7 @@ import pytest
 
 from rota.common import errors
 from rota.gateway.core import answers, forms
-from rota.gateway.core.head import Head
+from rota.gateway.core.head import Fields, Head
 from rota.gateway.core.requests import Peer, Proxies, key_of, keyed, request_id, trace_of
 
 FAULTS = {
@@ -89,18 +89,20 @@ def test_a_problem_is_json_and_a_page_is_escaped() -> None:
 
 # ---- what comes through ---------------------------------------------------------------------------------------------
 
-FIELDS = [
-    (b"host", b"x"),
-    (b"connection", b"X-Hop, close"),
-    (b"x-hop", b"1"),
-    (b"proxy", b"http://evil"),
-    (b"x_forwarded_for", b"1.1.1.1"),
-    (b"x-forwarded-for", b"9.9.9.9, 1.2.3.4, 10.0.0.7"),
-    (b"x-forwarded-proto", b"http, https"),
-    (b"forwarded", b"for=9.9.9.9"),
-    (b"cookie", b"a"),
-    (b"cookie", b"b"),
-]
+FIELDS = Fields(
+    [
+        (b"host", b"x"),
+        (b"connection", b"X-Hop, close"),
+        (b"x-hop", b"1"),
+        (b"proxy", b"http://evil"),
+        (b"x_forwarded_for", b"1.1.1.1"),
+        (b"x-forwarded-for", b"9.9.9.9, 1.2.3.4, 10.0.0.7"),
+        (b"x-forwarded-proto", b"http, https"),
+        (b"forwarded", b"for=9.9.9.9"),
+        (b"cookie", b"a"),
+        (b"cookie", b"b"),
+    ]
+)
 
 
 def test_only_a_trusted_proxy_says_who_the_client_is_and_only_in_the_spelling_that_it_writes() -> None:
@@ -113,7 +115,7 @@ def test_only_a_trusted_proxy_says_who_the_client_is_and_only_in_the_spelling_th
 
 
 def head(*fields: tuple[bytes, bytes]) -> Head:
-    return Head("GET", b"/", "1.1", list(fields), b"own.example", None, False, True, False)
+    return Head("GET", b"/", "1.1", Fields(fields), b"own.example", None, False, True, False)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,6 @@ def test_two_tries_with_one_key_are_the_same_call() -> None:
     def call(port: int, id: str) -> tuple[list[list[bytes]], dict[str, object]]:
         fields = [[b"host", b"x"], [b"idempotency-key", b"k"], [b"x-request-id", id.encode()], [b"traceparent", b"t"]]
         about: dict[str, object] = {"client": ["1.2.3.4", port], "id": id, "root": ""}
-        keyed(fields, about)
-        return fields, about
+        return keyed(fields, about), about
 
     assert call(1, "a") == call(2, "b")

@@ -238,7 +238,7 @@ class Asking:
         self.heard: list[str] = []
         self.fault = self.taken = self.begin = self.piece = lambda *_: None
 
-    def finished(self, request: Request, status: int, size: int, now: float, broken: bool = False) -> None:
+    def finished(self, request: Request, status: int, size: int, broken: bool = False) -> None:
         self.lines.append((status, broken))
 
     def withdraw(self, request: Request) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
-from .requests import Fields
+from .head import Fields
 
 COOKIE_BYTES = 16  # random ones: not to be guessed, and never the same twice
 _COOKIE = re.compile(rb"[0-9a-f]{%d}" % (2 * COOKIE_BYTES))  # ours; what else has its name was not made here

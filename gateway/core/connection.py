@@ -18,7 +18,7 @@ from math import inf
 from typing import NamedTuple
 
 from .chunks import Chunks
-from .head import Head, Limits, end_of_head, read
+from .head import Head, Limits, end_of_head, is_one_head, read
 from .requests import request_id as request_id_of
 from .response import CONTINUE, Framing, Headers, begin, plain, response
 from .rules import Rejected
@@ -168,11 +168,17 @@ class Connection:
     # ---- what the client does ---------------------------------------------------------------------------------------
 
     def received(self, data: bytes, now: float) -> list[Effect]:
-        if self.state is _CLOSED:
+        state, buffer = self.state, self._buffer
+        if state is _IDLE and not buffer and not self._blocked and is_one_head(data, self._limits):
+            try:
+                return self._begun(read(data, self._limits), now)
+            except Rejected as rejected:
+                return self._reject(rejected)
+        if state is _CLOSED:
             return []
-        self._buffer += data
-        if self.state is _ANSWER or self._blocked:
-            return self._close() if len(self._buffer) > FLOOD_MAX else []
+        buffer += data
+        if state is _ANSWER or self._blocked:
+            return self._close() if len(buffer) > FLOOD_MAX else []
         return self._read_on(now)
 
     def eof(self, now: float) -> list[Effect]:
@@ -189,7 +195,7 @@ class Connection:
     @property
     def reads(self) -> bool:
         """Whether more bytes are wanted. It becomes true again with `answered` or `written`."""
-        return not (self.state is _ANSWER or self._blocked) or len(self._buffer) < WAITING_MAX
+        return len(self._buffer) < WAITING_MAX or not (self.state is _ANSWER or self._blocked)
 
     # ---- what the gateway does --------------------------------------------------------------------------------------
 
@@ -215,7 +221,10 @@ class Connection:
             self._deadline += len(data) / self._timeouts.write_rate
             return [Write(data)]
         self._unread = len(data)
-        return [Write(data), *self._read_on(now)]
+        if self._buffer:
+            return [Write(data), *self._read_on(now)]
+        self._deadline = now + self._timeouts.idle
+        return [Write(data)]
 
     def begin(self, status: int, headers: Headers, now: float) -> list[Effect]:
         """The head of an answer whose body comes in pieces."""
@@ -357,9 +366,13 @@ class Connection:
             return self._more("head-end")
         head = read(bytes(buffer[:end]), self._limits)
         del buffer[:end]
+        return self._begun(head, now)
+
+    def _begun(self, head: Head, now: float) -> list[Effect]:
         self._head = head
         if not head.length and not head.chunked:
             return self._dispatch(head, b"")
+        buffer = self._buffer
         self.state = _BODY
         self._body_since = now
         if head.chunked or (head.length or 0) > INLINE_MAX:

@@ -7,8 +7,7 @@ from binascii import Error as NotBase64
 from binascii import a2b_base64
 from typing import NamedTuple
 
-from .head import Head, options_of
-from .requests import Fields
+from .head import Fields, Head, options_of
 
 VERSION = b"13"
 KEY_BYTES = 16

@@ -1,12 +1,13 @@
 """The head of an HTTP/1.x request, from its raw bytes: where it ends, whether it is proper, what it says. Pure.
 
-One expression decides over nearly all heads. Only for one that it does not match is it found out which rule was broken.
+Two expressions decide over nearly all heads. Only for one that they do not match is it found out which rule was broken.
 What becomes of a sequence of bytes does not depend on the pieces it comes in: the first byte that breaks a rule does.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,19 +21,36 @@ class Limits(NamedTuple):
     body: int = 1048576  # bytes, without chunk sizes
 
 
+class Fields(list[tuple[bytes, bytes]]):
+    """The headers of a head in their order, names in lower case, values stripped. Heads that are alike share them:
+    nobody changes them.
+    """
+
+    __slots__ = ("names", "passed")
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(fields)
+        self.names = frozenset([name for name, _ in self])
+        self.passed: dict[frozenset[bytes], list[list[bytes]]] = {}  # what `end_to_end` made of them before
+
+
 class Head(NamedTuple):
-    """What a proper head says. `headers`: all of them in their order, names in lower case, values stripped."""
+    """What a proper head says."""
 
     method: str
     target: bytes  # begins with "/", or is "*"
     version: str  # "1.0", "1.1" or "2"
-    headers: list[tuple[bytes, bytes]]
+    headers: Fields
     host: bytes  # as in its Host field, with the port; b"" only for HTTP/1.0
     length: int | None  # its Content-Length
     chunked: bool
     keep_alive: bool
     expects_continue: bool
 
+
+# A client says the same of itself with each request: what is behind its target is read once. 512 of them take 4 MiB.
+REMEMBERED = 512
+REMEMBERED_MAX = 2048  # bytes of one
 
 LENGTH_DIGITS = 19  # any number of 19 digits fits into 64 bits
 
@@ -43,10 +61,9 @@ _TARGET = (
 )
 FIELDS = rb"(?:" + _TOKEN + rb"++:[\t -~]*+\r\n)*+"
 
-_PROPER = re.compile(
-    rb"(?!CONNECT )(" + _METHOD + rb") (/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++)"
-    rb" HTTP/(1\.[01])\r\n(" + FIELDS + rb")\r\n"
-)
+# A proper head is the one and then the other.
+_ASKED = re.compile(rb"(?!CONNECT )(" + _METHOD + rb") (/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++) ")
+_SAID = re.compile(rb"HTTP/(1\.[01])\r\n(" + FIELDS + rb")\r\n")
 
 # In this order: the first that is found in an improper head is what it is refused for.
 _IMPROPER = [
@@ -94,6 +111,13 @@ def is_host(text: bytes) -> bool:
     return _HOST.fullmatch(text) is not None
 
 
+def is_one_head(data: bytes, limits: Limits) -> bool:
+    """Whether this is one head with its empty line and nothing else, as most come; one that is long, or has an empty
+    line in front, is for `end_of_head` to judge.
+    """
+    return 0 < data.find(b"\r\n\r\n") == len(data) - 4 < limits.line and data[0] != 0x0D
+
+
 def end_of_head(buffer: bytes | bytearray, start: int, limits: Limits) -> int:
     """The index behind the empty line that ends the head which begins at `start`; -1: it has not come yet.
     Rejected: whatever comes, no proper head can begin like this.
@@ -132,12 +156,33 @@ def _check_lines(buffer: bytes | bytearray, start: int, stop: int, limits: Limit
 
 def read(head: bytes, limits: Limits) -> Head:
     """What these bytes, up to and with their empty line, say. Rejected: they break a rule."""
-    proper = _PROPER.fullmatch(head)
-    if proper is None:
+    asked = _ASKED.match(head)
+    if asked is None:
         raise Rejected(_broken_rule(head, limits))
-    method, target, version, block = proper.groups()
+    method, target = asked.groups()
+    block = head[asked.end() :]
+    said = _said(block, limits) if len(block) <= REMEMBERED_MAX else _said.__wrapped__(block, limits)
+    if said is None:
+        raise Rejected(_broken_rule(head, limits))
+    if target[0] != 0x2F:  # "/"
+        target = _path(method, target, said[2])
+    return _new(Head, (method.decode(), target, *said))
+
+
+_new = tuple.__new__  # what a NamedTuple does itself, in a function of its own
+
+Said = tuple[str, Fields, bytes, int | None, bool, bool, bool]
+
+
+@lru_cache(REMEMBERED)
+def _said(block: bytes, limits: Limits) -> Said | None:
+    """What is behind the target: all but that and the method, in the order of Head. None: a line is not proper."""
+    proper = _SAID.fullmatch(block)
+    if proper is None:
+        return None
+    version, lines = proper.groups()
     headers = []
-    for line in block.split(b"\r\n")[:-1]:
+    for line in lines.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         headers.append((name.lower(), value.strip(b"\t ")))
     if len(headers) > limits.headers:
@@ -145,7 +190,7 @@ def read(head: bytes, limits: Limits) -> Head:
     fields = dict(headers)
     if len(fields) != len(headers):
         fields = _joined(headers)
-    if 0x09 in block and _FRAMING_WITH_TAB.search(head) is not None:
+    if 0x09 in lines and _FRAMING_WITH_TAB.search(block) is not None:
         raise Rejected("framing-space")
     host = fields.get(b"host")
     if host is None:
@@ -154,8 +199,6 @@ def read(head: bytes, limits: Limits) -> Head:
         host = b""
     elif not is_host(host):
         raise Rejected("host")
-    if target[0] != 0x2F:  # "/"
-        target = _path(method, target, host)
     length, chunked = None, False
     if b"transfer-encoding" in fields:
         chunked = _chunked(fields, version)
@@ -166,9 +209,7 @@ def read(head: bytes, limits: Limits) -> Head:
     if b"connection" in fields:
         keep_alive = _keeps_alive(fields[b"connection"], new)
     expects = b"expect" in fields and expects_continue(fields[b"expect"], new)
-    return Head(
-        method.decode(), target, version.decode(), headers, host, length, chunked, keep_alive, expects
-    )  # fmt: skip
+    return version.decode(), Fields(headers), host, length, chunked, keep_alive, expects
 
 
 def _broken_rule(head: bytes, limits: Limits) -> str:
@@ -259,16 +300,21 @@ _DROPPED = frozenset(
 _KEPT = frozenset([b"host", b"content-length"])  # whatever Connection names
 
 
-def end_to_end(headers: list[tuple[bytes, bytes]], foreign: frozenset[bytes] = frozenset()) -> list[list[bytes]]:
+def end_to_end(fields: Fields, foreign: frozenset[bytes] = frozenset()) -> list[list[bytes]]:
     """The headers that an application may see: not those of the hop, not those that Connection names, none of these
-    foreign ones, and no name with "_", which an application could not tell from the same name with "-".
+    foreign ones, and no name with "_", which an application could not tell from the same name with "-". Nobody changes
+    them.
     """
-    named = [value for name, value in headers if name == b"connection"]
+    known = fields.passed.get(foreign)
+    if known is None:
+        known = fields.passed[foreign] = _end_to_end(fields, foreign)
+    return known
+
+
+def _end_to_end(fields: Fields, foreign: frozenset[bytes]) -> list[list[bytes]]:
+    named = [value for name, value in fields if name == b"connection"]
     dropped = _DROPPED
     if named and named != [b"keep-alive"]:
         dropped = _DROPPED.union(options_of(b",".join(named))) - _KEPT
-    return [
-        [name, value]
-        for name, value in headers
-        if name not in dropped and name not in foreign and 0x5F not in name  # "_"
-    ]
+    dropped |= foreign
+    return [[name, value] for name, value in fields if name not in dropped and 0x5F not in name]  # "_"

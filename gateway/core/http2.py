@@ -35,7 +35,7 @@ from h2.settings import SettingCodes, Settings
 from hpack import Decoder, HeaderTuple, HPACKError, NeverIndexedHeaderTuple, OversizedHeaderListError
 
 from .connection import BANKED_S, UNREAD_MAX, Close, Refused, Reset, Timeouts, Write, Wrong
-from .head import Head, Limits
+from .head import Fields, Head, Limits
 from .http2_head import check_trailers, read
 from .http2_stream import Patience, Stream
 from .requests import request_id as request_id_of
@@ -718,4 +718,4 @@ def _body(upload: Upload) -> bytes | Spool:
         body.close()
 
 
-_NO_HEAD = Head("GET", b"", "2", [], b"", None, False, True, False)
+_NO_HEAD = Head("GET", b"", "2", Fields(), b"", None, False, True, False)

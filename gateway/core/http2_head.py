@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .head import Head, Limits, expects_continue, is_host, is_method, is_target
+from .head import Fields, Head, Limits, expects_continue, is_host, is_method, is_target
 from .rules import Rejected
 
-Fields = list[tuple[bytes, bytes]]
+Field = tuple[bytes, bytes]
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
 _VALUE = re.compile(rb"(?:[!-~](?:[\t -~]*+(?<=[!-~]))?)?")
@@ -23,7 +23,7 @@ _LENGTH = re.compile(rb"[0-9]{1,19}")
 TRAILERS_MAX = 8192  # bytes, as behind a chunked body
 
 
-def read(fields: Iterable[tuple[bytes, bytes]], limits: Limits) -> Head:
+def read(fields: Iterable[Field], limits: Limits) -> Head:
     """Rejected: they break a rule."""
     pseudo, headers = _parted(fields, limits)
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
@@ -42,10 +42,10 @@ def read(fields: Iterable[tuple[bytes, bytes]], limits: Limits) -> Head:
             length = _length(value, length, limits.body)
         elif name == b"expect":
             expects = expects_continue(value, True)
-    return Head(method.decode(), path, "2", headers, host, length, False, True, expects)
+    return Head(method.decode(), path, "2", Fields(headers), host, length, False, True, expects)
 
 
-def check_trailers(fields: Iterable[tuple[bytes, bytes]]) -> None:
+def check_trailers(fields: Iterable[Field]) -> None:
     """They are checked and dropped. Rejected: they break a rule."""
     size = 0
     for name, value in fields:
@@ -54,10 +54,10 @@ def check_trailers(fields: Iterable[tuple[bytes, bytes]]) -> None:
             raise Rejected("trailer")
 
 
-def _parted(fields: Iterable[tuple[bytes, bytes]], limits: Limits) -> tuple[dict[bytes, bytes], Fields]:
+def _parted(fields: Iterable[Field], limits: Limits) -> tuple[dict[bytes, bytes], list[Field]]:
     """Pseudo-headers, and the others: with the crumbs of a cookie joined, which a browser may send apart."""
     pseudo: dict[bytes, bytes] = {}
-    headers: Fields = []
+    headers: list[Field] = []
     cookie = -1
     size = 0
     for name, value in fields:
@@ -93,7 +93,7 @@ def _bad_value(value: bytes) -> str:
     return "field-space" if value.isascii() else "non-ascii"
 
 
-def _host(pseudo: dict[bytes, bytes], headers: Fields) -> bytes:
+def _host(pseudo: dict[bytes, bytes], headers: list[Field]) -> bytes:
     """It stands in front of the headers, once."""
     said = [value for name, value in headers if name == b"host"]
     if len(said) > 1:

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from .head import Head, end_to_end, is_host
-
-Fields = list[tuple[bytes, bytes]]
+from .head import Fields, Head, end_to_end, is_host
 
 # What only a proxy may say of the client: an application takes it for the truth.
 _FORWARDED = frozenset(
@@ -133,11 +131,11 @@ def _unquoted(value: bytes) -> bytes:
     return re.sub(rb"\\(.)", rb"\1", value[1:-1]) if value.startswith(b'"') else value
 
 
-def keyed(fields: list[list[bytes]], about: dict[str, Any]) -> None:
-    """Leave out, in place, what differs between two tries of one request: they must come as the same call."""
-    fields[:] = [field for field in fields if field[0] not in _OF_ONE_TRY]
+def keyed(fields: list[list[bytes]], about: dict[str, Any]) -> list[list[bytes]]:
+    """Without what differs between two tries of one request, also in `about`: they must come as the same call."""
     about["client"] = [about["client"][0], 0]
     about["id"] = ""
+    return [field for field in fields if field[0] not in _OF_ONE_TRY]
 
 
 def request_id(fields: Fields, new: Callable[[], str]) -> str:

@@ -27,12 +27,14 @@ _PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
     504: "Gateway Timeout", 505: "HTTP Version Not Supported", 506: "Variant Also Negotiates",
     507: "Insufficient Storage", 508: "Loop Detected", 511: "Network Authentication Required",
 }  # fmt: skip
-_STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(200, 600)}
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode() for status in range(200, 600)}
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_value_is_bad = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search  # bytes from 0x80 are the application's business
+_is_bad = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search  # bytes from 0x80 are the application's business
 _OURS = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
 _BODILESS = frozenset([204, 205, 304])
+_LENGTH = b"\r\nContent-Length: %d"
+_END = b"\r\n\r\n"
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -42,6 +44,13 @@ def _lower(name: bytes) -> bytes:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"no name of a header: {name!r}")
     return name.lower()
+
+
+@lru_cache(1024)
+def _begin(name: bytes) -> bytes:
+    """Of the line that this header has in a response: all before its value. b"": it is not passed on as it is."""
+    lower = _lower(name)
+    return b"" if lower in _OURS or lower in (b"content-length", b"date") else b"\r\n%b: " % name
 
 
 class Framing:
@@ -76,17 +85,14 @@ def response(
     """
     if not isinstance(body, bytes):
         raise ValueError(f"no response: body of type {type(body).__name__}")
-    lines, length = _lines(status, headers, date, connection)
+    parts, length = _parts(status, headers, date, connection)
     if method == "HEAD" or status in _BODILESS:
-        lines.append(_length_without_body(status, length, len(body)))
-        body = b""
+        parts += _length_without_body(status, length, len(body)), _END
     elif length is not None and length != len(body):
         raise ValueError(f"Content-Length {length}, but the body has {len(body)} bytes")
     else:
-        lines.append(b"Content-Length: %d\r\n" % len(body))
-    lines.append(b"\r\n")
-    lines.append(body)
-    return b"".join(lines)
+        parts += _LENGTH % len(body), _END, body
+    return b"".join(parts)
 
 
 def begin(
@@ -98,21 +104,21 @@ def begin(
     headers = list(headers)
     length = next((_agreed(None, value) for name, value in headers if _lower(name) == b"content-length"), None)
     framing = Framing(method != "HEAD" and status not in _BODILESS, length, length is None and version != "1.0")
-    lines, length = _lines(status, headers, date, b"close" if framing.by_close else connection)
+    parts, length = _parts(status, headers, date, b"close" if framing.by_close else connection)
     if not framing.has_body:
-        lines.append(_length_without_body(status, length, 0))
+        parts.append(_length_without_body(status, length, 0))
     elif length is not None:
-        lines.append(b"Content-Length: %d\r\n" % length)
+        parts.append(_LENGTH % length)
     elif framing.chunked:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines), framing
+        parts.append(b"\r\nTransfer-Encoding: chunked")
+    parts.append(_END)
+    return b"".join(parts), framing
 
 
 def switching(headers: Headers, protocol: bytes, *, date: bytes) -> bytes:
     """The head of a 101, behind which another protocol is spoken. Raises as `response`."""
-    lines, _ = _lines(426, [*headers, (b"Upgrade", protocol)], date, b"")
-    return b"".join([b"HTTP/1.1 101 Switching Protocols\r\n", *lines[1:], b"\r\n"])
+    parts, _ = _parts(426, [*headers, (b"Upgrade", protocol)], date, b"")
+    return b"".join([b"HTTP/1.1 101 Switching Protocols", *parts[1:], _END])
 
 
 def fields(
@@ -125,7 +131,7 @@ def fields(
     length = None
     for name, value in headers:
         lower = _lower(name)
-        if _value_is_bad(value) is not None:
+        if _is_bad(value) is not None:
             raise ValueError(f"control character in the header {name!r}")
         if lower == b"content-length":
             length = _agreed(length, value)
@@ -137,7 +143,7 @@ def fields(
     framing = Framing(method != "HEAD" and status not in _BODILESS, length, False)
     if not framing.has_body:
         if line := _length_without_body(status, length, size or 0):
-            found.append((b"content-length", line[16:-2]))
+            found.append((b"content-length", line.rpartition(b" ")[2]))
     elif size is not None and length not in (None, size):
         raise ValueError(f"Content-Length {length}, but the body has {size} bytes")
     else:
@@ -147,30 +153,32 @@ def fields(
     return found, framing
 
 
-def _lines(status: int, headers: Headers, date: bytes, connection: bytes) -> tuple[list[bytes], int | None]:
-    """All but where the body ends, and what the application says of that."""
+def _parts(status: int, headers: Headers, date: bytes, connection: bytes) -> tuple[list[bytes], int | None]:
+    """All but where the body ends, each line from its CR LF on; and what the application says of that."""
     if status not in _STATUS_LINES:
         raise ValueError(f"no response: status {status!r}")
-    lines = [_STATUS_LINES[status]]
+    parts = [_STATUS_LINES[status]]
+    values = []
     length = None
     for name, value in headers:
-        lower = _lower(name)
-        if _value_is_bad(value) is not None:
-            raise ValueError(f"control character in the header {name!r}")
-        if lower == b"content-length":
+        if begin := _begin(name):
+            parts += begin, value
+            values.append(value)
+        elif (lower := _lower(name)) == b"content-length":
             length = _agreed(length, value)
-        elif lower == b"date":
-            date = b""  # the application's stands
-            lines.append(b"%b: %b\r\n" % (name, value))
-        elif lower not in _OURS or (status == 426 and lower == b"upgrade"):  # RFC 9110 15.5.22: it says to what
-            lines.append(b"%b: %b\r\n" % (name, value))
+        elif lower == b"date" or (status == 426 and lower == b"upgrade"):  # RFC 9110 15.5.22: it says to what
+            parts += b"\r\n%b: " % name, value
+            values.append(value)
+            date = date if lower == b"upgrade" else b""  # the application's stands
+    if _is_bad(b"".join(values)) is not None:
+        raise ValueError(f"control character in the header {next(n for n, v in headers if _is_bad(v))!r}")
     if date:
-        lines.append(b"Date: %b\r\n" % date)
+        parts += b"\r\nDate: ", date
     if status == 426:
         connection = connection + b", upgrade" if connection else b"upgrade"
     if connection:
-        lines.append(b"Connection: %b\r\n" % connection)
-    return lines, length
+        parts += b"\r\nConnection: ", connection
+    return parts, length
 
 
 def _agreed(before: int | None, value: bytes) -> int:
@@ -184,10 +192,10 @@ def _length_without_body(status: int, length: int | None, produced: int) -> byte
     if status == 204:
         return b""
     if status == 205:
-        return b"Content-Length: 0\r\n"
+        return _LENGTH % 0
     if length is None and produced and status != 304:
         length = produced
-    return b"" if length is None else b"Content-Length: %d\r\n" % length
+    return b"" if length is None else _LENGTH % length
 
 
 def plain(status: int, reason: str, *, date: bytes, request_id: str = "") -> bytes:

@@ -1,0 +1,183 @@
+"""From the head of a request to the call of the service that it is for."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from ..client.aio import AsyncClient
+from .core import calls
+from .core.answers import Answer
+from .core.handshake import Handshake, Improper, asked
+from .core.head import Head
+from .core.requests import Origin, Proxies, key_of, keyed, request_id, trace_of
+from .core.routes import Route, route_to
+from .core.upload import Spool
+from .protocol import HttpProtocol
+from .request import CallRequest, Request
+
+if TYPE_CHECKING:
+    from .server import Asker, Gateway, Start
+    from .websocket import Socket
+
+READY = b"/-/ready"
+UPLOAD_RATE = 4 * 1024 * 1024  # bytes a second at which an application must take its body: a tenth of what goes through
+WHOLE_MAX = 64 * 1024 * 1024  # of a body that must go with its call: no message may be larger
+_OWN = b"/-/"  # what a gateway answers itself begins with it
+_SAYING_MORE = frozenset(b"upgrade x-request-id traceparent idempotency-key".split())  # than arguments for a service
+
+
+class Asking:
+    """Which service, which of its handlers, and with what."""
+
+    def __init__(self, gateway: Gateway, start: Start, client: AsyncClient, proxies: Proxies) -> None:
+        self._gateway = gateway
+        self._settings = start.settings
+        self._routes = start.routes
+        self._callable = {name: route_to(name, "", each) for name, each in start.services.items() if each.calls}
+        self._client = client
+        self._proxies = proxies
+        self._socket = _sockets()
+
+    def take(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
+        """The answer, or None when a service has been asked for it: it then has the body."""
+        if head.target.startswith(_OWN):
+            if head.target == READY:
+                return self._gateway.ready()
+            if head.target.startswith(calls.PREFIX):
+                return self._call(connection, head, body, now)
+        peer = connection.peer
+        origin = self._proxies.origin(peer, head) if peer.trusted else Origin(peer.client, peer.scheme, head.host)
+        route = self._routes.find(origin.host, head.target)
+        if route is None or route.affinity or type(body) is not bytes or head.headers.names & _SAYING_MORE:
+            return self._take_more(connection, head, body, now, origin, route)
+        request = Request(self._gateway, connection, head, now, route)
+        request.id = self._gateway.new_id()
+        request.client = origin.client[0]
+        about = _about(request, head, origin, route, peer.server)
+        passed = self._proxies.passed_on(head.headers, peer.trusted)
+        self._client.start(request, route.target(head.method), head.method, head.target, passed, body, about)
+        if request.answer is None:
+            connection.request = request
+        return request.answer
+
+    def _take_more(
+        self, connection: Asker, head: Head, body: bytes | Spool, now: float, origin: Origin, route: Route | None
+    ) -> Answer | None:
+        """`take`, of a request that has more to it than its arguments, or no route."""
+        fields, peer = head.headers, connection.peer
+        handshake = self._handshake(head) if b"upgrade" in fields.names else None
+        if isinstance(handshake, Handshake) and self._socket is not None:
+            assert isinstance(connection, HttpProtocol)  # HTTP/2 has no Upgrade
+            request: Request = self._socket(self._gateway, connection, head, now, route, handshake)
+        else:
+            request = Request(self._gateway, connection, head, now, route)
+        request.id = request_id(fields, self._gateway.new_id)
+        request.client = origin.client[0]
+        if route is None:
+            return request.refuse(404, "There is nothing here.")
+        if isinstance(handshake, Improper):
+            return request.refuse(*handshake)
+        about = _about(request, head, origin, route, peer.server)
+        passed = self._proxies.passed_on(fields, peer.trusted)
+        client, passed = self._said(request, route, passed, about)
+        said: Any = body
+        handler = route.target(head.method)
+        if handshake is not None:
+            about["scheme"] = "wss" if about["scheme"] == "https" else "ws"
+            about["subprotocols"] = handshake.subprotocols
+            handler, said = route.socket_handler, None
+        elif not isinstance(body, bytes):
+            if not client.keyed:
+                said = request.brings(body)
+                client = client.options(timeout=self._settings.timeout + body.size / UPLOAD_RATE)
+            elif body.size > WHOLE_MAX:
+                return request.refuse(
+                    413, "A request with an Idempotency-Key must fit into one message (master.max_message)."
+                )
+            else:
+                try:
+                    said = body.read(0, body.size)
+                except OSError as error:
+                    self._gateway.fault(request, 503, error)
+                    return request.refuse(503, "The request could not be kept; nothing was done. Try again shortly.")
+                body.close()
+        client.start(request, handler, head.method, head.target, passed, said, about)
+        if request.answer is None:
+            connection.request = request
+        return request.answer
+
+    def _handshake(self, head: Head) -> Handshake | Improper | None:
+        found = asked(head)
+        if self._socket is not None or not isinstance(found, Handshake):
+            return found
+        self._gateway.tell("a WebSocket was refused, since wsproto is not there: pip install 'rota[http]'")
+        return Improper(501, "This gateway takes no WebSockets.")
+
+    def _said(
+        self, request: Request, route: Route, passed: list[list[bytes]], about: dict[str, Any]
+    ) -> tuple[AsyncClient, list[list[bytes]]]:
+        """The client with what is said beside the arguments: the trace, the session, and the key if there are keys; and
+        the headers that go with that.
+        """
+        fields, session = request.head.headers, ""
+        headers, key = trace_of(fields), key_of(fields) if route.keys and type(request) is Request else ""
+        if route.affinity is not None:
+            session, request.cookie = route.affinity.session(fields, route.root, about["scheme"], token_hex)
+        if key:
+            headers["x-request-id"] = about["id"]
+            passed = keyed(passed, about)
+        if not headers and not session:
+            return self._client, passed
+        return self._client.options(headers=headers, idempotency_key=key, session=session), passed
+
+    def _call(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
+        request = CallRequest(self._gateway, connection, head, now, None)
+        request.id = request_id(head.headers, self._gateway.new_id)
+        if connection.peer.trusted:
+            request.client = self._proxies.origin(connection.peer, head).client[0]
+        try:
+            size, most = len(body) if isinstance(body, bytes) else body.size, self._settings.max_call
+            if size > most:
+                raise calls.Refused(413, f"The body of a call has {most} bytes at most (http.max_call).")
+            if not isinstance(body, bytes):
+                body = body.read(0, size)
+            asked = calls.asked(head, body, self._callable)
+            request.route = asked.route
+            client = self._client.options(
+                timeout=min(asked.timeout or self._settings.timeout, self._settings.timeout),
+                idempotency_key=asked.key,
+                headers=asked.headers | {"x-request-id": request.id},
+            )
+            client.start(request, asked.target, *asked.args, **asked.kwargs)
+        except calls.Refused as refused:
+            return request.turned_away(refused)
+        except OSError as error:  # the disk that it was spooled to
+            self._gateway.fault(request, 503, error)
+            return request.turned_away(calls.Refused(503, "The call could not be kept; nothing was done."))
+        except TypeError as error:  # what has no place on the wire: more than 64 bits, half a character
+            return request.turned_away(calls.Refused(400, f"The call cannot be made: {error}."))
+        if request.answer is None:
+            connection.request = request
+        return request.answer
+
+
+def _about(request: Request, head: Head, origin: Origin, route: Route, server: list[Any]) -> dict[str, Any]:
+    """The last argument of docs/HTTP.md."""
+    return {
+        "scheme": origin.scheme,
+        "version": head.version,
+        "client": origin.client,
+        "server": server,
+        "root": route.root,
+        "id": request.id,
+    }
+
+
+def _sockets() -> type[Socket] | None:
+    """None: wsproto is not installed (the extra `http`)."""
+    try:
+        from .websocket import Socket
+    except ImportError:
+        return None
+    return Socket
