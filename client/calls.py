@@ -100,6 +100,11 @@ class Calls:
     def __len__(self) -> int:
         return len(self._sent) + len(self._waiting)
 
+    @property
+    def unanswered(self) -> bool:
+        """Something was sent, and its answer is due over this connection."""
+        return bool(self._sent)
+
     # ---- the connection -----------------------------------------------------------------------------------------
 
     def opened(self, token: int, epoch: int, resumed: bool, body_max: int, now: float) -> list[Failed]:

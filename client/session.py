@@ -6,6 +6,9 @@ Shell without a loop of its own: it never blocks, and its owner (the I/O thread 
     PARTED ──► ASKING (control: where is the frontend?) ──► GREETING (frontend: HELLO) ──► OPEN
        ▲            │ lost, refused, silent                     │            ▲  │ WHO
        └────────────┴───────────────────────────────────────────┴── lost ────┴──┘
+
+Of several masters one is active. Who stands by says so, and the next one has its turn (`search`); while nothing comes
+over a connection the others are asked `beside` it.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, W
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
 from . import streams
+from .beside import Beside
 from .calls import Call, Calls, Failed
 from .masters import frontend_address
+from .search import QUIET_S, UNGREETED_S, Search
 
 ATTEMPT_S = 3.0  # to connect (2 s at most) and be greeted
 SILENT_S = 1.0  # without a word, and calls past their deadlines: then a new connection is worth a try
@@ -55,12 +60,10 @@ class Session:
         self.link: Link | None = None
         self.phase = PARTED
         self.damaged = 0  # frames that were dropped
-        self._masters = list(masters)
         self._on_part = on_part
-        self._chance = chance
         self._ctx = sockets.context()
-        self._place = 0  # of the master whose turn it is
-        self._failures = 0
+        self._search = Search(masters, chance, reconnect_delay)
+        self._beside = Beside(masters) if len(masters) > 1 else None
         self._reasons: dict[str, str] = {}
         self._refusals: dict[str, errors.Error] = {}
         self._due = 0.0  # PARTED: when to dial; ASKING, GREETING: when to give up
@@ -95,6 +98,8 @@ class Session:
             self._dial(now) if self.phase is PARTED else self._fail("no answer", now)
         elif self._hello and self.link is not None and self.link.send(self._hello):
             self._hello = b""
+        if self._beside is not None and now >= self._beside.due:
+            self._look_beside(self._beside, now)
         late = self.calls.expire(now)
         if late and self.phase is OPEN and now - self._heard_at > SILENT_S:
             # A master tells a caller that its deadline has passed. One that does not is not there, or the connection is
@@ -104,7 +109,11 @@ class Session:
 
     def next_deadline(self) -> float:
         due = self.calls.next_deadline()
-        return due if self.phase is OPEN else min(due, self._due)
+        if self.phase is not OPEN:
+            due = min(due, self._due)
+        if self._beside is not None and (self._waits() or self._beside.open):
+            due = min(due, self._beside.due)
+        return due
 
     @property
     def blocked(self) -> bool:
@@ -121,6 +130,8 @@ class Session:
     def drop(self, linger_ms: int = 0) -> None:
         """Without a word to anybody. One of the two must be called: a context that is only forgotten may hang."""
         self._part(linger_ms)
+        if self._beside is not None:
+            self._beside.close()
         self.phase, self._due = PARTED, inf
         self._ctx.term()
 
@@ -174,7 +185,7 @@ class Session:
             self._finish(streams.received(self.calls, fields, frame, now))
         elif fields[3] == wire.BYE:
             self.calls.heard_upto(fields[8])
-            self._fail("the master was stopped", now)
+            self._fail("the master was stopped", now, left=True)
 
     def _flush(self, now: float) -> None:
         """Sends what there is, several messages a frame; what the transport does not take waits in `_stuck`."""
@@ -199,12 +210,11 @@ class Session:
     # ---- becoming open ------------------------------------------------------------------------------------------
 
     def _dial(self, now: float) -> None:
-        address = self._masters[self._place]
         hello = encode(OperatorHello(list(wire.VERSIONS), ""))
-        self._connect(address, sockets.CONTROL, ASKING, hello, now)
+        self._connect(self._search.address, sockets.CONTROL, ASKING, hello, now)
 
     def _connect(self, address: str, role: str, phase: str, hello: bytes, now: float) -> None:
-        self.phase, self._due = phase, now + ATTEMPT_S
+        self.phase, self._due, self._heard_at = phase, now + ATTEMPT_S, now
         self._hello = wire.head(wire.HELLO, 0) + hello
         try:
             self.link = Link(self._ctx, address, role, self._body_max)
@@ -234,8 +244,11 @@ class Session:
         assert self.link is not None
         self.link.send(wire.head(wire.BYE, token))
         self._part(BYE_LINGER_MS)
+        unfit = self._search.unfit(welcome, now)
+        if unfit:
+            return self._fail(unfit, now, standby=True)
         self._body_max = welcome.max_message or BODY_MAX
-        address = frontend_address(self._masters[self._place], welcome)
+        address = frontend_address(self._search.address, welcome)
         self._connect(address, sockets.FRONTEND, GREETING, self._client_hello(), now)
 
     def _greet(self, now: float) -> None:
@@ -250,7 +263,7 @@ class Session:
     def _opened(self, welcome: Welcome, token: int, now: float) -> None:
         self.phase, self._token, self._epoch = OPEN, token, welcome.epoch
         self._heard_at = now
-        self._failures = 0
+        self._search.found(welcome.epoch)
         self._reasons.clear()
         self._refusals.clear()
         # `resumed` says only that the session was there; it may have been made by a HELLO whose WELCOME was lost.
@@ -259,30 +272,57 @@ class Session:
         self._finish(self.calls.opened(token, welcome.epoch, resumed, welcome.max_message, now))
 
     def _refused(self, refusal: Refusal, now: float) -> None:
-        address = self._masters[self._place]
+        address = self._search.address
         kind = FINAL.get(refusal.code)
         if kind is not None:
             lowest, highest = wire.VERSIONS
             own = f"; this client speaks versions {lowest} to {highest}" if kind is errors.Incompatible else ""
             self._refusals[address] = kind(f"{address}: {refusal.message}{own}")
-        self._fail(f"refused: {refusal.message or refusal.code}", now, refusal.retry_after_ms / 1000)
-
-    def _fail(self, why: str, now: float, wait_s: float = 0.0) -> None:
-        """Give this connection up; the next attempt is at the next master, after a while."""
-        self._part()
-        self._reasons[self._masters[self._place]] = why
-        self.calls.unreachable = "; ".join(f"{master}: {reason}" for master, reason in self._reasons.items())
-        if self.phase is OPEN:
-            self.calls.closed()  # the same master first: a cut connection is likelier than a dead master
+        why = f"refused: {refusal.message or refusal.code}"
+        if refusal.code == "standby":
+            self._fail(why, now, standby=True)
         else:
-            self._failures += 1
-            self._place = (self._place + 1) % len(self._masters)
-        self.phase, self._hello, self._stuck = PARTED, b"", []
-        rounds, others = divmod(self._failures, len(self._masters))
-        pause = reconnect_delay(rounds, self._chance())
-        self._due = now + (pause if others else max(pause, wait_s))  # another master may take us before that
-        if len(self._refusals) == len(self._masters):
+            self._fail(why, now, wait_s=refusal.retry_after_ms / 1000)
+
+    def _fail(self, why: str, now: float, *, wait_s: float = 0.0, standby: bool = False, left: bool = False) -> None:
+        """Give this connection up; the next attempt is where and when `search` says. `left`: the master said BYE."""
+        self._give_up(why)
+        search = self._search
+        if self.phase is not OPEN:
+            self._due = search.next(now, standby, wait_s)
+        else:
+            self.calls.closed()
+            self._due = search.left(now) if left else search.lost(now)
+        self.phase = PARTED
+        if len(self._refusals) == len(search.masters):
             self._finish(self.calls.abandon(next(iter(self._refusals.values())), sent=False))
+
+    def _give_up(self, why: str) -> None:
+        self._part()
+        self._reasons[self._search.address] = why
+        self.calls.unreachable = "; ".join(f"{master}: {reason}" for master, reason in self._reasons.items())
+        self._hello, self._stuck = b"", []
+
+    # ---- beside it ----------------------------------------------------------------------------------------------
+
+    def _waits(self) -> bool:
+        """For a word of this master."""
+        return self.calls.unanswered if self.phase is OPEN else self.link is not None
+
+    def _look_beside(self, beside: Beside, now: float) -> None:
+        if not self._waits():
+            return beside.close()
+        search, is_open = self._search, self.phase is OPEN
+        patience, epoch = (QUIET_S, search.epoch + 1) if is_open else (UNGREETED_S, search.epoch)
+        found = beside.step(self._ctx, search.address, self._heard_at, patience, epoch, now)
+        if found is None:
+            return
+        address, welcome = found
+        beside.close()
+        self._give_up("silent")
+        if is_open:
+            self.calls.closed()
+        self.phase, self._due = PARTED, search.go(address, now)
 
     @staticmethod
     def _finish(failed: Sequence[Failed]) -> None:

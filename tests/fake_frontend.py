@@ -78,6 +78,8 @@ class FakeFrontend:
         self.verb: Callable[[messages.Verb], messages.Result] | None = None
         self.events: list[dict[str, object]] = []
         self.epoch = 1
+        self.state = "active"
+        self.deaf = False  # connected, and nothing is read or said: a black hole
         self.max_message = 1 << 20
         self.refusal: messages.Refusal | None = None
         self.frontend_port = 0  # what it tells; 0: its own
@@ -107,6 +109,13 @@ class FakeFrontend:
         """Do this in the thread that owns the sockets."""
         self._orders.append(order)
 
+    def now(self, order: Callable[[], None]) -> None:
+        """The same; returns when it is done."""
+        done = threading.Event()
+        self.later(order)
+        self.later(done.set)
+        assert done.wait(PATIENCE_S)
+
     def reply(self, request: Request, code: int, value: object) -> None:
         """Answer now; call it from `answer` or through `later`."""
         session = self.sessions[request.session]
@@ -114,6 +123,24 @@ class FakeFrontend:
         body = value if isinstance(value, bytes) and code else encode_result(value)
         session.answers[request.number] = (session.sequence, code, body)
         self._say_again(session, request.number)
+
+    def stand_by(self) -> None:
+        """As one that stepped down: its clients are unknown, and sent away."""
+        self.state = "standby"
+        self.forget_sessions()
+
+    def take_over(self, other: FakeFrontend) -> None:
+        """With all that the other one knew."""
+        self.epoch, self.state = other.epoch + 1, "active"
+        for name, session in other.sessions.items():
+            own = self.sessions[name] = _Session()
+            own.known, own.answers, own.sequence = set(session.known), dict(session.answers), session.sequence
+
+    def say_goodbye(self) -> None:
+        """BYE to all its clients; run it through `later`."""
+        for session in self.sessions.values():
+            upto = max(session.known, default=0)
+            self._send(self.frontend, session.route, wire.head(wire.BYE, session.token, self.epoch, number=upto))
 
     def forget_sessions(self) -> None:
         """As after a restart, without losing the connection."""
@@ -128,8 +155,12 @@ class FakeFrontend:
         poller.register(self.frontend, zmq.POLLIN)
         while not self._stop:
             for sock, _ in poller.poll(5):
+                if self.deaf:
+                    break
                 route, *frames = sock.recv_multipart()
                 self._frame(sock, route, frames[-1])
+            if self.deaf:
+                time.sleep(0.005)
             while self._orders:
                 self._orders.pop(0)()
         self.control.close(0)
@@ -156,6 +187,10 @@ class FakeFrontend:
         if self.refusal is not None:
             self._send(sock, route, wire.head(wire.REFUSED, 0) + messages.encode(self.refusal))
             return
+        if self.state != "active" and isinstance(hello, messages.ClientHello):
+            refusal = messages.Refusal("standby", "this master stands by", 0, [1, 1])
+            self._send(sock, route, wire.head(wire.REFUSED, 0) + messages.encode(refusal))
+            return
         token, resumed = random.getrandbits(64), False
         if isinstance(hello, messages.ClientHello):
             resumed = hello.session in self.sessions
@@ -170,6 +205,7 @@ class FakeFrontend:
             resumed=resumed,
             frontend_port=self.frontend_port or self.ports[1],
             max_message=self.max_message,
+            state=self.state,
         )
         self._send(sock, route, wire.head(wire.WELCOME, token, self.epoch) + messages.encode(welcome))
 

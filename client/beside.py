@@ -1,0 +1,126 @@
+"""The other masters, asked beside a connection over which nothing comes whether one of them is active by now.
+
+A shell that nobody watches: it is looked at by the clock, so that its owner has one connection to poll, as ever. The
+connections stay while the doubt does; a frame each way is all that asking again costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import zmq
+
+from ..common import sockets, wire
+from ..common.limits import MAP_MAX
+from ..common.link import Link
+from ..common.messages import BadMessage, OperatorHello, Welcome, decode, encode
+from .search import ACTIVE, Doubt
+
+LOOK_FIRST_S = 0.005  # after asking: connected and greeted takes a millisecond or two
+LOOK_MAX_S = 0.1
+GIVEN_S = 1.0  # to answer; then over another connection
+
+_Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Beside:
+    """`due`: when to call `step` again. Until then nothing is missed."""
+
+    def __init__(self, masters: Sequence[str]) -> None:
+        self._doubt = Doubt()
+        self._inquiries = {master: _Inquiry(master) for master in masters}
+        self._look_at = inf
+        self._pause = 0.0
+
+    @property
+    def due(self) -> float:
+        return min(self._look_at, self._doubt.due)
+
+    @property
+    def open(self) -> bool:
+        return any(each.link is not None for each in self._inquiries.values())
+
+    def step(
+        self, ctx: _Context, own: str, heard_at: float, patience: float, epoch: int, now: float
+    ) -> tuple[str, Welcome] | None:
+        """Ask and look, as is due. `own`: the master that is not heard since `heard_at`. The answer: another one that
+        is active, with `epoch` at least.
+        """
+        if now - heard_at < patience:
+            self.close()  # it was heard
+        if now >= self._doubt.due and self._doubt.look(heard_at, patience, now):
+            for master, inquiry in self._inquiries.items():
+                if master != own:
+                    inquiry.ask(ctx, now)
+            self._pause = LOOK_FIRST_S
+            self._look_at = now + self._pause
+        elif now >= self._look_at:
+            self._pause = min(LOOK_MAX_S, 2 * self._pause)
+            self._look_at = now + self._pause if self._under_way() else inf
+        for master, inquiry in self._inquiries.items():
+            welcome = inquiry.answer()
+            if welcome is not None and welcome.state == ACTIVE and welcome.epoch >= epoch:
+                return master, welcome
+        return None
+
+    def close(self) -> None:
+        self._look_at = inf
+        for inquiry in self._inquiries.values():
+            inquiry.close()
+
+    def _under_way(self) -> bool:
+        return any(each.asking for each in self._inquiries.values())
+
+
+class _Inquiry:
+    """One master. HELLO, WELCOME, BYE: it need not remember who asked."""
+
+    def __init__(self, master: str) -> None:
+        self.link: Link | None = None
+        self.asking = False
+        self._master = master
+        self._hello = b""  # still to be sent
+        self._asked_at = 0.0
+
+    def ask(self, ctx: _Context, now: float) -> None:
+        if self.asking and now - self._asked_at < GIVEN_S:
+            return
+        if self.asking or (self.link is not None and self.link.lost()):
+            self.close()
+        if self.link is None:
+            try:
+                self.link = Link(ctx, self._master, sockets.CONTROL, MAP_MAX)
+            except ValueError:  # no address: its own turn says so
+                return
+        self._hello = wire.head(wire.HELLO, 0) + encode(OperatorHello(list(wire.VERSIONS), ""))
+        self.asking, self._asked_at = True, now
+
+    def answer(self) -> Welcome | None:
+        """What it says, if it has answered. Never blocks."""
+        link = self.link
+        if link is None or not self.asking:
+            return None
+        if self._hello and link.send(self._hello):
+            self._hello = b""
+        frame = link.receive()
+        if frame is None:
+            if link.lost():
+                self.close()
+            return None
+        self.asking = False
+        try:
+            head = wire.parse_head(frame)
+            message = decode(frame[head.head_len :]) if head.kind == wire.WELCOME else None
+        except (wire.BadFrame, BadMessage):
+            return None
+        if not isinstance(message, Welcome):
+            return None
+        link.send(wire.head(wire.BYE, head.token))
+        return message
+
+    def close(self) -> None:
+        link, self.link = self.link, None
+        self.asking = False
+        if link is not None:
+            link.close()

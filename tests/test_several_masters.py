@@ -1,0 +1,293 @@
+"""Clients and operators with several masters: who is asked next, how soon, and that nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from fake_frontend import FakeFrontend, Request, until
+
+import rota
+from rota.client.search import AGAIN_S, QUIET_S, SLOW_S, TAKEOVER_FIRST_S, TAKEOVER_MAX_S, Doubt, Search
+from rota.common.link import reconnect_delay
+from rota.common.messages import Welcome
+
+A, B = "tcp://a:7700", "tcp://b:7700"
+
+
+def welcome(state: str = "active", epoch: int = 1) -> Welcome:
+    return Welcome(1, epoch, "m", state=state)
+
+
+def search(*masters: str) -> Search:
+    return Search(masters or (A, B), lambda: 0.5, reconnect_delay)
+
+
+# ---- whose turn it is: without a socket -------------------------------------------------------------------------
+
+
+def test_a_master_that_was_not_asked_yet_is_asked_at_once() -> None:
+    ours = search()
+    assert (ours.address, ours.next(10.0), ours.address) == (A, 10.0, B)
+    assert ours.next(10.0) > 10.0, "both are dead: after a while"
+
+
+def test_while_somebody_stands_by_the_pauses_stay_short() -> None:
+    ours = search()
+    pauses = []
+    for _ in range(12):
+        assert ours.next(0.0) == 0.0  # a is dead
+        pauses.append(ours.next(0.0, standby=True))
+    assert pauses[0] == TAKEOVER_FIRST_S and max(pauses) == TAKEOVER_MAX_S
+    assert sum(pauses[:6]) < 1.0
+
+
+def test_where_nobody_takes_over_for_long_they_are_asked_each_second() -> None:
+    ours = search()
+    pauses = [ours.next(0.0, standby=True) for _ in range(100)]
+    assert max(pauses) == 1.0 and sum(pauses[:40]) > 3
+
+
+def test_a_dead_pair_is_asked_less_and_less_often() -> None:
+    ours = search()
+    pauses = [ours.next(0.0) for _ in range(20)]
+    assert pauses[19] == 1.0 and pauses[1] < 0.1, "as ever, with jitter: half of two seconds"
+
+
+def test_a_master_that_wants_to_be_left_alone_is_while_another_one_is_asked_at_once() -> None:
+    ours = search()
+    assert ours.next(0.0, wait_s=3.0) == 0.0
+    assert ours.next(0.0) == 3.0
+
+
+def test_a_cut_connection_is_made_again_at_the_same_master_and_a_goodbye_leads_to_the_next() -> None:
+    ours = search()
+    ours.found(1)
+    assert 0.0 < ours.lost(0.0) < 0.1 and ours.address == A
+    assert ours.left(5.0) == 5.0 and ours.address == B
+    alone = search(A)
+    alone.found(1)
+    assert alone.left(5.0) > 5.0
+
+
+def test_a_standby_and_an_older_master_are_not_used() -> None:
+    ours = search()
+    assert ours.unfit(welcome("standby"), 0.0) == "it is standby"
+    assert ours.unfit(welcome(epoch=3), 0.0) == ""
+    ours.found(3)
+    assert "epoch 2, and 3 was seen" in ours.unfit(welcome(epoch=2), 0.0)
+    assert ours.unfit(welcome(epoch=4), 0.0) == ""
+
+
+def test_an_older_master_is_used_when_for_long_there_is_no_other() -> None:
+    ours = search()
+    ours.found(3)
+    assert ours.unfit(welcome(epoch=1), 0.0) and ours.unfit(welcome(epoch=1), 9.0)
+    assert ours.unfit(welcome(epoch=1), 11.0) == "", "a pair that lost its journals begins anew"
+
+
+def test_the_only_master_is_used_whatever_its_epoch() -> None:
+    ours = search(A)
+    ours.found(3)
+    assert ours.unfit(welcome(epoch=1), 0.0) == ""
+
+
+# ---- when the others are asked beside it: without a socket ---------------------------------------------------------
+
+
+def looks(doubt: Doubt, heard_at: float, until_s: float) -> list[float]:
+    """When it asks, if it is looked at whenever it is due."""
+    now, found = max(doubt.due, heard_at), []
+    while now <= until_s:
+        if doubt.look(heard_at, QUIET_S, now):
+            found.append(round(now, 3))
+        assert doubt.due > now
+        now = doubt.due
+    return found
+
+
+def test_silence_is_doubted_after_half_a_second_and_then_four_times_a_second() -> None:
+    found = looks(Doubt(), 100.0, 102.0)
+    assert found[0] == 100.0 + QUIET_S and found[1] - found[0] == AGAIN_S and len(found) == 7
+
+
+def test_a_slow_handler_costs_one_small_exchange_a_second() -> None:
+    found = looks(Doubt(), 100.0, 160.0)
+    assert found[-1] - found[-2] == SLOW_S and len(found) < 75
+
+
+def test_who_is_heard_is_not_doubted() -> None:
+    doubt, now = Doubt(), 100.0
+    for _ in range(100):
+        now += 0.3
+        assert not (now >= doubt.due and doubt.look(now - 0.1, QUIET_S, now))
+
+
+def test_a_call_after_a_long_rest_is_not_doubted_at_once() -> None:
+    doubt = Doubt()
+    assert looks(doubt, 100.0, 101.0)
+    assert not doubt.look(101.5, QUIET_S, 900.0), "its last word was long ago, since nobody asked"
+    assert doubt.due == 900.0 + QUIET_S
+    assert not doubt.look(101.5, QUIET_S, 2000.0), "the same, without a word in between"
+
+
+# ---- real sockets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[FakeFrontend, FakeFrontend]]:
+    with FakeFrontend() as first, FakeFrontend() as second:
+        second.state = "standby"
+        yield first, second
+
+
+Pair = tuple[FakeFrontend, FakeFrontend]
+
+
+def executed(pair: Pair) -> int:
+    return sum(each.counts["executed"] for each in pair)
+
+
+def test_the_active_one_is_found_whichever_is_named_first(pair: Pair) -> None:
+    first, second = pair
+    for masters in ((first, second), (second, first)):
+        with rota.Client(*(each.address for each in masters)) as client:
+            before = time.monotonic()
+            assert client.call("a.b", 1) == [1]
+            assert time.monotonic() - before < 1
+    assert second.counts["ClientHello"] == 0
+
+
+def test_a_master_that_steps_down_sends_its_clients_to_the_other(pair: Pair) -> None:
+    first, second = pair
+    with rota.Client(first.address, second.address) as client:
+        assert client.call("a.b", 0) == [0]
+        first.answer = lambda fake, request: None
+        futures = [client.submit("a.b", number) for number in range(20)]
+        until(lambda: first.counts["executed"] == 21)
+        second.take_over(first)
+        second.answer = first.answer
+        first.now(first.stand_by)  # from now on it answers WHO
+        late = [client.submit("a.b", number) for number in range(20, 30)]
+        until(lambda: len(second.seen) == 30, "what was under way is sent again, and what came later")
+        assert second.counts["executed"] == 10, "and only that is run there"
+        for request in second.seen:
+            second.now(lambda request=request: second.reply(request, 0, request.args))  # type: ignore[misc]
+        assert [future.result(10) for future in futures + late] == [[number] for number in range(30)]
+    assert second.counts["replay"] == 0
+    assert all(each.epoch == 1 for each in second.seen if each.number <= 21), "with the epoch of their first send"
+
+
+def test_a_goodbye_leads_to_the_other_within_a_moment(pair: Pair) -> None:
+    first, second = pair
+    with rota.Client(first.address, second.address) as client:
+        assert client.call("a.b", 0) == [0]
+        second.take_over(first)
+        first.now(first.say_goodbye)
+        first.now(first.stand_by)
+        before = time.monotonic()
+        assert client.call("a.b", 1) == [1]
+        assert time.monotonic() - before < 0.25
+    assert second.counts["executed"] == 1
+
+
+def test_a_takeover_that_takes_a_second_costs_hardly_more(pair: Pair) -> None:
+    first, second = pair
+    with rota.Client(first.address, second.address) as client:
+        assert client.call("a.b", 0) == [0]
+        first.now(first.stand_by)
+        future = client.submit("a.b", 1)
+        asked = second.counts["OperatorHello"]
+        until(lambda: second.counts["OperatorHello"] >= asked + 5, "it is asked again and again")
+        second.take_over(first)
+        before = time.monotonic()
+        assert future.result(10) == [1]
+        assert time.monotonic() - before < 0.7
+
+
+def test_a_black_hole_is_left_for_the_master_that_took_over(pair: Pair) -> None:
+    first, second = pair
+    with rota.Client(first.address, second.address) as client:
+        assert client.call("a.b", 0) == [0]
+        first.deaf = True
+        silent_since = time.monotonic()
+        futures = [client.submit("a.b", number) for number in range(10)]
+        until(lambda: second.counts["OperatorHello"] >= 3, "the standby is asked beside the silent connection")
+        second.take_over(first)
+        taken_over = time.monotonic()
+        assert [future.result(10) for future in futures] == [[number] for number in range(10)]
+        assert time.monotonic() - taken_over < 1.0 and time.monotonic() - silent_since < 3.5
+    assert second.counts["replay"] == 0 and second.counts["executed"] == 10
+
+
+def test_a_black_hole_is_left_by_asyncio_clients_too(pair: Pair) -> None:
+    first, second = pair
+
+    async def play() -> None:
+        async with rota.AsyncClient(first.address, second.address) as client:
+            assert await client.call("a.b", 0) == [0]
+            first.deaf = True
+            futures = [client.submit("a.b", number) for number in range(10)]
+            await asyncio.to_thread(until, lambda: second.counts["OperatorHello"] >= 2)
+            second.take_over(first)
+            assert await asyncio.gather(*futures) == [[number] for number in range(10)]
+
+    asyncio.run(asyncio.wait_for(play(), 15))
+    assert second.counts["executed"] == 10
+
+
+def test_a_slow_handler_is_waited_for_where_it_runs(pair: Pair) -> None:
+    first, second = pair
+    first.answer = lambda fake, request: None
+    with rota.Client(first.address, second.address) as client:
+        future = client.submit("a.b", 7)
+        until(lambda: second.counts["bye"] >= 3)  # asked, and answered as a standby
+        second.epoch = 5  # one that knows more than the active one, and still is none
+        asked = second.counts["OperatorHello"]
+        until(lambda: second.counts["OperatorHello"] > asked + 1)
+        first.later(lambda: first.reply(first.seen[0], 0, "slow"))
+        assert future.result(10) == "slow"
+    assert first.counts["ClientHello"] == 1 and second.counts["ClientHello"] == 0
+
+
+def test_a_dead_machine_costs_a_new_client_a_moment(pair: Pair) -> None:
+    first, second = pair
+    first.deaf = True
+    second.state = "active"
+    with rota.Client(first.address, second.address) as client:
+        before = time.monotonic()
+        assert client.call("a.b", 1) == [1]
+        assert time.monotonic() - before < 1.5
+
+
+def test_a_master_that_came_back_and_does_not_know_yet_is_not_used(pair: Pair) -> None:
+    first, second = pair
+    second.state, second.epoch = "active", 5
+    with rota.Client(second.address, first.address) as client:
+        assert client.call("a.b", 0) == [0]
+        second.now(second.stand_by)
+        future = client.submit("a.b", 1)
+        until(lambda: first.counts["OperatorHello"] >= 3, "it is asked, and left")
+        assert first.counts["ClientHello"] == 0 and not future.done()
+        second.epoch, second.state = 6, "active"
+        assert future.result(10) == [1]
+    assert first.counts["ClientHello"] == 0
+
+
+def test_what_is_given_back_goes_to_the_other_under_a_new_number(pair: Pair) -> None:
+    first, second = pair
+
+    def give_back(fake: FakeFrontend, request: Request) -> tuple[int, object]:
+        return rota.common.errors.NOT_STARTED, b""
+
+    with rota.Client(first.address, second.address) as client:
+        assert client.call("a.b", 0) == [0]
+        second.take_over(first)
+        first.answer = give_back
+        first.now(first.say_goodbye)
+        futures = [client.submit("a.b", number) for number in range(50)]
+        first.now(first.stand_by)
+        assert [future.result(10) for future in futures] == [[number] for number in range(50)]
+    assert second.counts["executed"] == 50 and second.counts["replay"] == 0
