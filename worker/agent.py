@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import random
 from time import monotonic, monotonic_ns
 from typing import Any, NamedTuple
@@ -24,17 +24,20 @@ import zmq
 from ..common import exits, host, log, messages, sockets, wire
 from ..common.limits import BACKEND_OFFSET, CONTROL_PORT, PAGE_ROWS
 from ..common.link import Link, reconnect_delay
-from ..common.messages import BadMessage, Welcome
+from ..common.messages import BadMessage, Deny, Grant, Vote, VoterHello, Welcome
 from . import groups, oom, spawn
 from .core import supervision
 from .core.ports import Try
 from .core.supervision import Effect, Overdue, Supervision, Timing
-from .page import BOOTING, FENCE_EPOCH, FLOOR, GRACE, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
+from .core.votes import Ballot, Votes
+from .page import BOOTING, FENCE_EPOCH, FLOOR, GRACE, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page, obey
 from .ports import PortTries
 from .state import State
+from .voters import Voters
 
 LOOK_S = 0.1  # between two looks at the pages: how late a limit that is shorter may be noticed
 RECALL_WAIT_S = 0.002  # longer than any store stays in a processor's buffer: then one of both has seen the other
+FENCE_WAIT_S = 0.005  # the same for a fence, of as many pages as there are
 SHOW_BYTES = 4096  # of output at a time: a pipe that is ready takes them whole (PIPE_BUF)
 BYE_LINGER_MS = 500
 
@@ -76,6 +79,15 @@ def main(settings: AgentSettings) -> int:
         lost = not os.path.isdir(settings.app_dir)
         text = f"--app-dir {settings.app_dir} is no directory of this machine" if lost else str(error)
         print(f"rota slave: {text}", file=sys.stderr)
+        return exits.FAILED
+
+
+def witness(settings: AgentSettings) -> int:
+    """Run a node without processes, that votes; the exit code. `app` is not looked at. For the main thread."""
+    try:
+        return Agent(replace(settings, processes=0), "").run()
+    except OSError as error:
+        print(f"rota witness: {error}", file=sys.stderr)
         return exits.FAILED
 
 
@@ -146,7 +158,9 @@ class Agent:
     embedded = False
 
     def __init__(self, settings: AgentSettings, service: str) -> None:
+        """`service`: what it offers; "" = nothing, it is a witness."""
         self._settings = settings
+        self._kind = "slave" if service else "witness"
         self._place = spawn.Place.of(settings.app_dir, settings.python)
         self._state = State(settings.state)
         self._core = Supervision(
@@ -154,12 +168,12 @@ class Agent:
             os.urandom(3).hex(),
             masters=len(settings.masters),
             capacity=settings.processes,
-            offers=[service],
+            offers=[service] if service else [],
             tags=settings.tags,
             reconnect_delay=lambda failures: reconnect_delay(failures, random()),
             timing=Timing(settings.start_timeout, settings.stop_grace),
             remembered=self._state.intent,
-            epoch=self._state.epoch,
+            votes=Votes(boottime(), self._state.epoch, self._state.ballot),
             embedded=self.embedded,
         )
         self._ctx = sockets.context()
@@ -168,6 +182,9 @@ class Agent:
         self._introduced = False  # on this link
         self._token = 0
         self._backends = [_backend_of(address) for address in settings.masters]
+        self._voters = Voters(
+            self._ctx, self._poller, settings.masters, self._voter_hello, self._told_by, self._asked, self._told_who_won
+        )
         self._ports = PortTries()
         self._poller.register(self._ports.fd, zmq.POLLIN)
         self._pages: dict[str, Page] = {}
@@ -197,6 +214,8 @@ class Agent:
                 self._wait()
                 if numbers := wakeup.numbers():
                     self._signalled(numbers)
+                self._voters.attend()
+                self._core.in_touch = self._voters.in_touch
                 self._attend_link()
                 self._reap()
                 for answer in self._ports.answers() if self._ports.fd in self._ready else ():
@@ -211,12 +230,13 @@ class Agent:
 
     def _wait(self) -> None:
         """pyzmq's poll counts whole seconds when a signal lands, so it is never trusted with more than a tick."""
-        until = min(self._core.next_deadline(), self._look_at) - monotonic()
+        until = min(self._core.next_deadline(), self._look_at, self._voters.next_deadline()) - monotonic()
         self._ready = dict(self._poller.poll(int(1000 * min(until, LOOK_S)) + 1 if until > 0 else 0))
 
     def _close(self) -> None:
         for child in self._children.values():  # only if something unforeseen ended the loop
             child.signal(signal.SIGKILL)
+        self._voters.close()
         if self._link is not None:
             self._link.close(BYE_LINGER_MS)
         self._ctx.term()
@@ -283,6 +303,37 @@ class Agent:
             self._perform(self._core.who(now))
         elif kind != wire.PROBE:
             self.damaged += 1
+
+    # ---- votes ------------------------------------------------------------------------------------------------------
+
+    def _voter_hello(self) -> VoterHello:
+        return VoterHello(list(wire.VERSIONS), self._settings.name, self._core.boot, self._core.epoch)
+
+    def _told_by(self, master: int, welcome: Welcome) -> None:
+        if welcome.backend_port:
+            self._backends[master] = _backend_at(self._settings.masters[master], welcome)
+        if welcome.state == "active":
+            self._told_who_won(master, welcome.epoch)
+
+    def _told_who_won(self, master: int, epoch: int) -> None:
+        self._perform(self._core.won(master, epoch, monotonic()))
+
+    def _asked(self, vote: Vote) -> Grant | Deny:
+        """The order is the proof: durable, fenced, seen by every process; only then it is said."""
+        votes = self._core.votes
+        denied = votes.refusal(vote, boottime())
+        if denied is not None:
+            return denied
+        try:
+            self._state.cast(Ballot(vote.epoch, vote.master), self._core.intent)
+        except OSError as error:
+            self._note(f"no vote for {vote.master}: it cannot be made durable: {error}")
+            return Deny(vote.epoch, votes.seen, 0, "its state directory cannot be written to")
+        self._perform(self._core.voted(vote, boottime()))
+        time.sleep(FENCE_WAIT_S)
+        return Grant(vote.epoch)
+
+    # ---- the main link ----------------------------------------------------------------------------------------------
 
     def _connect(self, master: int) -> None:
         self._disconnect()
@@ -414,10 +465,10 @@ class Agent:
         self._effects.extend(self._core.recalled(incarnation, floor, words[STARTED_UPTO]))
 
     def _fence(self, epoch: int, master: int) -> None:
-        self._epoch, self._obey = epoch, master
+        self._epoch, self._obey = epoch, obey(master, self._backends[master])
         for page in self._pages.values():
             page.words[FENCE_EPOCH] = epoch
-            page.words[OBEY] = master
+            page.words[OBEY] = self._obey
 
     # ---- effects ----------------------------------------------------------------------------------------------------
 
@@ -448,6 +499,8 @@ class Agent:
                     self._set_floor(incarnation, floor)
             case supervision.Fence(epoch, master):
                 self._fence(epoch, master)
+            case supervision.Lease(master, epoch, lasts_s):
+                self._core.votes.leased(master, epoch, lasts_s, boottime())
             case supervision.Remember(intent, epoch):
                 self._keep(lambda: self._state.remember(intent, epoch))
             case supervision.Weigh():
@@ -462,7 +515,7 @@ class Agent:
                 self._done = True
 
     def _note(self, text: str) -> None:
-        log.note(f"rota slave {self._settings.name}: {text}")
+        log.note(f"rota {self._kind} {self._settings.name}: {text}")
 
     def _notify(self, state: str) -> None:
         """systemd's Type=notify; an abstract socket is written with a leading @."""
@@ -507,6 +560,11 @@ class _Signals:
             signal.signal(number, handler)
         os.close(self.fd)
         os.close(self._writer)
+
+
+def boottime() -> float:
+    """The clock of leases: it goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _backend_of(control: str) -> str:

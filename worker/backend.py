@@ -17,8 +17,9 @@ from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, ProcessHello, Refusal, Welcome
 from .core.deliveries import Deliveries
 from .core.streams import Streams
-from .page import OBEY, Page
+from .page import OBEY, Page, obeyed
 
+TURN_TICK_S = 0.01  # to look at the page, while the master that is to be obeyed is a standby: another one will be
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 _OF_STREAMS = (wire.CHUNK, wire.CREDIT, wire.CANCEL)
 BYE_LINGER_MS = 1000  # the last replies may take so long to leave
@@ -55,31 +56,34 @@ class Backend:
         self._open_at = 0.0
         self._hello_at = 0.0  # not before this
         self._answer_by: float | None = None  # None: HELLO is still to be said
-        self.obeyed = 0
+        self._turning = False  # its master is not active any more
+        self.obeyed = 0  # the word of the page
 
     def attend(self) -> None:
         """Everything about the connection that is due. Never blocks."""
         now = monotonic()
         link = self.link
-        if link is None:
+        if self._page.words[OBEY] != self.obeyed:
+            self._turn()
+        elif link is None:
             if now >= self._open_at:
                 self._open()
-        elif link.lost() or self._page.words[OBEY] != self.obeyed:
+        elif link.lost():
             self.drop()
         elif not self.greeted and link.connected:
             self._introduce(link, now)
 
     def wait(self) -> bytes | None:
         """While not greeted: sleeps until something may have changed, at most a tick; a frame if one came."""
-        link = self.link
+        link, tick = self.link, TURN_TICK_S if self._turning else IDLE_TICK_S
         if link is None:
-            sleep(max(0.0, min(self._open_at - monotonic(), IDLE_TICK_S)))
+            sleep(max(0.0, min(self._open_at - monotonic(), tick)))
             return None
         if not link.connected:
-            link.monitor.poll(int(IDLE_TICK_S * 1000))
+            link.monitor.poll(int(tick * 1000))
             return None
-        left = self._hello_at - monotonic() if self._answer_by is None else IDLE_TICK_S
-        link.dealer.poll(int(1000 * min(IDLE_TICK_S, max(0.001, left))))
+        left = self._hello_at - monotonic() if self._answer_by is None else tick
+        link.dealer.poll(int(1000 * min(tick, max(0.001, left))))
         return link.receive()
 
     def handle(self, frame: bytes) -> None:
@@ -135,6 +139,12 @@ class Backend:
         self.greeted = False
         self._open_at = monotonic() + reconnect_delay(self._failures, random())
 
+    def _turn(self) -> None:
+        """Another master is to be obeyed, at once. What runs goes on, and what is answered is kept."""
+        self.drop()
+        self._failures, self._turning = 0, False
+        self._open()
+
     def close(self) -> None:
         if self.link is not None:
             self.link.close(BYE_LINGER_MS)
@@ -142,8 +152,7 @@ class Backend:
 
     def _open(self) -> None:
         self.obeyed = self._page.words[OBEY]
-        address = self._addresses[self.obeyed % len(self._addresses)]
-        self.link = Link(self._ctx, address, sockets.BACKEND, self.body_max)
+        self.link = Link(self._ctx, obeyed(self._addresses, self.obeyed), sockets.BACKEND, self.body_max)
         self.link.dealer.rcvtimeo = int(IDLE_TICK_S * 1000)
         self._hello_again(0.0)
 
@@ -165,16 +174,20 @@ class Backend:
 
     def _welcomed(self, fields: tuple[int, ...], welcome: Welcome) -> None:
         self.greeted = True
-        self._failures = 0
+        self._failures, self._turning = 0, False
         self.body_max = welcome.max_message or self.body_max
         self.send_all(self._deliveries.welcomed(fields[5], welcome.epoch, welcome.upto))
         self.send_all(self._streams.welcomed())
 
     def _refused(self, refusal: Refusal) -> None:
+        self._turning = refusal.code == "standby"
+        if self._turning and self.greeted:  # it has stepped down: what it gave us that has not begun goes with it
+            self.drop()
+            return
         self._hello_again(monotonic() + max(refusal.retry_after_ms, 10) / 1000)
         if refusal.code == "interface":
             raise Rejected(refusal.message)
-        if refusal.code != "unknown":  # its agent has not spoken yet: no news
+        if refusal.code not in ("unknown", "standby"):  # its agent has not spoken yet, or is told elsewhere: no news
             print(f"the master refuses this process: {refusal.message}", file=sys.stderr)
 
 

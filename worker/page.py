@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -28,6 +29,21 @@ BOOTING, READY, STOPPING = 1, 2, 3  # phases
 ROW = Struct("@4Q24sQ")
 assert ROW.size == ROW_WORDS * 8
 _ROW_READ = Struct("@4Q16s2Q")
+
+
+_PORT_SHIFT = 16  # in OBEY, above the index of the master
+
+
+def obey(master: int, backend: str) -> int:
+    """The word OBEY: the master's index, and the port of its backend, which may have changed since a process began."""
+    return master | int(backend.rpartition(":")[2]) << _PORT_SHIFT
+
+
+def obeyed(backends: Sequence[str], word: int) -> str:
+    """Where the master of this word is; `backends`: where all were when the process began."""
+    backend = backends[(word & ((1 << _PORT_SHIFT) - 1)) % len(backends)]
+    port = word >> _PORT_SHIFT
+    return f"{backend.rpartition(':')[0]}:{port}" if port else backend
 
 
 class PageRow(NamedTuple):

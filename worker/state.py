@@ -1,5 +1,5 @@
-"""What an agent remembers over its own restart: the intent for its node, the highest epoch that it has seen, and the
-process groups that it had, so that what is left of them can be ended.
+"""What an agent remembers over its own restart: the intent for its node, the highest epoch that it has seen, its last
+vote, and the process groups that it had, so that what is left of them can be ended.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 from ..common.messages import Intent
+from .core.votes import Ballot
 from .groups import Group
 
 _FILE = "agent.json"
@@ -26,10 +27,11 @@ class State:
         """Raises OSError when the directory cannot be made or written to, or another agent uses it."""
         self.intent: Intent | None = None
         self.epoch = 0
+        self.ballot: Ballot | None = None
         self.output: str | None = None
         self.left: list[Group] = []  # what an earlier agent had
         self._directory = directory
-        self._written: tuple[Intent, int] | None = None
+        self._written: tuple[Intent, int, Ballot | None] | None = None
         if directory is not None:
             self.output = os.path.join(directory, "output")
             os.makedirs(self.output, exist_ok=True)
@@ -39,10 +41,20 @@ class State:
 
     def remember(self, intent: Intent, epoch: int) -> None:
         """Durable when it returns. Raises OSError."""
-        if self._directory is None or self._written == (intent, epoch):
+        known = intent, epoch, self.ballot
+        if self._directory is None or self._written == known:
             return
-        self._write(_FILE, {"intent": intent._asdict(), "epoch": epoch}, durable=True)
-        self._written = intent, epoch
+        self._write(_FILE, {"intent": intent._asdict(), "epoch": epoch, "ballot": self.ballot}, durable=True)
+        self._written = known
+
+    def cast(self, ballot: Ballot, intent: Intent) -> None:
+        """A vote, durable when it returns. Raises OSError: then it must not be given."""
+        before, self.ballot = self.ballot, ballot
+        try:
+            self.remember(intent, ballot.epoch)
+        except OSError:
+            self.ballot = before
+            raise
 
     def note(self, groups: Iterable[Group]) -> None:
         """Not durable: what ends the machine ends the groups too. Raises OSError."""
@@ -71,6 +83,8 @@ class State:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
             self.intent, self.epoch = Intent(**data["intent"]), int(data["epoch"])
+            if ballot := data.get("ballot"):
+                self.ballot = Ballot(int(ballot[0]), str(ballot[1]))
         except FileNotFoundError:
             pass
         except (ValueError, TypeError, KeyError) as error:

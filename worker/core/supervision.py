@@ -16,6 +16,7 @@ from ...common import messages, wire
 from ...common.limits import BEAT_S
 from ...common.messages import End, Message
 from .ports import Ports, Try
+from .votes import Votes
 
 SILENCE_S = 3.0  # of a master: as long as it gives us; the connection is then worth nothing
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the master
@@ -27,6 +28,7 @@ TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 USAGE_S = 1.0
 REPEAT_S = 60.0  # between two notes of the same refusal
+EAGER = 20  # attempts, one master after the other and seldom more than 0.1 s apart, while any of them is in touch
 
 OUT_OF_MEMORY = "killed by the kernel: out of memory (the oom_kill count of its cgroup rose)"
 
@@ -85,6 +87,14 @@ class Fence(NamedTuple):
     master: int
 
 
+class Lease(NamedTuple):
+    """Note it by the clock of leases. The beat that gives it goes out after this."""
+
+    master: str
+    epoch: int
+    lasts_s: float
+
+
 class Remember(NamedTuple):
     intent: messages.Intent
     epoch: int
@@ -104,7 +114,7 @@ class Quit(NamedTuple):
     """Say BYE, if connected, and exit."""
 
 
-Effect = Connect | Hello | Send | Spawn | Stop | Kill | SetFloor | Fence | Remember | Weigh | Try | Note | Quit
+Effect = Connect | Hello | Send | Spawn | Stop | Kill | SetFloor | Fence | Lease | Remember | Weigh | Try | Note | Quit
 
 
 # ---- what is known --------------------------------------------------------------------------------------------------
@@ -197,9 +207,12 @@ class Supervision:
         timing: Timing = TIMING,
         remembered: messages.Intent | None = None,
         epoch: int = 0,
+        votes: Votes | None = None,
         embedded: bool = False,
     ) -> None:
-        """`masters`: how many addresses there are. `reconnect_delay`: failures in a row → seconds, with its jitter."""
+        """`masters`: how many addresses there are. `reconnect_delay`: failures in a row → seconds, with its jitter.
+        `votes`: of a node that is asked for any; else `epoch` is the highest that was seen.
+        """
         self.node = node
         self.boot = boot
         self.masters = masters
@@ -209,7 +222,7 @@ class Supervision:
         self.timing = timing
         self._reconnect_delay = reconnect_delay
         self.intent = remembered or messages.Intent("active", 0, "", "")
-        self.epoch = epoch  # the highest that was seen
+        self.votes = votes or Votes(0.0, epoch)
         self.embedded = embedded
         self.plan: dict[str, int] = {}
         self.limits_ms: dict[str, int] = {}  # service → handler limit of handlers that declare none
@@ -219,12 +232,17 @@ class Supervision:
         self._ports = Ports()
         self.master = 0  # index of the one that we talk to
         self.greeted = False
+        self.in_touch = False  # some master answers us, on whatever connection
         self.leaving = False
         self.leave_at = 0.0  # when leaving: not later than this
         self.left = False  # all processes are to go, then we
         self._sequence = 0
         self._beat = 0
         self._failures = 0  # connections in a row that came to nothing
+        self._welcome: messages.Welcome | None = None  # of this connection
+        self._obey = 0  # the master that the processes are told to obey
+        self._winner: int | None = None  # said so while we were at it, or at another one
+        self._echo = self._answered = 0  # our beats that came back: the newest, and the newest that gave a lease
         self._refusals = Refusals()
         self._hellos = 0
         self._hello_said = False  # on this connection, and not yet answered
@@ -235,6 +253,11 @@ class Supervision:
         self._usage_at = 0.0
         self._ticked_at: float | None = None
         self._bye = False
+
+    @property
+    def epoch(self) -> int:
+        """The highest that was seen."""
+        return self.votes.seen
 
     # ---- the connection ---------------------------------------------------------------------------------------------
 
@@ -250,14 +273,43 @@ class Supervision:
         was_greeted, self.greeted = self.greeted, False
         self._failures = 0 if was_greeted else self._failures + 1
         self.master = (self.master + 1) % self.masters
-        self._connect_at = now + self._reconnect_delay(self._failures)
+        self._connect_at = now + self._pause()
         self._hello_said = False
         if was_greeted:
             return [Note("the master is lost; connecting again")]
         # Once, and not for the first failure: a master that is started with its nodes may come a moment later.
-        if self._failures == 2:
+        if self._failures == 2 and not self.in_touch:
             return [Note("no master answers; trying on; is one running? -m (slave.master) says where it is")]
         return []
+
+    def _pause(self) -> float:
+        """Seconds until the next attempt. Of masters in touch one will soon be active: they are asked in turn."""
+        hurry = self.in_touch and self.masters > 1 and self._failures < EAGER
+        return self._reconnect_delay(min(self._failures, 2) if hurry else self._failures)
+
+    def _passed_on(self, now: float) -> list[Effect]:
+        """This one is not active: it is another one's turn. Who won meanwhile may have answered before it did."""
+        self.greeted = self._hello_said = False
+        self._failures += 1
+        if self._winner != self.master:
+            self.master = (self.master + 1) % self.masters
+        self._winner = None
+        self._connect_at = now + self._pause()
+        return [Note("no master is active; trying on")] if self._failures == EAGER else []
+
+    def won(self, master: int, epoch: int, now: float) -> list[Effect]:
+        """This master says, not over the connection to it as its node, that it is active: nobody else is waited for."""
+        if epoch < self.epoch or (self.greeted and not self._is_outvoted(epoch)):
+            return []
+        self._winner = master
+        if self.master == master and self._connect_at is None and not self.greeted:
+            return []
+        self.master, self._failures = master, 0
+        return [self._connect(now)]
+
+    def _is_outvoted(self, epoch: int) -> bool:
+        """Is the master of this connection one of an epoch below this one?"""
+        return self._welcome is None or self._welcome.epoch < epoch
 
     def hello(self) -> messages.AgentHello:
         self._hellos += 1
@@ -281,18 +333,23 @@ class Supervision:
     def welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         effects: list[Effect] = []
         self._hello_said = False
+        if welcome.state != "active":
+            return self._passed_on(now)
         if welcome.epoch < self.epoch:
-            self.greeted = False
-            self._connect_at = now + SILENCE_S
-            self.master = (self.master + 1) % self.masters
             text = f"{welcome.master} is a master of epoch {welcome.epoch}, {self.epoch} was seen: not obeyed"
-            return [Note(text)]
+            effects = [*self._refusals.note(text, now), *self._passed_on(now)]
+            if not self.in_touch:
+                self._connect_at = now + SILENCE_S
+            return effects
         if not self.greeted:
             effects.append(Note(f"connected to {welcome.master}, epoch {welcome.epoch}"))
         if welcome.epoch > self.epoch:
-            self.epoch = welcome.epoch
+            self.votes.saw(welcome.epoch)
             effects.append(Remember(self.intent, self.epoch))
         self.greeted = True
+        self._welcome = welcome
+        self._obey, self._winner = self.master, None
+        self._echo = self._answered = 0
         self._failures = 0
         self._refusals = Refusals()
         self._heard_at = now
@@ -311,6 +368,8 @@ class Supervision:
 
     def refused(self, refusal: messages.Refusal, now: float) -> list[Effect]:
         """Not welcome. What a newer boot of this node replaced must go; else the reason may pass."""
+        if refusal.code == "standby":
+            return self._passed_on(now)
         self.greeted = self._hello_said = False
         effects = self._refusals.note(f"the master refuses this node: {refusal.message}", now)
         if refusal.code == "stale":
@@ -336,8 +395,15 @@ class Supervision:
     # ---- messages of the master -------------------------------------------------------------------------------------
 
     def received(self, message: Message, now: float) -> list[Effect]:
+        """One that was outvoted is not obeyed, and its silence begins: what it goes on to say does not count."""
+        if self._is_outvoted(self.epoch):
+            return []
         self._heard_at = now
         match message:
+            case messages.Beat():
+                self._echo = max(self._echo, message.beat)
+            case messages.Release():
+                self.votes.released(message.epoch)
             case messages.Plan():
                 self._planned(message, now)
             case messages.Retire():
@@ -469,6 +535,8 @@ class Supervision:
 
     def resize(self, capacity: int) -> list[Effect]:
         """Room for more or fewer; the master plans anew when it is told."""
+        if not self.capacity:  # a witness
+            return []
         self.capacity = max(1, capacity)
         return self._introduce() if self.greeted else []
 
@@ -600,11 +668,31 @@ class Supervision:
         if now >= self._beat_at:
             self._beat += 1
             self._beat_at = max(self._beat_at + BEAT_S, now)
-            effects.append(Send(messages.Beat(self._beat, int(1000 * (now - self._heard_at)))))
+            effects += self._lease()
+            heard, unheard_ms = self._answered, int(1000 * (now - self._heard_at))
+            effects.append(Send(messages.Beat(self._beat, unheard_ms, heard, self.epoch)))
         if now >= self._usage_at:
             self._usage_at = now + USAGE_S
             effects.append(Weigh())
         return effects
+
+    def _lease(self) -> list[Effect]:
+        """The beat that is about to go answers a new one of a master that needs leases, and may have one. To others it
+        answers nothing: what is said to be heard is a lease.
+        """
+        welcome = self._welcome
+        if welcome is None or not welcome.lease_ms or self._echo == self._answered:
+            return []
+        if not self.votes.may_lease(welcome.epoch):
+            return []
+        self._answered = self._echo
+        return [Lease(welcome.master, welcome.epoch, welcome.lease_ms / 1000)]
+
+    def voted(self, vote: messages.Vote, now: float) -> list[Effect]:
+        """Its ballot is durable; `now`: of the clock of leases. The master that we obey hears of the epoch at once."""
+        self.votes.granted(vote, now)
+        self._beat_at = 0.0
+        return [Fence(self.epoch, self._obey)]
 
     def _follow_plan(self, now: float) -> list[Effect]:
         """Have these, want those: start what is missing. One that is too many is for the master to name (Retire): only
