@@ -219,7 +219,7 @@ def test_hostile_bytes_are_a_protocol_error(decode: Any, data: bytes) -> None:
         decode(data)
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_value_or_a_protocol_error(data: bytes) -> None:
     for decode in (decode_call, decode_result):
@@ -229,7 +229,7 @@ def test_any_bytes_are_a_value_or_a_protocol_error(data: bytes) -> None:
             pass
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(VALUES, st.data())
 def test_damaged_bytes_are_a_value_or_a_protocol_error(value: Any, data: st.DataObject) -> None:
     sent = bytearray(encode_result(value))

@@ -484,7 +484,7 @@ def test_byte_by_byte_the_verdict_is_the_same(rule: str, data: bytes) -> None:
 
 
 @given(st.sampled_from([data for examples in REFUSED.values() for data in examples]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_in_any_pieces_the_verdict_is_the_same(data: bytes, draw: st.DataObject) -> None:
     places = draw.draw(st.lists(st.integers(0, len(data)), max_size=6))
     assert verdict(cut(data, places)) == verdict([data])
@@ -759,7 +759,7 @@ def reference(chunks: bytes) -> bytes:
 
 
 @given(st.lists(PARTS, max_size=14), st.lists(st.integers(0), max_size=5))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_whatever_comes_it_is_a_verdict_that_its_pieces_do_not_change(parts: list[bytes], places: list[int]) -> None:
     data = b"".join(parts)
     found = verdict([data])

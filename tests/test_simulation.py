@@ -40,7 +40,7 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "paused_process_has_credit": (faults.operate,),
     "stream_not_sent_again": (faults.reset_connection, faults.reset_all),
     "stream_offsets_ignored": (faults.reset_connection, faults.reset_all),
-    "answers_of_two_runs": (faults.kill_process,),
+    "answers_of_two_runs": (faults.kill_process, faults.reset_all),
     "stream_of_nobody": (faults.cancel,),
 }
 
