@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 from random import random
 from time import monotonic, sleep
 from typing import Any, Self
@@ -26,7 +27,9 @@ from ..common.messages import (
     decode,
     encode,
 )
+from .beside import Beside
 from .masters import control_addresses
+from .search import ACTIVE, QUIET_S, UNGREETED_S, Search
 
 ANSWER_S = 30.0  # a verb that only decides, and the search for a master: a restart in between is no reason to fail
 WAIT_S = 300.0  # a verb that waits
@@ -34,6 +37,9 @@ GREETED_S = 3.0  # to connect (2 s at most) and be greeted, one master
 GRACE_S = 2.0  # the master's own "time was over" knows what is pending, so it may come a little late
 POLL_MAX_S = 0.5  # pyzmq counts a poll that a signal interrupts in whole seconds
 BYE_LINGER_MS = 100
+STANDBY_S = 5.0  # so long the only master may be a standby before it is asked nevertheless: it may be taking over
+SWITCHOVER_S = 60.0
+POLL_S = 0.01  # of a switchover, whose milliseconds are told
 
 Data = dict[str, Any]
 
@@ -42,13 +48,17 @@ class _Lost(Exception):
     """The connection is gone; verbs are idempotent, so the next one gets the verb again."""
 
 
+class _Moved(_Lost):
+    """Nothing comes over it, and another master is active. Its turn has come."""
+
+
 class Admin:
     """Drain, rejoin, status … over the control socket; for one thread at a time.
 
         with rota.Admin("tcp://master:7700") as admin:
             admin.drain("web-1", reason="release 4.2")
 
-    masters: control addresses, the first that answers is used (default: ROTA_MASTER, else this machine). user: who
+    masters: control addresses, the active one is used (default: ROTA_MASTER, else this machine). user: who
     asks, for the events (default: the login name). Every method returns the map of docs/PROTOCOL.md, "Verbs", and is
     idempotent: after a lost connection the verb is sent again. They raise NotFound (its text has the nearest names),
     Refused (a safety rule: use `force`), BindError (bad arguments), Denied, Timeout (still under way when the time was
@@ -63,13 +73,18 @@ class Admin:
         self._link: Link | None = None
         self._token = 0
         self._number = 0
-        self._place = 0
+        self._search = Search(self._masters, random, reconnect_delay)
+        self._beside = Beside(self._masters) if len(self._masters) > 1 else None
+        self._active = False  # the link's master is
+        self._heard_at = 0.0
 
     # ---- verbs --------------------------------------------------------------------------------------------------
 
     def status(self, *, timeout: float = ANSWER_S) -> Data:
-        """Master, services and nodes as they are now."""
-        return self.verb("status", {}, timeout)
+        """Master, services and nodes as they are now. Where no master is active, what a standby says of itself:
+        `master.state` is not "active" then.
+        """
+        return self._ask("status", lambda _: {}, monotonic() + timeout, standby_after=0.0)
 
     def drain(
         self,
@@ -197,9 +212,19 @@ class Admin:
         """
         return self.verb("quarantine", {"action": action} | _given(id=id, reason=reason), timeout)
 
+    def switchover(self, *, force: bool = False, reason: str = "", timeout: float = SWITCHOVER_S) -> Data:
+        """Hand over to the standby; returns when that is active, with what it cost: `from`, `to` (names),
+        `epoch_before`, `epoch`, `given_back` (requests that their clients send again), `took_ms` from asking to the
+        first welcome of the new active master.
+
+        force: at a standby that does not stand by itself; the active one is dead. Raises Refused where no standby
+        follows, Timeout when it is still under way after `timeout` seconds.
+        """
+        return self._switch(_given(force=force, reason=reason), 0.0 if force else inf, monotonic() + timeout)
+
     def wait(self, condition: str, *names: str, timeout: float = WAIT_S) -> Data:
         """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded, paused,
-        maintenance (services; the last two with nothing in flight), leader (nothing). Raises Timeout, with
+        maintenance (services; the last two with nothing in flight), leader (a master is active). Raises Timeout, with
         `details["pending"]`, when `timeout` seconds are over.
         """
         return self._wait(condition, list(names), monotonic() + timeout)
@@ -207,7 +232,8 @@ class Admin:
     def events(self, since: int = 0, follow: bool = False) -> Iterator[Data]:
         """The events after number `since`, oldest first; with `follow` also those to come, until it is closed."""
         if not follow:
-            yield from self.verb("events", {"since": since}, ANSWER_S)["events"]
+            args = {"since": since}
+            yield from self._ask("events", lambda _: args, monotonic() + ANSWER_S, standby_after=0.0)["events"]
             return
         while True:
             try:
@@ -216,7 +242,7 @@ class Admin:
                 since = lost.since
 
     def verb(self, verb: str, args: Data, timeout: float = ANSWER_S) -> Data:
-        """Any verb by its name, with the arguments of docs/PROTOCOL.md."""
+        """Any verb by its name, with the arguments of docs/PROTOCOL.md, at the active master."""
         return self._ask(verb, lambda _: args, monotonic() + timeout)
 
     def close(self) -> None:
@@ -248,26 +274,82 @@ class Admin:
 
         return self._ask("wait", args, until + GRACE_S)
 
-    def _ask(self, verb: str, args: Any, until: float) -> Data:
+    def _ask(self, verb: str, args: Callable[[float], Data], until: float, standby_after: float | None = None) -> Data:
+        """`standby_after`: so many seconds later a standby will do, if no master is active."""
+        if standby_after is None:  # of several one becomes active; the only one says where the active one is
+            standby_after = inf if verb == "wait" or len(self._masters) > 1 else STANDBY_S
         while True:
-            link = self._connected(until)
+            try:
+                link = self._connected(until, standby_after)
+            except Unavailable as error:
+                if verb == "wait" and self._search.seen_standby:
+                    raise _with_exit(Timeout(str(error)), exits.UNDER_WAY) from None
+                raise
             self._number += 1
             try:
                 self._send(link, Verb(self._number, verb, args(monotonic())))
-                return self._result(link, verb, until)
+                result = self._result(link, verb, until)
             except _Lost:
                 self._part()
+                continue
+            if not (self._active and _is_standby(result)):
+                return result.data if result.ok else _raise(result)
+            self._part()  # it stepped down meanwhile
 
-    def _result(self, link: Link, verb: str, until: float) -> Data:
+    def _switch(self, args: Data, standby_after: float, until: float) -> Data:
+        """Not as other verbs: said again to the next master it would lead back."""
+        status = self._ask("status", lambda _: {"nodes": False}, until, standby_after)
+        master, peer = status["master"], status["master"].get("peer") or {}
+        before, began = master["epoch"], monotonic()
+        result: Data = {}
+        try:
+            link = self._connected(until, standby_after)
+            self._number += 1
+            self._send(link, Verb(self._number, "switchover", args))
+            answer = self._result(link, "switchover", until)
+            result = answer.data if answer.ok else _raise(answer)
+        except _Lost:
+            pass  # its answer may be what was lost: whoever is active next tells
+        self._part()
+        others = [address for address in (peer.get("address"), *self._masters) if address]
+        epoch, name = self._risen(list(dict.fromkeys(others)), before, until)
+        return {
+            "schema": 1,
+            "from": master["name"] if master["state"] == ACTIVE else peer.get("name", ""),
+            "to": name,
+            "epoch_before": before,
+            "epoch": epoch,
+            "given_back": result.get("given_back"),
+            "took_ms": round((monotonic() - began) * 1000),
+        }
+
+    def _risen(self, masters: list[str], before: int, until: float) -> tuple[int, str]:
+        """Epoch and name of the active master, when it has a higher epoch than that. The link is to it."""
+        while monotonic() < until:
+            for address in masters:
+                try:
+                    link, welcome = self._dial(address, min(until, monotonic() + UNGREETED_S))
+                except (_Lost, Denied, Incompatible):
+                    continue
+                if welcome.state == ACTIVE and welcome.epoch > before:
+                    link.close()
+                    self._search.epoch = welcome.epoch
+                    return welcome.epoch, welcome.master
+                link.close()
+            sleep(POLL_S)
+        text = f"no master is active with a higher epoch than {before} yet; `rota status` shows what it waits for"
+        raise _with_exit(Timeout(text), exits.UNDER_WAY)
+
+    def _result(self, link: Link, verb: str, until: float) -> Result:
         while True:
             message = self._message(link, until)
             if message is None:
                 raise _with_exit(Timeout(f"{link.address} did not answer '{verb}' in time"), exits.UNDER_WAY)
             if isinstance(message, Result) and message.id == self._number:
-                return message.data if message.ok else _raise(message)
+                return message
 
     def _follow(self, since: int) -> Iterator[Data]:
-        link = self._connected(monotonic() + ANSWER_S)
+        link = self._connected(monotonic() + ANSWER_S, inf if len(self._masters) > 1 else 0.0)
         self._number += 1
         number = self._number
         try:
@@ -284,49 +366,71 @@ class Admin:
 
     # ---- the connection -----------------------------------------------------------------------------------------
 
-    def _connected(self, until: float) -> Link:
-        """The link, made if need be. Raises Unavailable at `until`; Denied, Incompatible when every master says so."""
-        if self._link is not None and not self._link.lost():
+    def _connected(self, until: float, standby_after: float) -> Link:
+        """The link to the active master, made if need be; after so many seconds without one, to a standby.
+
+        Raises Unavailable at `until`; Denied, Incompatible when every master says so.
+        """
+        if self._link is not None and self._active and not self._link.lost():
             return self._link
         self._part()
-        reasons: dict[str, str] = {}
-        final: dict[str, Error] = {}
-        failures = 0
-        while True:
-            address = self._masters[self._place]
-            try:
-                self._link = self._dial(address, min(until, monotonic() + GREETED_S))
-                return self._link
-            except _Lost as lost:
-                reasons[address] = str(lost) or "no connection"
-            except (Denied, Incompatible) as error:
-                final[address] = error
-                reasons[address] = str(error)
-            if len(final) == len(self._masters):
-                raise _with_exit(final[address], exits.of(final[address]))
-            self._place = (self._place + 1) % len(self._masters)
-            failures += 1
-            pause = reconnect_delay(failures // len(self._masters), random())
-            if monotonic() + pause >= until:
-                tried = "; ".join(f"{master}: {why}" for master, why in reasons.items())
-                raise _with_exit(Unavailable(f"no master answers ({tried})"), exits.UNREACHABLE)
-            sleep(pause)
+        attempt = _Attempt(monotonic() + standby_after)
+        try:
+            while self._link is None:
+                self._try(attempt, until)
+        finally:
+            attempt.close()
+        return self._link
 
-    def _dial(self, address: str, until: float) -> Link:
+    def _try(self, attempt: _Attempt, until: float) -> None:
+        """One master, then the pause before the next one; sets the link."""
+        search, now = self._search, monotonic()
+        address = search.address
+        standby = False
+        try:
+            link, welcome = self._dial(address, min(until, now + GREETED_S))
+            why = search.unfit(welcome, monotonic())
+            if not why:
+                search.found(welcome.epoch)
+                self._link, self._active = link, True
+                return
+            attempt.reasons[address], standby = why, True
+            attempt.keep(link, self._token)
+        except _Moved:
+            return
+        except _Lost as lost:
+            attempt.reasons[address] = str(lost) or "no connection"
+        except (Denied, Incompatible) as error:
+            attempt.final[address] = error
+            attempt.reasons[address] = str(error)
+        if len(attempt.final) == len(self._masters):
+            raise _with_exit(attempt.final[address], exits.of(attempt.final[address]))
+        due = search.next(monotonic(), standby)
+        if search.over() and attempt.link is not None and monotonic() >= attempt.standby_at:
+            self._link, self._token, self._active = attempt.link, attempt.token, False
+            attempt.link = None
+        elif due >= until:
+            tried = "; ".join(f"{master}: {why}" for master, why in attempt.reasons.items())
+            what = "no master is active" if search.seen_standby else "no master answers"
+            raise _with_exit(Unavailable(f"{what} ({tried})"), exits.UNREACHABLE)
+        else:
+            sleep(max(0.0, due - monotonic()))
+
+    def _dial(self, address: str, until: float) -> tuple[Link, Welcome]:
         if self._ctx is None:
             self._ctx = sockets.context()
         try:
             link = Link(self._ctx, address, sockets.CONTROL, MAP_MAX)
         except ValueError as error:
             raise _Lost(str(error)) from None
+        self._heard_at = monotonic()
         try:
-            self._greet(link, until)
+            return link, self._greet(link, until)
         except BaseException:
             link.close()
             raise
-        return link
 
-    def _greet(self, link: Link, until: float) -> None:
+    def _greet(self, link: Link, until: float) -> Welcome:
         hello = wire.head(wire.HELLO, 0) + encode(OperatorHello(list(wire.VERSIONS), self._user))
         while not link.send(hello):
             if link.lost() or not self._pending(link, until, zmq.POLLOUT):
@@ -337,13 +441,15 @@ class Admin:
         message = _decoded(frame)
         if isinstance(message, Welcome):
             self._token = wire.parse_head(frame).token
-        elif isinstance(message, Refusal):
+            return message
+        if isinstance(message, Refusal):
             _raise_refusal(link.address, message)
-        else:
-            raise _Lost("no greeting")
+        raise _Lost("no greeting")
 
     def _part(self, linger_ms: int = 0) -> None:
         link, self._link = self._link, None
+        if self._beside is not None:
+            self._beside.close()
         if link is not None:
             if linger_ms:
                 link.send(wire.head(wire.BYE, self._token))
@@ -369,6 +475,7 @@ class Admin:
         while True:
             frame = link.receive()
             if frame is not None:
+                self._heard_at = monotonic()
                 return frame
             if link.lost():
                 raise _Lost("connection lost" if link.connected else "no connection")
@@ -376,15 +483,49 @@ class Admin:
                 return None
 
     def _pending(self, link: Link, until: float, events: int) -> bool:
-        """Waits for the link; False when the time is over."""
-        left = until - monotonic()
+        """Waits for the link; False when the time is over. Raises _Moved."""
+        now = monotonic()
+        left = until - now
         if left <= 0:
             return False
+        if self._beside is not None:
+            self._look_beside(self._beside, link, now)
+            left = min(left, max(0.0, self._beside.due - now))
         poller = zmq.Poller()
         poller.register(link.dealer, events)
         poller.register(link.monitor, zmq.POLLIN)
         poller.poll(int(min(left, POLL_MAX_S) * 1000) + 1)
         return True
+
+    def _look_beside(self, beside: Beside, link: Link, now: float) -> None:
+        assert self._ctx is not None
+        search, own = self._search, link is self._link
+        patience, epoch = (QUIET_S, search.epoch + 1) if own else (UNGREETED_S, search.epoch)
+        found = beside.step(self._ctx, link.address, self._heard_at, patience, epoch, now)
+        if found is not None:
+            beside.close()
+            search.go(found[0], now)
+            raise _Moved(f"silent, and {found[0]} is active")
+
+
+class _Attempt:
+    """To find the active master. `link`: to a standby that was met."""
+
+    def __init__(self, standby_at: float) -> None:
+        self.standby_at = standby_at
+        self.reasons: dict[str, str] = {}
+        self.final: dict[str, Error] = {}
+        self.link: Link | None = None
+        self.token = 0
+
+    def keep(self, link: Link, token: int) -> None:
+        self.close()
+        self.link, self.token = link, token
+
+    def close(self) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            link.close()
 
 
 class _Followed(Exception):
@@ -407,6 +548,15 @@ def _raise(result: Result) -> Data:
     error = exits.error(result.exit, cause)
     error.details.update(result.data)
     raise _with_exit(error, result.exit)
+
+
+def _is_standby(result: Result) -> bool:
+    """It says so: of itself in its status, or in place of doing what was asked."""
+    data = result.data
+    if not result.ok:
+        return result.exit == exits.REFUSED and "active" in data
+    master = data.get("master")
+    return isinstance(master, dict) and master.get("state", ACTIVE) != ACTIVE
 
 
 def _raise_refusal(address: str, refusal: Refusal) -> None:

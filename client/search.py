@@ -33,12 +33,13 @@ class Search:
         """`delay`: rounds in vain and chance → seconds, where nobody answers."""
         self.masters = list(masters)
         self.epoch = 0  # the highest that an active master had
-        self.standbys: set[str] = set()  # those of this round that said so
+        self.seen_standby = False  # since one was active
         self._chance = chance
         self._delay = delay
         self._place = 0
         self._asked = 0  # in this round
         self._rounds = 0  # in vain
+        self._standby = False  # somebody stands by, in this round
         self._wait_s = 0.0
         self._older_at = inf
 
@@ -59,14 +60,15 @@ class Search:
     def found(self, epoch: int) -> None:
         """This one is it."""
         self.epoch = epoch
+        self.seen_standby = False
         self._older_at = inf
         self._begin()
         self._rounds = 0
 
     def next(self, now: float, standby: bool = False, wait_s: float = 0.0) -> float:
         """It is not this one; when to dial the next. `standby`: it said so. `wait_s`: it wants to be left alone."""
-        if standby:
-            self.standbys.add(self.address)
+        self.seen_standby |= standby
+        self._standby |= standby
         self._wait_s = max(self._wait_s, wait_s)
         self._asked += 1
         self._place = (self._place + 1) % len(self.masters)
@@ -79,7 +81,7 @@ class Search:
 
     def _pause(self) -> float:
         chance = self._chance()
-        if self.standbys:  # a takeover is under way, or about to be
+        if self._standby:  # a takeover is under way, or about to be
             most = TAKEOVER_MAX_S if self._rounds <= TAKEOVER_ROUNDS else STANDING_BY_S
             return min(most, TAKEOVER_FIRST_S * 1.5 ** min(self._rounds - 1, 8)) * (0.5 + chance)
         return max(self._delay(self._rounds, chance), self._wait_s)
@@ -109,7 +111,7 @@ class Search:
     def _begin(self) -> None:
         self._asked = 0
         self._wait_s = 0.0
-        self.standbys.clear()
+        self._standby = False
 
 
 class Doubt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from fake_frontend import FakeFrontend, Request, until
 import rota
 from rota.client.search import AGAIN_S, QUIET_S, SLOW_S, TAKEOVER_FIRST_S, TAKEOVER_MAX_S, Doubt, Search
 from rota.common.link import reconnect_delay
-from rota.common.messages import Welcome
+from rota.common.messages import Result, Verb, Welcome
 
 A, B = "tcp://a:7700", "tcp://b:7700"
 
@@ -291,3 +292,168 @@ def test_what_is_given_back_goes_to_the_other_under_a_new_number(pair: Pair) -> 
         first.now(first.stand_by)
         assert [future.result(10) for future in futures] == [[number] for number in range(50)]
     assert second.counts["executed"] == 50 and second.counts["replay"] == 0
+
+
+# ---- operators ------------------------------------------------------------------------------------------------------
+
+
+def knows(fake: FakeFrontend, name: str, **more: object) -> list[str]:
+    """It answers every verb with its name, as active or standby; the list fills with the verbs."""
+    verbs: list[str] = []
+
+    def answer(verb: Verb) -> Result:
+        verbs.append(verb.verb)
+        master = {"name": name, "state": fake.state, "epoch": fake.epoch, "peer": None}
+        if fake.state != "active" and verb.verb not in ("status", "events"):
+            return Result(verb.id, False, 5, {"error": f"{name} is a standby: ask the active master", "active": ""})
+        data = {"schema": 1, "master": master, "events": [], "nodes": [], "names": [], "waited_s": 0.0}
+        return Result(verb.id, True, 0, {**data, **more})
+
+    fake.verb = answer
+    return verbs
+
+
+def test_operators_find_the_active_master(pair: Pair) -> None:
+    first, second = pair
+    knows(first, "a")
+    knows(second, "b")
+    for masters in ((first, second), (second, first)):
+        with rota.Admin([each.address for each in masters]) as admin:
+            assert admin.status()["master"]["name"] == "a"
+
+
+def test_where_no_master_is_active_status_is_what_a_standby_says_of_itself(pair: Pair) -> None:
+    _, second = pair
+    knows(second, "b")
+    with rota.Admin(["tcp://127.0.0.1:1", second.address]) as admin:
+        assert admin.status(timeout=5)["master"]["state"] == "standby"
+        assert list(admin.events()) == []
+        second.state = "active"
+        assert admin.status(timeout=5)["master"]["state"] == "active"
+
+
+def test_a_verb_is_sent_again_to_who_took_over(pair: Pair) -> None:
+    first, second = pair
+    asked_first, asked_second = knows(first, "a"), knows(second, "b")
+    with rota.Admin([first.address, second.address]) as admin:
+        admin.status()
+        first.state, second.state, second.epoch = "standby", "active", 2  # the connection stays
+        assert admin.scale("orders", 3)["master"]["name"] == "b"
+        assert admin.status()["master"]["name"] == "b"
+    assert asked_first == ["status", "scale"] and asked_second == ["scale", "status"]
+
+
+def test_a_verb_waits_for_a_takeover(pair: Pair) -> None:
+    first, second = pair
+    knows(second, "b")
+    first.state = "standby"
+    with rota.Admin([first.address, second.address]) as admin:
+        threading.Timer(0.5, lambda: setattr(second, "state", "active")).start()
+        assert admin.scale("orders", 3)["master"]["name"] == "b"
+
+
+def test_a_wait_over_a_silent_connection_goes_on_at_who_took_over(pair: Pair) -> None:
+    first, second = pair
+    knows(first, "a")
+    second.epoch = 2
+    with rota.Admin([first.address, second.address]) as admin:
+        admin.status()
+        knows(second, "b")
+        first.deaf = True
+        threading.Timer(0.8, lambda: setattr(second, "state", "active")).start()
+        before = time.monotonic()
+        assert admin.wait("ready", "orders", timeout=20)["master"]["name"] == "b"
+        assert time.monotonic() - before < 3.5
+
+
+def test_the_only_master_that_stands_by_refuses_and_says_who_is_active(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.client.admin.STANDBY_S", 0.1)
+    _, second = pair
+    knows(second, "b")
+    with rota.Admin(second.address) as admin, pytest.raises(rota.Refused, match="b is a standby"):
+        admin.scale("orders", 3)
+
+
+def test_waiting_for_a_leader_ends_with_an_active_master_or_says_who_stands_by(pair: Pair) -> None:
+    first, second = pair
+    knows(second, "b")
+    first.state = "standby"
+    with rota.Admin([first.address, second.address]) as admin:
+        with pytest.raises(rota.Timeout, match="no master is active .*it is standby") as caught:
+            admin.wait("leader", timeout=0.3)
+        assert caught.value.exit_code == 75  # type: ignore[attr-defined]
+        threading.Timer(0.3, lambda: setattr(second, "state", "active")).start()
+        admin.wait("leader", timeout=10)
+
+
+def test_followed_events_go_on_at_who_took_over(pair: Pair) -> None:
+    first, second = pair
+    first.events = [{"number": 1}, {"number": 2}]
+    second.events = [{"number": number} for number in (1, 2, 3)]
+    with rota.Admin([first.address, second.address]) as admin:
+        events = admin.events(follow=True)
+        assert [next(events)["number"] for _ in range(2)] == [1, 2]
+        first.deaf, second.state, second.epoch = True, "active", 2
+        assert next(events)["number"] == 3
+        events.close()  # type: ignore[attr-defined]
+
+
+def switches(first: FakeFrontend, second: FakeFrontend, after_s: float = 0.2) -> list[str]:
+    verbs: list[str] = []
+
+    def answer(verb: Verb) -> Result:
+        verbs.append(verb.verb)
+        if verb.verb == "switchover":
+            first.state = "standby"
+
+            def rise() -> None:
+                second.epoch, second.state = 2, "active"
+
+            threading.Timer(after_s, rise).start()
+            return Result(verb.id, True, 0, {"epoch": 2, "to": "b", "given_back": 7})
+        peer = {"name": "b", "address": second.address}
+        return Result(verb.id, True, 0, {"master": {"name": "a", "state": "active", "epoch": 1, "peer": peer}})
+
+    first.verb = answer
+    return verbs
+
+
+def test_a_switchover_returns_when_the_other_one_is_active_and_says_what_it_cost(pair: Pair) -> None:
+    first, second = pair
+    verbs = switches(first, second)
+    with rota.Admin(first.address) as admin:  # the active one says where its standby is
+        cost = admin.switchover(timeout=10)
+    assert 200 <= cost.pop("took_ms") < 2000
+    assert cost == {
+        "schema": 1, "from": "a", "to": "fake", "epoch_before": 1, "epoch": 2, "given_back": 7,
+    }  # fmt: skip
+    assert verbs == ["status", "switchover"]
+
+
+def test_a_switchover_whose_answer_is_lost_is_not_asked_for_again(pair: Pair) -> None:
+    first, second = pair
+    verbs = switches(first, second)
+    answer = first.verb
+    assert answer is not None
+
+    def and_go_deaf(verb: Verb) -> Result:
+        first.deaf = verb.verb == "switchover"
+        result = answer(verb)
+        return result if not first.deaf else result._replace(id=99)
+
+    first.verb = and_go_deaf
+    other = knows(second, "b")
+    with rota.Admin([first.address, second.address]) as admin:
+        cost = admin.switchover(timeout=10)
+        assert (cost["epoch"], cost["given_back"]) == (2, None)
+    assert verbs == ["status", "switchover"] and "switchover" not in other
+
+
+def test_a_switchover_that_takes_too_long_goes_on_and_says_so(pair: Pair) -> None:
+    first, second = pair
+    switches(first, second, after_s=5.0)
+    with rota.Admin([first.address, second.address]) as admin, pytest.raises(rota.Timeout) as caught:
+        admin.switchover(timeout=0.4)
+    assert caught.value.exit_code == 75  # type: ignore[attr-defined]
