@@ -102,7 +102,7 @@ class Server(Rota):
 
 
 async def slow(port: int, answer: int) -> None:
-    """Opens them all, tells kind and local port of each, and drips until the gateway has had enough of all."""
+    """Opens them all, tells kind, local port and time of each, and drips until the gateway has had enough of all."""
     opening = [
         asyncio.create_task(_slow_client(kind, port, answer, OPEN_S * number / EACH))
         for kind in KINDS
@@ -117,13 +117,14 @@ async def _slow_client(kind: str, port: int, answer: int, after: float) -> None:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
+    connected_at = time.monotonic()  # of the machine; whoever looks from outside sees it later, on a busy one
     await loop.sock_connect(sock, ("127.0.0.1", port))
     first = {
         "head": b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         "body": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % BODY,
         "reader": b"GET /bytes?%d HTTP/1.1\r\nHost: x\r\n\r\n" % answer,
     }[kind]
-    print(json.dumps([kind, sock.getsockname()[1]]), flush=True)
+    print(json.dumps([kind, sock.getsockname()[1], connected_at]), flush=True)
     with contextlib.suppress(OSError), sock:
         await loop.sock_sendall(sock, first)
         while True:
@@ -145,7 +146,6 @@ class Watch:
         self._pid = server.gateway()
         self._stop = threading.Event()
         self.open: set[int] = set()  # ports of clients that the gateway has
-        self.first: dict[int, float] = {}
         self.last: dict[int, float] = {}
         self.memory = 0
         self.in_flight: list[tuple[float, int]] = []
@@ -165,7 +165,6 @@ class Watch:
                 now = time.monotonic()
                 self.open = connected(self._server.port)
                 for port in self.open:
-                    self.first.setdefault(port, now)
                     self.last[port] = now
                 self.memory = max(self.memory, rss(self._pid))
                 self.in_flight.append((now, sum(each["in_flight"] for each in admin.status()["services"])))
@@ -226,10 +225,10 @@ def measured(limits: Limits, seconds: float) -> dict[str, Any]:
             opened = time.monotonic()
             during = told(good)
             until = opened + longest  # the good one may have begun long before the crowd did
-            while watch.open.intersection(port for _, port in clients) and time.monotonic() < until:
+            while watch.open.intersection(port for _, port, _ in clients) and time.monotonic() < until:
                 time.sleep(SAMPLE_S)
         crowd.kill()
-        held = {kind: [port for each, port in clients if each == kind] for kind in KINDS}
+        held = {kind: {port: at for each, port, at in clients if each == kind} for kind in KINDS}
         return {
             "schema": 1,
             "each": EACH,
@@ -239,7 +238,7 @@ def measured(limits: Limits, seconds: float) -> dict[str, Any]:
             "opened_s": opened - begun,
             "in_flight_max": max((number for at, number in watch.in_flight if at > opened + SETTLED_S), default=0),
             "cut_s": {
-                kind: sorted(watch.last[port] - watch.first[port] for port in ports if port in watch.last)
+                kind: sorted(watch.last[port] - at for port, at in ports.items() if port in watch.last)
                 for kind, ports in held.items()
             },
             "limit_s": {kind: limits.cut_after(kind) for kind in KINDS},
