@@ -18,8 +18,12 @@ def problems(status: Reply) -> list[str]:
 
 
 def _of_master(master: Reply) -> Iterator[str]:
-    if master["state"] != "active":
-        yield f"master {master['name']} is {master['state']}"
+    state, peer = master["state"], master.get("peer") or {}
+    if state not in ("active", "standby"):
+        yield f"master {master['name']} is {state}: no master is active"
+    if state == "standby" and peer.get("liveness") != "live":  # an active one has alarms for this
+        name = peer.get("name") or "the active master"
+        yield f"master {master['name']} stands by, and {name} is {peer.get('liveness', 'unknown')}"
     for alarm in master["alarms"]:
         yield f"master {master['name']}: {alarm}"
 

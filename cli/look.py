@@ -76,6 +76,8 @@ def _check(reply: Reply, as_json: bool) -> None:
         print_json({**reply, "degraded": found})
     elif found:
         click.echo("\n".join(f"degraded: {sentence}" for sentence in found))
+    elif reply["master"]["state"] == "standby":
+        click.echo(f"ok: standby of {reply['master']['peer']['name']}")
     else:
         ready = sum(service["ready"] for service in reply["services"])
         click.echo(f"ok: {plural(len(reply['nodes']), 'node')}, {plural(ready, 'ready process')}")
@@ -131,19 +133,27 @@ def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
     ),
     exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),
 )
-@click.argument("condition", metavar="CONDITION")
+@click.argument("condition", metavar="CONDITION", required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @seconds_option("--timeout", default="1m", help="How long to wait; then exit 75.")
 @master_option
 @json_option
-def wait(masters: Sequence[str], condition: str, names: Sequence[str], timeout: float, as_json: bool) -> None:
+def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], timeout: float, as_json: bool) -> None:
     """Return when a condition holds.
 
     CONDITION is active, detached, ready, reloaded, paused, maintenance or leader. NAMEs are nodes for active and
     detached, else services. Without a NAME: all of them.
     """
+    from ..common.errors import NotFound
+    from ..common.names import did_you_mean
     from .render import duration
 
+    known = f"{', '.join(CONDITIONS[:-1])} or {CONDITIONS[-1]}"
+    if condition is None:
+        raise Mistake(f"which condition? {known}")
+    if condition not in CONDITIONS:
+        hint = did_you_mean(condition, CONDITIONS) or f"; it is {known}"
+        raise NotFound(f"there is no condition '{condition}'{hint}")
     with admin(masters) as master:
         reply = master.wait(condition, *names, timeout=timeout)
     show(reply, as_json, lambda: [f"{' '.join([condition, *reply['names']])}: after {duration(reply['waited_s'])}"])

@@ -73,25 +73,59 @@ def number(value: object, colour: str = "") -> Cell:
 
 def status(reply: Reply, paint: Paint, width: int) -> list[str]:
     """Master, services, nodes; under a node the reason why it gets no traffic, and what does not start on it."""
-    lines = _master(reply["master"], paint)
+    lines = _master(reply["master"], paint, width)
     if reply["services"]:
         lines += ["", *_services(reply["services"], paint, width)]
     if reply["nodes"]:
         return [*lines, "", *_nodes(reply["nodes"], paint, width)]
+    if reply["master"]["state"] != "active":  # nodes are the active one's
+        return lines
     return [*lines, "", "no slave node has come yet: start one with `rota slave APP -m tcp://HOST:PORT`"]
 
 
-def _master(master: Reply, paint: Paint) -> list[str]:
+def _master(master: Reply, paint: Paint, width: int) -> list[str]:
+    peer = master.get("peer")
     facts = [
         f"master {paint(master['name'], 'bold')}",
         paint(master["state"], "green" if master["state"] == "active" else "yellow"),
+        *([str(master["role"])] if peer else []),
         f"epoch {master['epoch']}",
         f"up {duration(master['uptime_s'])}",
         "durable" if master["durable"] else "no state directory",
     ]
     alarms = [paint(f"alarm: {printable(alarm)}", "red") for alarm in master["alarms"]]
     closed = [paint(_closed(name, each), "yellow") for name, each in master.get("maintenance", {}).items()]
-    return [_GAP.join(facts), *alarms, *closed]
+    pair = (
+        [_peer(peer, master["state"], paint), *wrapped(_votes(master["quorum"], master["state"]), width)]
+        if peer
+        else []
+    )
+    return [_GAP.join(facts), *pair, *alarms, *closed]
+
+
+def _peer(peer: Reply, state: str, paint: Paint) -> str:
+    """The other master, as this one sees it."""
+    facts = [
+        f"{'standby' if state == 'active' else 'follows'} {paint(printable(peer['name']) or '(not met yet)', 'bold')}",
+        printable(peer["address"]) or "at an unknown address",
+        paint(str(peer["liveness"]), "green" if peer["liveness"] == "live" else "red"),
+        f"lag {peer['lag']}" if peer["lag"] is not None else "not in sync",
+        f"heard {duration(peer['heard_ms'] / 1000)} ago" if peer["heard_ms"] is not None else "never heard",
+        f"promise {duration(peer['promise_ms'] / 1000)}" if peer["promise_ms"] else "no promise",
+    ]
+    return _GAP.join(facts)
+
+
+def _votes(quorum: Reply, state: str) -> str:
+    """Who votes, and what that comes to: the leases of an active master, the votes of one that stands."""
+    nodes = quorum["electorate"]
+    text = f"votes of {', '.join(nodes) or 'no node'}: "
+    if state == "active":
+        held = f"{plural(quorum['leases'], 'lease')}, {quorum['needed']} needed without a promise"
+        return text + held + ("" if quorum["may_dispatch"] else "; nothing is dispatched")
+    here = f"{len(quorum.get('voters', ()))} of {len(nodes)} are connected"
+    granted = quorum.get("granted")
+    return text + here + (f", granted by {', '.join(granted)}" if granted else "")
 
 
 def _closed(service: str, how: Reply) -> str:

@@ -255,3 +255,51 @@ def test_a_stall_is_time_without_answers_while_one_was_waited_for() -> None:
 
 def test_a_tally_of_nothing_has_zeros() -> None:
     assert Tally().report(0.0)["p99_ms"] == 0
+
+
+PEER = {
+    "name": "b", "address": "tcp://b:7700", "role": "backup", "liveness": "live",
+    "lag": 0, "heard_ms": 40, "promise_ms": 960,
+}  # fmt: skip
+QUORUM = {"electorate": ["web-1", "web-2"], "leases": 2, "needed": 1, "may_dispatch": True}
+
+
+def paired(peer: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return reply(master={"role": "primary", "peer": {**PEER, **(peer or {})}, "quorum": QUORUM, **changes})
+
+
+def stands_by(peer: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    quorum = {"electorate": ["web-1", "web-2"], "voters": ["web-1"], "granted": [], "may_dispatch": False}
+    own = {"role": "backup", "state": "standby", "quorum": quorum, **changes}
+    peer = {**PEER, "name": "a", "address": "tcp://a:7700", **(peer or {})}
+    return reply(master={**own, "peer": peer}, services=[], nodes=[])
+
+
+def test_an_active_master_shows_its_standby_and_its_votes() -> None:
+    lines = status(paired(), PLAIN, 80)
+    assert lines[:3] == [
+        "master m1  active  primary  epoch 3  up 1h 1m  durable",
+        "standby b  tcp://b:7700  live  lag 0  heard 40ms ago  promise 960ms",
+        "votes of web-1, web-2: 2 leases, 1 needed without a promise",
+    ]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_standby_that_is_gone_and_a_lost_quorum_are_seen() -> None:
+    gone = paired({"liveness": "dead", "lag": None, "promise_ms": 0}, quorum={**QUORUM, "may_dispatch": False})
+    lines = status(gone, PLAIN, 80)
+    assert "dead  not in sync  heard 40ms ago  no promise" in lines[1] and "needed without a promise; nothing is" in lines[2]
+
+
+def test_a_standby_shows_whom_it_follows_and_no_nodes() -> None:
+    assert status(stands_by(), PLAIN, 80) == [
+        "master m1  standby  backup  epoch 3  up 1h 1m  durable",
+        "follows a  tcp://a:7700  live  lag 0  heard 40ms ago  promise 960ms",
+        "votes of web-1, web-2: 1 of 2 are connected",
+    ]
+
+
+def test_a_standby_that_follows_is_well_and_one_that_does_not_is_degraded() -> None:
+    assert problems(stands_by()) == []
+    assert problems(stands_by({"liveness": "dead"})) == ["master m1 stands by, and a is dead"]
+    assert problems(stands_by(state="candidate")) == ["master m1 is candidate: no master is active"]
