@@ -9,14 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..common import config
 from ..common.entries import Entry, Mistake, dotted
 from ..common.example import example
 from ..common.exits import BAD_CONFIG
+from .gateway import wrong_files
 from .options import config_option, exit_with, load_or_exit
+from .verb import Mistake as WrongLine
 
 SCHEMA = 1
+
+
+def _also_as_argument(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+    """FILE is what -c says."""
+    if given is not None:
+        if ctx.get_parameter_source("config_file") is ParameterSource.COMMANDLINE:
+            raise WrongLine(f"{given} and -c {ctx.params['config_file']}: say one file")
+        ctx.params["config_file"] = given
+    return given
+
+
+_file_argument = click.argument(
+    "file", required=False, expose_value=False, type=click.Path(dir_okay=False), callback=_also_as_argument
+)
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -27,12 +44,17 @@ def config_group() -> None:
 
 
 @config_group.command()
+@_file_argument
 @config_option
 @_json_option
 def check(config_file: str | None, as_json: bool) -> None:
-    """Say all that is wrong with the file and the environment (exit 78), or that nothing is."""
+    """Say all that is wrong with FILE and the environment (exit 78), or that nothing is.
+
+    The pages and certificates of which it says where they are must be there, too.
+    """
     try:
-        config.load(config_file)
+        if missing := wrong_files(config.load(config_file)):
+            raise config.ConfigErrors(missing)
     except config.ConfigErrors as errors:
         if not as_json:
             exit_with(errors)
@@ -45,6 +67,7 @@ def check(config_file: str | None, as_json: bool) -> None:
 
 
 @config_group.command()
+@_file_argument
 @config_option
 @_json_option
 def show(config_file: str | None, as_json: bool) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common import exits
+from ..common import entries, exits
 from ..common.declare import declared
 from ..common.kinds import ROUTE, Name
 from ..common.settings import HttpSettings
@@ -127,16 +128,31 @@ def has_routes(config: Config) -> bool:
 
 def check_files(config: Config) -> None:
     """Failed where a gateway with this configuration would not start for its pages or its certificate."""
+    if wrong := wrong_files(config):
+        raise Failed("\n".join(map(str, wrong)), exits.BAD_CONFIG)
+
+
+def wrong_files(config: Config) -> list[entries.Mistake]:
+    """Pages and certificates with which a gateway would not start, and where the configuration names them."""
     from ..gateway.certificate import BadCertificate
     from ..gateway.core.pages import BadPage
     from ..gateway.pages import ServicePages
     from ..gateway.server import certificate_of
 
-    try:
-        ServicePages({name: each.http.pages for name, each in config.services.items() if each.http.pages})
-        certificate_of(config.http)
-    except (BadPage, BadCertificate) as error:
-        raise Failed(str(error), exits.BAD_CONFIG) from None
+    readers: dict[str, Callable[[], object]] = {
+        entries.dotted("service", name, "http", "pages"): partial(ServicePages, {name: service.http.pages})
+        for name, service in config.services.items()
+        if service.http.pages
+    }
+    readers["http.tls_certificate"] = partial(certificate_of, config.http)
+    wrong = []
+    for key, read in readers.items():
+        try:
+            read()
+        except (BadPage, BadCertificate) as error:
+            place = config.places.get(key, config.places.get("http.tls_key", entries.Place("default")))
+            wrong.append(entries.Mistake(place, key, f"cannot be used: {error}"))
+    return wrong
 
 
 class Beside:

@@ -165,6 +165,7 @@ def test_verbs_that_do_not_work_yet_are_not_there(later: str) -> None:
         ("load orders.quote --rate 5 --concurrency 2", "say one of them"),
         ("scale orders many", "'many' is not a valid integer"),
         ("slave", "what is to be served?"),
+        ("wait", "which condition? active, detached, ready, reloaded, paused, maintenance or leader"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sentence: str) -> None:
@@ -284,6 +285,7 @@ def test_wait_returns_at_once_when_it_is_so_and_exits_75_with_the_reason_when_no
     [
         ("drain web1", "there is no node 'web1'; did you mean web-1"),
         ("wait activ", "there is no condition 'activ'; did you mean active"),
+        ("wait x", "there is no condition 'x'; it is active, detached, ready, reloaded, paused, maintenance or leader"),
         ("reload order", "there is no service 'order'; did you mean orders?"),
         ("scale order 2", "did you mean orders?"),
         ("drain --tag zone=a", "no node has the tag zone=a"),

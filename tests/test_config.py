@@ -331,6 +331,25 @@ def test_check_in_json_has_file_line_and_key(write) -> None:
     assert [(m["file"], m["line"], m["key"]) for m in reply["mistakes"]] == [(path, 2, "master.bnd")]
 
 
+@pytest.mark.parametrize("words", [["-c"], []], ids=["-c FILE", "FILE"])
+def test_check_names_the_line_of_pages_and_certificates_that_are_not_there(write, words: list[str]) -> None:
+    path = write('[http]\ntls_certificate = "/no.pem"\n\n[service.shop.http]\npages = "/nowhere"\n')
+    result = run("check", *words, path)
+    assert result.exit_code == 78 and result.stderr.splitlines() == [
+        f"{path}:2: http.tls_certificate cannot be used: "
+        "the TLS certificate /no.pem cannot be read: No such file or directory",
+        f"{path}:5: service.shop.http.pages cannot be used: "
+        "the pages of shop: /nowhere cannot be read: No such file or directory",
+    ]
+
+
+def test_the_file_may_be_said_without_its_option_but_not_twice(write) -> None:
+    path, other = write("[master]\nbnd = 1\n"), "other.toml"
+    assert run("check", path, env={"ROTA_CONFIG": other}).stderr.startswith(f"{path}:2: ")
+    assert f"{other} and -c {path}: say one file" in run("show", "-c", path, other).stderr
+    assert "# " + write("[http]\nworkers = 3\n") in run("show", path).stdout
+
+
 def test_check_of_a_good_file_exits_0(write) -> None:
     assert run("check", "-c", write("[master]\n")).exit_code == 0
     assert json.loads(run("check", "--json").stdout) == {"schema": 1, "ok": True, "file": None, "mistakes": []}
