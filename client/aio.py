@@ -14,8 +14,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from weakref import finalize
 
-import zmq
-
 from ..common.body import encode_call
 from ..common.errors import Error
 from ..common.wire import MORE
@@ -236,8 +234,7 @@ class _Driver:
         self._arm(session.next_deadline(), now)
 
     def _watch(self, link: Link) -> None:
-        dealer, monitor = int(link.dealer.get(zmq.FD)), int(link.monitor.get(zmq.FD))
-        self._watched = dealer, monitor
+        self._watched = dealer, monitor = link.fds()
         self.loop.add_reader(dealer, self._step, False)
         self.loop.add_reader(monitor, self._step, True)
         self.loop.call_soon(self._step, True)  # a descriptor signals only to who has looked and found nothing

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .reply import Reply
     from .session import Session
 
-    Watched = tuple[zmq.Socket[bytes] | int, int]
 
 POLL_MAX_S = 60.0  # a wait is never longer, whatever the deadlines say
 
@@ -193,19 +192,22 @@ class Engine:
             session.close(self._failure)
 
     def _serve(self, session: Session, waker: Waker) -> None:
-        watched = _watched(None, False, waker)
+        watched = _watched(None, waker)
         link: Link | None = None
-        look = blocked = False
+        look = False
         while not self._closing:
             now = monotonic()
             if session.link is not None:
                 session.receive(now, look)
             self._take_inbox(session)
             session.send(now)
-            if session.link is not link or session.blocked != blocked:
-                link, blocked = session.link, session.blocked
-                watched = _watched(link, blocked, waker)
-            look = self._sleep(watched, session.next_deadline(), link, waker)
+            if session.link is not link:
+                link = session.link
+                watched = _watched(link, waker)
+                look = True  # a descriptor tells only who has looked and found nothing
+                continue
+            may_wait = link is None or not link.awaited(session.blocked)
+            look = self._sleep(watched, session.next_deadline() if may_wait else now, waker)
 
     def _take_inbox(self, session: Session) -> None:
         inbox, calls = self._inbox, session.calls
@@ -217,34 +219,28 @@ class Engine:
         while self._withdrawn:
             calls.cancel(self._withdrawn.popleft())
 
-    def _sleep(self, watched: list[Watched], until: float, link: Link | None, waker: Waker) -> bool:
-        """Until something happens; True if the monitor has news."""
+    def _sleep(self, watched: list[tuple[int, int]], until: float, waker: Waker) -> bool:
+        """Until something happens; True if it may be news of the connection."""
         self._asleep = True  # before the inbox is looked at: who posts after that look sees the flag, and wakes us
         if self._inbox or self._withdrawn or self._closing:
             left = 0.0
         else:
             left = until - monotonic()
-        ready = fast_poll(watched, _milliseconds(left))
+        ready = [fd for fd, _ in fast_poll(watched, _milliseconds(left))]
         self._asleep = False
-        news = False
-        for which, _ in ready:
-            if which == waker.fd:
-                waker.drain()
-            elif link is not None and which is link.monitor:
-                news = True
-        return news
+        if waker.fd in ready:
+            waker.drain()
+        return watched[-1][0] in ready
 
     def _drop_inbox(self) -> None:
         while self._inbox:
             self._inbox.popleft().finish(None, self._failure)
 
 
-def _watched(link: Link | None, blocked: bool, waker: Waker) -> list[Watched]:
-    watched: list[Watched] = [(waker.fd, zmq.POLLIN)]
-    if link is not None:
-        watched.append((link.dealer, zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN))
-        watched.append((link.monitor, zmq.POLLIN))
-    return watched
+def _watched(link: Link | None, waker: Waker) -> list[tuple[int, int]]:
+    """Descriptors, the monitor's last. Given the sockets, zmq_poll would ask each of them before and after."""
+    fds = [waker.fd, *link.fds()] if link is not None else [waker.fd]
+    return [(fd, zmq.POLLIN) for fd in fds]
 
 
 def _milliseconds(left_s: float) -> int:

@@ -46,6 +46,18 @@ class Link:
             self.close()
             raise ValueError(f"{address!r} is no address to connect to: {error}") from None
 
+    def fds(self) -> tuple[int, int]:
+        """What to watch: of the dealer and of the monitor. Readable once something is new since each was asked itself
+        (`awaited`, `lost`), so whoever is to sleep asks after its last use.
+        """
+        return int(self.dealer.get(zmq.FD)), int(self.monitor.get(zmq.FD))
+
+    def awaited(self, blocked: bool) -> bool:
+        """There is something to receive now, or it takes what it did not take before (`blocked`)."""
+        if not blocked:
+            return self.readable() != 0
+        return int(self.dealer.get(zmq.EVENTS)) & (zmq.POLLIN | zmq.POLLOUT) != 0
+
     def lost(self) -> bool:
         """Reads what the monitor has; True once the connection is gone or could not be made. Never blocks."""
         while int(self.monitor.get(zmq.EVENTS)) & zmq.POLLIN:

@@ -187,32 +187,37 @@ class Shelf:
     """Slots that may be given more, the least loaded first, then the least recently used."""
 
     def __init__(self) -> None:
-        self._rows: list[OrderedDict[Slot, None]] = [OrderedDict()]
-        self._filled = 0  # bit n: row n is not empty; the lowest bit is found without looking at the rows
+        self._rows: list[dict[Slot, None]] = [{}]
+        self._lowest = 0  # the rows before this one are empty
 
     def first(self) -> Slot | None:
-        filled = self._filled
-        return next(iter(self._rows[(filled & -filled).bit_length() - 1])) if filled else None
+        rows = self._rows
+        for place in range(self._lowest, len(rows)):
+            if row := rows[place]:
+                self._lowest = place
+                return next(iter(row))
+        self._lowest = len(rows)
+        return None
 
     def put(self, slot: Slot, load: int) -> None:
         """At the end of its row: it was used just now."""
-        if slot.row >= 0:
-            self.take(slot)
         rows = self._rows
-        while len(rows) <= load:
-            rows.append(OrderedDict())
-        rows[load][slot] = None
-        slot.row = load
-        self._filled |= 1 << load
-
-    def take(self, slot: Slot) -> None:
         place = slot.row
         if place >= 0:
-            row = self._rows[place]
-            del row[slot]
+            del rows[place][slot]
+        try:
+            rows[load][slot] = None
+        except IndexError:
+            rows += ({} for _ in range(len(rows), load + 1))
+            rows[load][slot] = None
+        slot.row = load
+        if load < self._lowest:
+            self._lowest = load
+
+    def take(self, slot: Slot) -> None:
+        if slot.row >= 0:
+            del self._rows[slot.row][slot]
             slot.row = -1
-            if not row:
-                self._filled ^= 1 << place
 
 
 class Pool:

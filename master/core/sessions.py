@@ -72,8 +72,8 @@ class Session:
         """Forgets every answer up to this sequence. One that was never given is a lie: ignored."""
         if upto > self.sequence:
             return
-        for _ in range(upto - self.acked):
-            self.kept_bytes -= len(self.kept.popleft()[1])
+        forget = self.kept.popleft
+        self.kept_bytes -= sum([len(forget()[1]) for _ in range(upto - self.acked)])
         if self.dropped:
             gone = min(self.dropped, upto - self.acked)
             self.dropped -= gone
