@@ -32,8 +32,10 @@ class Frame(NamedTuple):
 class FakeMaster:
     """`control` and `backend` hold what came, in its order. A test takes it with `expect`."""
 
-    def __init__(self, epoch: int = 1) -> None:
+    def __init__(self, epoch: int = 1, name: str = "fake", lease_ms: int = 0) -> None:
         self.epoch = epoch
+        self.name = name
+        self.lease_ms = lease_ms
         self.token = int.from_bytes(os.urandom(8), "little") >> 1
         self._ctx = sockets.context()
         self._control = sockets.router(self._ctx, sockets.CONTROL)
@@ -43,6 +45,9 @@ class FakeMaster:
         self.control: list[Frame] = []
         self.backend: list[Frame] = []
         self.agent = b""
+        self.voters: list[Frame] = []  # what came over the other connection of an agent
+        self.voter = b""  # its route, once welcomed
+        self.beat: messages.Beat | None = None  # the last one
         self.process = b""  # route of the one that was welcomed last
         self.answer_beats = True
 
@@ -83,6 +88,8 @@ class FakeMaster:
             parsed = _parsed(route, frame)
             if sock is self._backend:
                 self.backend.append(parsed)
+            elif _is_of_voter(parsed):
+                self.voters.append(parsed)
             elif not self._is_beat(parsed):
                 self.control.append(parsed)
 
@@ -126,8 +133,10 @@ class FakeMaster:
     def _is_beat(self, frame: Frame) -> bool:
         if frame.head.kind != wire.CONTROL or not isinstance(frame.message, messages.Beat | messages.Usage):
             return False
-        if self.answer_beats and isinstance(frame.message, messages.Beat):
-            self.tell(frame.message)
+        if isinstance(frame.message, messages.Beat):
+            self.beat = frame.message
+            if self.answer_beats:
+                self.tell(frame.message)
         return True
 
     # ---- sending ----------------------------------------------------------------------------------------------------
@@ -137,9 +146,39 @@ class FakeMaster:
 
     def welcome_agent(self) -> messages.AgentHello:
         hello = self.expect(messages.AgentHello)
-        welcome = messages.Welcome(1, self.epoch, "fake", backend_port=self.backend_port)
-        self._control.send_multipart([self.agent, wire.head(wire.WELCOME, self.token) + messages.encode(welcome)])
+        self._welcome(self.agent, "active", self.lease_ms)
         return hello
+
+    def welcome_voter(self, state: str = "standby") -> messages.VoterHello:
+        frame = self.expect_of_voter(messages.VoterHello)
+        self.voter = frame.route
+        self._welcome(self.voter, state, 0)
+        hello: messages.VoterHello = frame.message
+        return hello
+
+    def expect_of_voter(self, *wanted: type[Any]) -> Frame:
+        def find() -> Frame | None:
+            for index, frame in enumerate(self.voters):
+                if isinstance(frame.message, wanted):
+                    del self.voters[: index + 1]
+                    return frame
+            return None
+
+        return self.until(find, f"{wanted} over a voter link")
+
+    def _welcome(self, route: bytes, state: str, lease_ms: int) -> None:
+        port = self.backend_port
+        welcome = messages.Welcome(1, self.epoch, self.name, backend_port=port, state=state, lease_ms=lease_ms)
+        self._control.send_multipart([route, wire.head(wire.WELCOME, self.token) + messages.encode(welcome)])
+
+    def tell_voter(self, message: messages.Message) -> None:
+        self._control.send_multipart([self.voter, wire.head(wire.CONTROL, self.token) + messages.encode(message)])
+
+    def ask(self, epoch: int, lease_ms: int = 50) -> messages.Grant | messages.Deny:
+        """For the vote of the agent that was welcomed last."""
+        self.tell_voter(messages.Vote(epoch, self.name, lease_ms))
+        answer: messages.Grant | messages.Deny = self.expect_of_voter(messages.Grant, messages.Deny).message
+        return answer
 
     def refuse_agent(self, code: str, retry_after_ms: int = 50) -> None:
         self.expect(messages.AgentHello)
@@ -179,6 +218,13 @@ def delivery(
     tail = wire.ORIGIN_STRUCT.pack(b"s" * 16, 1000 + number) + target
     head = wire.head(wire.DELIVER, token, epoch, timeout_ms, number, upto, 1, len(target), wire.ORIGIN, tail)
     return head + body
+
+
+_OF_VOTERS = (messages.VoterHello, messages.Grant, messages.Deny)
+
+
+def _is_of_voter(frame: Frame) -> bool:
+    return frame.head.kind in (wire.HELLO, wire.CONTROL) and isinstance(frame.message, _OF_VOTERS)
 
 
 def _parsed(route: bytes, frame: bytes) -> Frame:

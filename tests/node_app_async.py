@@ -17,7 +17,9 @@ async def echo(text: str) -> str:
 
 
 @app.handler
-async def nap(seconds: float) -> str:
+async def nap(seconds: float, path: str = "") -> str:
+    if path:
+        open(path, "w").close()
     await asyncio.sleep(seconds)
     return "rested"
 

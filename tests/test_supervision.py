@@ -13,6 +13,7 @@ from rota.worker.core.supervision import (
     Fence,
     Hello,
     Kill,
+    Lease,
     Note,
     Overdue,
     Quit,
@@ -558,3 +559,136 @@ def test_a_node_that_never_met_a_master_says_so_once() -> None:
         node.tick(1.0)
         told += [effect.text for effect in node.core.lost(node.now) if isinstance(effect, supervision.Note)]
     assert len(told) == 1 and told[0].startswith("no master answers")
+
+
+# ---- two masters (docs/STANDBY.md) ----------------------------------------------------------------------------------
+
+
+def welcome(epoch: int = 1, master: str = "a", **options: Any) -> messages.Welcome:
+    return messages.Welcome(1, epoch, master, **options)
+
+
+def dialled(effects: list[Effect]) -> list[int]:
+    return [effect.master for effect in effects if isinstance(effect, Connect)]
+
+
+@pytest.fixture
+def paired() -> Node:
+    """It obeys master 0, which has a standby and needs leases."""
+    made = Node()
+    made.core.in_touch = True
+    made.tick()
+    made.core.connected(made.now)
+    made.core.welcomed(welcome(lease_ms=1000), made.now)
+    return made
+
+
+def test_a_beat_that_answers_a_new_one_of_the_master_is_a_lease_and_noted_first(paired: Node) -> None:
+    first = paired.tick()
+    assert [beat.heard for beat in sent(first, messages.Beat)] == [0]
+    assert not any(isinstance(effect, Lease) for effect in first)
+    paired.hear(messages.Beat(1))
+    effects = [effect for effect in paired.tick(0.2) if isinstance(effect, Lease | Send)]
+    assert effects[:2] == [Lease("a", 1, 1.0), Send(messages.Beat(2, 200, 1, 1))]
+    silent = paired.tick(0.2)
+    assert not any(isinstance(effect, Lease) for effect in silent)  # the same again leases nothing more
+
+
+def test_a_master_that_needs_no_leases_gets_none(node: Node) -> None:
+    node.tick()
+    node.hear(messages.Beat(1))
+    effects = node.tick(0.2)
+    assert [beat.heard for beat in sent(effects, messages.Beat)] == [0]
+    assert not any(isinstance(effect, Lease) for effect in effects)
+
+
+def test_after_a_release_no_beat_is_a_lease(paired: Node) -> None:
+    paired.tick()
+    paired.hear(messages.Release(1))
+    paired.hear(messages.Beat(1))
+    assert not any(isinstance(effect, Lease) for effect in paired.tick(0.2))
+
+
+def test_a_vote_fences_and_the_master_that_is_obeyed_hears_of_it_at_once(paired: Node) -> None:
+    paired.tick()
+    assert paired.core.voted(messages.Vote(2, "b", 1000), 0.0) == [Fence(2, 0)]  # whom to obey is not settled by it
+    assert [beat.epoch for beat in sent(paired.tick(), messages.Beat)] == [2]
+
+
+def test_who_was_outvoted_is_obeyed_in_nothing_and_given_up_for_its_silence(paired: Node) -> None:
+    paired.plan(1)
+    paired.core.voted(messages.Vote(2, "b", 1000), 0.0)
+    assert paired.hear(Retire("web-1.3f2a9c.1", 1000)) == []
+    paired.hear(messages.Leave())
+    paired.hear(messages.Beat(9))
+    effects = paired.advance(supervision.SILENCE_S + 0.5)
+    assert not any(isinstance(effect, Lease | Stop) for effect in effects)
+    assert dialled(effects)[0] == 1
+
+
+def test_who_won_is_dialled_at_once(paired: Node) -> None:
+    paired.core.voted(messages.Vote(2, "b", 1000), 0.0)
+    assert paired.core.won(1, 2, paired.now) == [Connect(1)]
+    paired.core.connected(paired.now)
+    assert Fence(2, 1) in paired.core.welcomed(welcome(2, "b"), paired.now)
+    assert paired.core.won(1, 2, paired.now) == []  # said again
+    assert paired.core.won(0, 1, paired.now) == []  # by one that has not heard yet that it lost
+
+
+def test_who_won_is_followed_also_by_those_who_did_not_vote(paired: Node) -> None:
+    assert paired.core.won(1, 2, paired.now) == [Connect(1)]
+
+
+def test_who_won_interrupts_the_wait_between_two_attempts(paired: Node) -> None:
+    paired.core.lost(paired.now)
+    assert paired.core.won(1, 2, paired.now) == [Connect(1)]
+    assert dialled(paired.tick(1)) == []
+
+
+def test_a_standby_that_wins_while_it_refuses_is_dialled_once_more(paired: Node) -> None:
+    paired.core.lost(paired.now)
+    assert dialled(paired.advance(0.5)) == [1]
+    assert paired.core.won(1, 2, paired.now) == []  # we are at it
+    assert paired.core.refused(messages.Refusal("standby", "not here", 0, []), paired.now) == []
+    assert dialled(paired.advance(0.5)) == [1]
+
+
+@pytest.mark.parametrize("how", ["refused", "welcomed"])
+def test_standbys_are_passed_by_in_turn_and_quietly(how: str) -> None:
+    node = Node()
+    node.core.in_touch = True
+    turns: list[int] = []
+    notes: list[str] = []
+    for _ in range(supervision.EAGER):
+        effects = node.advance(0.35)  # the longest pause of this node's reconnect_delay, for two failures
+        turns += dialled(effects)
+        node.core.connected(node.now)
+        if how == "refused":
+            answer = node.core.refused(messages.Refusal("standby", "not here", 0, []), node.now)
+        else:
+            answer = node.core.welcomed(welcome(state="standby"), node.now)
+        notes += [effect.text for effect in answer if isinstance(effect, Note)]
+    assert turns == [0, 1] * (supervision.EAGER // 2)
+    assert notes == ["no master is active; trying on"]
+    assert not node.core.greeted
+
+
+def test_while_no_master_is_in_touch_attempts_become_rarer(paired: Node) -> None:
+    pauses: list[float] = []
+    for in_touch in (True, False):
+        paired.core.in_touch = in_touch
+        for _ in range(5):
+            paired.core.lost(paired.now)
+            pauses.append(paired.core.next_deadline() - paired.now)
+            paired.advance(pauses[-1] + 0.05)
+    assert max(pauses[:5]) == pytest.approx(0.3)
+    assert pauses[-1] > 0.9
+
+
+def test_a_witness_has_no_room_whatever_signals_say() -> None:
+    node = Node(capacity=0, offers=[])
+    node.join()
+    assert node.core.resize(1) == []
+    assert (node.core.hello().capacity, node.core.hello().offers) == (0, [])
+    node.plan(3)
+    assert not node.core.processes

@@ -59,7 +59,7 @@ class Voters:
                     case Welcome():
                         self._welcomed(master, message)
                     case Vote():
-                        voter.send(self._asked(message))
+                        voter.answer(self._asked(message))
                     case Won():
                         self._won(master, message.epoch)
 
@@ -88,7 +88,8 @@ class _Voter:
         self._failures = 0
         self._open_at = 0.0
         self._hello_at = 0.0  # not before this
-        self._said: VoterHello | None = None  # on this link, and not asked for again
+        self._said = False  # HELLO, and it is not wanted again
+        self._known = 0  # the highest epoch that this master knows from us, or told us
         self._answer_by = inf
 
     def attend(self) -> None:
@@ -118,14 +119,16 @@ class _Voter:
                 return message
         return None
 
-    def send(self, message: messages.Message) -> None:
-        if self._link is not None and not self._link.send(_framed(self._token, message)):
+    def answer(self, answer: Grant | Deny) -> None:
+        """Which says what we have seen, as a HELLO would."""
+        self._known = self._hello().epoch
+        if self._link is not None and not self._link.send(_framed(self._token, answer)):
             self._drop(monotonic())
 
     def next_deadline(self) -> float:
         if self._link is None:
             return self._open_at
-        return min(self._answer_by, self._hello_at if self._said is None and self._link.connected else inf)
+        return min(self._answer_by, self._hello_at if not self._said and self._link.connected else inf)
 
     def close(self) -> None:
         link, self._link = self._link, None
@@ -141,10 +144,11 @@ class _Voter:
             return messages.decode(body)
         if kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self.greeted, self._token, self._failures, self._answer_by = True, token, 0, inf
+            self._known = max(self._known, welcome.epoch)
             return welcome
         if kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
             self._say_again(monotonic() + max(refusal.retry_after_ms / 1000, REFUSED_S))
-        elif kind == wire.WHO and (self.greeted or self._said is None):
+        elif kind == wire.WHO and (self.greeted or not self._said):
             self._say_again(0.0)
         return None
 
@@ -161,15 +165,15 @@ class _Voter:
     def _introduce(self, link: Link, now: float) -> None:
         """Also when a higher epoch was seen since: no master is left to believe that it has the highest."""
         hello = self._hello()
-        if hello == self._said:
+        if self._said and (not self.greeted or hello.epoch <= self._known):
             return
         if link.send(_framed(0, hello, wire.HELLO)):
-            self._said = hello
+            self._said, self._known = True, hello.epoch
             self._answer_by = now + ANSWER_S
 
     def _say_again(self, at: float) -> None:
         self.greeted = False
-        self._said = None
+        self._said = False
         self._hello_at = at
         self._answer_by = inf
 

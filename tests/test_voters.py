@@ -1,0 +1,294 @@
+"""A real agent with real processes, between two masters that the test plays: its votes, and whom it follows."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent_rig import Start, agents_of, run_processes
+from fake_master import PATIENCE_S, FakeMaster, Frame
+
+import rota
+from rota.common import messages, wire
+from rota.common.body import decode_result
+from rota.common.errors import BY_FENCE, NOT_STARTED, OK
+from rota.common.messages import AgentHello, Deny, Grant, Release, Won
+
+FOLLOWED_S = 2.0  # 0.1 s on a machine that has nothing else to do
+
+
+@pytest.fixture
+def a() -> Iterator[FakeMaster]:
+    """Active in epoch 1."""
+    made = FakeMaster(name="a")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def b() -> Iterator[FakeMaster]:
+    """Its standby."""
+    made = FakeMaster(name="b")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(a: FakeMaster, b: FakeMaster, tmp_path: Path) -> Iterator[Start]:
+    with agents_of(a, tmp_path) as start:
+        yield lambda **options: start(**{"masters": [a.address, b.address], **options})
+
+
+def join(a: FakeMaster, b: FakeMaster) -> AgentHello:
+    """The agent obeys a, and has its voter links to both."""
+    hello = a.welcome_agent()
+    b.welcome_voter()
+    return hello
+
+
+def granted(by: FakeMaster, epoch: int, *others: FakeMaster) -> None:
+    """Asked until it is; the others are there meanwhile."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not isinstance(answer := by.ask(epoch), Grant):
+        assert time.monotonic() < deadline, answer
+        for other in others:
+            other.pump()
+        time.sleep(answer.wait_ms / 1000)
+    assert answer.epoch == epoch
+
+
+def win(b: FakeMaster, epoch: int) -> None:
+    b.epoch = epoch
+    b.tell_voter(Won(epoch))
+
+
+def replied(frame: Frame) -> tuple[int, object]:
+    return frame.head.code, decode_result(frame.body) if frame.head.code == OK else frame.body
+
+
+def test_every_page_is_fenced_before_a_vote_is_granted(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    start()
+    join(a, b)
+    run_processes(a, 1)
+    a.deliver(1, "echo", text="before")
+    assert replied(a.expect_frame(wire.REPLY)) == (OK, "before")
+    granted(b, 2, a)
+    a.deliver(2, "echo", text="after")
+    assert replied(a.expect_frame(wire.REPLY)) == (NOT_STARTED, BY_FENCE)
+
+
+def test_a_process_that_comes_after_the_grant_is_fenced_too(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    start()
+    join(a, b)
+    a.tell(messages.Plan({"orders": 1}))
+    a.expect(messages.Started)  # it boots
+    granted(b, 2, a)
+    a.welcome_process()
+    a.deliver(1, "echo", text="late")
+    assert replied(a.expect_frame(wire.REPLY)) == (NOT_STARTED, BY_FENCE)
+
+
+def test_the_old_master_hears_of_the_higher_epoch(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    start()
+    join(a, b)
+    a.welcome_voter("active")
+    granted(b, 2, a)
+    a.until(lambda: a.beat is not None and a.beat.epoch == 2, "a beat that names the epoch")
+    assert a.welcome_voter().epoch == 2  # and over its other connection, if this one is cut
+
+
+def test_a_vote_outlives_the_agent(a: FakeMaster, b: FakeMaster, start: Start, tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    agent = start(state=state)
+    join(a, b)
+    granted(b, 2, a)
+    agent.signal(signal.SIGKILL)
+    agent.ended()
+    start(state=state)
+    assert b.welcome_voter().epoch == 2
+    b.name = "c"
+    denied = b.ask(2)
+    assert isinstance(denied, Deny) and denied.seen == 2
+    b.name = "b"
+    assert b.ask(2, lease_ms=60_000) == Grant(2)  # no abstention: it knows that it said so
+
+
+def test_an_agent_that_has_just_started_abstains(b: FakeMaster, start: Start) -> None:
+    start()
+    b.welcome_voter()
+    denied = b.ask(2, lease_ms=60_000)
+    assert isinstance(denied, Deny)
+    assert "just started" in denied.why and 30_000 < denied.wait_ms <= 60_000
+
+
+def test_a_vote_that_cannot_be_made_durable_is_not_given(
+    a: FakeMaster, b: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    start(state=str(state))
+    join(a, b)
+    a.until(lambda: a.beat)  # so what its welcome brought has been written
+    (state / "agent.json.new").mkdir()  # as root ignores modes
+    b.until(lambda: "written" in getattr(b.ask(2), "why", ""), "that reason")
+    (state / "agent.json.new").rmdir()
+    granted(b, 2, a)
+
+
+def test_a_beat_that_answers_the_master_is_a_lease_until_it_is_released(
+    a: FakeMaster, b: FakeMaster, start: Start
+) -> None:
+    a.lease_ms = 60_000
+    start()
+    join(a, b)
+    a.until(lambda: a.beat is not None and a.beat.heard, "a beat that answers")
+    time.sleep(0.05)  # the abstention that the votes here ask for
+    denied = b.ask(2)
+    assert isinstance(denied, Deny) and "a has its lease" in denied.why and denied.wait_ms > 30_000
+    a.tell(Release(1))
+    b.until(lambda: isinstance(b.ask(2), Grant), "a grant")
+
+
+def test_a_master_without_a_standby_gets_no_leases(a: FakeMaster, start: Start) -> None:
+    start()
+    a.welcome_agent()
+    a.until(lambda: a.beat is not None and a.beat.beat > 3, "some beats")
+    assert a.beat is not None and a.beat.heard == 0
+
+
+def follow(a: FakeMaster, b: FakeMaster) -> float:
+    """B wins; until its agent and one process are there: the seconds of it."""
+    granted(b, 2, a)
+    began = time.monotonic()
+    win(b, 2)
+    b.welcome_agent()
+    b.welcome_process()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+def test_who_won_is_followed_at_once_by_agent_and_processes(
+    a: FakeMaster, b: FakeMaster, start: Start, app: str
+) -> None:
+    agent = start(app=app)
+    join(a, b)
+    started = run_processes(a, 1)
+    granted(b, 2, a)
+    began = time.monotonic()
+    win(b, 2)
+    hello = b.welcome_agent()
+    assert hello.epoch == 2
+    assert [each.incarnation for each in hello.processes] == list(started)
+    assert b.welcome_process().incarnation in started
+    assert time.monotonic() - began < FOLLOWED_S
+    b.deliver(1, "echo", text="of b")
+    assert replied(b.expect_frame(wire.REPLY)) == (OK, "of b")
+    assert "lost" not in agent.log.read_text()
+
+
+@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+def test_what_runs_goes_on_and_what_was_answered_is_kept(
+    a: FakeMaster, b: FakeMaster, start: Start, app: str, tmp_path: Path
+) -> None:
+    start(app=app)
+    join(a, b)
+    run_processes(a, 1)
+    a.deliver(1, "echo", text="kept")
+    a.expect_frame(wire.REPLY)
+    begun = tmp_path / "begun"
+    a.deliver(2, "nap", seconds=0.5, path=str(begun))
+    a.until(begun.exists)
+    granted(b, 2, a)
+    win(b, 2)
+    b.welcome_agent()
+    hello = b.welcome_process()
+    assert [(each.epoch, each.number) for each in hello.held] == [(1, 1), (1, 2)]
+    replies = [b.expect_frame(wire.REPLY) for _ in range(2)]
+    assert [(frame.head.epoch, frame.head.number, replied(frame)) for frame in replies] == [
+        (1, 1, (OK, "kept")),
+        (1, 2, (OK, "rested")),
+    ]
+    assert all(frame.origin is not None for frame in replies)
+
+
+def test_a_process_whose_master_is_dead_or_a_standby_follows_as_fast(
+    a: FakeMaster, b: FakeMaster, start: Start
+) -> None:
+    start()
+    join(a, b)
+    run_processes(a, 1)
+    granted(b, 2, a)
+    a.close()
+    time.sleep(0.3)  # it tries in vain, at longer and longer intervals
+    began = time.monotonic()
+    win(b, 2)
+    b.welcome_agent()
+    b.welcome_process()
+    assert time.monotonic() - began < FOLLOWED_S
+    a.__init__(name="a")  # type: ignore[misc]
+
+
+def test_an_application_that_serves_itself_follows_too(a: FakeMaster, b: FakeMaster) -> None:
+    worker = rota.Worker("orders")
+
+    @worker.handler
+    def echo(text: str) -> str:
+        return text
+
+    with worker.background(master=[a.address, b.address], name="app-1") as node:
+        join(a, b)
+        run_processes(a, 1)
+        follow(a, b)
+        b.deliver(1, "echo", text="of b")
+        assert replied(b.expect_frame(wire.REPLY)) == (OK, "of b")
+        _closing(b, node)
+
+
+def _closing(master: FakeMaster, node: object) -> None:
+    import threading
+
+    thread = threading.Thread(target=node.close)  # type: ignore[attr-defined]
+    thread.start()
+    master.expect(messages.Leaving)
+    master.tell(messages.Leave())
+    master.until(lambda: not thread.is_alive(), "the end of the node")
+
+
+def test_one_that_is_active_is_found_over_the_voter_links(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    """Its Won was said while nobody listened."""
+    start()
+    a.expect(AgentHello)  # and does not answer
+    b.epoch = 5
+    b.welcome_voter("active")
+    assert b.welcome_agent().epoch == 0
+
+
+def test_a_standby_sends_the_node_on_and_nobody_hears_of_it(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    agent = start(masters=[b.address, a.address])
+    b.refuse_agent("standby")
+    a.welcome_agent()
+    a.until(lambda: a.beat)
+    assert agent.log.read_text().splitlines() == ["rota slave web-1: connected to a, epoch 1"]
+
+
+def test_a_node_of_one_master_is_not_asked_for_votes(a: FakeMaster, start: Start) -> None:
+    start(masters=[a.address])
+    a.welcome_agent()
+    a.until(lambda: a.beat is not None and a.beat.beat > 2, "some beats")
+    assert not a.voters
+
+
+def test_a_lower_epoch_is_not_obeyed_and_another_master_is_tried(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    start()
+    b.epoch = 7
+    a.expect(AgentHello)  # and does not answer
+    b.welcome_voter("active")
+    b.welcome_agent()
+    b.until(lambda: b.beat)
+    b.close()
+    a.welcome_voter("active")
+    for _ in range(3):
+        assert a.welcome_agent().epoch == 7  # it asks again, and still does not obey
+    b.__init__(name="b")  # type: ignore[misc]
