@@ -213,9 +213,9 @@ class Admin:
         return self.verb("quarantine", {"action": action} | _given(id=id, reason=reason), timeout)
 
     def switchover(self, *, force: bool = False, reason: str = "", timeout: float = SWITCHOVER_S) -> Data:
-        """Hand over to the standby; returns when that is active, with what it cost: `from`, `to` (names),
-        `epoch_before`, `epoch`, `given_back` (requests that their clients send again), `took_ms` from asking to the
-        first welcome of the new active master.
+        """Hand over to the standby; returns when that is active, with what it cost: `from`, `to` (names), `address` (of
+        the new one), `epoch_before`, `epoch`, `given_back` (requests that their clients send again), `took_ms` from
+        asking to the first welcome of the new active master.
 
         force: at a standby that does not stand by itself; the active one is dead. Raises Refused where no standby
         follows, Timeout when it is still under way after `timeout` seconds.
@@ -312,30 +312,30 @@ class Admin:
             pass  # its answer may be what was lost: whoever is active next tells
         self._part()
         others = [address for address in (peer.get("address"), *self._masters) if address]
-        epoch, name = self._risen(list(dict.fromkeys(others)), before, until)
+        address, welcome = self._risen(list(dict.fromkeys(others)), before, until)
         return {
             "schema": 1,
             "from": master["name"] if master["state"] == ACTIVE else peer.get("name", ""),
-            "to": name,
+            "to": welcome.master,
+            "address": address,
             "epoch_before": before,
-            "epoch": epoch,
+            "epoch": welcome.epoch,
             "given_back": result.get("given_back"),
             "took_ms": round((monotonic() - began) * 1000),
         }
 
-    def _risen(self, masters: list[str], before: int, until: float) -> tuple[int, str]:
-        """Epoch and name of the active master, when it has a higher epoch than that. The link is to it."""
+    def _risen(self, masters: list[str], before: int, until: float) -> tuple[str, Welcome]:
+        """The active master, when it has a higher epoch than that."""
         while monotonic() < until:
             for address in masters:
                 try:
                     link, welcome = self._dial(address, min(until, monotonic() + UNGREETED_S))
                 except (_Lost, Denied, Incompatible):
                     continue
-                if welcome.state == ACTIVE and welcome.epoch > before:
-                    link.close()
-                    self._search.epoch = welcome.epoch
-                    return welcome.epoch, welcome.master
                 link.close()
+                if welcome.state == ACTIVE and welcome.epoch > before:
+                    self._search.epoch = welcome.epoch
+                    return address, welcome
             sleep(POLL_S)
         text = f"no master is active with a higher epoch than {before} yet; `rota status` shows what it waits for"
         raise _with_exit(Timeout(text), exits.UNDER_WAY)

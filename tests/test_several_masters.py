@@ -427,7 +427,8 @@ def test_a_switchover_returns_when_the_other_one_is_active_and_says_what_it_cost
         cost = admin.switchover(timeout=10)
     assert 200 <= cost.pop("took_ms") < 2000
     assert cost == {
-        "schema": 1, "from": "a", "to": "fake", "epoch_before": 1, "epoch": 2, "given_back": 7,
+        "schema": 1, "from": "a", "to": "fake", "address": second.address, "epoch_before": 1, "epoch": 2,
+        "given_back": 7,
     }  # fmt: skip
     assert verbs == ["status", "switchover"]
 
