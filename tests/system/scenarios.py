@@ -9,14 +9,16 @@ import os
 import random
 import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from . import hostile
 from .ledger import Ledger
 from .load import Load
-from .pool import Pool, eventually, is_gone
+from .pool import Pool, Status, eventually, is_gone
 from .result import Result, judge
 
 LANES = 8
@@ -159,18 +161,15 @@ def changes(folder: Path, rounds: int = 1) -> Result:
         return judge("reload, recycle", pool.ledger.check(), figure=figure, limit=limit, misses=misses)
 
 
-class Fewest:
-    """The smallest number of processes that could be given work, as often as the master answers."""
+class Looking:
+    """Asks the master for its status on and on, in a thread beside the block."""
 
     def __init__(self, pool: Pool) -> None:
-        import threading
-
-        self.found = 1 << 30
         self._pool = pool
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> Fewest:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -181,7 +180,29 @@ class Fewest:
     def _look(self) -> None:
         with self._pool.admin() as admin:
             while not self._stop.wait(0.02):
-                self.found = min(self.found, admin.status()["services"][0]["ready"])
+                asked = time.monotonic()
+                self.see(admin.status(), time.monotonic() - asked)
+
+    def see(self, status: Status, took: float) -> None:
+        raise NotImplementedError
+
+
+class Fewest(Looking):
+    """The smallest number of processes that could be given work."""
+
+    found = 1 << 30
+
+    def see(self, status: Status, took: float) -> None:
+        self.found = min(self.found, status["services"][0]["ready"])
+
+
+class Slowest(Looking):
+    """The longest time that a status took, in seconds: how busy the machine is."""
+
+    found = 0.0
+
+    def see(self, status: Status, took: float) -> None:
+        self.found = max(self.found, took)
 
 
 # ---- what breaks ----------------------------------------------------------------------------------------------------
@@ -341,7 +362,7 @@ def hostile_frames(folder: Path, rounds: int = 1) -> Result:
 def deadlines(folder: Path, rounds: int = 1) -> Result:
     """A request's deadline is answered by the master when it is over; the attempt goes on, and is run once."""
     late: list[float] = []
-    with Pool(folder, nodes=1, processes=2) as pool:
+    with Pool(folder, nodes=1, processes=2) as pool, Slowest(pool) as slowest:
         client = pool.client(timeout=0.3)
         for number in range(2 * rounds):
             keys = [f"deadline-{number}-{n}" for n in range(4)]  # two run, two wait
@@ -364,8 +385,10 @@ def deadlines(folder: Path, rounds: int = 1) -> Result:
             misses.append(f"{len(waited)} of {4 * rounds} that only waited were not run")
         findings = pool.ledger.check()
     worst = max(late)
-    misses += [f"{worst * 1000:.0f} ms late"] if worst > DEADLINE_LIMIT_S or min(late) < -0.002 else []
+    # Where other tests have the cores, what no timer is in is late as well.
+    misses += [f"{worst * 1000:.0f} ms late"] if worst > DEADLINE_LIMIT_S + slowest.found or min(late) < -0.002 else []
     figure = f"{statistics.median(late) * 1000:.1f} ms, at most {worst * 1000:.1f} ms after it"
+    figure += f"; status in {slowest.found * 1000:.1f} ms"
     faults = {"Timeout": 8 * rounds}
     return judge("request deadline", findings, faults=faults, figure=figure, limit="20 ms", misses=misses)
 
