@@ -17,7 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from rota import __version__
+from rota import Admin, Client, __version__
 from rota.cli.main import SECTIONS, main
 from rota.cli.options import arguments_of, options
 from rota.cli.verb import Verb, VerbGroup
@@ -475,15 +475,11 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
     with run.stderr:
         greeting = next(line for line in run.stderr if "is ready" in line)
         address = greeting.split()[-1]
-        call = [*ROTA, "call", "orders.slow", "seconds=1.5", "-m", address]
-        slow = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
-        in_flight = [*ROTA, "status", "--json", "-m", address]
-        eventually(
-            lambda: json.loads(subprocess.run(in_flight, capture_output=True, check=True).stdout),
-            lambda status: status["nodes"][0]["in_flight"] == 1,
-        )
-        run.send_signal(signal.SIGINT)
-        assert slow.communicate(timeout=10)[0] == "1.5\n"
+        with Client(address) as client, Admin(address) as admin:
+            slow = client.submit("orders.slow", seconds=1.5)
+            eventually(admin.status, lambda status: status["nodes"][0]["in_flight"] == 1)
+            run.send_signal(signal.SIGINT)
+            assert slow.result(10) == 1.5
         assert run.wait(10) == 0
 
 
