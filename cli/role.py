@@ -1,0 +1,39 @@
+"""rota role: is this master the active one? For balancers and for keepalived."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..common import exits
+from .operator import admin, json_option, master_option, seconds_option, show
+from .verb import Failed, Mistake, verb
+
+
+@verb(
+    "role",
+    examples=(
+        "rota role                              active: exit 0; standby: exit 3",
+        "rota role -m tcp://10.0.0.5:7700 --timeout 500ms",
+    ),
+    exits=(exits.DEGRADED, exits.UNREACHABLE),
+)
+@seconds_option("--timeout", default="1s", help="How long to wait for its answer.")
+@master_option
+@json_option
+def role(masters: Sequence[str], timeout: float, as_json: bool) -> None:
+    """Say what the master at one address is now.
+
+    Exit 0 if it is the active one, 3 if it is anything else, 69 if it does not answer.
+    """
+    if len(masters) > 1:
+        raise Mistake("-m: one address: that of the master that is asked")
+    from ..common.errors import Timeout
+
+    try:
+        with admin(masters) as master:
+            state = master.status(timeout=timeout)["master"]["state"]
+    except Timeout as error:
+        raise Failed(str(error), exits.UNREACHABLE) from None
+    show({"state": state}, as_json, lambda: [state])
+    sys.exit(exits.DONE if state == "active" else exits.DEGRADED)

@@ -1,0 +1,203 @@
+"""Shell of `core.errands`: the commands run in a process of their own, which nothing that they do can make slow.
+
+For the server:
+
+    errands = Errands(config, control_address, tell)    tell(kind, subject, text): of the event log; `.tell` may be set
+    errands.fd                                          to be polled for input, for good; then `attend(now)`
+    errands.next_deadline()                             then `attend(now)`, too
+    errands.became("active" | "standby" | "closed", why, now)
+    errands.happened(kind, subject, text, now)          kinds: common/settings/notify.py; others are nobody's
+    errands.peer = address                              of the other master, once it is known
+    errands.alarms(); errands.busy(now); errands.reconfigure(config); errands.close()
+
+There is one for the whole life of the process, whatever the master becomes. `became` is said at the start, too;
+"closed" when it is told to stop, and then it stays until `busy` is false (10 s at most).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from math import inf
+
+from ..common import log
+from ..common.config import Config
+from .core import errands as core
+from .core.errands import Programs, Run
+
+RESTART_S = 1.0  # after the process that runs the commands ended by itself
+END_S = 1.0  # for it to kill what it started, when its stdin is closed
+_READ_BYTES = 65536
+
+
+def _python(module: str) -> tuple[str, ...]:
+    # -P: a folder `rota` where we are started must not be taken for us.
+    return (sys.executable, "-P", "-m", module)
+
+
+_PACKAGE = __package__.rpartition(".")[0]
+PROGRAMS = Programs(rota=_python(_PACKAGE), send=_python(f"{__package__}.send"))
+
+
+class Errands:
+    """Starts its process only where lists or receivers are set, and again when it ends."""
+
+    def __init__(self, config: Config, control: str, tell: Callable[[str, str, str], None]) -> None:
+        self._core = core.Errands(
+            config.master.name,
+            secrets.token_hex(6),
+            control,
+            config.standby,
+            config.notify,
+            PROGRAMS,
+            lambda kind, subject, text: self.tell(kind, subject, text),
+            time.time,
+        )
+        self.tell = tell
+        self._epoll = select.epoll()  # one descriptor for good, whichever process is behind it
+        self.fd = self._epoll.fileno()
+        self._runner: subprocess.Popen[bytes] | None = None
+        self._start_at = 0.0
+        self._unsent = b""
+        self._unread = b""
+        self._waits = False  # for room in the pipe
+        self._start(0.0)
+
+    @property
+    def peer(self) -> str:
+        return self._core.peer
+
+    @peer.setter
+    def peer(self, address: str) -> None:
+        self._core.peer = address
+
+    # ---- what the server says ----------------------------------------------------------------------------------------
+
+    def became(self, state: str, why: str, now: float) -> None:
+        self._core.became(state, why, now)
+        self._carry_out(now)
+
+    def happened(self, kind: str, subject: str, text: str, now: float) -> None:
+        self._core.happened(kind, subject, text, now)
+        self._carry_out(now)
+
+    def reconfigure(self, config: Config) -> None:
+        self._core.reconfigure(config.standby, config.notify)
+
+    def attend(self, now: float) -> None:
+        """When `fd` is ready, or `next_deadline` has come."""
+        for fd, events in self._epoll.poll(0):
+            if self._runner is not None and fd == _fd(self._runner.stdout):
+                self._receive(now)
+            elif self._runner is not None and events:
+                self._send()
+        self._core.tick(now)
+        self._carry_out(now)
+
+    def next_deadline(self) -> float:
+        if self._runner is None:
+            return self._start_at if self._core.configured else inf
+        return self._core.next_deadline()
+
+    def alarms(self) -> list[str]:
+        return self._core.alarms()
+
+    def busy(self, now: float) -> bool:
+        """A master that stops waits for this, but not for long."""
+        return self._core.busy(now)
+
+    def close(self) -> None:
+        """What still runs is killed."""
+        if self._runner is not None:
+            self._let_go(self._runner)
+        self._epoll.close()
+
+    # ---- the process -------------------------------------------------------------------------------------------------
+
+    def _start(self, now: float) -> None:
+        if self._runner is not None or not self._core.configured or now < self._start_at:
+            return
+        argv = _python(f"{__package__}.errand_runner")
+        try:
+            runner = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+            )
+        except OSError as error:
+            log.note(f"rota master: lists and notifications wait: {argv[0]} cannot be started: {error}")
+            self._start_at = now + RESTART_S
+            return
+        self._runner, self._unsent, self._unread = runner, b"", b""
+        os.set_blocking(_fd(runner.stdin), False)
+        os.set_blocking(_fd(runner.stdout), False)
+        self._epoll.register(_fd(runner.stdout), select.EPOLLIN)
+
+    def _ended(self, now: float) -> None:
+        runner, self._runner = self._runner, None
+        assert runner is not None
+        self._epoll.unregister(_fd(runner.stdout))
+        if self._waits:
+            self._epoll.unregister(_fd(runner.stdin))
+        self._waits = False
+        self._let_go(runner)
+        log.note(f"rota master: the process that runs lists and notifications ended ({runner.returncode})")
+        self._start_at = now + RESTART_S
+        self._core.lost(now)
+
+    def _let_go(self, runner: subprocess.Popen[bytes]) -> None:
+        assert runner.stdin is not None and runner.stdout is not None
+        runner.stdin.close()
+        try:
+            runner.wait(END_S)
+        except subprocess.TimeoutExpired:
+            runner.kill()
+            runner.wait()
+        runner.stdout.close()
+
+    def _carry_out(self, now: float) -> None:
+        self._start(now)
+        if self._runner is None:
+            return  # effects wait in the core
+        for effect in self._core.take():
+            text = {"run": effect._asdict()} if isinstance(effect, Run) else {"end": effect.number}
+            self._unsent += json.dumps(text).encode() + b"\n"
+        if self._unsent:
+            self._send()
+
+    def _send(self) -> None:
+        """The rest goes when there is room."""
+        assert self._runner is not None
+        fd, waited = _fd(self._runner.stdin), self._waits
+        try:
+            self._unsent = self._unsent[os.write(fd, self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it ended: its stdout says so, too
+            self._unsent = b""
+        self._waits = bool(self._unsent)
+        if self._waits and not waited:
+            self._epoll.register(fd, select.EPOLLOUT)
+        elif waited and not self._waits:
+            self._epoll.unregister(fd)
+
+    def _receive(self, now: float) -> None:
+        assert self._runner is not None
+        try:
+            data = os.read(_fd(self._runner.stdout), _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            return self._ended(now)
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            done = json.loads(line)
+            self._core.finished(done["number"], done["exit"], done["output"], now)
+
+
+def _fd(pipe: object) -> int:
+    return pipe.fileno()  # type: ignore[attr-defined, no-any-return]
