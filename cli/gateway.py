@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..gateway.server import Start
     from .children import Child
 
+MASTERS_MAX = 8  # that http.master may have
 STOPS_S = 5.0  # beyond what a drain may take, before it is not waited for
 Pairs = tuple[tuple[str, str], ...]
 
@@ -113,13 +114,13 @@ def start_of(config: Config, more_routes: Pairs) -> Start:
         raise Failed(str(error), exits.BAD_CONFIG) from None
 
 
-def arguments(config_file: str | None, http: HttpSettings, master: str, routes: Pairs) -> list[str]:
-    """The command line of a gateway beside this master."""
+def arguments(config_file: str | None, http: HttpSettings, masters: str, routes: Pairs) -> list[str]:
+    """The command line of a gateway beside the first of these masters."""
     file = ["-c", config_file] if config_file else []
     said = {"http.bind": http.bind, "http.tls_certificate": http.tls_certificate, "http.tls_key": http.tls_key}
     own = arguments_of({name: value for name, value in said.items() if value is not None})
     more = [word for prefix, service in routes for word in ("--route", f"{prefix}={service}")]
-    return ["gateway", *file, *own, "--master", master, *more]
+    return ["gateway", *file, *own, "--master", masters, *more]
 
 
 def has_routes(config: Config) -> bool:
@@ -167,6 +168,8 @@ class Beside:
         self._http = config.http
         self._routes = routes
         self._host = config.master.bind.rpartition(":")[0].removeprefix("tcp://")
+        said = config.http.master if "http.master" in config.places else ()
+        self._others = [*filter(None, [config.standby.backup_of]), *said]  # whoever of the pair is active is called
         if self._http.bind is None:
             if routes:
                 raise Mistake("--route is for HTTP requests: say --http HOST:PORT, too")
@@ -184,7 +187,8 @@ class Beside:
             host = "127.0.0.1" if self._host in ("*", "0.0.0.0", "[::]") else self._host
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # it inherits that: one that comes while
             try:  # it starts is taken by its crew, and does not end it
-                self._child = Child(arguments(self._file, self._http, f"tcp://{host}:{control_port}", self._routes))
+                masters = ",".join(list(dict.fromkeys([f"tcp://{host}:{control_port}", *self._others]))[:MASTERS_MAX])
+                self._child = Child(arguments(self._file, self._http, masters, self._routes))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

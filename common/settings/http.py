@@ -48,7 +48,8 @@ class HttpSettings:
         (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
         Several(Address(), limit=8),
         "control addresses of the masters that a gateway calls, the primary first",
-        "the master of a first try runs on the same machine; a gateway that a master starts calls that one",
+        "the master of a first try runs on the same machine; a gateway that a master starts calls that one, the one "
+        "that it backs up, and those that are named here",
         flags=("-m", "--master"),
         reload=False,
     )
