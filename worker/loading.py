@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import Parameter, iscoroutinefunction, signature
 from types import ModuleType
@@ -25,6 +25,24 @@ from .interface import AUTO, worker_of
 
 _REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 VERSION_MAX = 64  # characters; it stands in tables, labels and file names
+
+
+def load_application(specification: Mapping[str, Any]) -> tuple[Worker, str]:
+    """The Worker and its version, as the agent specified it. The current directory is the app dir. Raises LoadError."""
+    app, interface, service = specification["app"], specification["interface"], specification["service"]
+    # Resolved: what this process imports later comes from the release that it started with.
+    app_dir = None if names_a_file(split_spec(app)[0]) else os.getcwd()
+    worker = load(app, app_dir=app_dir, factory=specification["factory"], interface=interface, service=service)
+    _set_threads(worker, app, specification.get("threads", 1))
+    return worker, version_of(worker, flag=specification["version"] or None, app_dir=".")
+
+
+def _set_threads(worker: Worker, app: str, threads: int) -> None:
+    if worker.threads is not None:
+        worker.threads = threads
+    elif threads > 1:
+        kind = "serves many requests at once without" if worker.is_async else "is served one request at a time"
+        raise LoadError(f"--threads {threads}: threads are for WSGI applications; {app} {kind}")
 
 
 def load(

@@ -13,7 +13,7 @@ import sys
 
 from ..common.errors import LoadError
 from ..common.exits import LOAD_FAILED
-from .process import load_application
+from .loading import load_application
 
 
 def main() -> int:

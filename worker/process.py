@@ -30,7 +30,7 @@ from .backend import Backend, Rejected
 from .core.deliveries import Deliveries, Delivery
 from .core.streams import Streams
 from .hosting import Outcome, SyncHost
-from .loading import load, names_a_file, split_spec, version_of
+from .loading import load_application
 from .page import GRACE, OBEY, PHASE, READY, STOP, STOPPING, Page
 from .streams import Pump, SyncStream
 
@@ -96,24 +96,6 @@ def _settle(specification: Specification) -> None:
 
 def _orphaned() -> NoReturn:
     os._exit(1)
-
-
-def load_application(specification: dict[str, Any]) -> tuple[Worker, str]:
-    """The Worker and its version. The current directory is the app dir. Raises LoadError."""
-    app, interface, service = specification["app"], specification["interface"], specification["service"]
-    # Resolved: what this process imports later comes from the release that it started with.
-    app_dir = None if names_a_file(split_spec(app)[0]) else os.getcwd()
-    worker = load(app, app_dir=app_dir, factory=specification["factory"], interface=interface, service=service)
-    _set_threads(worker, app, specification.get("threads", 1))
-    return worker, version_of(worker, flag=specification["version"] or None, app_dir=".")
-
-
-def _set_threads(worker: Worker, app: str, threads: int) -> None:
-    if worker.threads is not None:
-        worker.threads = threads
-    elif threads > 1:
-        kind = "serves many requests at once without" if worker.is_async else "is served one request at a time"
-        raise LoadError(f"--threads {threads}: threads are for WSGI applications; {app} {kind}")
 
 
 class Process:
