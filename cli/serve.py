@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..common import exits
-from ..common.settings import MasterSettings, SlaveSettings
+from ..common.settings import MasterSettings, SlaveSettings, StandbySettings
 from .gateway import Beside, Pairs, http_option, route_option
 from .options import config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
         "rota master --bind tcp://10.0.0.5:7700 --state /var/lib/rota",
         "rota master --http 0.0.0.0:8080 --route /=site",
         "rota master -c /etc/rota.toml          pools are set in [service.NAME]",
+        "rota master --state DIR --backup-of tcp://primary:7700    a standby (docs/STANDBY.md)",
     ),
     exits=(exits.FAILED, exits.BAD_CONFIG),
 )
 @config_option
 @options(MasterSettings)
+@options(StandbySettings)
 @http_option("Run a gateway, too, that takes HTTP requests here.")
 @route_option
 def master(config_file: str | None, flags: dict[str, object], http: str | None, more_routes: Pairs) -> None:
@@ -86,6 +88,26 @@ def slave(config_file: str | None, flags: dict[str, object]) -> None:
     from ..worker.agent import main
 
     sys.exit(main(agent_settings(load_or_exit(config_file, flags))))
+
+
+@verb(
+    "witness",
+    examples=("rota witness -m tcp://a:7700,tcp://b:7700 --state /var/lib/rota-witness",),
+    exits=(exits.FAILED, exits.BAD_CONFIG),
+)
+@config_option
+@options(SlaveSettings, only=("name", "master", "tags", "state"))
+def witness(config_file: str | None, flags: dict[str, object]) -> None:
+    """Run a node without processes, which votes.
+
+    For a pair of masters with few nodes: where most nodes may be gone at once, a standby cannot take over. It needs
+    a machine of its own, apart from both masters, and next to no CPU and memory. TERM ends it.
+    """
+    from ..worker.agent import AgentSettings
+    from ..worker.agent import witness as run
+
+    own = load_or_exit(config_file, flags).slave
+    sys.exit(run(AgentSettings(app="", name=own.name, masters=own.master, tags=own.tags, state=own.state)))
 
 
 def agent_settings(config: Config) -> AgentSettings:

@@ -167,6 +167,7 @@ class Welcome(NamedTuple):
     born: int = 0  # clients: which life of their session this is; another one counts its answers from 1
     state: str = "active"  # or "standby": then try the other master
     lease_ms: int = 0  # agents: how long each beat that answers one of the master is a lease; 0 = none is needed
+    other: str = ""  # of a standby: control address of the master that it follows
 
 
 class Refusal(NamedTuple):
@@ -275,9 +276,12 @@ class Leave(NamedTuple):
 
 
 class Replica(NamedTuple):
+    """The next records; `sequence` is the number of the last of them."""
+
     sequence: int
     records: list[bytes]
-    first: bool = False  # forget all earlier ones
+    first: bool = False  # of a snapshot: forget all earlier ones
+    more: bool = False  # the snapshot goes on in the next message
 
 
 class Pulse(NamedTuple):

@@ -31,6 +31,7 @@ MAX_SOCKETS = 4096
 NEVER_MS = 86_400_000  # a day: -1 throws away what was received last when the connection is lost
 
 CONTROL, FRONTEND, BACKEND = "control", "frontend", "backend"
+PEER = "peer"  # of a standby: to the control socket of the other master
 
 _WATCHED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -72,8 +73,9 @@ def dealer(ctx: zmq.Context[zmq.Socket[bytes]], role: str, body_max: int = BODY_
     _common(sock, role, body_max)
     sock.reconnect_ivl = NEVER_MS
     # With it nothing is queued for an address that nobody answers at, and a send fails as soon as the connection is
-    # gone. Without it what came before the end can still be read: the last answers of a master that stops, and its BYE.
-    sock.immediate = role != FRONTEND
+    # gone. Without it what came before the end can still be read: the last answers of a master that stops, its BYE, and
+    # that it hands over.
+    sock.immediate = role not in (FRONTEND, PEER)
     sock.sndhwm = sock.rcvhwm = DEALER_HWM
     sock.sndtimeo = 0
     sock.connect_timeout = CONNECT_TIMEOUT_MS
@@ -86,7 +88,7 @@ def _common(sock: zmq.Socket[bytes], role: str, body_max: int) -> None:
     sock.maxmsgsize = max(body_max, BUNDLE_BYTES_MAX) + HEAD_MAX
     sock.handshake_ivl = HANDSHAKE_MS
     sock.set(zmq.TCP_MAXRT, MAX_RETRANSMIT_MS)
-    if role == CONTROL:
+    if role in (CONTROL, PEER):
         sock.heartbeat_ivl, sock.heartbeat_timeout = CONTROL_HEARTBEAT_MS
 
 

@@ -1,8 +1,8 @@
 """What must survive a restart of the master: an append-only file of records, fsynced by a thread of its own.
 
 The loop never waits for a disk: it hands over bytes, and learns by an eventfd that they are durable. At each start the
-journal is read, its epoch raised, and a new file with the sum of all records put in its place, durable before any
-socket is bound.
+journal is read, and a new file with the sum of all records put in its place. Only a new epoch is waited for: it is
+durable before anything is done under it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 import msgpack
@@ -22,6 +23,20 @@ from .core.records import Restored
 
 _FRAME = struct.Struct("<II")  # length and CRC-32 of a record
 RECORD_MAX = 1 << 20
+RISE_S = 5.0  # for one fsync; a disk that needs longer is no place for a master's memory
+
+
+class _Append(NamedTuple):
+    number: int  # 0: nobody asks whether it is durable
+    data: bytes
+
+
+class _StartOver(NamedTuple):
+    number: int
+    records: list[bytes]
+
+
+_Work = _Append | _StartOver | threading.Event | None  # an event is set when all before it is written; None: the end
 
 
 class JournalError(Exception):
@@ -33,12 +48,16 @@ class Journal:
 
     def __init__(self, directory: Path | None) -> None:
         self.restored = Restored()
-        self.epoch = 1
+        self.epoch = 0  # of the last active master, and its name
+        self.epoch_by = ""
+        self.stood = 0  # the highest epoch that a master is known to have stood for
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.truncated = 0  # bytes at the end of the old file that were not a whole record
+        self.last = 0  # number that was handed over
         self._done = 0
         self._failure = ""
-        self._work: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._file: int | None = None
+        self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if directory is not None:
             self._open(directory)
@@ -48,11 +67,39 @@ class Journal:
     def record(self, records: Iterable[tuple[int, bytes]]) -> None:
         """Hands over numbered records; `recorded()` will say when they are durable."""
         for number, data in records:
-            if self._thread is None:
-                self._done = number
-                os.eventfd_write(self.wake_fd, 1)
-            else:
-                self._work.put((number, data))
+            self._hand_over(number, _Append(number, data))
+
+    def start_over(self, number: int, records: list[bytes]) -> None:
+        """These take the place of all that was recorded before (but the epoch); together they have one number."""
+        self._hand_over(number, _StartOver(number, records))
+
+    def rise(self, epoch: int, by: str) -> None:
+        """In this epoch the master called `by` is active; "": it is only stood for. Durable when it returns; raises
+        JournalError.
+        """
+        self._note_epoch(epoch, by)
+        if self._thread is None:
+            return
+        if self._failure:
+            raise JournalError(self._failure)
+        written = threading.Event()
+        self._work.put(_Append(0, _epoch(epoch, by)))
+        self._work.put(written)
+        if not written.wait(RISE_S) or self._failure:
+            raise JournalError(self._failure or f"the disk did not take a new epoch within {RISE_S:g} s")
+
+    def _note_epoch(self, epoch: int, by: str) -> None:
+        self.stood = max(self.stood, epoch)
+        if by:
+            self.epoch, self.epoch_by = epoch, by
+
+    def _hand_over(self, number: int, work: _Append | _StartOver) -> None:
+        self.last = number
+        if self._thread is None:
+            self._done = number
+            os.eventfd_write(self.wake_fd, 1)
+        else:
+            self._work.put(work)
 
     def recorded(self) -> tuple[int, str]:
         """The highest durable number, and the sentence that says why there will be no more ("" = all is well)."""
@@ -67,7 +114,8 @@ class Journal:
         if self._thread is not None:
             self._work.put(None)
             self._thread.join(5)
-            os.close(self._file)
+            if self._file is not None:
+                os.close(self._file)
             os.close(self._lock)
         os.close(self.wake_fd)
 
@@ -82,13 +130,13 @@ class Journal:
             raise JournalError(f"another master uses {directory}: give each its own --state") from None
         except OSError as error:
             raise JournalError(f"the state directory {directory} cannot be used: {error.strerror}") from None
-        path = directory / "journal"
+        self._path = directory / "journal"
         try:
-            if path.exists():
-                self._read(path)
-            self._replace(path)
+            if self._path.exists():
+                self._read(self._path)
+            self._replace(self.restored.records())
         except (OSError, ValueError) as error:
-            raise JournalError(f"{path}: {error}") from None
+            raise JournalError(f"{self._path}: {error}") from None
 
     def _read(self, path: Path) -> None:
         data = path.read_bytes()
@@ -105,44 +153,65 @@ class Journal:
     def _read_record(self, record: bytes) -> None:
         value = msgpack.unpackb(record)
         if value.get("t") == "epoch":
-            self.epoch = value["epoch"] + 1
+            self._note_epoch(value["epoch"], value.get("by", "?"))
         else:
             self.restored.read(record)
 
-    def _replace(self, path: Path) -> None:
-        fresh = path.with_suffix(".new")
+    def _replace(self, records: list[bytes]) -> None:
+        fresh = self._path.with_suffix(".new")
+        before = self._file
         self._file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        epoch = msgpack.packb({"t": "epoch", "epoch": self.epoch})
-        self._append([epoch, *self.restored.records()])
-        os.rename(fresh, path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        if before is not None:
+            os.close(before)
+        self._append([_epoch(self.stood, ""), _epoch(self.epoch, self.epoch_by or "?"), *records])
+        os.rename(fresh, self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(folder)
         os.close(folder)
 
     # ---- the thread ------------------------------------------------------------------------------
 
     def _append(self, records: list[bytes]) -> None:
+        assert self._file is not None
         data = b"".join(_FRAME.pack(len(record), crc32(record)) + record for record in records)
         while data:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
 
     def _write(self) -> None:
-        while (first := self._work.get()) is not None:
-            batch = [first]
+        """What has come meanwhile is written together: one fsync for all of it."""
+        ended = False
+        while not ended:
+            batch = [self._work.get()]
             while not self._work.empty():
-                more = self._work.get()
-                if more is None:
-                    self._work.put(None)
-                    break
-                batch.append(more)
+                batch.append(self._work.get())
+            ended = None in batch
             try:
-                self._append([data for _, data in batch])
+                self._carry_out(batch)
             except OSError as error:
                 self._failure = (
                     f"the journal cannot be written: {error.strerror}; free the disk and restart this master"
                 )
-                os.eventfd_write(self.wake_fd, 1)
-                return
-            self._done = batch[-1][0]
+                ended = True
+            for each in batch:
+                if isinstance(each, threading.Event):
+                    each.set()
             os.eventfd_write(self.wake_fd, 1)
+
+    def _carry_out(self, batch: list[_Work]) -> None:
+        together: list[bytes] = []
+        for work in batch:
+            if isinstance(work, _Append):
+                together.append(work.data)
+            elif isinstance(work, _StartOver):
+                together.clear()  # it has all of that
+                self._replace(work.records)
+        if together:
+            self._append(together)
+        numbers = [work.number for work in batch if isinstance(work, _Append | _StartOver)]
+        self._done = max([self._done, *numbers])
+
+
+def _epoch(epoch: int, by: str) -> bytes:
+    data: bytes = msgpack.packb({"t": "epoch", "epoch": epoch, "by": by})
+    return data

@@ -16,7 +16,7 @@ class EventWriter:
 
     def __init__(self, events: EventLog) -> None:
         self._events = events
-        self._written = 0
+        self._written = events.adopted  # by the master that told them
 
     def write(self) -> None:
         if self._written == self._events.last:

@@ -9,26 +9,35 @@ import errno
 import os
 import secrets
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import zmq
 
 from ..common import config as configuration
 from ..common import log, memory, sockets, wire
+from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
+from ..common.kinds import split_address
 from . import ports
-from .core.master import Identity, Master
+from .core import outbox
+from .core.master import Beginning, Identity, Master
+from .core.outbox import Outbox
 from .core.pool import Slot
+from .core.records import Restored
+from .core.standby import Standby
 from .journal import Journal
 from .log import EventWriter
+from .peer_link import PeerLink
 from .ports import Inlet, Ports
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
+PEER_LINGER_MS = 100  # for the last frames to the other master
 WAKE_BYTES = 65536  # a pipe holds no more
 _AT_ONCE = frozenset({signal.SIGINT, signal.SIGQUIT})
 _HARMLESS = (signal.SIGHUP, signal.SIGUSR1)  # the other signals that are caught end it
@@ -57,45 +66,107 @@ class Server:
         state = Path(config.master.state) if config.master.state else None
         self.journal = Journal(state)
         self.ports = Ports(config.master)
-        numbers = self.ports.ports
-        identity = Identity(
-            config.master.name,
-            self.journal.epoch,
-            numbers["frontend"],
-            numbers["backend"],
-            config.master.advertise or "",
-            os.getpid(),
-        )
-        self.core = Master(
-            identity,
-            config.master,
-            lambda name: self.config.services[name],
-            self.journal.restored,
-            lambda: secrets.randbits(64) | 1,
-            time.time,
-            time.monotonic(),
-        )
-        self._events = EventWriter(self.core.events)
+        self.peer = PeerLink()
         self._probing: dict[Slot, None] = {}
         self._next_probe = 0.0
         self._signals: list[int] = []
         self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
         self._backend = Inlet(self.ports.backend)
-        self.core.source, self.core.process_source = self._frontend.source, self._backend.source
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        fds = [int(sock.get(zmq.FD)) for sock in (self.ports.control, self.ports.frontend, self.ports.backend)]
-        self._watched = [(fd, zmq.POLLIN) for fd in (*fds, self.journal.wake_fd, self._wake_read)]
+        self._events: EventWriter
+        self.core: Master | Standby
+        if config.standby.backup_of or self.journal.restored.peer:
+            self._follow(self.journal.restored, self.journal.epoch_by == config.master.name, 0)
+        else:
+            self._be_active(self.journal.epoch + 1, self.journal.restored, {}, (), ())
         self._catch_signals()  # before anybody is told that it is here
+
+    # ---- roles -----------------------------------------------------------------------------------
+
+    def _be_active(
+        self,
+        epoch: int,
+        known: Restored,
+        granted: Mapping[str, float],
+        answers: Sequence[tuple[bytes, bytes]],
+        events: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Raises JournalError when the epoch cannot be made durable."""
+        config, numbers = self.config, self.ports.ports
+        self.journal.rise(epoch, config.master.name)
+        patience_s = config.standby.takeover_grace if known.peer else 0.0
+        self.core = Master(
+            Identity(
+                config.master.name,
+                epoch,
+                numbers["frontend"],
+                numbers["backend"],
+                config.master.advertise or "",
+                os.getpid(),
+            ),
+            config.master,
+            lambda name: self.config.services[name],
+            known,
+            _token,
+            time.time,
+            boottime(),
+            Beginning(config.standby, self.journal.last, granted, answers, events, patience_s),
+        )
+        self._begin()
+
+    def _follow(self, known: Restored, was_active: bool, seen: int) -> None:
+        config, journal = self.config, self.journal
+        self.core = Standby(
+            config.master.name,
+            self._address(),
+            config.master,
+            config.standby,
+            known,
+            journal.epoch,
+            max(seen, journal.stood),
+            was_active,
+            journal.last,
+            _token,
+            time.time,
+            boottime(),
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self.core.source, self.core.process_source = self._frontend.source, self._backend.source
+        self._events = EventWriter(self.core.events)
+        self._watch()
+
+    def _watch(self) -> None:
+        asked = (self.ports.control, self.ports.frontend, self.ports.backend, *self.peer.sockets)
+        fds = [int(sock.get(zmq.FD)) for sock in asked]
+        self._watched = [(fd, zmq.POLLIN) for fd in (*fds, self.journal.wake_fd, self._wake_read)]
+
+    def _address(self) -> str:
+        """Where the other master is to dial us."""
+        standby, master = self.config.standby, self.config.master
+        if standby.address:
+            return standby.address
+        host = master.advertise or _host_towards(standby.backup_of, master.bind)
+        return f"tcp://{host}:{self.ports.ports['control']}"
 
     # ---- the loop --------------------------------------------------------------------------------
 
     def serve(self) -> int:
         """Until TERM, INT or QUIT. Clients and nodes reconnect to the next one by themselves."""
-        core, clock = self.core, time.monotonic
+        while not self._serve_role():
+            pass
+        return 0
+
+    def _serve_role(self) -> bool:
+        """Until this master is something else than now (False), or at its end (True)."""
+        core, clock = self.core, boottime
         from_frontend, from_backend = self._frontend.receive, self._backend.receive
         deadline = poll_at = 0.0
         while True:
             now = clock()
+            if now >= core.dispatches_until:
+                core.lapse(now)
             # While requests flow, the two data sockets are asked themselves; a poll of everything costs more.
             busy = from_backend(core.backend, now, core.backend_large)
             busy = from_frontend(core.frontend, now, core.frontend_large) or busy
@@ -104,13 +175,15 @@ class Server:
                 self._poll(now, now if busy else deadline)
                 now = clock()
                 if self._ending(now):
-                    return 0
+                    return True
                 poll_at = now + LOOK_S
             if now >= deadline:
                 self.core.lag = now - deadline if deadline else 0.0
                 self._do_due(now)
                 deadline = self._next_deadline()
             self._flush()
+            if core is not self.core:
+                return False
 
     def _poll(self, now: float, until: float) -> None:
         """Serves what is not for requests, and waits for anything that comes.
@@ -119,18 +192,21 @@ class Server:
         its last use and the wait: the data sockets were just now. (Given the sockets, zmq_poll asks each of them
         before and after: 18 system calls more a wait.)
         """
-        wait_s = 0.0 if self._control.receive(self.core.control, now) else until - now
+        came = self._control.receive(self.core.control, now)
+        if isinstance(self.core, Standby):
+            came = self.peer.attend(self.core, now) or came
+        wait_s = 0.0 if came else until - now
         wait_ms = min(POLL_MAX_MS, int(wait_s * 1000) + 1) if wait_s > 0 else 0
         for fd, _ in sockets.fast_poll(self._watched, wait_ms):
             if fd == self.journal.wake_fd:
-                self._recorded(time.monotonic())
+                self._recorded(boottime())
             elif fd == self._wake_read:
                 os.read(fd, WAKE_BYTES)  # whether or not a number was noted: what stays there keeps us awake
 
     def _do_due(self, now: float) -> None:
         if self._probing and now >= self._next_probe:
             self._probe(now)
-        self.core.dispatch.counters["bad frames"] += self._take_bad()
+        self.core.counters["bad frames"] += self._take_bad()
         self.core.tick(now)
         self._events.write()
 
@@ -147,6 +223,7 @@ class Server:
         return bad
 
     def close(self) -> None:
+        self.peer.close()
         self.ports.close()
         self.journal.close()
         os.close(self._wake_read)
@@ -183,6 +260,48 @@ class Server:
             if out.probes:
                 self._probing.update(dict.fromkeys(out.probes))
                 out.probes.clear()
+            if out.role:
+                self._play(out)
+                if out is not self.core.out:
+                    return  # nobody has anything to do with the rest: it was said before
+
+    def _play(self, out: Outbox) -> None:
+        """Effects of one master of a pair. A change of role is the last of them."""
+        effects, out.role = out.role, []
+        for effect in effects:
+            match effect:
+                case outbox.Dial(address):
+                    self.peer.dial(address, boottime())
+                    self._watch()
+                case outbox.HangUp():
+                    self.peer.hang_up()
+                    self._watch()
+                case outbox.SayPeer(frame):
+                    self.peer.send(frame)
+                case outbox.StartOver(number, records):
+                    self.journal.start_over(number, records)
+                case outbox.Rise(epoch, by):
+                    self.journal.rise(epoch, by)
+                    if not by and isinstance(self.core, Standby):
+                        self.core.raised(boottime())
+                case outbox.BecomeActive():
+                    self._take_over(effect)
+                case outbox.StepDown(seen):
+                    self._step_down(seen)
+
+    def _take_over(self, won: outbox.BecomeActive) -> None:
+        standby = self.core
+        assert isinstance(standby, Standby)
+        self.peer.hang_up(PEER_LINGER_MS)
+        self._events.write()
+        self._be_active(won.epoch, standby.mirror.known, won.granted, won.answers, standby.history())
+        self.core.out.control += standby.won()
+
+    def _step_down(self, seen: int) -> None:
+        master = self._master()
+        self._probing.clear()
+        self._events.write()
+        self._follow(master.known, True, seen)
 
     def _send_deliveries(self) -> None:
         """What goes to one process goes in one frame, in the order of its numbers."""
@@ -194,26 +313,38 @@ class Server:
                 continue
             error, unsent = _send_together(sock, slot.route, frames)
             if error:
-                self.core.undeliverable(slot, unsent, error == errno.EHOSTUNREACH, time.monotonic())
+                self._master().undeliverable(slot, unsent, error == errno.EHOSTUNREACH, boottime())
 
     def _send_answers(self) -> None:
         """Likewise to one client, in the order of their sequences."""
         out, sock = self.core.out, self.ports.frontend
         sessions, out.sessions = out.sessions, []
+        copies: list[tuple[bytes, int, wire.Frame]] | None = [] if self._master().pair.route else None
         for session in sessions:
             frames, session.outgoing = session.outgoing, []
             if not frames:
                 continue
+            if copies is not None:
+                copies += [(session.id, session.acked, frame) for frame in frames]
             error, unsent = _send_together(sock, session.route, frames)
             if error:
-                self.core.dispatch.answer_blocked(session, unsent, error == errno.EHOSTUNREACH)
+                self._master().dispatch.answer_blocked(session, unsent, error == errno.EHOSTUNREACH)
+        if copies:
+            self._copy(copies)
+
+    def _copy(self, answers: list[tuple[bytes, int, wire.Frame]]) -> None:
+        """To the standby, which keeps them for clients that ask there. One that does not read begins anew."""
+        pair = self._master().pair
+        for frame in pair.copies(answers):
+            if ports.send(self.ports.control, pair.route, frame):
+                return pair.gone(pair.route)
 
     def _send_control(self) -> None:
         out = self.core.out
         frames, out.control = out.control, []
         for route, frame in frames:
             if ports.send(self.ports.control, route, frame):
-                self.core.operators.gone(route)
+                self.core.control_gone(route)
 
     def _probe(self, now: float) -> None:
         """An exited process: once its route is gone, all that it ever sent can be read, and then it is settled."""
@@ -223,13 +354,18 @@ class Server:
             self._backend.receive(self.core.backend, now)
         for slot in gone:
             del self._probing[slot]
-            self.core.fleet.settle(slot, now)
+            self._master().fleet.settle(slot, now)
 
     def _recorded(self, now: float) -> None:
         number, failure = self.journal.recorded()
         self.core.recorded(number, now)
         if failure and "journal" not in self.core.alarms:
             self.core.journal_failed(failure)
+
+    def _master(self) -> Master:
+        """Whose effects these are: a standby has none such."""
+        assert isinstance(self.core, Master)
+        return self.core
 
     # ---- signals ---------------------------------------------------------------------------------
 
@@ -246,7 +382,7 @@ class Server:
     def _ending(self, now: float) -> bool:
         """Does what signals ask for. TERM: orderly; INT, QUIT or a second TERM: the last word now. True: it is said."""
         numbers, self._signals = self._signals, []
-        again = self.core.fleet.stopping
+        again = self.core.stopping
         if any(number not in _HARMLESS for number in numbers):
             self.core.stop(now)
             if self._beside is not None:
@@ -256,10 +392,13 @@ class Server:
         if signal.SIGHUP in numbers:  # however many there were
             self._reload_config()
         at_once = _AT_ONCE.intersection(numbers) or (again and signal.SIGTERM in numbers)
-        if not at_once and not self.core.ready_to_end(now):
+        core = self.core
+        if not at_once and not core.ready_to_end(now):
             return False
-        self.core.end()
+        core.end()
         self._flush()
+        if core is not self.core:  # it has handed over
+            return False
         self._events.write()
         return True
 
@@ -275,6 +414,26 @@ class Server:
         self.core.reconfigure(fresh.master)
         kept = f"; a restart is needed for {', '.join(fixed)}" if fixed else ""
         log.note(f"rota master: configuration reloaded{kept}")
+
+
+def _token() -> int:
+    return secrets.randbits(64) | 1
+
+
+def _host_towards(address: str | None, bind: str) -> str:
+    """The host of ours that the machine at this address sees; that of `bind`, if it is one."""
+    host = (split_address(bind) or ("*", ""))[0]
+    if host not in ("*", "0.0.0.0", "[::]"):
+        return host
+    there = split_address(address or "")
+    if there is None:
+        return socket.gethostname()
+    with socket.socket(socket.AF_INET6 if ":" in there[0] else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((there[0].strip("[]"), int(there[1])))  # sends nothing: only a route is looked up
+            return str(sock.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
 
 
 def _send_together(sock: ports.Socket, route: bytes, frames: list[wire.Frame]) -> tuple[int, list[wire.Frame]]:
@@ -319,7 +478,5 @@ def _notify_ready() -> None:
     """Type=notify of systemd, if that is who started us."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        import socket
-
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)

@@ -68,6 +68,7 @@ def test_the_epoch_rises_at_every_start_and_is_durable_before_anybody_is_served(
     epochs = []
     for _ in range(3):
         journal = Journal(tmp_path)
+        journal.rise(journal.epoch + 1, "m")
         epochs.append(journal.epoch)
         os.close(journal._lock)  # as a killed master leaves it
     assert epochs == [1, 2, 3]

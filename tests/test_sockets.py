@@ -14,7 +14,7 @@ from rota.common.limits import BODY_MAX, HEAD_MAX
 from rota.common.link import Link
 from rota.common.wire import BUNDLE_BYTES_MAX
 
-ROLES = (sockets.CONTROL, sockets.FRONTEND, sockets.BACKEND)
+ROLES = (sockets.CONTROL, sockets.FRONTEND, sockets.BACKEND, sockets.PEER)
 PATIENCE_MS = 10_000
 
 
@@ -31,7 +31,7 @@ def common(sock: Any, role: str) -> None:
     assert sock.get(zmq.HANDSHAKE_IVL) == sockets.HANDSHAKE_MS
     assert sock.get(zmq.TCP_MAXRT) == sockets.MAX_RETRANSMIT_MS
     heartbeat = (sock.get(zmq.HEARTBEAT_IVL), sock.get(zmq.HEARTBEAT_TIMEOUT))
-    assert heartbeat == ((1000, 5000) if role == sockets.CONTROL else (0, -1))
+    assert heartbeat == ((1000, 5000) if role in (sockets.CONTROL, sockets.PEER) else (0, -1))
     assert sock.get(zmq.SNDTIMEO) == 0
 
 
@@ -49,7 +49,7 @@ def test_every_option_of_a_dealer_is_as_it_was_set(ctx: Any, role: str) -> None:
     common(sock, role)
     assert sock.get(zmq.SNDHWM) == sock.get(zmq.RCVHWM) == sockets.DEALER_HWM
     assert sock.get(zmq.RECONNECT_IVL) == sockets.NEVER_MS
-    assert sock.get(zmq.IMMEDIATE) == (role != sockets.FRONTEND)
+    assert sock.get(zmq.IMMEDIATE) == (role not in (sockets.FRONTEND, sockets.PEER))
     assert sock.get(zmq.CONNECT_TIMEOUT) == sockets.CONNECT_TIMEOUT_MS
 
 

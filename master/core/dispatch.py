@@ -488,21 +488,25 @@ class Dispatch:
             return "in the queue"
         return "while its handler ran"
 
-    def hand_back(self) -> None:
+    def hand_back(self) -> int:
         """This master stops: what waits goes back to its callers, not started, and each is told up to where it was
-        heard. So the next master is asked again only for what was dispatched.
+        heard. So the next master is asked again only for what was dispatched. Answers how many went back.
         """
+        given_back = 0
         queued = [request for pool in self.pools.values() for request in pool.waiting()]
         for request in reversed([*queued, *self.quarantine.waiting]):  # callers put each before what they have
             if request.attempt == 0:
                 self.leave_queue(request)
                 self.finish(request, _NOT_STARTED, 0, b"", 0)
+                given_back += 1
         for request, older in list(self.inherited.waiting.items()):
             if not older:
                 self.inherited.release(request)
                 self.finish(request, _NOT_STARTED, 0, b"", 0)
+                given_back += 1
         for session in self.sessions.values():
             self.send(session, _head(wire.BYE, session.token, self.epoch, number=session.highest))
+        return given_back
 
     def close_session(self, session: Session) -> None:
         """BYE or long silence: its queued requests are dropped, its attempts go on without it."""

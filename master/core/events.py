@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 EVENTS_KEPT = 10_000  # the newest; 3 MiB
@@ -33,6 +33,7 @@ class EventLog:
         self._kept: deque[Event] = deque()
         self._characters = 0
         self.last = 0
+        self.adopted = 0  # up to here they are of a master before this one
 
     def tell(self, kind: str, subject: str, text: str, by: str = "", reason: str = "") -> None:
         self.last += 1
@@ -42,6 +43,16 @@ class EventLog:
         self._characters += event.characters()
         while len(self._kept) > EVENTS_KEPT or self._characters > TEXTS_MAX:
             self._characters -= self._kept.popleft().characters()
+
+    def adopt(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Those of another master, before any of our own: they keep their numbers."""
+        for each in events:
+            event = Event(**each)
+            if event.number > self.last:
+                self.last = event.number
+                self._kept.append(event)
+                self._characters += event.characters()
+        self.adopted = self.last
 
     def since(self, number: int, limit: int = EVENTS_KEPT) -> list[dict[str, Any]]:
         """Those with a higher number, oldest first; at most the newest `limit` of them, and what a message holds."""

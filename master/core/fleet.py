@@ -22,6 +22,7 @@ from ...common.limits import (
 )
 from ...common.names import valid_name
 from ...common.settings import MasterSettings, ServiceSettings
+from ...common.units import plural
 from . import records
 from .checks import Checks
 from .dispatch import Dispatch
@@ -62,6 +63,8 @@ class Fleet:
         self.scaled: dict[str, int] = {}  # service → the operator's target
         self.wall: Callable[[], float] = lambda: now  # the time of day, for reload_at
         self.stopping = False  # this master was told to stop: nothing is dispatched any more
+        self.held = False  # it has no quorum: nothing is dispatched until it has
+        self.patient_until = now  # no node that has not said hello is given up before
         self.changed = True  # since somebody who waits was last asked to look
         self._started_at = now
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
@@ -269,7 +272,7 @@ class Fleet:
             pool = self.dispatch.pools.get(service)
             if pool is not None and not node.embedded:
                 count = self.staff.reload(pool, node)
-                text = f"{service}: {count} processes on {node.name}, one at a time"
+                text = f"{service}: {plural(count, 'process')} on {node.name}, one at a time"
                 self.events.tell("reload", service, text, AGENT, "HUP")
 
     def failing(self, node: Node, failing: messages.Failing) -> None:
@@ -278,7 +281,7 @@ class Fleet:
             node.failing[failing.service] = failing._replace(text=failing.text[-FAILING_TEXT_MAX:])
             if before is None or before.failures != failing.failures:
                 last = failing.text.strip().rpartition("\n")[2]
-                text = f"{failing.service} failed on {node.name} ({failing.failures} times in a row): {last}"
+                text = f"{failing.service} failed on {node.name} ({plural(failing.failures, 'time')} in a row): {last}"
                 self.events.tell("failing", node.name, text)
         self.changed = True
 
@@ -514,6 +517,20 @@ class Fleet:
             if slot.inflight:
                 self._say_recall(slot)
 
+    def hold(self, held: bool, now: float) -> None:
+        """Without a quorum nothing is dispatched."""
+        self.held = held
+        for node in self.nodes.values():
+            self.refresh(node, now)
+
+    def voters(self, before: frozenset[str]) -> frozenset[str]:
+        """The nodes that elect masters: all that are here, or may be again. `before`: those that did until now."""
+        return frozenset(
+            node.name
+            for node in self.nodes.values()
+            if node.liveness is not Liveness.CLOSED and (node.liveness is not Liveness.UNKNOWN or node.name in before)
+        )
+
     def at_rest(self) -> bool:
         """What processes hold now they have begun."""
         return not any(slot.recall for slot in self.slots.values())
@@ -541,7 +558,7 @@ class Fleet:
             self._move(node, "late", now)
         if node.liveness is Liveness.SUSPECT and silent > self.settings.dead_after:
             self._died(node, now)
-        if node.liveness is Liveness.UNKNOWN and silent > self.settings.dead_after + 1.0:
+        if node.liveness is Liveness.UNKNOWN and silent > self.settings.dead_after + 1.0 and now >= self.patient_until:
             self._died(node, now)
 
     def _died(self, node: Node, now: float) -> None:
@@ -577,7 +594,7 @@ class Fleet:
 
     def refresh(self, node: Node, now: float) -> None:
         """Opens and closes its slots, and lets the queues meet what was opened."""
-        if self.stopping:
+        if self.stopping or self.held:
             shut(node)
             return
         refresh(node, now)
@@ -592,7 +609,7 @@ class Fleet:
         if (left or node.name in self._must_tell) and not late:
             return  # what an older master gave it counts too, and is not known before it has told
         if left:
-            text = f"{node.name}: {left} requests were still running at the deadline; their processes are stopped"
+            text = f"{node.name}: {plural(left, 'request')} still running at the deadline; what runs them is stopped"
             self.events.tell("drain forced", node.name, text)
         self._intend(node, "deadline" if left else "empty", "", "", now)
         for slot in list(node.slots.values()):
@@ -643,7 +660,7 @@ class Fleet:
         """
         if not self._must_tell and (self.settings.state or not older):
             return True
-        return None if now - self._started_at < self.settings.dead_after + 1.0 else False
+        return None if now < max(self._started_at + self.settings.dead_after + 1.0, self.patient_until) else False
 
     def _told(self, node: Node, now: float) -> None:
         """A node has told when all the processes that it named have said HELLO or ended."""

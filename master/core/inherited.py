@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ...common import errors
+from ...common import errors, wire
 from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held
 from .maintenance import service_of
 from .pool import NO_HANDLER, Request, Slot
@@ -168,6 +168,11 @@ class Inherited:
         """The inventory may have grown: look again at what waits for it."""
         for request in list(self.waiting):
             self.look_up(request, self.release(request), now)
+
+    def recorded(self, session: bytes, frame: bytes) -> None:
+        """An answer of the master before, whose caller may not have it."""
+        fields = wire.parse(frame)
+        self.keep((session, fields[8]), fields[12], fields[7], frame[fields[11] :])
 
     def keep(self, origin: Origin, code: int, time_us: int, body: bytes) -> None:
         """A reply whose caller has not come yet. The oldest go where they are too many or too large."""

@@ -6,20 +6,21 @@ It knows who is talking (routes, tokens), and hands what they say to `dispatch` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...common import messages, wire
 from ...common.lifecycle import Liveness
 from ...common.limits import HEAD_MAX
 from ...common.messages import BadMessage
-from ...common.settings import MasterSettings, ServiceSettings
+from ...common.settings import MasterSettings, ServiceSettings, StandbySettings
 from . import outbox, status
 from .dispatch import Dispatch
 from .events import EventLog
 from .fleet import Fleet
 from .operators import Operators
-from .outbox import Outbox
+from .outbox import Outbox, StepDown
+from .pair import Pair
 from .pool import Slot
 from .readers import Readers
 from .records import Restored
@@ -37,6 +38,20 @@ EPOCH_MAX = (1 << 32) - 1  # of the header
 
 _parse = wire.parse
 _STREAM = (wire.CHUNK, wire.CREDIT)
+
+
+_OnControl = messages.AgentHello | messages.OperatorHello | messages.VoterHello | messages.PeerHello
+
+
+class Beginning(NamedTuple):
+    """With what a master begins that has, or was, a standby (docs/STANDBY.md)."""
+
+    standby: StandbySettings = StandbySettings()
+    last_record: int = 0  # of the journal
+    granted: Mapping[str, float] = {}  # noqa: RUF012  # votes: node → when its lease runs out
+    answers: Sequence[tuple[bytes, bytes]] = ()  # of the master before: session, ANSWER frame
+    events: Sequence[Mapping[str, Any]] = ()
+    patience_s: float = 0.0  # so long no node is given up
 
 
 class Identity(NamedTuple):
@@ -62,7 +77,9 @@ class Master:
         token: Callable[[], int],
         wall: Callable[[], float],
         now: float,
+        beginning: Beginning | None = None,
     ) -> None:
+        beginning = beginning or Beginning()
         self.identity = identity
         self.settings = settings
         self.out = Outbox()
@@ -70,7 +87,24 @@ class Master:
         self.dispatch = Dispatch(self.out, identity.epoch, settings)
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, services, self._journal, now)
         self.fleet.wall = wall
+        self.known = restored.copy()  # the sum of all records: what a standby gets first
         self.fleet.restore(restored)
+        self.fleet.patient_until = now + beginning.patience_s
+        self.events.adopt(beginning.events)
+        journal_ours = self._journal_ours
+        pair = (
+            beginning.standby,
+            self.out,
+            self.events,
+            self.known,
+            beginning.granted,
+            journal_ours,
+            self.fleet.voters,
+        )
+        self.pair = Pair(identity.name, *pair, now)
+        self.dispatches_until = self.pair.until()
+        for session, frame in beginning.answers:
+            self.dispatch.inherited.recorded(session, frame)
         self.fleet.checks.random = lambda: token() / 2**64
         self.dispatch.losses.tell = self.events.tell
         self.dispatch.services = services
@@ -78,17 +112,21 @@ class Master:
         self.dispatch.quarantine.tell = self.events.tell
         self.durable = bool(settings.state)
         self.alarms: dict[str, str] = {}
-        self.operators = Operators(self.out, self.events, self.fleet, self.alarms, self.status)
+        self.operators = Operators(
+            self.out, self.events, self.fleet, self.alarms, self.status, self.pair, self.hand_over
+        )
         self._token = token
         self._now = now
         self._ticked_at = now
         self._began = now
         self._agents: dict[bytes, Node] = {}
-        self._records = 0
+        self._records = beginning.last_record
+        self._durable = beginning.last_record
         self._settled: dict[bytes, None] = {}  # sessions that were closed for their silence and had nothing open
         self._swept = now
         self._stop_by = now
         self._readers = Readers()
+        self._handing_over = False  # to the standby, as an operator asked
         # Where the frame comes from that is being read on the frontend, and on the backend.
         self.source: Callable[[], Source] = Source
         self.process_source: Callable[[], Source] = Source
@@ -278,6 +316,20 @@ class Master:
 
     # ---- control ---------------------------------------------------------------------------------
 
+    @property
+    def counters(self) -> dict[str, int]:
+        return self.dispatch.counters
+
+    @property
+    def stopping(self) -> bool:
+        """Told to stop; not: to hand over."""
+        return self.fleet.stopping and not self._handing_over
+
+    def control_gone(self, route: bytes) -> None:
+        """A message could not be sent there: nobody has this route any more."""
+        self.operators.gone(route)
+        self.pair.gone(route)
+
     def control(self, route: bytes, frame: bytes, now: float) -> None:
         self._now = now
         try:
@@ -287,6 +339,8 @@ class Master:
         node, token = self._agents.get(route), self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
+        elif route == self.pair.route and head.token == self.pair.token:
+            self._from_standby(route, head.kind, frame[head.head_len :], now)
         elif token == 0 or head.token != token:
             self.dispatch.counters["unknown routes"] += 1
             self.out.control.append((route, wire.head(wire.WHO, 0)))
@@ -301,7 +355,7 @@ class Master:
 
     def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
         hello = self._read_any(body)
-        if not isinstance(hello, messages.AgentHello | messages.OperatorHello):
+        if not isinstance(hello, _OnControl):
             self.dispatch.counters["bad messages"] += 1
             return
         version = outbox.agree(hello.versions)
@@ -314,8 +368,15 @@ class Master:
             self.operators.came(route, token, hello.user)
             self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
             return
+        if isinstance(hello, messages.VoterHello):  # it may have us for its master, if it has none
+            self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+            return self._heard_of(hello.epoch)
+        if isinstance(hello, messages.PeerHello):
+            return self._standby_hello(route, hello, version, now)
         place = len(self.out.control)
         self._rise_above(hello)
+        if hello.epoch > self.dispatch.epoch and self.pair.peer is not None:
+            return self._heard_of(hello.epoch)
         if hello.epoch > self.dispatch.epoch:
             ours = self.dispatch.epoch
             text = f"epoch {hello.epoch} was seen on {hello.node}, this master has {ours}: is its --state lost?"
@@ -334,6 +395,35 @@ class Master:
         if found.generation > hello.generation:
             word = messages.Intent(str(found.intent), found.generation, found.by, found.reason, found.version)
             self.out.say(route, token, word)
+
+    def _standby_hello(self, route: bytes, hello: messages.PeerHello, version: int, now: float) -> None:
+        self._heard_of(hello.epoch)
+        why = self.pair.refuse(hello)
+        if not self.durable:
+            why = f"{self.identity.name} has no --state directory: it would not remember that it has a standby"
+        if why:
+            refusal = messages.Refusal("denied", why, 5000, list(wire.VERSIONS))
+            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
+            return
+        token = self._token()
+        self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+        self.pair.greet(route, token, hello, self.dispatch.epoch, now)
+
+    def _from_standby(self, route: bytes, kind: int, body: bytes, now: float) -> None:
+        if kind == wire.BYE:
+            return self.pair.gone(route, said_bye=True)
+        message = self._read_any(body) if kind == wire.CONTROL else None
+        if message is not None:
+            self.pair.from_standby(message, now)
+            self._confirm(now)
+
+    def _heard_of(self, epoch: int) -> None:
+        """Of a higher epoch than ours: another master was elected, or may be."""
+        if epoch > self.dispatch.epoch and self.pair.peer is not None and not self.out.role:
+            self.events.tell("step down", self.identity.name, f"epoch {epoch} was seen, ours is {self.dispatch.epoch}")
+            self.fleet.stop(self._now)
+            self._leave(handover=False)
+            self.out.role.append(StepDown(epoch))
 
     def _token_of(self, route: bytes) -> int:
         """What this route was given, 0 if nothing. A peer that says HELLO again (two WHO were on their way to it) has
@@ -375,6 +465,10 @@ class Master:
             return
         if isinstance(message, messages.Beat):
             self.fleet.beat(node, now, message.unheard_ms / 1000)
+            if message.epoch > self.dispatch.epoch:
+                self._heard_of(message.epoch)
+            else:
+                self.pair.beat(node.name, message, now)
             self.out.say(route, node.token, message)
         elif isinstance(message, messages.Started):
             self.fleet.started(node, message, now)
@@ -403,12 +497,19 @@ class Master:
             "schema": SCHEMA,
             "master": {
                 "name": self.identity.name,
+                "role": self.pair.role,
                 "state": "active",
                 "epoch": self.dispatch.epoch,
                 "uptime_s": now - self._began,
                 "pid": self.identity.pid,
                 "durable": self.durable,
-                "alarms": [*self.alarms.values(), *self.fleet.checks.alarms(now), *self.fleet.pauses.alarms(now)],
+                "alarms": [
+                    *self.alarms.values(),
+                    *self.pair.alarms(now),
+                    *self.fleet.checks.alarms(now),
+                    *self.fleet.pauses.alarms(now),
+                ],
+                **self.pair.status(now),
                 "counters": dict(dispatch.counters),
                 "sessions": len(dispatch.sessions),
                 "loop_lag_ms": self.lag * 1000,
@@ -438,6 +539,24 @@ class Master:
             self._swept = now
             self._sweep(now)
         self.operators.tick(now)
+        self.pair.tick(self.dispatch.epoch, now)
+        self._confirm(now)
+        self.dispatches_until = self.pair.until()
+        if (may := self.pair.quorum_changed(now)) is not None:
+            self.hold(not may, now)
+
+    def lapse(self, now: float) -> None:
+        """`dispatches_until` is over, as far as the shell knows: nothing is dispatched that may not be."""
+        self.dispatches_until = self.pair.until()
+        if self.dispatches_until <= now:
+            self.hold(True, now)
+
+    def hold(self, held: bool, now: float) -> None:
+        """Without a quorum nothing is dispatched; what comes waits in the queue."""
+        if held != self.fleet.held:
+            text = "no quorum: requests are held" if held else "quorum again: requests are dispatched"
+            self.events.tell("no quorum" if held else "quorum", self.identity.name, text)
+            self.fleet.hold(held, now)
 
     def next_deadline(self) -> float:
         hurry = self.fleet.busy() or self.fleet.stopping or self.operators.waiting or self.dispatch.unsent
@@ -445,7 +564,8 @@ class Master:
         if self.dispatch.quarantine.busy():
             period = ALONE_TICK_S
         due = self.dispatch.timers.next_deadline()
-        return self._ticked_at + period if due is None else min(due, self._ticked_at + period)
+        due = self._ticked_at + period if due is None else min(due, self._ticked_at + period)
+        return min(due, self.pair.next_deadline())
 
     def _cut(self, session: Session, why: str) -> None:
         """Ends its connection, and with it what the transport holds for it. It may come back and ask for the rest."""
@@ -470,7 +590,8 @@ class Master:
     def stop(self, now: float) -> None:
         """Told to stop: nothing is dispatched any more. Once `ready_to_end`, `end` is the last word."""
         if not self.fleet.stopping:
-            self.events.tell("master", self.identity.name, "told to stop")
+            if not self._handing_over:
+                self.events.tell("master", self.identity.name, "told to stop")
             self._stop_by = now + STOP_WAIT_S
             self.fleet.stop(now)
 
@@ -479,7 +600,24 @@ class Master:
 
     def end(self) -> None:
         """What nobody has begun goes back to its callers. What runs goes on, and comes to the next master."""
-        self.dispatch.hand_back()
+        self._leave(self._handing_over or self.pair.hands_over)
+        if self._handing_over:
+            self.out.role.append(StepDown(self.dispatch.epoch))
+
+    def _leave(self, handover: bool) -> None:
+        given_back = self.dispatch.hand_back()
+        for route, node in self._agents.items():
+            self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
+        self.pair.close(self.dispatch.epoch, handover)
+        self.operators.handed_over(self.dispatch.epoch, given_back)
+
+    def hand_over(self, now: float) -> str:
+        """A planned switchover begins, if nothing speaks against it: why not."""
+        why = self.pair.unready()
+        if not why and not self.fleet.stopping:
+            self._handing_over = True
+            self.stop(now)
+        return why
 
     def reconfigure(self, settings: MasterSettings) -> None:
         """After a reload of the configuration: pools take their new settings."""
@@ -491,7 +629,13 @@ class Master:
         self.dispatch.losses.undeliverable(slot, frames, gone, now)
 
     def recorded(self, number: int, now: float) -> None:
-        """Everything up to this record is durable."""
+        """Everything up to this record is durable here."""
+        self._durable = number
+        self._confirm(now)
+
+    def _confirm(self, now: float) -> None:
+        """What is durable here, and at the standby while that follows, may be relied upon."""
+        number = self.pair.durable(self._durable)
         self.operators.recorded(number)
         self.fleet.recorded(number, now)
 
@@ -502,8 +646,16 @@ class Master:
         self.operators.unrecorded(text)
 
     def _journal(self, data: bytes) -> int:
+        number = self._journal_ours(data, ours=False)
+        return number
+
+    def _journal_ours(self, data: bytes, ours: bool = True) -> int:
+        """`ours`: of no concern to a standby."""
         self._records += 1
         self.out.records.append((self._records, data))
+        if not ours:
+            self.known.read(data)
+        self.pair.record(self._records, data, ours)
         return self._records
 
     # ---- reading ---------------------------------------------------------------------------------
@@ -519,6 +671,7 @@ class Master:
             me.backend_port,
             me.host,
             self.settings.max_message,
+            lease_ms=self.pair.lease_ms,
         )
 
     def _read_any(self, body: bytes) -> messages.Message | None:

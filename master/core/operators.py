@@ -11,6 +11,7 @@ from . import verbs
 from .events import EventLog
 from .fleet import Fleet
 from .outbox import Outbox
+from .pair import Pair
 
 OPERATORS_MAX = 1000
 _IN_MEMORY = ("list", "clear")  # actions of blacklist that no journal has to know
@@ -43,14 +44,19 @@ class Operators:
         fleet: Fleet,
         alarms: dict[str, str],
         status: Callable[[float, bool], dict[str, Any]],
+        pair: Pair,
+        hand_over: Callable[[float], str],
     ) -> None:
         self.waiting: list[_Waiter] = []
         self._out = out
         self._events = events
         self._fleet = fleet
-        self._verbs = verbs.Verbs(fleet)
+        self._verbs = verbs.Verbs(fleet, pair)
         self._alarms = alarms
+        self._pair = pair
         self._status = status
+        self._hand_over = hand_over
+        self._switching: list[tuple[bytes, int]] = []  # whoever asked for a switchover: route and id
         self._known: dict[bytes, _Operator] = {}  # by route
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
 
@@ -101,12 +107,20 @@ class Operators:
             self._answer(route, verb.id, self._verbs.quarantine(verb.args, operator.user, now))
         elif verb.verb == "blacklist" and verb.args.get("action", "list") in _IN_MEMORY:  # the same
             self._answer(route, verb.id, self._verbs.blacklist(verb.args, operator.user, now))
+        elif verb.verb == "switchover":
+            if why := self._hand_over(now):
+                raise verbs.Refuse(exits.REFUSED, why)
+            self._switching.append((route, verb.id))
+            reason = verbs.argument(verb.args, "reason", str, "")
+            self._events.tell("switchover", self._pair_name(), f"to {self._pair_name()}", operator.user, reason)
         elif verb.verb in _CHANGING:
             if "journal" in self._alarms and verb.verb != "resume":  # callers wait, and its end comes anyway
                 raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self._alarms['journal']}")
             self._answer(route, verb.id, getattr(self._verbs, verb.verb)(verb.args, operator.user, now))
         else:
-            raise verbs.not_found("verb", verb.verb, (*_CHANGING, "quarantine", "wait", "status", "events"))
+            raise verbs.not_found(
+                "verb", verb.verb, (*_CHANGING, "quarantine", "wait", "status", "events", "switchover")
+            )
 
     # ---- answers -------------------------------------------------------------------------------------------------
 
@@ -158,6 +172,16 @@ class Operators:
             self._fleet.changed = False
             self._wake(now)
         self._tell_followers()
+
+    def handed_over(self, epoch: int, given_back: int) -> None:
+        """Whoever asked for it goes on at the other master."""
+        for route, verb_id in self._switching:
+            data = {"schema": verbs.SCHEMA, "epoch": epoch, "to": self._pair_name(), "given_back": given_back}
+            self._answer(route, verb_id, verbs.Outcome(exits.DONE, data))
+        self._switching.clear()
+
+    def _pair_name(self) -> str:
+        return self._pair.peer.name if self._pair.peer else ""
 
     def recorded(self, number: int) -> None:
         """Everything up to this record is durable."""

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...common import exits, messages, wire
 
 if TYPE_CHECKING:
     from .pool import Slot
     from .sessions import Session, Source
+
+
+class Dial(NamedTuple):
+    """Open the link to the other master, in place of one that there may be."""
+
+    address: str
+
+
+class HangUp(NamedTuple):
+    """End it."""
+
+
+class SayPeer(NamedTuple):
+    frame: bytes
+
+
+class StartOver(NamedTuple):
+    """These records take the place of all earlier ones; together they have this number."""
+
+    number: int
+    records: list[bytes]
+
+
+class Rise(NamedTuple):
+    """This epoch is to be durable. `by`: who is active in it; "" = we stand for it, and want to hear `raised`."""
+
+    epoch: int
+    by: str
+
+
+class BecomeActive(NamedTuple):
+    """We have won: make a `Master` of what we have."""
+
+    epoch: int
+    granted: dict[str, float]  # node → when its vote, which is a lease, runs out
+    answers: list[tuple[bytes, bytes]]  # session, ANSWER frame
+
+
+class StepDown(NamedTuple):
+    """Another epoch is higher than ours, or we have handed over: make a `Standby` of what we have."""
+
+    seen: int
+
+
+RoleEffect = Dial | HangUp | SayPeer | StartOver | Rise | BecomeActive | StepDown
 
 
 class Outbox:
@@ -26,6 +71,7 @@ class Outbox:
         self.probes: list[Slot] = []  # to be told when the route is gone and everything from it is read
 
         self.cuts: list[Source] = []  # connections to be ended
+        self.role: list[RoleEffect] = []  # of one master of a pair
 
     def __bool__(self) -> bool:
         return bool(
@@ -37,6 +83,7 @@ class Outbox:
             or self.records
             or self.probes
             or self.cuts
+            or self.role
         )
 
     def say(self, route: bytes, token: int, message: messages.Message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgpack
@@ -62,6 +63,23 @@ def paused(service: str, how: Paused | None) -> bytes:
     return _pack({"t": "paused", "service": service, "how": how})
 
 
+class Peer(NamedTuple):
+    """The other master of the pair. Each journals its own: this record is not told to the standby."""
+
+    name: str
+    address: str  # of its control socket
+    role: str  # primary or backup
+
+
+def peer(peer: Peer | None) -> bytes:
+    return _pack({"t": "peer", "peer": peer})
+
+
+def electorate(names: Iterable[str]) -> bytes:
+    """The nodes whose votes make a master (docs/STANDBY.md)."""
+    return _pack({"t": "electorate", "nodes": sorted(names)})
+
+
 class Restored:
     """The state that a sequence of records adds up to; `records()` says the same in as few as possible."""
 
@@ -72,6 +90,14 @@ class Restored:
         self.exempt: set[str] = set()
         self.closed: dict[str, Closed] = {}
         self.paused: dict[str, Paused] = {}
+        self.electorate: frozenset[str] = frozenset()
+        self.peer: Peer | None = None
+
+    def copy(self) -> Restored:
+        made = Restored()
+        for record in self.records():
+            made.read(record)
+        return made
 
     def read(self, data: bytes) -> None:
         """Raises ValueError for a record that this version does not understand."""
@@ -89,6 +115,8 @@ class Restored:
             *(exempt(name, True) for name in sorted(self.exempt)),
             *(closed(service, how) for service, how in self.closed.items()),
             *(paused(service, how) for service, how in self.paused.items()),
+            *([electorate(self.electorate)] if self.electorate else []),
+            *([peer(self.peer)] if self.peer else []),
         ]
 
     def _read_intent(self, record: dict[str, Any]) -> None:
@@ -120,6 +148,12 @@ class Restored:
         self.paused.pop(record["service"], None)
         if record["how"] is not None:
             self.paused[record["service"]] = Paused(*record["how"])
+
+    def _read_electorate(self, record: dict[str, Any]) -> None:
+        self.electorate = frozenset(record["nodes"])
+
+    def _read_peer(self, record: dict[str, Any]) -> None:
+        self.peer = None if record["peer"] is None else Peer(*record["peer"])
 
 
 def _pack(record: dict[str, Any]) -> bytes:

@@ -12,9 +12,11 @@ from ...common import exits
 from ...common.lifecycle import Intent, Liveness
 from ...common.limits import PAUSE_MAX_S
 from ...common.names import nearest, unknown
+from ...common.units import plural
 from . import budget, quarantine, records, status
 from .fleet import Fleet
 from .maintenance import RETRY_AFTER_S, Closed
+from .pair import Pair
 from .pool import Pool, Stage
 from .registry import Node, why
 
@@ -53,8 +55,9 @@ class Wait(NamedTuple):
 class Verbs:
     """Called with the arguments of a verb, who asks, and now."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, pair: Pair) -> None:
         self.fleet = fleet
+        self.pair = pair
 
     # ---- nodes -----------------------------------------------------------------------------------
 
@@ -102,6 +105,9 @@ class Verbs:
 
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         names = [name for name in _names(args, "nodes") if name not in self.fleet.forgotten]  # gone already: done
+        other = self.pair.peer.name if self.pair.peer else ""
+        if other in names and other not in self.fleet.nodes:
+            return self._forget_master(other, by, argument(args, "reason", str, ""))
         nodes = [self._node(name) for name in names]
         for node in nodes:
             here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
@@ -115,6 +121,13 @@ class Verbs:
                 "forgotten", node.name, f"{node.name} left for good", by, argument(args, "reason", str, "")
             )
         return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [node.name for node in nodes]}, record)
+
+    def _forget_master(self, name: str, by: str, reason: str) -> Outcome:
+        """The other one of the pair: this one is alone from now on, and needs nobody's promise."""
+        if self.pair.liveness is Liveness.LIVE:
+            raise Refuse(exits.REFUSED, f"{name} follows as standby: stop it first (TERM)")
+        self.fleet.events.tell("forgotten", name, f"{name} is no standby any more: this master is alone", by, reason)
+        return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [name]}, self.pair.forget())
 
     def blacklist(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """list, clear (nodes), disable or enable (nodes and services). All names or none."""
@@ -190,7 +203,7 @@ class Verbs:
             raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes ({why_not})")
         record = self.fleet.staff.scale(pool, processes)
         self.fleet.events.tell(
-            "scaled", pool.name, f"{pool.name}: {processes} processes", by, argument(args, "reason", str, "")
+            "scaled", pool.name, f"{pool.name}: {plural(processes, 'process')}", by, argument(args, "reason", str, "")
         )
         data = {
             "schema": SCHEMA,
@@ -204,7 +217,7 @@ class Verbs:
         pool = self._pool(args)
         self._not_embedded(pool, "reload")
         count = self.fleet.staff.reload(pool)
-        self.fleet.events.tell("reload", pool.name, f"{pool.name}: {count} processes, one at a time", by)
+        self.fleet.events.tell("reload", pool.name, f"{pool.name}: {plural(count, 'process')}, one at a time", by)
         return Outcome(exits.DONE, {"schema": SCHEMA, "service": pool.name, "processes": count})
 
     def maintenance(self, args: dict[str, Any], by: str, now: float) -> Outcome:
@@ -236,7 +249,9 @@ class Verbs:
     def _unclosed(self, service: str) -> str:
         left = self._in_flight(service)
         return (
-            "" if service in self.fleet.dispatch.maintenance.closed and not left else f"{left} requests are in flight"
+            ""
+            if service in self.fleet.dispatch.maintenance.closed and not left
+            else f"{plural(left, 'request')} in flight"
         )
 
     def pause(self, args: dict[str, Any], by: str, now: float) -> Outcome:
@@ -361,13 +376,13 @@ class Verbs:
             return text
         ready = sum(slot.stage is Stage.READY for slot in node.slots.values())
         wanted = sum(node.plan.values())
-        return "" if ready >= wanted else f"{ready} of {wanted} processes are ready"
+        return "" if ready >= wanted else f"{ready} of {plural(wanted, 'process')} ready"
 
     def _attached(self, node: Node, now: float) -> str:
         if node.intent is not Intent.DETACHED:
             return why(node, now) or "active"
         here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
-        return f"{len(node.slots)} processes are stopping" if here and node.slots else ""
+        return f"{plural(len(node.slots), 'process')} still stopping" if here and node.slots else ""
 
     def _unready(self, name: str) -> str:
         pool = self.fleet.dispatch.pools.get(name)
@@ -377,15 +392,15 @@ class Verbs:
             return ""  # an operator wants none of it
         wanted = sum(node.plan.get(name, 0) for node in self.fleet.nodes.values())
         ready = sum(slot.open for slot in pool.slots.values())
-        return "" if ready and ready >= wanted else f"{ready} of {wanted} processes may be given requests"
+        return "" if ready and ready >= wanted else f"{ready} of {plural(wanted, 'process')} may be given requests"
 
     def _reloading(self, name: str) -> str:
         left = self.fleet.staff.reloading(self._pool_named(name))
-        return f"{left} processes are still to be replaced" if left else ""
+        return f"{plural(left, 'process')} still to be replaced" if left else ""
 
     def _flowing(self, pool: Pool) -> str:
         left = self.fleet.pauses.in_flight(pool)
-        return "" if pool.pause is not None and not left else f"{left} requests are in flight"
+        return "" if pool.pause is not None and not left else f"{plural(left, 'request')} in flight"
 
     def _node_failed(self, nodes: list[Node]) -> str:
         for node in nodes:

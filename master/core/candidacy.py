@@ -1,0 +1,87 @@
+"""A standby that asks for votes: which epoch it stands for, whom it asks when, and whether it has won."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from math import inf
+
+from ...common import messages
+from .leases import majority
+
+ASK_AGAIN_S = 0.1  # a vote may be lost; asking twice does no harm
+AGAIN_S = 0.3  # after a lost vote, at random up to so long: two candidates are not to meet again and again
+
+
+class Stage(StrEnum):
+    FOLLOWING = "standby"
+    RAISING = "raising"  # its epoch becomes durable before anybody is asked
+    CANDIDATE = "candidate"
+    WON = "won"
+
+
+class Candidacy:
+    """`seen`: the highest epoch that anybody has told of, or that this master has stood for."""
+
+    def __init__(self, name: str, lease_s: float, seen: int) -> None:
+        self.stage = Stage.FOLLOWING
+        self.epoch = 0  # that it stands for
+        self.seen = seen
+        self.granted: dict[str, float] = {}  # node → when its vote, which is a lease, runs out
+        self._name = name
+        self._lease_s = lease_s
+        self._asked: dict[str, float] = {}  # node → when first: a grant may answer that
+        self._ask_at: dict[str, float] = {}
+        self._again_at = inf
+
+    def stand(self) -> int:
+        """The epoch that is to be made durable; then `raised`."""
+        self.epoch = self.seen = self.seen + 1
+        self.stage = Stage.RAISING
+        self.granted.clear()
+        self._asked.clear()
+        self._ask_at.clear()
+        self._again_at = inf
+        return self.epoch
+
+    def raised(self) -> None:
+        if self.stage is Stage.RAISING:
+            self.stage = Stage.CANDIDATE
+
+    def withdraw(self) -> None:
+        self.stage = Stage.FOLLOWING
+        self._again_at = inf
+
+    def to_ask(self, nodes: Iterable[str], now: float) -> list[str]:
+        """Those of whom a vote is to be asked now."""
+        if self.stage is not Stage.CANDIDATE:
+            return []
+        due = [node for node in nodes if node not in self.granted and now >= self._ask_at.get(node, -inf)]
+        for node in due:
+            self._asked.setdefault(node, now)
+            self._ask_at[node] = now + ASK_AGAIN_S
+        return due
+
+    def vote(self) -> messages.Vote:
+        return messages.Vote(self.epoch, self._name, int(self._lease_s * 1000))
+
+    def answered(self, node: str, answer: messages.Grant | messages.Deny, random: float, now: float) -> None:
+        """`random`: from 0 to 1."""
+        if isinstance(answer, messages.Deny):
+            self.seen = max(self.seen, answer.seen)
+        if self.stage is not Stage.CANDIDATE or answer.epoch != self.epoch or node not in self._asked:
+            return
+        if isinstance(answer, messages.Grant):
+            self.granted[node] = self._asked[node] + self._lease_s
+        elif answer.seen >= self.epoch and node not in self.granted:
+            self.withdraw()  # somebody else stood there: once more, with a higher epoch
+            self._again_at = now + AGAIN_S * random
+        elif answer.wait_ms:
+            self._ask_at[node] = now + answer.wait_ms / 1000
+
+    def again(self, now: float) -> bool:
+        """It is time to stand once more."""
+        return self.stage is Stage.FOLLOWING and now >= self._again_at
+
+    def has_won(self, electorate: frozenset[str]) -> bool:
+        return len(self.granted.keys() & electorate) >= majority(len(electorate))

@@ -1,0 +1,121 @@
+"""May this active master dispatch? What its standby has promised, what the agents have granted, and who of them counts.
+
+docs/STANDBY.md, "Who may dispatch". Times are those of this master, of a clock that counts suspended time too; each
+promise and lease counts from when that was sent which it answers, so that this side is always the first to stop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from math import inf
+
+REMEMBERED = 64  # questions to one peer that may still be answered: six seconds of pulses, twelve of beats
+
+
+def majority(size: int) -> int:
+    """So many votes of an electorate of this size make a master. Of nobody there is none."""
+    return size // 2 + 1
+
+
+def blocking(size: int) -> int:
+    """So many leases leave the others without a majority: 1 of 2, 2 of 3, 2 of 4."""
+    return (size + 1) // 2
+
+
+class Asked:
+    """When what was sent, by number: an answer counts from then."""
+
+    def __init__(self) -> None:
+        self._sent: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)
+
+    def sent(self, number: int, now: float) -> None:
+        self._sent.append((number, now))
+
+    def answered(self, number: int) -> float | None:
+        """When it was sent; None for what was not, or too long ago. Older questions are forgotten."""
+        while self._sent and self._sent[0][0] <= number:
+            found, at = self._sent.popleft()
+            if found == number:
+                return at
+        return None
+
+
+class Leases:
+    """`electorate`: the nodes whose leases count. `proposed`: those that are to count once the standby has agreed."""
+
+    def __init__(
+        self, lease_s: float, electorate: Iterable[str] = (), granted: Mapping[str, float] | None = None
+    ) -> None:
+        self.lease_s = lease_s
+        self.electorate = frozenset(electorate)
+        self.proposed: frozenset[str] | None = None
+        self.promised_until = -inf
+        self._until: dict[str, float] = dict(granted or {})  # node → when its lease runs out
+        self._beats: dict[str, Asked] = {}
+        self._pulses = Asked()
+        self._proposal = 0
+
+    # ---- the agents ------------------------------------------------------------------------------------------------
+
+    def echoed(self, node: str, beat: int, now: float) -> None:
+        """Its beat was answered; what it says next of this one is a lease."""
+        self._beats.setdefault(node, Asked()).sent(beat, now)
+
+    def heard(self, node: str, beat: int) -> None:
+        """It has seen our answer to this beat."""
+        asked = self._beats.get(node)
+        at = asked.answered(beat) if asked is not None else None
+        if at is not None:
+            self._until[node] = max(self._until.get(node, -inf), at + self.lease_s)
+
+    def forget(self, node: str) -> None:
+        """It has gone, or begins anew and may grant to others."""
+        self._beats.pop(node, None)
+        self._until.pop(node, None)
+
+    # ---- the standby -----------------------------------------------------------------------------------------------
+
+    def pulsed(self, number: int, now: float) -> None:
+        self._pulses.sent(number, now)
+
+    def promised(self, number: int, lasts_s: float) -> None:
+        at = self._pulses.answered(number)
+        if at is not None:
+            self.promised_until = max(self.promised_until, at + lasts_s)
+
+    # ---- the electorate --------------------------------------------------------------------------------------------
+
+    def propose(self, electorate: frozenset[str], record: int) -> None:
+        """From now on both count, until the standby has this record."""
+        self.proposed, self._proposal = electorate, record
+
+    def agreed(self, record: int) -> bool:
+        """The standby has everything up to this record. True: the electorate has changed."""
+        if self.proposed is None or record < self._proposal:
+            return False
+        self.electorate, self.proposed = self.proposed, None
+        return True
+
+    def settle(self, electorate: frozenset[str]) -> None:
+        """Nobody else has a say: there is no standby."""
+        self.electorate, self.proposed = electorate, None
+
+    # ---- the answer ------------------------------------------------------------------------------------------------
+
+    def until(self) -> float:
+        """As long as this master has a standby it may dispatch until then."""
+        leased = self._blocked_until(self.electorate)
+        if self.proposed is not None:
+            leased = min(leased, self._blocked_until(self.proposed))
+        return max(self.promised_until, leased)
+
+    def held(self, now: float) -> int:
+        """How many of the electorate have granted a lease that runs."""
+        return sum(self._until.get(node, -inf) > now for node in self.electorate)
+
+    def _blocked_until(self, electorate: frozenset[str]) -> float:
+        needed = blocking(len(electorate))
+        if not needed:
+            return inf  # without a node there is nothing to do, and nobody who could elect another one
+        return sorted((self._until.get(node, -inf) for node in electorate), reverse=True)[needed - 1]

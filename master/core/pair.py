@@ -1,0 +1,309 @@
+"""The active master's side of a pair: what its standby is told, whether that follows, and whether we may dispatch.
+
+docs/STANDBY.md. `Leases` counts; here is what is said and when, and what becomes a record or an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from struct import Struct
+from typing import Any
+
+from ...common import lifecycle, messages, wire
+from ...common.lifecycle import IllegalTransition, Liveness
+from ...common.limits import PULSE_S
+from ...common.settings import ANY, StandbySettings
+from . import records
+from .events import EventLog
+from .leases import Leases, blocking
+from .outbox import Outbox
+from .records import Peer, Restored
+
+REPLICA_BYTES = 256 * 1024  # of records or answers in one message; a control message may have four times that
+DEAD_AFTER = 3  # times takeover_after: a standby that is gone is an alarm, and nothing is in a hurry
+EVENTS = 0  # id of the Happened in which a standby gets the events
+PRIMARY, BACKUP = "primary", "backup"
+
+ANSWERS = 65  # kind: what follows the head is, again and again, a head as below and an ANSWER frame
+COPY = Struct("<16sQI")  # session, acknowledged answer sequence, length of the frame
+
+
+class Pair:
+    """One standby at most. `journal(record, ours)` answers a record's number; `ours`: of no concern to the standby."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: StandbySettings,
+        out: Outbox,
+        events: EventLog,
+        known: Restored,
+        granted: Mapping[str, float],
+        journal: Callable[[bytes, bool], int],
+        voters: Callable[[frozenset[str]], frozenset[str]],
+        now: float,
+    ) -> None:
+        """`known`: the sum of all records, kept up to date by the master. `voters`: who is to vote, given who does."""
+        self.peer = known.peer
+        self.liveness = Liveness.UNKNOWN
+        self.leases = Leases(settings.takeover_after, known.electorate, granted)
+        self.acked = 0  # records that the standby has
+        self.route = b""
+        self.token = 0
+        self._name = name
+        self._settings = settings
+        self._out = out
+        self._events = events
+        self._known = known
+        self._journal = journal
+        self._voters = voters
+        self._heard_at = -inf
+        self._pulse = 0
+        self._pulse_at = 0.0
+        self._last_record = 0
+        self._last_event = 0
+        self._had_quorum = True
+        self._patient_until = now + settings.takeover_grace  # after a takeover the other master needs a moment
+
+    @property
+    def role(self) -> str:
+        return BACKUP if self._settings.backup_of else PRIMARY
+
+    @property
+    def hands_over(self) -> bool:
+        """When it is told to stop."""
+        return self._settings.handover
+
+    @property
+    def followed(self) -> bool:
+        """The standby is connected and heard: what is recorded is recorded there too."""
+        return bool(self.route) and self.liveness is Liveness.LIVE
+
+    def until(self) -> float:
+        """This master may dispatch until then."""
+        return inf if self.peer is None or self._settings.quorum == ANY else self.leases.until()
+
+    # ---- the standby -----------------------------------------------------------------------------------------------
+
+    def refuse(self, hello: messages.PeerHello) -> str:
+        """Why this cannot be our standby; empty when it can."""
+        if hello.name == self._name:
+            return f"both masters are called {hello.name}: give one of them another --name"
+        if self.peer is not None and self.peer.name != hello.name:
+            return (
+                f"{self.peer.name} is the other master of {self._name}: "
+                f"if it is gone for good, `rota forget {self.peer.name}` first"
+            )
+        return ""
+
+    def greet(self, route: bytes, token: int, hello: messages.PeerHello, epoch: int, now: float) -> None:
+        """It gets everything, from the beginning. Comes behind its WELCOME."""
+        self.route = b""  # what is recorded now comes with the snapshot
+        peer = Peer(hello.name, hello.address, hello.role)
+        if peer != self.peer:
+            self.peer = self._known.peer = peer
+            self._journal(records.peer(peer), True)
+        self.route, self.token = route, token
+        self.acked = 0
+        self._last_event = 0
+        self._heard_at = now
+        self._snapshot()
+        self._say_pulse(epoch, now)
+
+    def from_standby(self, message: messages.Message, now: float) -> None:
+        if isinstance(message, messages.Promise):
+            self._heard_at = now
+            self.leases.promised(message.number, message.lasts_ms / 1000)
+            self.acked = min(max(self.acked, message.sequence), self._last_record)
+            if self.leases.agreed(self.acked):
+                text = f"votes count of {', '.join(sorted(self.leases.electorate)) or 'nobody'}"
+                self._events.tell("electorate", self._name, text)
+            self._move("hello")
+
+    def gone(self, route: bytes, said_bye: bool = False) -> None:
+        """Its connection is; its promise runs on."""
+        if route == self.route and route:
+            self.route, self.token = b"", 0
+            if said_bye:
+                self._move("bye")
+
+    def forget(self) -> int:
+        """An operator says that the other master is gone for good: this one is alone."""
+        self.peer = self._known.peer = None
+        self.route, self.token = b"", 0
+        self.liveness = Liveness.UNKNOWN
+        return self._journal(records.peer(None), True)
+
+    def record(self, number: int, data: bytes, ours: bool) -> None:
+        """One more."""
+        self._last_record = number
+        if self.route and not ours:
+            self._say(messages.Replica(number, [data]))
+
+    def durable(self, number: int) -> int:
+        """The highest record up to `number` that may be relied upon: if the standby follows, it has it too."""
+        return min(number, self.acked) if self.followed else number
+
+    def unready(self) -> str:
+        """Why it could not take over now, in good order; empty when it could."""
+        if self.peer is None:
+            return "this master has no standby: start one with `rota master --backup-of` this one"
+        if not self.followed:
+            return f"{self.peer.name} does not follow ({self.liveness}): see `rota status`"
+        behind = self._last_record - self.acked
+        return f"{self.peer.name} is {behind} records behind: try again" if behind else ""
+
+    def close(self, epoch: int, handover: bool) -> None:
+        """CLOSE: we dispatch nothing any more."""
+        if self.route:
+            self._say(messages.Closing(epoch, handover))
+
+    # ---- the agents ------------------------------------------------------------------------------------------------
+
+    def beat(self, node: str, beat: messages.Beat, now: float) -> None:
+        """The caller answers it now, with the same number."""
+        if beat.heard:
+            self.leases.heard(node, beat.heard)
+        self.leases.echoed(node, beat.beat, now)
+
+    @property
+    def lease_ms(self) -> int:
+        return int(self._settings.takeover_after * 1000)
+
+    # ---- time ------------------------------------------------------------------------------------------------------
+
+    def tick(self, epoch: int, now: float) -> None:
+        self._elect()
+        if self.route:
+            if now >= self._pulse_at:
+                self._say_pulse(epoch, now)
+            self._tell_events()
+        silent = now - self._heard_at
+        if self.liveness is Liveness.LIVE and silent > DEAD_AFTER * self._settings.takeover_after:
+            self._move("silent")
+
+    def next_deadline(self) -> float:
+        return self._pulse_at if self.route else inf
+
+    def copies(self, answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[bytes]:
+        """Frames for the standby's route: answers (session, what that has acknowledged, frame) that it is to keep."""
+        made: list[bytes] = []
+        parts: list[bytes] = []
+        size = 0
+        for session, acked, frame in answers:
+            if len(frame) > REPLICA_BYTES:
+                continue  # a caller whose master dies over so large an answer learns MaybeExecuted
+            if size + len(frame) > REPLICA_BYTES:
+                made.append(b"".join(parts))
+                parts, size = [], 0
+            if not parts:
+                parts.append(wire.head(ANSWERS, self.token))
+            parts += (COPY.pack(session, acked, len(frame)), bytes(frame))
+            size += len(frame)
+        if parts:
+            made.append(b"".join(parts))
+        return made
+
+    # ---- for people ------------------------------------------------------------------------------------------------
+
+    def alarms(self, now: float) -> list[str]:
+        if self.peer is None:
+            return []
+        found = []
+        if self.until() <= now:
+            held, needed = self.leases.held(now), blocking(len(self.leases.electorate))
+            found.append(
+                f"no quorum: {self.peer.name} promises nothing, and {held} of {needed} nodes needed have granted a "
+                "lease; requests are held until that changes"
+            )
+        if self.liveness is not Liveness.LIVE and now >= self._patient_until:
+            said = "has said goodbye" if self.liveness is Liveness.CLOSED else "is not heard"
+            found.append(
+                f"no standby: {self.peer.name} ({self.peer.address}) {said}: no master would take over; "
+                f"if it is gone for good, `rota forget {self.peer.name}`"
+            )
+        return found
+
+    def status(self, now: float) -> dict[str, Any]:
+        needed = blocking(len(self.leases.electorate))
+        quorum = {
+            "electorate": sorted(self.leases.electorate),
+            "leases": self.leases.held(now),
+            "needed": needed,
+            "may_dispatch": self.until() > now,
+        }
+        if self.peer is None:
+            return {"peer": None, "quorum": quorum}
+        peer = {
+            **self.peer._asdict(),
+            "liveness": str(self.liveness),
+            "lag": self._last_record - self.acked if self.route else None,
+            "heard_ms": None if self._heard_at == -inf else round((now - self._heard_at) * 1000),
+            "promise_ms": max(0, round((self.leases.promised_until - now) * 1000))
+            if self.leases.promised_until > 0
+            else 0,
+        }
+        return {"peer": peer, "quorum": quorum}
+
+    def quorum_changed(self, now: float) -> bool | None:
+        """Whether we may dispatch, if that is news."""
+        has = self.until() > now
+        if has == self._had_quorum:
+            return None
+        self._had_quorum = has
+        return has
+
+    # ---- within ----------------------------------------------------------------------------------------------------
+
+    def _elect(self) -> None:
+        """Alone we decide; with a standby it has to agree, and while that is not heard nothing changes."""
+        wanted = self._voters(self.leases.electorate)
+        if wanted == self.leases.electorate or self.leases.proposed is not None:
+            return
+        if self.peer is None:
+            self.leases.settle(wanted)
+        elif self.followed:
+            self.leases.propose(wanted, self._journal(records.electorate(wanted), False))
+
+    def _snapshot(self) -> None:
+        electorate = self.leases.electorate if self.leases.proposed is None else self.leases.proposed
+        self._known.electorate = electorate
+        known = [data for data in self._known.records() if data != records.peer(self.peer)]
+        first = True
+        while True:
+            size, count = 0, 0
+            while count < len(known) and size < REPLICA_BYTES:
+                size += len(known[count])
+                count += 1
+            part, known = known[:count], known[count:]
+            self._say(messages.Replica(self._last_record, part, first, bool(known)))
+            first = False
+            if not known:
+                return
+
+    def _say_pulse(self, epoch: int, now: float) -> None:
+        self._pulse += 1
+        self._pulse_at = now + PULSE_S
+        self.leases.pulsed(self._pulse, now)
+        self._say(messages.Pulse(self._pulse, epoch, self._last_record))
+
+    def _tell_events(self) -> None:
+        if self._last_event < self._events.last:
+            found = self._events.since(self._last_event)
+            self._last_event = self._events.last
+            self._say(messages.Happened(EVENTS, found))
+
+    def _say(self, message: messages.Message) -> None:
+        self._out.say(self.route, self.token, message)
+
+    def _move(self, event: str) -> None:
+        assert self.peer is not None
+        before = self.liveness
+        try:
+            self.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
+        except IllegalTransition:
+            return
+        edge = lifecycle.edge(before, self.liveness)
+        if edge:
+            self._events.tell(edge, self.peer.name, f"standby {self.peer.name}: {before} → {self.liveness}")

@@ -1,0 +1,501 @@
+"""The master that is not active: it follows the other one, and takes over when it may (docs/STANDBY.md).
+
+It is the one door of its core, as `Master` is of the active one's, and answers on the same sockets, mostly with "not
+here".
+
+    standby ──► raising (its epoch, durably) ──► candidate ──► won
+       ▲                                             │
+       └───── the active is heard, or lost ──────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, NamedTuple
+
+from ...common import exits, lifecycle, messages, wire
+from ...common.lifecycle import IllegalTransition, Liveness
+from ...common.messages import BadMessage
+from ...common.settings import ANY, MasterSettings, StandbySettings
+from . import outbox
+from .candidacy import Candidacy, Stage
+from .events import EventLog
+from .mirror import Mirror, OutOfStep
+from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
+from .pair import ANSWERS, BACKUP, PRIMARY
+from .records import Peer, Restored
+from .sessions import Source
+from .verbs import SCHEMA
+
+TICK_S = 0.02
+PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the active
+REDIAL_S = 0.2
+UPDATE_S = 5.0  # until a newer active is tried again, whose records we do not understand
+ALONE_S = 2.0  # after a start: the other master does not answer
+FIRST_S = 0.2  # of two that start together: who was active last
+SECOND_S = 0.6  # then the primary
+RETRY_MS = 100  # for whoever asks the wrong master: a takeover may be under way
+
+
+class Voter(NamedTuple):
+    node: str
+    token: int
+
+
+class Standby:
+    """Events in (frames, the link to the other master, what became durable, time), effects out, as with `Master`."""
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        settings: MasterSettings,
+        standby: StandbySettings,
+        known: Restored,
+        epoch: int,
+        seen: int,
+        was_active: bool,
+        last_record: int,
+        token: Callable[[], int],
+        wall: Callable[[], float],
+        now: float,
+    ) -> None:
+        """`address`: of our own control. `epoch`: of the last active master known, which was we if `was_active`;
+        `seen`: the highest that anybody has stood for. `last_record`: number of our journal's last.
+        """
+        self.name = name
+        self.settings = settings
+        self.standby = standby
+        self.out = Outbox()
+        self.events = EventLog(wall)
+        self.mirror = Mirror(known, last_record, self.out)
+        self.candidacy = Candidacy(name, standby.takeover_after, max(seen, epoch))
+        self.epoch = epoch
+        self.liveness = Liveness.UNKNOWN  # of the active
+        self.stopping = False
+        self.dispatches_until = inf  # it does not
+        self.lag = 0.0
+        self.alarms: dict[str, str] = {}
+        self.counters = {"bad frames": 0}
+        self.source: Callable[[], Source] = Source
+        self.process_source: Callable[[], Source] = Source
+        self._address = address
+        self._was_active = was_active
+        self._token = token
+        self._began = self._ticked_at = now
+        self._active = known.peer.name if known.peer else ""  # the other master's name
+        self._heard_at = now
+        self._promised_until = now + standby.takeover_after  # what an earlier life of ours may have promised
+        self._sequence = 0  # of the active's records, as its last pulse tells
+        self._link_token = 0
+        self._hellos = 0
+        self._dial_at: float | None = now  # None: the link is open, or about to be
+        self._idle_peer = False  # the other master is no more active than this one
+        self._voters: dict[bytes, Voter] = {}
+        self._operators: dict[bytes, int] = {}  # route → token
+        self._follows: dict[tuple[bytes, int], int] = {}  # route and id of a Follow → last event that was told
+        self.events.tell("master", name, f"standby; the other master is at {self.peer_address or 'an unknown address'}")
+
+    @property
+    def role(self) -> str:
+        return BACKUP if self.standby.backup_of else PRIMARY
+
+    @property
+    def peer_address(self) -> str:
+        peer = self.mirror.known.peer
+        return peer.address if peer else self.standby.backup_of or ""
+
+    # ---- the link to the other master ------------------------------------------------------------------------------
+
+    def link_opened(self) -> None:
+        self._hellos += 1
+        confirmed = self.mirror.confirmed
+        hello = messages.PeerHello(
+            list(wire.VERSIONS), self.name, self._address, self.role, self.epoch, confirmed, self._hellos
+        )
+        self.out.role.append(SayPeer(wire.head(wire.HELLO, 0) + messages.encode(hello)))
+
+    def link_lost(self, now: float) -> None:
+        """No death: an active master may well be behind a connection that broke."""
+        self._idle_peer = False
+        self._link_token = 0
+        self._dial_at = now + REDIAL_S
+
+    def _hang_up(self, now: float, wait_s: float = REDIAL_S) -> None:
+        self._link_token = 0
+        self._dial_at = now + wait_s
+        self.out.role.append(HangUp())
+
+    def from_link(self, frame: bytes, now: float) -> None:
+        """Whatever cannot be read may have been a record: over a new connection everything comes anew."""
+        try:
+            head = wire.parse_head(frame)
+            if head.kind == wire.PROBE:
+                return
+            if head.kind == ANSWERS and head.token == self._link_token:
+                return self.mirror.keep(frame, head.head_len)
+            if head.kind not in (wire.WELCOME, wire.REFUSED, wire.CONTROL):
+                return self._hang_up(now)  # WHO, BYE
+            message = messages.decode(frame[head.head_len :])
+        except (wire.BadFrame, BadMessage):
+            self.counters["bad frames"] += 1
+            return self._hang_up(now)
+        if isinstance(message, messages.Welcome):
+            self._welcomed(message, head.token, now)
+        elif isinstance(message, messages.Refusal):
+            self._refused(message, now)
+        elif head.token == self._link_token:
+            self._from_active(message, now)
+
+    def _welcomed(self, welcome: messages.Welcome, token: int, now: float) -> None:
+        """Only of an active master, and of no older one than we know, there is something to be had."""
+        self.candidacy.seen = max(self.candidacy.seen, welcome.epoch)
+        self._idle_peer = welcome.state != "active"
+        if self._idle_peer or welcome.epoch < self.epoch:
+            return self._hang_up(now)
+        self._link_token, self._active = token, welcome.master
+
+    def _refused(self, refusal: messages.Refusal, now: float) -> None:
+        self._alarm("refused", f"the other master refuses this one: {refusal.message}")
+        self._hang_up(now, max(REDIAL_S, refusal.retry_after_ms / 1000))
+
+    def _from_active(self, message: messages.Message, now: float) -> None:
+        match message:
+            case messages.Pulse():
+                self._pulse(message, now)
+            case messages.Replica():
+                self._replica(message, now)
+            case messages.Happened():
+                self.mirror.events.extend(message.events)
+            case messages.Closing():
+                self._closing(message, now)
+
+    def _pulse(self, pulse: messages.Pulse, now: float) -> None:
+        """The active is there, and we promise not to stand."""
+        if pulse.epoch < self.epoch or self.candidacy.stage is Stage.WON:
+            return
+        if self.candidacy.stage is not Stage.FOLLOWING:
+            self.events.tell("withdrawn", self.name, f"{self._active} is heard again")
+        self.candidacy.withdraw()
+        self.candidacy.seen = max(self.candidacy.seen, pulse.epoch)
+        if pulse.epoch > self.epoch:
+            self.epoch, self._was_active = pulse.epoch, False
+            self.out.role.append(Rise(pulse.epoch, self._active))
+        self.alarms.pop("refused", None)
+        self._sequence = pulse.sequence
+        self._heard_at = now
+        self._move("hello")
+        self._promised_until = now + self.standby.takeover_after
+        lasts_ms = int(self.standby.takeover_after * 1000)
+        self._say_active(messages.Promise(pulse.number, lasts_ms, self.mirror.confirmed))
+
+    def _replica(self, replica: messages.Replica, now: float) -> None:
+        try:
+            peer = Peer(self._active, self.peer_address, PRIMARY if self.role == BACKUP else BACKUP)
+            self.mirror.replica(replica, peer)
+            self.alarms.pop("records", None)
+        except OutOfStep:
+            self._hang_up(now)
+        except ValueError as error:
+            self._alarm("records", f"{self._active} records what this master does not understand, update it: {error}")
+            self._hang_up(now, UPDATE_S)
+
+    def _closing(self, closing: messages.Closing, now: float) -> None:
+        if closing.epoch < self.epoch:
+            return
+        self._move("bye")
+        if closing.handover and self.mirror.synced and not self.stopping:
+            self._promised_until = now  # it dispatches nothing any more: nobody relies on our promise
+            self._stand(f"{self._active} hands over")
+
+    # ---- standing --------------------------------------------------------------------------------------------------
+
+    def _tick_candidacy(self, now: float) -> None:
+        if self.candidacy.again(now):
+            self.out.role.append(Rise(self.candidacy.stand(), ""))
+        elif self.candidacy.stage is Stage.FOLLOWING and (why := self._why_stand(now)):
+            self._stand(why)
+        self._ask(now)
+
+    def _why_stand(self, now: float) -> str:
+        """Why it stands by itself; empty when it does not."""
+        if self.stopping or now < self._promised_until:
+            return ""
+        if self.liveness is Liveness.DEAD and self.mirror.synced:
+            return f"{self._active} is dead: silent for {now - self._heard_at:.1f} s"
+        if self.liveness is Liveness.UNKNOWN and (self._was_active or self.role == PRIMARY):
+            return self._why_first(now)
+        return ""
+
+    def _why_first(self, now: float) -> str:
+        """After a start, when nobody seems to be active. Two that start together do so one after the other."""
+        turn = FIRST_S if self._was_active else SECOND_S
+        since = now - self._began
+        if self._idle_peer and since >= turn:
+            return "the other master is no more active than this one"
+        if since >= ALONE_S + turn:
+            return f"no active master answers at {self.peer_address}"
+        return ""
+
+    def _stand(self, why: str) -> None:
+        self.events.tell("candidate", self.name, why)
+        self.out.role.append(Rise(self.candidacy.stand(), ""))
+
+    def raised(self, now: float) -> None:
+        """The epoch for which it stands is durable."""
+        self.candidacy.raised()
+        self._ask(now)
+        self._count()
+
+    def _ask(self, now: float) -> None:
+        wanted = set(self.candidacy.to_ask([voter.node for voter in self._voters.values()], now))
+        for route, voter in self._voters.items():
+            if voter.node in wanted:
+                self.out.say(route, voter.token, self.candidacy.vote())
+
+    def _count(self) -> None:
+        electorate = self.mirror.known.electorate
+        candidacy = self.candidacy
+        if candidacy.stage is not Stage.CANDIDATE:
+            return
+        if self.standby.quorum != ANY and not candidacy.has_won(electorate):
+            return
+        candidacy.stage = Stage.WON
+        votes = f"{len(candidacy.granted)} of {len(electorate)} nodes have granted it"
+        self.events.tell("takeover", self.name, f"active with epoch {candidacy.epoch}: {votes}")
+        self.out.role.append(BecomeActive(candidacy.epoch, dict(candidacy.granted), self.mirror.answers()))
+
+    def won(self) -> list[tuple[bytes, bytes]]:
+        """What the voters are told once the master is there: route and frame."""
+        body = messages.encode(messages.Won(self.candidacy.epoch))
+        return [(route, wire.head(wire.CONTROL, voter.token) + body) for route, voter in self._voters.items()]
+
+    # ---- whoever comes here ----------------------------------------------------------------------------------------
+
+    def frontend(self, route: bytes, frame: bytes, now: float) -> None:
+        self._not_here(route, frame, self.out.frontend)
+
+    def backend(self, route: bytes, frame: bytes, now: float) -> None:
+        self._not_here(route, frame, self.out.backend)
+
+    def frontend_large(self, route: bytes, frame: wire.Large, now: float) -> None:
+        self.out.frontend.append((route, wire.head(wire.WHO, 0)))
+
+    def backend_large(self, route: bytes, frame: wire.Large, now: float) -> None:
+        self.out.backend.append((route, wire.head(wire.WHO, 0)))
+
+    def _not_here(self, route: bytes, frame: bytes, out: list[tuple[bytes, bytes]]) -> None:
+        try:
+            kind = wire.parse_head(frame).kind
+        except wire.BadFrame:
+            self.counters["bad frames"] += 1
+            return
+        if kind == wire.HELLO:
+            out.append((route, outbox.answer(wire.REFUSED, 0, self._refusal())))
+        elif kind != wire.BYE:
+            out.append((route, wire.head(wire.WHO, 0)))
+
+    def _refusal(self) -> messages.Refusal:
+        text = f"{self.name} is a standby: the other master is at {self.peer_address or 'an unknown address'}"
+        return messages.Refusal("standby", text, RETRY_MS, list(wire.VERSIONS))
+
+    def control(self, route: bytes, frame: bytes, now: float) -> None:
+        try:
+            head = wire.parse_head(frame)
+            message = messages.decode(frame[head.head_len :]) if head.kind in (wire.HELLO, wire.CONTROL) else None
+        except (wire.BadFrame, BadMessage):
+            self.counters["bad frames"] += 1
+            return
+        voter = self._voters.get(route)
+        if head.kind == wire.HELLO and head.token == 0:
+            self._hello(route, message, now)
+        elif head.kind == wire.BYE:
+            self.control_gone(route)
+        elif voter is not None and head.token == voter.token:
+            if isinstance(message, messages.Grant | messages.Deny):
+                self.candidacy.answered(voter.node, message, self._random(), now)
+                self._count()
+        elif head.token == self._operators.get(route, 0) != 0:
+            self._from_operator(route, head.token, message, now)
+        else:
+            self.out.control.append((route, wire.head(wire.WHO, 0)))
+
+    def _hello(self, route: bytes, hello: messages.Message | None, now: float) -> None:
+        if not isinstance(
+            hello, messages.OperatorHello | messages.VoterHello | messages.PeerHello | messages.AgentHello
+        ):
+            self.counters["bad frames"] += 1
+            return
+        version = outbox.agree(hello.versions)
+        if version is None:
+            answer = outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))
+        elif isinstance(hello, messages.AgentHello):
+            self.candidacy.seen = max(self.candidacy.seen, hello.epoch)
+            answer = outbox.answer(wire.REFUSED, 0, self._refusal())
+        else:
+            answer = outbox.answer(wire.WELCOME, self._admit(route, hello), self._welcome(version))
+        self.out.control.append((route, answer))
+        self._ask(now)
+
+    def _admit(self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello) -> int:
+        token = self._token()
+        if isinstance(hello, messages.OperatorHello):
+            self._operators[route] = token
+            return token
+        self.candidacy.seen = max(self.candidacy.seen, hello.epoch)
+        if isinstance(hello, messages.VoterHello):
+            for old in [old for old, voter in self._voters.items() if voter.node == hello.node]:
+                del self._voters[old]
+            self._voters[route] = Voter(hello.node, token)
+        return token
+
+    def _welcome(self, version: int) -> messages.Welcome:
+        return messages.Welcome(version, self.epoch, self.name, state="standby", other=self.peer_address)
+
+    def control_gone(self, route: bytes) -> None:
+        """BYE, or its route was not there any more."""
+        self._voters.pop(route, None)
+        if self._operators.pop(route, None) is not None:
+            for follow in [follow for follow in self._follows if follow[0] == route]:
+                del self._follows[follow]
+
+    # ---- operators -------------------------------------------------------------------------------------------------
+
+    def _from_operator(self, route: bytes, token: int, message: messages.Message | None, now: float) -> None:
+        if isinstance(message, messages.Follow):
+            self._follows[route, message.id] = message.since
+        elif isinstance(message, messages.Verb):
+            code, data = self._verb(message, now)
+            result = messages.Result(message.id, code == exits.DONE, code, {"schema": SCHEMA, **data})
+            self.out.say(route, token, result)
+
+    def _verb(self, verb: messages.Verb, now: float) -> tuple[int, dict[str, Any]]:
+        if verb.verb == "status":
+            return exits.DONE, self.status(now)
+        if verb.verb == "events":
+            return exits.DONE, {"events": self.history()}
+        if verb.verb == "switchover" and verb.args.get("force") is True:
+            return self._force(now)
+        text = f"{self.name} is a standby: ask the active master"
+        return exits.REFUSED, {"error": f"{text}, {self._active} at {self.peer_address}", "active": self.peer_address}
+
+    def _force(self, now: float) -> tuple[int, dict[str, Any]]:
+        """An operator knows that the active is gone for good. Votes are needed all the same."""
+        if self.liveness is Liveness.LIVE:
+            text = f"{self._active} is live: `rota switchover` without --force hands over in good order"
+            return exits.REFUSED, {"error": text}
+        if self.candidacy.stage is Stage.FOLLOWING:
+            self._stand("an operator asked for it")
+        return exits.DONE, {"epoch": self.candidacy.epoch, "to": self.name, "given_back": 0}
+
+    def status(self, now: float) -> dict[str, Any]:
+        electorate = self.mirror.known.electorate
+        peer = {
+            "name": self._active,
+            "address": self.peer_address,
+            "role": PRIMARY if self.role == BACKUP else BACKUP,
+            "liveness": str(self.liveness),
+            "lag": self.mirror.behind(self._sequence) if self.mirror.synced else None,
+            "heard_ms": round((now - self._heard_at) * 1000) if self.liveness is not Liveness.UNKNOWN else None,
+            "promise_ms": max(0, round((self._promised_until - now) * 1000)),
+        }
+        master = {
+            "name": self.name,
+            "role": self.role,
+            "state": "standby" if self.candidacy.stage is Stage.FOLLOWING else "candidate",
+            "epoch": self.epoch,
+            "uptime_s": now - self._began,
+            "durable": bool(self.settings.state),
+            "alarms": list(self.alarms.values()),
+            "counters": dict(self.counters),
+            "peer": peer,
+            "quorum": {
+                "electorate": sorted(electorate),
+                "voters": sorted({voter.node for voter in self._voters.values()} & electorate),
+                "granted": sorted(self.candidacy.granted),
+                "may_dispatch": False,
+            },
+        }
+        return {"schema": SCHEMA, "master": master, "services": [], "nodes": []}
+
+    def _tell_followers(self) -> None:
+        for (route, follow), since in self._follows.items():
+            if since < self.events.last and route in self._operators:
+                self._follows[route, follow] = self.events.last
+                found = messages.Happened(follow, self.events.since(since))
+                self.out.say(route, self._operators[route], found)
+
+    # ---- time and word from the shell ------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        gap = now - self._ticked_at
+        self._ticked_at = now
+        if gap > PAUSE_S:
+            self.events.tell("paused", self.name, f"this master stood still for {gap:.1f} s")
+            self._heard_at = min(now, self._heard_at + gap)
+            self._began += gap
+        if self._dial_at is not None and now >= self._dial_at and self.peer_address:
+            self._dial_at = None
+            self.out.role.append(Dial(self.peer_address))
+        if now - self._heard_at > self.standby.takeover_after:
+            self._move("silent")
+        self._tick_candidacy(now)
+        self._tell_followers()
+
+    def next_deadline(self) -> float:
+        return self._ticked_at + TICK_S
+
+    def recorded(self, number: int, now: float) -> None:
+        """Everything up to this record is durable; the next promise says so."""
+        self.mirror.recorded(number)
+
+    def journal_failed(self, text: str) -> None:
+        self._alarm("journal", text)
+
+    def stop(self, now: float) -> None:
+        """Told to stop: the active goes on without us."""
+        self.stopping = True
+        self.out.role.append(SayPeer(wire.head(wire.BYE, self._link_token)))
+
+    def lapse(self, now: float) -> None:
+        """There is no right to dispatch that could run out."""
+
+    def history(self) -> list[dict[str, Any]]:
+        """What happened at the active, and then here: whoever takes over goes on with it."""
+        own = self.events.since(0)
+        last = max((event["number"] for event in self.mirror.events), default=0)
+        return [*self.mirror.events, *({**event, "number": last + place} for place, event in enumerate(own, 1))]
+
+    def ready_to_end(self, now: float) -> bool:
+        return self.stopping
+
+    def end(self) -> None:
+        """Nothing is owed to anybody."""
+
+    def reconfigure(self, settings: MasterSettings) -> None:
+        self.settings = settings
+
+    def _alarm(self, kind: str, text: str) -> None:
+        if self.alarms.get(kind) != text:
+            self.alarms[kind] = text
+            self.events.tell("alarm", self.name, text)
+
+    def _random(self) -> float:
+        return self._token() / 2**64
+
+    def _say_active(self, message: messages.Message) -> None:
+        self.out.role.append(SayPeer(wire.head(wire.CONTROL, self._link_token) + messages.encode(message)))
+
+    def _move(self, event: str) -> None:
+        """On the axis of the other master. Silence of one that was never live, or has said goodbye, moves nothing."""
+        if event == "silent" and self.liveness is not Liveness.LIVE:
+            return
+        before = self.liveness
+        try:
+            self.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
+        except IllegalTransition:
+            return
+        edge = lifecycle.edge(before, self.liveness)
+        if edge:
+            self.events.tell(edge, self._active, f"active master {self._active}: {before} → {self.liveness}")
