@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..common.log import printable as printable
+from ..common.units import plural as plural
 
 Reply = dict[str, Any]
 
@@ -189,6 +190,8 @@ def node_state(node: Reply) -> tuple[str, str]:
         return (liveness if intent == "active" else f"{intent}, {liveness}"), "red"
     if intent != "active":
         return intent, "yellow"
+    if node.get("capacity") == 0:
+        return "witness", "green"
     if health != "up":
         return ("starting" if health == "unchecked" else health), "yellow"
     return ("active", "green") if ramp >= 1 else (f"ramp {ramp:.0%}", "yellow")
@@ -268,11 +271,6 @@ def millis(value: float) -> str:
     if value >= 1000:
         return f"{value / 1000:.1f} s"
     return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
-
-
-def plural(count: int, noun: str) -> str:
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{ending}"
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -114,6 +114,7 @@ def test_what_came_over_the_wire_cannot_move_the_cursor() -> None:
         ({}, "active"),
         ({"ramp": 0.4}, "ramp 40%"),
         ({"health": "unchecked"}, "starting"),
+        ({"health": "unchecked", "capacity": 0}, "witness"),
         ({"health": "blacklisted"}, "blacklisted"),
         ({"intent": "draining"}, "draining"),
         ({"liveness": "dead"}, "dead"),
@@ -132,8 +133,8 @@ def test_what_an_operator_asked_for_is_not_degraded() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"services": [service(ready=0, queued=5)]}, "orders has no ready process; 5 requests wait"),
-        ({"services": [service(ready=3)]}, "orders has 3 ready processes of at least 4"),
+        ({"services": [service(ready=0, queued=5)]}, "orders has no ready process; 5 requests in its queue"),
+        ({"services": [service(ready=3)]}, "orders has 3 ready processes, and is to have 4 at least"),
         ({"services": [service(active_nodes=0)]}, "served by 0 nodes, fewer than min_active 1"),
         ({"nodes": [node(liveness="dead", why="silent")]}, "web-1 is dead: silent"),
         ({"nodes": [node(health="blacklisted", why="until noon")]}, "web-1 is blacklisted: until noon"),
@@ -288,7 +289,10 @@ def test_an_active_master_shows_its_standby_and_its_votes() -> None:
 def test_a_standby_that_is_gone_and_a_lost_quorum_are_seen() -> None:
     gone = paired({"liveness": "dead", "lag": None, "promise_ms": 0}, quorum={**QUORUM, "may_dispatch": False})
     lines = status(gone, PLAIN, 80)
-    assert "dead  not in sync  heard 40ms ago  no promise" in lines[1] and "needed without a promise; nothing is" in lines[2]
+    assert (
+        "dead  not in sync  heard 40ms ago  no promise" in lines[1]
+        and "needed without a promise; nothing is" in lines[2]
+    )
 
 
 def test_a_standby_shows_whom_it_follows_and_no_nodes() -> None:

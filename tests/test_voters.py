@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,7 +230,6 @@ def test_a_process_whose_master_is_dead_or_a_standby_follows_as_fast(
     b.welcome_agent()
     b.welcome_process()
     assert time.monotonic() - began < FOLLOWED_S
-    a.__init__(name="a")  # type: ignore[misc]
 
 
 def test_an_application_that_serves_itself_follows_too(a: FakeMaster, b: FakeMaster) -> None:
@@ -247,8 +249,6 @@ def test_an_application_that_serves_itself_follows_too(a: FakeMaster, b: FakeMas
 
 
 def _closing(master: FakeMaster, node: object) -> None:
-    import threading
-
     thread = threading.Thread(target=node.close)  # type: ignore[attr-defined]
     thread.start()
     master.expect(messages.Leaving)
@@ -291,4 +291,24 @@ def test_a_lower_epoch_is_not_obeyed_and_another_master_is_tried(a: FakeMaster, 
     a.welcome_voter("active")
     for _ in range(3):
         assert a.welcome_agent().epoch == 7  # it asks again, and still does not obey
-    b.__init__(name="b")  # type: ignore[misc]
+
+
+def test_a_witness_votes_and_offers_nothing(a: FakeMaster, b: FakeMaster, tmp_path: Path) -> None:
+    masters = f"{a.address},{b.address}"
+    with (tmp_path / "log").open("wb") as log:
+        words = ["witness", "--name", "w", "-m", masters, "--state", str(tmp_path / "state")]
+        process = subprocess.Popen([sys.executable, "-m", "rota", *words], stderr=log)
+    try:
+        hello = join(a, b)
+        assert (hello.node, hello.capacity, hello.offers) == ("w", 0, [])
+        a.tell(messages.Plan({"orders": 2}))
+        granted(b, 2, a)
+        win(b, 2)
+        assert b.welcome_agent().processes == []
+        process.terminate()
+        b.expect(messages.Leaving)
+        b.tell(messages.Leave())
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()

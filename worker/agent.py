@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from ..common import exits, host, log, messages, sockets, wire
+from ..common.clock import boottime
 from ..common.limits import BACKEND_OFFSET, CONTROL_PORT, PAGE_ROWS
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, Deny, Grant, Vote, VoterHello, Welcome
@@ -560,11 +561,6 @@ class _Signals:
             signal.signal(number, handler)
         os.close(self.fd)
         os.close(self._writer)
-
-
-def boottime() -> float:
-    """The clock of leases: it goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _backend_of(control: str) -> str:

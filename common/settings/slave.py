@@ -134,8 +134,8 @@ class SlaveSettings:
     state: str | None = setting(
         None,
         Optional(Directory()),
-        "directory for what must survive a restart of the agent: intent, output of processes",
-        "without it both are kept in a temporary directory and go with the agent",
+        "directory for what must survive a restart of the agent: intent, votes, output of processes",
+        "without it they go with the agent, which may then vote twice in one epoch; the master knows the intent, too",
         flags=("--state",),
         reload=False,
     )

@@ -8,6 +8,7 @@ from math import ceil
 from ...common import lifecycle
 from ...common.lifecycle import Health, Intent, Liveness
 from ...common.messages import Failing
+from ...common.units import plural
 from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
 
@@ -144,9 +145,11 @@ def why(node: Node, now: float) -> str:
         if not any(slot.open for slot in node.slots.values() if slot.pool.name == failing.service):
             last = failing.text.strip().rpartition("\n")[2]
             retry = f"next try in {failing.retry_in_ms / 1000:g} s"
-            return f"{failing.service} failed {failing.failures} times in a row, {retry}: {last}"
+            return f"{failing.service} failed {plural(failing.failures, 'time')} in a row, {retry}: {last}"
     if not node.recorded:
         return "waiting for the journal"
+    if not node.capacity:
+        return ""  # a witness is as it should be
     if not node.plan:
         return "no process is planned here: " + (
             "other nodes have all that is wanted" if node.offers else "it offers nothing"
