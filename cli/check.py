@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..common.units import plural
+
 Reply = dict[str, Any]
 
 
@@ -31,11 +33,12 @@ def _of_master(master: Reply) -> Iterator[str]:
 def _of_service(service: Reply) -> Iterator[str]:
     name, ready, least = service["name"], service["ready"], service["min"]
     if not ready:
-        yield f"{name} has no ready process; {service['queued']} requests wait"
+        yield f"{name} has no ready process; {plural(service['queued'], 'request')} in its queue"
     elif ready < least:
-        yield f"{name} has {ready} ready processes of at least {least}"
+        yield f"{name} has {plural(ready, 'ready process')}, and is to have {least} at least"
     if service["active_nodes"] < service["min_active"]:
-        yield f"{name} is served by {service['active_nodes']} nodes, fewer than min_active {service['min_active']}"
+        nodes = plural(service["active_nodes"], "node")
+        yield f"{name} is served by {nodes}, fewer than min_active {service['min_active']}"
 
 
 def _of_node(node: Reply) -> Iterator[str]:

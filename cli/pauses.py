@@ -84,5 +84,5 @@ def resume(masters: Sequence[str], service: str, reason: str | None, as_json: bo
 
     with patient_admin(masters) as master:
         reply = master.resume(service, **given(reason=reason))
-    held = f"resumed, {plural(reply['held'], 'request')} were held" if reply["changed"] else "was not paused"
+    held = f"resumed; it held {plural(reply['held'], 'request')}" if reply["changed"] else "was not paused"
     show(reply, as_json, lambda: [f"{service}: {held}"])

@@ -141,7 +141,7 @@ def _entry(entry: Reply) -> list[str]:
         f"{entry['id']}  {printable(_handler(entry))}  {entry['state']} since {duration(entry['since_s'])}{left}",
         f"{plural(entry['deaths'], 'process')} died, {plural(entry['refused'], 'request')} refused since",
         "",
-        f"payload: {entry['size']:,} bytes",
+        f"payload: {plural(entry['size'], 'byte')}",
         *_preview(entry),
     ]
     for death in entry["last_deaths"]:

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: "250ms", "1h30m", "64KiB"."""
+"""Durations, sizes and counts as people write them: "250ms", "1h30m", "64KiB", "1 process"."""
 
 from __future__ import annotations
 
@@ -58,6 +58,12 @@ def format_size(size: int) -> str:
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{unit}"
     return f"{size}B"
+
+
+def plural(count: int, noun: str) -> str:
+    """As in `1 process`, `1,200 processes`."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def _duration_of_text(text: str) -> float:

@@ -68,7 +68,7 @@ def test_its_end_comes_by_itself() -> None:
     rig.after(0.2)
     assert len(rig.deliveries) == 1
     assert [kind for kind, _, _ in events(rig)] == ["service paused", "service resumed"]
-    assert "its pause was over; 1 requests were held" in events(rig)[-1][2]
+    assert "its pause was over; it held 1 request" in events(rig)[-1][2]
 
 
 def test_a_pause_that_is_said_again_counts_anew() -> None:
@@ -201,7 +201,7 @@ def test_status_and_events_say_who_and_why_and_how_long() -> None:
     assert paused["left_s"] == pytest.approx(15, abs=0.1) and paused["since_s"] == pytest.approx(5, abs=0.1)
     (alarm,) = rig.core.status(rig.now)["master"]["alarms"]
     assert alarm == (
-        "orders is paused by ann: new disk; 1 requests wait; it ends in 15 s, or with `rota resume orders`"
+        "orders is paused by ann: new disk; it holds 1 request; it ends in 15 s, or with `rota resume orders`"
     )
     resume(rig)
     assert service(rig)["paused"] is None and not rig.core.status(rig.now)["master"]["alarms"]
@@ -229,7 +229,7 @@ def test_waiting_for_paused_fails_when_the_pause_is_over_and_is_under_way_when_i
     rig.after(1.1)
     late = rig.result()
     assert late is not None and late.exit == exits.UNDER_WAY
-    assert late.data["pending"] == [{"name": "orders", "why": "1 requests are in flight"}]
+    assert late.data["pending"] == [{"name": "orders", "why": "1 request in flight"}]
     assert rig.verb("wait", condition="paused", names=["orders"], timeout_s=10.0) is None
     rig.after(1.0)
     over = rig.result()

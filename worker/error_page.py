@@ -12,6 +12,7 @@ from reprlib import Repr
 from types import TracebackType
 from typing import NamedTuple
 
+from ..common.units import plural
 from .hosting import FRAMES_MAX, traceback_text, user_frames
 
 AROUND = 4  # lines of source before and after the one that runs
@@ -148,7 +149,7 @@ def _calls(frames: TracebackType | None) -> Iterator[str]:
         if own:
             yield from (_call(call, innermost=call is calls[-1]) for call in same)
             continue
-        count = "1 call" if len(same) == 1 else f"{len(same)} calls"
+        count = plural(len(same), "call")
         names = ", ".join(dict.fromkeys(_package(call.file) for call in same))
         folded = "" if same[-1] is not calls[-1] or any(call.own for call in calls) else " open"
         inside = "".join(map(_call, same))

@@ -14,6 +14,7 @@ from ...common import body, errors, lifecycle, wire
 from ...common.lifecycle import Health, Intent, Liveness
 from ...common.messages import CRASHES, Exited, PortCheck
 from ...common.settings import DUMMY, HEARTBEAT, PORT, REQUEST, HealthSettings
+from ...common.units import plural
 from . import budget, records
 from .health import Falls, Watch, ordinal
 from .pool import NO_HANDLER, Pool, Request, Slot, Stage
@@ -245,9 +246,9 @@ class Checks:
         elif node.mark.service != pool.name:
             return
         elif node.health is Health.TRIAL:
-            self._enter(node, pool, f"{watch.successes} times well in a row", now)
+            self._enter(node, pool, f"{plural(watch.successes, 'time')} well in a row", now)
         elif node.health is Health.DEGRADED:
-            self._move(node, "rise", f"{watch.successes} times well in a row", now)
+            self._move(node, "rise", f"{plural(watch.successes, 'time')} well in a row", now)
 
     def _let_in(self, node: Node, why: str, now: float) -> None:
         """When every service of it that wants proof has it."""

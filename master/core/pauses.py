@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...common.units import plural
 from . import records
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ class Pauses:
             return 0
         pool = self._fleet.dispatch.pools.get(service)
         held = pool.queued if pool is not None else 0
-        self._fleet.events.tell("service resumed", service, f"{service}: {why}; {held} requests were held", by, reason)
+        self._fleet.events.tell(
+            "service resumed", service, f"{service}: {why}; it held {plural(held, 'request')}", by, reason
+        )
         self._fleet.changed = True
         if pool is not None:
             pool.release(now)
@@ -77,7 +80,7 @@ class Pauses:
             pool = self._fleet.dispatch.pools.get(service)
             held = pool.queued if pool is not None else 0
             by, because = f" by {pause.by}" if pause.by else "", f": {pause.reason}" if pause.reason else ""
-            left = f"{held} requests wait; it ends in {max(0.0, pause.until - now):.0f} s"
+            left = f"it holds {plural(held, 'request')}; it ends in {max(0.0, pause.until - now):.0f} s"
             yield f"{service} is paused{by}{because}; {left}, or with `rota resume {service}`"
 
     def in_flight(self, pool: Pool) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...common import errors
 from ...common.messages import CRASHES, ROW_RUNNING, Exited
-from ...common.units import format_duration
+from ...common.units import format_duration, plural
 from .pool import UNCAPPED, Pool, Request, Slot
 
 if TYPE_CHECKING:
@@ -415,7 +415,7 @@ def _fingerprint(request: Request) -> bytes:
 
 
 def _deaths(case: Case) -> str:
-    return f"{case.died} processes died of it, the last {case.deaths[-1].cause}"
+    return f"{plural(case.died, 'process')} died of it, the last {case.deaths[-1].cause}"
 
 
 def _sentence(case: Case) -> str:

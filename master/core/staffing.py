@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...common import messages
 from ...common.lifecycle import Intent, Liveness
+from ...common.units import plural
 from . import budget, plan, records, recycle
 from .pool import Pool, Slot, Stage
 from .registry import Node
@@ -97,11 +98,11 @@ class Staffing:
         ):
             target += 1
             pool.grow_at = now + max(GROW_EVERY_S, pool.settings.grow_after)
-            self.fleet.events.tell("grow", pool.name, f"{pool.name}: requests wait; {target} processes")
+            self.fleet.events.tell("grow", pool.name, f"{pool.name}: requests wait; {plural(target, 'process')}")
         elif target > base and now - pool.busy_at > pool.settings.shrink_after:
             target -= 1
             pool.busy_at = now
-            self.fleet.events.tell("shrink", pool.name, f"{pool.name}: spare; {target} processes")
+            self.fleet.events.tell("shrink", pool.name, f"{pool.name}: spare; {plural(target, 'process')}")
         if target != before:
             pool.target = target
             self.replan = True

@@ -31,7 +31,7 @@ def test_a_pause_of_a_second_under_load_costs_nobody_an_answer(tmp_path: Path) -
             executed = len(pool.ledger.executions())
             assert eventually(lambda: pool.status()["services"][0]["queued"] == 12)
             (alarm,) = pool.status()["master"]["alarms"]
-            assert alarm.startswith("proof is paused by") and "new disk; 12 requests wait" in alarm
+            assert alarm.startswith("proof is paused by") and "new disk; it holds 12 requests" in alarm
             assert rota(pool, "status", "--check")[0] == 3
             sleep(max(0.0, began + 1.0 - monotonic()))
             assert len(pool.ledger.executions()) == executed, "nothing was dispatched"
