@@ -27,8 +27,8 @@ from ..common.messages import (
     decode,
     encode,
 )
-from .beside import Beside
-from .masters import control_addresses
+from .beside import Beside, anew
+from .masters import control_addresses, other_address
 from .search import ACTIVE, QUIET_S, UNGREETED_S, Search
 
 ANSWER_S = 30.0  # a verb that only decides, and the search for a master: a restart in between is no reason to fail
@@ -311,7 +311,7 @@ class Admin:
         except _Lost:
             pass  # its answer may be what was lost: whoever is active next tells
         self._part()
-        others = [address for address in (peer.get("address"), *self._masters) if address]
+        others = [address for address in (peer.get("address"), *self._search.masters) if address]
         address, welcome = self._risen(list(dict.fromkeys(others)), before, until)
         return {
             "schema": 1,
@@ -374,7 +374,7 @@ class Admin:
         if self._link is not None and self._active and not self._link.lost():
             return self._link
         self._part()
-        attempt = _Attempt(monotonic() + standby_after)
+        attempt = _Attempt(monotonic() + standby_after, follows=standby_after > 0)
         try:
             while self._link is None:
                 self._try(attempt, until)
@@ -395,6 +395,8 @@ class Admin:
                 self._link, self._active = link, True
                 return
             attempt.reasons[address], standby = why, True
+            if attempt.follows and search.learn(other_address(welcome)):
+                self._beside = anew(self._beside, search.masters)
             attempt.keep(link, self._token)
         except _Moved:
             return
@@ -403,7 +405,7 @@ class Admin:
         except (Denied, Incompatible) as error:
             attempt.final[address] = error
             attempt.reasons[address] = str(error)
-        if len(attempt.final) == len(self._masters):
+        if len(attempt.final) == len(search.masters):
             raise _with_exit(attempt.final[address], exits.of(attempt.final[address]))
         due = search.next(monotonic(), standby)
         if search.over() and attempt.link is not None and monotonic() >= attempt.standby_at:
@@ -511,8 +513,10 @@ class Admin:
 class _Attempt:
     """To find the active master. `link`: to a standby that was met."""
 
-    def __init__(self, standby_at: float) -> None:
+    def __init__(self, standby_at: float, follows: bool) -> None:
+        """`follows`: it has to be an active one, whoever was named."""
         self.standby_at = standby_at
+        self.follows = follows
         self.reasons: dict[str, str] = {}
         self.final: dict[str, Error] = {}
         self.link: Link | None = None

@@ -73,6 +73,13 @@ class Beside:
         return any(each.asking for each in self._inquiries.values())
 
 
+def anew(beside: Beside | None, masters: Sequence[str]) -> Beside:
+    """When there are more."""
+    if beside is not None:
+        beside.close()
+    return Beside(masters)
+
+
 class _Inquiry:
     """One master. HELLO, WELCOME, BYE: it need not remember who asked."""
 

@@ -32,6 +32,14 @@ def frontend_address(control: str, welcome: Welcome) -> str:
     return f"tcp://{welcome.host or host}:{welcome.frontend_port or port + FRONTEND_OFFSET}"
 
 
+def other_address(welcome: Welcome) -> str:
+    """Control address of the master that a standby follows; "" where it says none."""
+    try:
+        return _complete(welcome.other) if welcome.other else ""
+    except ValueError:
+        return ""
+
+
 def _complete(name: str) -> str:
     host, port = _split(name)
     return f"tcp://{host}:{port}"

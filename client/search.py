@@ -11,6 +11,7 @@ from math import inf
 from ..common.messages import Welcome
 
 ACTIVE = "active"
+MASTERS_MAX = 8
 TAKEOVER_FIRST_S = 0.05  # between two rounds while somebody stands by: a planned switchover takes hardly longer
 TAKEOVER_MAX_S = 0.25  # a takeover takes a second or two, and whoever takes over has other things to do, too
 TAKEOVER_ROUNDS = 24  # some 5 s: then there is none, but a pair that waits for votes, or for its operator
@@ -56,6 +57,13 @@ class Search:
             if now < self._older_at:
                 return f"it has epoch {welcome.epoch}, and {self.epoch} was seen"
         return ""
+
+    def learn(self, address: str) -> bool:
+        """The standby that was asked follows the master at this address: it is asked next. True if that is news."""
+        if not address or address in self.masters or len(self.masters) >= MASTERS_MAX:
+            return False
+        self.masters.insert(self._place + 1, address)
+        return True
 
     def found(self, epoch: int) -> None:
         """This one is it."""

@@ -28,9 +28,9 @@ from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, W
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
 from . import streams
-from .beside import Beside
+from .beside import Beside, anew
 from .calls import Call, Calls, Failed
-from .masters import frontend_address
+from .masters import frontend_address, other_address
 from .search import QUIET_S, UNGREETED_S, Search
 
 ATTEMPT_S = 3.0  # to connect (2 s at most) and be greeted
@@ -246,6 +246,8 @@ class Session:
         self._part(BYE_LINGER_MS)
         unfit = self._search.unfit(welcome, now)
         if unfit:
+            if self._search.learn(other_address(welcome)):
+                self._beside = anew(self._beside, self._search.masters)
             return self._fail(unfit, now, standby=True)
         self._body_max = welcome.max_message or BODY_MAX
         address = frontend_address(self._search.address, welcome)

@@ -79,6 +79,7 @@ class FakeFrontend:
         self.events: list[dict[str, object]] = []
         self.epoch = 1
         self.state = "active"
+        self.other = ""
         self.deaf = False  # connected, and nothing is read or said: a black hole
         self.max_message = 1 << 20
         self.refusal: messages.Refusal | None = None
@@ -206,6 +207,7 @@ class FakeFrontend:
             frontend_port=self.frontend_port or self.ports[1],
             max_message=self.max_message,
             state=self.state,
+            other=self.other,
         )
         self._send(sock, route, wire.head(wire.WELCOME, token, self.epoch) + messages.encode(welcome))
 

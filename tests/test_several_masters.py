@@ -95,6 +95,15 @@ def test_the_only_master_is_used_whatever_its_epoch() -> None:
     assert ours.unfit(welcome(epoch=1), 0.0) == ""
 
 
+def test_a_standby_that_says_whom_it_follows_leads_there() -> None:
+    ours = search(B)
+    assert ours.learn(A) and not ours.learn(A) and not ours.learn("")
+    assert ours.next(0.0, standby=True) == 0.0 and ours.address == A
+    for number in range(20):
+        ours.learn(f"tcp://c:{number}")
+    assert len(ours.masters) == 8
+
+
 # ---- when the others are asked beside it: without a socket ---------------------------------------------------------
 
 
@@ -159,6 +168,30 @@ def test_the_active_one_is_found_whichever_is_named_first(pair: Pair) -> None:
             assert client.call("a.b", 1) == [1]
             assert time.monotonic() - before < 1
     assert second.counts["ClientHello"] == 0
+
+
+def test_whoever_knows_only_the_standby_is_led_to_the_active_one(pair: Pair) -> None:
+    first, second = pair
+    second.other = first.address
+    knows(first, "a")
+    knows(second, "b")
+    with rota.Client(second.address) as client:
+        assert client.call("a.b", 1) == [1]
+        second.take_over(first)
+        first.other = second.address
+        first.now(first.stand_by)
+        assert client.call("a.b", 2) == [2], "and back again"
+    first.epoch, first.state, second.state = 3, "active", "standby"
+    with rota.Admin(second.address) as admin:
+        assert admin.status()["master"]["name"] == "b", "who asks a standby of itself is told"
+        assert admin.scale("orders", 3)["master"]["name"] == "a"
+
+
+def test_a_standby_that_says_nonsense_leads_nowhere(pair: Pair) -> None:
+    first, second = pair
+    second.other = "http://a,b"
+    with rota.Client(second.address) as client, pytest.raises(rota.Unavailable, match="it is standby"):
+        client.options(timeout=0.3).call("a.b", 1)
 
 
 def test_a_master_that_steps_down_sends_its_clients_to_the_other(pair: Pair) -> None:
