@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 import h2.config
 import h2.connection
@@ -28,6 +29,11 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0) -> b
 
 def block(fields: Iterable[tuple[str | bytes, str | bytes]]) -> bytes:
     """A head that leaves the table of its connection alone."""
+    return _block(tuple(fields))
+
+
+@cache  # floods say the same thousands of times
+def _block(fields: tuple[tuple[str | bytes, str | bytes], ...]) -> bytes:
     return bytes(Encoder().encode([(name, value, True) for name, value in fields]))
 
 
