@@ -81,19 +81,15 @@ class Runner:
 
     def serve(self) -> None:
         while self._open:
-            wait_s = min((each.until for each in self._running.values()), default=None)
-            for key, _ in self._selector.select(None if wait_s is None else max(0.0, wait_s - time.monotonic())):
+            until = min((each.until for each in self._running.values() if not each.killed), default=None)
+            for key, _ in self._selector.select(None if until is None else max(0.0, until - time.monotonic())):
                 key.data()
             now = time.monotonic()
             for command in self._running.values():
                 if now >= command.until and not command.killed:
-                    self._kill(command)
+                    command.kill()
         for command in self._running.values():
             command.kill()
-
-    def _kill(self, command: Command) -> None:
-        command.until = float("inf")
-        command.kill()
 
     def _read(self) -> None:
         data = os.read(self._orders, _READ_BYTES)
@@ -107,7 +103,7 @@ class Runner:
         if "run" in order:
             self._start(**order["run"])
         elif order["end"] in self._running:
-            self._kill(self._running[order["end"]])
+            self._running[order["end"]].kill()
 
     def _start(self, number: int, argv: list[str], text: str, timeout_s: float) -> None:
         try:
