@@ -11,10 +11,10 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import zmq
 
@@ -78,7 +78,7 @@ class Server:
         if config.standby.backup_of or self.journal.restored.peer:
             self._follow(self.journal.restored, self.journal.epoch_by == config.master.name, 0)
         else:
-            self._be_active(self.journal.epoch + 1, self.journal.restored, {}, (), ())
+            self._be_active(self.journal.epoch + 1, self.journal.restored, Beginning(complete=state is not None))
         self._catch_signals()  # before anybody is told that it is here
 
     # ---- roles -----------------------------------------------------------------------------------
@@ -87,9 +87,7 @@ class Server:
         self,
         epoch: int,
         known: Restored,
-        granted: Mapping[str, float],
-        answers: Sequence[tuple[bytes, bytes]],
-        events: Sequence[Mapping[str, Any]],
+        beginning: Beginning,
     ) -> None:
         """Raises JournalError when the epoch cannot be made durable."""
         config, numbers = self.config, self.ports.ports
@@ -110,7 +108,7 @@ class Server:
             _token,
             time.time,
             boottime(),
-            Beginning(config.standby, self.journal.last, granted, answers, events, patience_s),
+            beginning._replace(standby=config.standby, last_record=self.journal.last, patience_s=patience_s),
         )
         self._begin()
 
@@ -294,7 +292,8 @@ class Server:
         assert isinstance(standby, Standby)
         self.peer.hang_up(PEER_LINGER_MS)
         self._events.write()
-        self._be_active(won.epoch, standby.mirror.known, won.granted, won.answers, standby.history())
+        beginning = Beginning(granted=won.granted, answers=won.answers, events=standby.history(), complete=won.complete)
+        self._be_active(won.epoch, standby.mirror.known, beginning)
         self.core.out.control += standby.won()
 
     def _step_down(self, seen: int) -> None:

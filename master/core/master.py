@@ -52,6 +52,7 @@ class Beginning(NamedTuple):
     answers: Sequence[tuple[bytes, bytes]] = ()  # of the master before: session, ANSWER frame
     events: Sequence[Mapping[str, Any]] = ()
     patience_s: float = 0.0  # so long no node is given up
+    complete: bool = False  # of all that the master before had recorded, nothing is missing here
 
 
 class Identity(NamedTuple):

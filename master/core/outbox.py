@@ -45,6 +45,7 @@ class BecomeActive(NamedTuple):
     epoch: int
     granted: dict[str, float]  # node → when its vote, which is a lease, runs out
     answers: list[tuple[bytes, bytes]]  # session, ANSWER frame
+    complete: bool  # the master before had recorded nothing that is not known here
 
 
 class StepDown(NamedTuple):

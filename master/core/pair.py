@@ -21,7 +21,7 @@ from .outbox import Outbox
 from .records import Peer, Restored
 
 REPLICA_BYTES = 256 * 1024  # of records or answers in one message; a control message may have four times that
-DEAD_AFTER = 3  # times takeover_after: a standby that is gone is an alarm, and nothing is in a hurry
+DEAD_AFTER = 3  # times takeover_after: so long nothing counts that the standby has not recorded too
 EVENTS = 0  # id of the Happened in which a standby gets the events
 PRIMARY, BACKUP = "primary", "backup"
 
@@ -142,8 +142,10 @@ class Pair:
             self._say(messages.Replica(number, [data]))
 
     def durable(self, number: int) -> int:
-        """The highest record up to `number` that may be relied upon: if the standby follows, it has it too."""
-        return min(number, self.acked) if self.followed else number
+        """The highest record up to `number` that may be relied upon. As long as the standby is not given up, also
+        behind a lost connection, it must have it too: it may be about to take over, and to rely on what it has.
+        """
+        return min(number, self.acked) if self.liveness is Liveness.LIVE else number
 
     def unready(self) -> str:
         """Why it could not take over now, in good order; empty when it could."""

@@ -23,7 +23,7 @@ from .candidacy import Candidacy, Stage
 from .events import EventLog
 from .mirror import Mirror, OutOfStep
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
-from .pair import ANSWERS, BACKUP, PRIMARY
+from .pair import ANSWERS, BACKUP, DEAD_AFTER, PRIMARY
 from .records import Peer, Restored
 from .sessions import Source
 from .verbs import SCHEMA
@@ -246,7 +246,7 @@ class Standby:
         """The epoch for which it stands is durable."""
         self.candidacy.raised()
         self._ask(now)
-        self._count()
+        self._count(now)
 
     def _ask(self, now: float) -> None:
         wanted = set(self.candidacy.to_ask([voter.node for voter in self._voters.values()], now))
@@ -254,7 +254,7 @@ class Standby:
             if voter.node in wanted:
                 self.out.say(route, voter.token, self.candidacy.vote())
 
-    def _count(self) -> None:
+    def _count(self, now: float) -> None:
         electorate = self.mirror.known.electorate
         candidacy = self.candidacy
         if candidacy.stage is not Stage.CANDIDATE:
@@ -264,7 +264,16 @@ class Standby:
         candidacy.stage = Stage.WON
         votes = f"{len(candidacy.granted)} of {len(electorate)} nodes have granted it"
         self.events.tell("takeover", self.name, f"active with epoch {candidacy.epoch}: {votes}")
-        self.out.role.append(BecomeActive(candidacy.epoch, dict(candidacy.granted), self.mirror.answers()))
+        granted, answers = dict(candidacy.granted), self.mirror.answers()
+        self.out.role.append(BecomeActive(candidacy.epoch, granted, answers, self._is_complete(now)))
+
+    def _is_complete(self, now: float) -> bool:
+        """The active waits for us with what it records, for DEAD_AFTER times `takeover_after` since our last promise, the
+        answer to its last pulse; a tenth less, as clocks go.
+        """
+        if self.liveness is Liveness.CLOSED:
+            return True
+        return self.mirror.synced and now - self._heard_at < 0.9 * DEAD_AFTER * self.standby.takeover_after
 
     def won(self) -> list[tuple[bytes, bytes]]:
         """What the voters are told once the master is there: route and frame."""
@@ -315,7 +324,7 @@ class Standby:
         elif voter is not None and head.token == voter.token:
             if isinstance(message, messages.Grant | messages.Deny):
                 self.candidacy.answered(voter.node, message, self._random(), now)
-                self._count()
+                self._count(now)
         elif head.token == self._operators.get(route, 0) != 0:
             self._from_operator(route, head.token, message, now)
         else:
