@@ -18,8 +18,9 @@ from .operator import (
     print_json,
     reason_option,
     seconds_option,
-    tell,
+    show,
     wait_option,
+    waited,
 )
 from .verb import Mistake, verb
 
@@ -191,15 +192,8 @@ def _finish(
 
     names = [each["node"] for each in reply["nodes"]] if names is None else names
     if not wait:
-        if as_json:
-            print_json(reply)
-        else:
-            click.echo("\n".join(nodes_changed(reply)))
+        show(reply, as_json, lambda: nodes_changed(reply))
         return
-    if not as_json:
-        tell("\n".join(nodes_changed(reply)))
-    waited = master.wait(condition, *names, timeout=timeout)
-    if as_json:
-        print_json({**reply, "condition": condition, "waited_s": waited["waited_s"]})
-    else:
-        click.echo("\n".join(f"{name}: {condition} ({duration(waited['waited_s'])})" for name in names))
+    changed = "\n".join(nodes_changed(reply))
+    reply = waited(master, {**reply, "condition": condition}, changed, as_json, condition, *names, timeout=timeout)
+    show(reply, as_json, lambda: [f"{name}: {condition} ({duration(reply['waited_s'])})" for name in names])

@@ -97,6 +97,15 @@ def given(**arguments: Any) -> Reply:
     return {name: value for name, value in arguments.items() if value not in (None, False, (), "")}
 
 
+def waited(
+    master: Admin, reply: Reply, begun: str, as_json: bool, condition: str, *names: str, timeout: float
+) -> Reply:
+    """Say what has begun, and wait until it is so: the reply, with `waited_s`."""
+    if begun and not as_json:
+        tell(begun)
+    return {**reply, "waited_s": master.wait(condition, *names, timeout=timeout)["waited_s"]}
+
+
 def show(reply: Reply, as_json: bool, lines: Callable[[], Sequence[str]]) -> None:
     """The reply as it came, or as lines for people."""
     if as_json:

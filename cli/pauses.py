@@ -12,12 +12,11 @@ from .operator import (
     json_option,
     master_option,
     patient_admin,
-    print_json,
     reason_option,
     seconds_option,
     show,
-    tell,
     wait_option,
+    waited,
 )
 from .verb import verb
 
@@ -64,13 +63,10 @@ def pause(
         if not wait:
             show(reply, as_json, lambda: [f"{begun}, {plural(reply['in_flight'], 'request')} in flight"])
             return
-        if not as_json and reply["in_flight"]:
-            tell(f"{begun}, waiting for {plural(reply['in_flight'], 'request')} in flight")
-        waited = master.wait("paused", service, timeout=timeout)
-    if as_json:
-        print_json({**reply, "waited_s": waited["waited_s"]})
-    else:
-        click.echo(f"{begun}, nothing is in flight")
+        flight = plural(reply["in_flight"], "request")
+        told = f"{begun}, waiting for {flight} in flight" if reply["in_flight"] else ""
+        reply = waited(master, reply, told, as_json, "paused", service, timeout=timeout)
+    show(reply, as_json, lambda: [f"{begun}, nothing is in flight"])
 
 
 @verb("resume", examples=("rota resume shop",), exits=_CODES)

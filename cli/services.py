@@ -12,11 +12,12 @@ from .operator import (
     json_option,
     master_option,
     patient_admin,
-    print_json,
     reason_option,
     seconds_option,
+    show,
     tell,
     wait_option,
+    waited,
 )
 from .verb import verb
 
@@ -42,15 +43,10 @@ def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_
         reply = master.reload(service, **given(reason=reason), wait=False)
         begun = f"{service}: {plural(reply['processes'], 'process')} to replace, one at a time"
         if not wait:
-            print_json(reply) if as_json else click.echo(begun)
+            show(reply, as_json, lambda: [begun])
             return
-        if not as_json:
-            tell(begun)
-        waited = master.wait("reloaded", service, timeout=timeout)
-    if as_json:
-        print_json({**reply, "waited_s": waited["waited_s"]})
-    else:
-        click.echo(f"{service}: reloaded ({duration(waited['waited_s'])})")
+        reply = waited(master, reply, begun, as_json, "reloaded", service, timeout=timeout)
+    show(reply, as_json, lambda: [f"{service}: reloaded ({duration(reply['waited_s'])})"])
 
 
 @verb("scale", examples=("rota scale orders 8",), exits=_CODES)
@@ -81,9 +77,7 @@ def scale(
         room = reply.get("room", processes)
         if wait:
             master.wait("ready", service, timeout=timeout)
-    if as_json:
-        print_json(reply)
-    else:
-        click.echo(f"{service}: {plural(processes, 'process')}{' ready' if wait and room >= processes else ''}")
+    ready = " ready" if wait and room >= processes else ""
+    show(reply, as_json, lambda: [f"{service}: {plural(processes, 'process')}{ready}"])
     if room < processes:
         tell(f"the nodes have room for {room}; the others start when there is more")
