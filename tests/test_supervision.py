@@ -653,6 +653,13 @@ def test_a_standby_that_wins_while_it_refuses_is_dialled_once_more(paired: Node)
     assert dialled(paired.advance(0.5)) == [1]
 
 
+def test_an_active_master_that_refuses_is_not_asked_again_before_it_said(paired: Node) -> None:
+    paired.core.refused(messages.Refusal("denied", "too many", 5000, []), paired.now)
+    assert paired.core.won(0, 1, paired.now) == []
+    assert dialled(paired.advance(4.9)) == []
+    assert dialled(paired.advance(0.2)) == [0]
+
+
 @pytest.mark.parametrize("how", ["refused", "welcomed"])
 def test_standbys_are_passed_by_in_turn_and_quietly(how: str) -> None:
     node = Node()

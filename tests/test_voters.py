@@ -49,6 +49,7 @@ def join(a: FakeMaster, b: FakeMaster) -> AgentHello:
     """The agent obeys a, and has its voter links to both."""
     hello = a.welcome_agent()
     b.welcome_voter()
+    a.until(lambda: a.beat)
     return hello
 
 
@@ -133,7 +134,6 @@ def test_a_vote_that_cannot_be_made_durable_is_not_given(
     state = tmp_path / "state"
     start(state=str(state))
     join(a, b)
-    a.until(lambda: a.beat)  # so what its welcome brought has been written
     (state / "agent.json.new").mkdir()  # as root ignores modes
     b.until(lambda: "written" in getattr(b.ask(2), "why", ""), "that reason")
     (state / "agent.json.new").rmdir()
@@ -263,6 +263,14 @@ def test_one_that_is_active_is_found_over_the_voter_links(a: FakeMaster, b: Fake
     b.epoch = 5
     b.welcome_voter("active")
     assert b.welcome_agent().epoch == 0
+
+
+def test_a_master_that_stepped_down_learns_anew_who_votes(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    start()
+    join(a, b)
+    a.welcome_voter("active")
+    a.welcome_voter("standby")  # said again by itself: that is how it finds out
+    granted(a, 2, b)
 
 
 def test_a_standby_sends_the_node_on_and_nobody_hears_of_it(a: FakeMaster, b: FakeMaster, start: Start) -> None:

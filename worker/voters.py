@@ -19,6 +19,7 @@ from ..common.messages import BadMessage, Deny, Grant, Refusal, Vote, VoterHello
 
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 REFUSED_S = 1.0  # at least, before the next HELLO to a master that will not have this one
+AGAIN_S = 0.5  # between two HELLOs to an active one: when it steps down, it does not know any more who votes
 
 
 class Voters:
@@ -100,7 +101,7 @@ class _Voter:
                 self._open(now)
         elif link.lost() or now >= self._answer_by:
             self._drop(now)
-        elif link.connected and now >= self._hello_at:
+        elif link.connected and self._is_due(now):
             self._introduce(link, now)
 
     def receive(self) -> messages.Message | None:
@@ -128,7 +129,7 @@ class _Voter:
     def next_deadline(self) -> float:
         if self._link is None:
             return self._open_at
-        return min(self._answer_by, self._hello_at if not self._said and self._link.connected else inf)
+        return min(self._answer_by, self._hello_at if self._link.connected else inf)
 
     def close(self) -> None:
         link, self._link = self._link, None
@@ -145,6 +146,7 @@ class _Voter:
         if kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self.greeted, self._token, self._failures, self._answer_by = True, token, 0, inf
             self._known = max(self._known, welcome.epoch)
+            self._hello_at = monotonic() + AGAIN_S if welcome.state == "active" else inf
             return welcome
         if kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
             self._say_again(monotonic() + max(refusal.retry_after_ms / 1000, REFUSED_S))
@@ -162,13 +164,14 @@ class _Voter:
         self._poller.register(self._link.monitor, zmq.POLLIN)
         self._say_again(0.0)
 
-    def _introduce(self, link: Link, now: float) -> None:
+    def _is_due(self, now: float) -> bool:
         """Also when a higher epoch was seen since: no master is left to believe that it has the highest."""
+        return now >= self._hello_at or (self.greeted and self._known < self._hello().epoch)
+
+    def _introduce(self, link: Link, now: float) -> None:
         hello = self._hello()
-        if self._said and (not self.greeted or hello.epoch <= self._known):
-            return
         if link.send(_framed(0, hello, wire.HELLO)):
-            self._said, self._known = True, hello.epoch
+            self._said, self._known, self._hello_at = True, hello.epoch, inf
             self._answer_by = now + ANSWER_S
 
     def _say_again(self, at: float) -> None:

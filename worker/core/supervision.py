@@ -242,6 +242,7 @@ class Supervision:
         self._welcome: messages.Welcome | None = None  # of this connection
         self._obey = 0  # the master that the processes are told to obey
         self._winner: int | None = None  # said so while we were at it, or at another one
+        self._told_to_wait = False  # by the master that refused us, until the next attempt
         self._echo = self._answered = 0  # our beats that came back: the newest, and the newest that gave a lease
         self._refusals = Refusals()
         self._hellos = 0
@@ -302,7 +303,7 @@ class Supervision:
         if epoch < self.epoch or (self.greeted and not self._is_outvoted(epoch)):
             return []
         self._winner = master
-        if self.master == master and self._connect_at is None and not self.greeted:
+        if self.master == master and not self.greeted and (self._connect_at is None or self._told_to_wait):
             return []
         self.master, self._failures = master, 0
         return [self._connect(now)]
@@ -375,6 +376,7 @@ class Supervision:
         if refusal.code == "stale":
             return [*effects, *self.leave_now(now)]
         self._connect_at = now + max(refusal.retry_after_ms / 1000, BEAT_S)
+        self._told_to_wait = True
         return effects
 
     def who(self, now: float) -> list[Effect]:
@@ -649,6 +651,7 @@ class Supervision:
 
     def _connect(self, now: float) -> Connect:
         self._connect_at = None
+        self._told_to_wait = False
         self._heard_at = now
         self.greeted = False
         return Connect(self.master)
