@@ -555,7 +555,7 @@ class Master:
     def hold(self, held: bool, now: float) -> None:
         """Without a quorum nothing is dispatched; what comes waits in the queue."""
         if held != self.fleet.held:
-            text = "no quorum: requests are held" if held else "quorum again: requests are dispatched"
+            text = "requests are held" if held else "requests are dispatched again"
             self.events.tell("no quorum" if held else "quorum", self.identity.name, text)
             self.fleet.hold(held, now)
 

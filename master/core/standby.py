@@ -268,8 +268,8 @@ class Standby:
         self.out.role.append(BecomeActive(candidacy.epoch, granted, answers, self._is_complete(now)))
 
     def _is_complete(self, now: float) -> bool:
-        """The active waits for us with what it records, for DEAD_AFTER times `takeover_after` since our last promise, the
-        answer to its last pulse; a tenth less, as clocks go.
+        """With what it records the active waits for us, for DEAD_AFTER times `takeover_after` since our last promise;
+        a tenth less, as clocks go.
         """
         if self.liveness is Liveness.CLOSED:
             return True

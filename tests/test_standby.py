@@ -1,0 +1,447 @@
+"""What a standby decides: whether it promises, when it stands, whether it has won (docs/STANDBY.md)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rota.common import messages, wire
+from rota.common.lifecycle import Liveness
+from rota.common.messages import Closing, Deny, Grant, Pulse, Replica, Vote, VoterHello, Welcome
+from rota.common.settings import MasterSettings, StandbySettings
+from rota.master.core import records
+from rota.master.core.candidacy import Stage
+from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer, StartOver
+from rota.master.core.records import Peer, Restored
+from rota.master.core.standby import Standby
+
+TOKEN = 99
+T = 1.0  # takeover_after
+
+
+class Rig:
+    """A standby, the active that it follows, and agents; all of them say what a test tells them to."""
+
+    def __init__(self, electorate: str = "abc", backup: bool = True, was_active: bool = False, **settings: Any) -> None:
+        self.now = 100.0
+        self.electorate = list(electorate)
+        self.pulses = self.sequence = 0
+        known = Restored()
+        if not backup:
+            known.peer = Peer("other", "tcp://other:7700", "backup")
+            known.electorate = frozenset(electorate)
+        address = "tcp://other:7700" if backup else None
+        self.tokens = 1
+        self.core = Standby(
+            "me",
+            "tcp://me:7700",
+            MasterSettings(state="/nowhere"),
+            replace(StandbySettings(), **{"backup_of": address, "takeover_after": T, **settings}),
+            known,
+            5 if not backup else 0,
+            5 if not backup else 0,
+            was_active,
+            0,
+            self._token,
+            lambda: 1_000_000.0,
+            self.now,
+        )
+        self.voters: dict[str, int] = {}
+        self.effects: list[Any] = []
+        self.said: list[Any] = []  # to the active
+        self.asked: dict[str, list[Any]] = {}  # of voters
+
+    def _token(self) -> int:
+        self.tokens += 1
+        return self.tokens
+
+    # ---- the active --------------------------------------------------------------------------------------------------
+
+    def follow(self, epoch: int = 1) -> None:
+        """The link is up, the snapshot is here, the first pulse was answered."""
+        self.core.link_opened()
+        self.link(Welcome(1, epoch, "other"), wire.WELCOME)
+        self.link(Replica(7, [records.electorate(self.electorate)], True, False))
+        self.sequence = 7
+        self.pulse(epoch)
+
+    def link(self, message: Any, kind: int = wire.CONTROL, token: int = TOKEN) -> None:
+        self.core.from_link(wire.head(kind, token) + messages.encode(message), self.now)
+        self.flush()
+
+    def pulse(self, epoch: int = 1) -> None:
+        self.pulses += 1
+        self.link(Pulse(self.pulses, epoch, self.sequence))
+
+    # ---- the agents --------------------------------------------------------------------------------------------------
+
+    def greet(self, node: str) -> None:
+        hello = VoterHello([1, 1], node, "boot", 1)
+        self.core.control(node.encode(), wire.head(wire.HELLO, 0) + messages.encode(hello), self.now)
+        self.flush()
+
+    def say(self, node: str, message: Any) -> None:
+        frame = wire.head(wire.CONTROL, self.voters[node]) + messages.encode(message)
+        self.core.control(node.encode(), frame, self.now)
+        self.flush()
+
+    def grant(self, *nodes: str) -> None:
+        for node in nodes:
+            self.say(node, Grant(self.core.candidacy.epoch))
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float, pulses: bool = False) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(until, self.now + 0.02)
+            if pulses:
+                self.pulse(self.core.epoch)
+            self.core.tick(self.now)
+            self.flush()
+
+    def flush(self) -> None:
+        out = self.core.out
+        while out:
+            effects, out.role = out.role, []
+            for effect in effects:
+                self._effect(effect)
+            for number, _ in out.records:
+                self.core.recorded(number, self.now)
+            out.records.clear()
+            for route, frame in out.control:
+                head = wire.parse_head(frame)
+                node = route.decode()
+                if head.kind == wire.WELCOME:
+                    self.voters[node] = head.token
+                elif head.kind == wire.CONTROL:
+                    self.asked.setdefault(node, []).append(messages.decode(frame[head.head_len :]))
+            out.control.clear()
+            out.frontend.clear()
+            out.backend.clear()
+
+    def _effect(self, effect: Any) -> None:
+        self.effects.append(effect)
+        if isinstance(effect, Rise) and not effect.by:
+            self.core.raised(self.now)
+        elif isinstance(effect, StartOver):
+            self.core.recorded(effect.number, self.now)
+        elif isinstance(effect, SayPeer):
+            head = wire.parse_head(effect.frame)
+            if head.kind == wire.CONTROL:
+                self.said.append(messages.decode(effect.frame[head.head_len :]))
+
+    def of(self, kind: type) -> list[Any]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+    @property
+    def stage(self) -> Stage:
+        return self.core.candidacy.stage
+
+
+@pytest.fixture
+def rig() -> Rig:
+    made = Rig()
+    for node in "abc":
+        made.greet(node)
+    made.follow()
+    return made
+
+
+# ---- LIVE, DEAD, CLOSE -----------------------------------------------------------------------------------------------
+
+
+def test_the_active_is_live_when_it_is_first_heard_and_each_pulse_is_answered_with_a_promise(rig: Rig) -> None:
+    assert rig.core.liveness is Liveness.LIVE
+    assert [(promise.number, promise.lasts_ms) for promise in rig.said] == [(1, 1000)]
+    assert [event["kind"] for event in rig.core.events.since(0)] == ["master", "LIVE"]
+
+
+def test_silence_for_the_threshold_is_death_and_the_standby_stands(rig: Rig) -> None:
+    rig.wait(0.9)
+    assert rig.core.liveness is Liveness.LIVE and rig.stage is Stage.FOLLOWING
+    rig.wait(0.2)
+    assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.CANDIDATE
+
+
+def test_who_was_never_live_cannot_die_so_a_standby_that_starts_first_waits() -> None:
+    rig = Rig()
+    for node in "abc":
+        rig.greet(node)
+    rig.wait(60.0)
+    assert rig.core.liveness is Liveness.UNKNOWN and rig.stage is Stage.FOLLOWING
+    rig.follow()
+    assert rig.core.liveness is Liveness.LIVE
+
+
+def test_a_lost_connection_is_no_death(rig: Rig) -> None:
+    rig.core.link_lost(rig.now)
+    assert rig.core.liveness is Liveness.LIVE
+    rig.wait(0.5)
+    assert rig.stage is Stage.FOLLOWING and rig.of(Dial)
+
+
+def test_after_a_goodbye_without_handover_silence_means_nothing_until_it_is_live_again(rig: Rig) -> None:
+    rig.link(Closing(1, False))
+    rig.wait(60.0)
+    assert rig.core.liveness is Liveness.CLOSED and rig.stage is Stage.FOLLOWING
+    rig.follow()
+    rig.wait(1.1)
+    assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.CANDIDATE
+
+
+def test_a_goodbye_that_hands_over_is_followed_at_once(rig: Rig) -> None:
+    rig.link(Closing(1, True))
+    assert rig.stage is Stage.CANDIDATE
+
+
+def test_the_standby_that_stood_still_itself_does_not_call_that_silence(rig: Rig) -> None:
+    rig.now += 30.0
+    rig.core.tick(rig.now)
+    rig.flush()
+    assert rig.core.liveness is Liveness.LIVE and rig.stage is Stage.FOLLOWING
+
+
+# ---- standing --------------------------------------------------------------------------------------------------------
+
+
+def test_its_epoch_is_durable_before_anybody_is_asked_for_a_vote(rig: Rig) -> None:
+    rig.core.raised = lambda now: None  # type: ignore[method-assign]  # the disk takes its time
+    rig.wait(1.2)
+    assert rig.of(Rise)[-1] == Rise(2, "") and rig.stage is Stage.RAISING and not rig.asked
+
+
+def test_a_majority_of_votes_makes_a_master(rig: Rig) -> None:
+    rig.wait(1.1)
+    assert {node: votes[0] for node, votes in rig.asked.items()} == dict.fromkeys("abc", Vote(2, "me", 1000))
+    rig.grant("a")
+    assert not rig.of(BecomeActive)
+    rig.grant("b")
+    won = rig.of(BecomeActive)[0]
+    assert won.epoch == 2 and set(won.granted) == {"a", "b"} and won.complete
+
+
+def test_a_vote_counts_as_a_lease_from_when_it_was_first_asked_for(rig: Rig) -> None:
+    rig.wait(1.1)
+    asked_at = rig.now
+    rig.wait(0.5)  # it is asked again meanwhile
+    rig.grant("a", "b")
+    assert all(until <= asked_at + T for until in rig.of(BecomeActive)[0].granted.values())
+
+
+def test_votes_of_nodes_that_do_not_count_make_no_master(rig: Rig) -> None:
+    rig.greet("d")
+    rig.greet("e")
+    rig.wait(1.1)
+    rig.grant("d", "e", "a")
+    assert not rig.of(BecomeActive)
+
+
+def test_votes_for_an_earlier_epoch_are_worth_nothing(rig: Rig) -> None:
+    rig.wait(1.1)
+    rig.say("a", Grant(1))
+    rig.say("b", Grant(1))
+    assert not rig.of(BecomeActive)
+
+
+def test_without_any_node_nobody_can_be_elected() -> None:
+    rig = Rig(electorate="")
+    rig.follow()
+    rig.wait(5.0)
+    assert rig.stage is Stage.CANDIDATE and not rig.of(BecomeActive)
+
+
+def test_with_any_as_quorum_it_is_active_without_votes() -> None:
+    rig = Rig(quorum="any")
+    rig.follow()
+    rig.wait(1.1)
+    assert rig.of(BecomeActive)[0].epoch == 2
+
+
+def test_a_voter_whose_lease_runs_is_asked_again_when_it_is_over(rig: Rig) -> None:
+    rig.wait(1.02)
+    rig.say("a", Deny(2, 1, 300, "other has its lease"))
+    rig.say("b", Deny(2, 1, 300, "other has its lease"))
+    asked = len(rig.asked["a"])
+    rig.wait(0.2)
+    assert len(rig.asked["a"]) == asked and len(rig.asked["c"]) > 1
+    rig.wait(0.2)
+    assert len(rig.asked["a"]) == asked + 1
+
+
+def test_a_vote_lost_to_a_higher_epoch_is_stood_for_again_above_it(rig: Rig) -> None:
+    rig.wait(1.02)
+    rig.say("a", Deny(2, 8, 0, "epoch 8 was seen"))
+    assert rig.stage is Stage.FOLLOWING
+    rig.wait(0.4)
+    assert rig.of(Rise)[-1] == Rise(9, "")
+
+
+def test_a_candidate_that_hears_the_active_again_withdraws_and_late_votes_do_not_make_it_one(rig: Rig) -> None:
+    rig.wait(1.02)
+    rig.pulse()
+    assert rig.stage is Stage.FOLLOWING and rig.core.liveness is Liveness.LIVE
+    rig.say("a", Grant(2))
+    rig.say("b", Grant(2))
+    assert not rig.of(BecomeActive)
+
+
+def test_it_does_not_stand_before_its_last_promise_is_over(rig: Rig) -> None:
+    rig.wait(0.5, pulses=True)
+    rig.core.liveness = Liveness.DEAD
+    rig.wait(0.9)
+    assert rig.stage is Stage.FOLLOWING
+    rig.wait(0.2)
+    assert rig.stage is Stage.CANDIDATE
+
+
+def test_one_that_has_not_got_everything_yet_takes_over_nothing() -> None:
+    rig = Rig()
+    rig.core.link_opened()
+    rig.link(Welcome(1, 1, "other"), wire.WELCOME)
+    rig.link(Replica(7, [records.electorate("abc")], True, True))  # and more to come
+    rig.pulse()
+    rig.wait(3.0)
+    assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING
+
+
+def test_one_that_was_out_of_touch_too_long_does_not_say_that_it_knows_all(rig: Rig) -> None:
+    rig.wait(5.0)
+    rig.grant("a", "b")
+    assert not rig.of(BecomeActive)[0].complete
+
+
+def test_an_active_of_a_lower_epoch_than_it_knows_is_not_followed(rig: Rig) -> None:
+    rig.pulse(epoch=4)
+    rig.core.link_lost(rig.now)
+    rig.core.link_opened()
+    rig.link(Welcome(1, 3, "other"), wire.WELCOME)
+    assert rig.of(HangUp)
+
+
+# ---- after a start ---------------------------------------------------------------------------------------------------
+
+
+def idle(rig: Rig) -> None:
+    """The other master is there, and no more active than this one."""
+    rig.core.link_opened()
+    rig.link(Welcome(1, 5, "other", state="standby"), wire.WELCOME)
+
+
+@pytest.mark.parametrize(("backup", "was_active", "within"), [(False, True, 1.3), (False, False, 1.7)])
+def test_of_two_that_start_together_who_was_active_last_stands_first(
+    backup: bool, was_active: bool, within: float
+) -> None:
+    rig = Rig(backup=backup, was_active=was_active)
+    for _ in range(20):
+        idle(rig)
+        rig.wait(within / 20)
+    assert rig.stage is Stage.CANDIDATE and rig.core.candidacy.epoch == 6
+
+
+def test_a_backup_that_was_never_active_does_not_stand_at_a_start() -> None:
+    rig = Rig(backup=True)
+    for _ in range(20):
+        idle(rig)
+        rig.wait(0.5)
+    assert rig.stage is Stage.FOLLOWING
+
+
+def test_a_primary_whose_other_master_does_not_answer_stands_after_a_while() -> None:
+    rig = Rig(backup=False, was_active=True)
+    rig.wait(1.5)
+    assert rig.stage is Stage.FOLLOWING
+    rig.wait(1.5)
+    assert rig.stage is Stage.CANDIDATE
+
+
+def test_an_operator_may_have_it_stand_but_not_against_a_live_active(rig: Rig) -> None:
+    def ask() -> Any:
+        return rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
+
+    code, data = ask()
+    assert code == 5 and "is live" in data["error"]
+    rig.link(Closing(1, False))
+    rig.wait(2.0)
+    assert ask()[0] == 0 and rig.core.candidacy.epoch == 2
+
+
+# ---- what is replicated ----------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_confirmed_when_it_is_durable_here(rig: Rig) -> None:
+    rig.core.recorded = lambda number, now: None  # type: ignore[method-assign]  # the disk takes its time
+    rig.link(Replica(8, [records.scaled("orders", 3)]))
+    rig.sequence = 8
+    rig.pulse()
+    assert rig.said[-1].sequence == 7
+    Standby.recorded(rig.core, 10, rig.now)
+    rig.pulse()
+    assert rig.said[-1].sequence == 8 and rig.core.mirror.known.targets == {"orders": 3}
+
+
+def test_a_gap_ends_the_connection_and_everything_comes_anew(rig: Rig) -> None:
+    rig.link(Replica(9, [records.scaled("orders", 3)]))
+    assert rig.of(HangUp)
+    rig.wait(0.3)
+    assert rig.of(Dial)
+    rig.follow()
+    assert rig.core.mirror.known.electorate == frozenset("abc")
+
+
+def test_a_record_that_is_not_understood_is_an_alarm_not_an_end(rig: Rig) -> None:
+    rig.link(Replica(8, [b"\x81\xa1t\xa3new"]))
+    assert "update it" in rig.core.alarms["records"] and rig.of(HangUp)
+
+
+def test_answers_are_kept_until_their_caller_has_acknowledged_them(rig: Rig) -> None:
+    from rota.master.core.pair import ANSWERS, COPY
+
+    def answer(sequence: int, acked: int) -> None:
+        frame = wire.head(wire.ANSWER, 5, number=sequence + 10, upto=sequence) + b"body"
+        copies = COPY.pack(b"s" * 16, acked, len(frame)) + frame
+        rig.core.from_link(wire.head(ANSWERS, TOKEN) + copies, rig.now)
+
+    answer(1, 0)
+    answer(2, 0)
+    assert [wire.parse(frame)[8] for _, frame in rig.core.mirror.answers()] == [11, 12]
+    answer(1, 1)  # it is known by now that this one has arrived
+    assert len(rig.core.mirror.answers()) == 2  # what was kept is bounded by number and bytes, no more
+
+
+@pytest.mark.parametrize("frame", [b"", b"\0" * 60, wire.head(wire.CONTROL, TOKEN) + b"\xc1", wire.head(wire.WHO, 0)])
+def test_whatever_cannot_be_read_ends_the_link_not_the_standby(rig: Rig, frame: bytes) -> None:
+    rig.core.from_link(frame, rig.now)
+    rig.flush()
+    assert rig.of(HangUp)
+
+
+# ---- whoever comes here ----------------------------------------------------------------------------------------------
+
+
+def test_clients_processes_and_agents_are_told_that_this_is_a_standby(rig: Rig) -> None:
+    core = rig.core
+    hello = messages.AgentHello([1, 1], "n", "b", 0, 1, [], {}, [], [], "active", 0)
+    core.control(b"r", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    core.frontend(b"r", wire.head(wire.HELLO, 0) + b"x", rig.now)
+    core.backend(b"r", wire.head(wire.HELLO, 0) + b"x", rig.now)
+    for out in (core.out.control, core.out.frontend, core.out.backend):
+        head = wire.parse_head(out[-1][1])
+        refusal = messages.decode(out[-1][1][head.head_len :])
+        assert head.kind == wire.REFUSED and isinstance(refusal, messages.Refusal) and refusal.code == "standby"
+
+
+def test_other_frames_are_asked_who_they_are_of(rig: Rig) -> None:
+    rig.core.frontend(b"r", wire.head(wire.REQUEST, 7, number=1), rig.now)
+    assert wire.parse_head(rig.core.out.frontend[-1][1]).kind == wire.WHO
+
+
+def test_a_frame_with_anothers_token_is_no_vote(rig: Rig) -> None:
+    rig.wait(1.1)
+    for node in "ab":
+        frame = wire.head(wire.CONTROL, rig.voters["c"]) + messages.encode(Grant(2))
+        rig.core.control(node.encode(), frame, rig.now)
+    rig.flush()
+    assert not rig.of(BecomeActive)
