@@ -1,0 +1,89 @@
+"""Two masters, and nodes that know both: `Pair`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rota
+from rota.cli.children import Child, where
+
+PATIENCE_S = 30.0
+
+
+class Pair:
+    """`masters`: name → child. `a` is the primary and starts as the active one, `b` is its backup."""
+
+    def __init__(self, folder: Path, *, env: dict[str, str] | None = None, http: str = "") -> None:
+        """`http`: a route; each master then has a gateway of its own."""
+        self.folder = folder
+        self.masters: dict[str, Child] = {}
+        self.nodes: dict[str, Child] = {}
+        self.addresses: dict[str, str] = {}
+        self._words: dict[str, list[str]] = {}
+        self._http = ["--http", "127.0.0.1:*", "--route", http] if http else []
+        own = {name: text for name, text in os.environ.items() if not name.startswith("ROTA_")}
+        self._env = {**own, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+
+    def start_master(self, name: str, *words: str) -> None:
+        """The first time on free ports, later on those of the first time."""
+        if name not in self._words:
+            folder = self.folder / f"state-{name}"
+            folder.mkdir()
+            self._words[name] = ["--state", str(folder), "--bind", "tcp://127.0.0.1:*", *self._http, *words]
+        child = Child(["master", "--name", name, *self._words[name]], self.log(name), env=self._env)
+        self.masters[name] = child
+        found = where(child, PATIENCE_S)
+        assert found, child.output()
+        self.addresses[name] = found.control
+
+    def start_node(self, name: str, app: str, processes: int = 2) -> None:
+        folder = self.folder / f"state-{name}"
+        folder.mkdir()
+        words = ["slave", app, "--name", name, "-p", str(processes), "--state", str(folder)]
+        self.nodes[name] = Child([*words, "-m", ",".join(self.both)], self.log(name), env=self._env)
+
+    @property
+    def both(self) -> Sequence[str]:
+        return tuple(self.addresses.values())
+
+    def status(self, *names: str) -> dict[str, Any]:
+        """Of whoever is active; of these masters, whatever they are."""
+        with rota.Admin([self.addresses[name] for name in names] or self.both) as admin:
+            return admin.status(timeout=PATIENCE_S)
+
+    def state(self, name: str) -> str:
+        return str(self.status(name)["master"]["state"])
+
+    def follows(self) -> bool:
+        """The active one has a standby that is in sync."""
+        peer = self.status()["master"].get("peer")
+        return peer is not None and peer["liveness"] == "live" and peer["lag"] == 0
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def close(self) -> None:
+        children = [*self.nodes.values(), *self.masters.values()]
+        for child in children:
+            child.signal(signal.SIGCONT)
+            child.signal(signal.SIGTERM)
+        for child in children:
+            child.wait(5.0)
+            child.end(0)
+
+
+@contextmanager
+def pair(folder: Path, *, env: dict[str, str] | None = None, http: str = "") -> Iterator[Pair]:
+    """Both masters, the backup in sync as soon as it can be; nodes are started by the test."""
+    made = Pair(folder, env=env, http=http)
+    try:
+        made.start_master("a")
+        made.start_master("b", "--backup-of", made.addresses["a"])
+        yield made
+    finally:
+        made.close()
