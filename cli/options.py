@@ -18,7 +18,7 @@ import click
 from ..common import config
 from ..common.declare import Setting, declared
 from ..common.exits import BAD_CONFIG
-from ..common.kinds import Boolean, Kind, Optional
+from ..common.kinds import Boolean, Choice, Kind, Optional
 from ..common.settings import SECTIONS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -95,7 +95,7 @@ def _declare(setting: Setting) -> Callable[[Any], Any]:
     read = functools.partial(_read, kind)
     if not setting.flags[0].startswith("-"):
         return click.argument(name, metavar=f"[{setting.flags[0]}]", required=False, callback=read)
-    help_text = f"{setting.what[0].upper()}{setting.what[1:]}. Default: {setting.show_default()}."
+    help_text = f"{setting.what[0].upper()}{setting.what[1:]}.{_default(setting)}"
     if isinstance(kind, Boolean):
         flag = setting.flags[0]
         both = f"{flag}/{flag.replace('--', '--no-', 1)}"
@@ -103,11 +103,26 @@ def _declare(setting: Setting) -> Callable[[Any], Any]:
     return click.option(
         *setting.flags,
         name,
-        metavar=kind.kind.metavar if isinstance(kind, Optional) else kind.metavar,
+        metavar=_metavar(kind.kind if isinstance(kind, Optional) else kind),
         multiple=kind.repeats,
         callback=read,
         help=help_text,
     )
+
+
+def _default(setting: Setting) -> str:
+    """As it would be typed; nothing where there is none."""
+    if setting.default is None or setting.default is False or setting.default == {}:
+        return ""
+    if isinstance(setting.default, tuple):
+        return f" Default: {','.join(setting.default)}."
+    shown = setting.show_default()
+    bare = shown.strip('"')
+    return f" Default: {bare if bare[-1].isalnum() else shown}."  # "." stays as it is
+
+
+def _metavar(kind: Kind) -> str:
+    return f"[{'|'.join(kind.words)}]" if isinstance(kind, Choice) else kind.metavar
 
 
 def _read(kind: Kind, ctx: click.Context, param: click.Parameter, given: Any) -> Any:

@@ -151,6 +151,13 @@ def test_verbs_that_do_not_work_yet_are_not_there(later: str) -> None:
     assert CliRunner().invoke(main, [later]).exit_code == 2
 
 
+def test_help_shows_choices_and_defaults_as_they_are_typed_and_no_default_where_there_is_none() -> None:
+    text = " ".join(CliRunner().invoke(main, ["slave", "--help"]).stdout.split())
+    assert "--interface [auto|wsgi|asgi|rota]" in text and "Default: auto." in text and 'Default: ".".' in text
+    assert "the primary first. Default: tcp://127.0.0.1:7700." in text
+    assert "none." not in text and "{}" not in text and "false" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

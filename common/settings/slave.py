@@ -106,14 +106,14 @@ class SlaveSettings:
     factory: bool = setting(
         False,
         Boolean(),
-        "the attribute of app is a function that makes the application",
+        "the attribute of APP is a function without parameters that makes the application",
         "calling what is callable would call every WSGI application",
         flags=("--factory",),
     )
     interface: str = setting(
         "auto",
         Choice(("auto", "wsgi", "asgi", "rota")),
-        "what app is: a WSGI or ASGI application, a rota.Worker, or whatever it looks like",
+        "what APP is: a WSGI or ASGI application, a rota.Worker, or (auto) what it looks like",
         "the number of its parameters, and whether it is async, tell nearly all applications apart",
         flags=("--interface",),
     )
