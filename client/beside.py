@@ -25,21 +25,15 @@ _Context = zmq.Context[zmq.Socket[bytes]]
 
 
 class Beside:
-    """`due`: when to call `step` again. Until then nothing is missed."""
+    """`due`: when to call `step` again; until then nothing is missed. `open`: it has connections."""
 
     def __init__(self, masters: Sequence[str]) -> None:
+        self.due = 0.0
+        self.open = False
         self._doubt = Doubt()
         self._inquiries = {master: _Inquiry(master) for master in masters}
         self._look_at = inf
         self._pause = 0.0
-
-    @property
-    def due(self) -> float:
-        return min(self._look_at, self._doubt.due)
-
-    @property
-    def open(self) -> bool:
-        return any(each.link is not None for each in self._inquiries.values())
 
     def step(
         self, ctx: _Context, own: str, heard_at: float, patience: float, epoch: int, now: float
@@ -47,17 +41,19 @@ class Beside:
         """Ask and look, as is due. `own`: the master that is not heard since `heard_at`. The answer: another one that
         is active, with `epoch` at least.
         """
-        if now - heard_at < patience:
+        if self.open and now - heard_at < patience:
             self.close()  # it was heard
         if now >= self._doubt.due and self._doubt.look(heard_at, patience, now):
             for master, inquiry in self._inquiries.items():
                 if master != own:
                     inquiry.ask(ctx, now)
+            self.open = True
             self._pause = LOOK_FIRST_S
             self._look_at = now + self._pause
         elif now >= self._look_at:
             self._pause = min(LOOK_MAX_S, 2 * self._pause)
             self._look_at = now + self._pause if self._under_way() else inf
+        self.due = min(self._look_at, self._doubt.due)
         for master, inquiry in self._inquiries.items():
             welcome = inquiry.answer()
             if welcome is not None and welcome.state == ACTIVE and welcome.epoch >= epoch:
@@ -65,7 +61,9 @@ class Beside:
         return None
 
     def close(self) -> None:
+        self.open = False
         self._look_at = inf
+        self.due = self._doubt.due
         for inquiry in self._inquiries.values():
             inquiry.close()
 
