@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.common import wire
-from rota.common.limits import CREDIT_MAX
+from rota.common.limits import CREDIT_MAX, CREDIT_USUAL
 from rota.common.settings import ServiceSettings
 from rota.master.core.pool import Pool, Request, Shelf, Slot, Stage
 from rota.master.core.registry import Node
@@ -176,7 +176,7 @@ def test_the_shelf_holds_exactly_what_is_open_and_has_credit(steps: list[tuple[i
 # ---- credit ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("time_us", "credit"), [(50, CREDIT_MAX), (300, 3), (1000, 1), (50_000, 1)])
+@pytest.mark.parametrize(("time_us", "credit"), [(20, CREDIT_MAX), (50, 31), (300, 3), (1000, 1), (50_000, 1)])
 def test_credit_is_what_a_process_serves_in_two_milliseconds(time_us: int, credit: int) -> None:
     orders = pool()
     a = slot(orders)
@@ -195,7 +195,7 @@ def test_a_fixed_credit_is_kept() -> None:
 def test_credit_follows_a_service_that_became_slow() -> None:
     orders = pool()
     for _ in range(600):
-        orders.observe(50)
+        orders.observe(20)
     assert orders.credit == CREDIT_MAX
     for _ in range(2048):
         orders.observe(20_000)
@@ -205,8 +205,15 @@ def test_credit_follows_a_service_that_became_slow() -> None:
 def test_rare_slow_requests_do_not_lower_the_credit() -> None:
     orders = pool()
     for number in range(1024):
-        orders.observe(1_000_000 if number % 50 == 0 else 50)
+        orders.observe(1_000_000 if number % 50 == 0 else 20)
     assert orders.credit == CREDIT_MAX
+
+
+def test_where_some_requests_are_slow_no_more_than_the_usual_credit_is_given() -> None:
+    orders = pool()
+    for number in range(1024):
+        orders.observe(10_000 if number % 10 == 0 else 20)
+    assert orders.credit == CREDIT_USUAL
 
 
 def test_any_service_time_that_a_frame_can_carry_is_taken() -> None:
@@ -214,7 +221,7 @@ def test_any_service_time_that_a_frame_can_carry_is_taken() -> None:
     for _ in range(8):
         orders.observe(0)
         orders.observe((1 << 32) - 1)
-    assert (orders.credit, orders.p95_us) == (CREDIT_MAX, (1 << 32) - 1)
+    assert (orders.credit, orders.p95_us) == (CREDIT_USUAL, (1 << 32) - 1)
 
 
 def test_a_process_with_several_handlers_at_a_time_has_that_much_credit() -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common.lifecycle import Health
-from ...common.limits import CREDIT_MAX
+from ...common.limits import CREDIT_MAX, CREDIT_USUAL
 from ...common.messages import Handler
 from ...common.wire import KEYED, PINNED, Frame
 from .retries import RetryBudget
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is 256
 # Credit = as many requests as a process usually serves in 2 ms: parked work waits no longer than that. By the median:
 # where there is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; and what is
-# parked behind a request that is long after all is taken back (RECALL_AFTER_S).
+# parked behind a request that is long after all is taken back (RECALL_AFTER_S). More than CREDIT_USUAL only by the p95.
 CREDIT_TARGET_US = 2000
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
@@ -430,8 +430,9 @@ class Pool:
         return (1 << bits) - 1
 
     def _set_credit(self) -> None:
-        measured = min(CREDIT_MAX, max(1, CREDIT_TARGET_US // max(1, self.median_us)))
-        credit = self.settings.credit or measured
+        usual = min(CREDIT_USUAL, CREDIT_TARGET_US // max(1, self.median_us))
+        quick = min(CREDIT_MAX, CREDIT_TARGET_US // max(1, self.p95_us))
+        credit = self.settings.credit or max(1, usual, quick)
         if credit != self.credit:
             self.roomier = credit > self.credit
             self.credit = credit

@@ -23,7 +23,7 @@ from ...common.messages import Held
 if TYPE_CHECKING:
     from ..page import Page
 
-KEPT_BYTES_MAX = 32 * 1024 * 1024  # of replies; two full credits of the largest messages
+KEPT_BYTES_MAX = 32 * 1024 * 1024  # of replies; twice the usual credit of the largest messages
 _US_MAX = (1 << 32) - 1
 _TAIL = wire.HEADER_SIZE
 _TARGET = _TAIL + wire.ORIGIN_SIZE
@@ -148,16 +148,7 @@ class Deliveries:
 
     def take(self, fields: tuple[int, ...], frame: bytes, now_ns: int) -> Delivery | None:
         """The next delivery, noted as started. None when it came before, or breaks the format."""
-        flags, epoch, time_ms, number, upto, attempt, head_len, target_len = (
-            fields[4],
-            fields[6],
-            fields[7],
-            fields[8],
-            fields[9],
-            fields[10],
-            fields[11],
-            fields[12],
-        )
+        _, _, _, _, flags, _, epoch, time_ms, number, upto, attempt, head_len, target_len = fields
         if self._kept:
             self.acknowledged(upto)
         meta_at = _TARGET + target_len
@@ -239,12 +230,12 @@ class Deliveries:
 
     def acknowledged(self, upto: int) -> None:
         """The master has every reply up to this sequence."""
-        kept = self._kept
+        kept, free = self._kept, self._free
         while kept and kept[0][0] <= upto:
-            reply = kept.popleft()
-            self._kept_bytes -= len(reply[6])
-            if reply[7] >= 0:
-                self._free.append(reply[7])
+            _, _, _, _, _, _, body, row = kept.popleft()
+            self._kept_bytes -= len(body)
+            if row >= 0:
+                free.append(row)
 
     # ---- a new connection -------------------------------------------------------------------------------------------
 
