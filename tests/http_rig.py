@@ -13,8 +13,6 @@ from rota.gateway.core.rules import RULES
 from rota.gateway.core.upload import NoRoom
 
 DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
-OK = b"HTTP/1.1 200 OK\r\nDate: " + DATE + b"\r\nContent-Length: 0\r\n\r\n"
-_PLAIN = re.compile(rb"HTTP/1.1 ([0-9]{3}) .*\r\n\r\n(.*)\n", re.DOTALL)
 
 
 def shape(reason: str) -> str:
@@ -23,6 +21,8 @@ def shape(reason: str) -> str:
 
 
 RULE_OF = {(rule.status, shape(rule.reason)): name for name, rule in RULES.items()}
+OK = b"HTTP/1.1 200 OK\r\nDate: " + DATE + b"\r\nContent-Length: 0\r\n\r\n"
+_PLAIN = re.compile(rb"HTTP/1.1 ([0-9]{3}) .*\r\n\r\n(.*)\n", re.DOTALL)
 
 
 class Held:
