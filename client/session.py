@@ -169,22 +169,23 @@ class Session:
         return True
 
     def _take_one(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
-        if fields[3] == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
-            self._greet(now)
-        elif fields[5] != self._token:
-            self.damaged += 1  # a stale connection's; the answer comes again when asked for
-        elif fields[3] == ANSWER:
-            call = self.calls.answered(fields[8], fields[9], len(frame))
+        _, _, _, kind, _, token, _, _, number, sequence, _, head_len, code = fields
+        if kind == ANSWER and token == self._token:
+            call = self.calls.answered(number, sequence, len(frame))
             if call is None:
                 return
-            if fields[12] == errors.NOT_STARTED:
+            if code == errors.NOT_STARTED:
                 self.calls.again(call)
             else:
-                _settle(call, fields[12], wire.body_of(frame, fields[11]))
-        elif fields[3] in _STREAM:
+                _settle(call, code, wire.body_of(frame, head_len))
+        elif kind == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
+            self._greet(now)
+        elif token != self._token:
+            self.damaged += 1  # a stale connection's; the answer comes again when asked for
+        elif kind in _STREAM:
             self._finish(streams.received(self.calls, fields, frame, now))
-        elif fields[3] == wire.BYE:
-            self.calls.heard_upto(fields[8])
+        elif kind == wire.BYE:
+            self.calls.heard_upto(number)
             self._fail("the master was stopped", now, left=True)
 
     def _flush(self, now: float) -> None:
