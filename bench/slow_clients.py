@@ -146,7 +146,8 @@ class Watch:
         self._pid = server.gateway()
         self._stop = threading.Event()
         self.open: set[int] = set()  # ports of clients that the gateway has
-        self.last: dict[int, float] = {}
+        self.last: dict[int, float] = {}  # seen by this thread, which on a busy machine looks less often
+        self.gone: dict[int, float] = {}
         self.memory = 0
         self.in_flight: list[tuple[float, int]] = []
         self._thread = threading.Thread(target=self._run)
@@ -163,9 +164,11 @@ class Watch:
         with rota.Admin(self._server.master) as admin:
             while not self._stop.wait(SAMPLE_S):
                 now = time.monotonic()
-                self.open = connected(self._server.port)
+                before, self.open = self.open, connected(self._server.port)
                 for port in self.open:
                     self.last[port] = now
+                for port in before - self.open:
+                    self.gone[port] = now
                 self.memory = max(self.memory, rss(self._pid))
                 self.in_flight.append((now, sum(each["in_flight"] for each in admin.status()["services"])))
 
@@ -241,6 +244,10 @@ def measured(limits: Limits, seconds: float) -> dict[str, Any]:
                 kind: sorted(watch.last[port] - at for port, at in ports.items() if port in watch.last)
                 for kind, ports in held.items()
             },
+            "soonest_s": {
+                kind: min((watch.gone[port] - at for port, at in ports.items() if port in watch.gone), default=0.0)
+                for kind, ports in held.items()
+            },
             "limit_s": {kind: limits.cut_after(kind) for kind in KINDS},
             "not_cut": {kind: len(watch.open.intersection(ports)) for kind, ports in held.items()},
         }
@@ -267,7 +274,7 @@ def judged(found: dict[str, Any], p99_max: float) -> list[tuple[bool, str]]:
         least, most = limit
         text = f"slow {kind}: {len(cut)} held for {cut[0]:.1f} to {cut[-1]:.1f} s, limit {least:.1f}"
         text += f" to {most:.1f} s" if most > least else " s"
-        on_time = least - EARLY_S <= cut[0] and cut[-1] <= most + LATE_S
+        on_time = least - EARLY_S <= found["soonest_s"][kind] and cut[-1] <= most + LATE_S
         verdicts.append((len(cut) == found["each"] and not found["not_cut"][kind] and on_time, text))
     return verdicts
 
