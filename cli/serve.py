@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         "rota master --bind tcp://10.0.0.5:7700 --state /var/lib/rota",
         "rota master --http 0.0.0.0:8080 --route /=site",
         "rota master -c /etc/rota.toml          pools are set in [service.NAME]",
-        "rota master --state DIR --backup-of tcp://primary:7700    a standby (docs/STANDBY.md)",
+        "rota master --state DIR --backup-of tcp://primary:7700   a standby",
     ),
     exits=(exits.FAILED, exits.BAD_CONFIG),
 )

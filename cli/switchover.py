@@ -38,8 +38,8 @@ def _clock(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     "switchover",
     examples=(
         "rota switchover --reason 'new kernel'",
-        "rota switchover --at 03:30             wait until then, in this machine's time zone",
-        "rota switchover --force -m tcp://standby:7700    its active master is gone for good",
+        "rota switchover --at 03:30             wait until then, local time",
+        "rota switchover --force -m tcp://b:7700    b's active master is gone",
     ),
     exits=(exits.FAILED, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY),
 )
