@@ -9,7 +9,7 @@ from ..client.aio import AsyncClient
 from .core import calls
 from .core.answers import Answer
 from .core.handshake import Handshake, Improper, asked
-from .core.head import Head
+from .core.head import Head, new
 from .core.requests import Origin, Proxies, key_of, keyed, request_id, trace_of
 from .core.routes import Route, route_to
 from .core.upload import Spool
@@ -47,7 +47,10 @@ class Asking:
             if head.target.startswith(calls.PREFIX):
                 return self._call(connection, head, body, now)
         peer = connection.peer
-        origin = self._proxies.origin(peer, head) if peer.trusted else Origin(peer.client, peer.scheme, head.host)
+        if peer.trusted:
+            origin = self._proxies.origin(peer, head)
+        else:
+            origin = new(Origin, (peer.client, peer.scheme, head.host))
         route = self._routes.find(origin.host, head.target)
         if route is None or route.affinity or type(body) is not bytes or head.headers.names & _SAYING_MORE:
             return self._take_more(connection, head, body, now, origin, route)

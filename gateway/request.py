@@ -17,7 +17,7 @@ from .core.affinity import add_cookie
 from .core.answers import Answer
 from .core.connection import Effect, Wrong
 from .core.forms import Fault
-from .core.head import Head
+from .core.head import Head, new
 from .core.routes import Route
 from .core.upload import Spool
 from .streamed import BadAnswer, Streamed
@@ -117,7 +117,7 @@ class Request(StreamCall):
         except (AttributeError, TypeError, ValueError):
             return self.failed(BadAnswer("the handler's result is not [status, headers, body]"))
         self.gateway.finished(self, status, size)
-        return Answer(status, headers, body)
+        return new(Answer, (status, headers, body))
 
     def _add_own(self, headers: list[Any]) -> None:
         headers.append((b"x-request-id", self.id.encode()))

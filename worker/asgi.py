@@ -112,7 +112,7 @@ def _scope(
     try:
         root = about["root"]
         raw, path, query = split_target(target, root)
-        known_as = request_id(ctx, headers, about)  # before the headers are read
+        known_as = about.get("id") or request_id(ctx, headers)  # before the headers are read
         return {
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": about["version"],

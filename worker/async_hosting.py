@@ -186,12 +186,11 @@ class AsyncHost:
 
     async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> Outcome:
         try:
-            handler, arguments = self._host.bind(delivery)
+            answer = partial(self._answer, handler, delivery.number, begun)
+            handler, args, kwargs = self._host.bind(delivery, answer)
         except Error as error:
             return failed(error, begun)
-        if handler.binding.context is not None:
-            arguments[handler.binding.context].answer = partial(self._answer, handler, delivery.number, begun)
-        return await self._outcome(handler, delivery.number, handler.function(**arguments), begun)
+        return await self._outcome(handler, delivery.number, handler.function(*args, **kwargs), begun)
 
     async def _outcome(self, handler: Handler, number: int, result: Awaitable[Any], begun: int) -> Outcome:
         try:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Types = frozenset[type]
 
+FITTING_MAX = 256  # shapes of calls that a handler remembers: most have one or two
+
 # What `common.body` can deliver: these types themselves, never a subclass, so `type(value) in types` decides.
 ARRIVING: Types = frozenset(
     {NoneType, bool, int, float, str, bytes, list, dict, tuple, set, frozenset} | {datetime, date, Decimal, UUID}
@@ -47,11 +49,22 @@ class Binding:
     `context` is the name of the parameter that takes the Context, None if the handler wants none.
     """
 
-    __slots__ = ("name", "params", "rest", "context", "_by_position", "_types", "_rest_types", "_required")
+    __slots__ = (
+        "name",
+        "params",
+        "rest",
+        "context",
+        "_by_position",
+        "_types",
+        "_rest_types",
+        "_required",
+        "_in_order",
+        "_fitting",
+    )
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         """`name` is shown in errors. Raises TypeError when calls cannot be bound to the signature."""
-        params, rest, context = _read(name, function)
+        params, rest, context, leads = _read(name, function)
         self.name = name
         self.params = params
         self.rest = rest  # `**rest`
@@ -62,17 +75,29 @@ class Binding:
             self._types[context] = frozenset()  # nothing a caller sends may take its place
         self._rest_types: Types = rest.types if rest else frozenset()
         self._required = frozenset(param.name for param in params if param.required)
+        self._in_order = leads or not context  # the context is the first argument
+        self._fitting: set[tuple[object, ...]] = set()  # types of arguments by position, names and types of others
+
+    def arguments(self, args: list[Any], kwargs: dict[str, Any], context: object) -> tuple[list[Any], dict[str, Any]]:
+        """What to call the handler with. BindError as `bind`."""
+        if not kwargs and self._in_order and tuple(map(type, args)) in self._fitting:
+            return [context, *args] if self.context else args, kwargs
+        arguments = self.bind(args, kwargs)
+        if self.context:
+            arguments[self.context] = context
+        return [], arguments
 
     def bind(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The handler's keyword arguments; may take `kwargs` over. BindError names handler and argument."""
         if args:
+            shape: tuple[object, ...] | None = None if kwargs else tuple(map(type, args))
             kwargs = self._placed(args, kwargs)
-        types, rest = self._types, self._rest_types
-        for name, value in kwargs.items():
-            if type(value) not in types.get(name, rest):
-                raise self._misfit(name, value)
-        if not self._required <= kwargs.keys():
-            raise self._missing(kwargs)
+        else:
+            shape = (*kwargs, *map(type, kwargs.values()))
+        if shape not in self._fitting:
+            self._check(kwargs)
+            if shape is not None and self.rest is None and len(self._fitting) < FITTING_MAX:  # else names from outside
+                self._fitting.add(shape)
         return kwargs
 
     def describe(self) -> list[str]:
@@ -81,6 +106,14 @@ class Binding:
         named = [str(param) for param in self.params if param.by_name_only]
         rest = [f"**{self.rest}"] if self.rest else []
         return shown + (["*", *named] if named else []) + rest
+
+    def _check(self, kwargs: dict[str, Any]) -> None:
+        types, rest = self._types, self._rest_types
+        for name, value in kwargs.items():
+            if type(value) not in types.get(name, rest):
+                raise self._misfit(name, value)
+        if not self._required <= kwargs.keys():
+            raise self._missing(kwargs)
 
     def _placed(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         names = self._by_position
@@ -114,8 +147,8 @@ class Binding:
         return BindError(f"{self.name}: missing argument{'s' if len(missing) > 1 else ''} {names}")
 
 
-def _read(handler: str, function: Callable[..., Any]) -> tuple[tuple[Param, ...], Param | None, str | None]:
-    """Parameters, `**rest` and the name of the context parameter."""
+def _read(handler: str, function: Callable[..., Any]) -> tuple[tuple[Param, ...], Param | None, str | None, bool]:
+    """Parameters, `**rest`, the name of the context parameter, and whether that is the first argument."""
     from inspect import signature  # 12 ms to load, and a client never needs it
 
     try:
@@ -142,7 +175,8 @@ def _read(handler: str, function: Callable[..., Any]) -> tuple[tuple[Param, ...]
             rest = param
         else:
             params.append(param)
-    return tuple(params), rest, context
+    leads = bool(found) and found[0].name == context and found[0].kind is found[0].POSITIONAL_OR_KEYWORD
+    return tuple(params), rest, context, leads
 
 
 def _param(handler: str, parameter: Parameter, annotation: Any) -> Param:

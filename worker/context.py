@@ -91,13 +91,15 @@ class Delivered(Context):
 
     __slots__ = ("_delivery",)
 
-    def __init__(self, delivery: Delivery, service: str, version: str, stream: Any) -> None:
+    def __init__(
+        self, delivery: Delivery, service: str, version: str, stream: Any, answer: Callable[[Any], None] | None
+    ) -> None:
         self.service = service
         self.handler = delivery.handler
         self.version = version
         self.attempt = delivery.attempt
         self.stream = stream
-        self.answer = None
+        self.answer = answer
         self._log = None
         self._delivery = delivery
 

@@ -50,13 +50,10 @@ def split_target(target: bytes, root: str) -> tuple[bytes, bytes, bytes]:
     return raw, path, query
 
 
-def request_id(ctx: Context, headers: list[Pair], about: dict[str, Any]) -> str:
-    """The id of the request. A call with an idempotency key has it beside its arguments, which must be the same at each
-    try, as it has these headers; they are put back.
+def request_id(ctx: Context, headers: list[Pair]) -> str:
+    """The id of a request that has none in `about`. A call with an idempotency key has it beside its arguments, which
+    must be the same at each try, as it has these headers; they are put back.
     """
-    known: str = about.get("id", "")
-    if known:
-        return known
     headers += [[name.encode(), ctx.headers[name].encode()] for name in _BESIDE if name in ctx.headers]
     return ctx.headers.get("x-request-id", ctx.request_id)
 
@@ -68,8 +65,9 @@ def incomplete(about: object, error: Exception) -> ValueError:
     )
 
 
+@lru_cache(512)  # an application says the same with most answers
 def header(name: bytes, value: bytes) -> Pair:
-    """A header of an answer, checked."""
+    """A header of an answer, checked. Nobody changes it."""
     if not _is_name(name):
         raise BadAnswer(f"{name[:200]!r} is not the name of a header")
     if _control_in(value):
@@ -134,7 +132,7 @@ def status_of(message: dict[str, Any]) -> int:
 
 def headers_of(message: dict[str, Any]) -> list[Pair]:
     try:
-        return [header(bytes(name), value) for name, value in message.get("headers", ())]
+        return [header(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
     except (TypeError, ValueError) as error:
         raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
 

@@ -33,11 +33,6 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _STATUS = re.compile(r"([2-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 
-# Keys of the environment by names of headers: looking one up takes a sixth of making it.
-_KEYS_MAX = 512  # clients choose the names
-_NAME_MAX = 64
-_keys: dict[bytes, str] = {}
-
 _BLOCK = 64 * 1024  # of a file, and of an upload
 
 _WHOLE = (list, tuple)  # what is returned as one of them is all there
@@ -51,7 +46,8 @@ def worker(application: Application, name: str) -> Worker:
         ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes | int, about: dict[str, Any]
     ) -> list[Any] | None:
         environ = _environ(ctx, method, target, headers, body, about)
-        environ["wsgi.multithread"] = made.threads != 1
+        if made.threads != 1:
+            environ["wsgi.multithread"] = True
         response = _Response(method, ctx.stream)
         response.collect(application(environ, response.start))
         return response.answer()
@@ -79,59 +75,80 @@ def _refuse_websocket(
 def _environ(
     ctx: Context, method: str, target: bytes, headers: list[Pair], body: bytes | int, about: dict[str, Any]
 ) -> dict[str, Any]:
-    size = len(body) if isinstance(body, bytes) else body
     try:
         root = about["root"]
+        always = _always(about["scheme"], about["version"], root, *about["server"])
         client_host, client_port = about["client"]
-        server_host, server_port = about["server"]
-        scheme, version = about["scheme"], about["version"]
     except (LookupError, TypeError, ValueError) as error:
         raise incomplete(about, error) from None
+    known_as = about.get("id") or request_id(ctx, headers)  # before the headers are read
     raw, path, query = split_target(target, root)
-    below = b"" if raw == b"*" else path[len(root.encode()) :]
-    environ = {
-        "REQUEST_METHOD": method,
-        "SCRIPT_NAME": root.encode().decode("latin-1"),
-        "PATH_INFO": below.decode("latin-1"),
-        "QUERY_STRING": query.decode("latin-1"),
-        "REQUEST_URI": target.decode("latin-1"),  # what PATH_INFO cannot tell: /a%2Fb from /a/b
-        "SERVER_NAME": server_host,
-        "SERVER_PORT": str(server_port),
-        "SERVER_PROTOCOL": f"HTTP/{version}",
-        "REMOTE_ADDR": client_host,
-        "REMOTE_PORT": str(client_port),
-        "wsgi.url_scheme": scheme,
-        "wsgi.input": BytesIO(body) if isinstance(body, bytes) else BufferedReader(_Upload(ctx.stream, body), _BLOCK),
-        "wsgi.errors": sys.stderr,
-        "rota.request_id": request_id(ctx, headers, about),  # before the headers are read
-        **_ALWAYS,
-    }
-    for header_name, value in headers:
-        key = _keys.get(header_name)
-        if key is None:
-            key = _key(header_name)
-        text = value.decode("latin-1")
-        if key in environ:
-            text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
-        if key:
-            environ[key] = text
-    if size or "CONTENT_LENGTH" in environ:
-        environ["CONTENT_LENGTH"] = str(size)  # a chunked body has none, and applications read as much as it says
+    environ = always.copy()
+    said = {_key(name): value.decode("latin-1") for name, value in headers}
+    if len(said) != len(headers) or "" in said:
+        said = _joined(headers)
+    size = len(body) if isinstance(body, bytes) else body
+    if size or "CONTENT_LENGTH" in said:
+        said["CONTENT_LENGTH"] = str(size)  # a chunked body has none, and applications read as much as it says
+    environ["REQUEST_METHOD"] = method
+    environ["PATH_INFO"] = "" if raw == b"*" else (path[len(root.encode()) :] if root else path).decode("latin-1")
+    environ["QUERY_STRING"] = query.decode("latin-1")
+    environ["REQUEST_URI"] = target.decode("latin-1")  # what PATH_INFO cannot tell: /a%2Fb from /a/b
+    environ["REMOTE_ADDR"] = client_host
+    environ["REMOTE_PORT"] = str(client_port)
+    environ["wsgi.input"] = (
+        BytesIO(body) if isinstance(body, bytes) else BufferedReader(_Upload(ctx.stream, body), _BLOCK)
+    )
+    environ["wsgi.errors"] = sys.stderr
+    environ["rota.request_id"] = known_as
+    environ.update(said)
     return environ
 
 
+_OF_REQUEST = (
+    *("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "REMOTE_ADDR", "REMOTE_PORT"),
+    *("wsgi.input", "wsgi.errors", "rota.request_id"),
+)
+
+
+@lru_cache(64)  # the hosts and ports that gateways listen on
+def _always(scheme: str, version: str, root: str, server_host: str, server_port: int) -> dict[str, Any]:
+    """What is the same in all environments of one address, and room for the rest: a copy is quicker than a new one."""
+    return {
+        **dict.fromkeys(_OF_REQUEST),
+        "SCRIPT_NAME": root.encode().decode("latin-1"),
+        "SERVER_NAME": server_host,
+        "SERVER_PORT": str(server_port),
+        "SERVER_PROTOCOL": f"HTTP/{version}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": _File,
+    }
+
+
+def _joined(headers: list[Pair]) -> dict[str, str]:
+    """Of headers that came more than once, and of some that no application may see."""
+    said: dict[str, str] = {}
+    for name, value in headers:
+        key, text = _key(name), value.decode("latin-1")
+        if key in said:
+            text = f"{said[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
+        if key:
+            said[key] = text
+    return said
+
+
+@lru_cache(512)  # clients choose the names, and choose from few
 def _key(name: bytes) -> str:
     """Empty for a header that no application may see: `x_real_ip` would pass for X-Real-IP, and HTTP_PROXY is what
     libraries take their proxy from."""
     plain = name.decode("latin-1").upper().replace("-", "_")
-    key = plain if plain in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{plain}"
     if b"_" in name or plain == "PROXY":
-        key = ""
-    if len(_keys) >= _KEYS_MAX:
-        _keys.clear()
-    if len(name) <= _NAME_MAX:
-        _keys[name] = key
-    return key
+        return ""
+    return plain if plain in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{plain}"
 
 
 class _Upload(RawIOBase):
@@ -162,14 +179,6 @@ class _Upload(RawIOBase):
 class _File(FileWrapper):
     def __init__(self, filelike: Any, blksize: int = _BLOCK) -> None:
         super().__init__(filelike, max(blksize, _BLOCK))
-
-
-_ALWAYS: dict[str, Any] = {
-    "wsgi.version": (1, 0),
-    "wsgi.multiprocess": True,
-    "wsgi.run_once": False,
-    "wsgi.file_wrapper": _File,
-}
 
 
 class _Response:
@@ -222,6 +231,9 @@ class _Response:
 
     def collect(self, result: Iterable[bytes]) -> None:
         """Take the body, and close what was returned, whatever happens."""
+        if type(result) is list and len(result) == 1 and self._may_be_all(result[0]):
+            self._blocks = result
+            return
         try:
             if isinstance(result, _WHOLE):
                 self._hold = WHOLE_MAX
@@ -235,6 +247,10 @@ class _Response:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+
+    def _may_be_all(self, block: object) -> bool:
+        """Nothing else was written, and nothing need be: the answer is one message."""
+        return type(block) is bytes and len(block) <= WHOLE_MAX and self.status != 0 and not self._held
 
     def answer(self) -> list[Any] | None:
         """The result of the handler; None when the caller has all of the answer already."""
@@ -285,9 +301,14 @@ def _headers(headers: Any) -> list[Pair]:
     if not isinstance(headers, list):
         raise BadAnswer(f"the headers must be a list of (name, value), not {_kind(headers)}")
     try:
-        return [header(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return [_header(name, value) for name, value in headers]
     except (AttributeError, TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         raise BadAnswer(f"the headers must be pairs of texts in latin-1: {error}") from None
+
+
+@lru_cache(512)  # an application says the same with most answers
+def _header(name: str, value: str) -> Pair:
+    return header(name.encode("latin-1"), value.encode("latin-1"))
 
 
 def _kind(value: object) -> str:

@@ -18,7 +18,7 @@ from math import inf
 from typing import NamedTuple
 
 from .chunks import Chunks
-from .head import Head, Limits, end_of_head, is_one_head, read
+from .head import Head, Limits, end_of_head, is_one_head, new, read
 from .requests import request_id as request_id_of
 from .response import CONTINUE, Framing, Headers, begin, plain, response
 from .rules import Rejected
@@ -224,7 +224,7 @@ class Connection:
         if self._buffer:
             return [Write(data), *self._read_on(now)]
         self._deadline = now + self._timeouts.idle
-        return [Write(data)]
+        return [new(Write, (data,))]
 
     def begin(self, status: int, headers: Headers, now: float) -> list[Effect]:
         """The head of an answer whose body comes in pieces."""
@@ -423,7 +423,7 @@ class Connection:
         self._deadline = inf
         self._chunks = None
         self._skipped = False
-        return [Dispatch(head, body)]
+        return [new(Dispatch, (head, body))]
 
     def _wait(self, now: float) -> list[Effect]:
         if self._eof or self._last:

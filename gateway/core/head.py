@@ -166,10 +166,10 @@ def read(head: bytes, limits: Limits) -> Head:
         raise Rejected(_broken_rule(head, limits))
     if target[0] != 0x2F:  # "/"
         target = _path(method, target, said[2])
-    return _new(Head, (method.decode(), target, *said))
+    return new(Head, (method.decode(), target, *said))
 
 
-_new = tuple.__new__  # what a NamedTuple does itself, in a function of its own
+new = tuple.__new__  # what a NamedTuple calls itself, in a function of its own: a quarter of the time
 
 Said = tuple[str, Fields, bytes, int | None, bool, bool, bool]
 
