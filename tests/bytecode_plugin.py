@@ -1,6 +1,6 @@
 """Bytecode is written once and kept, also where PYTHONDONTWRITEBYTECODE is set, as it is in many containers.
 
-A run of the tests starts some hundred interpreters: each would compile all of rota anew, at a third of its start-up, and
+A run of the tests starts some hundred interpreters: each would compile all of rota, at a third of its start-up, and
 each worker of xdist would rewrite the assertions of every test, 10 s of a core.
 """
 
