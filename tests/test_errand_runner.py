@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from notify_rig import mailbox, webhook
 
+import rota
 from rota.common import config
 from rota.master import errands
 from rota.master.errands import Errands
+from rota.testing import LocalCluster
 
 PYTHON = sys.executable
 
@@ -248,9 +250,22 @@ def test_what_is_more_than_the_pipe_holds_arrives_and_keeps_nobody_waiting(shell
     assert hook.posts[0]["text"] == text and not made.errands._unsent
 
 
-def test_a_step_of_a_service_is_the_verb_of_an_operator(shell) -> None:
-    made = shell(on_takeover=["stop orders"], step_timeout="1s")
-    made.became("standby")
-    made.became("active")
-    made.until(lambda: made.events("step failed"), 60)
-    assert "stop orders: " in made.events("step failed")[0]
+def test_services_are_stopped_and_started_at_a_real_master(shell, tmp_path: Path) -> None:
+    app = tmp_path / "shop.py"
+    app.write_text("import rota\norders = rota.Worker('orders')\n@orders.handler\ndef one():\n    return 1\n")
+    with LocalCluster(f"{app}:orders") as cluster, cluster.admin() as admin, cluster.client() as client:
+        made = shell(on_takeover=["stop orders"], on_return=["start orders"])
+        made.errands._core.control = made.errands.peer = cluster.address
+        made.became("standby")
+        made.became("active")
+        made.until(lambda: made.events("step"), 60)
+        with pytest.raises(rota.NoService) as refused:
+            client.call("orders.one")
+        assert refused.value.details["maintenance"]
+        made.until(lambda: admin.status()["nodes"][0]["processes"] == [], 60)
+        (event,) = [each for each in admin.events() if each["kind"] == "maintenance"]
+        assert event["reason"] == "on_takeover of b" and "its processes end" in event["text"]
+        made.became("standby")
+        made.until(lambda: len(made.events("step")) == 2, 60)
+        admin.wait("ready", "orders", timeout=60)
+        assert client.call("orders.one") == 1
