@@ -692,6 +692,33 @@ def test_while_no_master_is_in_touch_attempts_become_rarer(paired: Node) -> None
     assert pauses[-1] > 0.9
 
 
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_leaving_node_stays_for_a_takeover(paired: Node, told_first: bool) -> None:
+    """Its vote may be needed, and the new master is to hear its goodbye."""
+    if told_first:
+        paired.core.leave(60, paired.now)
+    paired.core.lost(paired.now)
+    if not told_first:
+        paired.core.leave(60, paired.now)
+    for _ in range(5):
+        assert not any(isinstance(effect, Quit) for effect in paired.advance(0.35))
+        paired.core.connected(paired.now)
+        paired.core.refused(messages.Refusal("standby", "not here", 0, []), paired.now)
+    paired.core.won(1, 2, paired.now)
+    paired.core.connected(paired.now)
+    assert sent(paired.core.welcomed(welcome(2, "b"), paired.now), messages.Leaving)
+
+
+def test_a_leaving_node_does_not_stay_for_one_that_never_comes(paired: Node) -> None:
+    paired.core.leave(60, paired.now)
+    paired.core.lost(paired.now)
+    for _ in range(supervision.EAGER):
+        effects = paired.advance(0.35)
+        paired.core.connected(paired.now)
+        paired.core.refused(messages.Refusal("standby", "not here", 0, []), paired.now)
+    assert Quit() in [*effects, *paired.tick()]
+
+
 def test_a_witness_has_no_room_whatever_signals_say() -> None:
     node = Node(capacity=0, offers=[])
     node.join()

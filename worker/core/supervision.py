@@ -575,13 +575,16 @@ class Supervision:
         self.leaving = True
         self.leave_at = now + deadline_s
         if not self.greeted:
-            self.left = not self._hello_said and self._idle()  # one that is about to know us is told with its WELCOME
+            known_soon = self._hello_said or self.in_touch  # one that is about to know us is told with its WELCOME
+            self.left = not known_soon and self._idle()
             return []
         return [self._leaving(now)]
 
     def _may_leave(self, now: float) -> bool:
-        """Nobody else says so: the time is over, or nothing runs and each master was tried since the last was lost."""
-        alone = not self.greeted and self._failures >= self.masters
+        """Nobody else says so: the time is over, or nothing runs and each master was tried since the last was lost. One
+        that is in touch may need our vote to be active, and is then told that we leave.
+        """
+        alone = not self.greeted and self._failures >= (EAGER if self.in_touch else self.masters)
         return now >= self.leave_at or (alone and self._idle())
 
     def _idle(self) -> bool:
