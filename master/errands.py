@@ -4,7 +4,7 @@ For the server:
 
     errands = Errands(config, control_address, tell)    tell(kind, subject, text): of the event log; `.tell` may be set
     errands.fd                                          to be polled for input, for good; then `attend(now)`
-    errands.next_deadline()                             then `attend(now)`, too
+    errands.due_at                                      then `attend(now)`, too
     errands.became("active" | "standby" | "closed", why, now)
     errands.happened(kind, subject, text, now)          kinds: common/settings/notify.py; others are nobody's
     errands.peer = address                              of the other master, once it is known
@@ -67,7 +67,8 @@ class Errands:
         self._unsent = b""
         self._unread = b""
         self._waits = False  # for room in the pipe
-        self._start(0.0)
+        self.due_at = inf
+        self._carry_out(0.0)
 
     @property
     def peer(self) -> str:
@@ -89,9 +90,10 @@ class Errands:
 
     def reconfigure(self, config: Config) -> None:
         self._core.reconfigure(config.standby, config.notify)
+        self.due_at = 0.0
 
     def attend(self, now: float) -> None:
-        """When `fd` is ready, or `next_deadline` has come."""
+        """When `fd` is ready, or `due_at` has come."""
         for fd, events in self._epoll.poll(0):
             if self._runner is not None and fd == _fd(self._runner.stdout):
                 self._receive(now)
@@ -99,11 +101,6 @@ class Errands:
                 self._send()
         self._core.tick(now)
         self._carry_out(now)
-
-    def next_deadline(self) -> float:
-        if self._runner is None:
-            return self._start_at if self._core.configured else inf
-        return self._core.next_deadline()
 
     def alarms(self) -> list[str]:
         return self._core.alarms()
@@ -161,13 +158,15 @@ class Errands:
 
     def _carry_out(self, now: float) -> None:
         self._start(now)
-        if self._runner is None:
-            return  # effects wait in the core
+        if self._runner is None:  # effects wait in the core
+            self.due_at = self._start_at if self._core.configured else inf
+            return
         for effect in self._core.take():
             text = {"run": effect._asdict()} if isinstance(effect, Run) else {"end": effect.number}
             self._unsent += json.dumps(text).encode() + b"\n"
         if self._unsent:
             self._send()
+        self.due_at = self._core.next_deadline()
 
     def _send(self) -> None:
         """The rest goes when there is room."""

@@ -37,7 +37,7 @@ class Shell:
         while not condition():
             now = time.monotonic()
             assert now < end, self.told
-            wait_s = min(0.1, max(0.0, self.errands.next_deadline() - now))
+            wait_s = min(0.1, max(0.0, self.errands.due_at - now))
             select.select([self.errands.fd], [], [], wait_s)
             begun = time.thread_time()
             self.errands.attend(time.monotonic())
@@ -220,7 +220,7 @@ def test_when_the_master_is_gone_so_is_all_that_ran_for_it(shell, tmp_path: Path
 def test_where_nothing_is_configured_there_is_no_process_and_a_reload_starts_it(shell) -> None:
     made = shell()
     made.became("active")
-    assert made.errands._runner is None and made.errands.next_deadline() > 1e9
+    assert made.errands._runner is None and made.errands.due_at > 1e9
     made.errands.reconfigure(config.load(None, {}, {"standby.on_return": [python("pass")]}))
     made.became("standby")
     made.until(lambda: made.events("step"))
