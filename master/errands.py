@@ -5,13 +5,14 @@ For the server:
     errands = Errands(config, control_address, tell)    tell(kind, subject, text): of the event log; `.tell` may be set
     errands.fd                                          to be polled for input, for good; then `attend(now)`
     errands.due_at                                      then `attend(now)`, too
-    errands.became("active" | "standby" | "closed", why, now)
+    errands.became("active" | "standby", why, now)      at the start, too
     errands.happened(kind, subject, text, now)          kinds: common/settings/notify.py; others are nobody's
     errands.peer = address                              of the other master, once it is known
-    errands.alarms(); errands.busy(now); errands.reconfigure(config); errands.close()
+    errands.alarms(); errands.reconfigure(config)
+    errands.leave(why, clock, hurry)                    the last word of a master that is told to stop: up to 10 s
+    errands.close()
 
-There is one for the whole life of the process, whatever the master becomes. `became` is said at the start, too;
-"closed" when it is told to stop, and then it stays until `busy` is false (10 s at most).
+There is one for the whole life of the process, whatever the master becomes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ..common.config import Config
 from .core import errands as core
 from .core.errands import Programs, Run
 
+LOOK_S = 0.05  # whether a master that leaves is told to do so at once
 RESTART_S = 1.0  # after the process that runs the commands ended by itself
 END_S = 1.0  # for it to kill what it started, when its stdin is closed
 _READ_BYTES = 65536
@@ -105,9 +107,12 @@ class Errands:
     def alarms(self) -> list[str]:
         return self._core.alarms()
 
-    def busy(self, now: float) -> bool:
-        """A master that stops waits for this, but not for long."""
-        return self._core.busy(now)
+    def leave(self, why: str, clock: Callable[[], float], hurry: Callable[[], bool]) -> None:
+        """Returns when all that was to be done is done, when its time is over, or when somebody is in a hurry."""
+        self.became(core.CLOSED, why, clock())
+        while self._core.busy(clock()) and not hurry():
+            self._epoll.poll(LOOK_S)
+            self.attend(clock())
 
     def close(self) -> None:
         """What still runs is killed."""

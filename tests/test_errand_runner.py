@@ -250,6 +250,19 @@ def test_what_is_more_than_the_pipe_holds_arrives_and_keeps_nobody_waiting(shell
     assert hook.posts[0]["text"] == text and not made.errands._unsent
 
 
+def test_a_master_that_leaves_waits_for_its_list_but_not_when_told_to_hurry(shell, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    made = shell(on_return=[python("import time; time.sleep(0.3)"), f'run sh -c "echo down >> {log}"'])
+    made.became("active")
+    made.errands.leave("told to stop", time.monotonic, lambda: False)
+    assert log.read_text() == "down\n"
+    hasty = shell(on_return=["run sleep 600"])
+    hasty.became("active")
+    begun = time.monotonic()
+    hasty.errands.leave("told to stop", time.monotonic, lambda: time.monotonic() > begun + 0.2)
+    assert time.monotonic() < begun + 5
+
+
 def test_services_are_stopped_and_started_at_a_real_master(shell, tmp_path: Path) -> None:
     app = tmp_path / "shop.py"
     app.write_text("import rota\norders = rota.Worker('orders')\n@orders.handler\ndef one():\n    return 1\n")
