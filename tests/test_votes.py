@@ -49,7 +49,8 @@ DECISIONS: list[tuple[str, Votes, Vote, float, str | None, int]] = [
     ("its holder in the same epoch", obeying(), vote(3, "a"), LATER + 0.4, SEEN, 0),
     ("just after the start", Votes(START), vote(1), START + 0.25, STARTED, 751),
     ("after one lease", Votes(START), vote(1), START + LEASE_S, GRANTED, 0),
-    ("the vote of before the restart again", Votes(START, 4, Ballot(4, "b")), vote(4), START, GRANTED, 0),
+    ("the vote of before the restart again", Votes(START, 4, Ballot(4, "b")), vote(4), START, STARTED, 1001),
+    ("the same after one lease", Votes(START, 4, Ballot(4, "b")), vote(4), START + LEASE_S, GRANTED, 0),
     ("another one in its epoch", Votes(START, 4, Ballot(4, "b")), vote(4, "c"), LATER, SEEN, 0),
     ("an old vote, after a higher epoch", Votes(START, 5, Ballot(4, "b")), vote(4), LATER, SEEN, 0),
     ("a vote that was kept without its epoch", Votes(START, 0, Ballot(4, "b")), vote(3), LATER, SEEN, 0),
@@ -75,6 +76,14 @@ def test_one_vote_an_epoch_and_the_same_again() -> None:
     assert ask(votes, vote(1, "b"), LATER) is None
     assert ask(votes, vote(1, "b"), LATER + 5) is None
     assert ask(votes, vote(1, "c"), LATER + 50) is not None
+
+
+def test_a_vote_is_not_repeated_while_who_won_that_epoch_has_a_lease() -> None:
+    votes = Votes(START)
+    assert ask(votes, vote(2, "b"), LATER) is None
+    votes.leased("a", 2, LEASE_S, LATER + 5)  # the others made it the master of epoch 2
+    assert ask(votes, vote(2, "b"), LATER + 5.1) is not None
+    assert ask(votes, vote(3, "b"), LATER + 5.2) is not None
 
 
 def test_a_grant_is_the_first_lease() -> None:

@@ -67,9 +67,9 @@ class Votes:
 
     def refusal(self, vote: Vote, now: float) -> Deny | None:
         """Why it is not granted now; None: it is. Then the ballot is to be made durable, and `granted` called."""
-        if self.ballot == (vote.epoch, vote.master) and vote.epoch == self.seen:
-            return None  # it did not hear our answer; what was leased before that vote was over then
-        if vote.epoch <= self.seen:
+        # Who did not hear our answer asks again. Since then we may have leased to who won that same epoch with others.
+        again = self.ballot == (vote.epoch, vote.master) and vote.epoch == self.seen
+        if vote.epoch <= self.seen and not again:
             return self._deny(vote, 0.0, f"epoch {self.seen} was seen")
         lease = self.lease
         if lease is not None and now < lease.until and lease.master != vote.master:
