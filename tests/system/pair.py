@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import rota
-from rota.cli.children import Child, where
+from rota.cli.children import Child, Where, where
 
 PATIENCE_S = 30.0
 
@@ -24,21 +24,32 @@ class Pair:
         self.masters: dict[str, Child] = {}
         self.nodes: dict[str, Child] = {}
         self.addresses: dict[str, str] = {}
-        self._words: dict[str, list[str]] = {}
+        self._words: dict[str, tuple[str, ...]] = {}
+        self._where: dict[str, Where] = {}
         self._http = ["--http", "127.0.0.1:*", "--route", http] if http else []
         own = {name: text for name, text in os.environ.items() if not name.startswith("ROTA_")}
         self._env = {**own, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
 
     def start_master(self, name: str, *words: str) -> None:
         """The first time on free ports, later on those of the first time."""
-        if name not in self._words:
-            folder = self.folder / f"state-{name}"
+        folder = self.folder / f"state-{name}"
+        log, env, bind = self.folder / f"{name}.log", dict(self._env), "tcp://127.0.0.1:*"
+        if name in self._where:
+            control, frontend, backend = self._where[name]
+            bind, words = control, self._words[name]
+            env |= {"ROTA_MASTER_FRONTEND": f"tcp://127.0.0.1:{frontend}"}
+            env |= {"ROTA_MASTER_BACKEND": f"tcp://127.0.0.1:{backend}"}
+            log.unlink()
+        else:
             folder.mkdir()
-            self._words[name] = ["--state", str(folder), "--bind", "tcp://127.0.0.1:*", *self._http, *words]
-        child = Child(["master", "--name", name, *self._words[name]], self.log(name), env=self._env)
+            self._words[name] = words
+        child = Child(
+            ["master", "--name", name, "--state", str(folder), "--bind", bind, *self._http, *words], log, env=env
+        )
         self.masters[name] = child
         found = where(child, PATIENCE_S)
         assert found, child.output()
+        self._where[name] = found
         self.addresses[name] = found.control
 
     def start_node(self, name: str, app: str, processes: int = 2) -> None:
