@@ -78,7 +78,6 @@ ALL = [
         "AGENTS=2 PROMPT CHANGE FIRST=1 LENGTH=1 MUTANT_CANDIDATE_NOT_JOINT",
         "a candidate forgets that its last change was not acknowledged",
     ),
-    ),
 ]
 
 

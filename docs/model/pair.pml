@@ -162,18 +162,10 @@ inline hand_over(m) {  /* "Closing", "Release": it dispatches nothing any more *
 }
 
 inline change_electorate(m, a) {  /* an agent said hello or goodbye; "while the standby is not heard nothing is changed" */
-#ifdef MUTANT_SECOND_CHANGE
-    if :: !master[m].before -> master[m].before = master[m].electorate :: else fi;
-#else
     master[m].before = master[m].electorate;
-#endif
     master[m].electorate = master[m].electorate ^ (1 << a)
 }
-#ifdef MUTANT_SECOND_CHANGE
-#define MAY_CHANGE(m, a) (master[m].state == ACTIVE && master[m].held && (master[m].electorate ^ (1 << a)))
-#else
 #define MAY_CHANGE(m, a) (master[m].state == ACTIVE && master[m].held && !master[m].before && (master[m].electorate ^ (1 << a)))
-#endif
 
 inline win(m) {
     master[m].state = ACTIVE;
