@@ -543,8 +543,7 @@ class Master:
         self.pair.tick(self.dispatch.epoch, now)
         self._confirm(now)
         self.dispatches_until = self.pair.until()
-        if (may := self.pair.quorum_changed(now)) is not None:
-            self.hold(not may, now)
+        self.hold(self.dispatches_until <= now, now)
 
     def lapse(self, now: float) -> None:
         """`dispatches_until` is over, as far as the shell knows: nothing is dispatched that may not be."""

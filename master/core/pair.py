@@ -63,7 +63,6 @@ class Pair:
         self._pulse_at = 0.0
         self._last_record = 0
         self._last_event = 0
-        self._had_quorum = True
         self._patient_until = now + settings.takeover_grace  # after a takeover the other master needs a moment
 
     @property
@@ -247,14 +246,6 @@ class Pair:
             else 0,
         }
         return {"peer": peer, "quorum": quorum}
-
-    def quorum_changed(self, now: float) -> bool | None:
-        """Whether we may dispatch, if that is news."""
-        has = self.until() > now
-        if has == self._had_quorum:
-            return None
-        self._had_quorum = has
-        return has
 
     # ---- within ----------------------------------------------------------------------------------------------------
 
