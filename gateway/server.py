@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..client.aio import AsyncClient
 from ..common.log import note, printable
+from ..common.loops import new_event_loop
 from ..common.settings import FORWARDED, HttpSettings, ServiceHttpSettings
 from . import listening
 from .access import AccessLog, Entry
@@ -397,15 +398,5 @@ def _process(gateway: Callable[[], Gateway], listener: socket.socket, tie: int) 
     from ..common import memory
 
     memory.keep_freed()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(gateway().serve(listener, tie))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's if it is installed (the extra `http`): about a third more requests a second."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

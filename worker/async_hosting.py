@@ -21,6 +21,7 @@ from typing import Any
 
 from ..common.errors import OK, Cancelled, Error, LoadError
 from ..common.limits import BODY_MAX
+from ..common.loops import new_event_loop
 from .app import Handler, Worker, is_async
 from .hosting import Delivery, Outcome, SyncHost, ailment, examined, failed, hook_failed, remote_error, verdict
 
@@ -57,7 +58,7 @@ class AsyncHost:
         self._running: dict[int, Running] = {}
         self._beyond: set[asyncio.Task[Outcome]] = set()  # handlers that go on after their answers
         self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._loop_thread = 0
         self._context = copy_context()  # of each handler
         self._stopped = asyncio.Event()
