@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rota.common import messages, wire
+from rota.master.core.records import Peer, Restored
 
 DOORS = ("frontend", "backend", "control")
 kinds = st.sampled_from([*range(0, 9), 16, 17, 18, 19, 32, 33, 48, 49, 64, 255])
@@ -169,3 +170,29 @@ def test_a_session_that_an_unheard_hello_made_is_told_apart_from_one_that_goes_o
         told.append(messages.decode(frame[wire.HEADER_SIZE :]))
     assert [welcome.resumed for welcome in told] == [False, True]
     assert told[0].born == told[1].born != 0
+
+
+def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_on() -> None:
+    known = Restored()
+    known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
+    rig = Rig(restored=known)
+    hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 0)
+    rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    rig.after(0.1)
+
+    def promise() -> None:
+        pulse = [said for said in rig.said[b"b"] if isinstance(said, messages.Pulse)][-1]
+        word = messages.encode(messages.Promise(pulse.number, 1000, pulse.sequence))
+        rig.core.control(b"b", wire.head(wire.CONTROL, rig.core.pair.token) + word, rig.now)
+
+    promise()
+    rig.after(0.1)
+    assert not rig.fleet.held
+    while rig.core.dispatches_until - rig.now > 0.03:
+        rig.after(0.02)
+    rig.now = rig.core.dispatches_until
+    rig.core.lapse(rig.now)
+    assert rig.fleet.held
+    promise()
+    rig.after(0.02)
+    assert not rig.fleet.held
