@@ -12,7 +12,7 @@ from rota.common.lifecycle import Liveness
 from rota.common.messages import Closing, Deny, Grant, Pulse, Replica, Vote, VoterHello, Welcome
 from rota.common.settings import MasterSettings, StandbySettings
 from rota.master.core import records
-from rota.master.core.candidacy import Stage
+from rota.master.core.candidacy import Candidacy, Stage
 from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer, StartOver
 from rota.master.core.records import Peer, Restored
 from rota.master.core.standby import Standby
@@ -253,6 +253,22 @@ def test_without_any_node_nobody_can_be_elected() -> None:
     assert rig.stage is Stage.CANDIDATE and not rig.of(BecomeActive)
 
 
+def test_while_a_change_is_not_agreed_both_electorates_must_have_voted(rig: Rig) -> None:
+    rig.link(Replica(8, [records.electorate("abcde", before="abc")]))
+    for node in "de":
+        rig.greet(node)
+    rig.wait(1.1)
+    rig.grant("c", "d", "e")
+    assert not rig.of(BecomeActive)  # a majority of the new one only
+    rig.grant("a")
+    assert rig.of(BecomeActive)
+
+
+def test_the_primary_stands_for_odd_epochs_the_backup_for_even_ones() -> None:
+    for seen, odd, epoch in ((0, True, 1), (0, False, 2), (1, True, 3), (1, False, 2), (7, True, 9), (7, False, 8)):
+        assert Candidacy("m", T, seen, odd).stand() == epoch
+
+
 def test_with_any_as_quorum_it_is_active_without_votes() -> None:
     rig = Rig(quorum="any")
     rig.follow()
@@ -276,7 +292,7 @@ def test_a_vote_lost_to_a_higher_epoch_is_stood_for_again_above_it(rig: Rig) -> 
     rig.say("a", Deny(2, 8, 0, "epoch 8 was seen"))
     assert rig.stage is Stage.FOLLOWING
     rig.wait(0.4)
-    assert rig.of(Rise)[-1] == Rise(9, "")
+    assert rig.of(Rise)[-1] == Rise(10, "")
 
 
 def test_a_candidate_that_hears_the_active_again_withdraws_and_late_votes_do_not_make_it_one(rig: Rig) -> None:
@@ -338,7 +354,7 @@ def test_of_two_that_start_together_who_was_active_last_stands_first(
     for _ in range(20):
         idle(rig)
         rig.wait(within / 20)
-    assert rig.stage is Stage.CANDIDATE and rig.core.candidacy.epoch == 6
+    assert rig.stage is Stage.CANDIDATE and rig.core.candidacy.epoch == 7
 
 
 def test_a_backup_that_was_never_active_does_not_stand_at_a_start() -> None:
@@ -366,6 +382,12 @@ def test_an_operator_may_have_it_stand_but_not_against_a_live_active(rig: Rig) -
     rig.link(Closing(1, False))
     rig.wait(2.0)
     assert ask()[0] == 0 and rig.core.candidacy.epoch == 2
+
+
+def test_an_operator_cannot_have_it_break_its_promise(rig: Rig) -> None:
+    rig.link(Closing(1, False))
+    code, data = rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
+    assert code == 5 and "promised" in data["error"]
 
 
 # ---- what is replicated ----------------------------------------------------------------------------------------------

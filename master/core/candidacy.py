@@ -23,20 +23,23 @@ class Stage(StrEnum):
 class Candidacy:
     """`seen`: the highest epoch that anybody has told of, or that this master has stood for."""
 
-    def __init__(self, name: str, lease_s: float, seen: int) -> None:
+    def __init__(self, name: str, lease_s: float, seen: int, odd: bool) -> None:
         self.stage = Stage.FOLLOWING
         self.epoch = 0  # that it stands for
         self.seen = seen
         self.granted: dict[str, float] = {}  # node → when its vote, which is a lease, runs out
         self._name = name
+        self._odd = odd
         self._lease_s = lease_s
         self._asked: dict[str, float] = {}  # node → when first: a grant may answer that
         self._ask_at: dict[str, float] = {}
         self._again_at = inf
 
     def stand(self) -> int:
-        """The epoch that is to be made durable; then `raised`."""
-        self.epoch = self.seen = self.seen + 1
+        """The epoch that is to be made durable; then `raised`. The primary takes odd ones, the backup even ones: none can
+        be won twice, whatever an agent forgets of its vote.
+        """
+        self.epoch = self.seen = self.seen + 1 + (self.seen + 1 + self._odd) % 2
         self.stage = Stage.RAISING
         self.granted.clear()
         self._asked.clear()
@@ -83,5 +86,6 @@ class Candidacy:
         """It is time to stand once more."""
         return self.stage is Stage.FOLLOWING and now >= self._again_at
 
-    def has_won(self, electorate: frozenset[str]) -> bool:
-        return len(self.granted.keys() & electorate) >= majority(len(electorate))
+    def has_won(self, *electorates: frozenset[str]) -> bool:
+        """A majority of each: of two, while it is not known which of them counts."""
+        return all(len(self.granted.keys() & each) >= majority(len(each)) for each in electorates)

@@ -102,7 +102,7 @@ class Master:
             journal_ours,
             self.fleet.voters,
         )
-        self.pair = Pair(identity.name, *pair, now)
+        self.pair = Pair(identity.name, *pair, beginning.last_record, now)
         self.dispatches_until = self.pair.until()
         for session, frame in beginning.answers:
             self.dispatch.inherited.recorded(session, frame)

@@ -42,12 +42,16 @@ class Pair:
         granted: Mapping[str, float],
         journal: Callable[[bytes, bool], int],
         voters: Callable[[frozenset[str]], frozenset[str]],
+        last_record: int,
         now: float,
     ) -> None:
         """`known`: the sum of all records, kept up to date by the master. `voters`: who is to vote, given who does."""
         self.peer = known.peer
         self.liveness = Liveness.UNKNOWN
-        self.leases = Leases(settings.takeover_after, known.electorate, granted)
+        before = known.electorate if known.electorate_before is None else known.electorate_before
+        self.leases = Leases(settings.takeover_after, before, granted)
+        if known.electorate_before is not None:
+            self.leases.propose(known.electorate, last_record)  # which the standby has with its snapshot
         self.acked = 0  # records that the standby has
         self.route = b""
         self.token = 0
@@ -61,7 +65,7 @@ class Pair:
         self._heard_at = -inf
         self._pulse = 0
         self._pulse_at = 0.0
-        self._last_record = 0
+        self._last_record = last_record
         self._last_event = 0
         self._patient_until = now + settings.takeover_grace  # after a takeover the other master needs a moment
 
@@ -116,8 +120,9 @@ class Pair:
             self.leases.promised(message.number, message.lasts_ms / 1000)
             self.acked = min(max(self.acked, message.sequence), self._last_record)
             if self.leases.agreed(self.acked):
-                text = f"votes count of {', '.join(sorted(self.leases.electorate)) or 'nobody'}"
-                self._events.tell("electorate", self._name, text)
+                agreed = self.leases.electorate
+                self._journal(records.electorate(agreed), False)
+                self._events.tell("electorate", self._name, f"votes count of {', '.join(sorted(agreed)) or 'nobody'}")
             self._move("hello")
 
     def gone(self, route: bytes, said_bye: bool = False) -> None:
@@ -257,23 +262,25 @@ class Pair:
         if self.peer is None:
             self.leases.settle(wanted)
         elif self.followed:
-            self.leases.propose(wanted, self._journal(records.electorate(wanted), False))
+            record = records.electorate(wanted, before=self.leases.electorate)
+            self.leases.propose(wanted, self._journal(record, False))
 
     def _snapshot(self) -> None:
-        electorate = self.leases.electorate if self.leases.proposed is None else self.leases.proposed
-        self._known.electorate = electorate
-        known = [data for data in self._known.records() if data != records.peer(self.peer)]
+        leases, known = self.leases, self._known
+        if leases.proposed is None:
+            known.electorate, known.electorate_before = leases.electorate, None
+        else:
+            known.electorate, known.electorate_before = leases.proposed, leases.electorate
+        rest = [data for data in known.records() if data != records.peer(self.peer)]
         first = True
-        while True:
-            size, count = 0, 0
-            while count < len(known) and size < REPLICA_BYTES:
-                size += len(known[count])
+        while first or rest:
+            size = count = 0
+            while count < len(rest) and size < REPLICA_BYTES:
+                size += len(rest[count])
                 count += 1
-            part, known = known[:count], known[count:]
-            self._say(messages.Replica(self._last_record, part, first, bool(known)))
+            part, rest = rest[:count], rest[count:]
+            self._say(messages.Replica(self._last_record, part, first, bool(rest)))
             first = False
-            if not known:
-                return
 
     def _say_pulse(self, epoch: int, now: float) -> None:
         self._pulse += 1

@@ -75,9 +75,11 @@ def peer(peer: Peer | None) -> bytes:
     return _pack({"t": "peer", "peer": peer})
 
 
-def electorate(names: Iterable[str]) -> bytes:
-    """The nodes whose votes make a master (docs/STANDBY.md)."""
-    return _pack({"t": "electorate", "nodes": sorted(names)})
+def electorate(names: Iterable[str], before: Iterable[str] | None = None) -> bytes:
+    """The nodes whose votes make a master (docs/STANDBY.md). `before`: whose votes count too until the standby has agreed
+    to the change; None: it has.
+    """
+    return _pack({"t": "electorate", "nodes": sorted(names), "before": None if before is None else sorted(before)})
 
 
 class Restored:
@@ -91,6 +93,7 @@ class Restored:
         self.closed: dict[str, Closed] = {}
         self.paused: dict[str, Paused] = {}
         self.electorate: frozenset[str] = frozenset()
+        self.electorate_before: frozenset[str] | None = None
         self.peer: Peer | None = None
 
     def copy(self) -> Restored:
@@ -115,7 +118,11 @@ class Restored:
             *(exempt(name, True) for name in sorted(self.exempt)),
             *(closed(service, how) for service, how in self.closed.items()),
             *(paused(service, how) for service, how in self.paused.items()),
-            *([electorate(self.electorate)] if self.electorate else []),
+            *(
+                [electorate(self.electorate, self.electorate_before)]
+                if self.electorate or self.electorate_before
+                else []
+            ),
             *([peer(self.peer)] if self.peer else []),
         ]
 
@@ -151,6 +158,8 @@ class Restored:
 
     def _read_electorate(self, record: dict[str, Any]) -> None:
         self.electorate = frozenset(record["nodes"])
+        before = record.get("before")
+        self.electorate_before = None if before is None else frozenset(before)
 
     def _read_peer(self, record: dict[str, Any]) -> None:
         self.peer = None if record["peer"] is None else Peer(*record["peer"])

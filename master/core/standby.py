@@ -70,7 +70,7 @@ class Standby:
         self.out = Outbox()
         self.events = EventLog(wall)
         self.mirror = Mirror(known, last_record, self.out)
-        self.candidacy = Candidacy(name, standby.takeover_after, max(seen, epoch))
+        self.candidacy = Candidacy(name, standby.takeover_after, max(seen, epoch), odd=not standby.backup_of)
         self.epoch = epoch
         self.liveness = Liveness.UNKNOWN  # of the active
         self.stopping = False
@@ -255,11 +255,11 @@ class Standby:
                 self.out.say(route, voter.token, self.candidacy.vote())
 
     def _count(self, now: float) -> None:
-        electorate = self.mirror.known.electorate
-        candidacy = self.candidacy
+        known, candidacy = self.mirror.known, self.candidacy
+        electorate, before = known.electorate, known.electorate_before
         if candidacy.stage is not Stage.CANDIDATE:
             return
-        if self.standby.quorum != ANY and not candidacy.has_won(electorate):
+        if self.standby.quorum != ANY and not candidacy.has_won(electorate, electorate if before is None else before):
             return
         candidacy.stage = Stage.WON
         votes = f"{len(candidacy.granted)} of {len(electorate)} nodes have granted it"
@@ -394,6 +394,10 @@ class Standby:
         if self.liveness is Liveness.LIVE:
             text = f"{self._active} is live: `rota switchover` without --force hands over in good order"
             return exits.REFUSED, {"error": text}
+        if (left := self._promised_until - now) > 0:
+            return exits.REFUSED, {
+                "error": f"this standby has promised not to stand for another {left:.1f} s: try again"
+            }
         if self.candidacy.stage is Stage.FOLLOWING:
             self._stand("an operator asked for it")
         return exits.DONE, {"epoch": self.candidacy.epoch, "to": self.name, "given_back": 0}
