@@ -36,8 +36,8 @@ class Candidacy:
         self._again_at = inf
 
     def stand(self) -> int:
-        """The epoch that is to be made durable; then `raised`. The primary takes odd ones, the backup even ones: none can
-        be won twice, whatever an agent forgets of its vote.
+        """The epoch that is to be made durable; then `raised`. The primary takes odd ones, the backup even ones: none
+        can be won twice, whatever an agent forgets of its vote.
         """
         self.epoch = self.seen = self.seen + 1 + (self.seen + 1 + self._odd) % 2
         self.stage = Stage.RAISING

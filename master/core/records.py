@@ -76,8 +76,8 @@ def peer(peer: Peer | None) -> bytes:
 
 
 def electorate(names: Iterable[str], before: Iterable[str] | None = None) -> bytes:
-    """The nodes whose votes make a master (docs/STANDBY.md). `before`: whose votes count too until the standby has agreed
-    to the change; None: it has.
+    """The nodes whose votes make a master (docs/STANDBY.md). `before`: whose votes count too until the standby has
+    agreed to the change; None: it has.
     """
     return _pack({"t": "electorate", "nodes": sorted(names), "before": None if before is None else sorted(before)})
 
