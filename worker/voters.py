@@ -19,7 +19,7 @@ from ..common.messages import BadMessage, Deny, Grant, Refusal, Vote, VoterHello
 
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 REFUSED_S = 1.0  # at least, before the next HELLO to a master that will not have this one
-AGAIN_S = 0.5  # between two HELLOs to an active one: when it steps down, it does not know any more who votes
+AGAIN_S = 0.5  # between two HELLOs to an active one: it hears of a higher epoch, and knows who votes if it steps down
 
 
 class Voters:
@@ -60,8 +60,9 @@ class Voters:
                     case Welcome():
                         self._welcomed(master, message)
                     case Vote():
-                        voter.answer(self._asked(message))
+                        voter.send(self._asked(message))
                     case Won():
+                        voter.won()
                         self._won(master, message.epoch)
 
     def next_deadline(self) -> float:
@@ -90,7 +91,6 @@ class _Voter:
         self._open_at = 0.0
         self._hello_at = 0.0  # not before this
         self._said = False  # HELLO, and it is not wanted again
-        self._known = 0  # the highest epoch that this master knows from us, or told us
         self._answer_by = inf
 
     def attend(self) -> None:
@@ -101,7 +101,7 @@ class _Voter:
                 self._open(now)
         elif link.lost() or now >= self._answer_by:
             self._drop(now)
-        elif link.connected and self._is_due(now):
+        elif link.connected and now >= self._hello_at:
             self._introduce(link, now)
 
     def receive(self) -> messages.Message | None:
@@ -120,11 +120,13 @@ class _Voter:
                 return message
         return None
 
-    def answer(self, answer: Grant | Deny) -> None:
-        """Which says what we have seen, as a HELLO would."""
-        self._known = self._hello().epoch
-        if self._link is not None and not self._link.send(_framed(self._token, answer)):
+    def send(self, message: Grant | Deny) -> None:
+        if self._link is not None and not self._link.send(_framed(self._token, message)):
             self._drop(monotonic())
+
+    def won(self) -> None:
+        """As an active one it does not know yet who votes, and will want to when it steps down."""
+        self._hello_at = 0.0
 
     def next_deadline(self) -> float:
         if self._link is None:
@@ -145,7 +147,6 @@ class _Voter:
             return messages.decode(body)
         if kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self.greeted, self._token, self._failures, self._answer_by = True, token, 0, inf
-            self._known = max(self._known, welcome.epoch)
             self._hello_at = monotonic() + AGAIN_S if welcome.state == "active" else inf
             return welcome
         if kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
@@ -164,15 +165,9 @@ class _Voter:
         self._poller.register(self._link.monitor, zmq.POLLIN)
         self._say_again(0.0)
 
-    def _is_due(self, now: float) -> bool:
-        """Also when a higher epoch was seen since: no master is left to believe that it has the highest."""
-        return now >= self._hello_at or (self.greeted and self._known < self._hello().epoch)
-
     def _introduce(self, link: Link, now: float) -> None:
-        hello = self._hello()
-        if link.send(_framed(0, hello, wire.HELLO)):
-            self._said, self._known, self._hello_at = True, hello.epoch, inf
-            self._answer_by = now + ANSWER_S
+        if link.send(_framed(0, self._hello(), wire.HELLO)):
+            self._said, self._hello_at, self._answer_by = True, inf, now + ANSWER_S
 
     def _say_again(self, at: float) -> None:
         self.greeted = False
