@@ -110,8 +110,7 @@ class Dispatch:
             return self._admit_unusual(request, flags, now)
         pool, request.handler = target
         request.pool = pool
-        slot = pool.shelf.first()
-        if slot is None or pool.queued:
+        if pool.queued or (slot := pool.shelf.first()) is None:
             return self._wait(request, now)
         self._deliver(slot, request, now)
         pool.placed(slot)
@@ -122,11 +121,11 @@ class Dispatch:
             return self.quarantine.step(now)
         if request.pinned():
             return self.pins.admit(request, now)
-        slot = request.pool.shelf.first()
-        if slot is None or request.pool.queued:
+        pool = request.pool
+        if pool.queued or (slot := pool.shelf.first()) is None:
             return self._wait(request, now)
         self._deliver(slot, request, now)
-        request.pool.placed(slot)
+        pool.placed(slot)
 
     def give(self, slot: Slot, request: Request, now: float) -> None:
         """To this slot, which has room."""
