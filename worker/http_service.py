@@ -132,7 +132,11 @@ def status_of(message: dict[str, Any]) -> int:
 
 def headers_of(message: dict[str, Any]) -> list[Pair]:
     try:
-        return [header(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+        fields = list(message.get("headers", ()))
+        try:
+            return [header(name, value) for name, value in fields]
+        except (AttributeError, TypeError):  # bytes of another type, or none at all
+            return [header(bytes(name), bytes(value)) for name, value in fields]
     except (TypeError, ValueError) as error:
         raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
 
