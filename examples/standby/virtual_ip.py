@@ -8,7 +8,7 @@ up     gives this machine the address, if it has it not, and tells the network (
 down   takes it away, if it is here
 
 Both may be run again: what is so already is exit 0. It needs Linux, `ip`, and the right to do this (root, or
-CAP_NET_ADMIN and CAP_NET_RAW). For IPv4; for IPv6 the kernel itself tells the network of an address that is added.
+CAP_NET_ADMIN and CAP_NET_RAW). For IPv4; keepalived does IPv6, too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ import time
 ARP_TIMES, ARP_EVERY_S = 3, 0.1  # a frame may be lost, and a switch may need a moment
 _ETHERTYPE_ARP, _BROADCAST = 0x0806, b"\xff" * 6
 
-Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 3 or arguments[0] not in ("up", "down"):
@@ -32,29 +30,27 @@ def main(arguments: list[str]) -> int:
         return 2
     verb, text, device = arguments
     try:
-        address = ipaddress.ip_interface(text)
+        address = ipaddress.IPv4Interface(text)
         return up(address, device) if verb == "up" else down(address, device)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, subprocess.SubprocessError) as error:
         print(f"virtual_ip.py: {error}", file=sys.stderr)
         return 1
 
 
-def up(address: Address, device: str) -> int:
-    # nodad: the other machine may be too dead to give it up, and nobody else has it
-    words = ["nodad"] if address.version == 6 else []
-    code = ip("address", "replace", address.with_prefixlen, "dev", device, *words)
-    if code == 0 and address.version == 4:
+def up(address: ipaddress.IPv4Interface, device: str) -> int:
+    code = ip("address", "replace", address.with_prefixlen, "dev", device)
+    if code == 0:
         announce(address.ip.packed, device)
     return code
 
 
-def down(address: Address, device: str) -> int:
+def down(address: ipaddress.IPv4Interface, device: str) -> int:
     return ip("address", "del", address.with_prefixlen, "dev", device) if is_here(address, device) else 0
 
 
-def is_here(address: Address, device: str) -> bool:
-    command = ["ip", "-o", "address", "show", "dev", device, "to", f"{address.ip}/{address.max_prefixlen}"]
-    return bool(subprocess.run(command, check=True, capture_output=True, timeout=10).stdout.strip())
+def is_here(address: ipaddress.IPv4Interface, device: str) -> bool:
+    command = ["ip", "-o", "address", "show", "dev", device, "to", f"{address.ip}/32"]
+    return bool(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=10).stdout.strip())
 
 
 def ip(*words: str) -> int:
