@@ -467,3 +467,15 @@ def test_a_frame_with_anothers_token_is_no_vote(rig: Rig) -> None:
         rig.core.control(node.encode(), frame, rig.now)
     rig.flush()
     assert not rig.of(BecomeActive)
+
+
+def test_who_has_handed_over_does_not_stand_against_the_candidate_that_it_made_one() -> None:
+    rig = Rig(backup=False, was_active=True)
+    rig.core.link_opened()
+    rig.link(Welcome(1, 5, "other", state="candidate"), wire.WELCOME)
+    rig.wait(1.0)
+    assert rig.core.candidacy.stage is Stage.FOLLOWING
+    rig.core.link_opened()
+    rig.link(Welcome(1, 5, "other", state="standby"), wire.WELCOME)
+    rig.wait(0.1)
+    assert rig.core.candidacy.stage is not Stage.FOLLOWING, "one that is idle, too, is no reason to wait"

@@ -151,8 +151,8 @@ class Standby:
     def _welcomed(self, welcome: messages.Welcome, token: int, now: float) -> None:
         """Only of an active master, and of no older one than we know, there is something to be had."""
         self.candidacy.seen = max(self.candidacy.seen, welcome.epoch)
-        self._idle_peer = welcome.state != "active"
-        if self._idle_peer or welcome.epoch < self.epoch:
+        self._idle_peer = welcome.state == "standby"  # a candidate is not to be met by another one
+        if welcome.state != "active" or welcome.epoch < self.epoch:
             return self._hang_up(now)
         self._link_token, self._active = token, welcome.master
 
@@ -208,6 +208,7 @@ class Standby:
         if closing.handover and self.mirror.synced and not self.stopping:
             self._promised_until = now  # it dispatches nothing any more: nobody relies on our promise
             self._stand(f"{self._active} hands over")
+        self._hang_up(now)  # it has no more to say over this link, and may go on as a standby, or be active again
 
     # ---- standing --------------------------------------------------------------------------------------------------
 
@@ -359,8 +360,11 @@ class Standby:
             self._voters[route] = Voter(hello.node, token)
         return token
 
+    def _state(self) -> str:
+        return "standby" if self.candidacy.stage is Stage.FOLLOWING else "candidate"
+
     def _welcome(self, version: int) -> messages.Welcome:
-        return messages.Welcome(version, self.epoch, self.name, state="standby", other=self.peer_address)
+        return messages.Welcome(version, self.epoch, self.name, state=self._state(), other=self.peer_address)
 
     def control_gone(self, route: bytes) -> None:
         """BYE, or its route was not there any more."""
@@ -416,7 +420,7 @@ class Standby:
         master = {
             "name": self.name,
             "role": self.role,
-            "state": "standby" if self.candidacy.stage is Stage.FOLLOWING else "candidate",
+            "state": self._state(),
             "epoch": self.epoch,
             "uptime_s": now - self._began,
             "durable": bool(self.settings.state),
