@@ -1044,3 +1044,56 @@ def test_whatever_happens_the_budget_and_the_deadlines_hold(seed: int) -> None:
                 storm.reply(slot, number, errors.OK, encode_result(""))
     assert set(storm.health()) == {"up"}
     assert all(sorted(slot.inflight) == [] for slot in storm.fleet.slots.values())
+
+
+# ---- another master --------------------------------------------------------------------------------------------------
+
+
+def reborn(ward: Ward, boot: str = "b1", seconds: float = 1.0) -> tuple[Rig, Node]:
+    """A master that begins with the records of this one, that much later; n1 says hello to it."""
+    restored = records.Restored()
+    for data in ward.records:
+        restored.read(data)
+    rig = Rig(service={"health": HealthSettings()}, restored=restored, epoch=2)
+    rig.wall = ward.wall + seconds
+    rig.core.fleet.wall = lambda: ward.wall + seconds
+    return rig, rig.agent("n1", boot=boot)
+
+
+def test_a_node_that_is_out_stays_out_when_another_master_takes_over() -> None:
+    ward = Ward()
+    ward.crash(ward.nodes[0])
+    rig, n1 = reborn(ward)
+    rig.process(n1, 9)
+    assert n1.health is Health.BLACKLISTED and n1.mark.count == 1 and n1.mark.service == "orders"
+    assert not any(slot.open for slot in n1.slots.values())
+
+
+def test_its_time_on_the_blacklist_goes_on_where_it_was() -> None:
+    ward = Ward()
+    ward.crash(ward.nodes[0])
+    left = (ward.nodes[0].mark.until or 0.0) - ward.now
+    _, n1 = reborn(ward)
+    assert n1.mark.until is not None and n1.mark.until - 100.0 == pytest.approx(left, abs=1.01)
+
+
+def test_an_agent_that_was_started_anew_meanwhile_begins_anew_but_its_falls_count() -> None:
+    ward = Ward()
+    ward.crash(ward.nodes[0])
+    rig, n1 = reborn(ward, boot="b2")
+    rig.process(n1, 1)
+    assert n1.health is not Health.BLACKLISTED and n1.mark.count == 1
+
+
+def test_what_an_operator_cleared_is_forgotten_for_the_next_master_too() -> None:
+    ward = Ward()
+    ward.crash(ward.nodes[0])
+    ward.verb("blacklist", action="clear", names=["n1"])
+    ward.flush()
+    _, n1 = reborn(ward)
+    assert n1.health is Health.UNCHECKED and n1.mark.count == 0
+
+
+def test_a_node_that_never_fell_costs_no_record() -> None:
+    ward = Ward()
+    assert not any(b"marked" in data for data in ward.records)

@@ -14,6 +14,7 @@ from rota.common.errors import NOT_STARTED, MaybeExecuted, Overloaded, Quarantin
 from rota.common.messages import ROW_DONE, ROW_RUNNING, End
 from rota.master.core.pool import UNCAPPED, Slot
 from rota.master.core.quarantine import CASES_MAX, COUNTED_FOR_S, PAYLOAD_KEPT, Case, State
+from rota.master.core.records import Restored
 
 POISON = b"\x92\x91\x01\x80"  # f(1)
 AGAIN, QUOTE = "orders.again", "orders.quote"
@@ -573,3 +574,46 @@ def test_an_unknown_entry_is_told_with_the_nearest(action: str) -> None:
 def test_an_unknown_action_is_told_with_the_nearest() -> None:
     result = ask(Fleet(), "dropp", "x")
     assert result.exit == exits.NOT_FOUND and result.data["nearest"][0] == "drop"
+
+
+# ---- another master --------------------------------------------------------------------------------------------------
+
+
+def reborn(rig: Fleet) -> Fleet:
+    """A master that begins with the records of this one, under which nothing has run yet."""
+    restored = Restored()
+    for data in rig.records:
+        restored.read(data)
+    return Fleet(restored=restored, epoch=2)
+
+
+def test_what_is_in_quarantine_stays_there_when_another_master_takes_over() -> None:
+    old = Fleet().poisoned()
+    rig = reborn(old)
+    rig.request(7, AGAIN, body=POISON)
+    assert rig.codes()[7] == Quarantined.code and not rig.runs(7)
+    before, after = old.case(), rig.case()
+    assert (after.died, after.strikes, after.payload, after.deaths[-1].cause) == (
+        before.died,
+        before.strikes,
+        before.payload,
+        before.deaths[-1].cause,
+    )
+
+
+def test_a_suspect_still_runs_alone_at_the_next_master_and_dies_once_more_at_most() -> None:
+    old = Fleet()
+    old.request(1, AGAIN, body=POISON)
+    old.dies(1)
+    rig = reborn(old)
+    assert rig.state() == State.SUSPECT
+    rig.request(2, AGAIN, body=POISON)
+    rig.dies(2)
+    assert rig.state() == State.QUARANTINED
+
+
+def test_what_an_operator_dropped_is_forgotten_for_the_next_master_too() -> None:
+    old = Fleet().poisoned()
+    old.verb("quarantine", action="drop", id=old.case().id)
+    old.flush()
+    assert not reborn(old).dispatch.quarantine.cases

@@ -7,7 +7,7 @@ marked as answered from the start, so that whatever becomes of its process it is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common import body, errors, lifecycle, wire
@@ -48,6 +48,7 @@ class Checks:
         self.exempt: set[str] = set()  # services and nodes that operators keep off the blacklist
         self.falls: dict[str, Falls] = {}  # by service
         self._probes: dict[Watch, _Probe] = {}
+        self._recorded: set[str] = set()  # nodes of which the journal knows that they fell
         self._asked = 0
         self._look_at_nodes = 0.0
         fleet.dispatch.probed = self._answered
@@ -262,7 +263,7 @@ class Checks:
         self.fleet.enter(node, pool, "rise", now)
         for each, watch in node.watches.items():  # nodes that came together are not asked together from now on
             watch.due = now + each.settings.health.every * (1 - self.random() / 2)
-        self._told(node, before, why)
+        self._told(node, before, why, now)
         self._settle(node, now)
 
     def _failed(self, node: Node, pool: Pool, cause: str, now: float, severe: bool = False) -> None:
@@ -335,7 +336,7 @@ class Checks:
         """Its time on the blacklist is over: one slot, one request at a time. A check of its own goes first."""
         node.mark.until = now + TRIAL_S
         before, node.health = node.health, lifecycle.step(lifecycle.HEALTH, node.health, "expired")
-        self._told(node, before, f"one request at a time, {ordinal(node.mark.count)} time")
+        self._told(node, before, f"one request at a time, {ordinal(node.mark.count)} time", now)
         for pool, watch in node.watches.items():
             watch.began_anew()
             settings = pool.settings.health
@@ -367,7 +368,7 @@ class Checks:
             watch.began_anew()
         if before is not node.health:
             node.since = now
-            self._told(node, before, why)
+            self._told(node, before, why, now)
         self._settle(node, now)
 
     def _settle(self, node: Node, now: float) -> None:
@@ -376,9 +377,37 @@ class Checks:
         self.fleet.refresh(node, now)
         self.fleet.changed = True
 
-    def _told(self, node: Node, before: Health, why: str) -> None:
+    def _told(self, node: Node, before: Health, why: str, now: float) -> None:
         kind = "reinstated" if node.health is Health.UP else str(node.health)
         self.fleet.events.tell(kind, node.name, f"{node.name}: {before} → {node.health}: {why}")
+        self._record(node, now)
+
+    def _record(self, node: Node, now: float) -> None:
+        """What is held against it outlives this master; of one that never fell there is nothing to say."""
+        mark, name = node.mark, node.name
+        if mark.count or node.health in _ILL:
+            day = self.fleet.wall() - now  # from our clock to the time of day
+            until = None if mark.until is None else mark.until + day
+            fell_at, health = mark.fell_at + day, str(node.health)
+            found = records.Marked(node.boot, health, mark.count, fell_at, mark.service, mark.cause, until)
+            self._recorded.add(name)
+            self.fleet.journal(records.marked(name, found))
+        elif name in self._recorded:
+            self._recorded.discard(name)
+            self.fleet.journal(records.marked(name, None))
+
+    def restore(self, marked: Mapping[str, records.Marked], now: float) -> None:
+        """What an older master held against nodes: who was out stays out, if its agent is still the same."""
+        day = self.fleet.wall() - now
+        for name, each in marked.items():
+            node = self.fleet.nodes.setdefault(name, Node(name))
+            node.boot, node.health = each.boot, Health(each.health)
+            mark = node.mark
+            mark.count, mark.service, mark.cause = each.falls, each.service, each.cause
+            mark.fell_at, mark.until = each.fell_at - day, None if each.until is None else each.until - day
+            if node.health is Health.TRIAL:  # it is tried anew, once it is here
+                node.health, mark.until = Health.BLACKLISTED, now
+            self._recorded.add(name)
 
     # ---- operators ---------------------------------------------------------------------------------------------------
 
@@ -389,6 +418,7 @@ class Checks:
         if node.health in _ILL:
             self.fleet.events.tell("cleared", node.name, f"{node.name}: {node.health} was cleared", by, reason)
             self._move(node, "reinstate", "cleared by an operator", now)
+        self._record(node, now)
         return had
 
     def exclude(self, name: str, exempt: bool, by: str, reason: str, now: float) -> int:

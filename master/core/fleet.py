@@ -95,6 +95,8 @@ class Fleet:
         if refusal:
             return refusal
         node = self.nodes.get(hello.node)
+        self.checks.restore(restored.marked, self._started_at)
+        self.dispatch.quarantine.restore(restored.suspects)
         if node is None:
             node = self.nodes[hello.node] = Node(hello.node, since=now)
             self.forgotten.discard(hello.node)
@@ -660,6 +662,7 @@ class Fleet:
         """
         if not self._must_tell and (self.settings.state or not older):
             return True
+            self.dispatch.quarantine.adopt(pool, now)
         return None if now < max(self._started_at + self.settings.dead_after + 1.0, self.patient_until) else False
 
     def _told(self, node: Node, now: float) -> None:

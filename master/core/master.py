@@ -112,6 +112,8 @@ class Master:
         self.dispatch.inherited.accounted = lambda older: self.fleet.accounted(older, self._now)
         self.dispatch.quarantine.tell = self.events.tell
         self.durable = bool(settings.state)
+        self.dispatch.quarantine.wall = wall
+        self.dispatch.quarantine.journal = self._journal
         self.alarms: dict[str, str] = {}
         self.operators = Operators(
             self.out, self.events, self.fleet, self.alarms, self.status, self.pair, self.hand_over

@@ -7,15 +7,17 @@ with a suspect or with something in quarantine are not cached by the dispatch, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ...common import errors
 from ...common.messages import CRASHES, ROW_RUNNING, Exited
 from ...common.units import format_duration, plural
+from . import records
+from .maintenance import service_of
 from .pool import UNCAPPED, Pool, Request, Slot
 
 if TYPE_CHECKING:
@@ -38,17 +40,7 @@ class State(StrEnum):
     QUARANTINED = "quarantined"  # refused until an operator says otherwise or its time is over
 
 
-class Death(NamedTuple):
-    """Of a process that was alone with the request."""
-
-    at: float
-    cause: str
-    kind: str
-    node: str
-    incarnation: str
-    session: str
-    request: int
-    text: str
+Death = records.Died  # of a process that was alone with the request; here `at` is of our clock
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +90,9 @@ class Quarantine:
         self.watched: dict[bytes, dict[bytes, Case]] = {}  # target → its suspects and what is in quarantine
         self.waiting: dict[Request, Case] = {}  # suspects, first come first served
         self.tell: Callable[[str, str, str, str, str], None] = lambda *event: None  # of the event log
+        self.wall: Callable[[], float] = lambda: 0.0
+        self.journal: Callable[[bytes], int] = lambda record: 0
+        self._restored: dict[bytes, records.Suspect] = {}  # whose service nobody has offered yet
         self._dispatch = dispatch
         self._turns: dict[Pool, _Turn] = {}  # one at a time a service: suspects must not take all of its slots
         self._dropped: dict[str, None] = {}  # ids: to drop one again is no mistake
@@ -132,7 +127,7 @@ class Quarantine:
         case.died += 1
         case.deaths = [*case.deaths[-1:], death]
         if case.state is State.QUARANTINED:  # one that ran already when it was decided
-            return
+            return self._record(case, now)
         if case.strikes > 1:
             self._quarantine(case, now)
         else:
@@ -154,6 +149,7 @@ class Quarantine:
     def _enter(self, case: Case, state: State, now: float) -> None:
         """Into a state in which its requests are looked at; those that are queued leave the queue."""
         case.state, case.since = state, now
+        self._record(case, now)
         self.watched.setdefault(case.target, {})[case.fingerprint] = case
         self._dispatch.forget_targets()
         queued = [request for request in case.pool.waiting() if self.case_of(request) is case]
@@ -279,6 +275,7 @@ class Quarantine:
     def _clear(self, case: Case, now: float) -> None:
         if case.state is State.SUSPECT:
             case.state, case.since = State.CLEARED, now
+            self._record(case, now)
             self.tell("released", case.id, f"{case.name}: it was answered when it ran alone", "", "")
             self._unwatch(case, now)
 
@@ -312,6 +309,7 @@ class Quarantine:
 
     def _forget(self, case: Case, now: float) -> None:
         self.cases.pop(case.fingerprint, None)
+        self.journal(records.suspect(case.fingerprint, None))
         self._unwatch(case, now)
 
     def _in_use(self, case: Case) -> bool:
@@ -328,6 +326,32 @@ class Quarantine:
                 size -= case.bytes()
                 self._forget(case, now)
                 self.tell("released", case.id, f"{case.name}: forgotten, since there are too many newer ones", "", "")
+
+    # ---- what outlives this master ---------------------------------------------------------------
+
+    def _record(self, case: Case, now: float) -> None:
+        day = self.wall() - now  # from our clock to the time of day
+        deaths = [death._replace(at=death.at + day) for death in case.deaths]
+        times = case.since + day, case.strikes, case.struck_at + day, case.until + day
+        found = records.Suspect(case.target, case.size, case.payload, str(case.state), *times, case.died, deaths)
+        self.journal(records.suspect(case.fingerprint, found))
+
+    def restore(self, suspects: Mapping[bytes, records.Suspect]) -> None:
+        """Each waits for its service."""
+        self._restored = dict(suspects)
+
+    def adopt(self, pool: Pool, now: float) -> None:
+        """A service is new here; an older master may have known suspects of it."""
+        day = self.wall() - now
+        mine = [each for each, case in self._restored.items() if service_of(case.target) == pool.name]
+        for fingerprint in mine:
+            old = self._restored.pop(fingerprint)
+            deaths = [death._replace(at=death.at - day) for death in old.deaths]
+            state, times = State(old.state), (old.since - day, old.strikes, old.struck_at - day, old.until - day)
+            case = Case(fingerprint, old.target, pool, old.size, old.payload, state, *times, old.died, deaths)
+            self.cases[fingerprint] = case
+            if state is not State.CLEARED:
+                self.watched.setdefault(case.target, {})[fingerprint] = case
 
     # ---- operators -------------------------------------------------------------------------------
 

@@ -73,6 +73,56 @@ class Peer(NamedTuple):
 
 def peer(peer: Peer | None) -> bytes:
     return _pack({"t": "peer", "peer": peer})
+class Marked(NamedTuple):
+    """A node that fell, and what of it is left. Times are the time of day: no other clock outlasts a machine."""
+
+    boot: str  # of its agent: another one begins anew
+    health: str
+    falls: int
+    fell_at: float
+    service: str
+    cause: str
+    until: float | None
+
+
+def marked(node: str, mark: Marked | None) -> bytes:
+    """None: nothing is held against it any more."""
+    return _pack({"t": "marked", "node": node, "mark": mark})
+
+
+class Died(NamedTuple):
+    """One death that a request is blamed for; `at` is the time of day."""
+
+    at: float
+    cause: str
+    kind: str
+    node: str
+    incarnation: str
+    session: str
+    request: int
+    text: str
+
+
+class Suspect(NamedTuple):
+    """A request that processes died of (quarantine). Times are the time of day."""
+
+    target: bytes
+    size: int
+    payload: bytes
+    state: str
+    since: float
+    strikes: int
+    struck_at: float
+    until: float
+    died: int
+    deaths: list[Died]
+
+
+def suspect(fingerprint: bytes, case: Suspect | None) -> bytes:
+    """None: it is forgotten."""
+    return _pack({"t": "suspect", "fingerprint": fingerprint, "case": case})
+
+
 
 
 def electorate(names: Iterable[str], before: Iterable[str] | None = None) -> bytes:
@@ -104,6 +154,8 @@ class Restored:
 
     def read(self, data: bytes) -> None:
         """Raises ValueError for a record that this version does not understand."""
+        self.marked: dict[str, Marked] = {}
+        self.suspects: dict[bytes, Suspect] = {}  # by fingerprint
         try:
             record: dict[str, Any] = msgpack.unpackb(data)
             getattr(self, f"_read_{record['t']}")(record)
@@ -132,6 +184,8 @@ class Restored:
         node.generation, node.by = record["generation"], record["by"]
         node.reason, node.version = record["reason"], record["version"]
 
+            *(marked(node, mark) for node, mark in self.marked.items()),
+            *(suspect(fingerprint, case) for fingerprint, case in self.suspects.items()),
     def _read_present(self, record: dict[str, Any]) -> None:
         self.nodes.setdefault(record["node"], Node(record["node"]))
         (self.present.add if record["present"] else self.present.discard)(record["node"])
@@ -154,6 +208,7 @@ class Restored:
     def _read_paused(self, record: dict[str, Any]) -> None:
         self.paused.pop(record["service"], None)
         if record["how"] is not None:
+        self.marked.pop(record["node"], None)
             self.paused[record["service"]] = Paused(*record["how"])
 
     def _read_electorate(self, record: dict[str, Any]) -> None:
@@ -168,3 +223,14 @@ class Restored:
 def _pack(record: dict[str, Any]) -> bytes:
     data: bytes = msgpack.packb(record)
     return data
+    def _read_marked(self, record: dict[str, Any]) -> None:
+        self.marked.pop(record["node"], None)
+        if record["mark"] is not None:
+            self.marked[record["node"]] = Marked(*record["mark"])
+
+    def _read_suspect(self, record: dict[str, Any]) -> None:
+        self.suspects.pop(record["fingerprint"], None)
+        if record["case"] is not None:
+            case = Suspect(*record["case"])
+            self.suspects[record["fingerprint"]] = case._replace(deaths=[Died(*death) for death in case.deaths])
+
