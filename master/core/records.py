@@ -35,6 +35,16 @@ def forgotten(name: str) -> bytes:
     return _pack({"t": "forgotten", "node": name})
 
 
+def past(name: str) -> bytes:
+    """It said goodbye, or was forgotten, so long ago that nobody asks any more for what it did."""
+    return _pack({"t": "past", "node": name})
+
+
+def whole(since: int) -> bytes:
+    """In this epoch and later ones no node was given anything before it was on record here."""
+    return _pack({"t": "whole", "since": since})
+
+
 def scaled(service: str, processes: int) -> bytes:
     return _pack({"t": "scaled", "service": service, "processes": processes})
 
@@ -63,16 +73,6 @@ def paused(service: str, how: Paused | None) -> bytes:
     return _pack({"t": "paused", "service": service, "how": how})
 
 
-class Peer(NamedTuple):
-    """The other master of the pair. Each journals its own: this record is not told to the standby."""
-
-    name: str
-    address: str  # of its control socket
-    role: str  # primary or backup
-
-
-def peer(peer: Peer | None) -> bytes:
-    return _pack({"t": "peer", "peer": peer})
 class Marked(NamedTuple):
     """A node that fell, and what of it is left. Times are the time of day: no other clock outlasts a machine."""
 
@@ -123,6 +123,16 @@ def suspect(fingerprint: bytes, case: Suspect | None) -> bytes:
     return _pack({"t": "suspect", "fingerprint": fingerprint, "case": case})
 
 
+class Peer(NamedTuple):
+    """The other master of the pair. Each journals its own: this record is not told to the standby."""
+
+    name: str
+    address: str  # of its control socket
+    role: str  # primary or backup
+
+
+def peer(peer: Peer | None) -> bytes:
+    return _pack({"t": "peer", "peer": peer})
 
 
 def electorate(names: Iterable[str], before: Iterable[str] | None = None) -> bytes:
@@ -138,10 +148,14 @@ class Restored:
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.present: set[str] = set()
+        self.left: set[str] = set()  # not long ago
+        self.whole_since: int | None = None
         self.targets: dict[str, int] = {}
         self.exempt: set[str] = set()
         self.closed: dict[str, Closed] = {}
         self.paused: dict[str, Paused] = {}
+        self.marked: dict[str, Marked] = {}
+        self.suspects: dict[bytes, Suspect] = {}  # by fingerprint
         self.electorate: frozenset[str] = frozenset()
         self.electorate_before: frozenset[str] | None = None
         self.peer: Peer | None = None
@@ -154,8 +168,6 @@ class Restored:
 
     def read(self, data: bytes) -> None:
         """Raises ValueError for a record that this version does not understand."""
-        self.marked: dict[str, Marked] = {}
-        self.suspects: dict[bytes, Suspect] = {}  # by fingerprint
         try:
             record: dict[str, Any] = msgpack.unpackb(data)
             getattr(self, f"_read_{record['t']}")(record)
@@ -166,10 +178,14 @@ class Restored:
         return [
             *(intent(node) for node in self.nodes.values()),
             *(present(name, True) for name in sorted(self.present)),
+            *(present(name, False) if name in self.nodes else forgotten(name) for name in sorted(self.left)),
+            *([whole(self.whole_since)] if self.whole_since is not None else []),
             *(scaled(service, count) for service, count in self.targets.items()),
             *(exempt(name, True) for name in sorted(self.exempt)),
             *(closed(service, how) for service, how in self.closed.items()),
             *(paused(service, how) for service, how in self.paused.items()),
+            *(marked(node, mark) for node, mark in self.marked.items()),
+            *(suspect(fingerprint, case) for fingerprint, case in self.suspects.items()),
             *(
                 [electorate(self.electorate, self.electorate_before)]
                 if self.electorate or self.electorate_before
@@ -184,15 +200,23 @@ class Restored:
         node.generation, node.by = record["generation"], record["by"]
         node.reason, node.version = record["reason"], record["version"]
 
-            *(marked(node, mark) for node, mark in self.marked.items()),
-            *(suspect(fingerprint, case) for fingerprint, case in self.suspects.items()),
     def _read_present(self, record: dict[str, Any]) -> None:
         self.nodes.setdefault(record["node"], Node(record["node"]))
-        (self.present.add if record["present"] else self.present.discard)(record["node"])
+        came, went = (self.present, self.left) if record["present"] else (self.left, self.present)
+        came.add(record["node"])
+        went.discard(record["node"])
 
     def _read_forgotten(self, record: dict[str, Any]) -> None:
         self.nodes.pop(record["node"], None)
+        self.marked.pop(record["node"], None)
         self.present.discard(record["node"])
+        self.left.add(record["node"])
+
+    def _read_past(self, record: dict[str, Any]) -> None:
+        self.left.discard(record["node"])
+
+    def _read_whole(self, record: dict[str, Any]) -> None:
+        self.whole_since = record["since"]
 
     def _read_scaled(self, record: dict[str, Any]) -> None:
         self.targets[record["service"]] = record["processes"]
@@ -208,8 +232,18 @@ class Restored:
     def _read_paused(self, record: dict[str, Any]) -> None:
         self.paused.pop(record["service"], None)
         if record["how"] is not None:
-        self.marked.pop(record["node"], None)
             self.paused[record["service"]] = Paused(*record["how"])
+
+    def _read_marked(self, record: dict[str, Any]) -> None:
+        self.marked.pop(record["node"], None)
+        if record["mark"] is not None:
+            self.marked[record["node"]] = Marked(*record["mark"])
+
+    def _read_suspect(self, record: dict[str, Any]) -> None:
+        self.suspects.pop(record["fingerprint"], None)
+        if record["case"] is not None:
+            case = Suspect(*record["case"])
+            self.suspects[record["fingerprint"]] = case._replace(deaths=[Died(*death) for death in case.deaths])
 
     def _read_electorate(self, record: dict[str, Any]) -> None:
         self.electorate = frozenset(record["nodes"])
@@ -223,14 +257,3 @@ class Restored:
 def _pack(record: dict[str, Any]) -> bytes:
     data: bytes = msgpack.packb(record)
     return data
-    def _read_marked(self, record: dict[str, Any]) -> None:
-        self.marked.pop(record["node"], None)
-        if record["mark"] is not None:
-            self.marked[record["node"]] = Marked(*record["mark"])
-
-    def _read_suspect(self, record: dict[str, Any]) -> None:
-        self.suspects.pop(record["fingerprint"], None)
-        if record["case"] is not None:
-            case = Suspect(*record["case"])
-            self.suspects[record["fingerprint"]] = case._replace(deaths=[Died(*death) for death in case.deaths])
-
