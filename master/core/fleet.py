@@ -88,6 +88,8 @@ class Fleet:
             node.heard_at = node.since = self._started_at
             if node.intent is Intent.DRAINING:
                 node.drain_until = self._started_at + self.settings.drain_deadline
+        self.checks.restore(restored.marked, self._started_at)
+        self.dispatch.quarantine.restore(restored.suspects)
 
     def hello(self, route: bytes, hello: messages.AgentHello, token: int, now: float) -> Node | messages.Refusal:
         """An agent begins, or comes back after a lost connection."""
@@ -95,8 +97,6 @@ class Fleet:
         if refusal:
             return refusal
         node = self.nodes.get(hello.node)
-        self.checks.restore(restored.marked, self._started_at)
-        self.dispatch.quarantine.restore(restored.suspects)
         if node is None:
             node = self.nodes[hello.node] = Node(hello.node, since=now)
             self.forgotten.discard(hello.node)
@@ -636,6 +636,7 @@ class Fleet:
         pool = self.dispatch.pools.get(service)
         if pool is None:
             pool = self.dispatch.pools[service] = Pool(service, self.services(service), now)
+            self.dispatch.quarantine.adopt(pool, now)
             if pause := self.pauses.held.get(service):
                 pool.hold(pause)
             self.dispatch.forget_targets()
@@ -662,7 +663,6 @@ class Fleet:
         """
         if not self._must_tell and (self.settings.state or not older):
             return True
-            self.dispatch.quarantine.adopt(pool, now)
         return None if now < max(self._started_at + self.settings.dead_after + 1.0, self.patient_until) else False
 
     def _told(self, node: Node, now: float) -> None:
