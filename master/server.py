@@ -30,6 +30,7 @@ from .core.outbox import Outbox
 from .core.pool import Slot
 from .core.records import Restored
 from .core.standby import Standby
+from .errands import Errands
 from .journal import Journal
 from .log import EventWriter
 from .peer_link import PeerLink
@@ -73,6 +74,7 @@ class Server:
         self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
         self._backend = Inlet(self.ports.backend)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.errands = Errands(config, self._own_control(), lambda *told: self.core.events.tell(*told))
         self._events: EventWriter
         self.core: Master | Standby
         if config.standby.backup_of or self.journal.restored.peer:
@@ -134,11 +136,22 @@ class Server:
         self.core.source, self.core.process_source = self._frontend.source, self._backend.source
         self._events = EventWriter(self.core.events)
         self._watch()
+        if isinstance(self.core, Standby):
+            self.errands.peer = self.core.peer_address
+            self.errands.became("standby", "the other master is active, or may be", boottime())
+        else:
+            self.errands.became("active", f"active with epoch {self.core.identity.epoch}", boottime())
 
     def _watch(self) -> None:
         asked = (self.ports.control, self.ports.frontend, self.ports.backend, *self.peer.sockets)
         fds = [int(sock.get(zmq.FD)) for sock in asked]
-        self._watched = [(fd, zmq.POLLIN) for fd in (*fds, self.journal.wake_fd, self._wake_read)]
+        self._watched = [(fd, zmq.POLLIN) for fd in (*fds, self.journal.wake_fd, self._wake_read, self.errands.fd)]
+
+    def _own_control(self) -> str:
+        """Where commands of this machine reach us."""
+        host = (split_address(self.config.master.bind) or ("*", ""))[0]
+        host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        return f"tcp://{host}:{self.ports.ports['control']}"
 
     def _address(self) -> str:
         """Where the other master is to dial us."""
@@ -198,10 +211,21 @@ class Server:
         for fd, _ in sockets.fast_poll(self._watched, wait_ms):
             if fd == self.journal.wake_fd:
                 self._recorded(boottime())
+            elif fd == self.errands.fd:
+                self._attend_errands(boottime())
             elif fd == self._wake_read:
                 os.read(fd, WAKE_BYTES)  # whether or not a number was noted: what stays there keeps us awake
 
+    def _attend_errands(self, now: float) -> None:
+        self.errands.attend(now)
+        alarms = self.core.alarms
+        for key in [key for key in alarms if key.startswith("errand")]:
+            del alarms[key]
+        alarms.update((f"errand {number}", text) for number, text in enumerate(self.errands.alarms()))
+
     def _do_due(self, now: float) -> None:
+        if now >= self.errands.due_at:
+            self._attend_errands(now)
         if self._probing and now >= self._next_probe:
             self._probe(now)
         self.core.counters["bad frames"] += self._take_bad()
@@ -209,7 +233,7 @@ class Server:
         self._events.write()
 
     def _next_deadline(self) -> float:
-        due = self.core.next_deadline()
+        due = min(self.core.next_deadline(), self.errands.due_at)
         return min(due, self._next_probe) if self._probing else due
 
     def _take_bad(self) -> int:
@@ -221,6 +245,7 @@ class Server:
         return bad
 
     def close(self) -> None:
+        self.errands.close()
         self.peer.close()
         self.ports.close()
         self.journal.close()
@@ -284,6 +309,8 @@ class Server:
                         self.core.raised(boottime())
                 case outbox.BecomeActive():
                     self._take_over(effect)
+                case outbox.Notify(kind, subject, text):
+                    self.errands.happened(kind, subject, text, boottime())
                 case outbox.StepDown(seen):
                     self._step_down(seen)
 
@@ -398,6 +425,10 @@ class Server:
         self._flush()
         if core is not self.core:  # it has handed over
             return False
+        if not at_once:
+            if isinstance(core, Master) and core.pair.peer:
+                self.errands.peer = core.pair.peer.address
+            self.errands.leave("told to stop", boottime, lambda: bool(self._signals))
         self._events.write()
         return True
 
@@ -411,6 +442,7 @@ class Server:
             return
         self.config = fresh
         self.core.reconfigure(fresh.master)
+        self.errands.reconfigure(fresh)
         kept = f"; a restart is needed for {', '.join(fixed)}" if fixed else ""
         log.note(f"rota master: configuration reloaded{kept}")
 

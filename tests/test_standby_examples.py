@@ -196,3 +196,46 @@ def test_with_keepalived_the_address_is_where_the_active_master_is(
     start(b, ROTA, "master", said="rota master")
     until(lambda: b.has(SHARED))
     assert not a.has(SHARED)
+
+
+CALL = """
+from urllib.request import Request, urlopen
+request = Request("http://{address}:8080/-/call/orders/one", b"{{}}", {{"Content-Type": "application/json"}})
+print(urlopen(request, timeout=2).read().decode())
+"""
+
+
+def test_the_front_door_moves_with_the_master_of_a_real_pair(hosts: Sequence[Host], start, tmp_path: Path) -> None:
+    a, b, client = hosts
+    app = tmp_path / "shop.py"
+    app.write_text("import rota\norders = rota.Worker('orders')\n@orders.handler\ndef one():\n    return 1\n")
+    script = f"run {sys.executable} {SCRIPT}"
+    file = tmp_path / "rota.toml"
+    file.write_text(
+        f'[standby]\non_takeover = ["{script} up {SHARED}/24 eth0"]\non_return = ["{script} down {SHARED}/24 eth0"]\n'
+        '[http]\nbind = "0.0.0.0:8080"\n[service.orders.http]\ncalls = true\n'
+    )
+
+    def master(host: Host, *words: str) -> subprocess.Popen[str]:
+        state = f"{tmp_path}/state-{host.number}"
+        command = (ROTA, "master", "--name", f"m{host.number}", "--state", state, "-c", str(file), *words)
+        return start(host, *command, said="rota master m")
+
+    def answers() -> bool:
+        return client.run(sys.executable, "-c", CALL.format(address=SHARED), code=None).strip() == "1"
+
+    one = master(a)
+    master(b, "--backup-of", f"tcp://{a.address}:7700")
+    both = f"tcp://{a.address}:7700,tcp://{b.address}:7700"
+    start(client, ROTA, "slave", f"{app}:orders", "--state", f"{tmp_path}/agent", "-m", both, said="connected to")
+    until(answers, 60)
+    until(lambda: a.has(SHARED) and not b.has(SHARED))
+    os.killpg(one.pid, signal.SIGKILL)
+    a.run("ip", "link", "set", "eth0", "down")
+    until(lambda: b.has(SHARED), 60)
+    until(answers, 60)
+    a.run("ip", "link", "set", "eth0", "up")
+    master(a)
+    until(lambda: not a.has(SHARED), 60)
+    assert b.has(SHARED)
+    until(answers, 60)

@@ -9,7 +9,7 @@ from math import inf
 from ...common import messages
 from .leases import majority
 
-ASK_AGAIN_S = 0.1  # a vote may be lost; asking twice does no harm
+ASK_AGAIN_S = 0.05  # a vote may be lost, a lease released before it runs out; asking twice does no harm
 AGAIN_S = 0.3  # after a lost vote, at random up to so long: two candidates are not to meet again and again
 
 
@@ -79,8 +79,6 @@ class Candidacy:
         elif answer.seen >= self.epoch and node not in self.granted:
             self.withdraw()  # somebody else stood there: once more, with a higher epoch
             self._again_at = now + AGAIN_S * random
-        elif answer.wait_ms:
-            self._ask_at[node] = now + answer.wait_ms / 1000
 
     def again(self, now: float) -> bool:
         """It is time to stand once more."""

@@ -379,6 +379,8 @@ class Master:
         place = len(self.out.control)
         self._rise_above(hello)
         if hello.epoch > self.dispatch.epoch and self.pair.peer is not None:
+            refusal = messages.Refusal("standby", "another master was elected", 100, list(wire.VERSIONS))
+            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
             return self._heard_of(hello.epoch)
         if hello.epoch > self.dispatch.epoch:
             ours = self.dispatch.epoch
@@ -558,6 +560,8 @@ class Master:
         if held != self.fleet.held:
             text = "requests are held" if held else "requests are dispatched again"
             self.events.tell("no quorum" if held else "quorum", self.identity.name, text)
+            if held:
+                self.out.role.append(outbox.Notify("no quorum", self.identity.name, text))
             self.fleet.hold(held, now)
 
     def next_deadline(self) -> float:

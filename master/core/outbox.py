@@ -54,7 +54,15 @@ class StepDown(NamedTuple):
     seen: int
 
 
-RoleEffect = Dial | HangUp | SayPeer | StartOver | Rise | BecomeActive | StepDown
+class Notify(NamedTuple):
+    """Tell those who want to hear of it (common/settings/notify.py)."""
+
+    kind: str
+    subject: str
+    text: str
+
+
+RoleEffect = Dial | HangUp | SayPeer | StartOver | Rise | BecomeActive | StepDown | Notify
 
 
 class Outbox:

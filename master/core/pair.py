@@ -17,7 +17,7 @@ from ...common.settings import ANY, StandbySettings
 from . import records
 from .events import EventLog
 from .leases import Leases, blocking
-from .outbox import Outbox
+from .outbox import Notify, Outbox
 from .records import Peer, Restored
 
 REPLICA_BYTES = 256 * 1024  # of records or answers in one message; a control message may have four times that
@@ -104,6 +104,11 @@ class Pair:
         """It gets everything, from the beginning. Comes behind its WELCOME."""
         self.route = b""  # what is recorded now comes with the snapshot
         peer = Peer(hello.name, hello.address, hello.role)
+        if self.peer is None:
+            # Alone we told nobody who votes. Started again we are a standby, which has to know: recorded before the peer.
+            self._journal(records.electorate(self.leases.electorate), False)
+            # It has nothing of ours yet: it cannot stand before it has made its first promise, and that has run out.
+            self.leases.promised_until = now + self._settings.takeover_after
         if peer != self.peer:
             self.peer = self._known.peer = peer
             self._journal(records.peer(peer), True)
@@ -306,4 +311,6 @@ class Pair:
             return
         edge = lifecycle.edge(before, self.liveness)
         if edge:
-            self._events.tell(edge, self.peer.name, f"standby {self.peer.name}: {before} → {self.liveness}")
+            text = f"standby {self.peer.name}: {before} → {self.liveness}"
+            self._events.tell(edge, self.peer.name, text)
+            self._out.role.append(Notify(edge.lower(), self.peer.name, text))

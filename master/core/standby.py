@@ -22,7 +22,7 @@ from . import outbox
 from .candidacy import Candidacy, Stage
 from .events import EventLog
 from .mirror import Mirror, OutOfStep
-from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
+from .outbox import BecomeActive, Dial, HangUp, Notify, Outbox, Rise, SayPeer
 from .pair import ANSWERS, BACKUP, DEAD_AFTER, PRIMARY
 from .records import Peer, Restored
 from .sessions import Source
@@ -515,4 +515,6 @@ class Standby:
             return
         edge = lifecycle.edge(before, self.liveness)
         if edge:
-            self.events.tell(edge, self._active, f"active master {self._active}: {before} → {self.liveness}")
+            text = f"active master {self._active}: {before} → {self.liveness}"
+            self.events.tell(edge, self._active, text)
+            self.out.role.append(Notify(edge.lower(), self._active, text))
