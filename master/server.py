@@ -407,6 +407,8 @@ class Server:
 
     def _ending(self, now: float) -> bool:
         """Does what signals ask for. TERM: orderly; INT, QUIT or a second TERM: the last word now. True: it is said."""
+        if not self._signals and not self.core.ready_to_end(now):
+            return False
         numbers, self._signals = self._signals, []
         again = self.core.stopping
         if any(number not in _HARMLESS for number in numbers):
