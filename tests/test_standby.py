@@ -250,7 +250,24 @@ def test_without_any_node_nobody_can_be_elected() -> None:
     rig = Rig(electorate="")
     rig.follow()
     rig.wait(5.0)
-    assert rig.stage is Stage.CANDIDATE and not rig.of(BecomeActive)
+    assert rig.stage is Stage.FOLLOWING and not rig.of(BecomeActive)
+
+
+def test_without_any_node_two_that_were_started_again_do_not_wait_for_votes() -> None:
+    rig = Rig(electorate="", backup=False, was_active=True)
+    rig.wait(5.0)
+    assert not rig.of(BecomeActive)  # the other one may be active
+    rig.core.link_opened()
+    rig.link(Welcome(1, 5, "other", state="standby"), wire.WELCOME)
+    rig.wait(0.1)
+    assert rig.of(BecomeActive)
+
+
+def test_without_any_node_it_takes_what_is_handed_over() -> None:
+    rig = Rig(electorate="")
+    rig.follow()
+    rig.link(Closing(1, True))
+    assert rig.of(BecomeActive)
 
 
 def test_while_a_change_is_not_agreed_both_electorates_must_have_voted(rig: Rig) -> None:

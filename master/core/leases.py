@@ -51,6 +51,7 @@ class Leases:
         self.electorate = frozenset(electorate)
         self.proposed: frozenset[str] | None = None
         self.promised_until = -inf
+        self.sure = True  # no candidate has an electorate of which we do not know
         self._until: dict[str, float] = dict(granted or {})  # node → when its lease runs out
         self._beats: dict[str, Asked] = {}
         self._pulses = Asked()
@@ -117,5 +118,5 @@ class Leases:
     def _blocked_until(self, electorate: frozenset[str]) -> float:
         needed = blocking(len(electorate))
         if not needed:
-            return inf  # without a node there is nothing to do, and nobody who could elect another one
+            return inf if self.sure else -inf  # nobody could elect another one
         return sorted((self._until.get(node, -inf) for node in electorate), reverse=True)[needed - 1]

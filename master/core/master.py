@@ -102,7 +102,7 @@ class Master:
             journal_ours,
             self.fleet.voters,
         )
-        self.pair = Pair(identity.name, *pair, beginning.last_record, now)
+        self.pair = Pair(identity.name, *pair, beginning.last_record, beginning.complete, now)
         self.dispatches_until = self.pair.until()
         for session, frame in beginning.answers:
             self.dispatch.inherited.recorded(session, frame)
@@ -129,6 +129,7 @@ class Master:
         self._swept = now
         self._stop_by = now
         self._readers = Readers()
+        self._outvoted = False  # about to step down
         self._handing_over = False  # to the standby, as an operator asked
         # Where the frame comes from that is being read on the frontend, and on the backend.
         self.source: Callable[[], Source] = Source
@@ -424,9 +425,10 @@ class Master:
 
     def _heard_of(self, epoch: int) -> None:
         """Of a higher epoch than ours: another master was elected, or may be."""
-        if epoch > self.dispatch.epoch and self.pair.peer is not None and not self.out.role:
+        if epoch > self.dispatch.epoch and self.pair.peer is not None and not self._outvoted:
             self.events.tell("step down", self.identity.name, f"epoch {epoch} was seen, ours is {self.dispatch.epoch}")
             self.fleet.stop(self._now)
+            self._outvoted = True
             self._leave(handover=False)
             self.out.role.append(StepDown(epoch))
 
@@ -536,6 +538,8 @@ class Master:
             self.dispatch.streams.woken(now)
             self.events.tell("paused", self.identity.name, f"this master stood still for {gap:.1f} s")
         self._now = self._ticked_at = now
+        if now >= self.dispatches_until:  # before anything is dispatched that is due
+            self.lapse(now)
         self.dispatch.tick(now)
         self.fleet.tick(now)
         for session, why in self._readers.to_cut(self.dispatch.sessions.values(), self.settings.answers_total, now):
@@ -632,11 +636,17 @@ class Master:
 
     def undeliverable(self, slot: Slot, frames: list[wire.Frame], gone: bool, now: float) -> None:
         """The transport did not take these deliveries. `gone`: their route is no more."""
+        if now >= self.dispatches_until:
+            self.lapse(now)
         self.dispatch.losses.undeliverable(slot, frames, gone, now)
 
     def recorded(self, number: int, now: float) -> None:
         """Everything up to this record is durable here."""
         self._durable = number
+        self.pair.recorded(number, self.dispatch.epoch, now)
+        self.dispatches_until = self.pair.until()  # it was without end, if there is a first standby now
+        if now >= self.dispatches_until:  # a node that is recorded is given work
+            self.lapse(now)
         self._confirm(now)
 
     def _confirm(self, now: float) -> None:

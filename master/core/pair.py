@@ -43,6 +43,7 @@ class Pair:
         journal: Callable[[bytes, bool], int],
         voters: Callable[[frozenset[str]], frozenset[str]],
         last_record: int,
+        complete: bool,
         now: float,
     ) -> None:
         """`known`: the sum of all records, kept up to date by the master. `voters`: who is to vote, given who does."""
@@ -66,6 +67,8 @@ class Pair:
         self._pulse = 0
         self._pulse_at = 0.0
         self._last_record = last_record
+        self.leases.sure = complete
+        self._coming: tuple[int, bytes, int, Peer] | None = None  # record, route, token: not on record yet
         self._last_event = 0
         self._patient_until = now + settings.takeover_grace  # after a takeover the other master needs a moment
 
@@ -104,14 +107,26 @@ class Pair:
         """It gets everything, from the beginning. Comes behind its WELCOME."""
         self.route = b""  # what is recorded now comes with the snapshot
         peer = Peer(hello.name, hello.address, hello.role)
-        if self.peer is None:
-            # Alone we told nobody who votes. Started again we are a standby, which has to know: recorded before the peer.
+        if peer == self.peer:
+            return self._begin(route, token, epoch, now)
+        if self.peer is None:  # alone we told nobody who votes: started again we have to know it
             self._journal(records.electorate(self.leases.electorate), False)
-            # It has nothing of ours yet: it cannot stand before it has made its first promise, and that has run out.
+        self._coming = self._journal(records.peer(peer), True), route, token, peer
+
+    def recorded(self, number: int, epoch: int, now: float) -> None:
+        """Everything up to this record is durable here. A new standby gets nothing before it is on record: without that
+        we would be active, alone, when started again, while that one is about to take over.
+        """
+        if self._coming is None or number < self._coming[0]:
+            return
+        _, route, token, peer = self._coming
+        if self.peer is None:  # it has nothing of ours: before it may stand its first promise, to come, has to run out
             self.leases.promised_until = now + self._settings.takeover_after
-        if peer != self.peer:
-            self.peer = self._known.peer = peer
-            self._journal(records.peer(peer), True)
+        self.peer = self._known.peer = peer
+        self._begin(route, token, epoch, now)
+
+    def _begin(self, route: bytes, token: int, epoch: int, now: float) -> None:
+        self._coming = None
         self.route, self.token = route, token
         self.acked = 0
         self._last_event = 0
@@ -124,6 +139,7 @@ class Pair:
             self._heard_at = now
             self.leases.promised(message.number, message.lasts_ms / 1000)
             self.acked = min(max(self.acked, message.sequence), self._last_record)
+            self.leases.sure = self.leases.sure or self.acked == self._last_record
             if self.leases.agreed(self.acked):
                 agreed = self.leases.electorate
                 self._journal(records.electorate(agreed), False)

@@ -92,6 +92,7 @@ class Standby:
         self._hellos = 0
         self._dial_at: float | None = now  # None: the link is open, or about to be
         self._idle_peer = False  # the other master is no more active than this one
+        self._forced = False  # to stand, by an operator
         self._voters: dict[bytes, Voter] = {}
         self._operators: dict[bytes, int] = {}  # route → token
         self._follows: dict[tuple[bytes, int], int] = {}  # route and id of a Follow → last event that was told
@@ -223,7 +224,7 @@ class Standby:
         """Why it stands by itself; empty when it does not."""
         if self.stopping or now < self._promised_until:
             return ""
-        if self.liveness is Liveness.DEAD and self.mirror.synced:
+        if self.liveness is Liveness.DEAD and self.mirror.synced and self._is_elected():
             return f"{self._active} is dead: silent for {now - self._heard_at:.1f} s"
         if self.liveness is Liveness.UNKNOWN and (self._was_active or self.role == PRIMARY):
             return self._why_first(now)
@@ -235,7 +236,7 @@ class Standby:
         since = now - self._began
         if self._idle_peer and since >= turn:
             return "the other master is no more active than this one"
-        if since >= ALONE_S + turn:
+        if since >= ALONE_S + turn and self._is_elected():
             return f"no active master answers at {self.peer_address}"
         return ""
 
@@ -260,13 +261,21 @@ class Standby:
         electorate, before = known.electorate, known.electorate_before
         if candidacy.stage is not Stage.CANDIDATE:
             return
-        if self.standby.quorum != ANY and not candidacy.has_won(electorate, electorate if before is None else before):
+        if not self._is_elected():
+            if not (self._idle_peer or self._forced or self.liveness is Liveness.CLOSED):
+                return
+        elif self.standby.quorum != ANY and not candidacy.has_won(electorate, electorate if before is None else before):
             return
         candidacy.stage = Stage.WON
         votes = f"{len(candidacy.granted)} of {len(electorate)} nodes have granted it"
         self.events.tell("takeover", self.name, f"active with epoch {candidacy.epoch}: {votes}")
         granted, answers = dict(candidacy.granted), self.mirror.answers()
         self.out.role.append(BecomeActive(candidacy.epoch, granted, answers, self._is_complete(now)))
+
+    def _is_elected(self) -> bool:
+        """There are nodes that vote. Without any nobody can win against another master: that has to give way."""
+        known = self.mirror.known
+        return bool(known.electorate or known.electorate_before) or self.standby.quorum == ANY
 
     def _is_complete(self, now: float) -> bool:
         """With what it records the active waits for us, for DEAD_AFTER times `takeover_after` since our last promise;
@@ -403,6 +412,7 @@ class Standby:
                 "error": f"this standby has promised not to stand for another {left:.1f} s: try again"
             }
         if self.candidacy.stage is Stage.FOLLOWING:
+            self._forced = True
             self._stand("an operator asked for it")
         return exits.DONE, {"epoch": self.candidacy.epoch, "to": self.name, "given_back": 0}
 

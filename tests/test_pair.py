@@ -1,0 +1,101 @@
+"""What an active master tells its standby, and what it may do meanwhile (docs/STANDBY.md)."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import pytest
+
+from rota.common import messages, wire
+from rota.common.messages import PeerHello, Promise, Pulse, Replica
+from rota.common.settings import StandbySettings
+from rota.master.core import records
+from rota.master.core.events import EventLog
+from rota.master.core.outbox import Outbox
+from rota.master.core.pair import Pair
+from rota.master.core.records import Peer, Restored
+
+ROUTE, TOKEN = b"standby", 7
+OTHER = Peer("other", "tcp://other:7700", "backup")
+HELLO = PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 0, 1)
+
+
+class Rig:
+    """The active's side, its journal, and what it says to its standby."""
+
+    def __init__(self, known: Restored | None = None, voters: str = "ab", complete: bool = True) -> None:
+        self.now = 100.0
+        self.voters = frozenset(voters)
+        self.journal: list[bytes] = []
+        self.out = Outbox()
+        known = known or Restored()
+        events = EventLog(lambda: 0.0)
+        settings = StandbySettings()
+        self.pair = Pair(
+            "me", settings, self.out, events, known, {}, self._journal, lambda _: self.voters, 0, complete, self.now
+        )
+        self.pair.tick(1, self.now)
+
+    def _journal(self, record: bytes, ours: bool) -> int:
+        self.journal.append(record)
+        self.pair.record(len(self.journal), record, ours)
+        return len(self.journal)
+
+    def greet(self) -> None:
+        self.pair.greet(ROUTE, TOKEN, HELLO, 1, self.now)
+
+    def recorded(self) -> None:
+        self.pair.recorded(len(self.journal), 1, self.now)
+
+    def said(self, kind: type) -> list[Any]:
+        found = [messages.decode(frame[wire.parse_head(frame).head_len :]) for _, frame in self.out.control]
+        return [each for each in found if isinstance(each, kind)]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_alone_it_may_always_dispatch(rig: Rig) -> None:
+    assert rig.pair.until() == inf
+
+
+def test_a_new_standby_gets_nothing_before_it_is_on_record(rig: Rig) -> None:
+    """Started again without that record this master would be active alone, while the other one takes over."""
+    rig.greet()
+    assert not rig.said(Replica) and not rig.said(Pulse) and rig.pair.until() == inf
+    rig.recorded()
+    assert rig.said(Replica)[0].first and rig.said(Pulse) and rig.pair.peer == OTHER
+
+
+def test_it_goes_on_dispatching_while_a_new_standby_has_promised_nothing_yet(rig: Rig) -> None:
+    rig.greet()
+    rig.recorded()
+    assert rig.pair.until() == rig.now + 1.0
+
+
+def test_who_votes_is_on_record_before_the_first_standby_is(rig: Rig) -> None:
+    """Started again it is a standby itself, and nobody is elected by nobody."""
+    rig.greet()
+    assert rig.journal == [records.electorate("ab"), records.peer(OTHER)]
+
+
+def test_a_standby_that_comes_back_gets_everything_at_once() -> None:
+    known = Restored()
+    known.peer = OTHER
+    rig = Rig(known)
+    rig.greet()
+    assert rig.said(Replica)[0].first and rig.said(Pulse)
+
+
+def test_without_any_node_it_needs_a_promise_until_the_standby_has_its_records() -> None:
+    """That one may know of nodes which this master, started again, has lost."""
+    known = Restored()
+    known.peer = OTHER
+    rig = Rig(known, voters="", complete=False)
+    assert rig.pair.until() == -inf
+    rig.greet()
+    rig.pair.from_standby(Promise(rig.said(Pulse)[0].number, 1000, 0), rig.now)
+    assert rig.pair.until() == inf
