@@ -5,11 +5,15 @@ It needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN), `unshare`, `nsenter` and `ip`.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 NETWORK, BITS = "10.79.0", 24
+NOBODY = "02:00:00:00:00:01"  # no host has it: what is sent there is lost, and nobody is told
+_CLONE_NEWNET = 0x40000000
 
 
 class NoNetwork(Exception):
@@ -18,6 +22,8 @@ class NoNetwork(Exception):
 
 class Host:
     """A network namespace, which is there as long as its one process."""
+
+    bridge: Host
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -52,6 +58,35 @@ class Host:
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Within, this thread, the threads and processes that it starts, and all their sockets are on this host."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            there = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
+            try:
+                _enter(there)
+            finally:
+                os.close(there)
+            try:
+                yield
+            finally:
+                _enter(home)
+        finally:
+            os.close(home)
+
+    def mute(self, *others: Host) -> None:
+        """What it sends to them is lost from now on; what they send comes."""
+        words = " nud permanent; ".join(f"ip neigh replace {each.address} lladdr {NOBODY} dev eth0" for each in others)
+        self.run("sh", "-ec", f"{words} nud permanent")
+
+    def unmute(self) -> None:
+        self.run("ip", "neigh", "flush", "dev", "eth0", "nud", "permanent")
+
+    def plug(self, there: bool) -> None:
+        """Without its plug it reaches nobody, and nobody it; nobody is told, either."""
+        self.bridge.run("ip", "link", "set", f"port{self.number}", *(("master", "lan") if there else ("nomaster",)))
+
     def has(self, address: str) -> bool:
         return bool(self.run("ip", "-o", "address", "show", "to", f"{address}/32").strip())
 
@@ -66,6 +101,12 @@ class Host:
             pipe.close()
 
 
+def _enter(namespace: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, _CLONE_NEWNET):
+        raise NoNetwork(f"a network namespace cannot be entered: {os.strerror(ctypes.get_errno())}")
+
+
 @contextmanager
 def lan(hosts: int) -> Iterator[Sequence[Host]]:
     """So many hosts that reach each other by their `eth0`."""
@@ -77,6 +118,7 @@ def lan(hosts: int) -> Iterator[Sequence[Host]]:
         bridge.run("ip", "link", "set", "lan", "up")
         for number in range(1, hosts + 1):
             host = Host(number)
+            host.bridge = bridge
             made.append(host)
             port = f"port{number}"
             bridge.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))

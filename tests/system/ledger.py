@@ -19,12 +19,13 @@ NOT_RUN = {"NotExecuted", "Overloaded", "NoService", "Unavailable", "BindError"}
 
 
 class Execution(NamedTuple):
-    """One line of the file. `at`: wall clock, in seconds."""
+    """One line of the file. `at`: wall clock, in seconds. `epoch`: in which it was dispatched, where handlers say so."""
 
     word: str  # began, ended
     key: str
     pid: int
     at: float
+    epoch: int = 0
 
 
 class Findings(NamedTuple):
@@ -106,4 +107,8 @@ class Ledger:
 
 def _executions(data: bytes) -> list[Execution]:
     lines = [line.split() for line in data.decode().splitlines()]
-    return [Execution(line[0], line[1], int(line[2]), float(line[3])) for line in lines if len(line) == 4]
+    return [
+        Execution(line[0], line[1], int(line[2]), float(line[3]), *map(int, line[4:]))
+        for line in lines
+        if len(line) in (4, 5)
+    ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from lan import Host
 
 import rota
 from rota.cli.children import Child, Where, where
@@ -18,9 +20,19 @@ PATIENCE_S = 30.0
 class Pair:
     """`masters`: name → child. `a` is the primary and starts as the active one, `b` is its backup."""
 
-    def __init__(self, folder: Path, *, env: dict[str, str] | None = None, http: str = "") -> None:
-        """`http`: a route; each master then has a gateway of its own."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        env: dict[str, str] | None = None,
+        http: str = "",
+        hosts: Mapping[str, Host] | None = None,
+    ) -> None:
+        """`http`: a route; each master then has a gateway of its own. `hosts`: where each master and node runs; without
+        it all are on this machine.
+        """
         self.folder = folder
+        self.hosts = hosts or {}
         self.masters: dict[str, Child] = {}
         self.nodes: dict[str, Child] = {}
         self.addresses: dict[str, str] = {}
@@ -33,30 +45,36 @@ class Pair:
     def start_master(self, name: str, *words: str) -> None:
         """The first time on free ports, later on those of the first time."""
         folder = self.folder / f"state-{name}"
-        log, env, bind = self.folder / f"{name}.log", dict(self._env), "tcp://127.0.0.1:*"
+        host = self.hosts[name].address if name in self.hosts else "127.0.0.1"
+        log, env, bind = self.folder / f"{name}.log", dict(self._env), f"tcp://{host}:*"
         if name in self._where:
             control, frontend, backend = self._where[name]
             bind, words = control, self._words[name]
-            env |= {"ROTA_MASTER_FRONTEND": f"tcp://127.0.0.1:{frontend}"}
-            env |= {"ROTA_MASTER_BACKEND": f"tcp://127.0.0.1:{backend}"}
-            log.unlink()
+            env |= {"ROTA_MASTER_FRONTEND": f"tcp://{host}:{frontend}"}
+            env |= {"ROTA_MASTER_BACKEND": f"tcp://{host}:{backend}"}
+            log.rename(self.folder / f"{name}-{len(list(self.folder.glob(f'{name}-*.log')))}.log")  # of its last life
         else:
             folder.mkdir()
             self._words[name] = words
-        child = Child(
-            ["master", "--name", name, "--state", str(folder), "--bind", bind, *self._http, *words], log, env=env
-        )
+        with self._on(name):
+            child = Child(
+                ["master", "--name", name, "--state", str(folder), "--bind", bind, *self._http, *words], log, env=env
+            )
         self.masters[name] = child
         found = where(child, PATIENCE_S)
         assert found, child.output()
         self._where[name] = found
         self.addresses[name] = found.control
 
-    def start_node(self, name: str, app: str, processes: int = 2) -> None:
+    def start_node(self, name: str, app: str, processes: int = 2, *more: str) -> None:
         folder = self.folder / f"state-{name}"
-        folder.mkdir()
-        words = ["slave", app, "--name", name, "-p", str(processes), "--state", str(folder)]
-        self.nodes[name] = Child([*words, "-m", ",".join(self.both)], self.log(name), env=self._env)
+        folder.mkdir(exist_ok=True)
+        words = ["slave", app, "--name", name, "-p", str(processes), "--state", str(folder), *more]
+        with self._on(name):
+            self.nodes[name] = Child([*words, "-m", ",".join(self.both)], self.log(name), env=self._env)
+
+    def _on(self, name: str) -> AbstractContextManager[None]:
+        return self.hosts[name].inside() if name in self.hosts else nullcontext()
 
     @property
     def both(self) -> Sequence[str]:
@@ -89,9 +107,11 @@ class Pair:
 
 
 @contextmanager
-def pair(folder: Path, *, env: dict[str, str] | None = None, http: str = "") -> Iterator[Pair]:
+def pair(
+    folder: Path, *, env: dict[str, str] | None = None, http: str = "", hosts: Mapping[str, Host] | None = None
+) -> Iterator[Pair]:
     """Both masters, the backup in sync as soon as it can be; nodes are started by the test."""
-    made = Pair(folder, env=env, http=http)
+    made = Pair(folder, env=env, http=http, hosts=hosts)
     try:
         made.start_master("a")
         made.start_master("b", "--backup-of", made.addresses["a"])

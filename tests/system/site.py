@@ -1,0 +1,187 @@
+"""A pair of masters, nodes, and a client under load, each on a host of its own if there are hosts: `Site`."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lan import Host, lan
+
+import rota
+
+from .ledger import Execution, Ledger
+from .load import Load
+from .pair import Pair, pair
+from .pool import eventually
+
+APP = Path(__file__).with_name("epoch_app.py")
+SETTLED_S = 30.0
+CALL_S = 30.0  # time-out of calls under load: longer than any takeover
+Status = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """`began`, `ended`: monotonic. `epoch`: in which it was dispatched."""
+
+    began: float
+    ended: float
+    epoch: int
+
+
+class TimedLoad(Load):
+    """A load that keeps when each call began and ended."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.answers: list[Answer] = []
+
+    def _ended(self, key: str, begun: float, future: Future[Any], again: bool) -> None:
+        if future.exception() is None:
+            self.answers.append(Answer(begun, time.monotonic(), future.result()[3]))
+        super()._ended(key, begun, future, again)
+
+    def first_above(self, epoch: int, within: float = SETTLED_S) -> float:
+        """When the first call was answered that a later epoch dispatched."""
+        until, place = time.monotonic() + within, 0
+        while time.monotonic() < until:
+            for place in range(place, len(self.answers)):
+                if self.answers[place].epoch > epoch:
+                    return self.answers[place].ended
+            time.sleep(0.002)
+        raise AssertionError(f"no epoch above {epoch} has answered anything in {within:g} s")
+
+    def longest(self, begin: float, end: float) -> float:
+        """The longest wait for an answer that came between these two moments."""
+        return max((each.ended - each.began for each in self.answers if begin <= each.ended <= end), default=0.0)
+
+    def usual(self, begin: float, end: float) -> float:
+        waits = [each.ended - each.began for each in self.answers if begin <= each.ended <= end]
+        return statistics.median(waits) if waits else 0.0
+
+
+class Site:
+    def __init__(self, masters: Pair, ledger: Ledger, hosts: Mapping[str, Host]) -> None:
+        self.masters = masters
+        self.ledger = ledger
+        self.hosts = hosts
+        self.admin = rota.Admin(masters.both)
+        self.connection = rota.Client(*masters.both)
+        self.client = self.connection.options(timeout=CALL_S)
+        self.won: dict[int, set[str]] = {}  # epoch → who was seen active in it
+
+    def load(self, target: str = "proof.book", *, lanes: int = 6, seconds: float = 0.02) -> TimedLoad:
+        return TimedLoad(self.ledger, self.client, target, lanes=lanes, seconds=seconds)
+
+    # ---- looking -------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        status = self.admin.status(timeout=SETTLED_S)
+        master = status["master"]
+        if master["state"] == "active":
+            self.won.setdefault(master["epoch"], set()).add(master["name"])
+        return status
+
+    def active(self) -> tuple[str, int]:
+        """Name and epoch."""
+        master = self.status()["master"]
+        assert master["state"] == "active", f"{master['name']} is {master['state']}"
+        return master["name"], master["epoch"]
+
+    def other(self, name: str) -> str:
+        return "b" if name == "a" else "a"
+
+    def node(self, name: str) -> Status:
+        return next((node for node in self.status()["nodes"] if node["name"] == name), {})
+
+    def in_sync(self, within: float = SETTLED_S) -> None:
+        """Returns when the active one has a standby that could take over, and every node is there."""
+        assert eventually(self._whole, within), f"not whole after {within:g} s: {self.status()['master']}"
+
+    def _whole(self) -> bool:
+        status = self.status()
+        peer = status["master"].get("peer") or {}
+        live = [node for node in status["nodes"] if node["liveness"] == "live"]
+        running = [name for name, child in self.masters.nodes.items() if child.status() is None]
+        return peer.get("liveness") == "live" and peer.get("lag") == 0 and len(live) >= len(running)
+
+    def executions(self) -> list[Execution]:
+        return [each for each in self.ledger.executions() if each.word == "began"]
+
+    def lower_epochs(self) -> list[str]:
+        """Sentences: a process that ran something of a lower epoch than it had run before."""
+        highest: dict[int, int] = {}
+        found = []
+        for each in self.executions():
+            if each.epoch < highest.setdefault(each.pid, each.epoch):
+                found.append(f"{each.key} of epoch {each.epoch} ran after one of epoch {highest[each.pid]}")
+            highest[each.pid] = max(highest[each.pid], each.epoch)
+        return found
+
+    def two_in_one_epoch(self) -> list[str]:
+        return [
+            f"{' and '.join(sorted(who))} were active in epoch {epoch}"
+            for epoch, who in self.won.items()
+            if len(who) > 1
+        ]
+
+    # ---- doing ---------------------------------------------------------------------------------------------------
+
+    def kill(self, name: str) -> float:
+        """The moment."""
+        child = self.masters.masters[name]
+        at = time.monotonic()
+        child.kill()
+        return at
+
+    def stop(self, name: str) -> float:
+        at = time.monotonic()
+        self.masters.masters[name].signal(signal.SIGSTOP)
+        return at
+
+    def go_on(self, name: str) -> float:
+        at = time.monotonic()
+        self.masters.masters[name].signal(signal.SIGCONT)
+        return at
+
+    def start_node(self, name: str, *more: str, app: str = f"{APP}:proof", processes: int = 1) -> None:
+        self.masters.start_node(name, app, processes, *more)
+
+    def close(self) -> None:
+        self.admin.close()
+        self.connection.close()
+
+
+@contextmanager
+def site(
+    folder: Path,
+    *,
+    nodes: Sequence[str] = ("node-1", "node-2", "node-3"),
+    hosts: bool = False,
+    start: Callable[[Site, str], None] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Site]:
+    """Everything is there and in sync. `hosts`: each part is on a host of its own. `start`: how a node is started."""
+    ledger = Ledger(folder / "executed")
+    config = folder / "rota.toml"
+    config.write_text("[service.proof]\nramp = 0\n")
+    env = {"PROOF_FILE": str(ledger.file), "ROTA_CONFIG": str(config), **(env or {})}
+    with ExitStack() as stack:
+        network: dict[str, Host] = {}
+        if hosts:
+            names = ["a", "b", *nodes, "client"]
+            network = dict(zip(names, stack.enter_context(lan(len(names))), strict=True))
+            stack.enter_context(network["client"].inside())
+        masters = stack.enter_context(pair(folder, env=env, hosts=network))
+        made = Site(masters, ledger, network)
+        stack.callback(made.close)
+        for name in nodes:
+            start(made, name) if start else made.start_node(name)
+        made.admin.wait("ready", "proof", timeout=SETTLED_S)
+        made.in_sync()
+        yield made

@@ -1,0 +1,408 @@
+"""What a pair of masters promises, played on real processes: each scenario takes a folder and how often, ends with a row.
+
+Most play on hosts of their own in network namespaces (`lan.py`), which take root.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import rota
+
+from .load import Load
+from .pool import eventually
+from .result import Result, judge
+from .site import APP, SETTLED_S, Site, TimedLoad, site
+
+MEDIAN_LIMIT_S, MAX_LIMIT_S, HOLE_LIMIT_S = 2.0, 3.0, 3.5  # from the fault to the first answer
+ADDED_LIMIT_S = 0.25  # to the slowest call, by a planned switchover
+STOPPED_S = 10.0
+DOWN_S = 30.0
+TIGHT_S = 5.0  # time-out of calls while nobody is there
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+MAYBE = ("MaybeExecuted",)  # what a call may be told whose process is lost with its master, or whose answer was
+
+
+class Measured(NamedTuple):
+    runs: int
+    result: Result
+
+
+def took(seconds: Sequence[float]) -> str:
+    return f"median {statistics.median(seconds):.2f} s, max {max(seconds):.2f} s"
+
+
+def over(seconds: Sequence[float], most: float, median: float | None = None) -> list[str]:
+    found = [f"{max(seconds):.2f} s until the first answer"] if max(seconds) > most else []
+    if median is not None and statistics.median(seconds) > median:
+        found.append(f"median {statistics.median(seconds):.2f} s until the first answer")
+    return found
+
+
+def judged(
+    name: str, place: Site, runs: int, figure: str, limit: str, misses: Iterable[str] = (), told: Sequence[str] = MAYBE
+) -> Measured:
+    """By the ledger, by the epochs, and by what the scenario found itself."""
+    found = [*misses, *place.lower_epochs()[:5], *place.two_in_one_epoch()]
+    return Measured(
+        runs, judge(name, place.ledger.check(), any_number_of=tuple(told), figure=figure, limit=limit, misses=found)
+    )
+
+
+# ---- the active master is gone ------------------------------------------------------------------------------------------
+
+
+def killed(folder: Path, runs: int, *, hosts: bool = True) -> Measured:
+    """SIGKILL of whoever is active; it comes back as the standby of the other one, which is killed next."""
+    gaps = []
+    with site(folder, hosts=hosts) as place, place.load() as load:
+        for _ in range(runs):
+            load.more(20)
+            name, epoch = place.active()
+            at = place.kill(name)
+            gaps.append(load.first_above(epoch) - at)
+            place.masters.start_master(name)
+            place.in_sync()
+        load.stop()
+        misses = over(gaps, MAX_LIMIT_S, MEDIAN_LIMIT_S)
+        return judged("active killed", place, runs, took(gaps), "median 2.0 s, max 3.0 s", misses)
+
+
+def black_hole(folder: Path, runs: int) -> Measured:
+    """The active master's cable is pulled: nothing is refused, nothing is reset. Later it is plugged in again."""
+    gaps = []
+    with site(folder, hosts=True) as place, place.load() as load:
+        for _ in range(runs):
+            load.more(20)
+            name, epoch = place.active()
+            at = time.monotonic()
+            place.hosts[name].plug(False)
+            gaps.append(load.first_above(epoch) - at)
+            time.sleep(random.uniform(0.0, 2.0))
+            place.hosts[name].plug(True)
+            place.in_sync()
+        load.stop()
+        return judged("active blackholed", place, runs, took(gaps), "max 3.5 s", over(gaps, HOLE_LIMIT_S))
+
+
+def switched(folder: Path, runs: int, *, hosts: bool = True) -> Measured:
+    """`rota switchover`, to and fro."""
+    added = []
+    with site(folder, hosts=hosts) as place, place.load() as load:
+        for _ in range(runs):
+            began = time.monotonic()
+            load.more(60)
+            asked = time.monotonic()
+            place.admin.switchover(reason="measured")
+            load.more(60)
+            added.append(load.longest(asked, time.monotonic()) - load.usual(began, asked))
+            place.in_sync()
+        load.stop()
+        figure = f"slowest call + {statistics.median(added) * 1000:.0f} ms, max {max(added) * 1000:.0f} ms"
+        misses = [f"a call took {max(added) * 1000:.0f} ms longer"] if max(added) > ADDED_LIMIT_S else []
+        return judged("planned switchover", place, runs, figure, "max 250 ms, 0 failed", misses, told=())
+
+
+def paused(folder: Path, runs: int, *, hosts: bool = True, seconds: float = STOPPED_S) -> Measured:
+    """SIGSTOP of the active master, and SIGCONT: by then the other one is active, and this one must not go on."""
+    gaps, late = [], 0
+    with site(folder, hosts=hosts) as place, place.load() as load:
+        for _ in range(runs):
+            load.more(20)
+            name, epoch = place.active()
+            at = place.stop(name)
+            gaps.append(load.first_above(epoch) - at)
+            time.sleep(max(0.0, at + seconds - time.monotonic()))
+            went_on = time.time()
+            place.go_on(name)
+            assert eventually(lambda name=name: place.masters.state(name) == "standby", SETTLED_S)  # type: ignore[misc]
+            place.in_sync()
+            load.more(20)
+            late += sum(each.epoch <= epoch and each.at > went_on for each in place.executions())
+        load.stop()
+        figure = f"{took(gaps)}; {late} dispatched after it"
+        misses = [f"{late} ran that it dispatched after SIGCONT"] if late else []
+        return judged(f"active stopped for {seconds:g} s", place, runs, figure, "0 dispatched", misses)
+
+
+# ---- other parts are gone -----------------------------------------------------------------------------------------------
+
+
+def standby_killed(folder: Path, runs: int) -> Measured:
+    """Nobody notices but the operator."""
+    misses, alarmed = [], []
+    with site(folder, hosts=True) as place, place.load() as load:
+        load.more(20)
+        for _ in range(runs):
+            active, _ = place.active()
+            name = place.other(active)
+            load.stall = 0.0
+            at = place.kill(name)
+            heard = eventually(lambda: any("no standby" in each for each in place.status()["master"]["alarms"]), 20)
+            alarmed.append(time.monotonic() - at)
+            misses += [] if heard else ["no alarm"]
+            load.more(50)
+            if place.active()[0] != active:
+                misses.append("another master is active")
+            place.masters.start_master(name)
+            place.in_sync()
+            if any("no standby" in each for each in place.status()["master"]["alarms"]):
+                misses.append("the alarm stays")
+        load.stop()
+        figure = f"alarm after {max(alarmed):.1f} s, longest stall {load.stall:.2f} s"
+        return judged("standby killed", place, runs, figure, "an alarm, 0 failed", misses, told=())
+
+
+def both_down(folder: Path, runs: int) -> Measured:
+    """Both masters, for half a minute. Who waits, waits to its deadline; who may wait longer is served afterwards."""
+    misses: list[str] = []
+    backs, waits = [], []
+    with site(folder, hosts=True) as place:
+        patient = place.connection.options(timeout=DOWN_S + SETTLED_S + 30)
+        for _ in range(runs):
+            with Load(place.ledger, patient, "proof.book", lanes=6, seconds=0.02) as load:
+                load.more(20)
+                for name in "ab":
+                    place.kill(name)
+                down = time.monotonic()
+                tight = place.connection.options(timeout=TIGHT_S)
+                asked = time.monotonic()
+                keys = [load.one(0.0) for _ in range(1)] + [_one(place, tight, load) for _ in range(5)]
+                waits += [load.told(key, TIGHT_S + 5) - asked for key in keys[1:]]
+                time.sleep(max(0.0, down + DOWN_S - time.monotonic()))
+                started = time.monotonic()
+                for name in "ab":
+                    place.masters.start_master(name)
+                load.more(1, SETTLED_S)
+                backs.append(time.monotonic() - started)
+                load.more(50)
+                place.in_sync()
+        if not all(TIGHT_S - 0.05 <= wait <= TIGHT_S + 0.5 for wait in waits):
+            misses.append(f"calls with {TIGHT_S:g} s to wait ended after {min(waits):.2f} to {max(waits):.2f} s")
+        figure = f"deadline kept ({min(waits):.2f} to {max(waits):.2f} of {TIGHT_S:g} s), served {max(backs):.1f} s after their start"
+        told = (*MAYBE, "Timeout", "Unavailable", "NotExecuted")
+        return judged(f"both masters down for {DOWN_S:g} s", place, runs, figure, "resumes by itself", misses, told)
+
+
+def _one(place: Site, client: rota.Client, load: Load) -> str:
+    return load._submit(client, "proof.book", (0.0,), again=False)  # noqa: SLF001
+
+
+def two_nodes(folder: Path, runs: int) -> Measured:
+    """One of two nodes dies, and comes back; then it and the standby die, in either order."""
+    misses, stalls = [], []
+    with site(folder, nodes=("node-1", "node-2"), hosts=True) as place, place.load() as load:
+        for run in range(runs):
+            load.more(20)
+            active, epoch = place.active()
+            standby = place.other(active)
+            for dying in (("node-1",), ("node-1", standby) if run % 2 else (standby, "node-1")):
+                load.stall = 0.0
+                for name in dying:
+                    if name == standby:
+                        place.kill(standby)
+                    else:
+                        place.masters.nodes[name].kill()
+                    load.more(20)
+                until = time.monotonic() + 4.0  # longer than promises, leases and the DEAD of a node
+                while time.monotonic() < until:
+                    load.more(10)
+                stalls.append(load.stall)
+                if place.active() != (active, epoch):
+                    misses.append(f"the active master changed when {' and '.join(dying)} died")
+                place.start_node("node-1")
+                if standby in dying:
+                    place.masters.start_master(standby)
+                place.in_sync()
+        load.stop()
+        worst = max(stalls)
+        figure = f"longest stall {worst:.2f} s"
+        misses += [f"nothing was answered for {worst:.2f} s"] if worst > 1.0 else []
+        return judged("one of two nodes dies; with the standby", place, runs, figure, "goes on", misses)
+
+
+def detached(folder: Path, runs: int) -> Measured:
+    """One of two nodes is detached for its update: it votes all the same."""
+    gaps = []
+    with site(folder, nodes=("node-1", "node-2"), hosts=True) as place, place.load() as load:
+        for _ in range(runs):
+            load.more(20)
+            place.admin.drain("node-1", reason="update")
+            name, epoch = place.active()
+            at = place.kill(name)
+            gaps.append(load.first_above(epoch) - at)
+            place.masters.start_master(name)
+            place.admin.rejoin("node-1")
+            place.in_sync()
+        load.stop()
+        misses = over(gaps, MAX_LIMIT_S)
+        return judged("one of two nodes detached, active killed", place, runs, took(gaps), "max 3.0 s", misses)
+
+
+# ---- in the middle of something -----------------------------------------------------------------------------------------
+
+
+def mid_drain(folder: Path, runs: int, *, hosts: bool = True, seconds: float = 3.0) -> Measured:
+    """A node drains, and waits for a long request, when the active master is killed. Nobody says it again."""
+    misses: list[str] = []
+    gaps = []
+    with site(folder, nodes=("node-1", "node-2"), hosts=hosts) as place, place.load() as load:
+        for _ in range(runs):
+            load.more(20)
+            key, node = _long(place, load, seconds)
+            done: list[object] = []
+            draining = threading.Thread(target=_drain, args=(place, node, done), daemon=True)
+            draining.start()
+            assert eventually(lambda node=node: place.node(node)["intent"] != "active")  # type: ignore[misc]
+            name, epoch = place.active()
+            at = place.kill(name)
+            gaps.append(load.first_above(epoch) - at)
+            load.told(key)
+            draining.join(SETTLED_S)
+            if done != ["done"]:
+                misses.append(f"the drain ended with {done}")
+            if place.node(node)["intent"] == "active" or place.node(node)["processes"]:
+                misses.append(f"{node} is not detached: {place.node(node)['intent']}")
+            if key not in place.ledger.told("answered"):
+                misses.append(f"the request that ran at the time of the drain was not answered ({key})")
+            place.masters.start_master(name)
+            place.admin.rejoin(node)
+            place.in_sync()
+        load.stop()
+        misses += over(gaps, MAX_LIMIT_S)
+        return judged("active killed amid a drain", place, runs, took(gaps), "goes on, max 3.0 s", misses)
+
+
+def _long(place: Site, load: Load, seconds: float) -> tuple[str, str]:
+    """A request that runs for so long: its key, and the node where."""
+    key = load.one(seconds)
+    assert eventually(lambda: key in {each.key for each in place.executions()})
+    pid = next(each.pid for each in place.executions() if each.key == key)
+    nodes = place.status()["nodes"]
+    return key, next(n["name"] for n in nodes if pid in {process["pid"] for process in n["processes"]})
+
+
+def _drain(place: Site, node: str, done: list[object]) -> None:
+    try:
+        with rota.Admin(place.masters.both) as admin:
+            admin.drain(node, reason="update", timeout=SETTLED_S)
+            done.append("done")
+    except Exception as error:
+        done.append(error)
+
+
+def rolling(folder: Path, runs: int) -> Measured:
+    """A deploy script drains, changes and takes back three nodes one by one; the active master is killed meanwhile."""
+    misses: list[str] = []
+    gaps = []
+    nodes = ("node-1", "node-2", "node-3")
+
+    def release(version: int) -> Path:
+        made = folder / f"release-{version}"
+        if not made.exists():
+            made.mkdir()
+            (made / "app.py").write_text(APP.read_text())
+            (made / "VERSION").write_text(f"{version}\n")
+        return made
+
+    def start(place: Site, name: str) -> None:
+        live = folder / name / "live"
+        live.parent.mkdir()
+        live.symlink_to(release(1))
+        place.start_node(name, "--app-dir", str(live), app="app:proof")
+
+    with site(folder, nodes=nodes, hosts=True, start=start) as place, place.load() as load:
+        for run in range(runs):
+            load.more(20)
+            env = {**os.environ, "ROTA_MASTER": ",".join(place.masters.both), "TIMEOUT": "60"}
+            env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+            command = [str(EXAMPLES / "deploy.sh"), str(folder), str(release(run + 2)), *nodes]
+            script = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            amid = nodes[run % 3]  # while this one is away
+            assert eventually(lambda amid=amid: place.node(amid).get("intent") != "active", SETTLED_S)  # type: ignore[misc]
+            name, epoch = place.active()
+            at = place.kill(name)
+            gaps.append(load.first_above(epoch) - at)
+            said, _ = script.communicate(timeout=120)
+            if script.returncode:
+                misses.append(f"the deploy script ended with {script.returncode}: {said.strip()[-400:]}")
+            status = place.status()
+            versions = {process["version"] for each in status["nodes"] for process in each["processes"]}
+            if versions != {str(run + 2)}:
+                misses.append(f"versions {', '.join(sorted(versions))} are served after the update to {run + 2}")
+            place.masters.start_master(name)
+            place.in_sync()
+        load.stop()
+        misses += over(gaps, MAX_LIMIT_S)
+        return judged("active killed amid a rolling update", place, runs, took(gaps), "goes on, max 3.0 s", misses)
+
+
+# ---- partitions ---------------------------------------------------------------------------------------------------------
+
+
+def partitions(folder: Path, runs: int, seed: int = 1) -> Measured:
+    """Between any two parts, one way or both, also while a master stands still; healed later."""
+    chance = random.Random(seed)
+    gaps, played = [], []
+    with site(folder, hosts=True) as place, place.load() as load:
+        everybody = list(place.hosts)
+        for _ in range(runs):
+            cuts = [tuple(chance.sample(everybody, 2)) for _ in range(chance.choice((1, 1, 2, 3)))]
+            if chance.random() < 0.5:  # about the masters, where it matters
+                cuts.append((place.active()[0], chance.choice([n for n in everybody if n != place.active()[0]])))
+            stands = chance.choice("ab") if chance.random() < 0.2 else ""
+            for one, other in set(cuts):
+                place.hosts[one].mute(place.hosts[other])
+                if chance.random() < 0.5:
+                    place.hosts[other].mute(place.hosts[one])
+            if stands:
+                place.stop(stands)
+            time.sleep(chance.uniform(0.5, 4.0))
+            for host in place.hosts.values():
+                host.unmute()
+            if stands:
+                place.go_on(stands)
+            healed = time.monotonic()
+            played.append(
+                " ".join(f"{one}-{other}" for one, other in cuts) + (f" {stands} stood still" if stands else "")
+            )
+            try:
+                load.more(20)
+                gaps.append(time.monotonic() - healed)
+                place.in_sync()
+            except (AssertionError, rota.Error) as error:
+                raise AssertionError(f"after {played[-1]}: {error}") from error
+        load.stop()
+        executed = {each.epoch for each in place.executions()}
+        figure = f"{len(executed)} epochs; 20 answers {took(gaps)} after they healed"
+        return judged("partitions", place, runs, figure, "0 of two masters, 0 lower")
+
+
+class Scenario(NamedTuple):
+    play: Callable[[Path, int], Measured]
+    runs: int
+
+
+SCENARIOS = {
+    "killed": Scenario(killed, 50),
+    "black_hole": Scenario(black_hole, 10),
+    "switched": Scenario(switched, 20),
+    "paused": Scenario(paused, 2),
+    "standby_killed": Scenario(standby_killed, 2),
+    "both_down": Scenario(both_down, 1),
+    "two_nodes": Scenario(two_nodes, 2),
+    "detached": Scenario(detached, 3),
+    "mid_drain": Scenario(mid_drain, 3),
+    "rolling": Scenario(rolling, 3),
+    "partitions": Scenario(partitions, 50),
+}
