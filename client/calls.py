@@ -15,6 +15,7 @@ from math import inf
 from ..common.errors import Error, Overloaded, PayloadTooLarge, Timeout, Unavailable
 from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX
 from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, OLDER, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, head
+from .ages import Ages
 
 WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
 WINDOW_BYTES = 64 * 1024 * 1024  # the high-water mark counts messages, this counts what they hold
@@ -96,6 +97,7 @@ class Calls:
         self._ack_at = inf
         self._spoke_at = 0.0
         self._look_at = inf  # no call is late before
+        self._ages = Ages()
 
     def __len__(self) -> int:
         return len(self._sent) + len(self._waiting)
@@ -120,6 +122,17 @@ class Calls:
         self._resend = deque(self._sent.values())
         self.body_max = body_max or BODY_MAX
         return self._fail_waiting([(call, self._too_large(call)) for call in self._waiting if self._is_large(call)])
+
+    def mark(self, at: float) -> None:
+        """What is sent from now on is sent after this. `at`: of a clock that counts while a machine is suspended."""
+        self._ages.mark(self._next, at)
+
+    def say_ages(self, at: float) -> None:
+        """To a master that had not welcomed us when the calls were made that are to be sent again."""
+        if self._resend and self._below < self._first_here:
+            pairs = self._ages.pairs(self._below, at)
+            self._acked = self._upto
+            self._orders.append(head(ACK, self._token, self._epoch, upto=self._upto, below=self._below) + pairs)
 
     def closed(self) -> None:
         """The connection is gone: calls wait, and have only their own deadlines."""

@@ -22,12 +22,14 @@ import zmq
 
 from ..common import errors, memory, sockets, wire
 from ..common.body import decode_error, decode_result
+from ..common.clock import boottime
 from ..common.limits import BODY_MAX
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, encode
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
 from . import streams
+from .ages import MARK_S
 from .beside import Beside, anew
 from .calls import Call, Calls, Failed
 from .masters import frontend_address, other_address
@@ -73,6 +75,7 @@ class Session:
         self._epoch = 0
         self._heard_at = 0.0
         self._born = 0  # of the session, as its master tells
+        self._mark_at = 0.0
         self._body_max = BODY_MAX
 
     # ---- what the owner calls -----------------------------------------------------------------------------------
@@ -192,6 +195,9 @@ class Session:
         """Sends what there is, several messages a frame; what the transport does not take waits in `_stuck`."""
         assert self.link is not None
         dealer, next_frame = self.link.dealer, self.calls.next_frame
+        if now >= self._mark_at:
+            self._mark_at = now + MARK_S
+            self.calls.mark(boottime())
         while True:
             ready = self._stuck
             self._stuck = []
@@ -273,6 +279,7 @@ class Session:
         resumed = welcome.resumed and welcome.born == self._born
         self._born = welcome.born
         self._finish(self.calls.opened(token, welcome.epoch, resumed, welcome.max_message, now))
+        self.calls.say_ages(boottime())  # the clock is read after the WELCOME: see Recollection
 
     def _refused(self, refusal: Refusal, now: float) -> None:
         address = self._search.address

@@ -61,6 +61,8 @@ class ProcessHello(NamedTuple):
     reply_sequence: int  # of the last reply it made
     held: list[Held]
     hellos: int = 0  # how many it has said: one of an older connection may arrive after this
+    done: bytes = b""  # origins of what it has answered, packed as on the wire; the last DONE_MAX at most
+    done_ms: int = 0  # so far back these are all; -1: since it began
 
 
 ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3
@@ -126,6 +128,8 @@ class AgentHello(NamedTuple):
     embedded: bool = False  # handlers run inside an application: no reload, no scale
     leaving: bool = False
     hellos: int = 0  # of this boot, as in ProcessHello
+    ended_ms: int = 0  # how long ago the last of its processes ended that had started something; -1: none did
+    up_ms: int = 0  # how long ago this boot began
 
 
 class OperatorHello(NamedTuple):
@@ -143,6 +147,7 @@ class PeerHello(NamedTuple):
     epoch: int  # the highest that it knows
     sequence: int  # of the last record that it has
     hellos: int = 0
+    lease: str = "agents"  # who decides there which master is active; "etcd", "postgresql"
 
 
 class VoterHello(NamedTuple):
@@ -165,7 +170,7 @@ class Welcome(NamedTuple):
     max_message: int = 0  # bytes of one body
     upto: int = 0  # processes: the reply sequence that the master has
     born: int = 0  # clients: which life of their session this is; another one counts its answers from 1
-    state: str = "active"  # or "standby": then try the other master
+    state: str = "active"  # or "standby", "candidate": then try the other master
     lease_ms: int = 0  # agents: how long each beat that answers one of the master is a lease; 0 = none is needed
     other: str = ""  # of a standby: control address of the master that it follows
 
@@ -301,6 +306,7 @@ class Promise(NamedTuple):
 class Closing(NamedTuple):
     epoch: int
     handover: bool
+    to: str = ""  # of several standbys, the one that goes first
 
 
 class Vote(NamedTuple):

@@ -150,6 +150,7 @@ class Process:
     def hello(self) -> ProcessHello:
         specification, deliveries = self.specification, self.deliveries
         handlers = self._interface["handlers"]
+        done, done_ms = deliveries.done(monotonic_ns())
         return ProcessHello(
             versions=list(wire.VERSIONS),
             incarnation=specification.incarnation,
@@ -165,6 +166,8 @@ class Process:
             reply_sequence=deliveries.sequence,
             held=deliveries.held(),
             hellos=deliveries.next_hello(),
+            done=done,
+            done_ms=done_ms,
         )
 
     def stop(self) -> None:

@@ -30,11 +30,13 @@ from .events import EventLog
 from .outbox import Outbox
 from .pauses import Pauses
 from .pool import Pool, Slot, Stage
+from .recollection import AGE_MAX_S
 from .registry import Node, active_nodes, refresh, shut
 from .staffing import STOP_GRACE_MS, Staffing
 
 REPLY_LOST_AFTER_S = 0.2  # an exited process's last replies are read within this, or they are lost
 FAILING_TEXT_MAX = 4096  # of a traceback: status shows those of all nodes in one message
+LEFT_FOR_S = 1.1 * AGE_MAX_S  # so long it matters that nobody remembers what a node did that has left
 AGENT = "agent"  # who stands behind an intent that no operator gave
 
 
@@ -70,6 +72,8 @@ class Fleet:
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
         self._exiting: dict[Slot, tuple[messages.Exited, float]] = {}
         self._must_tell: set[str] = set()  # nodes that an older master dispatched to and that have not told yet
+        self._left: dict[str, float] = {}  # nodes that are on record as gone not long ago, until when
+        self._recollection = dispatch.inherited.recollection
         self.staff = Staffing(self)
         self.checks = Checks(self)
         self.pauses = Pauses(self)
@@ -84,6 +88,9 @@ class Fleet:
         self.dispatch.maintenance.closed = restored.closed
         self.pauses.restore(restored.paused, self._started_at)
         self._must_tell = set(restored.present)
+        if restored.left:  # whatever they did
+            self._recollection.lost(self._started_at)
+            self._left = dict.fromkeys(restored.left, self._started_at + LEFT_FOR_S)
         for node in self.nodes.values():
             node.heard_at = node.since = self._started_at
             if node.intent is Intent.DRAINING:
@@ -112,6 +119,9 @@ class Fleet:
             self.pool(service, now)
         self._adopt_intent(node, hello, now)
         self._move(node, "hello", now)
+        if node.name in self._must_tell:
+            self._recollection.agent_told(hello.ended_ms, hello.up_ms, now)
+        self._left.pop(node.name, None)
         if not node.recorded:
             self._present[self.journal(records.present(node.name, True))] = node
         self._inventory(node, hello, now)
@@ -251,9 +261,12 @@ class Fleet:
         """The route is gone and all that came over it was read (or time is up)."""
         found = self._exiting.pop(slot, None)
         if found is not None:
+            if not slot.token and found[0].started_upto:
+                self._recollection.lost(now)
             self.dispatch.losses.exited(slot, found[0], now)
             self.dispatch.inherited.lost_before(found[0])
             self._remove(slot)
+            self._told(slot.node, now)
 
     def _tell_exit(self, slot: Slot, report: messages.Exited, expected: bool) -> None:
         kind = "process stopped" if expected else "process lost"
@@ -312,6 +325,7 @@ class Fleet:
             self._drop(slot, f"{node.name} said goodbye", now)
         self._move(node, "bye", now)
         self.journal(records.present(node.name, False))
+        self._left[node.name] = now + LEFT_FOR_S
         node.recorded = False
         self._must_tell.discard(node.name)
         self.staff.replan = True
@@ -337,6 +351,8 @@ class Fleet:
         if slot.connected and slot.route == route:
             return slot  # asked twice over one connection: nothing was lost, and what is on its way must not be settled
         self.dispatch.slot_routes.pop(slot.route, None)
+        if not slot.token and slot.node.name in self._must_tell:
+            self._recollection.process_told(hello.done, hello.done_ms, now)
         slot.route, slot.token, slot.connected = route, token, True
         slot.outgoing.clear()  # under the old token: settled by this HELLO, as what was lost on the way
         slot.version, slot.concurrency = hello.version, min(CONCURRENCY_MAX, max(1, hello.concurrency))
@@ -402,6 +418,8 @@ class Fleet:
         """Nobody will tell more of this process: what it had ends as unknown. (Of one that is exiting all is told.)"""
         if slot in self._exiting:
             return
+        if not slot.token and slot.node.name in self._must_tell:
+            self._recollection.lost(now)
         slot.stage = Stage.EXITED
         if slot.connected:  # it may live, cut off from its agent or us: one that has nothing to say must hear of it too
             self.out.backend.append((slot.route, wire.head(wire.WHO, 0)))
@@ -473,7 +491,10 @@ class Fleet:
             self._let_leave(node)
         del self.nodes[node.name]
         self.forgotten.add(node.name)
-        self._must_tell.discard(node.name)
+        if node.name in self._must_tell:
+            self._must_tell.discard(node.name)
+            self._recollection.lost(now)
+        self._left[node.name] = now + LEFT_FOR_S
         self.changed = True
         return self.journal(records.forgotten(node.name))
 
@@ -506,6 +527,11 @@ class Fleet:
                 self.settle(slot, now)
         for pool in self.dispatch.pools.values():
             self._recall(pool, now)
+        for name in [name for name, until in self._left.items() if now >= until]:
+            del self._left[name]
+            self.journal(records.past(name))
+        if now > self._started_at + 2 * AGE_MAX_S:  # whoever asks now for what an older master had asks too late
+            self._recollection.done.clear()
         self.checks.tick(now)
         self.pauses.tick(now)
         self.staff.tick(now)
@@ -667,7 +693,7 @@ class Fleet:
 
     def _told(self, node: Node, now: float) -> None:
         """A node has told when all the processes that it named have said HELLO or ended."""
-        if node.name in self._must_tell and all(slot.stage is not Stage.BOOTING for slot in node.slots.values()):
+        if node.name in self._must_tell and all(slot.token for slot in node.slots.values()):
             self._must_tell.discard(node.name)
             self.dispatch.inherited.reconsider(now)
 

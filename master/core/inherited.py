@@ -13,6 +13,7 @@ from ...common import errors, wire
 from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held
 from .maintenance import service_of
 from .pool import NO_HANDLER, Request, Slot
+from .recollection import Recollection
 from .sessions import Session
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Inherited:
         self.kept: dict[Origin, tuple[int, int, bytes]] = {}  # code, µs, body of a reply
         self.lost: dict[Origin, str] = {}  # started by a process that died since: why
         self.returned: dict[Origin, None] = {}  # its process was fenced off before it began
+        self.recollection = Recollection()  # what processes have done
         # Fate or service not known yet; True: an older master may have run it.
         self.waiting: dict[Request, bool] = {}
         # Has every node told what it holds? None: not yet. Asked with: was the session an older master's?
@@ -95,8 +97,10 @@ class Inherited:
         request.handler = NO_HANDLER
         if not isinstance(target, str):
             request.pool, request.handler = target
-        if older and self._settled_by_evidence(request, now):
-            return
+        if older:
+            if self._settled_by_evidence(request, now):
+                return
+            older = not self._never_ran(request, now)
         if not older and self._dispatch.maintenance.takes(request):
             return
         if found and request.origin() in self.returned:
@@ -110,6 +114,9 @@ class Inherited:
             self._hold(request, older)
         else:
             self.give_up(request, older)
+
+    def _never_ran(self, request: Request, now: float) -> bool:
+        return self.accounted(True) is True and self.recollection.never_ran(request, now)
 
     def _hold(self, request: Request, older: bool) -> None:
         """Until more is known; what waits here counts as queued."""
@@ -143,11 +150,13 @@ class Inherited:
         return True
 
     def give_up(self, request: Request, older: bool) -> None:
-        """Nobody knows of it. Processes forget what a master has acknowledged, so even all of them cannot say that it
-        did not run: the older master may have had its reply.
+        """Nobody holds it. Processes keep a reply until a master has acknowledged it, and know what they have done for
+        a while only: an older master may have had its reply.
         """
         if older:
             cause = "a master was restarted, and no process that came back to this one has it"
+            if self.recollection.was_done(request):
+                cause = "it was executed, and its answer was lost with the master before this one"
             self._dispatch.fail(request, errors.MaybeExecuted.code, cause)
             return
         target = self._dispatch.resolve(request.target())

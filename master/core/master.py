@@ -14,7 +14,7 @@ from ...common.lifecycle import Liveness
 from ...common.limits import HEAD_MAX
 from ...common.messages import BadMessage
 from ...common.settings import MasterSettings, ServiceSettings, StandbySettings
-from . import outbox, status
+from . import outbox, records, status
 from .dispatch import Dispatch
 from .events import EventLog
 from .fleet import Fleet
@@ -23,6 +23,7 @@ from .outbox import Outbox, StepDown
 from .pair import Pair
 from .pool import Slot
 from .readers import Readers
+from .recollection import AGE_MAX_S, ages_told
 from .records import Restored
 from .registry import Node
 from .sessions import Session, Source
@@ -111,9 +112,9 @@ class Master:
         self.dispatch.services = services
         self.dispatch.inherited.accounted = lambda older: self.fleet.accounted(older, self._now)
         self.dispatch.quarantine.tell = self.events.tell
-        self.durable = bool(settings.state)
         self.dispatch.quarantine.wall = wall
         self.dispatch.quarantine.journal = self._journal
+        self.durable = bool(settings.state)
         self.alarms: dict[str, str] = {}
         self.operators = Operators(
             self.out, self.events, self.fleet, self.alarms, self.status, self.pair, self.hand_over
@@ -136,6 +137,18 @@ class Master:
         self.process_source: Callable[[], Source] = Source
         self.lag = 0.0
         self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
+        if self.durable:
+            self._know_from(beginning.complete)
+
+    def _know_from(self, complete: bool) -> None:
+        """Since which epoch the records name every node that was given anything."""
+        since = self.known.whole_since if complete else None
+        if since is None:
+            since = self.dispatch.epoch
+            self._journal(records.whole(since))
+        self.dispatch.inherited.recollection.whole_since = since
+        idle = self.settings.session_idle  # what is younger was not asked in a session that was closed since
+        self.dispatch.inherited.recollection.age_max = min(AGE_MAX_S, 0.9 * idle)
 
     # ---- frontend --------------------------------------------------------------------------------
 
@@ -165,6 +178,8 @@ class Master:
             self.dispatch.streams.from_client(session, fields, frame)
         elif kind != wire.ACK:
             self.dispatch.counters["bad frames"] += 1
+        elif len(frame) > fields[11]:
+            ages_told(session, frame[fields[11] :])
 
     def _damaged(self, route: bytes, known: Mapping[bytes, object], out: list[tuple[bytes, bytes]]) -> None:
         """What it was nobody can tell. A peer that we know is asked to begin anew: its HELLO settles what was lost."""
@@ -258,6 +273,7 @@ class Master:
         session.unsent = 0
         if session.route != route:  # asked twice over one connection, the first token is in use
             session.route, session.token = route, self._token()
+            session.greeted_at = now
             session.source = self.source()
             session.outgoing.clear()  # under the old token; the client asks again for what it lacks
         session.heard_at = now
@@ -618,6 +634,12 @@ class Master:
         given_back = self.dispatch.hand_back()
         for route, node in self._agents.items():
             self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
+        if self.pair.peer is not None:  # processes look out for their next master
+            refusal = messages.Refusal(
+                "standby", f"{self.identity.name} is not active any more", 100, list(wire.VERSIONS)
+            )
+            refused = outbox.answer(wire.REFUSED, 0, refusal)
+            self.out.backend += [(route, refused) for route in self.dispatch.slot_routes]
         self.pair.close(self.dispatch.epoch, handover)
         self.operators.handed_over(self.dispatch.epoch, given_back)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common import wire
@@ -23,10 +24,12 @@ class Session:
 
     __slots__ = (
         "acked",
+        "asked",
         "born",
         "dropped",
         "dropped_sizes",
         "epoch",
+        "greeted_at",
         "heard_at",
         "highest",
         "id",
@@ -49,6 +52,8 @@ class Session:
         self.token = 0
         self.epoch = 0  # in which it had been welcomed before we knew it; 0: it is new
         self.heard_at = now
+        self.greeted_at = now  # over its present connection
+        self.asked: list[tuple[int, float]] = []  # its requests from this number on came into being after this
         self.highest = 0  # request number; what is not above it and not RESENT is a replay
         self.open: dict[int, Request] = {}
         self.sequence = 0  # of the last answer
@@ -60,6 +65,10 @@ class Session:
         self.dropped = 0  # how many of them, from the oldest on, have lost their frame
         self.dropped_sizes: deque[int] = deque()  # bytes that these had
         self.unsent = 0  # first sequence that the route did not take; 0: none
+
+    def asked_after(self, number: int) -> float:
+        """When this request was not sent yet, as far as its client has told."""
+        return max((after for first, after in self.asked if first <= number), default=-inf)
 
     def keep(self, number: int, frame: wire.Frame, bytes_max: int) -> None:
         """Remembers the answer with the sequence that was just given to it."""

@@ -99,7 +99,9 @@ class Checks:
         runs = self.runs[call.payload]
         if code in NOT_RUN and runs and self.callers[call.payload] == 1:
             raise Violation(f"call {call.id} was executed, and its caller was told {code}: {text}")
-        if not runs and (code == 0 or "while it ran" in text or "after it had run" in text):
+        if not runs and (
+            code == 0 or any(words in text for words in ("while it ran", "after it had run", "was executed"))
+        ):
             raise Violation(f"call {call.id} was not executed, and its caller was told {code}: {text}")
         late_s = clock.now - call.deadline - GRACE_S
         if late_s > LATE_S and clock.now - call.client.paused_until > LATE_S:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from rota.client import streams
+from rota.client.ages import MARK_S
 from rota.client.calls import Call, Calls
 from rota.common import errors, messages, wire
 from rota.common.body import decode_error
@@ -85,6 +86,7 @@ class ClientPart:
         self._hello_due = False
         self._due = 0.0
         self._failures = 0
+        self._mark_at = 0.0
         self._watchdog = Watchdog(name)
         self._timer = Timer(cluster.clock, self.step)
         self._timer.set(cluster.clock.now)
@@ -142,6 +144,9 @@ class ClientPart:
             link.send(wire.head(wire.HELLO, 0) + hello)
             self._hello_due = False
         elif link is not None and self.calls.open:
+            if now >= self._mark_at:
+                self._mark_at = now + MARK_S
+                self.calls.mark(now)
             while (frame := self.calls.next_frame(now)) is not None:
                 link.send(frame)
 
@@ -167,6 +172,7 @@ class ClientPart:
             failed = self.calls.opened(head.token, welcome.epoch, resumed, welcome.max_message, self.clock.now)
             for call, error in failed:
                 call.finish(None, error)
+            self.calls.say_ages(self.clock.now)
         elif head.kind == wire.WHO and self.calls.open:
             self.calls.closed()
             self._hello_due, self._due = True, self.clock.now + ATTEMPT_S

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rota.common import messages, wire
 from rota.common.settings import MasterSettings, ServiceSettings
-from rota.master.core.master import Identity, Master
+from rota.master.core.master import Beginning, Identity, Master
+from rota.master.core.outbox import Outbox
 from rota.master.core.pool import Slot
 from rota.master.core.records import Restored
 from rota.master.core.sessions import Source
@@ -39,17 +40,13 @@ class MasterPart:
     """One loop over three routers, effects in the order of the real one."""
 
     def __init__(self, cluster: Cluster, settings: MasterSettings, services: ServiceSettings, journal: Journal | None):
-        self.cluster = cluster
-        self.clock = clock = cluster.clock
+        self._open(cluster, "the master")
         self.journal = journal
-        epoch = 1
+        clock, epoch = self.clock, 1
         if journal is not None:
             journal.epoch += 1
             epoch = journal.epoch
-        self.control = Router(clock, self._woken)
-        self.frontend = Router(clock, self._woken)
-        self.backend = Router(clock, self._woken)
-        self.core = Master(
+        self.core: Any = Master(
             Identity("m", epoch, 1, 2, ""),
             settings,
             lambda name: services,
@@ -57,9 +54,18 @@ class MasterPart:
             lambda: clock.rng.getrandbits(63) | 1,
             lambda: clock.now + cluster.wall_offset,
             clock.now,
+            Beginning(complete=journal is not None),
         )
-        self.core.source = lambda: Source(int.from_bytes(self._reading, "big"), "client")
-        self.core.process_source = self.core.source
+        self._begin()
+        self.loop()
+
+    def _open(self, cluster: Cluster, name: str) -> None:
+        """All that is the same in whatever role."""
+        self.cluster = cluster
+        self.clock = clock = cluster.clock
+        self.control = Router(clock, self._woken)
+        self.frontend = Router(clock, self._woken)
+        self.backend = Router(clock, self._woken)
         self.alive = True
         self.paused_until = 0.0
         self.woke_at = clock.now  # when it last stood still until
@@ -70,10 +76,13 @@ class MasterPart:
         self._verbs = 0
         self._probing: dict[Slot, None] = {}
         self._awake = False
-        self._watchdog = Watchdog("the master")
+        self._watchdog = Watchdog(name)
         self._timer = Timer(clock, self.loop)
-        cluster.checks.watch(self)
-        self.loop()
+
+    def _begin(self) -> None:
+        self.core.source = lambda: Source(int.from_bytes(self._reading, "big"), "client")
+        self.core.process_source = self.core.source
+        self.cluster.checks.watch(self)
 
     def kill(self) -> None:
         self.alive = False
@@ -170,34 +179,40 @@ class MasterPart:
     def _flush(self) -> None:
         out = self.core.out
         while out:
-            frames, out.backend = out.backend, []
-            for route, frame in frames:
-                self.backend.send(route, frame)
-            frames, out.frontend = out.frontend, []
-            for route, frame in frames:
-                self.frontend.send(route, frame)
-            slots, out.slots = out.slots, []
-            for slot in slots:
-                self._send_deliveries(slot)
-            sessions, out.sessions = out.sessions, []
-            for session in sessions:
-                self._send_answers(session)
-            frames, out.control = out.control, []
-            for route, frame in frames:
-                if route == OPERATOR:
-                    self._operator_hears(frame)
-                elif not self.control.send(route, frame):
-                    self.core.operators.gone(route)
-            records, out.records = out.records, []
-            for number, data in records:
-                self.clock.after(
-                    0.002 + 0.01 * self.cluster.chance(), lambda number=number, data=data: self._write(number, data)
-                )
-            cuts, out.cuts = out.cuts, []
-            for source in cuts:
-                self.cluster.connections[source.fd - 1].reset()
-            self._probing.update(dict.fromkeys(out.probes))
-            out.probes.clear()
+            self._carry_out(out)
+
+    def _carry_out(self, out: Outbox) -> None:
+        frames, out.backend = out.backend, []
+        for route, frame in frames:
+            self.backend.send(route, frame)
+        frames, out.frontend = out.frontend, []
+        for route, frame in frames:
+            self.frontend.send(route, frame)
+        slots, out.slots = out.slots, []
+        for slot in slots:
+            self._send_deliveries(slot)
+        sessions, out.sessions = out.sessions, []
+        for session in sessions:
+            self._send_answers(session)
+        frames, out.control = out.control, []
+        for route, frame in frames:
+            if route == OPERATOR:
+                self._operator_hears(frame)
+            elif not self.control.send(route, frame):
+                self.core.control_gone(route)
+        records, out.records = out.records, []
+        self._record(records)
+        cuts, out.cuts = out.cuts, []
+        for source in cuts:
+            self.cluster.connections[source.fd - 1].reset()
+        self._probing.update(dict.fromkeys(out.probes))
+        out.probes.clear()
+
+    def _record(self, records: list[tuple[int, bytes]]) -> None:
+        for number, data in records:
+            self.clock.after(
+                0.002 + 0.01 * self.cluster.chance(), lambda number=number, data=data: self._write(number, data)
+            )
 
     def _write(self, number: int, data: bytes) -> None:
         if self.alive and not self.paused(lambda: self._write(number, data)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 from unittest.mock import patch
 
@@ -24,6 +25,8 @@ from rota.master.core.losses import Losses
 from rota.master.core.master import Master
 from rota.master.core.pins import Pins
 from rota.master.core.pool import Pool, Request, Slot
+from rota.master.core.recollection import Recollection
+from rota.master.core.records import Restored
 from rota.master.core.registry import Node
 from rota.master.core.sessions import Session
 from rota.master.core.streams import Streams
@@ -217,6 +220,67 @@ def older_master_forgotten(put: Put) -> None:
         look_up(self, request, False, now)
 
     put(Inherited, "look_up", careless)
+
+
+# ---- what never ran -------------------------------------------------------------------------------------------------
+
+
+@rule
+def what_was_done_ignored(put: Put) -> None:
+    """What a process says it has done is not run again."""
+    put(Recollection, "was_done", lambda self, request: False)
+
+
+@rule
+def memory_ignored(put: Put) -> None:
+    """A process remembers only the last that it did: what may be older than these is not run again."""
+    told = Recollection.process_told
+    put(Recollection, "process_told", lambda self, done, done_ms, now: told(self, done, -1, now))
+
+
+@rule
+def ended_processes_ignored(put: Put) -> None:
+    """What a process did that has ended nobody remembers."""
+    told = Recollection.agent_told
+    put(Recollection, "agent_told", lambda self, ended_ms, up_ms, now: told(self, -1, up_ms, now))
+
+
+@rule
+def earlier_agents_ignored(put: Put) -> None:
+    """Nor what processes of an earlier agent did."""
+    told = Recollection.agent_told
+    put(Recollection, "agent_told", lambda self, ended_ms, up_ms, now: told(self, ended_ms, 1 << 40, now))
+
+
+@rule
+def age_ignored(put: Put) -> None:
+    """A request that may be older than what everybody remembers is not run again."""
+    put(Session, "asked_after", lambda self, number: inf)
+
+
+@rule
+def nodes_that_left_ignored(put: Put) -> None:
+    """Nor one that a node may have run that has left since, or was forgotten: it is on record for a while."""
+
+    def read(self: Restored, record: dict[str, Any]) -> None:
+        read_present(self, record)
+        self.left.clear()
+
+    read_present = Restored._read_present
+    put(Restored, "_read_present", read)
+
+
+@rule
+def told_before_all_processes_have(put: Put) -> None:
+    """A node has told when each process that it has named has said HELLO, or has ended."""
+    told = Fleet._told
+
+    def hasty(self: Fleet, node: Node, now: float) -> None:
+        self._must_tell.discard(node.name)
+        self.dispatch.inherited.reconsider(now)
+        told(self, node, now)
+
+    put(Fleet, "_told", hasty)
 
 
 # ---- who is given work ----------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .agent_part import AgentPart
     from .cluster import Cluster
 
+REMEMBER = 16  # of what it has done: so little that much is forgotten in a history
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 LOAD_S = (0.02, 0.2)  # an interpreter and an application, least and most
 
@@ -67,7 +68,7 @@ class ProcessPart:
         self.ticket = clock.rng.randbytes(16)
         self.pid = cluster.next_pid()
         self.page = cluster.new_page()
-        self.deliveries = Deliveries(self.page, LIMITS_NS, 0)
+        self.deliveries = Deliveries(self.page, LIMITS_NS, 0, remember=REMEMBER)
         self.streams = Streams(self.deliveries)
         self.alive = True
         self.greeted = False
@@ -91,7 +92,7 @@ class ProcessPart:
         """The stop word."""
         if self.alive:
             self.page.words[STOP] = 1
-            self._look_soon()
+            self.look_soon()
 
     def signalled(self, signal: int) -> None:
         """All but KILL wait until a stopped process goes on."""
@@ -194,7 +195,7 @@ class ProcessPart:
             return now + IDLE_TICK_S if self.page.words[OBEY] != self._obeyed else inf
         return self._hello_at if self._answer_by is None else self._answer_by
 
-    def _look_soon(self) -> None:
+    def look_soon(self) -> None:
         """What its idle tick looks at has changed: page, connection."""
         self._timer.by(max(self.paused_until, self.clock.now + IDLE_TICK_S * self.cluster.chance()))
 
@@ -205,7 +206,9 @@ class ProcessPart:
         if link is None:
             if now >= self._open_at and not self._stopping:
                 self._obeyed = self.page.words[OBEY]
-                self.link = self.cluster.connect("backend", self.agent.node, self._heard, self._link_changed)
+                self.link = self.cluster.connect(
+                    "backend", self.agent.node, self._heard, self._link_changed, self._obeyed
+                )
                 self._hello_again(0.0)
         elif link.lost or self.page.words[OBEY] != self._obeyed:
             self._drop()
@@ -219,12 +222,13 @@ class ProcessPart:
 
     def _link_changed(self) -> None:
         if self.greeted:
-            self._look_soon()
+            self.look_soon()
         else:
             self._timer.by(max(self.paused_until, self.clock.now))
 
     def _hello(self) -> ProcessHello:
         ledger = self.deliveries
+        done, done_ms = ledger.done(int(self.clock.now * 1e9))
         return ProcessHello(
             versions=[1, 1],
             incarnation=self.incarnation,
@@ -240,6 +244,8 @@ class ProcessPart:
             reply_sequence=ledger.sequence,
             held=ledger.held(),
             hellos=ledger.next_hello(),
+            done=done,
+            done_ms=done_ms,
         )
 
     def _inventory(self) -> str:

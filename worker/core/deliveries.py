@@ -18,6 +18,7 @@ import msgpack
 from ...common import wire
 from ...common.body import encode_error
 from ...common.errors import BY_FENCE, BY_FLOOR, NOT_STARTED, MaybeExecuted
+from ...common.limits import DONE_MAX
 from ...common.messages import Held
 
 if TYPE_CHECKING:
@@ -123,9 +124,17 @@ class _Kept(NamedTuple):
 class Deliveries:
     """The ledger of one incarnation. `received_upto` and `sequence` never go back, whatever connections do."""
 
-    def __init__(self, page: Page, limits_ns: Mapping[str, int], default_limit_ns: int, grace_ns: int = 0) -> None:
+    def __init__(
+        self,
+        page: Page,
+        limits_ns: Mapping[str, int],
+        default_limit_ns: int,
+        grace_ns: int = 0,
+        remember: int = DONE_MAX,
+    ) -> None:
         """`limits_ns`: handlers that declare a limit. `grace_ns`: what the page adds to it, for a limit that is first
-        enforced here (a task is cancelled) and only then by the agent.
+        enforced here (a task is cancelled) and only then by the agent. `remember`: how much of what was done, a power of
+        two.
         """
         self.received_upto = 0
         self.started_upto = 0
@@ -143,6 +152,11 @@ class Deliveries:
         self._free = list(range(page.rows - 1, -1, -1))  # the last freed is used next: its cache lines are warm
         self._kept: deque[tuple[int, int, int, bytes, int, int, bytes, int]] = deque()  # as _Kept
         self._kept_bytes = 0
+        self._done: deque[bytes] = deque(maxlen=remember)  # origins, as they were answered
+        # Now and then: the reply sequence, and when. Cheaper than a time for each.
+        self._marks: deque[tuple[int, int]] = deque(maxlen=18)
+        self._between_marks = remember // 16 - 1
+        self._remember = remember
 
     # ---- one delivery -----------------------------------------------------------------------------------------------
 
@@ -159,6 +173,8 @@ class Deliveries:
         known = self._handlers.get(target)
         handler, limit_ns = known or self._learn(target)
         self.received_upto = number
+        if not number & self._between_marks:
+            self._marks.append((self.sequence, now_ns))
         delivery = Delivery()
         delivery.number = number
         delivery.epoch = epoch
@@ -194,6 +210,7 @@ class Deliveries:
         row = delivery.row
         if code != NOT_STARTED:
             self._page.done(row)
+            self._done.append(delivery.origin)
         del self.running[number]
         sequence = self.sequence = self.sequence + 1
         if elapsed_us > _US_MAX:
@@ -249,6 +266,17 @@ class Deliveries:
         running = [_held(each.epoch, each.number, each.origin, done=False) for each in self.running.values()]
         answered = [_held(each.epoch, each.number, each.origin, done=True) for each in map(_Kept._make, self._kept)]
         return sorted(running + answered, key=lambda held: held.number)
+
+    def done(self, now_ns: int) -> tuple[bytes, int]:
+        """The origins of what was answered, and for how many ms back these are all; -1: since it began."""
+        origins = b"".join(self._done)
+        if len(self._done) < self._remember:
+            return origins, -1
+        forgotten_upto = self.sequence - self._remember  # what was refused has a sequence too, and is none of these
+        for sequence, marked_ns in self._marks:
+            if sequence >= forgotten_upto:
+                return origins, (now_ns - marked_ns) // 1_000_000
+        return origins, 0
 
     def welcomed(self, token: int, epoch: int, upto: int) -> list[bytes]:
         """The replies to send again, the oldest first."""

@@ -253,6 +253,8 @@ class Supervision:
         self._beat_at = 0.0
         self._usage_at = 0.0
         self._ticked_at: float | None = None
+        self._began_at: float | None = None  # of the first tick: what an earlier agent left is ended by then
+        self._forgot_at: float | None = None  # when the last process ended that had started something
         self._bye = False
 
     @property
@@ -329,7 +331,13 @@ class Supervision:
             embedded=self.embedded,
             leaving=self.leaving,
             hellos=self._hellos,
+            ended_ms=self._ms_since(self._forgot_at, -1),
+            up_ms=self._ms_since(self._began_at, 0),
         )
+
+    def _ms_since(self, then: float | None, never: int) -> int:
+        """As of the last tick, which was a moment ago: rather too little, since it is for what nobody remembers."""
+        return never if then is None else max(0, int(1000 * ((self._ticked_at or 0.0) - then)))
 
     def welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -480,6 +488,8 @@ class Supervision:
         was killed, and the kernel says that it killed something here for want of memory.
         """
         process = self.processes.pop(incarnation)
+        if started_upto:
+            self._forgot_at = now
         cause = process.cause or (OUT_OF_MEMORY if out_of_memory else how)
         kind = str(process.end or _end(process, status, out_of_memory))
         exited = messages.Exited(incarnation, process.service, status, cause, started_upto, rows, text, kind)
@@ -662,6 +672,8 @@ class Supervision:
     def _forgive_pause(self, now: float) -> None:
         """Whoever was stopped must not conclude that the others were silent, or took too long."""
         gap = 0.0 if self._ticked_at is None else now - self._ticked_at
+        if self._began_at is None:
+            self._began_at = now
         if gap > PAUSE_S:
             self._heard_at = max(self._heard_at, now - BEAT_S)
             self.leave_at += gap

@@ -1,0 +1,48 @@
+"""How long ago requests were first sent, as a few bounds from above instead of a time for each. Pure.
+
+A master that takes over asks for it: what nobody can have run since is run (docs/PROTOCOL.md, "What never ran").
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..common.limits import AGES_MAX
+
+MARK_S = 0.05  # between two marks
+GROWTH = 1.6  # from one mark that is kept to the next older one: 16 of them go back for half a minute and more
+KEPT_MAX = 4 * AGES_MAX  # until they are thinned out
+_PAIR = struct.Struct("<QQ")
+
+
+class Ages:
+    """Marks: all requests from this number on were first sent after this moment."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[int, float]] = []
+
+    def mark(self, number: int, at: float) -> None:
+        marks = self._marks
+        if marks and marks[-1][0] == number:
+            marks.pop()  # nothing was sent meanwhile
+        marks.append((number, at))
+        if len(marks) > KEPT_MAX:
+            self._marks = _thinned(marks, at)
+
+    def pairs(self, lowest: int, at: float) -> bytes:
+        """Number and ms, of as many marks as it takes to reach back to `lowest`."""
+        found = []
+        for number, marked in reversed(_thinned(self._marks, at)):
+            found.append(_PAIR.pack(number, int(1000 * (at - marked)) + 1))
+            if number <= lowest:
+                break
+        return b"".join(found[:AGES_MAX])
+
+
+def _thinned(marks: list[tuple[int, float]], now: float) -> list[tuple[int, float]]:
+    """Of growing ages. For the requests of a mark that goes an older one stands, which is never too young."""
+    kept = marks[-1:]
+    for mark in reversed(marks[:-1]):
+        if now - mark[1] >= GROWTH * (now - kept[-1][1]):
+            kept.append(mark)
+    return kept[::-1]
