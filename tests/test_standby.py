@@ -281,6 +281,13 @@ def test_while_a_change_is_not_agreed_both_electorates_must_have_voted(rig: Rig)
     assert rig.of(BecomeActive)
 
 
+def test_the_first_nodes_elect_a_master_though_they_were_not_agreed_on(rig: Rig) -> None:
+    rig.link(Replica(8, [records.electorate("abc", before="")]))
+    rig.wait(1.1)
+    rig.grant("a", "b")
+    assert rig.of(BecomeActive)
+
+
 def test_the_primary_stands_for_odd_epochs_the_backup_for_even_ones() -> None:
     for seen, odd, epoch in ((0, True, 1), (0, False, 2), (1, True, 3), (1, False, 2), (7, True, 9), (7, False, 8)):
         assert Candidacy("m", T, seen, odd).stand() == epoch

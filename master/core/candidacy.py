@@ -85,5 +85,8 @@ class Candidacy:
         return self.stage is Stage.FOLLOWING and now >= self._again_at
 
     def has_won(self, *electorates: frozenset[str]) -> bool:
-        """A majority of each: of two, while it is not known which of them counts."""
-        return all(len(self.granted.keys() & each) >= majority(len(each)) for each in electorates)
+        """A majority of each: of two, while it is not known which of them counts. One without a node elects nobody, and
+        so keeps the other one's majority from nothing.
+        """
+        asked = [each for each in electorates if each]
+        return bool(asked) and all(len(self.granted.keys() & each) >= majority(len(each)) for each in asked)

@@ -9,6 +9,7 @@ from rota.common import messages, wire
 from rota.common.messages import Refusal, Welcome
 from rota.worker.core import supervision
 from rota.worker.core.supervision import Supervision, Timing
+from rota.worker.core.votes import Votes
 from rota.worker.page import FENCE_EPOCH, FLOOR, OBEY, PHASE, READY, STARTED_UPTO
 
 from .network import Connection, Timer, Watchdog
@@ -29,18 +30,7 @@ class AgentPart:
         self.cluster = cluster
         self.clock = clock = cluster.clock
         self.node = node
-        self.core = Supervision(
-            node,
-            cluster.new_boot(),
-            masters=1,
-            capacity=CAPACITY,
-            offers=["s"],
-            tags={},
-            reconnect_delay=lambda failures: min(2.0, 0.05 * 2 ** min(failures, 6)) * (0.5 + 0.5 * cluster.chance()),
-            timing=TIMING,
-            remembered=remembered,
-            epoch=epoch,
-        )
+        self.core = self._new_core(remembered, epoch)
         self.processes: dict[str, ProcessPart] = {}
         self.alive = True
         self.paused_until = 0.0
@@ -54,6 +44,24 @@ class AgentPart:
         self._watchdog = Watchdog(node)
         self._timer = Timer(clock, self.step)
         self._timer.set(clock.now)
+
+    def _new_core(
+        self, remembered: messages.Intent | None, epoch: int, masters: int = 1, votes: Votes | None = None
+    ) -> Supervision:
+        cluster = self.cluster
+        return Supervision(
+            self.node,
+            cluster.new_boot(),
+            masters=masters,
+            capacity=CAPACITY,
+            offers=["s"],
+            tags={},
+            reconnect_delay=lambda failures: min(2.0, 0.05 * 2 ** min(failures, 6)) * (0.5 + 0.5 * cluster.chance()),
+            timing=TIMING,
+            remembered=remembered,
+            epoch=epoch,
+            votes=votes,
+        )
 
     def kill(self) -> None:
         """With it die its processes."""
@@ -149,9 +157,9 @@ class AgentPart:
                 self._send(wire.head(wire.CONTROL, self._token) + messages.encode(message))
             case supervision.Hello(message):
                 self._send(wire.head(wire.HELLO, 0) + messages.encode(message))
-            case supervision.Connect():
+            case supervision.Connect(master):
                 self._disconnect()
-                self.link = self.cluster.connect("control", self.node, self._heard, self.wake)
+                self.link = self.cluster.connect("control", self.node, self._heard, self.wake, master)
             case supervision.Spawn(incarnation):
                 self._spawn(incarnation)
             case supervision.Stop(incarnation):
@@ -167,7 +175,9 @@ class AgentPart:
                 self._epoch, self._obey = epoch, master
                 for process in self.processes.values():
                     process.page.words[FENCE_EPOCH] = epoch
-                    process.page.words[OBEY] = master
+                    if process.page.words[OBEY] != master:
+                        process.page.words[OBEY] = master
+                        process.look_soon()
             case supervision.Remember(intent, epoch):
                 self.cluster.remembered[self.node] = intent, epoch
             case supervision.Quit():

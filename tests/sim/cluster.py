@@ -17,7 +17,7 @@ from .agent_part import AgentPart
 from .checks import Checks
 from .client_part import ClientPart, SimCall
 from .master_part import Journal, MasterPart
-from .network import Clock, Connection, Path, Violation
+from .network import Clock, Connection, Path, Router, Violation
 from .process_part import HANDLERS, KEYED, ProcessPart
 from .streamed import SimStreamCall
 
@@ -47,7 +47,7 @@ class Cluster:
         self.rng = self.clock.rng
         self.concurrency = concurrency
         self.wall_offset = 0.0
-        self.checks = Checks(self)
+        self.checks = self.new_checks()
         self.connections: list[Connection] = []
         self.paths: dict[str, Path] = {}  # by machine: nodes and clients
         self.remembered: dict[str, tuple[messages.Intent, int]] = {}  # what agents wrote to their disks
@@ -57,8 +57,10 @@ class Cluster:
         self._pages: dict[Page, None] = {}
         self._pids = self._calls = self._boots = 0
         self.start_master()
-        self.agents = {f"n{index}": AgentPart(self, f"n{index}", None, 0) for index in range(nodes)}
-        self.clients = [ClientPart(self, f"client {index}") for index in range(clients)]
+        self.agents: dict[str, AgentPart] = {}
+        for index in range(nodes):
+            self.start_agent(f"n{index}", remembers=False)
+        self.clients = [self.new_client(f"client {index}") for index in range(clients)]
 
     def close(self) -> None:
         """Lets go of the pages, which are files."""
@@ -77,11 +79,21 @@ class Cluster:
         return self.paths.setdefault(machine, Path())
 
     def connect(
-        self, port: str, machine: str, on_frame: Callable[[bytes], None], on_change: Callable[[], None]
+        self,
+        port: str,
+        machine: str,
+        on_frame: Callable[[bytes], None],
+        on_change: Callable[[], None],
+        master: int = 0,
     ) -> Connection:
-        router = getattr(self.master, port)
+        """`master`: index of its address, where there are several."""
+        return self.open(getattr(self.master, port), self.path(machine), on_frame, on_change)
+
+    def open(
+        self, router: Router, path: Path, on_frame: Callable[[bytes], None], on_change: Callable[[], None]
+    ) -> Connection:
         number = len(self.connections) + 1
-        connection = Connection(self.clock, router, self.path(machine), number, self.steady, on_frame, on_change)
+        connection = Connection(self.clock, router, path, number, self.steady, on_frame, on_change)
         self.connections.append(connection)
         return connection
 
@@ -105,6 +117,17 @@ class Cluster:
 
     def start_master(self) -> None:
         self.master = MasterPart(self, self.settings, self.services, self._journal)
+
+    def start_agent(self, name: str, remembers: bool) -> None:
+        """`remembers`: it has its state directory."""
+        intent, epoch = self.remembered.get(name, (None, 0)) if remembers else (None, 0)
+        self.agents[name] = AgentPart(self, name, intent, epoch)
+
+    def new_checks(self) -> Checks:
+        return Checks(self)
+
+    def new_client(self, name: str) -> ClientPart:
+        return ClientPart(self, name)
 
     # ---- what happens ------------------------------------------------------------------------------------------------
 

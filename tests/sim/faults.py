@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from rota.common import wire
 
-from .agent_part import AgentPart
 from .cluster import Cluster
 from .network import LEARN_S
 
@@ -131,14 +130,12 @@ def kill_agent(cluster: Cluster) -> None:
         return
     cluster.clock.tell("FAULT: agent %s is killed", name)
     agent.kill()
-    intent, epoch = cluster.remembered.get(name, (None, 0))
-    if cluster.rng.random() < 0.5:
-        intent, epoch = None, 0
+    remembers = cluster.rng.random() >= 0.5
 
     def start() -> None:
-        if cluster.agents[name] is agent:
+        if cluster.agents.get(name) is agent:
             cluster.clock.tell("%s: starts anew", name)
-            cluster.agents[name] = AgentPart(cluster, name, intent, epoch)
+            cluster.start_agent(name, remembers)
 
     cluster.clock.after(cluster.between(*DOWN_S), start)
 
@@ -153,13 +150,13 @@ def stop_agent(cluster: Cluster) -> None:
     agent.leave()
 
     def start() -> None:
-        if cluster.agents[name] is not agent:
+        if cluster.agents.get(name) is not agent:
             return
         if agent.alive:
             cluster.clock.after(0.2, start)
         else:
             cluster.clock.tell("%s: starts anew", name)
-            cluster.agents[name] = AgentPart(cluster, name, None, 0)
+            cluster.start_agent(name, remembers=False)
 
     cluster.clock.after(0.2, start)
 

@@ -1,7 +1,8 @@
 """Random histories of a whole cluster, on all cores: `python tests/sim/run.py --seeds 1000 [--first N]`.
 
 One of them with its transcript: `--seed N`. The rules of the protocol broken on purpose, to see each found:
-`--mutants`. A seed is the whole history: the same number plays the same faults at the same moments.
+`--mutants`. With `--pairs` before either: of a cluster with two masters. A seed is the whole history: the same number
+plays the same faults at the same moments.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from random import Random
@@ -25,6 +26,9 @@ from sim.cluster import Cluster, Violation
 from sim.faults import FAULTS, Fault
 from sim.mutants import MUTANTS, Mutant, broken
 from sim.network import BEGINNING
+from sim.pairs.history import history as history_of_pair
+from sim.pairs.mutants import MUTANTS as MUTANTS_OF_PAIRS
+from sim.played import Played, told
 
 CHUNK = 25  # histories that a worker plays between two reports
 CALLS_MAX = 100  # of one history
@@ -32,10 +36,7 @@ LONG_QUIET_S = 25.0  # every so often: what happens by itself long after the las
 MUTANT_SEEDS_MAX = 500
 
 
-class Played(NamedTuple):
-    answers: Counter[int]  # by code
-    faults: int
-    seconds: float  # on its own clock
+History = Callable[[int, Sequence[Fault]], Played]
 
 
 def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
@@ -51,15 +52,8 @@ def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
         concurrency=choice.choice([1, 1, 1, 4]),
         credit=choice.choice([None, 1, 2, 8]),
     )
-    try:
+    with told(cluster, seed):
         faults = _play(cluster, choice, kinds or choice.sample(list(FAULTS), choice.randint(2, len(FAULTS))))
-    except Exception as problem:
-        cluster.clock.tell("VIOLATION: %s: %s", type(problem).__name__, problem)
-        again = f"python tests/sim/run.py --seed {seed}"
-        text = f"{cluster.clock.transcript()}\n\nseed {seed}: {problem}\nagain: {again}"
-        raise Violation(text) from problem
-    finally:
-        cluster.close()
     return Played(cluster.checks.answers, faults, cluster.clock.now - BEGINNING)
 
 
@@ -96,27 +90,32 @@ class Batch(NamedTuple):
     calls: Counter[int]
     faults: int
     violations: list[tuple[int, str]]  # seed, text
+    counts: Counter[str]
+    answered_after: float  # the longest
 
 
-def _batch(seeds: range, keep_going: bool) -> Batch:
+def _batch(play: History, seeds: range, keep_going: bool) -> Batch:
     """In a worker: plays these."""
     gc.set_threshold(50_000)  # a history is one large cycle, and collected as one
     calls: Counter[int] = Counter()
-    faults, violations, count = 0, [], 0
+    counts: Counter[str] = Counter()
+    faults, violations, count, answered_after = 0, [], 0, 0.0
     for seed in seeds:
         count += 1
         try:
-            played = history(seed)
+            played = play(seed, ())
             calls += played.answers
+            counts += played.counts
+            answered_after = max(answered_after, played.answered_after)
             faults += played.faults
         except Violation as violation:
             violations.append((seed, str(violation)))
             if not keep_going:
                 break
-    return Batch(count, calls, faults, violations)
+    return Batch(count, calls, faults, violations, counts, answered_after)
 
 
-def batches(first: int, count: int, keep_going: bool, workers: int) -> Iterator[Batch]:
+def batches(play: History, first: int, count: int, keep_going: bool, workers: int) -> Iterator[Batch]:
     """From all cores, as they come. Closing it stops the workers after what they play now."""
     starts = iter(range(first, first + count, CHUNK))
     with ProcessPoolExecutor(workers) as pool:
@@ -124,7 +123,7 @@ def batches(first: int, count: int, keep_going: bool, workers: int) -> Iterator[
         try:
             while True:
                 for start in starts:
-                    running.add(pool.submit(_batch, range(start, min(start + CHUNK, first + count)), keep_going))
+                    running.add(pool.submit(_batch, play, range(start, min(start + CHUNK, first + count)), keep_going))
                     if len(running) >= 2 * workers:
                         break
                 if not running:
@@ -136,15 +135,19 @@ def batches(first: int, count: int, keep_going: bool, workers: int) -> Iterator[
             pool.shutdown(cancel_futures=True)
 
 
-def play_many(first: int, count: int, keep_going: bool, workers: int) -> int:
+def play_many(first: int, count: int, keep_going: bool, workers: int, play: History = history) -> int:
     began = time.monotonic()
     histories = faults = 0
     answers: Counter[int] = Counter()
+    counts: Counter[str] = Counter()
+    answered_after = 0.0
     failed: list[int] = []
-    for batch in batches(first, count, keep_going, workers):
+    for batch in batches(play, first, count, keep_going, workers):
         histories += batch.histories
         faults += batch.faults
         answers += batch.calls
+        counts += batch.counts
+        answered_after = max(answered_after, batch.answered_after)
         rate = histories / (time.monotonic() - began) * 60
         if sys.stderr.isatty() or histories % 1000 < CHUNK:
             print(f"{histories} of {count} histories, {rate:.0f} a minute", file=sys.stderr, flush=True)
@@ -157,6 +160,9 @@ def play_many(first: int, count: int, keep_going: bool, workers: int) -> int:
     codes = ", ".join(f"code {code}: {number}" for code, number in sorted(answers.items()))
     print(f"{histories} histories in {took:.1f} s ({60 * histories / took:.0f} a minute on {workers} cores)")
     print(f"{faults} faults, {sum(answers.values())} calls ({codes})")
+    if counts:
+        print(", ".join(f"{name}: {number}" for name, number in sorted(counts.items())))
+        print(f"clients were answered again at most {answered_after:.1f} s after the last fault")
     print(f"violations: {len(failed)}{' in seeds ' + ', '.join(map(str, sorted(failed))) if failed else ''}")
     return 1 if failed else 0
 
@@ -164,22 +170,24 @@ def play_many(first: int, count: int, keep_going: bool, workers: int) -> int:
 # ---- mutants --------------------------------------------------------------------------------------------------------
 
 
-def find(mutant: Mutant, seeds: Iterable[int], kinds: Sequence[Fault] = ()) -> tuple[int, int, str] | None:
+def find(
+    mutant: Mutant, seeds: Iterable[int], kinds: Sequence[Fault] = (), play: History = history
+) -> tuple[int, int, str] | None:
     """How many histories it took to find what is broken, the seed, and the sentence that was violated."""
     with broken(mutant):
         for tries, seed in enumerate(seeds, 1):
             try:
-                history(seed, kinds)
+                play(seed, kinds)
             except Violation as violation:
                 return tries, seed, str(violation).splitlines()[-2].partition(": ")[2]
     return None
 
 
-def play_mutants() -> int:
+def play_mutants(mutants: dict[str, Mutant], play: History) -> int:
     missed = 0
     print(f"{'broken':26} {'found after':>12} {'seed':>5}  violated")
-    for name, mutant in MUTANTS.items():
-        found = find(mutant, range(1, MUTANT_SEEDS_MAX + 1))
+    for name, mutant in mutants.items():
+        found = find(mutant, range(1, MUTANT_SEEDS_MAX + 1), play=play)
         missed += found is None
         tries, seed, sentence = found or ("not found", "", "")
         print(f"{name:26} {tries:>12} {seed:>5}  {sentence}", flush=True)
@@ -193,13 +201,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="only this one; prints its transcript when it fails")
     parser.add_argument("--keep-going", action="store_true", help="list all seeds that fail")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that play")
+    parser.add_argument("--pairs", action="store_true", help="of two masters, of which one stands by")
     parser.add_argument("--mutants", action="store_true", help="break each rule on purpose, and show that it is found")
     options = parser.parse_args()
+    play = history_of_pair if options.pairs else history
     if options.mutants:
-        return play_mutants()
+        return play_mutants(MUTANTS_OF_PAIRS if options.pairs else MUTANTS, play)
     if options.seed is not None:
-        return play_many(options.seed, 1, False, 1)
-    return play_many(options.first, options.seeds, options.keep_going, options.workers)
+        return play_many(options.seed, 1, False, 1, play)
+    return play_many(options.first, options.seeds, options.keep_going, options.workers, play)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""What must hold of a pair, beside what holds of every cluster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from rota.common import errors, messages
+from rota.common.lifecycle import Intent, Liveness
+from rota.common.settings import ANY
+from rota.master.core.fleet import AGENT
+from rota.master.core.master import Master
+from rota.master.core.records import Restored
+from rota.worker.core.deliveries import Delivery
+
+from ..checks import Checks
+from ..network import Violation
+
+if TYPE_CHECKING:
+    from ..client_part import SimCall
+    from ..process_part import ProcessPart
+    from .cluster import PairCluster
+    from .master_part import PairMaster
+
+Wanted = tuple[str, object]  # "node n1" → "drain", "service s" → 3
+
+
+class PairChecks(Checks):
+    """With quorum "any" only what that promises: no page runs what is below its fence, each call ends once."""
+
+    cluster: PairCluster
+
+    def __init__(self, cluster: PairCluster) -> None:
+        super().__init__(cluster)
+        self.weak = cluster.quorum == ANY
+        self.winners: dict[int, str] = {}  # epoch → the master that was active in it
+        self.fences: dict[str, int] = {}  # node → the highest epoch that it has granted
+        self.maybe: Counter[str] = Counter()  # calls that ended as MaybeExecuted: had they run?
+        self._asked: dict[str, int] = {}  # what operators asked for last, by what it is about
+        self._held: dict[str, tuple[int, object, frozenset[str]]] = {}  # what was acknowledged: by whom it is known
+
+    # ---- who may dispatch --------------------------------------------------------------------------------------------
+
+    def became_active(self, master: PairMaster, known: Restored) -> None:
+        epoch, now = master.core.dispatch.epoch, self.cluster.clock.now
+        if self.winners:
+            last = self.winners[max(self.winners)]
+            self.cluster.counts["takeovers" if last != master.name else "returns of the same master"] += 1
+        if not self.weak:
+            if epoch in self.winners:
+                raise Violation(f"{master.name} is active in epoch {epoch}, as {self.winners[epoch]} was")
+            for other in self.cluster.masters.values():
+                if other is not master and other.may_dispatch(now):
+                    left_ms = 1000 * (other.core.pair.until() - now)
+                    raise Violation(f"{master.name} is active, and {other.name} may dispatch for {left_ms:.0f} ms")
+        self.winners[epoch] = master.name
+        self._intents_hold(master.name, known)
+
+    def stepped_down(self, master: PairMaster) -> None:
+        self.cluster.counts["steps down"] += 1
+
+    def granted(self, node: str, vote: messages.Vote) -> None:
+        self.cluster.counts["votes"] += 1
+        self.fences[node] = max(self.fences.get(node, 0), vote.epoch)
+
+    def _given(self, master: Any, slot: Any, now: float) -> None:
+        super()._given(master, slot, now)
+        if self.weak:
+            return
+        epoch = master.core.dispatch.epoch
+        if not master.core.pair.until() > now:
+            raise Violation(f"{master.name} dispatches and has neither promise nor leases")
+        if self.winners.get(epoch) != master.name:
+            raise Violation(f"{master.name} dispatches in epoch {epoch}, which is that of {self.winners.get(epoch)}")
+        if max(self.winners) > epoch:
+            raise Violation(f"{master.name} dispatches in epoch {epoch}, and {max(self.winners)} has begun")
+
+    def after_step(self, master: Any) -> None:
+        now = self.cluster.clock.now
+        if isinstance(master.core, Master):
+            super().after_step(master)
+        may = [each.name for each in self.cluster.masters.values() if each.may_dispatch(now)]
+        if len(may) > 1 and not self.weak:
+            raise Violation("both masters may dispatch")
+
+    # ---- what runs ---------------------------------------------------------------------------------------------------
+
+    def executed(self, payload: int, delivery: Delivery, process: ProcessPart) -> None:
+        fence = self.fences.get(process.agent.node, 0)
+        if delivery.epoch < fence:
+            raise Violation(f"{process.incarnation} runs epoch {delivery.epoch}, its agent has granted {fence}")
+        super().executed(payload, delivery, process)
+
+    def _may_run_again(self, call: SimCall, epoch: int) -> bool:
+        return self.weak or super()._may_run_again(call, epoch)
+
+    def answered(self, call: SimCall, code: int, text: str) -> None:
+        if code == errors.MaybeExecuted.code:
+            self.maybe["ran" if self.runs[call.payload] else "never ran"] += 1
+        super().answered(call, code, text)
+
+    # ---- what operators want -----------------------------------------------------------------------------------------
+
+    def asks(self, about: str) -> int:
+        """A number for what is asked now: only the last one counts."""
+        self._asked[about] = self._asked.get(about, 0) + 1
+        return self._asked[about]
+
+    def acknowledged(self, about: str, number: int, value: object, master: PairMaster) -> None:
+        """It holds at this master, and at the other one if that was not given up."""
+        pair = master.core.pair
+        known = {master.name}
+        if pair.peer is not None and pair.liveness is Liveness.LIVE:
+            known.add(pair.peer.name)
+        self._held[about] = number, value, frozenset(known)
+
+    def _intents_hold(self, master: str, known: Restored) -> None:
+        for about, (number, value, by) in list(self._held.items()):
+            if master not in by:
+                del self._held[about]  # it was said to be known to the other one alone
+            elif self._asked[about] == number and not _holds(about, value, known):
+                raise Violation(f"{master} took over and does not know what was acknowledged: {about} {value}")
+
+
+def _holds(about: str, value: object, known: Restored) -> bool:
+    kind, _, name = about.partition(" ")
+    if kind == "service":
+        return known.targets.get(name) == value
+    node = known.nodes.get(name)
+    if node is None:
+        return value == "rejoin"
+    return node.by == AGENT or (node.intent is Intent.ACTIVE) == (value == "rejoin")

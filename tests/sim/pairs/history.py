@@ -1,0 +1,76 @@
+"""One random history of a pair of masters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+from rota.common.settings import ANY, MAJORITY
+
+from ..faults import Fault
+from ..network import BEGINNING
+from ..played import Played, told
+from .cluster import BACKUP, PRIMARY, PairCluster
+from .faults import FAULTS
+
+CALLS_MAX = 100
+ANY_EVERY = 20  # of so many histories one has quorum "any"
+
+
+def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
+    """Plays one, with some of all kinds of faults or with these."""
+    choice = Random(seed)
+    cluster = PairCluster(
+        seed,
+        nodes=choice.choice([1, 2, 2, 3, 3]),
+        clients=choice.randint(1, 2),
+        concurrency=choice.choice([1, 1, 4]),
+        credit=choice.choice([None, 1, 8]),
+        quorum=ANY if seed % ANY_EVERY == 0 else MAJORITY,
+        handover=choice.random() < 0.8,
+        second_s=choice.choice([0.0, 0.0, 0.3, 2.0]),
+        first=choice.choice([PRIMARY, PRIMARY, BACKUP]),
+    )
+    with told(cluster, seed, "--pairs "):
+        faults = _play(cluster, choice, kinds or choice.sample(list(FAULTS), choice.randint(3, len(FAULTS))))
+    counts = cluster.counts + Counter(
+        {
+            "MaybeExecuted": sum(cluster.checks.maybe.values()),
+            "MaybeExecuted that never ran": cluster.checks.maybe["never ran"],
+        }
+    )
+    return Played(cluster.checks.answers, faults, cluster.clock.now - BEGINNING, counts, cluster.answered_after)
+
+
+def _play(cluster: PairCluster, choice: Random, kinds: Sequence[Fault]) -> int:
+    """Calls at random moments, faults of these kinds at others, then peace. How many faults there were."""
+    weights = [FAULTS[kind] for kind in kinds]
+    clock, faults, calls = cluster.clock, 0, 0
+    if choice.random() < 0.8:
+        clock.run(clock.now + 10, cluster_is_ready(cluster))
+    pause_s = choice.choice([0.02, 0.05, 0.1])
+    fault_every_s = choice.choice([0.1, 0.3, 0.8])
+    until = clock.now + choice.choice([2.0, 5.0, 8.0])
+    next_call = next_fault = clock.now
+    while clock.now < until:
+        if next_call <= next_fault:
+            clock.run(next_call)
+            next_call += choice.expovariate(1 / pause_s) if calls < CALLS_MAX else until
+            cluster.call(timeout=choice.choice([0.8, 2.5, 6.0]))
+            calls += 1
+        else:
+            clock.run(next_fault)
+            next_fault += choice.expovariate(1 / fault_every_s)
+            choice.choices(kinds, weights)[0](cluster)
+            faults += 1
+    cluster.settle()
+    return faults
+
+
+def cluster_is_ready(cluster: PairCluster) -> object:
+    def ready() -> bool:
+        active = cluster.active
+        return active is not None and cluster.ready() and not active.core.pair.unready()
+
+    return ready
