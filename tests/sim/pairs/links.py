@@ -159,6 +159,7 @@ _session = _copy(
     fast_send=_send,
     os=SimpleNamespace(urandom=_random_bytes),
     Beside=_beside.Beside,
+    boottime=_now,
     anew=_beside.anew,
     _settle=_settle,
 )
