@@ -12,7 +12,7 @@ from rota.common import messages, wire
 from rota.common.errors import OK
 from rota.common.messages import AgentHello, Exited, Handler, Held, ProcessHello, Row
 from rota.common.settings import MasterSettings, ServiceSettings
-from rota.master.core.master import Identity, Master
+from rota.master.core.master import Beginning, Identity, Master
 from rota.master.core.pool import Slot
 from rota.master.core.records import Restored
 from rota.master.core.registry import Node
@@ -40,6 +40,7 @@ class Rig:
         service: Mapping[str, Any] | None = None,
         restored: Restored | None = None,
         epoch: int = 1,
+        beginning: Beginning | None = None,
         **settings: Any,
     ) -> None:
         self.now = 100.0
@@ -55,6 +56,7 @@ class Rig:
             self._token,
             lambda: self.wall,
             self.now,
+            beginning,
         )
         self.dispatch, self.fleet, self.out = self.core.dispatch, self.core.fleet, self.core.out
         self.records: list[bytes] = []

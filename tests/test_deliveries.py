@@ -146,3 +146,50 @@ def test_a_delivery_without_origin_or_with_an_impossible_target_is_dropped(ledge
 def test_an_hour_long_handler_does_not_break_the_header(ledger: Deliveries) -> None:
     head = wire.parse_head(ledger.reply(take(ledger, 1), OK, b"", 1 << 40))
     assert head.time == (1 << 32) - 1
+
+
+# ---- what it has done ------------------------------------------------------------------------------------------------
+
+
+def done_by(page: Page, count: int, remember: int = 16) -> Deliveries:
+    """One delivery each second from 1 s on, answered at once."""
+    ledger = Deliveries(page, {}, 0, remember=remember)
+    ledger.welcomed(TOKEN, epoch=1, upto=0)
+    for number in range(1, count + 1):
+        frame = frame_of(TOKEN, 1, number, "orders.quote", number - 1, b"body")
+        taken = ledger.take(wire.parse(frame), frame, now_ns=number * 1_000_000_000)
+        assert taken is not None
+        ledger.reply(taken, OK, b"", 1)
+    return ledger
+
+
+def numbers(origins: bytes) -> list[int]:
+    return [number - 1000 for _, number in wire.ORIGIN_STRUCT.iter_unpack(origins)]
+
+
+def test_a_process_says_what_it_has_done_and_that_it_has_forgotten_nothing(page: Page) -> None:
+    origins, back_ms = done_by(page, 15).done(now_ns=20_000_000_000)
+    assert (numbers(origins), back_ms) == (list(range(1, 16)), -1)
+
+
+def test_what_it_has_forgotten_was_done_before_the_time_that_it_tells(page: Page) -> None:
+    origins, back_ms = done_by(page, 40).done(now_ns=50_000_000_000)
+    assert numbers(origins) == list(range(25, 41))
+    assert back_ms == 25_000, "the 24th was done before the 25th came, at 25 s"
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 1100, 5000])
+def test_what_it_remembers_goes_far_back_with_few_marks(page: Page, count: int) -> None:
+    origins, back_ms = done_by(page, count, remember=1024).done(now_ns=count * 1_000_000_000)
+    assert numbers(origins) == list(range(max(1, count - 1023), count + 1))
+    if count < 1024:
+        assert back_ms == -1
+    else:
+        assert 1023_000 - 64_000 <= back_ms < 1024_000
+
+
+def test_what_was_not_started_was_not_done(ledger: Deliveries, page: Page) -> None:
+    page.words[FLOOR] = 2
+    ledger.not_started(take(ledger, 1))
+    ledger.reply(take(ledger, 2), OK, b"", 1)
+    assert numbers(ledger.done(0)[0]) == [2]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .agent_part import AgentPart
     from .cluster import Cluster
 
-REMEMBER = 16  # of what it has done: so little that much is forgotten in a history
+REMEMBER = 4  # of what it has done: so little that much is forgotten in a history
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 LOAD_S = (0.02, 0.2)  # an interpreter and an application, least and most
 

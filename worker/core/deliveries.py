@@ -155,7 +155,7 @@ class Deliveries:
         self._done: deque[bytes] = deque(maxlen=remember)  # origins, as they were answered
         # Now and then: the reply sequence, and when. Cheaper than a time for each.
         self._marks: deque[tuple[int, int]] = deque(maxlen=18)
-        self._between_marks = remember // 16 - 1
+        self._between_marks = max(1, remember // 16) - 1
         self._remember = remember
 
     # ---- one delivery -----------------------------------------------------------------------------------------------
