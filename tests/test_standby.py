@@ -316,6 +316,15 @@ def test_a_vote_lost_to_a_higher_epoch_is_stood_for_again_above_it(rig: Rig) -> 
     assert rig.of(Rise)[-1] == Rise(10, "")
 
 
+def test_a_vote_that_crosses_a_hello_said_again_counts(rig: Rig) -> None:
+    rig.wait(1.1)
+    before = dict(rig.voters)
+    rig.greet("a")
+    assert rig.voters == before
+    rig.grant("a", "b")
+    assert rig.stage is Stage.WON
+
+
 def test_a_candidate_that_hears_the_active_again_withdraws_and_late_votes_do_not_make_it_one(rig: Rig) -> None:
     rig.wait(1.02)
     rig.pulse()

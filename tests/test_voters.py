@@ -301,6 +301,14 @@ def test_a_master_that_stepped_down_learns_anew_who_votes(a: FakeMaster, b: Fake
     granted(a, 2, b)
 
 
+def test_a_standby_hears_again_and_again_who_votes(a: FakeMaster, b: FakeMaster, start: Start) -> None:
+    """What came late over an earlier connection may have made it forget who does."""
+    start()
+    join(a, b)
+    b.welcome_voter(state="standby")
+    b.welcome_voter(state="standby")
+
+
 def test_a_standby_sends_the_node_on_and_nobody_hears_of_it(a: FakeMaster, b: FakeMaster, start: Start) -> None:
     agent = start(masters=[b.address, a.address])
     b.refuse_agent("standby")

@@ -19,7 +19,7 @@ from ..common.messages import BadMessage, Deny, Grant, Refusal, Vote, VoterHello
 
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 REFUSED_S = 1.0  # at least, before the next HELLO to a master that will not have this one
-AGAIN_S = 0.5  # between two HELLOs to an active one: it hears of a higher epoch, and knows who votes if it steps down
+AGAIN_S = 0.5  # between two HELLOs: an active one hears of a higher epoch; either knows who votes, whatever it lost
 
 
 class Voters:
@@ -147,7 +147,7 @@ class _Voter:
             return messages.decode(body)
         if kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self.greeted, self._token, self._failures, self._answer_by = True, token, 0, inf
-            self._hello_at = monotonic() + AGAIN_S if welcome.state == "active" else inf
+            self._hello_at = monotonic() + AGAIN_S
             return welcome
         if kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
             self._say_again(monotonic() + max(refusal.retry_after_ms / 1000, REFUSED_S))

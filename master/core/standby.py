@@ -364,6 +364,8 @@ class Standby:
             return token
         self.candidacy.seen = max(self.candidacy.seen, hello.epoch)
         if isinstance(hello, messages.VoterHello):
+            if route in self._voters:
+                token = self._voters[route].token  # said again: a vote may be under way under this one
             for old in [old for old, voter in self._voters.items() if voter.node == hello.node]:
                 del self._voters[old]
             self._voters[route] = Voter(hello.node, token)
