@@ -31,18 +31,19 @@ class Ages:
 
     def pairs(self, lowest: int, at: float) -> bytes:
         """Number and ms, of as many marks as it takes to reach back to `lowest`."""
-        found = []
-        for number, marked in reversed(_thinned(self._marks, at)):
-            found.append(_PAIR.pack(number, int(1000 * (at - marked)) + 1))
-            if number <= lowest:
-                break
-        return b"".join(found[:AGES_MAX])
+        first = max((place for place, (number, _) in enumerate(self._marks) if number <= lowest), default=0)
+        kept = _thinned(self._marks[first:], at)
+        return b"".join(_PAIR.pack(number, int(1000 * (at - marked)) + 1) for number, marked in kept)
 
 
 def _thinned(marks: list[tuple[int, float]], now: float) -> list[tuple[int, float]]:
-    """Of growing ages. For the requests of a mark that goes an older one stands, which is never too young."""
+    """AGES_MAX of growing ages, with the first. For the requests of a mark that goes an older one stands: what is told
+    of them is rather too old.
+    """
     kept = marks[-1:]
     for mark in reversed(marks[:-1]):
-        if now - mark[1] >= GROWTH * (now - kept[-1][1]):
+        if now - mark[1] >= GROWTH * (now - kept[-1][1]) + MARK_S and len(kept) < AGES_MAX:
             kept.append(mark)
+    if marks and kept[-1] is not marks[0]:
+        kept[AGES_MAX - 1 :] = marks[:1]
     return kept[::-1]

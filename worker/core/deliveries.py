@@ -133,8 +133,8 @@ class Deliveries:
         remember: int = DONE_MAX,
     ) -> None:
         """`limits_ns`: handlers that declare a limit. `grace_ns`: what the page adds to it, for a limit that is first
-        enforced here (a task is cancelled) and only then by the agent. `remember`: how much of what was done, a power of
-        two.
+        enforced here (a task is cancelled) and only then by the agent. `remember`: how many that were
+        answered, a power of two.
         """
         self.received_upto = 0
         self.started_upto = 0
