@@ -6,11 +6,12 @@ A master that takes over asks for it: what nobody can have run since is run (doc
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 from ..common.limits import AGES_MAX
 
 MARK_S = 0.05  # between two marks
-GROWTH = 1.6  # from one mark that is kept to the next older one: 16 of them go back for half a minute and more
+GROWTH = 2.0  # from one mark that is kept to the next older one: a dozen go back for a minute
 KEPT_MAX = 4 * AGES_MAX  # until they are thinned out
 _PAIR = struct.Struct("<QQ")
 
@@ -33,17 +34,16 @@ class Ages:
         """Number and ms, of as many marks as it takes to reach back to `lowest`."""
         first = max((place for place, (number, _) in enumerate(self._marks) if number <= lowest), default=0)
         kept = _thinned(self._marks[first:], at)
+        del kept[1 : 1 + max(0, len(kept) - AGES_MAX)]
         return b"".join(_PAIR.pack(number, int(1000 * (at - marked)) + 1) for number, marked in kept)
 
 
 def _thinned(marks: list[tuple[int, float]], now: float) -> list[tuple[int, float]]:
-    """AGES_MAX of growing ages, with the first. For the requests of a mark that goes an older one stands: what is told
-    of them is rather too old.
+    """The first, the last, and of those between them so many that each next one is not less than half as old. For the
+    requests of a mark that goes the older one before it stands: what is told of them is rather too old.
     """
-    kept = marks[-1:]
-    for mark in reversed(marks[:-1]):
-        if now - mark[1] >= GROWTH * (now - kept[-1][1]) + MARK_S and len(kept) < AGES_MAX:
+    kept = marks[:1]
+    for mark, newer in pairwise(marks[1:]):
+        if now - kept[-1][1] > GROWTH * (now - newer[1]) + MARK_S:
             kept.append(mark)
-    if marks and kept[-1] is not marks[0]:
-        kept[AGES_MAX - 1 :] = marks[:1]
-    return kept[::-1]
+    return kept + marks[-1:] if len(marks) > 1 else kept

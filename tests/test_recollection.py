@@ -347,7 +347,7 @@ def test_every_request_is_at_most_as_old_as_its_bound_and_not_much_younger() -> 
     for number in range(min(pairs), 2000):
         bound_s = min(ms for first, ms in pairs.items() if first <= number) / 1000
         age_s = now - sent_at[number]
-        assert age_s <= bound_s <= GROWTH**2 * age_s + 5 * MARK_S, number
+        assert age_s <= bound_s <= GROWTH * age_s + 5 * MARK_S, number
 
 
 def test_marks_reach_back_to_the_lowest_and_no_further() -> None:
