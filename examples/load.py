@@ -78,7 +78,9 @@ class Load:
         self.report()
 
     def send(self, due: float) -> None:
-        request = Request(len(self.requests), due)
+        self.take(Request(len(self.requests), due))
+
+    def take(self, request: Request) -> None:
         self.requests.append(request)
         future = self.ask(request)
         self.futures.add(future)

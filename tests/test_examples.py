@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -234,3 +235,59 @@ def test_the_longest_stall_is_the_longest_time_without_an_answer(report: ModuleT
 def test_a_load_without_any_answer_is_reported_too(report: ModuleType) -> None:
     found = report.report([report.Request(1.0, 0.0, "lost", "")], [3], deployed(report))
     assert "lost                   1" in report.table(found)
+
+
+# ---- the report of the demo of two masters ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failover_report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "demo"))
+    return loaded("failover_report", EXAMPLES / "demo" / "failover_report.py")
+
+
+def changed(report: ModuleType) -> list[Any]:
+    kill = report.Change("SIGKILL", 3.0, "a", 1, "b", 2, "active")
+    return [kill, report.Change("switchover", 8.0, "b", 2, "a", 3, "active")]
+
+
+def seen(report: ModuleType) -> tuple[list[Any], Counter[str]]:
+    """A request in each tenth of a second; what was due in the second after the kill is answered at its end."""
+    requests = [report.Request(x / 10, 0.01, "ok", "") for x in range(110)]
+    requests[31:41] = [x._replace(latency=4.1 - x.due) for x in requests[31:41]]
+    return requests, Counter(f"customer-{number}" for number in range(1, 110, 2))
+
+
+def test_a_takeover_without_a_loss_has_no_fault(failover_report: ModuleType) -> None:
+    requests, granted = seen(failover_report)
+    found = failover_report.report(requests, changed(failover_report), granted)
+    assert failover_report.faults(found) == []
+    assert [(phase.sent, phase.answered) for phase in found.phases] == [(55, 55), (55, 55)]
+    assert found.phases[0].stall == pytest.approx(1.09) and found.phases[1].stall == pytest.approx(0.1)
+    assert "b, epoch 2" in failover_report.table(found) and "SIGKILL" in failover_report.picture(found)
+
+
+def test_each_fault_of_a_takeover_is_found(failover_report: ModuleType) -> None:
+    requests, granted = seen(failover_report)
+    kill, back = changed(failover_report)
+    again = granted + Counter(["customer-1"])
+    late = [x._replace(latency=6.3 - x.due) if 3.0 < x.due < 5.5 else x for x in requests]
+    cases: list[tuple[str, list[Any], Counter[str], list[Any]]] = [
+        ("1 loans were granted twice: customer-1", requests, again, [kill, back]),
+        ("1 customers have a number", requests, granted - Counter(["customer-1"]), [kill, back]),
+        ("SIGKILL: 1 requests were lost", [*requests, requests[40]._replace(outcome="lost")], granted, [kill, back]),
+        ("failed: 1 × Timeout", [*requests, requests[40]._replace(outcome="Timeout")], granted, [kill, back]),
+        ("nothing was answered for 3", late, granted, [kill, back]),
+        ("SIGKILL: b is candidate", requests, granted, [kill._replace(state="candidate"), back]),
+        ("switchover: no later epoch", requests, granted, [kill, back._replace(epoch=2)]),
+        ("not changed twice", requests, granted, [kill]),
+        (
+            "whose outcome nobody knows",
+            [*requests, requests[90]._replace(outcome="MaybeExecuted")],
+            granted,
+            [kill, back],
+        ),
+    ]
+    for sentence, asked, book, changes in cases:
+        faults = failover_report.faults(failover_report.report(asked, changes, book))
+        assert any(sentence in fault for fault in faults), (sentence, faults)

@@ -31,6 +31,7 @@ class Application(NamedTuple):
 
 
 LOANS = Application(EXAMPLES / "loan_quote", ("app:loans",), "load.py")
+LOANS_BOOK = Application(EXAMPLES / "loan_quote", ("app:loans",), "load_book.py")
 LOANS_WEB = Application(EXAMPLES / "loan_web", ("app:application", "--service", "loans"), "load_web.py", web=True)
 
 
@@ -40,6 +41,8 @@ class Failed(Exception):
 
 class Cluster:
     """Everything that the demo starts, in one folder; all of it ends with `close`."""
+
+    masters: tuple[str, ...] = ("master",)
 
     def __init__(self, folder: Path, application: Application, port: int) -> None:
         self.folder = folder
@@ -59,7 +62,7 @@ class Cluster:
     def start(self, name: str, *command: str, log: bool = True) -> subprocess.Popen[str]:
         """In a session of its own: Ctrl-C at the terminal is for the demo alone, which ends the others in order."""
         with ExitStack() as stack:
-            output = stack.enter_context((self.folder / f"{name}.log").open("w")) if log else subprocess.PIPE
+            output = stack.enter_context((self.folder / f"{name}.log").open("a")) if log else subprocess.PIPE
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
@@ -106,7 +109,7 @@ class Cluster:
 
     def check(self) -> None:
         """Raises Failed when something that should run has ended."""
-        for name in ("master", *NODES):
+        for name in (*self.masters, *NODES):
             process = self.running.get(name)
             if process is not None and process.poll() is not None:
                 raise Failed(f"{name} ended with {process.returncode}:\n{self.tail(name)}")
@@ -116,9 +119,8 @@ class Cluster:
         return "\n".join(f"    {line}" for line in lines[-20:])
 
     def close(self) -> None:
-        order = [name for name in self.running if name != "master"]
-        self.end(*order)
-        self.end("master")
+        self.end(*[name for name in self.running if name not in self.masters])
+        self.end(*self.masters)
 
     def end(self, *names: str) -> None:
         """TERM, and KILL for what does not obey in time."""

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lan import NoNetwork  # noqa: E402
+
 from system.ledger import Findings  # noqa: E402
 from system.result import Result  # noqa: E402
 from system.table import table  # noqa: E402

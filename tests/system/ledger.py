@@ -19,7 +19,7 @@ NOT_RUN = {"NotExecuted", "Overloaded", "NoService", "Unavailable", "BindError"}
 
 
 class Execution(NamedTuple):
-    """One line of the file. `at`: wall clock, in seconds. `epoch`: in which it was dispatched, where handlers say so."""
+    """One line of the file. `at`: wall clock, in seconds. `epoch`: which dispatched it, where handlers say so."""
 
     word: str  # began, ended
     key: str

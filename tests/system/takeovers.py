@@ -1,4 +1,4 @@
-"""What a pair of masters promises, played on real processes: each scenario takes a folder and how often, ends with a row.
+"""What a pair of masters promises, on real processes: each scenario takes a folder and how often, ends with a row.
 
 Most play on hosts of their own in network namespaces (`lan.py`), which take root.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import rota
 from .load import Load
 from .pool import eventually
 from .result import Result, judge
-from .site import APP, SETTLED_S, Site, TimedLoad, site
+from .site import APP, SETTLED_S, Site, site
 
 MEDIAN_LIMIT_S, MAX_LIMIT_S, HOLE_LIMIT_S = 2.0, 3.0, 3.5  # from the fault to the first answer
 ADDED_LIMIT_S = 0.25  # to the slowest call, by a planned switchover
@@ -59,7 +58,7 @@ def judged(
     )
 
 
-# ---- the active master is gone ------------------------------------------------------------------------------------------
+# ---- the active master is gone -------------------------------------------------------------------------------------
 
 
 def killed(folder: Path, runs: int, *, hosts: bool = True) -> Measured:
@@ -135,7 +134,7 @@ def paused(folder: Path, runs: int, *, hosts: bool = True, seconds: float = STOP
         return judged(f"active stopped for {seconds:g} s", place, runs, figure, "0 dispatched", misses)
 
 
-# ---- other parts are gone -----------------------------------------------------------------------------------------------
+# ---- other parts are gone ------------------------------------------------------------------------------------------
 
 
 def standby_killed(folder: Path, runs: int) -> Measured:
@@ -189,7 +188,9 @@ def both_down(folder: Path, runs: int) -> Measured:
                 place.in_sync()
         if not all(TIGHT_S - 0.05 <= wait <= TIGHT_S + 0.5 for wait in waits):
             misses.append(f"calls with {TIGHT_S:g} s to wait ended after {min(waits):.2f} to {max(waits):.2f} s")
-        figure = f"deadline kept ({min(waits):.2f} to {max(waits):.2f} of {TIGHT_S:g} s), served {max(backs):.1f} s after their start"
+        figure = (
+            f"{TIGHT_S:g} s to wait: {min(waits):.2f} to {max(waits):.2f}; served {max(backs):.1f} s after their start"
+        )
         told = (*MAYBE, "Timeout", "Unavailable", "NotExecuted")
         return judged(f"both masters down for {DOWN_S:g} s", place, runs, figure, "resumes by itself", misses, told)
 
@@ -249,7 +250,7 @@ def detached(folder: Path, runs: int) -> Measured:
         return judged("one of two nodes detached, active killed", place, runs, took(gaps), "max 3.0 s", misses)
 
 
-# ---- in the middle of something -----------------------------------------------------------------------------------------
+# ---- in the middle of something ------------------------------------------------------------------------------------
 
 
 def mid_drain(folder: Path, runs: int, *, hosts: bool = True, seconds: float = 3.0) -> Measured:
@@ -347,7 +348,7 @@ def rolling(folder: Path, runs: int) -> Measured:
         return judged("active killed amid a rolling update", place, runs, took(gaps), "goes on, max 3.0 s", misses)
 
 
-# ---- partitions ---------------------------------------------------------------------------------------------------------
+# ---- partitions ----------------------------------------------------------------------------------------------------
 
 
 def partitions(folder: Path, runs: int, seed: int = 1) -> Measured:

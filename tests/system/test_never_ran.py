@@ -12,7 +12,7 @@ from .pair import Pair, pair
 from .pool import APP, eventually
 
 CALLS = 200
-BUSY_S = 0.05  # of each: four processes have the queue for two and a half seconds
+BUSY_S = 0.03  # of each: four processes have the queue for one and a half seconds
 BEFORE = 30  # that have begun when the master dies
 
 
