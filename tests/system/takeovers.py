@@ -21,7 +21,7 @@ import rota
 from .load import Load
 from .pool import eventually
 from .result import Result, judge
-from .site import APP, SETTLED_S, Site, site
+from .site import APP, SETTLED_S, Site, TimedLoad, site
 
 MEDIAN_LIMIT_S, MAX_LIMIT_S, HOLE_LIMIT_S = 2.0, 3.0, 3.5  # from the fault to the first answer
 ADDED_LIMIT_S = 0.25  # to the slowest call, by a planned switchover
@@ -61,17 +61,21 @@ def judged(
 # ---- the active master is gone -------------------------------------------------------------------------------------
 
 
-def killed(folder: Path, runs: int, *, hosts: bool = True) -> Measured:
-    """SIGKILL of whoever is active; it comes back as the standby of the other one, which is killed next."""
-    gaps = []
-    with site(folder, hosts=hosts) as place, place.load() as load:
-        for _ in range(runs):
-            load.more(20)
-            name, epoch = place.active()
-            at = place.kill(name)
-            gaps.append(load.first_above(epoch) - at)
-            place.masters.start_master(name)
-            place.in_sync()
+def kill(place: Site, load: TimedLoad) -> float:
+    """SIGKILL of whoever is active; it comes back as the standby. Seconds to the first answer."""
+    load.more(20)
+    name, epoch = place.active()
+    at = place.kill(name)
+    gap = load.first_above(epoch) - at
+    place.masters.start_master(name)
+    place.in_sync()
+    return gap
+
+
+def killed(folder: Path, runs: int) -> Measured:
+    """Each time the one that took over before."""
+    with site(folder, hosts=True) as place, place.load() as load:
+        gaps = [kill(place, load) for _ in range(runs)]
         load.stop()
         misses = over(gaps, MAX_LIMIT_S, MEDIAN_LIMIT_S)
         return judged("active killed", place, runs, took(gaps), "median 2.0 s, max 3.0 s", misses)
@@ -94,44 +98,53 @@ def black_hole(folder: Path, runs: int) -> Measured:
         return judged("active blackholed", place, runs, took(gaps), "max 3.5 s", over(gaps, HOLE_LIMIT_S))
 
 
-def switched(folder: Path, runs: int, *, hosts: bool = True) -> Measured:
-    """`rota switchover`, to and fro."""
-    added = []
-    with site(folder, hosts=hosts) as place, place.load() as load:
-        for _ in range(runs):
-            began = time.monotonic()
-            load.more(60)
-            asked = time.monotonic()
-            place.admin.switchover(reason="measured")
-            load.more(60)
-            added.append(load.longest(asked, time.monotonic()) - load.usual(began, asked))
-            place.in_sync()
+def switch(place: Site, load: TimedLoad) -> float:
+    """`rota switchover`. So many seconds longer than usual the slowest call took."""
+    began = time.monotonic()
+    load.more(60)
+    asked = time.monotonic()
+    place.admin.switchover(reason="measured")
+    load.more(60)
+    added = load.longest(asked, time.monotonic()) - load.usual(began, asked)
+    place.in_sync()
+    return added
+
+
+def switched(folder: Path, runs: int) -> Measured:
+    """To and fro."""
+    with site(folder, hosts=True) as place, place.load() as load:
+        added = [switch(place, load) for _ in range(runs)]
         load.stop()
         figure = f"slowest call + {statistics.median(added) * 1000:.0f} ms, max {max(added) * 1000:.0f} ms"
         misses = [f"a call took {max(added) * 1000:.0f} ms longer"] if max(added) > ADDED_LIMIT_S else []
         return judged("planned switchover", place, runs, figure, "max 250 ms, 0 failed", misses, told=())
 
 
-def paused(folder: Path, runs: int, *, hosts: bool = True, seconds: float = STOPPED_S) -> Measured:
-    """SIGSTOP of the active master, and SIGCONT: by then the other one is active, and this one must not go on."""
-    gaps, late = [], 0
-    with site(folder, hosts=hosts) as place, place.load() as load:
-        for _ in range(runs):
-            load.more(20)
-            name, epoch = place.active()
-            at = place.stop(name)
-            gaps.append(load.first_above(epoch) - at)
-            time.sleep(max(0.0, at + seconds - time.monotonic()))
-            went_on = time.time()
-            place.go_on(name)
-            assert eventually(lambda name=name: place.masters.state(name) == "standby", SETTLED_S)  # type: ignore[misc]
-            place.in_sync()
-            load.more(20)
-            late += sum(each.epoch <= epoch and each.at > went_on for each in place.executions())
+def pause(place: Site, load: TimedLoad, seconds: float) -> tuple[float, list[str]]:
+    """SIGSTOP of the active master, and SIGCONT when the other one is active. Seconds to the first answer, and keys of
+    what it dispatched afterwards.
+    """
+    load.more(20)
+    name, epoch = place.active()
+    at = place.stop(name)
+    gap = load.first_above(epoch) - at
+    time.sleep(max(0.0, at + seconds - time.monotonic()))
+    went_on = time.time()
+    place.go_on(name)
+    assert eventually(lambda: place.masters.state(name) == "standby", SETTLED_S), "it does not step down"
+    place.in_sync()
+    load.more(20)
+    return gap, [each.key for each in place.executions() if each.epoch <= epoch and each.at > went_on]
+
+
+def paused(folder: Path, runs: int) -> Measured:
+    with site(folder, hosts=True) as place, place.load() as load:
+        found = [pause(place, load, STOPPED_S) for _ in range(runs)]
         load.stop()
-        figure = f"{took(gaps)}; {late} dispatched after it"
-        misses = [f"{late} ran that it dispatched after SIGCONT"] if late else []
-        return judged(f"active stopped for {seconds:g} s", place, runs, figure, "0 dispatched", misses)
+        late = [key for _, keys in found for key in keys]
+        figure = f"{took([gap for gap, _ in found])}; {len(late)} dispatched after SIGCONT"
+        misses = [f"it dispatched after SIGCONT: {', '.join(late[:5])}"] if late else []
+        return judged(f"active stopped for {STOPPED_S:g} s", place, runs, figure, "0 dispatched", misses)
 
 
 # ---- other parts are gone ------------------------------------------------------------------------------------------
@@ -253,34 +266,37 @@ def detached(folder: Path, runs: int) -> Measured:
 # ---- in the middle of something ------------------------------------------------------------------------------------
 
 
-def mid_drain(folder: Path, runs: int, *, hosts: bool = True, seconds: float = 3.0) -> Measured:
+def kill_amid_a_drain(place: Site, load: TimedLoad, seconds: float) -> tuple[float, list[str]]:
     """A node drains, and waits for a long request, when the active master is killed. Nobody says it again."""
-    misses: list[str] = []
-    gaps = []
-    with site(folder, nodes=("node-1", "node-2"), hosts=hosts) as place, place.load() as load:
-        for _ in range(runs):
-            load.more(20)
-            key, node = _long(place, load, seconds)
-            done: list[object] = []
-            draining = threading.Thread(target=_drain, args=(place, node, done), daemon=True)
-            draining.start()
-            assert eventually(lambda node=node: place.node(node)["intent"] != "active")  # type: ignore[misc]
-            name, epoch = place.active()
-            at = place.kill(name)
-            gaps.append(load.first_above(epoch) - at)
-            load.told(key)
-            draining.join(SETTLED_S)
-            if done != ["done"]:
-                misses.append(f"the drain ended with {done}")
-            if place.node(node)["intent"] == "active" or place.node(node)["processes"]:
-                misses.append(f"{node} is not detached: {place.node(node)['intent']}")
-            if key not in place.ledger.told("answered"):
-                misses.append(f"the request that ran at the time of the drain was not answered ({key})")
-            place.masters.start_master(name)
-            place.admin.rejoin(node)
-            place.in_sync()
+    load.more(20)
+    key, node = _long(place, load, seconds)
+    done: list[object] = []
+    draining = threading.Thread(target=_drain, args=(place, node, done), daemon=True)
+    draining.start()
+    assert eventually(lambda: place.node(node)["intent"] != "active")
+    name, epoch = place.active()
+    at = place.kill(name)
+    gap = load.first_above(epoch) - at
+    load.told(key)
+    draining.join(SETTLED_S)
+    misses = [] if done == ["done"] else [f"the drain ended with {done}"]
+    state = place.node(node)
+    if state["intent"] == "active" or state["processes"]:
+        misses.append(f"{node} is not detached: {state['intent']}")
+    if key not in place.ledger.told("answered"):
+        misses.append(f"the request that ran at the time of the drain was not answered ({key})")
+    place.masters.start_master(name)
+    place.admin.rejoin(node)
+    place.in_sync()
+    return gap, misses
+
+
+def mid_drain(folder: Path, runs: int) -> Measured:
+    with site(folder, nodes=("node-1", "node-2"), hosts=True) as place, place.load() as load:
+        found = [kill_amid_a_drain(place, load, 3.0) for _ in range(runs)]
         load.stop()
-        misses += over(gaps, MAX_LIMIT_S)
+        gaps = [gap for gap, _ in found]
+        misses = [miss for _, each in found for miss in each] + over(gaps, MAX_LIMIT_S)
         return judged("active killed amid a drain", place, runs, took(gaps), "goes on, max 3.0 s", misses)
 
 
