@@ -32,6 +32,13 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "token_not_checked": (faults.forge,),
     "resend_runs_again": (faults.reset_connection, faults.reset_all),
     "older_master_forgotten": (faults.restart_master,),
+    "what_was_done_ignored": (faults.restart_master, faults.reset_all),
+    "memory_ignored": (faults.restart_master, faults.isolate_one_way, faults.reset_all),
+    "ended_processes_ignored": (faults.restart_master, faults.kill_process, faults.reset_all),
+    "earlier_agents_ignored": (faults.restart_master, faults.kill_agent, faults.reset_all),
+    "age_ignored": (faults.restart_master, faults.isolate_one_way, faults.reset_all),
+    "nodes_that_left_ignored": (faults.restart_master, faults.stop_agent, faults.isolate_one_way, faults.reset_all),
+    "told_before_all_processes_have": (faults.restart_master,),
     "drain_keeps_dispatching": (faults.operate,),
     "suspect_keeps_getting_work": (faults.pause_agent, faults.isolate_one_way),
     "work_before_durable": (faults.operate, faults.restart_master),
@@ -180,6 +187,7 @@ def test_a_rolling_restart_of_every_node_fails_no_call(cluster: Cluster) -> None
 
 
 def test_a_restarted_master_attaches_what_runs_and_answers_what_is_done(cluster: Cluster) -> None:
+    cluster.run(1.0)  # the ramp
     calls = [cluster.call("slow", timeout=30.0) for _ in range(6)]
     cluster.run_until(lambda: sum(len(process.running) for process in cluster.processes()) == 6)
     faults.restart_master(cluster)
