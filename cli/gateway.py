@@ -169,7 +169,7 @@ class Beside:
         self._routes = routes
         self._host = config.master.bind.rpartition(":")[0].removeprefix("tcp://")
         said = config.http.master if "http.master" in config.places else ()
-        self._others = [*filter(None, [config.standby.backup_of]), *said]  # whoever of the pair is active is called
+        self._others = [*(config.standby.backup_of or ()), *said]  # whoever of the pair is active is called
         if self._http.bind is None:
             if routes:
                 raise Mistake("--route is for HTTP requests: say --http HOST:PORT, too")

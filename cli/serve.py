@@ -40,6 +40,7 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
     by themselves.
     """
     from ..common.inuse import PortInUse
+    from ..master.engine import EngineError
     from ..master.journal import JournalError
     from ..master.server import main
 
@@ -51,7 +52,7 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
             sys.exit(main(config, reread=lambda: reread(beside, config_file, flags), beside=beside))
         finally:
             beside.end()
-    except (PortInUse, JournalError) as error:
+    except (PortInUse, JournalError, EngineError) as error:
         raise Failed(str(error)) from None
 
 

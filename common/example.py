@@ -35,7 +35,7 @@ _SAMPLES = {
     "slave.tags": '{ zone = "a" }',
     "http.bind": '"0.0.0.0:8080"',
     "http.trusted_proxies": '["10.0.0.0/8"]',
-    "standby.backup_of": '"tcp://primary.example.com:7700"',
+    "standby.backup_of": '["tcp://primary.example.com:7700"]',
     "standby.address": '"tcp://backup.example.com:7700"',
     "standby.on_takeover": '["run ip address add 10.0.0.9/24 dev eth0", "stop reports"]',
     "standby.on_return": '["run ip address del 10.0.0.9/24 dev eth0", "start reports"]',

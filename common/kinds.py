@@ -112,6 +112,7 @@ class Name(Kind):
 HOST = Pattern(r"[A-Za-z0-9.:_-]{1,253}", "a host name or IP address", "10.0.0.5")
 # The system takes a larger one modulo 65536, and listens there without a word.
 _PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
+_ONE_HOST = rf"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(?::{_PORT})?"
 HOST_PORT = Pattern(rf"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):{_PORT}", "HOST:PORT", "127.0.0.1:5432")
 LISTEN = Pattern(
     rf"(?:\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?:\*|{_PORT})",
@@ -374,6 +375,25 @@ class Anything(Kind):
 
     def describe(self) -> str:
         return "any value"
+
+
+class Lease(Kind):
+    """Who decides which master is active: `agents`, or the address of an engine."""
+
+    metavar = "LEASE"
+    _ETCD: ClassVar[re.Pattern[str]] = re.compile(
+        rf"etcd://{_ONE_HOST}(,{_ONE_HOST})*(/[A-Za-z0-9._/-]{{1,200}})?", re.ASCII
+    )
+
+    def read(self, value: object) -> str:
+        if isinstance(value, str):
+            postgres = value.startswith("postgresql://") and value.isprintable() and len(value) < 1000
+            if value == "agents" or postgres or self._ETCD.fullmatch(value):
+                return value
+        raise ValueError(f"must be {self.describe()}, not {quoted(value)}")
+
+    def describe(self) -> str:
+        return "agents, etcd://HOST:PORT[,HOST:PORT]…[/PREFIX] or postgresql://…"
 
 
 @dataclass(frozen=True)

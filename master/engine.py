@@ -86,3 +86,8 @@ def store(address: str) -> Store:
     from .postgres import Postgres
 
     return Postgres(address)
+
+
+def engine_name(address: str) -> str:
+    """For people; the address may have a password."""
+    return address.partition(":")[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import select
 import signal
 import socket
 import time
@@ -23,13 +24,17 @@ from ..common import log, memory, sockets, wire
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
 from ..common.kinds import split_address
+from ..common.settings import AGENTS
 from . import ports
 from .core import outbox
+from .core.engine_lease import EngineLease
+from .core.engine_standby import EngineStandby
 from .core.master import Beginning, Identity, Master
 from .core.outbox import Outbox
 from .core.pool import Slot
 from .core.records import Restored
 from .core.standby import Standby
+from .engine import Engine, EngineError, engine_name, store
 from .errands import Errands
 from .journal import Journal
 from .log import EventWriter
@@ -40,6 +45,7 @@ LOOK_S = 0.002  # how long control, journal and signals may wait while requests 
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 PEER_LINGER_MS = 100  # for the last frames to the other master
 WAKE_BYTES = 65536  # a pipe holds no more
+LET_GO_S = 0.3  # for the engine to take back the lease, at the end
 _AT_ONCE = frozenset({signal.SIGINT, signal.SIGQUIT})
 _HARMLESS = (signal.SIGHUP, signal.SIGUSR1)  # the other signals that are caught end it
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
@@ -77,11 +83,23 @@ class Server:
         self.errands = Errands(config, self._own_control(), lambda *told: self.core.events.tell(*told))
         self._events: EventWriter
         self.core: Master | Standby
-        if config.standby.backup_of or self.journal.restored.peer:
+        self._lease: EngineLease | None = None
+        if config.standby.lease != AGENTS:
+            self._engine, self._lease = self._ask_engine(config)
+        if self._lease or config.standby.backup_of or self.journal.restored.peer:
             self._follow(self.journal.restored, self.journal.epoch_by == config.master.name, 0)
         else:
             self._be_active(self.journal.epoch + 1, self.journal.restored, Beginning(complete=state is not None))
         self._catch_signals()  # before anybody is told that it is here
+
+    def _ask_engine(self, config: Config) -> tuple[Engine, EngineLease]:
+        """Raises EngineError."""
+        standby = config.standby
+        if not config.master.state:
+            raise EngineError("a lease from an engine needs --state: an epoch must outlast this process")
+        me = f"{config.master.name} {_token():016x}"
+        lease = EngineLease(engine_name(standby.lease), me, standby.takeover_after, boottime())
+        return Engine(store(standby.lease)), lease
 
     # ---- roles -----------------------------------------------------------------------------------
 
@@ -94,7 +112,7 @@ class Server:
         """Raises JournalError when the epoch cannot be made durable."""
         config, numbers = self.config, self.ports.ports
         self.journal.rise(epoch, config.master.name)
-        patience_s = config.standby.takeover_grace if known.peer else 0.0
+        patience_s = config.standby.takeover_grace if known.peer or known.members else 0.0
         self.core = Master(
             Identity(
                 config.master.name,
@@ -110,13 +128,15 @@ class Server:
             _token,
             time.time,
             boottime(),
-            beginning._replace(standby=config.standby, last_record=self.journal.last, patience_s=patience_s),
+            beginning._replace(
+                standby=config.standby, last_record=self.journal.last, patience_s=patience_s, lease=self._lease
+            ),
         )
         self._begin()
 
     def _follow(self, known: Restored, was_active: bool, seen: int) -> None:
         config, journal = self.config, self.journal
-        self.core = Standby(
+        given = (
             config.master.name,
             self._address(),
             config.master,
@@ -130,6 +150,7 @@ class Server:
             time.time,
             boottime(),
         )
+        self.core = EngineStandby(self._lease, *given) if self._lease else Standby(*given)
         self._begin()
 
     def _begin(self) -> None:
@@ -145,7 +166,9 @@ class Server:
     def _watch(self) -> None:
         asked = (self.ports.control, self.ports.frontend, self.ports.backend, *self.peer.sockets)
         fds = [int(sock.get(zmq.FD)) for sock in asked]
-        self._watched = [(fd, zmq.POLLIN) for fd in (*fds, self.journal.wake_fd, self._wake_read, self.errands.fd)]
+        own = [self.journal.wake_fd, self._wake_read, self.errands.fd]
+        own += [self._engine.wake_fd] if self._lease else []
+        self._watched = [(fd, zmq.POLLIN) for fd in (*fds, *own)]
 
     def _own_control(self) -> str:
         """Where commands of this machine reach us."""
@@ -158,7 +181,7 @@ class Server:
         standby, master = self.config.standby, self.config.master
         if standby.address:
             return standby.address
-        host = master.advertise or _host_towards(standby.backup_of, master.bind)
+        host = master.advertise or _host_towards(next(iter(standby.backup_of or ()), None), master.bind)
         return f"tcp://{host}:{self.ports.ports['control']}"
 
     # ---- the loop --------------------------------------------------------------------------------
@@ -213,6 +236,8 @@ class Server:
                 self._recorded(boottime())
             elif fd == self.errands.fd:
                 self._attend_errands(boottime())
+            elif self._lease and fd == self._engine.wake_fd:
+                self._engine_answers()
             elif fd == self._wake_read:
                 os.read(fd, WAKE_BYTES)  # whether or not a number was noted: what stays there keeps us awake
 
@@ -230,6 +255,7 @@ class Server:
             self._probe(now)
         self.core.counters["bad frames"] += self._take_bad()
         self.core.tick(now)
+        self._ask_questions()
         self._events.write()
 
     def _next_deadline(self) -> float:
@@ -248,6 +274,7 @@ class Server:
         self.errands.close()
         self.peer.close()
         self.ports.close()
+        self._let_go()
         self.journal.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -288,6 +315,33 @@ class Server:
                 if out is not self.core.out:
                     return  # nobody has anything to do with the rest: it was said before
 
+    def _engine_answers(self) -> None:
+        for answer in self._engine.answers():
+            core = self.core
+            assert isinstance(core, EngineStandby) or (isinstance(core, Master) and self._lease)
+            core.engine_answered(answer, boottime())
+            self._flush()
+            self._ask_questions()
+
+    def _ask_questions(self) -> None:
+        if self._lease is not None and self._lease.questions:
+            questions, self._lease.questions = self._lease.questions, []
+            for question in questions:
+                self._engine.ask(question)
+
+    def _let_go(self) -> None:
+        """The end: nobody should have to wait until a lease of ours is over."""
+        lease, by = self._lease, boottime() + LET_GO_S
+        if lease is None:
+            return
+        lease.let_go(boottime())
+        while not lease.is_settled and boottime() < by:
+            self._ask_questions()
+            select.select([self._engine.wake_fd], [], [], LET_GO_S)
+            for answer in self._engine.answers():
+                lease.answered(answer, boottime())
+        self._engine.close()
+
     def _play(self, out: Outbox) -> None:
         """Effects of one master of a pair. A change of role is the last of them."""
         effects, out.role = out.role, []
@@ -313,6 +367,7 @@ class Server:
                     self.errands.happened(kind, subject, text, boottime())
                 case outbox.StepDown(seen):
                     self._step_down(seen)
+        self._ask_questions()
 
     def _take_over(self, won: outbox.BecomeActive) -> None:
         standby = self.core
@@ -345,7 +400,7 @@ class Server:
         """Likewise to one client, in the order of their sequences."""
         out, sock = self.core.out, self.ports.frontend
         sessions, out.sessions = out.sessions, []
-        copies: list[tuple[bytes, int, wire.Frame]] | None = [] if self._master().pair.route else None
+        copies: list[tuple[bytes, int, wire.Frame]] | None = [] if self._master().pair.routes else None
         for session in sessions:
             frames, session.outgoing = session.outgoing, []
             if not frames:
@@ -359,11 +414,13 @@ class Server:
             self._copy(copies)
 
     def _copy(self, answers: list[tuple[bytes, int, wire.Frame]]) -> None:
-        """To the standby, which keeps them for clients that ask there. One that does not read begins anew."""
+        """To each standby, which keeps them for clients that ask there. One that does not read begins anew."""
         pair = self._master().pair
-        for frame in pair.copies(answers):
-            if ports.send(self.ports.control, pair.route, frame):
-                return pair.gone(pair.route)
+        gone = set()
+        for route, frame in pair.copies(answers):
+            if route not in gone and ports.send(self.ports.control, route, frame):
+                gone.add(route)
+                pair.gone(route)
 
     def _send_control(self) -> None:
         out = self.core.out

@@ -38,7 +38,9 @@ class Rig:
             "me",
             "tcp://me:7700",
             MasterSettings(state="/nowhere"),
-            replace(StandbySettings(), **{"backup_of": address, "takeover_after": T, **settings}),
+            replace(
+                StandbySettings(), **{"backup_of": (address,) if address else None, "takeover_after": T, **settings}
+            ),
             known,
             5 if not backup else 0,
             5 if not backup else 0,

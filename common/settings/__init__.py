@@ -17,9 +17,10 @@ from .master import MasterSettings
 from .notify import NotifySettings
 from .service import LEAST_LOADED, ROUND_ROBIN, ServiceSettings
 from .slave import SlaveSettings
-from .standby import ANY, MAJORITY, StandbySettings
+from .standby import AGENTS, ANY, MAJORITY, StandbySettings
 
 __all__ = [
+    "AGENTS",
     "ANY",
     "COMMON",
     "DUMMY",

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from .. import limits
 from ..declare import setting
-from ..kinds import Address, Boolean, Choice, Duration, Optional
+from ..kinds import Address, Boolean, Choice, Duration, Lease, Optional, Several
 from ..steps import Steps
 from ..units import format_duration
 
 MAJORITY, ANY = "majority", "any"
+AGENTS = "agents"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +21,10 @@ class StandbySettings:
 
     section: ClassVar[str] = "standby"
 
-    backup_of: str | None = setting(
+    backup_of: tuple[str, ...] | None = setting(
         None,
-        Optional(Address()),
-        "control address of the primary: this master is its backup",
+        Optional(Several(Address(), limit=8)),
+        "control address of the primary, whose backup this master is; with an engine as lease, of all other masters",
         "a master that nobody is told of is alone; only the backup needs to know of the other one",
         flags=("--backup-of",),
         reload=False,
@@ -34,6 +35,13 @@ class StandbySettings:
         "control address at which the other master reaches this one; without it, bind's port at the advertised host, "
         "or at the address from which this one dials",
         "who takes over is dialled by who comes back; only NAT makes it worth setting",
+        reload=False,
+    )
+    lease: str = setting(
+        AGENTS,
+        Lease(),
+        "who decides which master is active: agents, by votes, for a pair; or an engine, for any number of masters",
+        "no other service is needed; etcd or PostgreSQL let three or more masters stand by for each other",
         reload=False,
     )
     quorum: str = setting(

@@ -13,7 +13,7 @@ So the holder has stopped before anybody else may take it, whatever the clocks o
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 RENEWALS = 3  # in the time of one lease: two may fail
 LOOKS = 5  # of a standby, in that time
@@ -93,9 +93,19 @@ class EngineLease:
 
     def is_free(self, now: float) -> bool:
         """Nobody has it, as far as the engine was heard lately."""
-        if self.row is None or now - self._fresh_at > FRESH * self.lease_s:
-            return False
+        return self.row is not None and now - self._fresh_at <= FRESH * self.lease_s and self._may_be_free(now)
+
+    def _may_be_free(self, now: float) -> bool:
+        assert self.row is not None
         return (not self.row.holder and not self._forgotten) or now - self._seen_at >= self.lease_s
+
+    def is_lost(self, now: float) -> bool:
+        """What was tried did not succeed: somebody else has it, and it is not free."""
+        return not self.epoch or (self.row is not None and not self.is_ours and not self._may_be_free(now))
+
+    def look(self, now: float) -> None:
+        """It may be free in a moment."""
+        self._ask_at = min(self._ask_at, now)
 
     @property
     def is_ours(self) -> bool:
@@ -115,6 +125,15 @@ class EngineLease:
     def holder(self) -> str:
         """Name of the master that has it."""
         return self.row.holder.partition(" ")[0] if self.row else ""
+
+    def status(self, now: float) -> dict[str, Any]:
+        return {
+            "engine": self.engine,
+            "holder": self.holder,
+            "epoch": self.known_epoch,
+            "left_ms": max(0, round((self.until - now) * 1000)) if self.until > 0 else 0,
+            "error": self.error,
+        }
 
     # ---- time and word from the engine -----------------------------------------------------------------------------
 

@@ -13,11 +13,13 @@ from ...common import messages, wire
 from ...common.lifecycle import Liveness
 from ...common.limits import HEAD_MAX
 from ...common.messages import BadMessage
-from ...common.settings import MasterSettings, ServiceSettings, StandbySettings
+from ...common.settings import AGENTS, MasterSettings, ServiceSettings, StandbySettings
 from . import outbox, records, status
 from .dispatch import Dispatch
+from .engine_lease import Answer, EngineLease
 from .events import EventLog
 from .fleet import Fleet
+from .group import Group
 from .operators import Operators
 from .outbox import Outbox, StepDown
 from .pair import Pair
@@ -54,6 +56,7 @@ class Beginning(NamedTuple):
     events: Sequence[Mapping[str, Any]] = ()
     patience_s: float = 0.0  # so long no node is given up
     complete: bool = False  # of all that the master before had recorded, nothing is missing here
+    lease: EngineLease | None = None  # where an engine decides who is active: we have it
 
 
 class Identity(NamedTuple):
@@ -103,7 +106,15 @@ class Master:
             journal_ours,
             self.fleet.voters,
         )
-        self.pair = Pair(identity.name, *pair, beginning.last_record, beginning.complete, now)
+        self.pair: Pair | Group
+        if beginning.lease is None:
+            self.pair = Pair(identity.name, *pair, beginning.last_record, beginning.complete, now)
+        else:
+            self.pair = Group(
+                identity.name,
+                *(beginning.standby, self.out, self.events, self.known, journal_ours),
+                *(beginning.lease, beginning.last_record, now),
+            )
         self.dispatches_until = self.pair.until()
         for session, frame in beginning.answers:
             self.dispatch.inherited.recorded(session, frame)
@@ -359,7 +370,7 @@ class Master:
         node, token = self._agents.get(route), self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
-        elif route == self.pair.route and head.token == self.pair.token:
+        elif self.pair.is_from(route, head.token):
             self._from_standby(route, head.kind, frame[head.head_len :], now)
         elif token == 0 or head.token != token:
             self.dispatch.counters["unknown routes"] += 1
@@ -395,7 +406,7 @@ class Master:
             return self._standby_hello(route, hello, version, now)
         place = len(self.out.control)
         self._rise_above(hello)
-        if hello.epoch > self.dispatch.epoch and self.pair.peer is not None:
+        if hello.epoch > self.dispatch.epoch and not self.pair.alone:
             refusal = messages.Refusal("standby", "another master was elected", 100, list(wire.VERSIONS))
             self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
             return self._heard_of(hello.epoch)
@@ -420,7 +431,7 @@ class Master:
 
     def _standby_hello(self, route: bytes, hello: messages.PeerHello, version: int, now: float) -> None:
         self._heard_of(hello.epoch)
-        why = self.pair.refuse(hello)
+        why = self.pair.refuse(hello) or self._other_lease(hello)
         if not self.durable:
             why = f"{self.identity.name} has no --state directory: it would not remember that it has a standby"
         if why:
@@ -431,17 +442,25 @@ class Master:
         self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
         self.pair.greet(route, token, hello, self.dispatch.epoch, now)
 
+    def _other_lease(self, hello: messages.PeerHello) -> str:
+        ours = self.pair.lease.engine if isinstance(self.pair, Group) else AGENTS
+        if hello.lease == ours:
+            return ""
+        return (
+            f"[standby] lease is {ours} at {self.identity.name} and {hello.lease} at {hello.name}: say the same at all"
+        )
+
     def _from_standby(self, route: bytes, kind: int, body: bytes, now: float) -> None:
         if kind == wire.BYE:
             return self.pair.gone(route, said_bye=True)
         message = self._read_any(body) if kind == wire.CONTROL else None
         if message is not None:
-            self.pair.from_standby(message, now)
+            self.pair.from_standby(route, message, now)
             self._confirm(now)
 
     def _heard_of(self, epoch: int) -> None:
         """Of a higher epoch than ours: another master was elected, or may be."""
-        if epoch > self.dispatch.epoch and self.pair.peer is not None and not self._outvoted:
+        if epoch > self.dispatch.epoch and not self.pair.alone and not self._outvoted:
             self.events.tell("step down", self.identity.name, f"epoch {epoch} was seen, ours is {self.dispatch.epoch}")
             self.fleet.stop(self._now)
             self._outvoted = True
@@ -569,6 +588,17 @@ class Master:
         self.dispatches_until = self.pair.until()
         self.hold(self.dispatches_until <= now, now)
 
+    def engine_answered(self, answer: Answer, now: float) -> None:
+        """The lease is renewed, or not; or somebody else has it by now."""
+        assert isinstance(self.pair, Group)
+        lease = self.pair.lease
+        lease.answered(answer, now)
+        self.dispatches_until = lease.until
+        if lease.known_epoch > self.dispatch.epoch:
+            self._heard_of(lease.known_epoch)
+        else:
+            self.hold(self.dispatches_until <= now, now)
+
     def lapse(self, now: float) -> None:
         """`dispatches_until` is over, as far as the shell knows: nothing is dispatched that may not be."""
         self.dispatches_until = self.pair.until()
@@ -634,7 +664,7 @@ class Master:
         given_back = self.dispatch.hand_back()
         for route, node in self._agents.items():
             self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
-        if self.pair.peer is not None:  # processes look out for their next master
+        if not self.pair.alone:  # processes look out for their next master
             refusal = messages.Refusal(
                 "standby", f"{self.identity.name} is not active any more", 100, list(wire.VERSIONS)
             )

@@ -10,6 +10,7 @@ from ...common.limits import ASKED_MAX
 from . import verbs
 from .events import EventLog
 from .fleet import Fleet
+from .group import Group
 from .outbox import Outbox
 from .pair import Pair
 
@@ -44,7 +45,7 @@ class Operators:
         fleet: Fleet,
         alarms: dict[str, str],
         status: Callable[[float, bool], dict[str, Any]],
-        pair: Pair,
+        pair: Pair | Group,
         hand_over: Callable[[float], str],
     ) -> None:
         self.waiting: list[_Waiter] = []

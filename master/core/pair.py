@@ -86,6 +86,19 @@ class Pair:
         """The standby is connected and heard: what is recorded is recorded there too."""
         return bool(self.route) and self.liveness is Liveness.LIVE
 
+    @property
+    def alone(self) -> bool:
+        """Nobody else can be active."""
+        return self.peer is None
+
+    @property
+    def routes(self) -> list[bytes]:
+        """Of the standby, if it follows."""
+        return [self.route] if self.route else []
+
+    def others(self) -> dict[str, Liveness]:
+        return {self.peer.name: self.liveness} if self.peer else {}
+
     def until(self) -> float:
         """This master may dispatch until then."""
         return inf if self.peer is None or self._settings.quorum == ANY else self.leases.until()
@@ -98,8 +111,8 @@ class Pair:
             return f"both masters are called {hello.name}: give one of them another --name"
         if self.peer is not None and self.peer.name != hello.name:
             return (
-                f"{self.peer.name} is the other master of {self._name}: "
-                f"if it is gone for good, `rota forget {self.peer.name}` first"
+                f"{self.peer.name} is the other master of {self._name}: if it is gone for good, "
+                f"`rota forget {self.peer.name}` first; more than one standby needs an engine as [standby] lease"
             )
         return ""
 
@@ -134,7 +147,10 @@ class Pair:
         self._snapshot()
         self._say_pulse(epoch, now)
 
-    def from_standby(self, message: messages.Message, now: float) -> None:
+    def is_from(self, route: bytes, token: int) -> bool:
+        return route == self.route and token == self.token
+
+    def from_standby(self, route: bytes, message: messages.Message, now: float) -> None:
         if isinstance(message, messages.Promise):
             self._heard_at = now
             self.leases.promised(message.number, message.lasts_ms / 1000)
@@ -153,7 +169,7 @@ class Pair:
             if said_bye:
                 self._move("bye")
 
-    def forget(self) -> int:
+    def forget(self, name: str) -> int:
         """An operator says that the other master is gone for good: this one is alone."""
         self.peer = self._known.peer = None
         self.route, self.token = b"", 0
@@ -213,24 +229,10 @@ class Pair:
     def next_deadline(self) -> float:
         return self._pulse_at if self.route else inf
 
-    def copies(self, answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[bytes]:
-        """Frames for the standby's route: answers (session, what that has acknowledged, frame) that it is to keep."""
-        made: list[bytes] = []
-        parts: list[bytes] = []
-        size = 0
-        for session, acked, frame in answers:
-            if len(frame) > REPLICA_BYTES:
-                continue  # a caller whose master dies over so large an answer learns MaybeExecuted
-            if size + len(frame) > REPLICA_BYTES:
-                made.append(b"".join(parts))
-                parts, size = [], 0
-            if not parts:
-                parts.append(wire.head(ANSWERS, self.token))
-            parts += (COPY.pack(session, acked, len(frame)), bytes(frame))
-            size += len(frame)
-        if parts:
-            made.append(b"".join(parts))
-        return made
+    def copies(self, answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[tuple[bytes, bytes]]:
+        """Route and frame: answers (session, what that has acknowledged, frame) that the standby is to keep."""
+        head = wire.head(ANSWERS, self.token)
+        return [(self.route, head + part) for part in packed(answers)]
 
     # ---- for people ------------------------------------------------------------------------------------------------
 
@@ -330,3 +332,21 @@ class Pair:
             text = f"standby {self.peer.name}: {before} → {self.liveness}"
             self._events.tell(edge, self.peer.name, text)
             self._out.role.append(Notify(edge.lower(), self.peer.name, text))
+
+
+def packed(answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[bytes]:
+    """Session, what that has acknowledged, and frame of each, in as few messages as may be."""
+    made: list[bytes] = []
+    parts: list[bytes] = []
+    size = 0
+    for session, acked, frame in answers:
+        if len(frame) > REPLICA_BYTES:
+            continue  # a caller whose master dies over so large an answer learns MaybeExecuted
+        if size + len(frame) > REPLICA_BYTES:
+            made.append(b"".join(parts))
+            parts, size = [], 0
+        parts += (COPY.pack(session, acked, len(frame)), bytes(frame))
+        size += len(frame)
+    if parts:
+        made.append(b"".join(parts))
+    return made

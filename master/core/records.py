@@ -135,6 +135,11 @@ def peer(peer: Peer | None) -> bytes:
     return _pack({"t": "peer", "peer": peer})
 
 
+def member(name: str, peer: Peer | None) -> bytes:
+    """One of the masters where an engine decides who is active; None: it is gone for good."""
+    return _pack({"t": "member", "name": name, "peer": peer})
+
+
 def electorate(names: Iterable[str], before: Iterable[str] | None = None) -> bytes:
     """The nodes whose votes make a master (docs/STANDBY.md). `before`: whose votes count too until the standby has
     agreed to the change; None: it has.
@@ -159,6 +164,7 @@ class Restored:
         self.electorate: frozenset[str] = frozenset()
         self.electorate_before: frozenset[str] | None = None
         self.peer: Peer | None = None
+        self.members: dict[str, Peer] = {}
 
     def copy(self) -> Restored:
         made = Restored()
@@ -192,6 +198,7 @@ class Restored:
                 else []
             ),
             *([peer(self.peer)] if self.peer else []),
+            *(member(name, each) for name, each in self.members.items()),
         ]
 
     def _read_intent(self, record: dict[str, Any]) -> None:
@@ -252,6 +259,11 @@ class Restored:
 
     def _read_peer(self, record: dict[str, Any]) -> None:
         self.peer = None if record["peer"] is None else Peer(*record["peer"])
+
+    def _read_member(self, record: dict[str, Any]) -> None:
+        self.members.pop(record["name"], None)
+        if record["peer"] is not None:
+            self.members[record["name"]] = Peer(*record["peer"])
 
 
 def _pack(record: dict[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ...common import exits, lifecycle, messages, wire
 from ...common.lifecycle import IllegalTransition, Liveness
 from ...common.messages import BadMessage
-from ...common.settings import ANY, MasterSettings, StandbySettings
+from ...common.settings import AGENTS, ANY, MasterSettings, StandbySettings
 from . import outbox
 from .candidacy import Candidacy, Stage
 from .events import EventLog
@@ -103,9 +103,14 @@ class Standby:
         return BACKUP if self.standby.backup_of else PRIMARY
 
     @property
+    def decider(self) -> str:
+        """Of who is active."""
+        return AGENTS
+
+    @property
     def peer_address(self) -> str:
         peer = self.mirror.known.peer
-        return peer.address if peer else self.standby.backup_of or ""
+        return peer.address if peer else next(iter(self.standby.backup_of or ()), "")
 
     # ---- the link to the other master ------------------------------------------------------------------------------
 
@@ -113,7 +118,8 @@ class Standby:
         self._hellos += 1
         confirmed = self.mirror.confirmed
         hello = messages.PeerHello(
-            list(wire.VERSIONS), self.name, self._address, self.role, self.epoch, confirmed, self._hellos
+            *(list(wire.VERSIONS), self.name, self._address, self.role, self.epoch, confirmed, self._hellos),
+            self.decider,
         )
         self.out.role.append(SayPeer(wire.head(wire.HELLO, 0) + messages.encode(hello)))
 

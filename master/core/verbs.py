@@ -15,6 +15,7 @@ from ...common.names import nearest, unknown
 from ...common.units import plural
 from . import budget, quarantine, records, status
 from .fleet import Fleet
+from .group import Group
 from .maintenance import RETRY_AFTER_S, Closed
 from .pair import Pair
 from .pool import Pool, Stage
@@ -55,7 +56,7 @@ class Wait(NamedTuple):
 class Verbs:
     """Called with the arguments of a verb, who asks, and now."""
 
-    def __init__(self, fleet: Fleet, pair: Pair) -> None:
+    def __init__(self, fleet: Fleet, pair: Pair | Group) -> None:
         self.fleet = fleet
         self.pair = pair
 
@@ -105,9 +106,9 @@ class Verbs:
 
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         names = [name for name in _names(args, "nodes") if name not in self.fleet.forgotten]  # gone already: done
-        other = self.pair.peer.name if self.pair.peer else ""
-        if other in names and other not in self.fleet.nodes:
-            return self._forget_master(other, by, argument(args, "reason", str, ""))
+        for other in self.pair.others():
+            if other in names and other not in self.fleet.nodes:
+                return self._forget_master(other, by, argument(args, "reason", str, ""))
         nodes = [self._node(name) for name in names]
         for node in nodes:
             here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
@@ -123,11 +124,12 @@ class Verbs:
         return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [node.name for node in nodes]}, record)
 
     def _forget_master(self, name: str, by: str, reason: str) -> Outcome:
-        """The other one of the pair: this one is alone from now on, and needs nobody's promise."""
-        if self.pair.liveness is Liveness.LIVE:
+        """The other one of a pair: this one is alone from now on, and needs nobody's promise."""
+        if self.pair.others()[name] is Liveness.LIVE:
             raise Refuse(exits.REFUSED, f"{name} follows as standby: stop it first (TERM)")
-        self.fleet.events.tell("forgotten", name, f"{name} is no standby any more: this master is alone", by, reason)
-        return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [name]}, self.pair.forget())
+        alone = ": this master is alone" if len(self.pair.others()) == 1 else ""
+        self.fleet.events.tell("forgotten", name, f"{name} is no standby any more{alone}", by, reason)
+        return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [name]}, self.pair.forget(name))
 
     def blacklist(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """list, clear (nodes), disable or enable (nodes and services). All names or none."""

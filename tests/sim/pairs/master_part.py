@@ -82,7 +82,10 @@ class PairMaster(MasterPart):
         self.name = name
         self.journal = journal
         self.standby_settings = replace(
-            StandbySettings(), backup_of=backup_of, quorum=cluster.quorum, handover=cluster.handover
+            StandbySettings(),
+            backup_of=(backup_of,) if backup_of else None,
+            quorum=cluster.quorum,
+            handover=cluster.handover,
         )
         Context(cluster, name, self._woken)
         self.peer = PeerLink()
@@ -297,8 +300,8 @@ class PairMaster(MasterPart):
         frames = list(session.outgoing)
         super()._send_answers(session)
         if pair.route and frames:
-            for frame in pair.copies([(session.id, session.acked, frame) for frame in frames]):
-                if not self.control.send(pair.route, frame):
+            for route, frame in pair.copies([(session.id, session.acked, frame) for frame in frames]):
+                if not self.control.send(route, frame):
                     return pair.gone(pair.route)
 
     # ---- the disk ----------------------------------------------------------------------------------------------------

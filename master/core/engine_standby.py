@@ -1,0 +1,186 @@
+"""A standby where an engine decides who is active: it stands when nobody has the lease, and first it has the lease.
+
+standby ──► raising (its epoch, durably) ──► the lease ──► candidate (the agents fence) ──► won
+   ▲                                           │               │
+   └────────── somebody else has it, or it ran out ────────────┘
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from ...common.lifecycle import Liveness
+from ...common.messages import Closing, Pulse
+from .candidacy import Candidacy, Stage
+from .engine_lease import Answer, EngineLease
+from .outbox import BecomeActive
+from .pair import PRIMARY
+from .standby import REDIAL_S, Standby
+
+TURN_S = 0.1  # a backup lets the primary go first, and waits at random up to so long
+STALE_S = 2.0  # one that did not hear the active lately lets those go first that did
+HANDOVER_S = 1.0  # so long after a CLOSE the lease is looked for at each turn
+
+
+class EngineStandby(Standby):
+    """`lease`: of this process; it outlives changes of role."""
+
+    def __init__(self, lease: EngineLease, *args: Any) -> None:
+        """The other arguments are those of `Standby`."""
+        self.lease = lease
+        self._dialled = ""
+        super().__init__(*args)
+        seen = self.candidacy.seen
+        self.candidacy = Candidacy(self.name, 0.0, seen, odd=self.role == PRIMARY)  # a vote is a fence, no lease
+        self._handed_over = False  # at the last CLOSE
+        self._first = True  # of those to whom it was handed over
+        self._closed_at = -inf
+        self._turn_at = inf
+        self._fence_by = inf  # we have the lease; agents that have not answered by then are fenced by their HELLO
+
+    @property
+    def decider(self) -> str:
+        return self.lease.engine
+
+    # ---- the link to the active master -----------------------------------------------------------------------------
+
+    def _addresses(self) -> list[str]:
+        members = [peer.address for name, peer in self.mirror.known.members.items() if name != self.name]
+        before = [self.mirror.known.peer.address] if self.mirror.known.peer else []
+        found = dict.fromkeys([*(self.standby.backup_of or ()), *before, *members])
+        return [address for address in found if address != self._address]
+
+    @property
+    def peer_address(self) -> str:
+        """Of the master that it follows, or tries."""
+        addresses = self._addresses()
+        if self._dialled not in addresses and addresses:
+            self._dialled = addresses[0]
+        return self._dialled
+
+    def _try_next(self) -> None:
+        """This one is not active, or does not answer."""
+        addresses = self._addresses()
+        if self._dialled in addresses:
+            self._dialled = addresses[(addresses.index(self._dialled) + 1) % len(addresses)]
+
+    def link_lost(self, now: float) -> None:
+        if not self._link_token:
+            self._try_next()
+        super().link_lost(now)
+
+    def _hang_up(self, now: float, wait_s: float = REDIAL_S) -> None:
+        if not self._link_token:
+            self._try_next()
+        super()._hang_up(now, wait_s)
+
+    def _pulse(self, pulse: Pulse, now: float) -> None:
+        """It may well be heard while its lease is over: the engine decides, not whether it is heard."""
+        if self.candidacy.stage is Stage.FOLLOWING:
+            self._handed_over = False
+            super()._pulse(pulse, now)
+
+    def _closing(self, closing: Closing, now: float) -> None:
+        if closing.epoch < self.epoch:
+            return
+        self._move("bye")
+        self._handed_over, self._first, self._closed_at = closing.handover, closing.to in ("", self.name), now
+        self._hang_up(now)
+
+    # ---- standing --------------------------------------------------------------------------------------------------
+
+    def _why_stand(self, now: float) -> str:
+        """Empty until it is our turn, too."""
+        self.candidacy.seen = max(self.candidacy.seen, self.lease.known_epoch)
+        why = self._why_free(now) if self.lease.is_free(now) and not self.stopping else ""
+        if not why:
+            self._turn_at = inf
+            return ""
+        self._turn_at = min(self._turn_at, now + self._turn(now))
+        return why if now >= self._turn_at else ""
+
+    def _why_free(self, now: float) -> str:
+        """The lease is free. Why it should be ours."""
+        if self._forced:
+            return "an operator asked for it"
+        if self.liveness is Liveness.CLOSED:
+            return f"{self._active} hands over" if self._handed_over and self.mirror.synced else ""
+        if self.mirror.synced:
+            return f"the lease of {self.lease.holder or self._active} is over"
+        # After a start. Who was active last, as the engine has it, knows everything; then the primary.
+        was_last = self._was_active and self.lease.known_epoch <= self.epoch
+        if not was_last and self.role != PRIMARY:
+            return ""
+        if not self._addresses():
+            return "no other master is known"
+        return "it was active last" if was_last and now - self._began >= TURN_S else self._why_first(now)
+
+    def _turn(self, now: float) -> float:
+        if self.liveness is Liveness.UNKNOWN or self._forced:
+            return 0.0
+        late = 0.0 if self._is_complete(now) else STALE_S
+        if self.liveness is Liveness.CLOSED:
+            return 0.0 if self._first else TURN_S * (1 + self._random())
+        return late + (0.0 if self.role == PRIMARY else TURN_S * self._random())
+
+    def _is_elected(self) -> bool:
+        return True
+
+    def raised(self, now: float) -> None:
+        """The epoch for which it stands is durable: now the lease."""
+        if self.candidacy.stage is Stage.RAISING:
+            self.lease.take(self.candidacy.epoch, now)
+
+    def engine_answered(self, answer: Answer, now: float) -> None:
+        self.lease.answered(answer, now)
+        self._tick_candidacy(now)
+
+    def _tick_candidacy(self, now: float) -> None:
+        if self._handed_over and now - self._closed_at < HANDOVER_S and not self.lease.is_free(now):
+            self.lease.look(now)
+        self.lease.tick(now)
+        stage = self.candidacy.stage
+        if stage is Stage.RAISING and self.lease.until > now:
+            self.candidacy.raised()
+            self._fence_by = now + self.standby.takeover_after
+        elif stage is Stage.RAISING and self.lease.is_lost(now):
+            self._give_up(now, f"{self.lease.holder or 'another master'} has the lease")
+        elif stage is Stage.CANDIDATE and self.lease.until <= now:
+            self._give_up(now, "the lease ran out before the nodes were fenced")
+        elif stage is Stage.FOLLOWING and self.lease.epoch:  # a node knows a higher epoch
+            self.lease.let_go(now)
+        super()._tick_candidacy(now)
+        self._count(now)
+
+    def _give_up(self, now: float, why: str) -> None:
+        self.events.tell("withdrawn", self.name, why)
+        self.candidacy.withdraw()
+        self.lease.let_go(now)
+
+    def _count(self, now: float) -> None:
+        """Every node that is connected has fenced its processes, or had time enough to."""
+        candidacy = self.candidacy
+        if candidacy.stage is not Stage.CANDIDATE or self.lease.until <= now:
+            return
+        nodes = {voter.node for voter in self._voters.values()}
+        if nodes - candidacy.granted.keys() and now < self._fence_by:
+            return
+        candidacy.stage = Stage.WON
+        text = f"active with epoch {candidacy.epoch}: {len(candidacy.granted)} of {len(nodes)} nodes are fenced"
+        self.events.tell("takeover", self.name, text)
+        self.out.role.append(BecomeActive(candidacy.epoch, {}, self.mirror.answers(), self._is_complete(now)))
+
+    def _is_complete(self, now: float) -> bool:
+        """Also who was active last, and is started again before anybody else was."""
+        was_last = self._was_active and self.lease.known_epoch == self.epoch and not self.mirror.synced
+        return was_last or super()._is_complete(now)
+
+    # ---- for people ------------------------------------------------------------------------------------------------
+
+    def status(self, now: float) -> dict[str, Any]:
+        found = super().status(now)
+        found["master"]["lease"] = self.lease.status(now)
+        if self.lease.error:
+            found["master"]["alarms"].append(f"the lease cannot be looked at: {self.lease.engine}: {self.lease.error}")
+        return found

@@ -1,0 +1,323 @@
+"""The active master's side where an engine decides who is active: any number of standbys, and one lease.
+
+In the place of `Pair`, with the same face for the master. No promise and no vote counts here: `EngineLease` says until
+when this master may dispatch (docs/STANDBY.md, "Engines beyond a pair").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+
+from ...common import lifecycle, messages, wire
+from ...common.lifecycle import IllegalTransition, Liveness
+from ...common.limits import PULSE_S
+from ...common.settings import StandbySettings
+from . import records
+from .engine_lease import EngineLease
+from .events import EventLog
+from .outbox import Outbox
+from .pair import ANSWERS, BACKUP, DEAD_AFTER, EVENTS, PRIMARY, REPLICA_BYTES, packed
+from .records import Peer, Restored
+
+
+class Follower:
+    """One standby: over which route it follows, and how far it has come."""
+
+    def __init__(self, peer: Peer, out: Outbox, events: EventLog) -> None:
+        self.peer = peer
+        self.liveness = Liveness.UNKNOWN
+        self.route = b""
+        self.token = 0
+        self.acked = 0  # records that it has
+        self.heard_at = -inf
+        self._out = out
+        self._events = events
+        self._last_event = 0
+
+    @property
+    def followed(self) -> bool:
+        """It is connected and heard: what is recorded is recorded there too."""
+        return bool(self.route) and self.liveness is Liveness.LIVE
+
+    def greet(self, route: bytes, token: int, known: list[bytes], last_record: int, now: float) -> None:
+        """It gets everything, from the beginning."""
+        self.route, self.token = route, token
+        self.acked = self._last_event = 0
+        self.heard_at = now
+        first = True
+        while first or known:
+            size = count = 0
+            while count < len(known) and size < REPLICA_BYTES:
+                size += len(known[count])
+                count += 1
+            part, known = known[:count], known[count:]
+            self.say(messages.Replica(last_record, part, first, bool(known)))
+            first = False
+
+    def promised(self, sequence: int, last_record: int, now: float) -> None:
+        self.heard_at = now
+        self.acked = min(max(self.acked, sequence), last_record)
+        self.move("hello")
+
+    def gone(self) -> None:
+        self.route, self.token = b"", 0
+
+    def tell_events(self) -> None:
+        if self.route and self._last_event < self._events.last:
+            found = self._events.since(self._last_event)
+            self._last_event = self._events.last
+            self.say(messages.Happened(EVENTS, found))
+
+    def say(self, message: messages.Message) -> None:
+        if self.route:
+            self._out.say(self.route, self.token, message)
+
+    def move(self, event: str) -> None:
+        before = self.liveness
+        try:
+            self.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
+        except IllegalTransition:
+            return
+        edge = lifecycle.edge(before, self.liveness)
+        if edge:
+            self._events.tell(edge, self.peer.name, f"standby {self.peer.name}: {before} → {self.liveness}")
+
+    def status(self, last_record: int, now: float) -> dict[str, Any]:
+        return {
+            **self.peer._asdict(),
+            "liveness": str(self.liveness),
+            "lag": last_record - self.acked if self.route else None,
+            "heard_ms": None if self.heard_at == -inf else round((now - self.heard_at) * 1000),
+            "promise_ms": 0,
+        }
+
+
+class Group:
+    """`journal(record, ours)` answers a record's number; `ours`: of no concern to standbys."""
+
+    alone = False  # other masters may be active, whether or not one has ever dialled this one
+
+    def __init__(
+        self,
+        name: str,
+        settings: StandbySettings,
+        out: Outbox,
+        events: EventLog,
+        known: Restored,
+        journal: Callable[[bytes, bool], int],
+        lease: EngineLease,
+        last_record: int,
+        now: float,
+    ) -> None:
+        """`known`: the sum of all records, kept up to date by the master."""
+        self.lease = lease
+        self.lease_ms = 0  # of agents: none is needed
+        self._name = name
+        self._settings = settings
+        self._out = out
+        self._events = events
+        self._known = known
+        self._journal = journal
+        self._last_record = last_record
+        self._before, known.peer = known.peer, None  # whom we followed until now
+        self._now = now
+        self._pulse = 0
+        self._pulse_at = now
+        self._patient_until = now + settings.takeover_grace
+        self._followers = {
+            name: Follower(peer, out, events) for name, peer in known.members.items() if name != self._name
+        }
+
+    @property
+    def role(self) -> str:
+        return BACKUP if self._settings.backup_of else PRIMARY
+
+    @property
+    def hands_over(self) -> bool:
+        """When it is told to stop."""
+        return self._settings.handover
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who would be asked first to take over."""
+        best = self._best()
+        return best.peer if best else None
+
+    @property
+    def routes(self) -> list[bytes]:
+        """Of those that follow."""
+        return [each.route for each in self._followers.values() if each.route]
+
+    def others(self) -> dict[str, Liveness]:
+        return {name: each.liveness for name, each in self._followers.items()}
+
+    def until(self) -> float:
+        """This master may dispatch until then."""
+        return self.lease.until
+
+    # ---- the standbys ----------------------------------------------------------------------------------------------
+
+    def refuse(self, hello: messages.PeerHello) -> str:
+        """Why this cannot be a standby of ours; empty when it can."""
+        if hello.name == self._name:
+            return f"two masters are called {hello.name}: give one of them another --name"
+        return ""
+
+    def greet(self, route: bytes, token: int, hello: messages.PeerHello, epoch: int, now: float) -> None:
+        """Comes behind its WELCOME."""
+        peer = Peer(hello.name, hello.address, hello.role)
+        follower = self._followers.get(hello.name) or Follower(peer, self._out, self._events)
+        follower.gone()  # what is recorded now comes with the snapshot
+        follower.peer = peer
+        self._followers[peer.name] = follower
+        if self._known.members.get(peer.name) != peer:
+            self._journal(records.member(peer.name, peer), False)
+        follower.greet(route, token, self._known.records(), self._last_record, now)
+        follower.say(messages.Pulse(self._pulse, epoch, self._last_record))
+
+    def is_from(self, route: bytes, token: int) -> bool:
+        found = self._at(route)
+        return found is not None and found.token == token
+
+    def from_standby(self, route: bytes, message: messages.Message, now: float) -> None:
+        found = self._at(route)
+        if found is not None and isinstance(message, messages.Promise):
+            found.promised(message.sequence, self._last_record, now)
+
+    def gone(self, route: bytes, said_bye: bool = False) -> None:
+        found = self._at(route)
+        if found is not None:
+            found.gone()
+            if said_bye:
+                found.move("bye")
+
+    def forget(self, name: str) -> int:
+        """An operator says that this master is gone for good."""
+        del self._followers[name]
+        return self._journal(records.member(name, None), False)
+
+    def recorded(self, number: int, epoch: int, now: float) -> None:
+        """Everything up to this record is durable here."""
+
+    def record(self, number: int, data: bytes, ours: bool) -> None:
+        """One more."""
+        self._last_record = number
+        for follower in self._followers.values():
+            if not ours:
+                follower.say(messages.Replica(number, [data]))
+
+    def durable(self, number: int) -> int:
+        """The highest record up to `number` that may be relied upon: each that is not given up has it too, as it may be
+        the one that takes over.
+        """
+        live = (each.acked for each in self._followers.values() if each.liveness is Liveness.LIVE)
+        return min(number, *live, number)
+
+    def unready(self) -> str:
+        """Why nobody could take over now, in good order; empty when somebody could."""
+        best = self._best()
+        if best is None:
+            return "this master has no standby: start one with `rota master --backup-of` this one"
+        if not best.followed:
+            return f"{best.peer.name} does not follow ({best.liveness}): see `rota status`"
+        behind = self._last_record - best.acked
+        return f"{best.peer.name} is {behind} records behind: try again" if behind else ""
+
+    def close(self, epoch: int, handover: bool) -> None:
+        """CLOSE: we dispatch nothing any more. One of those that follow goes first, the others if that one does not."""
+        best = self._best()
+        first = best.peer.name if handover and best else ""
+        for follower in self._followers.values():
+            follower.say(messages.Closing(epoch, handover, first))
+        self.lease.let_go(self._now)
+
+    # ---- the agents ------------------------------------------------------------------------------------------------
+
+    def beat(self, node: str, beat: messages.Beat, now: float) -> None:
+        """No lease of theirs is needed."""
+
+    # ---- time ------------------------------------------------------------------------------------------------------
+
+    def tick(self, epoch: int, now: float) -> None:
+        self._now = now
+        if self._before is not None:
+            self._remember(self._before)
+            self._before = None
+        self.lease.tick(now)
+        if now >= self._pulse_at:
+            self._pulse += 1
+            self._pulse_at = now + PULSE_S
+            for follower in self._followers.values():
+                follower.say(messages.Pulse(self._pulse, epoch, self._last_record))
+        for follower in self._followers.values():
+            follower.tell_events()
+            silent = now - follower.heard_at > DEAD_AFTER * self._settings.takeover_after
+            if follower.liveness is Liveness.LIVE and silent:
+                follower.move("silent")
+
+    def next_deadline(self) -> float:
+        return min(self.lease.next_deadline(), self._pulse_at)
+
+    def copies(self, answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[tuple[bytes, bytes]]:
+        """Route and frame: answers (session, what that has acknowledged, frame) that each standby is to keep."""
+        parts = packed(answers)
+        following = [each for each in self._followers.values() if each.route]
+        return [(each.route, wire.head(ANSWERS, each.token) + part) for each in following for part in parts]
+
+    # ---- for people ------------------------------------------------------------------------------------------------
+
+    def alarms(self, now: float) -> list[str]:
+        found = []
+        lease = self.lease
+        if lease.until <= now:
+            why = f"{lease.engine}: {lease.error}" if lease.error else f"{lease.engine} has not answered yet"
+            if lease.row is not None and not lease.error and not lease.is_ours:
+                why = f"{lease.holder or 'nobody'} has it"
+            found.append(f"no quorum: the lease cannot be renewed: {why}; requests are held until that changes")
+        elif lease.error:
+            left = lease.until - now
+            found.append(f"the lease cannot be renewed: {lease.engine}: {lease.error}; {left:.1f} s are left")
+        if now >= self._patient_until:
+            found += [self._missed(each.peer, each.liveness) for each in self._silent()]
+        return found
+
+    def _silent(self) -> list[Follower]:
+        return [each for each in self._followers.values() if each.liveness is not Liveness.LIVE]
+
+    def _missed(self, peer: Peer, liveness: Liveness) -> str:
+        said = "has said goodbye" if liveness is Liveness.CLOSED else "is not heard"
+        return (
+            f"no standby: {peer.name} ({peer.address}) {said}: it would not take over; "
+            f"if it is gone for good, `rota forget {peer.name}`"
+        )
+
+    def status(self, now: float) -> dict[str, Any]:
+        best = self._best()
+        each = [follower.status(self._last_record, now) for follower in self._followers.values()]
+        return {
+            "peer": best.status(self._last_record, now) if best else None,
+            "peers": each,
+            "lease": self.lease.status(now),
+            "quorum": {"electorate": [], "leases": 0, "needed": 0, "may_dispatch": self.until() > now},
+        }
+
+    # ---- within ----------------------------------------------------------------------------------------------------
+
+    def _at(self, route: bytes) -> Follower | None:
+        return next((each for each in self._followers.values() if route and each.route == route), None)
+
+    def _best(self) -> Follower | None:
+        """The primary goes first among those that have everything."""
+        return max(
+            self._followers.values(),
+            key=lambda each: (each.followed, each.acked, each.peer.role == PRIMARY),
+            default=None,
+        )
+
+    def _remember(self, peer: Peer) -> None:
+        """The master that was active before is one of us."""
+        if peer.name and peer.name not in self._known.members and peer.name != self._name:
+            self._journal(records.member(peer.name, peer), False)
+            self._followers.setdefault(peer.name, Follower(peer, self._out, self._events))
