@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import statistics
 import time
@@ -21,6 +22,7 @@ from .pair import Pair, pair
 from .pool import eventually
 
 APP = Path(__file__).with_name("epoch_app.py")
+ACTIVE = re.compile(r"^.* (?:master|takeover): .*active with epoch (\d+)", re.MULTILINE)
 SETTLED_S = 30.0
 CALL_S = 30.0  # time-out of calls under load: longer than any takeover
 Status = dict[str, Any]
@@ -73,7 +75,6 @@ class Site:
         self.admin = rota.Admin(masters.both)
         self.connection = rota.Client(*masters.both)
         self.client = self.connection.options(timeout=CALL_S)
-        self.won: dict[int, set[str]] = {}  # epoch → who was seen active in it
 
     def load(self, target: str = "proof.book", *, lanes: int = 6, seconds: float = 0.02) -> TimedLoad:
         return TimedLoad(self.ledger, self.client, target, lanes=lanes, seconds=seconds)
@@ -81,11 +82,7 @@ class Site:
     # ---- looking -------------------------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        status = self.admin.status(timeout=SETTLED_S)
-        master = status["master"]
-        if master["state"] == "active":
-            self.won.setdefault(master["epoch"], set()).add(master["name"])
-        return status
+        return self.admin.status(timeout=SETTLED_S)
 
     def active(self) -> tuple[str, int]:
         """Name and epoch."""
@@ -124,11 +121,21 @@ class Site:
         return found
 
     def two_in_one_epoch(self) -> list[str]:
-        return [
-            f"{' and '.join(sorted(who))} were active in epoch {epoch}"
-            for epoch, who in self.won.items()
-            if len(who) > 1
-        ]
+        """Sentences, by what the masters themselves said in all their lives."""
+        who: dict[int, set[str]] = {}
+        for name in self.masters.masters:
+            for log in self.masters.folder.glob(f"{name}*.log"):
+                for found in ACTIVE.findall(log.read_text(errors="replace")):
+                    who.setdefault(int(found), set()).add(name)
+        return [f"{' and '.join(sorted(names))} were active in epoch {n}" for n, names in who.items() if len(names) > 1]
+
+    def late(self) -> int:
+        """How often something began that a lower epoch had dispatched than another had run already, anywhere."""
+        highest = count = 0
+        for each in sorted(self.executions(), key=lambda each: each.at):
+            count += each.epoch < highest
+            highest = max(highest, each.epoch)
+        return count
 
     # ---- doing ---------------------------------------------------------------------------------------------------
 
