@@ -245,14 +245,26 @@ def test_several_processes_that_die_in_turn_soon_after_they_are_ready_back_off_t
 def test_an_exit_is_repeated_in_each_hello_until_it_is_noted(node: Node) -> None:
     node.plan(1)
     node.die("web-1.3f2a9c.1", -11)
-    assert [exited.status for exited in node.core.hello().exits] == [-11]
+    assert [exited.status for exited in node.core.hello(node.now).exits] == [-11]
     node.hear(messages.Noted("web-1.3f2a9c.1"))
-    assert node.core.hello().exits == []
+    assert node.core.hello(node.now).exits == []
+
+
+def test_a_hello_says_since_when_nobody_remembers_what_was_done_here(node: Node) -> None:
+    node.plan(2)
+    node.advance(1.0)
+    assert node.core.hello(node.now).ended_ms == -1 and 998 <= node.core.hello(node.now).up_ms <= 1000
+    node.die("web-1.3f2a9c.1")
+    assert node.core.hello(node.now).ended_ms == -1, "it had started nothing"
+    node.core.exited("web-1.3f2a9c.2", 1, "exited with 1", 5, [], "", node.now)
+    assert node.core.hello(node.now).ended_ms == 0
+    node.advance(0.5)
+    assert 748 <= node.core.hello(node.now + 0.25).ended_ms <= 750
 
 
 def test_the_inventory_of_a_hello_has_all_that_runs(node: Node) -> None:
     node.plan(2)
-    assert [started.pid for started in node.core.hello().processes] == [1, 2]
+    assert [started.pid for started in node.core.hello(node.now).processes] == [1, 2]
 
 
 def test_a_handler_over_its_limit_is_aborted_then_killed_and_replaced_at_once(node: Node) -> None:
@@ -421,13 +433,13 @@ def test_the_highest_epoch_is_remembered_fenced_and_no_lower_one_is_obeyed(node:
     node.now += 1
     assert not any(isinstance(effect, Fence) for effect in node.join(epoch=4))
     assert not node.core.greeted
-    assert node.core.hello().epoch == 5
+    assert node.core.hello(node.now).epoch == 5
 
 
 def test_an_intent_is_remembered_and_reported(node: Node) -> None:
     intent = messages.Intent("detached", 3, "me", "release")
     assert node.hear(intent) == [Remember(intent, 1)]
-    assert (node.core.hello().intent, node.core.hello().generation) == ("detached", 3)
+    assert (node.core.hello(node.now).intent, node.core.hello(node.now).generation) == ("detached", 3)
 
 
 def test_term_asks_the_master_and_leaves_when_it_says_so(node: Node) -> None:
@@ -435,7 +447,7 @@ def test_term_asks_the_master_and_leaves_when_it_says_so(node: Node) -> None:
     node.ready()
     assert node.core.leave(60, node.now) == [Send(messages.Leaving(60_000))]
     assert not any(isinstance(effect, Stop) for effect in node.advance(1))
-    assert node.core.hello().leaving
+    assert node.core.hello(node.now).leaving
     node.hear(Retire("web-1.3f2a9c.1", 1000))
     assert spawns(node.tick()) == []  # whoever leaves starts nothing
     node.hear(messages.Leave())
@@ -723,6 +735,6 @@ def test_a_witness_has_no_room_whatever_signals_say() -> None:
     node = Node(capacity=0, offers=[])
     node.join()
     assert node.core.resize(1) == []
-    assert (node.core.hello().capacity, node.core.hello().offers) == (0, [])
+    assert (node.core.hello(node.now).capacity, node.core.hello(node.now).offers) == (0, [])
     node.plan(3)
     assert not node.core.processes

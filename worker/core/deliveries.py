@@ -270,9 +270,9 @@ class Deliveries:
     def done(self, now_ns: int) -> tuple[bytes, int]:
         """The origins of what was answered, and for how many ms back these are all; -1: since it began."""
         origins = b"".join(self._done)
-        if len(self._done) < self._remember:
-            return origins, -1
         forgotten_upto = self.sequence - self._remember  # what was refused has a sequence too, and is none of these
+        if forgotten_upto <= 0 or len(self._done) < self._remember:
+            return origins, -1
         for sequence, marked_ns in self._marks:
             if sequence >= forgotten_upto:
                 return origins, (now_ns - marked_ns) // 1_000_000

@@ -267,7 +267,7 @@ class Supervision:
     def connected(self, now: float) -> list[Effect]:
         """The transport is there: introduce ourselves, with all that we have."""
         self._heard_at = now
-        return self._introduce()
+        return self._introduce(now)
 
     def lost(self, now: float) -> list[Effect]:
         """The connection is gone. The processes go on: they have connections of their own."""
@@ -314,7 +314,7 @@ class Supervision:
         """Is the master of this connection one of an epoch below this one?"""
         return self._welcome is None or self._welcome.epoch < epoch
 
-    def hello(self) -> messages.AgentHello:
+    def hello(self, now: float) -> messages.AgentHello:
         self._hellos += 1
         return messages.AgentHello(
             versions=list(wire.VERSIONS),
@@ -331,13 +331,9 @@ class Supervision:
             embedded=self.embedded,
             leaving=self.leaving,
             hellos=self._hellos,
-            ended_ms=self._ms_since(self._forgot_at, -1),
-            up_ms=self._ms_since(self._began_at, 0),
+            ended_ms=-1 if self._forgot_at is None else max(0, int(1000 * (now - self._forgot_at))),
+            up_ms=0 if self._began_at is None else max(0, int(1000 * (now - self._began_at))),
         )
-
-    def _ms_since(self, then: float | None, never: int) -> int:
-        """As of the last tick, which was a moment ago: rather too little, since it is for what nobody remembers."""
-        return never if then is None else max(0, int(1000 * ((self._ticked_at or 0.0) - then)))
 
     def welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -372,7 +368,7 @@ class Supervision:
         if self.leaving:
             effects.append(self._leaving(now))
         if self.capacity != self._told_capacity:  # a signal came in between
-            effects += self._introduce()
+            effects += self._introduce(now)
         return effects
 
     def refused(self, refusal: messages.Refusal, now: float) -> list[Effect]:
@@ -395,12 +391,12 @@ class Supervision:
         if self._hello_said and not self.greeted:
             return []
         self.greeted = False
-        return self._introduce()
+        return self._introduce(now)
 
-    def _introduce(self) -> list[Effect]:
+    def _introduce(self, now: float) -> list[Effect]:
         self._hello_said = True
         self._told_capacity = self.capacity
-        return [Hello(self.hello())]
+        return [Hello(self.hello(now))]
 
     # ---- messages of the master -------------------------------------------------------------------------------------
 
@@ -550,7 +546,7 @@ class Supervision:
         if not self.capacity:  # a witness
             return []
         self.capacity = max(1, capacity)
-        return self._introduce() if self.greeted else []
+        return self._introduce(self._ticked_at or 0.0) if self.greeted else []
 
     def reload(self) -> list[Effect]:
         """HUP: only the master can replace processes without going below what must stay active."""
