@@ -114,7 +114,9 @@ class EngineStandby(Standby):
             return ""
         if not self._addresses():
             return "no other master is known"
-        return "it was active last" if was_last and now - self._began >= TURN_S else self._why_first(now)
+        if now < self._promised_until:  # it may be we who have just handed over
+            return ""
+        return "it was active last" if was_last else self._why_first(now)
 
     def _turn(self, now: float) -> float:
         if self.liveness is Liveness.UNKNOWN or self._forced:
