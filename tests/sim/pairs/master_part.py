@@ -109,7 +109,8 @@ class PairMaster(MasterPart):
         return self.alive and isinstance(self.core, Master) and not self.core.fleet.stopping
 
     def may_dispatch(self, now: float) -> bool:
-        return self.alive and isinstance(self.core, Master) and self.core.pair.until() > now
+        """By promise or leases, whether or not it can at this moment."""
+        return self.is_active and self.core.pair.until() > now
 
     def _be_active(self, epoch: int, known: Restored, beginning: Beginning) -> None:
         clock, cluster = self.clock, self.cluster

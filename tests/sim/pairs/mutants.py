@@ -5,4 +5,278 @@ The docstring is the rule; the function breaks it in the real cores.
 
 from __future__ import annotations
 
-MUTANTS: dict = {}
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+from rota.common import messages
+from rota.common.settings import ANY
+from rota.master.core import candidacy as candidacies
+from rota.master.core import leases as leasing
+from rota.master.core import records
+from rota.master.core.candidacy import Candidacy, Stage
+from rota.master.core.leases import Asked, Leases
+from rota.master.core.master import Master
+from rota.master.core.pair import Pair
+from rota.master.core.standby import Standby
+from rota.worker.core.supervision import Supervision
+from rota.worker.core.votes import Votes
+
+from ..mutants import Mutant, Put
+
+MUTANTS: dict[str, Mutant] = {}
+HASTE_S = 0.4  # of silence, after which a standby that breaks its promise stands
+
+
+def rule(mutant: Mutant) -> Mutant:
+    MUTANTS[mutant.__name__] = mutant
+    return mutant
+
+
+# ---- votes ----------------------------------------------------------------------------------------------------------
+
+
+@rule
+def vote_without_fence(put: Put) -> None:
+    """Whoever grants a vote fences its pages first: its processes start nothing of a lower epoch from then on."""
+
+    def voted(self: Supervision, vote: messages.Vote, now: float) -> list[Any]:
+        self.votes.granted(vote, now)
+        return []
+
+    put(Supervision, "voted", voted)
+
+
+@rule
+def vote_though_leased(put: Put) -> None:
+    """No vote while a lease to another master runs."""
+    refusal = Votes.refusal
+
+    def generous(self: Votes, vote: messages.Vote, now: float) -> messages.Deny | None:
+        kept, self.lease = self.lease, None
+        denied = refusal(self, vote, now)
+        self.lease = kept
+        return denied
+
+    put(Votes, "refusal", generous)
+
+
+@rule
+def vote_right_after_a_start(put: Put) -> None:
+    """No vote for one lease after the start: what was leased before is not known any more."""
+    refusal = Votes.refusal
+
+    def hasty(self: Votes, vote: messages.Vote, now: float) -> messages.Deny | None:
+        self._started_at = -inf
+        return refusal(self, vote, now)
+
+    put(Votes, "refusal", hasty)
+
+
+@rule
+def vote_for_a_lower_epoch(put: Put) -> None:
+    """No vote at or below an epoch that was seen."""
+    refusal = Votes.refusal
+
+    def forgetful(self: Votes, vote: messages.Vote, now: float) -> messages.Deny | None:
+        seen, self.seen = self.seen, 0
+        denied = refusal(self, vote, now)
+        self.seen = seen
+        return denied
+
+    put(Votes, "refusal", forgetful)
+
+
+@rule
+def minority_elects(put: Put) -> None:
+    """A master is elected by more than half of the electorate."""
+    put(candidacies, "majority", lambda size: max(1, size // 2))
+
+
+@rule
+def votes_for_earlier_epochs_count(put: Put) -> None:
+    """A grant counts for the epoch that it names: it was the answer to that question."""
+    answered = Candidacy.answered
+
+    def trusting(self: Candidacy, node: str, answer: Any, random: float, now: float) -> None:
+        self._asked.setdefault(node, now)
+        answered(self, node, answer._replace(epoch=self.epoch), random, now)
+
+    put(Candidacy, "answered", trusting)
+
+
+@rule
+def epoch_won_twice(put: Put) -> None:
+    """An epoch has one master at most, whatever agents forget of their votes."""
+
+    def stand(self: Candidacy) -> int:
+        self.epoch = self.seen = self.epoch + 1 if self.epoch else 2
+        self.stage = Stage.RAISING
+        self.granted.clear()
+        self._asked.clear()
+        self._ask_at.clear()
+        self._again_at = inf
+        return self.epoch
+
+    put(Candidacy, "stand", stand)
+
+
+# ---- leases and promises --------------------------------------------------------------------------------------------
+
+
+@rule
+def right_to_dispatch_ignored(put: Put) -> None:
+    """Without a promise and without leases nothing is dispatched."""
+    put(Master, "hold", lambda self, held, now: None)
+
+
+@rule
+def right_without_end(put: Put) -> None:
+    """Promises and leases run out."""
+    until = Leases.until
+
+    def endless(self: Leases) -> float:
+        return inf if until(self) > 0 else -inf
+
+    put(Leases, "until", endless)
+
+
+@rule
+def one_lease_suffices(put: Put) -> None:
+    """Leases count when the others are no majority: one of two, two of three."""
+    put(leasing, "blocking", lambda size: min(size, 1))
+
+
+@rule
+def counted_from_the_answer(put: Put) -> None:
+    """Promises and leases count from when that was sent which they answer, not from when the answer came."""
+    answered = Asked.answered
+
+    def late(self: Asked, number: int) -> float | None:
+        newest = max((at for _, at in self._sent), default=None)
+        return None if answered(self, number) is None else newest
+
+    put(Asked, "answered", late)
+
+
+@rule
+def promise_broken(put: Put) -> None:
+    """A standby does not stand before its promise has run out."""
+    tick = Standby.tick
+
+    def impatient(self: Standby, now: float) -> None:
+        if now - self._heard_at > HASTE_S:
+            self._promised_until = now
+            self._move("silent")
+        tick(self, now)
+
+    put(Standby, "tick", impatient)
+
+
+@rule
+def promise_while_standing(put: Put) -> None:
+    """A candidate promises nothing: if it hears the active one, it gives the candidacy up first."""
+    pulse = Standby._pulse
+
+    def both(self: Standby, said: messages.Pulse, now: float) -> None:
+        candidacy = self.candidacy
+        kept = candidacy.stage, candidacy.epoch, dict(candidacy.granted)
+        pulse(self, said, now)
+        if kept[0] is Stage.CANDIDATE:
+            candidacy.stage, candidacy.epoch, candidacy.granted = kept
+
+    put(Standby, "_pulse", both)
+
+
+@rule
+def outvoted_goes_on(put: Put) -> None:
+    """An active master that hears of a higher epoch than its own steps down."""
+    put(Master, "_heard_of", lambda self, epoch: None)
+
+
+@rule
+def leaves_before_it_has_stopped(put: Put) -> None:
+    """What is released, and handed over, is not used any more."""
+    heard_of = Master._from_agent
+
+    def early(self: Master, node: Any, route: bytes, body: bytes, now: float) -> None:
+        heard_of(self, node, route, body, now)
+        if not int(now * 10) % 20:
+            self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
+
+    put(Master, "_from_agent", early)
+
+
+# ---- the electorate -------------------------------------------------------------------------------------------------
+
+
+@rule
+def electorate_changes_alone(put: Put) -> None:
+    """While the standby is not heard the electorate does not change."""
+
+    def elect(self: Pair) -> None:
+        wanted = self._voters(self.leases.electorate)
+        if wanted != self.leases.electorate:
+            self.leases.settle(wanted)
+            self._journal(records.electorate(wanted), False)
+
+    put(Pair, "_elect", elect)
+
+
+@rule
+def new_electorate_counts_at_once(put: Put) -> None:
+    """The old electorate counts too until the standby has agreed to the new one."""
+
+    def propose(self: Leases, electorate: frozenset[str], record: int) -> None:
+        self.settle(electorate)
+
+    put(Leases, "propose", propose)
+
+
+@rule
+def nobody_is_asked(put: Put) -> None:
+    """Only with quorum "any" is a master active without votes."""
+    count = Standby._count
+
+    def alone(self: Standby, now: float) -> None:
+        kept = self.standby
+        self.standby = replace(kept, quorum=ANY)
+        count(self, now)
+        self.standby = kept
+
+    put(Standby, "_count", alone)
+
+
+# ---- what is on record ----------------------------------------------------------------------------------------------
+
+
+@rule
+def relied_on_before_the_standby_has_it(put: Put) -> None:
+    """As long as the standby may take over, nothing counts that it has not recorded too."""
+    put(Pair, "durable", lambda self, number: number)
+
+
+@rule
+def standby_before_it_is_on_record(put: Put) -> None:
+    """A new standby gets nothing before it is on record here: started again this master would be alone, and active."""
+    greet = Pair.greet
+
+    def hasty(self: Pair, route: bytes, token: int, hello: Any, epoch: int, now: float) -> None:
+        greet(self, route, token, hello, epoch, now)
+        if self._coming is not None:
+            self.recorded(self._coming[0], epoch, now)
+
+    put(Pair, "greet", hasty)
+
+
+@rule
+def promise_says_more_than_is_recorded(put: Put) -> None:
+    """A standby says that it has what is durable there, not what has arrived."""
+    say = Standby._say_active
+
+    def boasting(self: Standby, message: Any) -> None:
+        if isinstance(message, messages.Promise):
+            message = message._replace(sequence=self._sequence)
+        say(self, message)
+
+    put(Standby, "_say_active", boasting)
