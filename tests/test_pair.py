@@ -90,6 +90,16 @@ def test_a_standby_that_comes_back_gets_everything_at_once() -> None:
     assert rig.said(Replica)[0].first and rig.said(Pulse)
 
 
+def test_the_first_nodes_lease_though_the_standby_has_not_agreed_to_them() -> None:
+    known = Restored()
+    known.peer = OTHER
+    known.electorate, known.electorate_before = frozenset("a"), frozenset()
+    rig = Rig(known, voters="a", complete=False)
+    rig.pair.beat("a", messages.Beat(1, 0, 0, 1), rig.now)
+    rig.pair.beat("a", messages.Beat(2, 0, 1, 1), rig.now)
+    assert rig.pair.until() == rig.now + 1.0
+
+
 def test_without_any_node_it_needs_a_promise_until_the_standby_has_its_records() -> None:
     """That one may know of nodes which this master, started again, has lost."""
     known = Restored()
@@ -97,5 +107,5 @@ def test_without_any_node_it_needs_a_promise_until_the_standby_has_its_records()
     rig = Rig(known, voters="", complete=False)
     assert rig.pair.until() == -inf
     rig.greet()
-    rig.pair.from_standby(Promise(rig.said(Pulse)[0].number, 1000, 0), rig.now)
+    rig.pair.from_standby(ROUTE, Promise(rig.said(Pulse)[0].number, 1000, 0), rig.now)
     assert rig.pair.until() == inf

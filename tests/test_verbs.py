@@ -53,6 +53,17 @@ def test_a_verb_is_answered_when_it_is_durable() -> None:
     assert any(b"draining" in record for record in rig.records)
 
 
+def test_a_verb_that_finds_it_done_already_waits_for_its_record_too() -> None:
+    rig = cluster()
+    rig.durable = False
+    assert rig.verb("drain", nodes=["n1"]) is None
+    assert rig.verb("drain", nodes=["n1"]) is None  # changes nothing, and promises the same
+    rig.durable = True
+    rig.flush()
+    rig.flush()
+    assert rig.result() is not None
+
+
 def test_the_agent_is_told_of_every_change_and_may_remember_it() -> None:
     rig = cluster()
     ask(rig, "drain", nodes=["n1"], reason="disk")

@@ -106,9 +106,11 @@ class Leases:
 
     def until(self) -> float:
         """As long as this master has a standby it may dispatch until then."""
-        leased = self._blocked_until(self.electorate)
-        if self.proposed is not None:
-            leased = min(leased, self._blocked_until(self.proposed))
+        counting = [each for each in (self.electorate, self.proposed) if each]
+        if counting:
+            leased = min(self._blocked_until(each) for each in counting)
+        else:
+            leased = inf if self.sure else -inf  # nobody could elect another one
         return max(self.promised_until, leased)
 
     def held(self, now: float) -> int:
@@ -117,6 +119,4 @@ class Leases:
 
     def _blocked_until(self, electorate: frozenset[str]) -> float:
         needed = blocking(len(electorate))
-        if not needed:
-            return inf if self.sure else -inf  # nobody could elect another one
         return sorted((self._until.get(node, -inf) for node in electorate), reverse=True)[needed - 1]

@@ -59,6 +59,8 @@ class Operators:
         self._hand_over = hand_over
         self._switching: list[tuple[bytes, int]] = []  # whoever asked for a switchover: route and id
         self._known: dict[bytes, _Operator] = {}  # by route
+        self._last = 0  # record that a verb led to
+        self._confirmed = 0  # record that may be relied upon
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
 
     def came(self, route: bytes, token: int, user: str) -> None:
@@ -117,7 +119,10 @@ class Operators:
         elif verb.verb in _CHANGING:
             if "journal" in self._alarms and verb.verb != "resume":  # callers wait, and its end comes anyway
                 raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self._alarms['journal']}")
-            self._answer(route, verb.id, getattr(self._verbs, verb.verb)(verb.args, operator.user, now))
+            outcome = getattr(self._verbs, verb.verb)(verb.args, operator.user, now)
+            # What it found as it is wanted may have been asked for a moment ago, and not be on record yet.
+            self._last = outcome.record or self._last
+            self._answer(route, verb.id, outcome._replace(record=self._last))
         else:
             raise verbs.not_found(
                 "verb", verb.verb, (*_CHANGING, "quarantine", "wait", "status", "events", "switchover")
@@ -127,7 +132,7 @@ class Operators:
 
     def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
         result = messages.Result(verb_id, outcome.exit == exits.DONE, outcome.exit, outcome.data)
-        if outcome.record and "journal" not in self._alarms:  # then nothing more becomes durable
+        if outcome.record > self._confirmed and "journal" not in self._alarms:  # then nothing more becomes durable
             self._answers.setdefault(outcome.record, []).append((route, result))
         else:
             self._say(route, result)
@@ -186,6 +191,7 @@ class Operators:
 
     def recorded(self, number: int) -> None:
         """Everything up to this record is durable."""
+        self._confirmed = number
         for record in [record for record in self._answers if record <= number]:
             for route, result in self._answers.pop(record):
                 self._say(route, result)

@@ -268,7 +268,8 @@ class Standby:
         if candidacy.stage is not Stage.CANDIDATE:
             return
         if not self._is_elected():
-            if not (self._idle_peer or self._forced or self.liveness is Liveness.CLOSED):
+            has_way = self._idle_peer or self.liveness is Liveness.CLOSED or (self._forced and self.epoch)
+            if not has_way:
                 return
         elif self.standby.quorum != ANY and not candidacy.has_won(electorate, electorate if before is None else before):
             return

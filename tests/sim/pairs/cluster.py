@@ -30,7 +30,7 @@ class Down:
     """A master that has not been started yet."""
 
     alive = False
-    is_active = False
+    is_active = could_be_active = False
     paused_until = 0.0
 
     def __init__(self, cluster: PairCluster, name: str) -> None:

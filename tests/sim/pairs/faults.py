@@ -43,7 +43,7 @@ def kill_master(cluster: PairCluster) -> None:
     cluster.counts["masters killed"] += 1
     master.kill()
     others = [each for each in cluster.masters.values() if each is not master]
-    if cluster.rng.random() > GONE or not all(each.alive for each in others):
+    if cluster.rng.random() > GONE or not all(each.could_be_active for each in others):
         cluster.start_again(master.name, cluster.between(*DOWN_S))
 
 

@@ -108,6 +108,11 @@ class PairMaster(MasterPart):
         """By its own belief."""
         return self.alive and isinstance(self.core, Master) and not self.core.fleet.stopping
 
+    @property
+    def could_be_active(self) -> bool:
+        """If the other one is gone for good; a standby that never heard it could not."""
+        return self.alive and (isinstance(self.core, Master) or bool(self.core.mirror.known.peer and self.core.epoch))
+
     def may_dispatch(self, now: float) -> bool:
         """By promise or leases, whether or not it can at this moment."""
         return self.is_active and self.core.pair.until() > now
