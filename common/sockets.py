@@ -23,6 +23,9 @@ BACKLOG = 1024  # a whole pool reconnects at once after a master's restart; the 
 HANDSHAKE_MS = 2000  # an idle TCP connection holds a descriptor no longer
 CONNECT_TIMEOUT_MS = 2000  # the system's own is two minutes
 MAX_RETRANSMIT_MS = 3000  # a black hole ends as a lost connection after as long as a node is given
+# A master's end that lost data for MAX_RETRANSMIT_MS is gone without a word; who only listens at the other end would do
+# so for ever. The system asks after such a silence (s), again after each second, and hears that there is nobody.
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVES = 3, 1, 3
 CONTROL_HEARTBEAT_MS = (
     1000,
     5000,
@@ -79,6 +82,8 @@ def dealer(ctx: zmq.Context[zmq.Socket[bytes]], role: str, body_max: int = BODY_
     sock.sndhwm = sock.rcvhwm = DEALER_HWM
     sock.sndtimeo = 0
     sock.connect_timeout = CONNECT_TIMEOUT_MS
+    sock.tcp_keepalive, sock.tcp_keepalive_cnt = 1, KEEPALIVES
+    sock.tcp_keepalive_idle, sock.tcp_keepalive_intvl = KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S
     return sock
 
 

@@ -51,6 +51,9 @@ def test_every_option_of_a_dealer_is_as_it_was_set(ctx: Any, role: str) -> None:
     assert sock.get(zmq.RECONNECT_IVL) == sockets.NEVER_MS
     assert sock.get(zmq.IMMEDIATE) == (role not in (sockets.FRONTEND, sockets.PEER))
     assert sock.get(zmq.CONNECT_TIMEOUT) == sockets.CONNECT_TIMEOUT_MS
+    assert (sock.get(zmq.TCP_KEEPALIVE), sock.get(zmq.TCP_KEEPALIVE_CNT)) == (1, sockets.KEEPALIVES)
+    assert sock.get(zmq.TCP_KEEPALIVE_IDLE) == sockets.KEEPALIVE_IDLE_S
+    assert sock.get(zmq.TCP_KEEPALIVE_INTVL) == sockets.KEEPALIVE_INTERVAL_S
 
 
 def test_a_context_has_room_for_many_and_is_not_the_global_one(ctx: Any) -> None:
