@@ -96,11 +96,13 @@ def _master(master: Reply, paint: Paint, width: int) -> list[str]:
     ]
     alarms = [paint(f"alarm: {printable(alarm)}", "red") for alarm in master["alarms"]]
     closed = [paint(_closed(name, each), "yellow") for name, each in master.get("maintenance", {}).items()]
-    pair = (
-        [_peer(peer, master["state"], paint), *wrapped(_votes(master["quorum"], master["state"]), width)]
-        if peer
-        else []
-    )
+    if lease := master.get("lease"):
+        peers = master.get("peers", [peer] if peer else [])
+        pair = [*(_peer(each, master["state"], paint) for each in peers), *wrapped(_lease(lease, master), width)]
+    elif peer:
+        pair = [_peer(peer, master["state"], paint), *wrapped(_votes(master["quorum"], master["state"]), width)]
+    else:
+        pair = []
     return [_GAP.join(facts), *pair, *alarms, *closed]
 
 
@@ -112,9 +114,20 @@ def _peer(peer: Reply, state: str, paint: Paint) -> str:
         paint(str(peer["liveness"]), "green" if peer["liveness"] == "live" else "red"),
         f"lag {peer['lag']}" if peer["lag"] is not None else "not in sync",
         f"heard {duration(peer['heard_ms'] / 1000)} ago" if peer["heard_ms"] is not None else "never heard",
-        f"promise {duration(peer['promise_ms'] / 1000)}" if peer["promise_ms"] else "no promise",
     ]
+    if peer["promise_ms"] is not None:  # where an engine decides, nobody promises
+        facts.append(f"promise {duration(peer['promise_ms'] / 1000)}" if peer["promise_ms"] else "no promise")
     return _GAP.join(facts)
+
+
+def _lease(lease: Reply, master: Reply) -> str:
+    """Of the engine that decides who is active."""
+    holder = printable(lease["holder"]) or "nobody"
+    text = f"lease in {lease['engine']}: {holder} has it, epoch {lease['epoch']}"
+    if master["state"] == "active":
+        text += f", {duration(lease['left_ms'] / 1000)} left"
+        return text + ("" if master["quorum"]["may_dispatch"] else "; nothing is dispatched")
+    return text
 
 
 def _votes(quorum: Reply, state: str) -> str:

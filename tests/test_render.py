@@ -286,6 +286,25 @@ def test_an_active_master_shows_its_standby_and_its_votes() -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_where_an_engine_decides_every_standby_is_shown_and_who_has_the_lease() -> None:
+    lease = {"engine": "etcd", "holder": "m1", "epoch": 3, "left_ms": 700, "error": ""}
+    peers = [{**PEER, "promise_ms": None}, {**PEER, "name": "c", "address": "tcp://c:7700", "promise_ms": None}]
+    assert status(paired(peers[0], peers=peers, lease=lease), PLAIN, 80)[:4] == [
+        "master m1  active  primary  epoch 3  up 1h 1m  durable",
+        "standby b  tcp://b:7700  live  lag 0  heard 40ms ago",
+        "standby c  tcp://c:7700  live  lag 0  heard 40ms ago",
+        "lease in etcd: m1 has it, epoch 3, 700ms left",
+    ]
+    held = {**QUORUM, "may_dispatch": False}
+    lost = status(paired(peers[0], peers=peers, lease={**lease, "left_ms": 0}, quorum=held), PLAIN, 80)
+    assert lost[3].endswith("left; nothing is dispatched")
+    following = stands_by({"promise_ms": None}, lease={**lease, "holder": "a"})
+    assert status(following, PLAIN, 80)[1:] == [
+        "follows a  tcp://a:7700  live  lag 0  heard 40ms ago",
+        "lease in etcd: a has it, epoch 3",
+    ]
+
+
 def test_a_standby_that_is_gone_and_a_lost_quorum_are_seen() -> None:
     gone = paired({"liveness": "dead", "lag": None, "promise_ms": 0}, quorum={**QUORUM, "may_dispatch": False})
     lines = status(gone, PLAIN, 80)

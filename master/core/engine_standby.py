@@ -85,6 +85,7 @@ class EngineStandby(Standby):
         if closing.epoch < self.epoch:
             return
         self._move("bye")
+        self._whole_until = inf  # this was its last word
         self._handed_over, self._first, self._closed_at = closing.handover, closing.to in ("", self.name), now
         self._hang_up(now)
 
@@ -92,7 +93,7 @@ class EngineStandby(Standby):
 
     def _why_stand(self, now: float) -> str:
         """Empty until it is our turn, too."""
-        self.candidacy.seen = max(self.candidacy.seen, self.lease.known_epoch)
+        self.candidacy.saw(self.lease.known_epoch)
         why = self._why_free(now) if self.lease.is_free(now) and not self.stopping else ""
         if not why:
             self._turn_at = inf
@@ -127,6 +128,11 @@ class EngineStandby(Standby):
         return late + (0.0 if self.role == PRIMARY else TURN_S * self._random())
 
     def _is_elected(self) -> bool:
+        """By the engine."""
+        return True
+
+    def _counts(self, node: str) -> bool:
+        """Every node that is here is fenced."""
         return True
 
     def raised(self, now: float) -> None:
@@ -136,12 +142,15 @@ class EngineStandby(Standby):
 
     def engine_answered(self, answer: Answer, now: float) -> None:
         self.lease.answered(answer, now)
-        self._tick_candidacy(now)
+        self._go_on(now)
 
     def _tick_candidacy(self, now: float) -> None:
         if self._handed_over and now - self._closed_at < HANDOVER_S and not self.lease.is_free(now):
             self.lease.look(now)
         self.lease.tick(now)
+        self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
         stage = self.candidacy.stage
         if stage is Stage.RAISING and self.lease.until > now:
             self.candidacy.raised()
@@ -175,7 +184,7 @@ class EngineStandby(Standby):
 
     def _is_complete(self, now: float) -> bool:
         """Also who was active last, and is started again before anybody else was."""
-        was_last = self._was_active and self.lease.known_epoch == self.epoch and not self.mirror.synced
+        was_last = self._was_active and not self.mirror.synced and self.candidacy.foreign <= self.epoch
         return was_last or super()._is_complete(now)
 
     # ---- for people ------------------------------------------------------------------------------------------------
@@ -183,6 +192,7 @@ class EngineStandby(Standby):
     def status(self, now: float) -> dict[str, Any]:
         found = super().status(now)
         found["master"]["lease"] = self.lease.status(now)
+        found["master"]["peer"]["promise_ms"] = None
         if self.lease.error:
             found["master"]["alarms"].append(f"the lease cannot be looked at: {self.lease.engine}: {self.lease.error}")
         return found

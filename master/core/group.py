@@ -11,6 +11,7 @@ from math import inf
 from typing import Any
 
 from ...common import lifecycle, messages, wire
+from ...common.kinds import split_address
 from ...common.lifecycle import IllegalTransition, Liveness
 from ...common.limits import PULSE_S
 from ...common.settings import StandbySettings
@@ -90,7 +91,7 @@ class Follower:
             "liveness": str(self.liveness),
             "lag": last_record - self.acked if self.route else None,
             "heard_ms": None if self.heard_at == -inf else round((now - self.heard_at) * 1000),
-            "promise_ms": 0,
+            "promise_ms": None,
         }
 
 
@@ -163,6 +164,10 @@ class Group:
         """Why this cannot be a standby of ours; empty when it can."""
         if hello.name == self._name:
             return f"two masters are called {hello.name}: give one of them another --name"
+        if hello.takeover_ms != (ours := int(self._settings.takeover_after * 1000)):
+            return f"takeover_after of [standby] is {ours} ms at {self._name}, {hello.takeover_ms} ms at {hello.name}"
+        if split_address(hello.address) is None:
+            return f"{hello.address!r} is no address: set address in [standby] of {hello.name}"
         return ""
 
     def greet(self, route: bytes, token: int, hello: messages.PeerHello, epoch: int, now: float) -> None:
