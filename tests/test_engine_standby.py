@@ -170,6 +170,18 @@ def test_a_node_that_does_not_answer_is_waited_for_no_longer_than_one_lease(rig:
     assert rig.active and rig.engine.row.holder == "b life", "and it has renewed meanwhile"
 
 
+def test_a_node_that_has_a_lease_running_to_a_master_of_a_pair_is_waited_for(rig: Rig) -> None:
+    """That one was not told yet that an engine decides: it dispatches by leases of agents."""
+    rig.greet("n1")
+    rig.wait(1.4)
+    for _ in range(5):
+        rig.say("n1", Deny(2, 1, 500, "a has its lease"))
+        rig.wait(T)
+        assert not rig.active and rig.engine.row.holder == "b life"
+    rig.say("n1", Grant(2))
+    assert rig.active
+
+
 def test_an_active_one_that_is_heard_but_cannot_renew_is_replaced(rig: Rig) -> None:
     rig.greet("n1")
     for _ in range(150):

@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from ...common.lifecycle import Liveness
-from ...common.messages import Closing, Pulse
+from ...common.messages import Closing, Deny, Grant, Pulse
 from .candidacy import Candidacy, Stage
 from .engine_lease import Answer, EngineLease
 from .outbox import BecomeActive
@@ -23,6 +23,22 @@ STALE_S = 2.0  # one that did not hear the active lately lets those go first tha
 HANDOVER_S = 1.0  # so long after a CLOSE the lease is looked for at each turn
 
 
+class Fences(Candidacy):
+    """A vote is a fence here, and no lease. `leased`: nodes that have one running, to an active master of a pair, which
+    has not been told yet that an engine decides: no time limit ends the wait for these.
+    """
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.leased: set[str] = set()
+
+    def answered(self, node: str, answer: Grant | Deny, random: float, now: float) -> None:
+        super().answered(node, answer, random, now)
+        self.leased.discard(node)
+        if isinstance(answer, Deny) and answer.wait_ms:
+            self.leased.add(node)
+
+
 class EngineStandby(Standby):
     """`lease`: of this process; it outlives changes of role."""
 
@@ -32,7 +48,7 @@ class EngineStandby(Standby):
         self._dialled = ""
         super().__init__(*args)
         seen = self.candidacy.seen
-        self.candidacy = Candidacy(self.name, 0.0, seen, odd=self.role == PRIMARY)  # a vote is a fence, no lease
+        self.candidacy = self._fences = Fences(self.name, 0.0, seen, odd=self.role == PRIMARY)
         self._handed_over = False  # at the last CLOSE
         self._first = True  # of those to whom it was handed over
         self._closed_at = -inf
@@ -175,7 +191,8 @@ class EngineStandby(Standby):
         if candidacy.stage is not Stage.CANDIDATE or self.lease.until <= now:
             return
         nodes = {voter.node for voter in self._voters.values()}
-        if nodes - candidacy.granted.keys() and now < self._fence_by:
+        missing = nodes - candidacy.granted.keys()
+        if missing and (now < self._fence_by or missing & self._fences.leased):
             return
         candidacy.stage = Stage.WON
         text = f"active with epoch {candidacy.epoch}: {len(candidacy.granted)} of {len(nodes)} nodes are fenced"
