@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from random import Random
@@ -28,6 +28,7 @@ from sim.mutants import MUTANTS, Mutant, broken
 from sim.network import BEGINNING
 from sim.pairs.history import history as history_of_pair
 from sim.pairs.mutants import MUTANTS as MUTANTS_OF_PAIRS
+from sim.pairs.mutants import SHOWN_BY
 from sim.played import Played, told
 
 CHUNK = 25  # histories that a worker plays between two reports
@@ -183,11 +184,11 @@ def find(
     return None
 
 
-def play_mutants(mutants: dict[str, Mutant], play: History) -> int:
+def play_mutants(mutants: dict[str, Mutant], play: History, shown_by: Mapping[str, Sequence[Fault]]) -> int:
     missed = 0
     print(f"{'broken':26} {'found after':>12} {'seed':>5}  violated")
     for name, mutant in mutants.items():
-        found = find(mutant, range(1, MUTANT_SEEDS_MAX + 1), play=play)
+        found = find(mutant, range(1, MUTANT_SEEDS_MAX + 1), shown_by.get(name, ()), play)
         missed += found is None
         tries, seed, sentence = found or ("not found", "", "")
         print(f"{name:26} {tries:>12} {seed:>5}  {sentence}", flush=True)
@@ -206,7 +207,7 @@ def main() -> int:
     options = parser.parse_args()
     play = history_of_pair if options.pairs else history
     if options.mutants:
-        return play_mutants(MUTANTS_OF_PAIRS if options.pairs else MUTANTS, play)
+        return play_mutants(MUTANTS_OF_PAIRS, play, SHOWN_BY) if options.pairs else play_mutants(MUTANTS, play, {})
     if options.seed is not None:
         return play_many(options.seed, 1, False, 1, play)
     return play_many(options.first, options.seeds, options.keep_going, options.workers, play)

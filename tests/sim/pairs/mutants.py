@@ -22,10 +22,29 @@ from rota.master.core.standby import Standby
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
 
+from ..faults import Fault, kill_agent, pause_agent
 from ..mutants import Mutant, Put
+from . import faults
 
 MUTANTS: dict[str, Mutant] = {}
-HASTE_S = 0.4  # of silence, after which a standby that breaks its promise stands
+_CUTS = (faults.isolate, faults.partition, faults.slow_network)
+_DEATHS = (faults.kill_master, faults.isolate, faults.partition, faults.operate)
+# The faults under which a broken rule shows soonest; all of them where it shows at once.
+SHOWN_BY: dict[str, tuple[Fault, ...]] = {
+    "vote_though_leased": _CUTS,
+    "vote_right_after_a_start": (faults.isolate, faults.partition, kill_agent, pause_agent),
+    "minority_elects": _CUTS,
+    "one_lease_suffices": _CUTS,
+    "counted_from_the_answer": _CUTS,
+    "promise_while_standing": _CUTS,
+    "outvoted_goes_on": _CUTS,
+    "electorate_changes_alone": (faults.add_node, faults.isolate, faults.partition, faults.remove_node),
+    "new_electorate_counts_at_once": (faults.add_node, faults.isolate, faults.partition, faults.remove_node),
+    "nobody_is_asked": _CUTS,
+    "relied_on_before_the_standby_has_it": _DEATHS,
+    "standby_before_it_is_on_record": (faults.kill_master, faults.isolate, faults.partition, kill_agent),
+    "promise_says_more_than_is_recorded": _DEATHS,
+}
 
 
 def rule(mutant: Mutant) -> Mutant:
@@ -74,35 +93,9 @@ def vote_right_after_a_start(put: Put) -> None:
 
 
 @rule
-def vote_for_a_lower_epoch(put: Put) -> None:
-    """No vote at or below an epoch that was seen."""
-    refusal = Votes.refusal
-
-    def forgetful(self: Votes, vote: messages.Vote, now: float) -> messages.Deny | None:
-        seen, self.seen = self.seen, 0
-        denied = refusal(self, vote, now)
-        self.seen = seen
-        return denied
-
-    put(Votes, "refusal", forgetful)
-
-
-@rule
 def minority_elects(put: Put) -> None:
     """A master is elected by more than half of the electorate."""
     put(candidacies, "majority", lambda size: max(1, size // 2))
-
-
-@rule
-def votes_for_earlier_epochs_count(put: Put) -> None:
-    """A grant counts for the epoch that it names: it was the answer to that question."""
-    answered = Candidacy.answered
-
-    def trusting(self: Candidacy, node: str, answer: Any, random: float, now: float) -> None:
-        self._asked.setdefault(node, now)
-        answered(self, node, answer._replace(epoch=self.epoch), random, now)
-
-    put(Candidacy, "answered", trusting)
 
 
 @rule
@@ -160,20 +153,6 @@ def counted_from_the_answer(put: Put) -> None:
 
 
 @rule
-def promise_broken(put: Put) -> None:
-    """A standby does not stand before its promise has run out."""
-    tick = Standby.tick
-
-    def impatient(self: Standby, now: float) -> None:
-        if now - self._heard_at > HASTE_S:
-            self._promised_until = now
-            self._move("silent")
-        tick(self, now)
-
-    put(Standby, "tick", impatient)
-
-
-@rule
 def promise_while_standing(put: Put) -> None:
     """A candidate promises nothing: if it hears the active one, it gives the candidacy up first."""
     pulse = Standby._pulse
@@ -192,19 +171,6 @@ def promise_while_standing(put: Put) -> None:
 def outvoted_goes_on(put: Put) -> None:
     """An active master that hears of a higher epoch than its own steps down."""
     put(Master, "_heard_of", lambda self, epoch: None)
-
-
-@rule
-def leaves_before_it_has_stopped(put: Put) -> None:
-    """What is released, and handed over, is not used any more."""
-    heard_of = Master._from_agent
-
-    def early(self: Master, node: Any, route: bytes, body: bytes, now: float) -> None:
-        heard_of(self, node, route, body, now)
-        if not int(now * 10) % 20:
-            self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
-
-    put(Master, "_from_agent", early)
 
 
 # ---- the electorate -------------------------------------------------------------------------------------------------

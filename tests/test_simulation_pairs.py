@@ -1,0 +1,85 @@
+"""Two masters and their cluster in one thread, through random faults (`make sim-pairs` for more)."""
+
+from __future__ import annotations
+
+import pytest
+from sim.pairs import faults
+from sim.pairs.cluster import BACKUP, PRIMARY, PairCluster
+from sim.pairs.history import history
+from sim.pairs.mutants import MUTANTS, SHOWN_BY
+from sim.run import find
+
+from rota.common.lifecycle import Intent
+
+SEEDS = 6
+SOON_FOUND = ("right_to_dispatch_ignored", "nobody_is_asked")
+
+
+@pytest.fixture
+def cluster() -> PairCluster:
+    made = PairCluster(seed=7)
+    made.run_until(lambda: made.active and made.ready() and not made.active.core.pair.unready())
+    return made
+
+
+@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
+def test_whatever_breaks_one_master_dispatches_and_calls_are_answered(seed: int) -> None:
+    history(seed)
+
+
+def test_the_same_seed_is_the_same_history() -> None:
+    assert history(4) == history(4)
+
+
+@pytest.mark.parametrize("name", SOON_FOUND)
+def test_a_broken_rule_of_the_standby_is_found(name: str) -> None:
+    assert find(MUTANTS[name], range(1, 60), SHOWN_BY.get(name, ()), history), MUTANTS[name].__doc__
+
+
+def test_a_killed_master_is_replaced_within_two_seconds_and_nothing_is_lost(cluster: PairCluster) -> None:
+    calls = [cluster.call("again", timeout=10.0) for _ in range(20)]
+    cluster.masters[PRIMARY].kill()
+    began = cluster.clock.now
+    cluster.run_until(lambda: cluster.masters[BACKUP].is_active)
+    assert cluster.clock.now - began < 2.0
+    cluster.run_until(lambda: all(call.code is not None for call in calls))
+    assert {call.code for call in calls} == {0}
+
+
+def test_a_paused_master_steps_down_before_it_dispatches_anything(cluster: PairCluster) -> None:
+    cluster.masters[PRIMARY].pause(10.0, mid=True)
+    for _ in range(40):
+        cluster.call("plain", timeout=20.0)
+        cluster.run(0.3)
+    assert cluster.masters[BACKUP].is_active and not cluster.masters[PRIMARY].is_active
+    cluster.settle()
+
+
+def test_one_of_two_nodes_and_the_standby_may_die(cluster: PairCluster) -> None:
+    cluster.masters[BACKUP].kill()
+    cluster.agents["n0"].kill()
+    cluster.run(5.0)
+    calls = [cluster.call("plain", timeout=5.0) for _ in range(10)]
+    cluster.run_until(lambda: all(call.code is not None for call in calls))
+    assert {call.code for call in calls} == {0}
+
+
+def test_a_drain_that_was_acknowledged_goes_on_after_a_takeover(cluster: PairCluster) -> None:
+    calls = [cluster.call("slow", timeout=10.0) for _ in range(30)]
+    cluster.run(0.05)
+    master = cluster.masters[PRIMARY]
+    number = master.verb("drain", nodes=["n1"], deadline_s=5.0)
+    cluster.run_until(lambda: number in master.results)
+    master.kill()
+    cluster.run_until(lambda: cluster.masters[BACKUP].is_active)
+    fleet = cluster.masters[BACKUP].core.fleet
+    cluster.run_until(lambda: fleet.nodes["n1"].intent is Intent.DETACHED)
+    cluster.run_until(lambda: all(call.code is not None for call in calls))
+
+
+def test_a_switchover_is_one_and_leads_back(cluster: PairCluster) -> None:
+    for name in (BACKUP, PRIMARY):
+        faults.switchover(cluster)
+        cluster.run_until(lambda name=name: cluster.masters[name].is_active and cluster.active.core.pair.followed)
+        cluster.run_until(lambda: not cluster.active.core.pair.unready())
+    cluster.settle()
