@@ -82,6 +82,17 @@ def test_who_votes_is_on_record_before_the_first_standby_is(rig: Rig) -> None:
     assert rig.journal == [records.electorate("ab"), records.peer(OTHER)]
 
 
+def test_who_votes_does_not_change_while_the_first_standby_is_not_on_record(rig: Rig) -> None:
+    rig.greet()
+    rig.voters = frozenset("abc")
+    rig.pair.tick(1, rig.now)
+    rig.recorded()
+    assert rig.said(Replica)[0].records == [records.electorate("ab")]
+    rig.pair.from_standby(ROUTE, Promise(rig.said(Pulse)[0].number, 1000, 0), rig.now)
+    rig.pair.tick(1, rig.now)
+    assert rig.journal[-1] == records.electorate("abc", before="ab")  # it has to agree
+
+
 def test_a_standby_that_comes_back_gets_everything_at_once() -> None:
     known = Restored()
     known.peer = OTHER

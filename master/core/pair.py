@@ -280,7 +280,7 @@ class Pair:
     def _elect(self) -> None:
         """Alone we decide; with a standby it has to agree, and while that is not heard nothing changes."""
         wanted = self._voters(self.leases.electorate)
-        if wanted == self.leases.electorate or self.leases.proposed is not None:
+        if wanted == self.leases.electorate or self.leases.proposed is not None or self._coming is not None:
             return
         if self.peer is None:
             self.leases.settle(wanted)

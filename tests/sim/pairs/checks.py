@@ -114,6 +114,10 @@ class PairChecks(Checks):
             known.add(pair.peer.name)
         self._held[about] = number, value, frozenset(known)
 
+    def forget_intents(self) -> None:
+        """Others are asked for now."""
+        self._held.clear()
+
     def _intents_hold(self, master: str, known: Restored) -> None:
         for about, (number, value, by) in list(self._held.items()):
             if master not in by:

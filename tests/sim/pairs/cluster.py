@@ -203,6 +203,7 @@ class PairCluster(Cluster):
             if len(alone) == 1:  # it may never have heard the other one since it started: its operator knows
                 alone[0].verb("switchover", force=True)
             return
+        self.checks.forget_intents()
         for name in self.removed & active.core.fleet.nodes.keys():
             active.verb("forget", nodes=[name])
         super()._want_all()
