@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
-from .limits import ITEMS_MAX, MAP_DEPTH, MAP_MAX
+from .limits import EPOCH_MAX, ITEMS_MAX, MAP_DEPTH, MAP_MAX
 
 
 class BadMessage(ValueError):
@@ -144,9 +144,9 @@ class PeerHello(NamedTuple):
     name: str
     address: str  # of its own control socket
     role: str  # primary or backup
-    epoch: int  # the highest that it knows
-    sequence: int  # of the last record that it has
-    hellos: int = 0
+    epoch: int  # of the last active master that it knows
+    takeover_ms: int = 0  # its takeover_after: promises, leases and what is relied upon are counted by it
+    quorum: str = ""
     lease: str = "agents"  # who decides there which master is active; "etcd", "postgresql"
 
 
@@ -301,6 +301,7 @@ class Promise(NamedTuple):
     number: int  # of the Pulse that it answers
     lasts_ms: int
     sequence: int  # everything up to it is durable there
+    voters: int = -1  # nodes of the electorate that it could ask for a vote; -1: it does not say
 
 
 class Closing(NamedTuple):
@@ -401,6 +402,7 @@ Message = (
     | Follow
     | Happened
 )
+_EPOCHS = ("epoch", "seen")  # fields of any message
 _AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}  # of empty lists 1 MiB would become 60 of objects
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
@@ -498,6 +500,13 @@ def _integer(value: Any, where: str) -> int:
     return value
 
 
+def _epoch(value: Any, where: str) -> int:
+    """The next one must fit, too: whoever tells of the highest would leave nobody one to stand for."""
+    if not 0 <= _integer(value, where) < EPOCH_MAX:
+        raise BadMessage(f"{where}: {value} is no epoch")
+    return int(value)
+
+
 def _list_reader(item: _Reader) -> _Reader:
     def read(value: Any, where: str) -> Any:
         if type(value) is not list:
@@ -518,7 +527,7 @@ def _dict_reader(key: _Reader, item: _Reader) -> _Reader:
 
 def _tuple_reader(kind: Any) -> _Reader:
     hints = get_type_hints(kind)
-    readers = {name: _reader(hints[name]) for name in kind._fields}
+    readers = {name: _epoch if name in _EPOCHS else _reader(hints[name]) for name in kind._fields}
     defaults: Mapping[str, Any] = kind._field_defaults
 
     def read(value: Any, where: str) -> Any:

@@ -64,14 +64,13 @@ class Journal:
             self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
             self._thread.start()
 
-    def record(self, records: Iterable[tuple[int, bytes]]) -> None:
-        """Hands over numbered records; `recorded()` will say when they are durable."""
+    def record(self, records: Iterable[tuple[int, bytes | list[bytes]]]) -> None:
+        """Hands over numbered records; `recorded()` will say when they are durable. A list of records, with one number,
+        takes the place of all that was recorded before (but the epoch).
+        """
         for number, data in records:
-            self._hand_over(number, _Append(number, data))
-
-    def start_over(self, number: int, records: list[bytes]) -> None:
-        """These take the place of all that was recorded before (but the epoch); together they have one number."""
-        self._hand_over(number, _StartOver(number, records))
+            work = _StartOver(number, data) if isinstance(data, list) else _Append(number, data)
+            self._hand_over(number, work)
 
     def rise(self, epoch: int, by: str) -> None:
         """In this epoch the master called `by` is active; "": it is only stood for. Durable when it returns; raises

@@ -21,11 +21,16 @@ class PeerLink:
         self._opened = False
         self._give_up_at = 0.0
 
-    def dial(self, address: str, now: float) -> None:
+    def dial(self, address: str, now: float) -> bool:
+        """False: no connection can even be tried (no descriptor is left, or this is no address)."""
         self.hang_up()
-        self._link = Link(self._ctx, address, sockets.PEER)
+        try:
+            self._link = Link(self._ctx, address, sockets.PEER)
+        except (ValueError, zmq.ZMQError):
+            return False
         self.sockets = [self._link.dealer, self._link.monitor]
         self._give_up_at = now + DIAL_S
+        return True
 
     def hang_up(self, linger_ms: int = 0) -> None:
         link, self._link = self._link, None

@@ -36,7 +36,7 @@ from .core.records import Restored
 from .core.standby import Standby
 from .engine import Engine, EngineError, engine_name, store
 from .errands import Errands
-from .journal import Journal
+from .journal import Journal, JournalError
 from .log import EventWriter
 from .peer_link import PeerLink
 from .ports import Inlet, Ports
@@ -77,6 +77,7 @@ class Server:
         self._probing: dict[Slot, None] = {}
         self._next_probe = 0.0
         self._signals: list[int] = []
+        self._told_to_stop = False  # whatever this master becomes meanwhile
         self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
         self._backend = Inlet(self.ports.backend)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -162,6 +163,8 @@ class Server:
             self.errands.became("standby", "the other master is active, or may be", boottime())
         else:
             self.errands.became("active", f"active with epoch {self.core.identity.epoch}", boottime())
+        if self._told_to_stop:
+            self.core.stop(boottime())
 
     def _watch(self) -> None:
         asked = (self.ports.control, self.ports.frontend, self.ports.backend, *self.peer.sockets)
@@ -348,15 +351,15 @@ class Server:
         for effect in effects:
             match effect:
                 case outbox.Dial(address):
-                    self.peer.dial(address, boottime())
+                    self.errands.peer = address  # whom steps are said to, if it is the active one
+                    if not self.peer.dial(address, boottime()) and isinstance(self.core, Standby):
+                        self.core.link_lost(boottime())
                     self._watch()
                 case outbox.HangUp():
                     self.peer.hang_up()
                     self._watch()
                 case outbox.SayPeer(frame):
                     self.peer.send(frame)
-                case outbox.StartOver(number, records):
-                    self.journal.start_over(number, records)
                 case outbox.Rise(epoch, by):
                     self.journal.rise(epoch, by)
                     if not by and isinstance(self.core, Standby):
@@ -442,6 +445,8 @@ class Server:
     def _recorded(self, now: float) -> None:
         number, failure = self.journal.recorded()
         self.core.recorded(number, now)
+        if failure and isinstance(self.core, Standby):  # what it cannot record it must not confirm; the active goes on
+            raise JournalError(failure)
         if failure and "journal" not in self.core.alarms:
             self.core.journal_failed(failure)
 
@@ -469,6 +474,7 @@ class Server:
         numbers, self._signals = self._signals, []
         again = self.core.stopping
         if any(number not in _HARMLESS for number in numbers):
+            self._told_to_stop = True
             self.core.stop(now)
             if self._beside is not None:
                 self._beside.stop()
@@ -521,7 +527,8 @@ def _host_towards(address: str | None, bind: str) -> str:
     with socket.socket(socket.AF_INET6 if ":" in there[0] else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect((there[0].strip("[]"), int(there[1])))  # sends nothing: only a route is looked up
-            return str(sock.getsockname()[0])
+            found = str(sock.getsockname()[0])
+            return f"[{found}]" if ":" in found else found
         except OSError:
             return socket.gethostname()
 

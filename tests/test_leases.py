@@ -113,8 +113,9 @@ def test_votes_are_the_first_leases() -> None:
     assert Leases(S, ["a", "b"], granted={"a": 7.0}).until() == 7.0
 
 
-def test_a_node_that_begins_anew_has_granted_nothing() -> None:
+def test_an_agent_that_was_started_anew_and_counts_from_1_is_heard() -> None:
     leases = Leases(S, ["a"])
-    leased(leases, "a", 100.0)
-    leases.forget("a")
-    assert leases.until() == -inf and leases.held(100.1) == 0
+    for beat in range(1, 200):
+        leases.echoed("a", beat, 100.0 + beat)
+    leased(leases, "a", 500.0)
+    assert leases.until() == 501.0

@@ -176,7 +176,7 @@ def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_
     known = Restored()
     known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
     rig = Rig(restored=known)
-    hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 0)
+    hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 1000, "majority")
     rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
     rig.after(0.1)
 

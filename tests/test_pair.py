@@ -18,7 +18,7 @@ from rota.master.core.records import Peer, Restored
 
 ROUTE, TOKEN = b"standby", 7
 OTHER = Peer("other", "tcp://other:7700", "backup")
-HELLO = PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 0, 1)
+HELLO = PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 1000, "majority")
 
 
 class Rig:
@@ -56,6 +56,64 @@ class Rig:
 @pytest.fixture
 def rig() -> Rig:
     return Rig()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"name": "me"}, "both masters are called me"),
+        ({"role": "primary"}, "both masters are primary"),
+        ({"takeover_ms": 2000}, "takeover_after and quorum"),
+        ({"quorum": "any"}, "takeover_after and quorum"),
+        ({"address": "garbage"}, "no address"),
+    ],
+)
+def test_a_master_that_does_not_fit_is_no_standby(rig: Rig, change: dict[str, Any], why: str) -> None:
+    assert why in rig.pair.refuse(HELLO._replace(**change))
+
+
+def test_one_that_fits_is_and_a_second_one_is_not(rig: Rig) -> None:
+    assert rig.pair.refuse(HELLO) == ""
+    rig.greet()
+    rig.recorded()
+    assert "`rota forget other` first" in rig.pair.refuse(HELLO._replace(name="third"))
+
+
+def test_a_promise_lasts_no_longer_than_takeover_after_whatever_it_says(rig: Rig) -> None:
+    rig.greet()
+    rig.recorded()
+    rig.pair.from_standby(ROUTE, Promise(1, 10**15, 0), rig.now)
+    assert rig.pair.until() <= rig.now + 1.0
+
+
+def test_a_takeover_that_is_impossible_is_an_alarm(rig: Rig) -> None:
+    rig.greet()
+    rig.recorded()
+    rig.pair.from_standby(ROUTE, Promise(1, 1000, 0, voters=1), rig.now)
+    assert any("no takeover is possible" in alarm for alarm in rig.pair.alarms(rig.now))
+    rig.pair.from_standby(ROUTE, Promise(1, 1000, 0, voters=2), rig.now)
+    assert not rig.pair.alarms(rig.now)
+
+
+def test_what_the_standby_has_not_recorded_is_not_relied_upon_until_it_is_given_up(rig: Rig) -> None:
+    rig.greet()
+    rig.recorded()
+    rig.pair.from_standby(ROUTE, Promise(1, 1000, len(rig.journal)), rig.now)
+    number = rig._journal(records.scaled("orders", 3), False)
+    assert rig.pair.durable(number) < number
+    rig.pair.gone(ROUTE)
+    assert rig.pair.durable(number) < number  # it may be about to take over
+    rig.pair.tick(1, rig.now + 3.1)
+    assert rig.pair.durable(number) == number
+
+
+def test_one_that_said_goodbye_is_not_waited_for(rig: Rig) -> None:
+    rig.greet()
+    rig.recorded()
+    rig.pair.from_standby(ROUTE, Promise(1, 1000, len(rig.journal)), rig.now)
+    number = rig._journal(records.scaled("orders", 3), False)
+    rig.pair.gone(ROUTE, said_bye=True)
+    assert rig.pair.durable(number) == number
 
 
 def test_alone_it_may_always_dispatch(rig: Rig) -> None:

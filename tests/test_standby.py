@@ -13,7 +13,7 @@ from rota.common.messages import Closing, Deny, Grant, Pulse, Replica, Vote, Vot
 from rota.common.settings import MasterSettings, StandbySettings
 from rota.master.core import records
 from rota.master.core.candidacy import Candidacy, Stage
-from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer, StartOver
+from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer
 from rota.master.core.records import Peer, Restored
 from rota.master.core.standby import Standby
 
@@ -128,8 +128,6 @@ class Rig:
         self.effects.append(effect)
         if isinstance(effect, Rise) and not effect.by:
             self.core.raised(self.now)
-        elif isinstance(effect, StartOver):
-            self.core.recorded(effect.number, self.now)
         elif isinstance(effect, SayPeer):
             head = wire.parse_head(effect.frame)
             if head.kind == wire.CONTROL:
@@ -359,6 +357,48 @@ def test_one_that_was_out_of_touch_too_long_does_not_say_that_it_knows_all(rig: 
     rig.wait(5.0)
     rig.grant("a", "b")
     assert not rig.of(BecomeActive)[0].complete
+
+
+def test_a_link_over_which_nobody_speaks_is_given_up_and_dialled_anew(rig: Rig) -> None:
+    rig.wait(2.5)
+    assert not rig.of(HangUp)
+    rig.wait(1.0)
+    assert rig.of(HangUp) and rig.of(Dial)
+
+
+def test_a_goodbye_that_it_did_not_act_on_does_not_make_it_know_all(rig: Rig) -> None:
+    rig.link(Closing(1, False))
+    rig.wait(2.0)
+    rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
+    rig.flush()
+    rig.grant("a", "b")
+    assert not rig.of(BecomeActive)[0].complete
+
+
+def test_where_another_master_stood_meanwhile_it_does_not_say_that_it_knows_all(rig: Rig) -> None:
+    rig.link(Closing(1, True))
+    rig.say("a", Deny(2, 9, 0, "epoch 9 was seen"))
+    rig.wait(2.5)
+    rig.grant("a", "b")
+    won = rig.of(BecomeActive)[0]
+    assert won.epoch == 10 and not won.complete
+
+
+def test_what_a_stranger_tells_of_epochs_counts_for_nothing(rig: Rig) -> None:
+    hello = VoterHello([1, 1], "stranger", "boot", 1 << 20)
+    rig.core.control(b"stranger", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    rig.wait(1.1)
+    assert rig.core.candidacy.epoch == 2
+
+
+def test_a_snapshot_and_the_record_behind_it_are_written_in_this_order(rig: Rig) -> None:
+    core = rig.core
+    core.link_opened()
+    core.from_link(wire.head(wire.WELCOME, TOKEN) + messages.encode(Welcome(1, 1, "other")), rig.now)
+    for each in (Replica(7, [records.electorate("abc")], True, False), Replica(8, [records.scaled("orders", 3)])):
+        core.from_link(wire.head(wire.CONTROL, TOKEN) + messages.encode(each), rig.now)
+    (first, snapshot), (second, record) = core.out.records
+    assert second == first + 1 and isinstance(snapshot, list) and isinstance(record, bytes)
 
 
 def test_an_active_of_a_lower_epoch_than_it_knows_is_not_followed(rig: Rig) -> None:

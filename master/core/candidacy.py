@@ -10,7 +10,6 @@ from ...common import messages
 from .leases import majority
 
 ASK_AGAIN_S = 0.05  # a vote may be lost, a lease released before it runs out; asking twice does no harm
-AGAIN_S = 0.3  # after a lost vote, at random up to so long: two candidates are not to meet again and again
 
 
 class Stage(StrEnum):
@@ -21,12 +20,15 @@ class Stage(StrEnum):
 
 
 class Candidacy:
-    """`seen`: the highest epoch that anybody has told of, or that this master has stood for."""
+    """`seen`: the highest epoch that anybody has told of, or that this master has stood for; `foreign`: the highest of
+    those that it has not stood for.
+    """
 
     def __init__(self, name: str, lease_s: float, seen: int, odd: bool) -> None:
         self.stage = Stage.FOLLOWING
         self.epoch = 0  # that it stands for
-        self.seen = seen
+        self.seen = self.foreign = seen
+        self._stood: set[int] = set()
         self.granted: dict[str, float] = {}  # node → when its vote, which is a lease, runs out
         self._name = name
         self._odd = odd
@@ -40,12 +42,18 @@ class Candidacy:
         can be won twice, whatever an agent forgets of its vote.
         """
         self.epoch = self.seen = self.seen + 1 + (self.seen + 1 + self._odd) % 2
+        self._stood.add(self.epoch)
         self.stage = Stage.RAISING
         self.granted.clear()
         self._asked.clear()
         self._ask_at.clear()
         self._again_at = inf
         return self.epoch
+
+    def saw(self, epoch: int) -> None:
+        self.seen = max(self.seen, epoch)
+        if epoch not in self._stood:
+            self.foreign = max(self.foreign, epoch)
 
     def raised(self) -> None:
         if self.stage is Stage.RAISING:
@@ -71,14 +79,16 @@ class Candidacy:
     def answered(self, node: str, answer: messages.Grant | messages.Deny, random: float, now: float) -> None:
         """`random`: from 0 to 1."""
         if isinstance(answer, messages.Deny):
-            self.seen = max(self.seen, answer.seen)
+            self.saw(answer.seen)
         if self.stage is not Stage.CANDIDATE or answer.epoch != self.epoch or node not in self._asked:
             return
         if isinstance(answer, messages.Grant):
             self.granted[node] = self._asked[node] + self._lease_s
         elif answer.seen >= self.epoch and node not in self.granted:
             self.withdraw()  # somebody else stood there: once more, with a higher epoch
-            self._again_at = now + AGAIN_S * random
+            # When the leases that were granted here have run out: two candidates with half of the nodes each would
+            # renew them for ever.
+            self._again_at = now + self._lease_s * (1 + random)
 
     def again(self, now: float) -> bool:
         """It is time to stand once more."""

@@ -16,7 +16,7 @@ from ...common.messages import CRASHES, Exited, PortCheck
 from ...common.settings import DUMMY, HEARTBEAT, PORT, REQUEST, HealthSettings
 from ...common.units import plural
 from . import budget, records
-from .health import Falls, Watch, ordinal
+from .health import JITTER, Falls, Watch, ordinal
 from .pool import NO_HANDLER, Pool, Request, Slot, Stage
 from .registry import Node, trial_slot
 
@@ -404,7 +404,10 @@ class Checks:
             node.boot, node.health = each.boot, Health(each.health)
             mark = node.mark
             mark.count, mark.service, mark.cause = each.falls, each.service, each.cause
-            mark.fell_at, mark.until = each.fell_at - day, None if each.until is None else each.until - day
+            mark.fell_at = min(now, each.fell_at - day)
+            longest = self.fleet.services(each.service).health.blacklist_max * (1 + JITTER)
+            # By the time of day of the machine where it fell, which may be wrong: no longer than a fall may last.
+            mark.until = None if each.until is None else min(each.until - day, now + longest)
             if node.health is Health.TRIAL:  # it is tried anew, once it is here
                 node.health, mark.until = Health.BLACKLISTED, now
             self._recorded.add(name)

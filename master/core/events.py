@@ -47,7 +47,7 @@ class EventLog:
     def adopt(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Those of another master, before any of our own: they keep their numbers."""
         for each in events:
-            event = Event(**each)
+            event = Event(**{name: each[name] for name in Event._fields})
             if event.number > self.last:
                 self.last = event.number
                 self._kept.append(event)

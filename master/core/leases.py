@@ -30,6 +30,8 @@ class Asked:
         self._sent: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)
 
     def sent(self, number: int, now: float) -> None:
+        if self._sent and number <= self._sent[-1][0]:
+            self._sent.clear()  # whoever answers was started anew, and counts from 1
         self._sent.append((number, now))
 
     def answered(self, number: int) -> float | None:
@@ -69,11 +71,6 @@ class Leases:
         at = asked.answered(beat) if asked is not None else None
         if at is not None:
             self._until[node] = max(self._until.get(node, -inf), at + self.lease_s)
-
-    def forget(self, node: str) -> None:
-        """It has gone, or begins anew and may grant to others."""
-        self._beats.pop(node, None)
-        self._until.pop(node, None)
 
     # ---- the standby -----------------------------------------------------------------------------------------------
 

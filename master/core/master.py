@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ...common import messages, wire
 from ...common.lifecycle import Liveness
-from ...common.limits import HEAD_MAX
+from ...common.limits import EPOCH_MAX, HEAD_MAX
 from ...common.messages import BadMessage
 from ...common.settings import AGENTS, MasterSettings, ServiceSettings, StandbySettings
 from . import outbox, records, status
@@ -37,7 +37,6 @@ LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of
 STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, when this master stops
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
-EPOCH_MAX = (1 << 32) - 1  # of the header
 
 _parse = wire.parse
 _STREAM = (wire.CHUNK, wire.CREDIT)
@@ -401,12 +400,12 @@ class Master:
             return
         if isinstance(hello, messages.VoterHello):  # it may have us for its master, if it has none
             self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
-            return self._heard_of(hello.epoch)
+            return self._heard_of(hello.epoch) if hello.node in self.fleet.nodes else None
         if isinstance(hello, messages.PeerHello):
             return self._standby_hello(route, hello, version, now)
         place = len(self.out.control)
         self._rise_above(hello)
-        if hello.epoch > self.dispatch.epoch and not self.pair.alone:
+        if hello.epoch > self.dispatch.epoch and not self.pair.alone and hello.node in self.fleet.nodes:
             refusal = messages.Refusal("standby", "another master was elected", 100, list(wire.VERSIONS))
             self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
             return self._heard_of(hello.epoch)
@@ -430,8 +429,9 @@ class Master:
             self.out.say(route, token, word)
 
     def _standby_hello(self, route: bytes, hello: messages.PeerHello, version: int, now: float) -> None:
-        self._heard_of(hello.epoch)
         why = self.pair.refuse(hello) or self._other_lease(hello)
+        if not why:
+            self._heard_of(hello.epoch)
         if not self.durable:
             why = f"{self.identity.name} has no --state directory: it would not remember that it has a standby"
         if why:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...common import messages, wire
 from .events import EVENTS_KEPT
-from .outbox import Outbox, StartOver
+from .outbox import Outbox
 from .pair import COPY
 from .records import Peer, Restored
 
@@ -62,7 +62,7 @@ class Mirror:
         fresh.peer = peer
         self.known, self._sequence = fresh, sequence
         self._ours += 1
-        self._out.role.append(StartOver(self._ours, fresh.records()))
+        self._out.records.append((self._ours, fresh.records()))
         self._pending.clear()
         self._pending.append((self._ours, sequence))
         self.confirmed = 0
@@ -89,10 +89,14 @@ class Mirror:
             place += length
             fields = wire.parse(answer)
             if fields[3] == wire.ANSWER and fields[9] > acked:
+                self._drop((session, fields[8]))  # it was said again
                 self._answers[session, fields[8]] = answer
                 self._answers_bytes += length
         while len(self._answers) > ANSWERS_MAX or self._answers_bytes > ANSWERS_BYTES_MAX:
-            self._answers_bytes -= len(self._answers.pop(next(iter(self._answers))))
+            self._drop(next(iter(self._answers)))
+
+    def _drop(self, origin: tuple[bytes, int]) -> None:
+        self._answers_bytes -= len(self._answers.pop(origin, b""))
 
     def answers(self) -> list[tuple[bytes, bytes]]:
         """Session and frame of each."""

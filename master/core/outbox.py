@@ -25,13 +25,6 @@ class SayPeer(NamedTuple):
     frame: bytes
 
 
-class StartOver(NamedTuple):
-    """These records take the place of all earlier ones; together they have this number."""
-
-    number: int
-    records: list[bytes]
-
-
 class Rise(NamedTuple):
     """This epoch is to be durable. `by`: who is active in it; "" = we stand for it, and want to hear `raised`."""
 
@@ -62,7 +55,7 @@ class Notify(NamedTuple):
     text: str
 
 
-RoleEffect = Dial | HangUp | SayPeer | StartOver | Rise | BecomeActive | StepDown | Notify
+RoleEffect = Dial | HangUp | SayPeer | Rise | BecomeActive | StepDown | Notify
 
 
 class Outbox:
@@ -76,7 +69,8 @@ class Outbox:
         self.slots: list[Slot] = []
         self.sessions: list[Session] = []
         self.control: list[tuple[bytes, bytes]] = []
-        self.records: list[tuple[int, bytes]] = []  # to be durable; answered with recorded(n)
+        # To be durable, in this order; answered with recorded(n). A list takes the place of all that was before.
+        self.records: list[tuple[int, bytes | list[bytes]]] = []
         self.probes: list[Slot] = []  # to be told when the route is gone and everything from it is read
 
         self.cuts: list[Source] = []  # connections to be ended

@@ -11,12 +11,13 @@ from struct import Struct
 from typing import Any
 
 from ...common import lifecycle, messages, wire
+from ...common.kinds import split_address
 from ...common.lifecycle import IllegalTransition, Liveness
 from ...common.limits import PULSE_S
 from ...common.settings import ANY, StandbySettings
 from . import records
 from .events import EventLog
-from .leases import Leases, blocking
+from .leases import Leases, blocking, majority
 from .outbox import Notify, Outbox
 from .records import Peer, Restored
 
@@ -64,6 +65,7 @@ class Pair:
         self._journal = journal
         self._voters = voters
         self._heard_at = -inf
+        self._voters_there = -1  # nodes that the standby could ask for their votes, as it says
         self._pulse = 0
         self._pulse_at = 0.0
         self._last_record = last_record
@@ -109,6 +111,13 @@ class Pair:
         """Why this cannot be our standby; empty when it can."""
         if hello.name == self._name:
             return f"both masters are called {hello.name}: give one of them another --name"
+        if hello.role == self.role:
+            return f"both masters are {hello.role}: one of them wants --backup-of the other one, and only one"
+        ours, theirs = (self.lease_ms, self._settings.quorum), (hello.takeover_ms, hello.quorum)
+        if theirs != ours:
+            return f"takeover_after and quorum of [standby] are {ours} (ms) at {self._name}, {theirs} at {hello.name}"
+        if split_address(hello.address) is None:
+            return f"{hello.address!r} is no address: set address in [standby] of {hello.name}"
         if self.peer is not None and self.peer.name != hello.name:
             return (
                 f"{self.peer.name} is the other master of {self._name}: if it is gone for good, "
@@ -153,7 +162,8 @@ class Pair:
     def from_standby(self, route: bytes, message: messages.Message, now: float) -> None:
         if isinstance(message, messages.Promise):
             self._heard_at = now
-            self.leases.promised(message.number, message.lasts_ms / 1000)
+            self.leases.promised(message.number, min(message.lasts_ms, self.lease_ms) / 1000)
+            self._voters_there = message.voters
             self.acked = min(max(self.acked, message.sequence), self._last_record)
             self.leases.sure = self.leases.sure or self.acked == self._last_record
             if self.leases.agreed(self.acked):
@@ -251,6 +261,13 @@ class Pair:
             found.append(
                 f"no standby: {self.peer.name} ({self.peer.address}) {said}: no master would take over; "
                 f"if it is gone for good, `rota forget {self.peer.name}`"
+            )
+        wanted = majority(len(self.leases.electorate))
+        if self.followed and 0 <= self._voters_there < wanted and self.leases.electorate:
+            found.append(
+                f"no takeover is possible: of {len(self.leases.electorate)} nodes that vote {self._voters_there} are "
+                f"connected to {self.peer.name}, and {wanted} are needed; nodes want both masters' addresses (-m), "
+                "and `rota forget` those that are gone for good"
             )
         return found
 

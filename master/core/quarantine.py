@@ -347,7 +347,8 @@ class Quarantine:
         for fingerprint in mine:
             old = self._restored.pop(fingerprint)
             deaths = [death._replace(at=death.at - day) for death in old.deaths]
-            state, times = State(old.state), (old.since - day, old.strikes, old.struck_at - day, old.until - day)
+            until = min(old.until - day, now + pool.settings.quarantine_for)  # that machine's time of day may be wrong
+            state, times = State(old.state), (old.since - day, old.strikes, min(now, old.struck_at - day), until)
             case = Case(fingerprint, old.target, pool, old.size, old.payload, state, *times, old.died, deaths)
             self.cases[fingerprint] = case
             if state is not State.CLEARED:

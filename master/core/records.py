@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ...common.lifecycle import Intent
+from ...common.lifecycle import Health, Intent
 from .maintenance import Closed
 from .registry import Node
 
@@ -88,6 +88,9 @@ class Marked(NamedTuple):
 def marked(node: str, mark: Marked | None) -> bytes:
     """None: nothing is held against it any more."""
     return _pack({"t": "marked", "node": node, "mark": mark})
+
+
+CASES = ("suspect", "cleared", "quarantined")  # states of what is in quarantine, or was about to be
 
 
 class Died(NamedTuple):
@@ -244,12 +247,15 @@ class Restored:
     def _read_marked(self, record: dict[str, Any]) -> None:
         self.marked.pop(record["node"], None)
         if record["mark"] is not None:
-            self.marked[record["node"]] = Marked(*record["mark"])
+            mark = self.marked[record["node"]] = Marked(*record["mark"])
+            Health(mark.health)  # one of a newer master is not understood
 
     def _read_suspect(self, record: dict[str, Any]) -> None:
         self.suspects.pop(record["fingerprint"], None)
         if record["case"] is not None:
             case = Suspect(*record["case"])
+            if case.state not in CASES:
+                raise ValueError(f"a suspect that is {case.state!r}")
             self.suspects[record["fingerprint"]] = case._replace(deaths=[Died(*death) for death in case.deaths])
 
     def _read_electorate(self, record: dict[str, Any]) -> None:

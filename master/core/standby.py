@@ -16,12 +16,15 @@ from typing import Any, NamedTuple
 
 from ...common import exits, lifecycle, messages, wire
 from ...common.lifecycle import IllegalTransition, Liveness
+from ...common.limits import NODES_MAX
 from ...common.messages import BadMessage
+from ...common.names import valid_name
 from ...common.settings import AGENTS, ANY, MasterSettings, StandbySettings
 from . import outbox
 from .candidacy import Candidacy, Stage
 from .events import EventLog
 from .mirror import Mirror, OutOfStep
+from .operators import OPERATORS_MAX
 from .outbox import BecomeActive, Dial, HangUp, Notify, Outbox, Rise, SayPeer
 from .pair import ANSWERS, BACKUP, DEAD_AFTER, PRIMARY
 from .records import Peer, Restored
@@ -89,10 +92,11 @@ class Standby:
         self._promised_until = now + standby.takeover_after  # what an earlier life of ours may have promised
         self._sequence = 0  # of the active's records, as its last pulse tells
         self._link_token = 0
-        self._hellos = 0
         self._dial_at: float | None = now  # None: the link is open, or about to be
         self._idle_peer = False  # the other master is no more active than this one
         self._forced = False  # to stand, by an operator
+        self._whole_until = -inf  # until then the active has recorded nothing that is not known here
+        self._linked_at = now
         self._voters: dict[bytes, Voter] = {}
         self._operators: dict[bytes, int] = {}  # route → token
         self._follows: dict[tuple[bytes, int], int] = {}  # route and id of a Follow → last event that was told
@@ -115,11 +119,9 @@ class Standby:
     # ---- the link to the other master ------------------------------------------------------------------------------
 
     def link_opened(self) -> None:
-        self._hellos += 1
-        confirmed = self.mirror.confirmed
+        lasts_ms, quorum = int(self.standby.takeover_after * 1000), self.standby.quorum
         hello = messages.PeerHello(
-            *(list(wire.VERSIONS), self.name, self._address, self.role, self.epoch, confirmed, self._hellos),
-            self.decider,
+            list(wire.VERSIONS), self.name, self._address, self.role, self.epoch, lasts_ms, quorum, self.decider
         )
         self.out.role.append(SayPeer(wire.head(wire.HELLO, 0) + messages.encode(hello)))
 
@@ -157,11 +159,11 @@ class Standby:
 
     def _welcomed(self, welcome: messages.Welcome, token: int, now: float) -> None:
         """Only of an active master, and of no older one than we know, there is something to be had."""
-        self.candidacy.seen = max(self.candidacy.seen, welcome.epoch)
+        self.candidacy.saw(welcome.epoch)
         self._idle_peer = welcome.state == "standby"  # a candidate is not to be met by another one
         if welcome.state != "active" or welcome.epoch < self.epoch:
             return self._hang_up(now)
-        self._link_token, self._active = token, welcome.master
+        self._link_token, self._active, self._linked_at = token, welcome.master, now
 
     def _refused(self, refusal: messages.Refusal, now: float) -> None:
         self._alarm("refused", f"the other master refuses this one: {refusal.message}")
@@ -185,7 +187,7 @@ class Standby:
         if self.candidacy.stage is not Stage.FOLLOWING:
             self.events.tell("withdrawn", self.name, f"{self._active} is heard again")
         self.candidacy.withdraw()
-        self.candidacy.seen = max(self.candidacy.seen, pulse.epoch)
+        self.candidacy.saw(pulse.epoch)
         if pulse.epoch > self.epoch:
             self.epoch, self._was_active = pulse.epoch, False
             self.out.role.append(Rise(pulse.epoch, self._active))
@@ -193,9 +195,12 @@ class Standby:
         self._sequence = pulse.sequence
         self._heard_at = now
         self._move("hello")
+        # With what it records the active waits for us so long after each promise; a tenth less, as clocks go.
+        self._whole_until = now + 0.9 * DEAD_AFTER * self.standby.takeover_after
         self._promised_until = now + self.standby.takeover_after
         lasts_ms = int(self.standby.takeover_after * 1000)
-        self._say_active(messages.Promise(pulse.number, lasts_ms, self.mirror.confirmed))
+        voters = len({voter.node for voter in self._voters.values()} & self.mirror.known.electorate)
+        self._say_active(messages.Promise(pulse.number, lasts_ms, self.mirror.confirmed, voters))
 
     def _replica(self, replica: messages.Replica, now: float) -> None:
         try:
@@ -212,7 +217,9 @@ class Standby:
         if closing.epoch < self.epoch:
             return
         self._move("bye")
+        self._whole_until = -inf
         if closing.handover and self.mirror.synced and not self.stopping:
+            self._whole_until = inf  # this was its last word
             self._promised_until = now  # it dispatches nothing any more: nobody relies on our promise
             self._stand(f"{self._active} hands over")
         self._hang_up(now)  # it has no more to say over this link, and may go on as a standby, or be active again
@@ -230,7 +237,12 @@ class Standby:
         """Why it stands by itself; empty when it does not."""
         if self.stopping or now < self._promised_until:
             return ""
-        if self.liveness is Liveness.DEAD and self.mirror.synced and self._is_elected():
+        if (
+            self.liveness is Liveness.DEAD
+            and self.mirror.synced
+            and "records" not in self.alarms
+            and self._is_elected()
+        ):
             return f"{self._active} is dead: silent for {now - self._heard_at:.1f} s"
         if self.liveness is Liveness.UNKNOWN and (self._was_active or self.role == PRIMARY):
             return self._why_first(now)
@@ -279,18 +291,18 @@ class Standby:
         granted, answers = dict(candidacy.granted), self.mirror.answers()
         self.out.role.append(BecomeActive(candidacy.epoch, granted, answers, self._is_complete(now)))
 
+    def _counts(self, node: str) -> bool:
+        known = self.mirror.known
+        return node in known.electorate or node in (known.electorate_before or ()) or not self._is_elected()
+
     def _is_elected(self) -> bool:
         """There are nodes that vote. Without any nobody can win against another master: that has to give way."""
         known = self.mirror.known
         return bool(known.electorate or known.electorate_before) or self.standby.quorum == ANY
 
     def _is_complete(self, now: float) -> bool:
-        """With what it records the active waits for us, for DEAD_AFTER times `takeover_after` since our last promise;
-        a tenth less, as clocks go.
-        """
-        if self.liveness is Liveness.CLOSED:
-            return True
-        return self.mirror.synced and now - self._heard_at < 0.9 * DEAD_AFTER * self.standby.takeover_after
+        """Nothing that was recorded is missing here: and nobody was active meanwhile of whom we have heard nothing."""
+        return self.mirror.synced and now < self._whole_until and self.candidacy.foreign <= self.epoch
 
     def won(self) -> list[tuple[bytes, bytes]]:
         """What the voters are told once the master is there: route and frame."""
@@ -339,7 +351,7 @@ class Standby:
         elif head.kind == wire.BYE:
             self.control_gone(route)
         elif voter is not None and head.token == voter.token:
-            if isinstance(message, messages.Grant | messages.Deny):
+            if isinstance(message, messages.Grant | messages.Deny) and self._counts(voter.node):
                 self.candidacy.answered(voter.node, message, self._random(), now)
                 self._count(now)
         elif head.token == self._operators.get(route, 0) != 0:
@@ -357,7 +369,7 @@ class Standby:
         if version is None:
             answer = outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))
         elif isinstance(hello, messages.AgentHello):
-            self.candidacy.seen = max(self.candidacy.seen, hello.epoch)
+            self._member_saw(hello.node, hello.epoch)
             answer = outbox.answer(wire.REFUSED, 0, self._refusal())
         else:
             answer = outbox.answer(wire.WELCOME, self._admit(route, hello), self._welcome(version))
@@ -367,16 +379,23 @@ class Standby:
     def _admit(self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello) -> int:
         token = self._token()
         if isinstance(hello, messages.OperatorHello):
+            if len(self._operators) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
+                self.control_gone(next(iter(self._operators)))
             self._operators[route] = token
-            return token
-        self.candidacy.seen = max(self.candidacy.seen, hello.epoch)
-        if isinstance(hello, messages.VoterHello):
+        elif isinstance(hello, messages.VoterHello) and valid_name(hello.node):
+            self._member_saw(hello.node, hello.epoch)
             if route in self._voters:
                 token = self._voters[route].token  # said again: a vote may be under way under this one
             for old in [old for old, voter in self._voters.items() if voter.node == hello.node]:
                 del self._voters[old]
-            self._voters[route] = Voter(hello.node, token)
+            if len(self._voters) < NODES_MAX:
+                self._voters[route] = Voter(hello.node, token)
         return token
+
+    def _member_saw(self, node: str, epoch: int) -> None:
+        """What others tell of epochs counts for nothing: anybody can say anything."""
+        if self._counts(node):
+            self.candidacy.saw(epoch)
 
     def _state(self) -> str:
         return "standby" if self.candidacy.stage is Stage.FOLLOWING else "candidate"
@@ -394,7 +413,7 @@ class Standby:
     # ---- operators -------------------------------------------------------------------------------------------------
 
     def _from_operator(self, route: bytes, token: int, message: messages.Message | None, now: float) -> None:
-        if isinstance(message, messages.Follow):
+        if isinstance(message, messages.Follow) and len(self._follows) < OPERATORS_MAX:
             self._follows[route, message.id] = message.since
         elif isinstance(message, messages.Verb):
             code, data = self._verb(message, now)
@@ -476,6 +495,8 @@ class Standby:
             self.out.role.append(Dial(self.peer_address))
         if now - self._heard_at > self.standby.takeover_after:
             self._move("silent")
+        if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.standby.takeover_after:
+            self._hang_up(now)  # it is open, and nobody speaks: over another one the active may
         self._tick_candidacy(now)
         self._tell_followers()
 

@@ -275,9 +275,6 @@ class PairMaster(MasterPart):
                     self.peer.hang_up()
                 case outbox.SayPeer(frame):
                     self.peer.send(frame)
-                case outbox.StartOver(number, records):
-                    self.journal.hand_over(number, records)
-                    self._write_soon()
                 case outbox.Rise(epoch, by):
                     self.journal.rise(epoch, by)
                     if not by and isinstance(self.core, Standby):
@@ -312,7 +309,7 @@ class PairMaster(MasterPart):
 
     # ---- the disk ----------------------------------------------------------------------------------------------------
 
-    def _record(self, records: list[tuple[int, bytes]]) -> None:
+    def _record(self, records: list[tuple[int, bytes | list[bytes]]]) -> None:
         for number, data in records:
             self.journal.hand_over(number, data)
         if records:
