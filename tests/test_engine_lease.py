@@ -182,6 +182,18 @@ def test_what_was_let_go_while_a_renewal_was_on_its_way_is_let_go_after_it(rig: 
     assert rig.engine.row.holder == "" and not rig.holds("a")
 
 
+def test_what_is_wanted_while_a_look_is_on_its_way_is_tried_as_soon_as_that_is_over(rig: Rig) -> None:
+    rig.leases["a"].let_go(rig.now)
+    rig.run(0.21)
+    rig.now += L / 5
+    lease = rig.leases["b"]
+    lease.tick(rig.now)
+    lease.take(2, rig.now)
+    assert [question.stamp for question in lease.questions] == [None]
+    rig.answer("b")
+    assert rig.holds("b")
+
+
 def test_an_engine_that_forgot_gives_it_to_its_holder_again_or_to_others_after_a_whole_lease(rig: Rig) -> None:
     rig.run(0.3)
     rig.stopped.add("a")

@@ -220,6 +220,16 @@ def test_a_node_that_knows_a_higher_epoch_has_it_stand_once_more_above_that(rig:
     assert rig.engine.row.epoch > 40 and rig.asked["n1"][-1].epoch == rig.engine.row.epoch
 
 
+def test_one_that_was_refused_lets_the_lease_go_and_stands_above_what_was_seen(rig: Rig) -> None:
+    rig.greet("n1")
+    rig.wait(1.4)
+    rig.say("n1", Deny(2, 3, 0, "epoch 3 was seen"))
+    rig.pulse(3)
+    assert rig.core.candidacy.stage is Stage.FOLLOWING
+    rig.wait(0.3)
+    assert rig.engine.row.epoch > 3, "it does not keep a lease that it has no use for"
+
+
 def test_without_the_engine_it_does_not_stand_and_says_why(rig: Rig) -> None:
     rig.engine.away = True
     rig.wait(10.0)
