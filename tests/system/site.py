@@ -90,6 +90,10 @@ class Site:
         assert master["state"] == "active", f"{master['name']} is {master['state']}"
         return master["name"], master["epoch"]
 
+    @property
+    def nodes(self) -> list[str]:
+        return list(self.masters.nodes)
+
     def other(self, name: str) -> str:
         return "b" if name == "a" else "a"
 

@@ -257,6 +257,7 @@ def detached(folder: Path, runs: int) -> Measured:
         for _ in range(runs):
             load.more(20)
             place.admin.drain("node-1", reason="update")
+            load.more(20)
             name, epoch = place.active()
             at = place.kill(name)
             gaps.append(load.first_above(epoch) - at)
@@ -325,89 +326,114 @@ def _drain(place: Site, node: str, done: list[object]) -> None:
 
 def rolling(folder: Path, runs: int) -> Measured:
     """A deploy script drains, changes and takes back three nodes one by one; the active master is killed meanwhile."""
-    misses: list[str] = []
-    gaps = []
-    nodes = ("node-1", "node-2", "node-3")
-
-    def release(version: int) -> Path:
-        made = folder / f"release-{version}"
-        if not made.exists():
-            made.mkdir()
-            (made / "app.py").write_text(APP.read_text())
-            (made / "VERSION").write_text(f"{version}\n")
-        return made
-
-    def start(place: Site, name: str) -> None:
-        live = folder / name / "live"
-        live.parent.mkdir()
-        live.symlink_to(release(1))
-        place.start_node(name, "--app-dir", str(live), app="app:proof")
-
-    with site(folder, nodes=nodes, hosts=True, start=start) as place, place.load() as load:
-        for run in range(runs):
-            load.more(20)
-            env = {**os.environ, "ROTA_MASTER": ",".join(place.masters.both), "TIMEOUT": "60"}
-            env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-            command = [str(EXAMPLES / "deploy.sh"), str(folder), str(release(run + 2)), *nodes]
-            script = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            amid = nodes[run % 3]  # while this one is away
-            assert eventually(lambda amid=amid: place.node(amid).get("intent") != "active", SETTLED_S)  # type: ignore[misc]
-            name, epoch = place.active()
-            at = place.kill(name)
-            gaps.append(load.first_above(epoch) - at)
-            said, _ = script.communicate(timeout=120)
-            if script.returncode:
-                misses.append(f"the deploy script ended with {script.returncode}: {said.strip()[-400:]}")
-            status = place.status()
-            versions = {process["version"] for each in status["nodes"] for process in each["processes"]}
-            if versions != {str(run + 2)}:
-                misses.append(f"versions {', '.join(sorted(versions))} are served after the update to {run + 2}")
-            place.masters.start_master(name)
-            place.in_sync()
+    with site(folder, hosts=True, start=_start_release) as place, place.load() as load:
+        found = [
+            kill_amid_a_deploy(place, load, run + 2, place.nodes[run % 3], back=run % 2 == 1) for run in range(runs)
+        ]
         load.stop()
-        misses += over(gaps, MAX_LIMIT_S)
+        gaps = [gap for gap, _ in found]
+        misses = [miss for _, each in found for miss in each] + over(gaps, MAX_LIMIT_S)
         return judged("active killed amid a rolling update", place, runs, took(gaps), "goes on, max 3.0 s", misses)
+
+
+def kill_amid_a_deploy(place: Site, load: TimedLoad, version: int, amid: str, back: bool) -> tuple[float, list[str]]:
+    """`amid`: while this node drains; `back`: while it comes back."""
+    load.more(20)
+    script = _deploy(place, version)
+    if back:
+        assert eventually(lambda: _live(place, amid).resolve() == _release(place, version), SETTLED_S)
+    else:
+        assert eventually(lambda: place.node(amid).get("intent") != "active", SETTLED_S)
+    name, epoch = place.active()
+    at = place.kill(name)
+    gap = load.first_above(epoch) - at
+    said, _ = script.communicate(timeout=120)
+    misses = [f"the deploy script ended with {script.returncode}: {said[-400:]}"] if script.returncode else []
+    versions = {process["version"] for each in place.status()["nodes"] for process in each["processes"]}
+    if versions != {str(version)}:
+        misses.append(f"versions {', '.join(sorted(versions))} are served after the update to {version}")
+    place.masters.start_master(name)
+    place.in_sync()
+    return gap, misses
+
+
+def _deploy(place: Site, version: int) -> subprocess.Popen[str]:
+    env = {**os.environ, "ROTA_MASTER": ",".join(place.masters.both), "TIMEOUT": "60"}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    command = [str(EXAMPLES / "deploy.sh"), str(place.masters.folder), str(_release(place, version)), *place.nodes]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _start_release(place: Site, name: str) -> None:
+    live = _live(place, name)
+    live.parent.mkdir()
+    live.symlink_to(_release(place, 1))
+    place.start_node(name, "--app-dir", str(live), app="app:proof")
+
+
+def _live(place: Site, name: str) -> Path:
+    return place.masters.folder / name / "live"
+
+
+def _release(place: Site, version: int) -> Path:
+    made = place.masters.folder.resolve() / f"release-{version}"
+    if not made.exists():
+        made.mkdir()
+        (made / "app.py").write_text(APP.read_text())
+        (made / "VERSION").write_text(f"{version}\n")
+    return made
 
 
 # ---- partitions ----------------------------------------------------------------------------------------------------
 
 
-def partitions(folder: Path, runs: int, seed: int = 1) -> Measured:
+def partitions(folder: Path, runs: int) -> Measured:
     """Between any two parts, one way or both, also while a master stands still; healed later."""
-    chance = random.Random(seed)
-    gaps, played = [], []
+    chance = random.Random(1)
+    gaps = []
     with site(folder, hosts=True) as place, place.load() as load:
-        everybody = list(place.hosts)
         for _ in range(runs):
-            cuts = [tuple(chance.sample(everybody, 2)) for _ in range(chance.choice((1, 1, 2, 3)))]
-            if chance.random() < 0.5:  # about the masters, where it matters
-                cuts.append((place.active()[0], chance.choice([n for n in everybody if n != place.active()[0]])))
-            stands = chance.choice("ab") if chance.random() < 0.2 else ""
-            for one, other in set(cuts):
-                place.hosts[one].mute(place.hosts[other])
-                if chance.random() < 0.5:
-                    place.hosts[other].mute(place.hosts[one])
-            if stands:
-                place.stop(stands)
+            cuts, stands = _cut(place, chance)
             time.sleep(chance.uniform(0.5, 3.5))
             for host in place.hosts.values():
                 host.unmute()
             if stands:
                 place.go_on(stands)
             healed = time.monotonic()
-            played.append(
-                " ".join(f"{one}-{other}" for one, other in cuts) + (f" {stands} stood still" if stands else "")
-            )
             try:
                 load.more(20)
                 gaps.append(time.monotonic() - healed)
                 place.in_sync()
             except (AssertionError, rota.Error) as error:
-                raise AssertionError(f"after {played[-1]}: {error}") from error
+                raise AssertionError(
+                    f"run {len(gaps) + 1}, after {cuts}, {stands or 'none'} stopped: {error}"
+                ) from error
         load.stop()
-        executed = {each.epoch for each in place.executions()}
-        figure = f"{len(executed)} epochs, {place.late()} begun late; 20 answers {took(gaps)} after they healed"
+        epochs = {each.epoch for each in place.executions()}
+        figure = f"{len(epochs)} epochs, {place.late()} begun late; 20 answers {took(gaps)} after they healed"
         return judged("partitions", place, runs, figure, "0 of two masters, 0 lower")
+
+
+def _cut(place: Site, chance: random.Random) -> tuple[str, str]:
+    """What was cut, and the master that was stopped."""
+    everybody, active = list(place.hosts), place.active()[0]
+    pairs = [chance.sample(everybody, 2) for _ in range(chance.choice((1, 1, 2, 3)))]
+    others = [name for name in everybody if name != active]
+    if chance.random() < 0.5:  # where it matters
+        pairs.append([active, chance.choice(others)])
+    elif chance.random() < 0.4:
+        pairs = [[active, name] for name in others]
+    stands = chance.choice("ab") if chance.random() < 0.2 else ""
+    said = []
+    for one, other in pairs:
+        both = chance.random() < 0.5
+        place.hosts[one].mute(place.hosts[other])
+        if both:
+            place.hosts[other].mute(place.hosts[one])
+        said.append(f"{one} {'|' if both else '>'} {other}")
+    if stands:
+        place.stop(stands)
+    return ", ".join(said), stands
 
 
 class Scenario(NamedTuple):
