@@ -64,6 +64,19 @@ def test_one_of_two_nodes_and_the_standby_may_die(cluster: PairCluster) -> None:
     assert {call.code for call in calls} == {0}
 
 
+def test_nothing_is_acknowledged_that_a_standby_does_not_have_which_may_take_over(cluster: PairCluster) -> None:
+    cluster.run(1.0)
+    faults.cut(cluster, PRIMARY, BACKUP, 10.0, "both")
+    master = cluster.masters[PRIMARY]
+    number = master.verb("drain", nodes=["n1"])
+    cluster.run(1.5)
+    assert number not in master.results
+    master.kill()
+    cluster.run_until(lambda: cluster.masters[BACKUP].is_active)
+    cluster.start_again(PRIMARY, 0.5)
+    cluster.settle()
+
+
 def test_a_drain_that_was_acknowledged_goes_on_after_a_takeover(cluster: PairCluster) -> None:
     calls = [cluster.call("slow", timeout=10.0) for _ in range(30)]
     cluster.run(0.05)

@@ -91,7 +91,7 @@ def freeze_master(cluster: PairCluster) -> None:
 # ---- the network ----------------------------------------------------------------------------------------------------
 
 
-def _cut(cluster: PairCluster, machine: str, other: str, seconds: float, ways: str) -> None:
+def cut(cluster: PairCluster, machine: str, other: str, seconds: float, ways: str) -> None:
     """Between two machines, of which one at least is a master's. `ways`: both, to or from the first."""
     until = cluster.clock.now + seconds
     for dialler, bound in ((machine, other), (other, machine)):
@@ -112,7 +112,15 @@ def partition(cluster: PairCluster) -> None:
     seconds, ways = _pause(cluster), cluster.rng.choice(["both", "both", "to", "from"])
     cluster.clock.tell("FAULT: %s and %s are cut (%s) for %s s", machine, master, ways, seconds)
     cluster.counts["partitions"] += 1
-    _cut(cluster, machine, master, seconds, ways)
+    cut(cluster, machine, master, seconds, ways)
+
+
+def cut_masters(cluster: PairCluster) -> None:
+    """From each other only: both go on with what else they reach."""
+    seconds, ways = _pause(cluster), cluster.rng.choice(["both", "both", "to", "from"])
+    cluster.clock.tell("FAULT: the masters are cut from each other (%s) for %s s", ways, seconds)
+    cluster.counts["partitions"] += 1
+    cut(cluster, PRIMARY, BACKUP, seconds, ways)
 
 
 def isolate(cluster: PairCluster) -> None:
@@ -128,7 +136,7 @@ def isolate(cluster: PairCluster) -> None:
     cluster.clock.tell("FAULT: %s is cut from %s (%s) for %s s", machine, ", ".join(others), ways, seconds)
     cluster.counts["partitions"] += 1
     for other in others:
-        _cut(cluster, machine, other, seconds, ways)
+        cut(cluster, machine, other, seconds, ways)
 
 
 def slow_network(cluster: PairCluster) -> None:
@@ -249,6 +257,7 @@ FAULTS: dict[Fault, int] = {
     pause_master: 3,
     freeze_master: 3,
     partition: 6,
+    cut_masters: 2,
     isolate: 4,
     slow_network: 2,
     forge: 1,

@@ -28,7 +28,6 @@ from . import faults
 
 MUTANTS: dict[str, Mutant] = {}
 _CUTS = (faults.isolate, faults.partition, faults.slow_network)
-_DEATHS = (faults.kill_master, faults.isolate, faults.partition, faults.operate)
 # The faults under which a broken rule shows soonest; all of them where it shows at once.
 SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "vote_though_leased": _CUTS,
@@ -41,9 +40,6 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "electorate_changes_alone": (faults.add_node, faults.isolate, faults.partition, faults.remove_node),
     "new_electorate_counts_at_once": (faults.add_node, faults.isolate, faults.partition, faults.remove_node),
     "nobody_is_asked": _CUTS,
-    "relied_on_before_the_standby_has_it": _DEATHS,
-    "standby_before_it_is_on_record": (faults.kill_master, faults.isolate, faults.partition, kill_agent),
-    "promise_says_more_than_is_recorded": _DEATHS,
 }
 
 
@@ -211,38 +207,3 @@ def nobody_is_asked(put: Put) -> None:
         self.standby = kept
 
     put(Standby, "_count", alone)
-
-
-# ---- what is on record ----------------------------------------------------------------------------------------------
-
-
-@rule
-def relied_on_before_the_standby_has_it(put: Put) -> None:
-    """As long as the standby may take over, nothing counts that it has not recorded too."""
-    put(Pair, "durable", lambda self, number: number)
-
-
-@rule
-def standby_before_it_is_on_record(put: Put) -> None:
-    """A new standby gets nothing before it is on record here: started again this master would be alone, and active."""
-    greet = Pair.greet
-
-    def hasty(self: Pair, route: bytes, token: int, hello: Any, epoch: int, now: float) -> None:
-        greet(self, route, token, hello, epoch, now)
-        if self._coming is not None:
-            self.recorded(self._coming[0], epoch, now)
-
-    put(Pair, "greet", hasty)
-
-
-@rule
-def promise_says_more_than_is_recorded(put: Put) -> None:
-    """A standby says that it has what is durable there, not what has arrived."""
-    say = Standby._say_active
-
-    def boasting(self: Standby, message: Any) -> None:
-        if isinstance(message, messages.Promise):
-            message = message._replace(sequence=self._sequence)
-        say(self, message)
-
-    put(Standby, "_say_active", boasting)
