@@ -110,7 +110,8 @@ def test_one_of_three_masters_is_active_whoever_dies_or_stands_still(masters: Ma
         epochs.append(masters.master(third)["epoch"])
         masters.masters[second].signal(signal.SIGCONT)
         assert eventually(lambda: masters.state(second) == "standby", PATIENCE_S)
-        assert masters.said(second, "no quorum", "step down", "standby"), "before it has dispatched anything"
+        # Its clock says that the lease is over, or an agent that there is a higher epoch: whichever it looks at first.
+        assert masters.said(second, "step down", "standby") or masters.said(second, "no quorum", "standby")
         load.more(50)
 
         masters.start_master("a")
