@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 import zmq
@@ -23,9 +22,8 @@ from ..common import config as configuration
 from ..common import log, memory, sockets, wire
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
-from ..common.kinds import split_address
 from ..common.settings import AGENTS
-from . import ports
+from . import addresses, ports
 from .core import outbox
 from .core.engine_lease import EngineLease
 from .core.engine_standby import EngineStandby
@@ -40,14 +38,12 @@ from .journal import Journal, JournalError
 from .log import EventWriter
 from .peer_link import PeerLink
 from .ports import Inlet, Ports
+from .signals import AT_ONCE, HARMLESS, Signals
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 PEER_LINGER_MS = 100  # for the last frames to the other master
-WAKE_BYTES = 65536  # a pipe holds no more
 LET_GO_S = 0.3  # for the engine to take back the lease, at the end
-_AT_ONCE = frozenset({signal.SIGINT, signal.SIGQUIT})
-_HARMLESS = (signal.SIGHUP, signal.SIGUSR1)  # the other signals that are caught end it
 POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
 
 
@@ -76,12 +72,15 @@ class Server:
         self.peer = PeerLink()
         self._probing: dict[Slot, None] = {}
         self._next_probe = 0.0
-        self._signals: list[int] = []
         self._told_to_stop = False  # whatever this master becomes meanwhile
         self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
         self._backend = Inlet(self.ports.backend)
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.errands = Errands(config, self._own_control(), lambda *told: self.core.events.tell(*told))
+        self._signals = Signals()  # before anybody is told that it is here
+        self.errands = Errands(
+            config,
+            addresses.here(config.master, self.ports.ports["control"]),
+            lambda *told: self.core.events.tell(*told),
+        )
         self._events: EventWriter
         self.core: Master | Standby
         self._lease: EngineLease | None = None
@@ -91,7 +90,6 @@ class Server:
             self._follow(self.journal.restored, self.journal.epoch_by == config.master.name, 0)
         else:
             self._be_active(self.journal.epoch + 1, self.journal.restored, Beginning(complete=state is not None))
-        self._catch_signals()  # before anybody is told that it is here
 
     def _ask_engine(self, config: Config) -> tuple[Engine, EngineLease]:
         """Raises EngineError."""
@@ -139,7 +137,7 @@ class Server:
         config, journal = self.config, self.journal
         given = (
             config.master.name,
-            self._address(),
+            addresses.elsewhere(config.master, config.standby, self.ports.ports["control"]),
             config.master,
             config.standby,
             known,
@@ -169,23 +167,9 @@ class Server:
     def _watch(self) -> None:
         asked = (self.ports.control, self.ports.frontend, self.ports.backend, *self.peer.sockets)
         fds = [int(sock.get(zmq.FD)) for sock in asked]
-        own = [self.journal.wake_fd, self._wake_read, self.errands.fd]
+        own = [self.journal.wake_fd, self._signals.fd, self.errands.fd]
         own += [self._engine.wake_fd] if self._lease else []
         self._watched = [(fd, zmq.POLLIN) for fd in (*fds, *own)]
-
-    def _own_control(self) -> str:
-        """Where commands of this machine reach us."""
-        host = (split_address(self.config.master.bind) or ("*", ""))[0]
-        host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-        return f"tcp://{host}:{self.ports.ports['control']}"
-
-    def _address(self) -> str:
-        """Where the other master is to dial us."""
-        standby, master = self.config.standby, self.config.master
-        if standby.address:
-            return standby.address
-        host = master.advertise or _host_towards(next(iter(standby.backup_of or ()), None), master.bind)
-        return f"tcp://{host}:{self.ports.ports['control']}"
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -241,8 +225,8 @@ class Server:
                 self._attend_errands(boottime())
             elif self._lease and fd == self._engine.wake_fd:
                 self._engine_answers()
-            elif fd == self._wake_read:
-                os.read(fd, WAKE_BYTES)  # whether or not a number was noted: what stays there keeps us awake
+            elif fd == self._signals.fd:
+                self._signals.awake()
 
     def _attend_errands(self, now: float) -> None:
         self.errands.attend(now)
@@ -279,8 +263,7 @@ class Server:
         self.ports.close()
         self._let_go()
         self.journal.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._signals.close()
 
     # ---- effects ---------------------------------------------------------------------------------
 
@@ -457,23 +440,13 @@ class Server:
 
     # ---- signals ---------------------------------------------------------------------------------
 
-    def _catch_signals(self) -> None:
-        """The handler only notes the number: the loop does the work."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signals.append(number)
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, *_HARMLESS):
-            signal.signal(number, note)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-
     def _ending(self, now: float) -> bool:
         """Does what signals ask for. TERM: orderly; INT, QUIT or a second TERM: the last word now. True: it is said."""
-        if not self._signals and not self.core.ready_to_end(now):
+        if not self._signals.numbers and not self.core.ready_to_end(now):
             return False
-        numbers, self._signals = self._signals, []
+        numbers = self._signals.take()
         again = self.core.stopping
-        if any(number not in _HARMLESS for number in numbers):
+        if any(number not in HARMLESS for number in numbers):
             self._told_to_stop = True
             self.core.stop(now)
             if self._beside is not None:
@@ -482,7 +455,7 @@ class Server:
             log.note("rota master: USR1: there is no log to open again: this master writes to stderr")
         if signal.SIGHUP in numbers:  # however many there were
             self._reload_config()
-        at_once = _AT_ONCE.intersection(numbers) or (again and signal.SIGTERM in numbers)
+        at_once = AT_ONCE.intersection(numbers) or (again and signal.SIGTERM in numbers)
         core = self.core
         if not at_once and not core.ready_to_end(now):
             return False
@@ -493,7 +466,7 @@ class Server:
         if not at_once:
             if isinstance(core, Master) and core.pair.peer:
                 self.errands.peer = core.pair.peer.address
-            self.errands.leave("told to stop", boottime, lambda: bool(self._signals))
+            self.errands.leave("told to stop", boottime, lambda: bool(self._signals.numbers))
         self._events.write()
         return True
 
@@ -514,23 +487,6 @@ class Server:
 
 def _token() -> int:
     return secrets.randbits(64) | 1
-
-
-def _host_towards(address: str | None, bind: str) -> str:
-    """The host of ours that the machine at this address sees; that of `bind`, if it is one."""
-    host = (split_address(bind) or ("*", ""))[0]
-    if host not in ("*", "0.0.0.0", "[::]"):
-        return host
-    there = split_address(address or "")
-    if there is None:
-        return socket.gethostname()
-    with socket.socket(socket.AF_INET6 if ":" in there[0] else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((there[0].strip("[]"), int(there[1])))  # sends nothing: only a route is looked up
-            found = str(sock.getsockname()[0])
-            return f"[{found}]" if ":" in found else found
-        except OSError:
-            return socket.gethostname()
 
 
 def _send_together(sock: ports.Socket, route: bytes, frames: list[wire.Frame]) -> tuple[int, list[wire.Frame]]:
