@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import zmq
+from lan import lan
 
 from rota.common import sockets
 from rota.common.limits import BODY_MAX, HEAD_MAX
@@ -172,3 +174,37 @@ def test_a_monitor_tells_when_a_connection_came_and_went(ctx: Any) -> None:
     assert int.from_bytes(monitor.recv_multipart()[0][:2], "little") == zmq.EVENT_DISCONNECTED
     dealer.disable_monitor()
     monitor.close(0)
+
+
+def test_who_only_listens_hears_that_the_other_end_gave_the_connection_up() -> None:
+    """Nothing got through for so long that the router's machine gave up, without a word: there was no way for one."""
+    with lan(2) as (here, there), contextlib.ExitStack() as stack:
+        with here.inside():
+            mine = stack.enter_context(sockets.context())
+            router = sockets.router(mine, sockets.BACKEND)
+            port = router.bind_to_random_port(f"tcp://{here.address}")
+        with there.inside():
+            theirs = stack.enter_context(sockets.context())
+            link = Link(theirs, f"tcp://{here.address}:{port}", sockets.BACKEND)
+            assert link.monitor.poll(PATIENCE_MS) and not link.lost()
+        link.send(b"hello")
+        assert router.poll(PATIENCE_MS)
+        route, _ = router.recv_multipart()
+        here.mute(there)
+        router.send_multipart([route, b"never comes"])
+        assert eventually_gone(router, route), "given up after MAX_RETRANSMIT_MS"
+        here.unmute()
+        assert link.monitor.poll(PATIENCE_MS) and link.lost()
+        link.close()
+        router.close()
+
+
+def eventually_gone(router: Any, route: bytes) -> bool:
+    until = time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < until:
+        try:
+            router.send_multipart([route, b"are you there?"])
+        except zmq.ZMQError:
+            return True
+        time.sleep(0.05)
+    return False
