@@ -190,6 +190,8 @@ def test_who_only_listens_hears_that_the_other_end_gave_the_connection_up() -> N
         link.send(b"hello")
         assert router.poll(PATIENCE_MS)
         route, _ = router.recv_multipart()
+        router.send_multipart([route, b"welcome"])
+        assert link.dealer.poll(PATIENCE_MS) and link.receive()  # and with it comes word that hello has arrived
         here.mute(there)
         router.send_multipart([route, b"never comes"])
         assert eventually_gone(router, route), "given up after MAX_RETRANSMIT_MS"
