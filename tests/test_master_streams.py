@@ -275,6 +275,21 @@ def test_a_stream_of_an_older_master_whose_caller_never_comes_is_given_up() -> N
     assert [wire.parse(frame)[3] for _, _, frame in rig.deliveries] == [wire.CANCEL]
 
 
+def test_a_stream_that_nobody_waits_for_is_cancelled_though_an_older_attempt_of_it_runs_elsewhere() -> None:
+    """An older master's attempt, whose process comes back only after this one had the request run again."""
+    on = Streaming()
+    on.rig.after(31.0)
+    assert on.rig.codes() == {1: errors.Timeout.code}
+    other = on.rig.process(on.slot.node, 3, received_upto=7, started_upto=7, held=[held(7, 1, epoch=9)])
+    assert len(on.to_process(wire.CANCEL)) == 1
+    on.grant(Credit(10, 0, True))
+    assert len(on.to_process(wire.CANCEL)) == 2
+    here = held(on.number, 1)
+    on.rig.process_hello(on.slot.incarnation, b"again", received_upto=1, started_upto=1, held=[here], hellos=2)
+    on.rig.after(0.05)
+    assert len(on.to_process(wire.CANCEL)) == 3 and on.to_process(wire.CANCEL, other) == []
+
+
 def test_a_caller_that_is_back_before_its_process_finds_its_stream_again() -> None:
     before = records.Restored()
     before.read(records.present("n1", True))

@@ -72,11 +72,15 @@ class Inherited:
                 del self.returned[next(iter(self.returned))]
             self.returned[origin] = None
 
+    def awaits_caller(self, request: Request) -> bool:
+        """It is this attempt that its caller may still come for: another process may run another of the same origin."""
+        return self.orphans.get(request.origin()) is request
+
     def forget(self, request: Request) -> Origin | None:
         """Its origin, if its caller may still come; None for everything that is no orphan."""
-        origin = request.origin()
-        if self.orphans.get(origin) is not request:
+        if not self.awaits_caller(request):
             return None
+        origin = request.origin()
         del self.orphans[origin]
         return origin
 

@@ -62,7 +62,7 @@ class Streams:
     def from_process(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
         slot.progress_at = now
         request = slot.inflight.get(fields[8])
-        if request is None or (request.answered and request.origin() not in self._dispatch.inherited.orphans):
+        if request is None or (request.answered and not self._dispatch.inherited.awaits_caller(request)):
             self._cancel(slot, fields[8])  # nobody waits for it: the process may not know
         elif request.answered:
             pass  # its caller has not come to this master yet
@@ -160,7 +160,7 @@ class Streams:
         """Their process has another connection. It says itself where it is, but what it was told may be lost."""
         for request in requests:
             if request.answered:
-                orphaned = request.origin() in self._dispatch.inherited.orphans
+                orphaned = self._dispatch.inherited.awaits_caller(request)
                 self._forsaken[request] = now + ORPHAN_S if orphaned else now
             elif (stream := self._streams.get(request)) is not None:
                 stream.torn = True
