@@ -131,6 +131,27 @@ def test_a_stream_that_nobody_waits_for_is_given_up(rig: Rig) -> None:
     assert woken and rig.write(b"for nobody") == []
 
 
+def test_a_stream_that_was_cancelled_while_its_delivery_waited_for_room_is_given_up(
+    rig: Rig, ledger: Deliveries
+) -> None:
+    rig.handle(wire.head(wire.CANCEL, TOKEN, number=2))
+    second, third = take(ledger, 2), take(ledger, 3)
+    rig.handle(wire.head(wire.CANCEL, TOKEN, number=5))  # what is remembered is looked through: 2 has not been opened
+    assert isinstance(rig.streams.of(second).fault, Abandoned)
+    assert rig.streams.of(third).fault is None and rig.stream.fault is None
+
+
+def test_a_cancel_ends_with_the_connection_of_a_delivery_that_waited(rig: Rig, ledger: Deliveries) -> None:
+    """The next master gives the same number to another request."""
+    rig.handle(wire.head(wire.CANCEL, TOKEN, number=2))
+    rig.handle(wire.head(wire.CANCEL, TOKEN, number=3))
+    second = take(ledger, 2)
+    ledger.welcomed(TOKEN, epoch=2, upto=0)
+    rig.streams.welcomed()
+    assert rig.streams.of(take(ledger, 3)).fault is None
+    assert rig.streams.of(second).fault is not None
+
+
 @pytest.mark.parametrize("said", [Chunk(0, bytes(10), True), Credit(0, 5, False)])
 def test_a_caller_that_breaks_the_rules_loses_its_stream_and_no_other(
     said: Chunk | Credit, rig: Rig, ledger: Deliveries

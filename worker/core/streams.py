@@ -14,6 +14,7 @@ from ...common.streams import WINDOW, BadStream, Inflow, Outflow, chunk_of, cred
 from .deliveries import Deliveries, Delivery
 
 _ANSWERED = "its answer was given"
+_FORSAKEN = "nobody waits for this any more"
 
 
 class Abandoned(ConnectionAbortedError):
@@ -88,7 +89,7 @@ class Stream:
             if credit.again:  # a caller that is back: what we granted may have been lost on its way, too
                 self._into.again()
         elif fields[3] == wire.CANCEL:
-            self.give_up("nobody waits for this any more")
+            self.give_up(_FORSAKEN)
         elif data := self._into.came(chunk_of(fields, frame)):
             self.came.append(data)
 
@@ -112,6 +113,7 @@ class Streams:
     def __init__(self, deliveries: Deliveries) -> None:
         self.opened: dict[int, Stream] = {}
         self._deliveries = deliveries
+        self._forsaken: set[int] = set()  # cancelled before they were taken: they wait for room, behind what runs
         self._leaving = False
 
     def of(self, delivery: Delivery) -> Stream:
@@ -123,12 +125,18 @@ class Streams:
                 self.opened[delivery.number] = stream
             else:  # what goes on after an answer may still hold its handle
                 stream.give_up(_ANSWERED)
+            if delivery.number in self._forsaken:
+                stream.give_up(_FORSAKEN)
         return stream
 
     def handle(self, fields: tuple[int, ...], frame: bytes) -> list[bytes]:
         """A CHUNK, a CREDIT or a CANCEL; one for what does not run, or streams nothing, is ignored."""
         delivery = self._deliveries.running.get(fields[8])
-        if delivery is None or not delivery.streams or fields[5] != self._deliveries.token:
+        if fields[5] != self._deliveries.token:
+            return []
+        if delivery is None or not delivery.streams:
+            if fields[3] == wire.CANCEL and fields[8] > self._deliveries.received_upto:
+                self._cancelled_early(fields[8])
             return []
         stream = self.of(delivery)
         try:
@@ -139,11 +147,18 @@ class Streams:
         stream.wake()
         return answers
 
+    def _cancelled_early(self, number: int) -> None:
+        """Its handler may wait for nothing else, and say nothing that would have its master repeat it."""
+        ledger = self._deliveries
+        self._forsaken = {each for each in self._forsaken if each > ledger.received_upto or each in ledger.running}
+        self._forsaken.add(number)
+
     def frames(self, stream: Stream) -> list[bytes]:
         return list(stream.frames(self._deliveries.token))
 
     def welcomed(self) -> list[bytes]:
-        """Over a new connection."""
+        """Over a new connection. What waited for room went with the old one: its numbers may be given again."""
+        self._forsaken.intersection_update(self._deliveries.running)
         for stream in self.opened.values():
             stream.again()
         return [frame for stream in self.opened.values() for frame in self.frames(stream)]
