@@ -288,6 +288,18 @@ def test_the_first_nodes_elect_a_master_though_they_were_not_agreed_on(rig: Rig)
     assert rig.of(BecomeActive)
 
 
+def test_a_candidate_that_was_refused_rests_though_the_active_is_dead(rig: Rig) -> None:
+    """Two that stand again at once keep each one node of two, for ever."""
+    rig.wait(1.1)
+    epoch = rig.core.candidacy.epoch
+    rig.grant("b")
+    rig.say("a", Deny(epoch, epoch + 1, 0, "another one stood"))
+    rig.wait(0.9)
+    assert rig.stage is Stage.FOLLOWING
+    rig.wait(1.3)
+    assert rig.stage is Stage.CANDIDATE and rig.core.candidacy.epoch > epoch
+
+
 def test_the_primary_stands_for_odd_epochs_the_backup_for_even_ones() -> None:
     for seen, odd, epoch in ((0, True, 1), (0, False, 2), (1, True, 3), (1, False, 2), (7, True, 9), (7, False, 8)):
         assert Candidacy("m", T, seen, odd).stand() == epoch

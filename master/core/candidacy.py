@@ -9,6 +9,7 @@ from math import inf
 from ...common import messages
 from .leases import majority
 
+AGAIN_S = 0.3  # at most, after a vote that was lost to an epoch which was not known
 ASK_AGAIN_S = 0.05  # a vote may be lost, a lease released before it runs out; asking twice does no harm
 
 
@@ -87,8 +88,13 @@ class Candidacy:
         elif answer.seen >= self.epoch and node not in self.granted:
             self.withdraw()  # somebody else stood there: once more, with a higher epoch
             # When the leases that were granted here have run out: two candidates with half of the nodes each would
-            # renew them for ever.
-            self._again_at = now + self._lease_s * (1 + random)
+            # renew them for ever. Without any nobody waits for that.
+            self._again_at = now + (self._lease_s * (1 + random) if self.granted else AGAIN_S * random)
+
+    @property
+    def rests(self) -> bool:
+        """It has lost a vote and waits, whatever else there is to stand for."""
+        return self.stage is Stage.FOLLOWING and self._again_at < inf
 
     def again(self, now: float) -> bool:
         """It is time to stand once more."""

@@ -229,7 +229,7 @@ class Standby:
     def _tick_candidacy(self, now: float) -> None:
         if self.candidacy.again(now):
             self.out.role.append(Rise(self.candidacy.stand(), ""))
-        elif self.candidacy.stage is Stage.FOLLOWING and (why := self._why_stand(now)):
+        elif self.candidacy.stage is Stage.FOLLOWING and not self.candidacy.rests and (why := self._why_stand(now)):
             self._stand(why)
         self._ask(now)
 
