@@ -35,8 +35,9 @@ named.
 * Durations are `"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"7d"`, or a number of seconds. Sizes are `"64KiB"`, `"1MiB"`
   (powers of 1024), `"1GB"` (powers of 1000), or a number of bytes.
 * **HUP** reads file and environment again. A setting marked *restart* keeps its value until then, and the log says so.
-* `rota config init` writes an example, `rota config check FILE` lists all mistakes with `file:line` and exits 78 (pages and
-  certificates that cannot be read are mistakes, too), `rota config show FILE` prints what is in force and where it comes from.
+* `rota config init` writes an example, `rota config check FILE` lists all mistakes with `file:line` and exits 78 (pages
+  and certificates that cannot be read are mistakes, too), `rota config show FILE` prints what is in force and where it
+  comes from.
 """
 
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "cli": ALL,
     "testing": ALL,
 }
-CORES = ("client.ages.", "client.calls.", "client.search.", "client.streams.", "common.streams.")  # beside folders of that name
+CORES = ("client.ages.", "client.calls.", "client.search.", "client.streams.", "common.streams.")  # beside such folders
 IMPURE = set(
     "zmq socket selectors asyncio threading time random os signal subprocess logging pathlib"
     " multiprocessing concurrent secrets uuid select ssl http urllib".split()  # the same by other names

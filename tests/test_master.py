@@ -183,7 +183,7 @@ def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_
     def promise() -> None:
         pulse = [said for said in rig.said[b"b"] if isinstance(said, messages.Pulse)][-1]
         word = messages.encode(messages.Promise(pulse.number, 1000, pulse.sequence))
-        rig.core.control(b"b", wire.head(wire.CONTROL, rig.core.pair.token) + word, rig.now)
+        rig.core.control(b"b", wire.head(wire.CONTROL, rig.core.pair.standby.token) + word, rig.now)
 
     promise()
     rig.after(0.1)

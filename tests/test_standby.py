@@ -503,7 +503,7 @@ def test_a_record_that_is_not_understood_is_an_alarm_not_an_end(rig: Rig) -> Non
 
 
 def test_answers_are_kept_until_their_caller_has_acknowledged_them(rig: Rig) -> None:
-    from rota.master.core.pair import ANSWERS, COPY
+    from rota.master.core.follower import ANSWERS, COPY
 
     def answer(sequence: int, acked: int) -> None:
         frame = wire.head(wire.ANSWER, 5, number=sequence + 10, upto=sequence) + b"body"

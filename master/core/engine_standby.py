@@ -14,8 +14,8 @@ from ...common.lifecycle import Liveness
 from ...common.messages import Closing, Deny, Grant, Pulse
 from .candidacy import Candidacy, Stage
 from .engine_lease import Answer, EngineLease
+from .follower import PRIMARY
 from .outbox import BecomeActive
-from .pair import PRIMARY
 from .standby import REDIAL_S, Standby
 
 TURN_S = 0.1  # a backup lets the primary go first, and waits at random up to so long

@@ -7,92 +7,19 @@ when this master may dispatch (docs/STANDBY.md, "Engines beyond a pair").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import inf
 from typing import Any
 
-from ...common import lifecycle, messages, wire
+from ...common import messages, wire
 from ...common.kinds import split_address
-from ...common.lifecycle import IllegalTransition, Liveness
+from ...common.lifecycle import Liveness
 from ...common.limits import PULSE_S
 from ...common.settings import StandbySettings
 from . import records
 from .engine_lease import EngineLease
 from .events import EventLog
+from .follower import ANSWERS, BACKUP, PRIMARY, Follower, packed
 from .outbox import Outbox
-from .pair import ANSWERS, BACKUP, DEAD_AFTER, EVENTS, PRIMARY, REPLICA_BYTES, packed
 from .records import Peer, Restored
-
-
-class Follower:
-    """One standby: over which route it follows, and how far it has come."""
-
-    def __init__(self, peer: Peer, out: Outbox, events: EventLog) -> None:
-        self.peer = peer
-        self.liveness = Liveness.UNKNOWN
-        self.route = b""
-        self.token = 0
-        self.acked = 0  # records that it has
-        self.heard_at = -inf
-        self._out = out
-        self._events = events
-        self._last_event = 0
-
-    @property
-    def followed(self) -> bool:
-        """It is connected and heard: what is recorded is recorded there too."""
-        return bool(self.route) and self.liveness is Liveness.LIVE
-
-    def greet(self, route: bytes, token: int, known: list[bytes], last_record: int, now: float) -> None:
-        """It gets everything, from the beginning."""
-        self.route, self.token = route, token
-        self.acked = self._last_event = 0
-        self.heard_at = now
-        first = True
-        while first or known:
-            size = count = 0
-            while count < len(known) and size < REPLICA_BYTES:
-                size += len(known[count])
-                count += 1
-            part, known = known[:count], known[count:]
-            self.say(messages.Replica(last_record, part, first, bool(known)))
-            first = False
-
-    def promised(self, sequence: int, last_record: int, now: float) -> None:
-        self.heard_at = now
-        self.acked = min(max(self.acked, sequence), last_record)
-        self.move("hello")
-
-    def gone(self) -> None:
-        self.route, self.token = b"", 0
-
-    def tell_events(self) -> None:
-        if self.route and self._last_event < self._events.last:
-            found = self._events.since(self._last_event)
-            self._last_event = self._events.last
-            self.say(messages.Happened(EVENTS, found))
-
-    def say(self, message: messages.Message) -> None:
-        if self.route:
-            self._out.say(self.route, self.token, message)
-
-    def move(self, event: str) -> None:
-        before = self.liveness
-        try:
-            self.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
-        except IllegalTransition:
-            return
-        edge = lifecycle.edge(before, self.liveness)
-        if edge:
-            self._events.tell(edge, self.peer.name, f"standby {self.peer.name}: {before} → {self.liveness}")
-
-    def status(self, last_record: int, now: float) -> dict[str, Any]:
-        return {
-            **self.peer._asdict(),
-            "liveness": str(self.liveness),
-            "lag": last_record - self.acked if self.route else None,
-            "heard_ms": None if self.heard_at == -inf else round((now - self.heard_at) * 1000),
-            "promise_ms": None,
-        }
 
 
 class Group:
@@ -225,10 +152,7 @@ class Group:
         best = self._best()
         if best is None:
             return "this master has no standby: start one with `rota master --backup-of` this one"
-        if not best.followed:
-            return f"{best.peer.name} does not follow ({best.liveness}): see `rota status`"
-        behind = self._last_record - best.acked
-        return f"{best.peer.name} is {behind} records behind: try again" if behind else ""
+        return best.behind(self._last_record)
 
     def close(self, epoch: int, handover: bool) -> None:
         """CLOSE: we dispatch nothing any more. One of those that follow goes first, the others if that one does not."""
@@ -258,9 +182,7 @@ class Group:
                 follower.say(messages.Pulse(self._pulse, epoch, self._last_record))
         for follower in self._followers.values():
             follower.tell_events()
-            silent = now - follower.heard_at > DEAD_AFTER * self._settings.takeover_after
-            if follower.liveness is Liveness.LIVE and silent:
-                follower.move("silent")
+            follower.watch(self._settings.takeover_after, now)
 
     def next_deadline(self) -> float:
         return min(self.lease.next_deadline(), self._pulse_at)
@@ -285,18 +207,11 @@ class Group:
             left = lease.until - now
             found.append(f"the lease cannot be renewed: {lease.engine}: {lease.error}; {left:.1f} s are left")
         if now >= self._patient_until:
-            found += [self._missed(each.peer, each.liveness) for each in self._silent()]
+            found += [each.missed() for each in self._silent()]
         return found
 
     def _silent(self) -> list[Follower]:
         return [each for each in self._followers.values() if each.liveness is not Liveness.LIVE]
-
-    def _missed(self, peer: Peer, liveness: Liveness) -> str:
-        said = "has said goodbye" if liveness is Liveness.CLOSED else "is not heard"
-        return (
-            f"no standby: {peer.name} ({peer.address}) {said}: it would not take over; "
-            f"if it is gone for good, `rota forget {peer.name}`"
-        )
 
     def status(self, now: float) -> dict[str, Any]:
         best = self._best()

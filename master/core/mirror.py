@@ -7,8 +7,8 @@ from typing import Any
 
 from ...common import messages, wire
 from .events import EVENTS_KEPT
+from .follower import COPY
 from .outbox import Outbox
-from .pair import COPY
 from .records import Peer, Restored
 
 ANSWERS_MAX = 10_000

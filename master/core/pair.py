@@ -7,27 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from struct import Struct
 from typing import Any
 
-from ...common import lifecycle, messages, wire
+from ...common import messages, wire
 from ...common.kinds import split_address
-from ...common.lifecycle import IllegalTransition, Liveness
+from ...common.lifecycle import Liveness
 from ...common.limits import PULSE_S
 from ...common.settings import ANY, StandbySettings
 from . import records
 from .events import EventLog
+from .follower import ANSWERS, BACKUP, PRIMARY, Follower, packed
 from .leases import Leases, blocking, majority
-from .outbox import Notify, Outbox
+from .outbox import Outbox
 from .records import Peer, Restored
-
-REPLICA_BYTES = 256 * 1024  # of records or answers in one message; a control message may have four times that
-DEAD_AFTER = 3  # times takeover_after: so long nothing counts that the standby has not recorded too
-EVENTS = 0  # id of the Happened in which a standby gets the events
-PRIMARY, BACKUP = "primary", "backup"
-
-ANSWERS = 65  # kind: what follows the head is, again and again, a head as below and an ANSWER frame
-COPY = Struct("<16sQI")  # session, acknowledged answer sequence, length of the frame
 
 
 class Pair:
@@ -48,15 +40,11 @@ class Pair:
         now: float,
     ) -> None:
         """`known`: the sum of all records, kept up to date by the master. `voters`: who is to vote, given who does."""
-        self.peer = known.peer
-        self.liveness = Liveness.UNKNOWN
+        self.standby = Follower(known.peer, out, events) if known.peer else None
         before = known.electorate if known.electorate_before is None else known.electorate_before
         self.leases = Leases(settings.takeover_after, before, granted)
         if known.electorate_before is not None:
             self.leases.propose(known.electorate, last_record)  # which the standby has with its snapshot
-        self.acked = 0  # records that the standby has
-        self.route = b""
-        self.token = 0
         self._name = name
         self._settings = settings
         self._out = out
@@ -64,14 +52,12 @@ class Pair:
         self._known = known
         self._journal = journal
         self._voters = voters
-        self._heard_at = -inf
         self._voters_there = -1  # nodes that the standby could ask for their votes, as it says
         self._pulse = 0
         self._pulse_at = 0.0
         self._last_record = last_record
         self.leases.sure = complete
         self._coming: tuple[int, bytes, int, Peer] | None = None  # record, route, token: not on record yet
-        self._last_event = 0
         self._patient_until = now + settings.takeover_grace  # after a takeover the other master needs a moment
 
     @property
@@ -86,24 +72,28 @@ class Pair:
     @property
     def followed(self) -> bool:
         """The standby is connected and heard: what is recorded is recorded there too."""
-        return bool(self.route) and self.liveness is Liveness.LIVE
+        return self.standby is not None and self.standby.followed
 
     @property
     def alone(self) -> bool:
         """Nobody else can be active."""
-        return self.peer is None
+        return self.standby is None
+
+    @property
+    def peer(self) -> Peer | None:
+        return self.standby.peer if self.standby else None
 
     @property
     def routes(self) -> list[bytes]:
         """Of the standby, if it follows."""
-        return [self.route] if self.route else []
+        return [self.standby.route] if self.standby and self.standby.route else []
 
     def others(self) -> dict[str, Liveness]:
-        return {self.peer.name: self.liveness} if self.peer else {}
+        return {self.standby.peer.name: self.standby.liveness} if self.standby else {}
 
     def until(self) -> float:
         """This master may dispatch until then."""
-        return inf if self.peer is None or self._settings.quorum == ANY else self.leases.until()
+        return inf if self.standby is None or self._settings.quorum == ANY else self.leases.until()
 
     # ---- the standby -----------------------------------------------------------------------------------------------
 
@@ -127,11 +117,12 @@ class Pair:
 
     def greet(self, route: bytes, token: int, hello: messages.PeerHello, epoch: int, now: float) -> None:
         """It gets everything, from the beginning. Comes behind its WELCOME."""
-        self.route = b""  # what is recorded now comes with the snapshot
+        if self.standby is not None:
+            self.standby.gone()  # what is recorded now comes with the snapshot
         peer = Peer(hello.name, hello.address, hello.role)
         if peer == self.peer:
             return self._begin(route, token, epoch, now)
-        if self.peer is None:  # alone we told nobody who votes: started again we have to know it
+        if self.standby is None:  # alone we told nobody who votes: started again we have to know it
             self._journal(records.electorate(self.leases.electorate), False)
         self._coming = self._journal(records.peer(peer), True), route, token, peer
 
@@ -142,75 +133,75 @@ class Pair:
         if self._coming is None or number < self._coming[0]:
             return
         _, route, token, peer = self._coming
-        if self.peer is None:  # it has nothing of ours: before it may stand its first promise, to come, has to run out
+        if self.standby is None:  # before it may stand, its first promise has to run out, which is to come
             self.leases.promised_until = now + self._settings.takeover_after
-        self.peer = self._known.peer = peer
+            self.standby = Follower(peer, self._out, self._events)
+        self.standby.peer = self._known.peer = peer
         self._begin(route, token, epoch, now)
 
     def _begin(self, route: bytes, token: int, epoch: int, now: float) -> None:
         self._coming = None
-        self.route, self.token = route, token
-        self.acked = 0
-        self._last_event = 0
-        self._heard_at = now
-        self._snapshot()
+        leases, known = self.leases, self._known
+        if leases.proposed is None:
+            known.electorate, known.electorate_before = leases.electorate, None
+        else:
+            known.electorate, known.electorate_before = leases.proposed, leases.electorate
+        assert self.standby is not None
+        everything = [data for data in known.records() if data != records.peer(self.peer)]
+        self.standby.greet(route, token, everything, self._last_record, now)
         self._say_pulse(epoch, now)
 
     def is_from(self, route: bytes, token: int) -> bool:
-        return route == self.route and token == self.token
+        return self.standby is not None and (self.standby.route, self.standby.token) == (route, token)
 
     def from_standby(self, route: bytes, message: messages.Message, now: float) -> None:
-        if isinstance(message, messages.Promise):
-            self._heard_at = now
-            self.leases.promised(message.number, min(message.lasts_ms, self.lease_ms) / 1000)
-            self._voters_there = message.voters
-            self.acked = min(max(self.acked, message.sequence), self._last_record)
-            self.leases.sure = self.leases.sure or self.acked == self._last_record
-            if self.leases.agreed(self.acked):
-                agreed = self.leases.electorate
-                self._journal(records.electorate(agreed), False)
-                self._events.tell("electorate", self._name, f"votes count of {', '.join(sorted(agreed)) or 'nobody'}")
-            self._move("hello")
+        standby = self.standby
+        if standby is None or not isinstance(message, messages.Promise):
+            return
+        self.leases.promised(message.number, min(message.lasts_ms, self.lease_ms) / 1000)
+        self._voters_there = message.voters
+        standby.promised(message.sequence, self._last_record, now)
+        self.leases.sure = self.leases.sure or standby.acked == self._last_record
+        if self.leases.agreed(standby.acked):
+            agreed = self.leases.electorate
+            self._journal(records.electorate(agreed), False)
+            self._events.tell("electorate", self._name, f"votes count of {', '.join(sorted(agreed)) or 'nobody'}")
 
     def gone(self, route: bytes, said_bye: bool = False) -> None:
         """Its connection is; its promise runs on."""
-        if route == self.route and route:
-            self.route, self.token = b"", 0
+        if self.standby is not None and route and route == self.standby.route:
+            self.standby.gone()
             if said_bye:
-                self._move("bye")
+                self.standby.move("bye")
 
     def forget(self, name: str) -> int:
         """An operator says that the other master is gone for good: this one is alone."""
-        self.peer = self._known.peer = None
-        self.route, self.token = b"", 0
-        self.liveness = Liveness.UNKNOWN
+        self.standby = self._known.peer = None
         return self._journal(records.peer(None), True)
 
     def record(self, number: int, data: bytes, ours: bool) -> None:
         """One more."""
         self._last_record = number
-        if self.route and not ours:
-            self._say(messages.Replica(number, [data]))
+        if self.standby is not None and not ours:
+            self.standby.say(messages.Replica(number, [data]))
 
     def durable(self, number: int) -> int:
         """The highest record up to `number` that may be relied upon. As long as the standby is not given up, also
         behind a lost connection, it must have it too: it may be about to take over, and to rely on what it has.
         """
-        return min(number, self.acked) if self.liveness is Liveness.LIVE else number
+        standby = self.standby
+        return min(number, standby.acked) if standby and standby.liveness is Liveness.LIVE else number
 
     def unready(self) -> str:
         """Why it could not take over now, in good order; empty when it could."""
-        if self.peer is None:
+        if self.standby is None:
             return "this master has no standby: start one with `rota master --backup-of` this one"
-        if not self.followed:
-            return f"{self.peer.name} does not follow ({self.liveness}): see `rota status`"
-        behind = self._last_record - self.acked
-        return f"{self.peer.name} is {behind} records behind: try again" if behind else ""
+        return self.standby.behind(self._last_record)
 
     def close(self, epoch: int, handover: bool) -> None:
         """CLOSE: we dispatch nothing any more."""
-        if self.route:
-            self._say(messages.Closing(epoch, handover))
+        if self.standby is not None:
+            self.standby.say(messages.Closing(epoch, handover))
 
     # ---- the agents ------------------------------------------------------------------------------------------------
 
@@ -228,45 +219,43 @@ class Pair:
 
     def tick(self, epoch: int, now: float) -> None:
         self._elect()
-        if self.route:
-            if now >= self._pulse_at:
-                self._say_pulse(epoch, now)
-            self._tell_events()
-        silent = now - self._heard_at
-        if self.liveness is Liveness.LIVE and silent > DEAD_AFTER * self._settings.takeover_after:
-            self._move("silent")
+        if self.standby is None:
+            return
+        if self.standby.route and now >= self._pulse_at:
+            self._say_pulse(epoch, now)
+        self.standby.tell_events()
+        self.standby.watch(self._settings.takeover_after, now)
 
     def next_deadline(self) -> float:
-        return self._pulse_at if self.route else inf
+        return self._pulse_at if self.routes else inf
 
     def copies(self, answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[tuple[bytes, bytes]]:
         """Route and frame: answers (session, what that has acknowledged, frame) that the standby is to keep."""
-        head = wire.head(ANSWERS, self.token)
-        return [(self.route, head + part) for part in packed(answers)]
+        if self.standby is None:
+            return []
+        head = wire.head(ANSWERS, self.standby.token)
+        return [(self.standby.route, head + part) for part in packed(answers)]
 
     # ---- for people ------------------------------------------------------------------------------------------------
 
     def alarms(self, now: float) -> list[str]:
-        if self.peer is None:
+        standby = self.standby
+        if standby is None:
             return []
         found = []
         if self.until() <= now:
             held, needed = self.leases.held(now), blocking(len(self.leases.electorate))
             found.append(
-                f"no quorum: {self.peer.name} promises nothing, and {held} of {needed} nodes needed have granted a "
+                f"no quorum: {standby.peer.name} promises nothing, and {held} of {needed} nodes needed have granted a "
                 "lease; requests are held until that changes"
             )
-        if self.liveness is not Liveness.LIVE and now >= self._patient_until:
-            said = "has said goodbye" if self.liveness is Liveness.CLOSED else "is not heard"
-            found.append(
-                f"no standby: {self.peer.name} ({self.peer.address}) {said}: no master would take over; "
-                f"if it is gone for good, `rota forget {self.peer.name}`"
-            )
+        if standby.liveness is not Liveness.LIVE and now >= self._patient_until:
+            found.append(standby.missed())
         wanted = majority(len(self.leases.electorate))
-        if self.followed and 0 <= self._voters_there < wanted and self.leases.electorate:
+        if standby.followed and 0 <= self._voters_there < wanted and self.leases.electorate:
             found.append(
                 f"no takeover is possible: of {len(self.leases.electorate)} nodes that vote {self._voters_there} are "
-                f"connected to {self.peer.name}, and {wanted} are needed; nodes want both masters' addresses (-m), "
+                f"connected to {standby.peer.name}, and {wanted} are needed; nodes want both masters' addresses (-m), "
                 "and `rota forget` those that are gone for good"
             )
         return found
@@ -279,18 +268,11 @@ class Pair:
             "needed": needed,
             "may_dispatch": self.until() > now,
         }
-        if self.peer is None:
+        if self.standby is None:
             return {"peer": None, "quorum": quorum}
-        peer = {
-            **self.peer._asdict(),
-            "liveness": str(self.liveness),
-            "lag": self._last_record - self.acked if self.route else None,
-            "heard_ms": None if self._heard_at == -inf else round((now - self._heard_at) * 1000),
-            "promise_ms": max(0, round((self.leases.promised_until - now) * 1000))
-            if self.leases.promised_until > 0
-            else 0,
-        }
-        return {"peer": peer, "quorum": quorum}
+        left = self.leases.promised_until - now
+        promise_ms = max(0, round(left * 1000)) if self.leases.promised_until > 0 else 0
+        return {"peer": {**self.standby.status(self._last_record, now), "promise_ms": promise_ms}, "quorum": quorum}
 
     # ---- within ----------------------------------------------------------------------------------------------------
 
@@ -299,71 +281,15 @@ class Pair:
         wanted = self._voters(self.leases.electorate)
         if wanted == self.leases.electorate or self.leases.proposed is not None or self._coming is not None:
             return
-        if self.peer is None:
+        if self.standby is None:
             self.leases.settle(wanted)
         elif self.followed:
             record = records.electorate(wanted, before=self.leases.electorate)
             self.leases.propose(wanted, self._journal(record, False))
 
-    def _snapshot(self) -> None:
-        leases, known = self.leases, self._known
-        if leases.proposed is None:
-            known.electorate, known.electorate_before = leases.electorate, None
-        else:
-            known.electorate, known.electorate_before = leases.proposed, leases.electorate
-        rest = [data for data in known.records() if data != records.peer(self.peer)]
-        first = True
-        while first or rest:
-            size = count = 0
-            while count < len(rest) and size < REPLICA_BYTES:
-                size += len(rest[count])
-                count += 1
-            part, rest = rest[:count], rest[count:]
-            self._say(messages.Replica(self._last_record, part, first, bool(rest)))
-            first = False
-
     def _say_pulse(self, epoch: int, now: float) -> None:
         self._pulse += 1
         self._pulse_at = now + PULSE_S
         self.leases.pulsed(self._pulse, now)
-        self._say(messages.Pulse(self._pulse, epoch, self._last_record))
-
-    def _tell_events(self) -> None:
-        if self._last_event < self._events.last:
-            found = self._events.since(self._last_event)
-            self._last_event = self._events.last
-            self._say(messages.Happened(EVENTS, found))
-
-    def _say(self, message: messages.Message) -> None:
-        self._out.say(self.route, self.token, message)
-
-    def _move(self, event: str) -> None:
-        assert self.peer is not None
-        before = self.liveness
-        try:
-            self.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
-        except IllegalTransition:
-            return
-        edge = lifecycle.edge(before, self.liveness)
-        if edge:
-            text = f"standby {self.peer.name}: {before} → {self.liveness}"
-            self._events.tell(edge, self.peer.name, text)
-            self._out.role.append(Notify(edge.lower(), self.peer.name, text))
-
-
-def packed(answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[bytes]:
-    """Session, what that has acknowledged, and frame of each, in as few messages as may be."""
-    made: list[bytes] = []
-    parts: list[bytes] = []
-    size = 0
-    for session, acked, frame in answers:
-        if len(frame) > REPLICA_BYTES:
-            continue  # a caller whose master dies over so large an answer learns MaybeExecuted
-        if size + len(frame) > REPLICA_BYTES:
-            made.append(b"".join(parts))
-            parts, size = [], 0
-        parts += (COPY.pack(session, acked, len(frame)), bytes(frame))
-        size += len(frame)
-    if parts:
-        made.append(b"".join(parts))
-    return made
+        assert self.standby is not None
+        self.standby.say(messages.Pulse(self._pulse, epoch, self._last_record))

@@ -23,10 +23,10 @@ from ...common.settings import AGENTS, ANY, MasterSettings, StandbySettings
 from . import outbox
 from .candidacy import Candidacy, Stage
 from .events import EventLog
+from .follower import ANSWERS, BACKUP, DEAD_AFTER, PRIMARY
 from .mirror import Mirror, OutOfStep
 from .operators import OPERATORS_MAX
 from .outbox import BecomeActive, Dial, HangUp, Notify, Outbox, Rise, SayPeer
-from .pair import ANSWERS, BACKUP, DEAD_AFTER, PRIMARY
 from .records import Peer, Restored
 from .sessions import Source
 from .verbs import SCHEMA
@@ -269,7 +269,9 @@ class Standby:
         self._count(now)
 
     def _ask(self, now: float) -> None:
-        wanted = set(self.candidacy.to_ask([voter.node for voter in self._voters.values()], now))
+        """Of those whose votes count: another one would know of an epoch that nobody else has to believe it."""
+        voters = [voter.node for voter in self._voters.values() if self._counts(voter.node)]
+        wanted = set(self.candidacy.to_ask(voters, now))
         for route, voter in self._voters.items():
             if voter.node in wanted:
                 self.out.say(route, voter.token, self.candidacy.vote())

@@ -110,8 +110,8 @@ class PairChecks(Checks):
         """It holds at this master, and at the other one if that was not given up."""
         pair = master.core.pair
         known = {master.name}
-        if pair.peer is not None and pair.liveness is Liveness.LIVE:
-            known.add(pair.peer.name)
+        if pair.standby is not None and pair.standby.liveness is Liveness.LIVE:
+            known.add(pair.standby.peer.name)
         self._held[about] = number, value, frozenset(known)
 
     def forget_intents(self) -> None:

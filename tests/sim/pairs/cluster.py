@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rota.common.lifecycle import Liveness
 from rota.common.settings import MAJORITY
 from rota.worker.core.votes import Ballot
 
@@ -190,8 +189,8 @@ class PairCluster(Cluster):
         if not core.pair.until() > self.clock.now:
             return "the active master may not dispatch"
         if all(each.alive for each in self.masters.values()):
-            if core.pair.liveness is not Liveness.LIVE or core.pair.unready():
-                return f"the standby is {core.pair.liveness}: {core.pair.unready()}"
+            if why := core.pair.unready():
+                return why
             if core.pair.leases.electorate != frozenset(self.agents):
                 return f"those that vote are {sorted(core.pair.leases.electorate)}"
         return None

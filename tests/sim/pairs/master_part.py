@@ -302,10 +302,10 @@ class PairMaster(MasterPart):
         pair = self.core.pair
         frames = list(session.outgoing)
         super()._send_answers(session)
-        if pair.route and frames:
+        if pair.routes and frames:
             for route, frame in pair.copies([(session.id, session.acked, frame) for frame in frames]):
                 if not self.control.send(route, frame):
-                    return pair.gone(pair.route)
+                    return pair.gone(route)
 
     # ---- the disk ----------------------------------------------------------------------------------------------------
 
