@@ -61,3 +61,11 @@ def test_what_was_answered_at_once_leaves_nothing_behind() -> None:
         timers.remove(timers.add(30.0 + number / 10, number), number)
     assert timers.next_deadline() is None
     assert not timers._at and not timers._ticks
+
+
+def test_what_is_due_at_the_moment_that_next_deadline_told_is_due_then() -> None:
+    timers: Timers[str] = Timers()
+    timers.add(1024.105, "a")
+    at = timers.next_deadline()
+    assert at == 1024.11 and at * 100 < 102411  # floats
+    assert timers.due(at) == ["a"]

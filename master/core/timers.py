@@ -41,7 +41,7 @@ class Timers(Generic[Item]):
     def due(self, now: float) -> list[Item]:
         """Takes out and answers everything whose tick has come."""
         found: list[Item] = []
-        while self._ticks and self._ticks[0] <= now * TICKS_PER_S:
+        while self._ticks and self._ticks[0] / TICKS_PER_S <= now:  # as `next_deadline` says it, to the last bit
             found += self._at.pop(heappop(self._ticks))
         return found
 
