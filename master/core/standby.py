@@ -282,9 +282,11 @@ class Standby:
         if candidacy.stage is not Stage.CANDIDATE:
             return
         if not self._is_elected():
-            has_way = self._idle_peer or self.liveness is Liveness.CLOSED or (self._forced and self.epoch)
-            if not has_way:
+            forced = self._forced and self.epoch > 0
+            if not (self._idle_peer or self.liveness is Liveness.CLOSED or forced):
                 return
+            if forced:
+                known.peer = None  # gone for good, as an operator says: this one is alone
         elif self.standby.quorum != ANY and not candidacy.has_won(electorate, electorate if before is None else before):
             return
         candidacy.stage = Stage.WON
