@@ -50,7 +50,7 @@ class PairChecks(Checks):
             if epoch in self.winners:
                 raise Violation(f"{master.name} is active in epoch {epoch}, as {self.winners[epoch]} was")
             for other in self.cluster.masters.values():
-                if other is not master and other.may_dispatch(now):
+                if other is not master and other.may_dispatch(now) and master.may_dispatch(now):
                     left_ms = 1000 * (other.core.pair.until() - now)
                     raise Violation(f"{master.name} is active, and {other.name} may dispatch for {left_ms:.0f} ms")
         self.winners[epoch] = master.name
