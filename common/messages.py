@@ -317,7 +317,10 @@ class Vote(NamedTuple):
 
 
 class Grant(NamedTuple):
+    """`before`: the highest epoch that it had seen until then; -1: it does not know any more."""
+
     epoch: int
+    before: int = -1
 
 
 class Deny(NamedTuple):

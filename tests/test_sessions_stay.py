@@ -125,7 +125,6 @@ def test_a_node_that_drains_costs_no_request_and_its_sessions_go_on_elsewhere(
     stay = pids(cluster, "web-2")
     for browser in browsers:
         assert browser.homes[-1] in stay and len(browser.homes) <= 2
-        assert len(browser.homes) == 1 or browser.homes[0] in before
         browser.close()
     assert any(len(browser.homes) == 2 for browser in browsers) or before.isdisjoint(b.homes[0] for b in browsers)
     admin.rejoin("web-1")

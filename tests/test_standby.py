@@ -89,9 +89,9 @@ class Rig:
         self.core.control(node.encode(), frame, self.now)
         self.flush()
 
-    def grant(self, *nodes: str) -> None:
+    def grant(self, *nodes: str, before: int = 1) -> None:
         for node in nodes:
-            self.say(node, Grant(self.core.candidacy.epoch))
+            self.say(node, Grant(self.core.candidacy.epoch, before))
 
     # ---- time --------------------------------------------------------------------------------------------------------
 
@@ -394,6 +394,26 @@ def test_where_another_master_stood_meanwhile_it_does_not_say_that_it_knows_all(
     rig.grant("a", "b")
     won = rig.of(BecomeActive)[0]
     assert won.epoch == 10 and not won.complete
+
+
+def test_voters_that_have_seen_another_master_since_show_that_it_does_not_know_all(rig: Rig) -> None:
+    rig.pulse(epoch=4)
+    rig.wait(1.1)
+    rig.grant("a", before=5)
+    rig.grant("b", before=4)
+    won = rig.of(BecomeActive)[0]
+    assert won.epoch == 6 and not won.complete
+
+
+def test_who_was_active_last_and_of_whose_voters_nobody_has_seen_another_one_knows_all() -> None:
+    for before, complete in ((5, True), (6, False), (-1, False)):
+        rig = Rig(backup=False, was_active=True)
+        for node in "abc":
+            rig.greet(node)
+        rig.wait(3.0)
+        rig.grant("a", "b", before=before)
+        won = rig.of(BecomeActive)[0]
+        assert won.epoch == 7 and won.complete is complete
 
 
 def test_what_a_stranger_tells_of_epochs_counts_for_nothing(rig: Rig) -> None:

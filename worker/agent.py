@@ -332,7 +332,7 @@ class Agent:
             return Deny(vote.epoch, votes.seen, 0, "its state directory cannot be written to")
         self._perform(self._core.voted(vote, boottime()))
         time.sleep(FENCE_WAIT_S)
-        return Grant(vote.epoch)
+        return Grant(vote.epoch, votes.before)
 
     # ---- the main link ----------------------------------------------------------------------------------------------
 

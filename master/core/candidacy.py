@@ -53,8 +53,10 @@ class Candidacy:
 
     def saw(self, epoch: int) -> None:
         self.seen = max(self.seen, epoch)
-        if epoch not in self._stood:
-            self.foreign = max(self.foreign, epoch)
+        self.foreign = max(self.foreign, self._met(epoch))
+
+    def _met(self, epoch: int) -> int:
+        return 0 if epoch in self._stood else epoch
 
     def raised(self) -> None:
         if self.stage is Stage.RAISING:
@@ -84,6 +86,8 @@ class Candidacy:
         if self.stage is not Stage.CANDIDATE or answer.epoch != self.epoch or node not in self._asked:
             return
         if isinstance(answer, messages.Grant):
+            # Whoever was active since had the vote of one of those whose votes make us active now.
+            self.foreign = max(self.foreign, self._met(answer.before if answer.before >= 0 else self.epoch - 1))
             self.granted[node] = self._asked[node] + self._lease_s
         elif answer.seen >= self.epoch and node not in self.granted:
             self.withdraw()  # somebody else stood there: once more, with a higher epoch

@@ -95,7 +95,8 @@ class Standby:
         self._dial_at: float | None = now  # None: the link is open, or about to be
         self._idle_peer = False  # the other master is no more active than this one
         self._forced = False  # to stand, by an operator
-        self._whole_until = -inf  # until then the active has recorded nothing that is not known here
+        # Until then the active, if it was we, has recorded nothing that is not known here.
+        self._whole_until = inf if was_active else -inf
         self._linked_at = now
         self._voters: dict[bytes, Voter] = {}
         self._operators: dict[bytes, int] = {}  # route → token
@@ -196,7 +197,7 @@ class Standby:
         self._heard_at = now
         self._move("hello")
         # With what it records the active waits for us so long after each promise; a tenth less, as clocks go.
-        self._whole_until = now + 0.9 * DEAD_AFTER * self.standby.takeover_after
+        self._whole_until = now + 0.9 * DEAD_AFTER * self.standby.takeover_after if self.mirror.synced else -inf
         self._promised_until = now + self.standby.takeover_after
         lasts_ms = int(self.standby.takeover_after * 1000)
         voters = len({voter.node for voter in self._voters.values()} & self.mirror.known.electorate)
@@ -306,7 +307,9 @@ class Standby:
 
     def _is_complete(self, now: float) -> bool:
         """Nothing that was recorded is missing here: and nobody was active meanwhile of whom we have heard nothing."""
-        return self.mirror.synced and now < self._whole_until and self.candidacy.foreign <= self.epoch
+        if self.liveness is Liveness.UNKNOWN and not self._is_elected():
+            return False  # nobody's vote could tell
+        return now < self._whole_until and self.candidacy.foreign <= self.epoch
 
     def won(self) -> list[tuple[bytes, bytes]]:
         """What the voters are told once the master is there: route and frame."""

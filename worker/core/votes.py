@@ -33,6 +33,7 @@ class Votes:
         """`ballot`: the last one, if it was kept. `seen` is never below it."""
         self.ballot = ballot
         self.seen = max(seen, ballot.epoch if ballot else 0)
+        self.before = -1  # the highest that was seen before the last vote, if that was given in this life
         self.lease: Lease | None = None
         self._started_at = now
         self._released_upto = 0
@@ -81,6 +82,8 @@ class Votes:
 
     def granted(self, vote: Vote, now: float) -> None:
         """It is durable. A grant is the first lease: no other candidate, and no lower epoch, from now on."""
+        if vote.epoch > self.seen:
+            self.before = self.seen
         self.ballot = Ballot(vote.epoch, vote.master)
         self.seen = vote.epoch
         self._lease(vote.master, vote.epoch, now + vote.lease_ms / 1000)

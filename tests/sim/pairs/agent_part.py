@@ -80,7 +80,7 @@ class PairAgent(AgentPart):
         self._perform(self.core.voted(vote, now))
         self.clock.tell("%s: votes for %s in epoch %d", self.node, vote.master, vote.epoch)
         self.cluster.checks.granted(self.node, vote)
-        return Grant(vote.epoch)
+        return Grant(vote.epoch, votes.before)
 
     def _perform_one(self, effect: supervision.Effect) -> None:
         if isinstance(effect, supervision.Lease):
