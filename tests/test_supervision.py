@@ -672,6 +672,14 @@ def test_an_active_master_that_refuses_is_not_asked_again_before_it_said(paired:
     assert dialled(paired.advance(0.2)) == [0]
 
 
+def test_an_agent_whose_name_another_one_has_votes_for_nobody_until_it_is_welcome(paired: Node) -> None:
+    paired.core.refused(messages.Refusal("name in use", "another agent is live", 1000, []), paired.now)
+    denied = paired.core.votes.refusal(messages.Vote(9, "b", 1000), 1e6)
+    assert denied is not None and "has its name" in denied.why
+    paired.core.welcomed(messages.Welcome(1, 1, "a"), paired.now)
+    assert paired.core.votes.refusal(messages.Vote(9, "b", 1000), 1e6) is None
+
+
 @pytest.mark.parametrize("how", ["refused", "welcomed"])
 def test_standbys_are_passed_by_in_turn_and_quietly(how: str) -> None:
     node = Node()

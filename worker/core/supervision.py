@@ -357,6 +357,7 @@ class Supervision:
         self._echo = self._answered = 0
         self._failures = 0
         self._refusals = Refusals()
+        self.votes.doubled = False
         self._heard_at = now
         self._beat_at = self._usage_at = now
         effects.append(Fence(self.epoch, self.master))
@@ -376,6 +377,7 @@ class Supervision:
         if refusal.code == "standby":
             return self._passed_on(now)
         self.greeted = self._hello_said = False
+        self.votes.doubled = refusal.code == "name in use"
         effects = self._refusals.note(f"the master refuses this node: {refusal.message}", now)
         if refusal.code == "stale":
             return [*effects, *self.leave_now(now)]

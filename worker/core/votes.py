@@ -1,11 +1,12 @@
 """What one agent has granted, and when it may grant: a vote in each epoch, a lease to the master that it obeys. Pure.
 
 `now` here is seconds of a clock that goes on while the machine is suspended (CLOCK_BOOTTIME): a lease that its holder
-counts there must not look younger here. Three rules:
+counts there must not look younger here. Four rules:
 
 1. One vote an epoch, durable before it is said; and none at or below an epoch that was seen.
 2. None while a lease to another master runs.
-3. None for one lease after the start: what was leased before is not known any more. A durable vote is.
+3. None while a master says that another agent has this name: two votes of one node would make a majority of fewer.
+4. None for one lease after the start: what was leased before is not known any more. A durable vote is.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Votes:
         """`ballot`: the last one, if it was kept. `seen` is never below it."""
         self.ballot = ballot
         self.seen = max(seen, ballot.epoch if ballot else 0)
+        self.doubled = False  # another agent is live under this name, and votes
         self.before = -1  # the highest that was seen before the last vote, if that was given in this life
         self.lease: Lease | None = None
         self._started_at = now
@@ -72,6 +74,8 @@ class Votes:
         again = self.ballot == (vote.epoch, vote.master) and vote.epoch == self.seen
         if vote.epoch <= self.seen and not again:
             return self._deny(vote, 0.0, f"epoch {self.seen} was seen")
+        if self.doubled:
+            return self._deny(vote, 0.0, "another agent has its name")
         lease = self.lease
         if lease is not None and now < lease.until and lease.master != vote.master:
             return self._deny(vote, lease.until - now, f"{lease.master} has its lease")
