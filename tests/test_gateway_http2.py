@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -283,21 +284,23 @@ def end_of(gateway: Gateway, authority: Authority, data: bytes) -> int | None:
 
 
 def test_slow_clients_are_cut(start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path) -> None:
-    times = "idle_timeout = '400ms'\nhead_timeout = '400ms'\nbody_timeout = '400ms'\nwrite_timeout = '400ms'\n"
+    times = "idle_timeout = '800ms'\nhead_timeout = '800ms'\nbody_timeout = '800ms'\nwrite_timeout = '800ms'\n"
     (tmp_path / "rota.toml").write_text(f"[http]\n{times}write_rate = '64MiB'\n")
     words = ["-c", str(tmp_path / "rota.toml")]
     gateway = secured(start, cluster, authority.issue(file="slow2"), authority, *words)
-    with (
-        Raw(gateway, authority) as silent,
-        Raw(gateway, authority) as idle,
-        Raw(gateway, authority) as head,
-        Raw(gateway, authority) as body,
-        Raw(gateway, authority) as reader,
-    ):
-        idle.send(START)
-        head.send(START + frame(1, b"", 0, 1))
-        body.send(START + request(1, POST, 0) + frame(DATA, b"x", 0, 1))
-        reader.send(START + frame(WINDOW_UPDATE, (16 * MIB).to_bytes(4, "big")) + request(1, get("/many?64")))
+    with ExitStack() as stack:
+
+        def opened(data: bytes) -> Raw:
+            """It speaks at once: what it is cut for must not be that it was silent while others were opened."""
+            raw = stack.enter_context(Raw(gateway, authority))
+            raw.send(data)
+            return raw
+
+        silent = stack.enter_context(Raw(gateway, authority))
+        idle, head = opened(START), opened(START + frame(1, b"", 0, 1))
+        body = opened(START + request(1, POST, 0) + frame(DATA, b"x", 0, 1))
+        window = frame(WINDOW_UPDATE, (16 * MIB).to_bytes(4, "big"))
+        reader = opened(START + window + request(1, get("/many?64")))
         assert [each.until_end().goaway for each in (silent, idle, head)] == [0, 0, 11]
         assert body.until(lambda heard: heard.resets).statuses == {1: "408"}
         assert reader.until(lambda heard: heard.resets).resets == {1: 8}

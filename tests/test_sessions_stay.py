@@ -124,9 +124,10 @@ def test_a_node_that_drains_costs_no_request_and_its_sessions_go_on_elsewhere(
     assert set(outcomes) == {200}
     stay = pids(cluster, "web-2")
     for browser in browsers:
-        assert browser.homes[-1] in stay and len(browser.homes) <= 2
+        assert browser.homes[-1] in stay
+        assert len(set(browser.homes)) == len(browser.homes)  # it may move on from one that stands still, never back
         browser.close()
-    assert any(len(browser.homes) == 2 for browser in browsers) or before.isdisjoint(b.homes[0] for b in browsers)
+    assert any(len(browser.homes) > 1 for browser in browsers) or before.isdisjoint(b.homes[0] for b in browsers)
     admin.rejoin("web-1")
 
 
