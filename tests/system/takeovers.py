@@ -24,6 +24,7 @@ from .result import Result, judge
 from .site import APP, SETTLED_S, Site, TimedLoad, site
 
 MEDIAN_LIMIT_S, MAX_LIMIT_S, HOLE_LIMIT_S = 2.0, 3.0, 3.5  # from the fault to the first answer
+WARM = 200  # calls: some two seconds of load
 ADDED_LIMIT_S = 0.25  # to the slowest call, by a planned switchover
 STOPPED_S = 10.0
 DOWN_S = 30.0
@@ -113,6 +114,7 @@ def switch(place: Site, load: TimedLoad) -> float:
 def switched(folder: Path, runs: int) -> Measured:
     """To and fro."""
     with site(folder, hosts=True) as place, place.load() as load:
+        load.more(WARM)  # an agent votes for nobody within one lease of its start
         added = [switch(place, load) for _ in range(runs)]
         load.stop()
         figure = f"slowest call + {statistics.median(added) * 1000:.0f} ms, max {max(added) * 1000:.0f} ms"
