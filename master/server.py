@@ -362,7 +362,6 @@ class Server:
         self._events.write()
         beginning = Beginning(granted=won.granted, answers=won.answers, events=standby.history(), complete=won.complete)
         self._be_active(won.epoch, standby.mirror.known, beginning)
-        self.core.voters = standby.voters
         self.core.out.control += standby.won()
 
     def _step_down(self, seen: int) -> None:
@@ -370,7 +369,6 @@ class Server:
         self._probing.clear()
         self._events.write()
         self._follow(master.known, True, seen)
-        self.core.voters = master.voters
 
     def _send_deliveries(self) -> None:
         """What goes to one process goes in one frame, in the order of its numbers."""

@@ -196,19 +196,3 @@ def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_
     promise()
     rig.after(0.02)
     assert not rig.fleet.held
-
-
-def test_who_votes_is_known_to_an_active_master_too_and_keeps_its_token() -> None:
-    rig = Rig()
-
-    def hello(route: bytes, node: str) -> int:
-        frame = wire.head(wire.HELLO, 0) + messages.encode(messages.VoterHello([1, 1], node, "boot", 0))
-        rig.core.control(route, frame, rig.now)
-        return wire.parse_head(rig.out.control[-1][1]).token
-
-    first = hello(b"1", "a")
-    assert first and hello(b"1", "a") == first  # a vote may be under way under it
-    assert hello(b"2", "a") != first
-    assert [(route, voter.node) for route, voter in rig.core.voters] == [(b"2", "a")]
-    hello(b"3", "no name!")
-    assert rig.core.voters.nodes() == {"a"}

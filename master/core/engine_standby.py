@@ -190,7 +190,7 @@ class EngineStandby(Standby):
         candidacy = self.candidacy
         if candidacy.stage is not Stage.CANDIDATE or self.lease.until <= now:
             return
-        nodes = self.voters.nodes()
+        nodes = {voter.node for voter in self._voters.values()}
         missing = nodes - candidacy.granted.keys()
         if missing and (now < self._fence_by or missing & self._fences.leased):
             return

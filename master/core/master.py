@@ -13,7 +13,6 @@ from ...common import messages, wire
 from ...common.lifecycle import Liveness
 from ...common.limits import EPOCH_MAX, HEAD_MAX
 from ...common.messages import BadMessage
-from ...common.names import valid_name
 from ...common.settings import AGENTS, MasterSettings, ServiceSettings, StandbySettings
 from . import outbox, records, status
 from .dispatch import Dispatch
@@ -31,7 +30,6 @@ from .records import Restored
 from .registry import Node
 from .sessions import Session, Source
 from .verbs import SCHEMA
-from .voters import Voters
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
@@ -142,7 +140,6 @@ class Master:
         self._swept = now
         self._stop_by = now
         self._readers = Readers()
-        self.voters = Voters()
         self._outvoted = False  # about to step down
         self._handing_over = False  # to the standby, as an operator asked
         # Where the frame comes from that is being read on the frontend, and on the backend.
@@ -362,7 +359,6 @@ class Master:
         """A message could not be sent there: nobody has this route any more."""
         self.operators.gone(route)
         self.pair.gone(route)
-        self.voters.gone(route)
 
     def control(self, route: bytes, frame: bytes, now: float) -> None:
         self._now = now
@@ -403,8 +399,6 @@ class Master:
             self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
             return
         if isinstance(hello, messages.VoterHello):  # it may have us for its master, if it has none
-            if valid_name(hello.node):
-                token = self.voters.greet(route, hello.node, self._token)
             self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
             return self._heard_of(hello.epoch) if hello.node in self.fleet.nodes else None
         if isinstance(hello, messages.PeerHello):

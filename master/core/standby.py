@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...common import exits, lifecycle, messages, wire
 from ...common.lifecycle import IllegalTransition, Liveness
+from ...common.limits import NODES_MAX
 from ...common.messages import BadMessage
 from ...common.names import valid_name
 from ...common.settings import AGENTS, ANY, MasterSettings, StandbySettings
@@ -29,7 +30,6 @@ from .outbox import BecomeActive, Dial, HangUp, Notify, Outbox, Rise, SayPeer
 from .records import Peer, Restored
 from .sessions import Source
 from .verbs import SCHEMA
-from .voters import Voters
 
 TICK_S = 0.02
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the active
@@ -39,6 +39,11 @@ ALONE_S = 2.0  # after a start: the other master does not answer
 FIRST_S = 0.2  # of two that start together: who was active last
 SECOND_S = 0.6  # then the primary
 RETRY_MS = 100  # for whoever asks the wrong master: a takeover may be under way
+
+
+class Voter(NamedTuple):
+    node: str
+    token: int
 
 
 class Standby:
@@ -93,7 +98,7 @@ class Standby:
         # Until then the active, if it was we, has recorded nothing that is not known here.
         self._whole_until = inf if was_active else -inf
         self._linked_at = now
-        self.voters = Voters()
+        self._voters: dict[bytes, Voter] = {}
         self._operators: dict[bytes, int] = {}  # route → token
         self._follows: dict[tuple[bytes, int], int] = {}  # route and id of a Follow → last event that was told
         self.events.tell("master", name, f"standby; the other master is at {self.peer_address or 'an unknown address'}")
@@ -195,7 +200,7 @@ class Standby:
         self._whole_until = now + 0.9 * DEAD_AFTER * self.standby.takeover_after if self.mirror.synced else -inf
         self._promised_until = now + self.standby.takeover_after
         lasts_ms = int(self.standby.takeover_after * 1000)
-        voters = len(self.voters.nodes() & self.mirror.known.electorate)
+        voters = len({voter.node for voter in self._voters.values()} & self.mirror.known.electorate)
         self._say_active(messages.Promise(pulse.number, lasts_ms, self.mirror.confirmed, voters))
 
     def _replica(self, replica: messages.Replica, now: float) -> None:
@@ -266,9 +271,9 @@ class Standby:
 
     def _ask(self, now: float) -> None:
         """Of those whose votes count: another one would know of an epoch that nobody else has to believe it."""
-        voters = [node for node in self.voters.nodes() if self._counts(node)]
+        voters = [voter.node for voter in self._voters.values() if self._counts(voter.node)]
         wanted = set(self.candidacy.to_ask(voters, now))
-        for route, voter in self.voters:
+        for route, voter in self._voters.items():
             if voter.node in wanted:
                 self.out.say(route, voter.token, self.candidacy.vote())
 
@@ -309,7 +314,7 @@ class Standby:
     def won(self) -> list[tuple[bytes, bytes]]:
         """What the voters are told once the master is there: route and frame."""
         body = messages.encode(messages.Won(self.candidacy.epoch))
-        return [(route, wire.head(wire.CONTROL, voter.token) + body) for route, voter in self.voters]
+        return [(route, wire.head(wire.CONTROL, voter.token) + body) for route, voter in self._voters.items()]
 
     # ---- whoever comes here ----------------------------------------------------------------------------------------
 
@@ -347,7 +352,7 @@ class Standby:
         except (wire.BadFrame, BadMessage):
             self.counters["bad frames"] += 1
             return
-        voter = self.voters.at(route)
+        voter = self._voters.get(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._hello(route, message, now)
         elif head.kind == wire.BYE:
@@ -386,7 +391,12 @@ class Standby:
             self._operators[route] = token
         elif isinstance(hello, messages.VoterHello) and valid_name(hello.node):
             self._member_saw(hello.node, hello.epoch)
-            return self.voters.greet(route, hello.node, self._token)
+            if route in self._voters:
+                token = self._voters[route].token  # said again: a vote may be under way under this one
+            for old in [old for old, voter in self._voters.items() if voter.node == hello.node]:
+                del self._voters[old]
+            if len(self._voters) < NODES_MAX:
+                self._voters[route] = Voter(hello.node, token)
         return token
 
     def _member_saw(self, node: str, epoch: int) -> None:
@@ -402,7 +412,7 @@ class Standby:
 
     def control_gone(self, route: bytes) -> None:
         """BYE, or its route was not there any more."""
-        self.voters.gone(route)
+        self._voters.pop(route, None)
         if self._operators.pop(route, None) is not None:
             for follow in [follow for follow in self._follows if follow[0] == route]:
                 del self._follows[follow]
@@ -464,7 +474,7 @@ class Standby:
             "peer": peer,
             "quorum": {
                 "electorate": sorted(electorate),
-                "voters": sorted(self.voters.nodes() & electorate),
+                "voters": sorted({voter.node for voter in self._voters.values()} & electorate),
                 "granted": sorted(self.candidacy.granted),
                 "may_dispatch": False,
             },

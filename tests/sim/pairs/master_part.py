@@ -291,15 +291,12 @@ class PairMaster(MasterPart):
         self.peer.hang_up(100)
         beginning = Beginning(granted=won.granted, answers=won.answers, events=standby.history(), complete=won.complete)
         self._be_active(won.epoch, standby.mirror.known, beginning)
-        self.core.voters = standby.voters
         self.core.out.control += standby.won()
 
     def _step_down(self, seen: int) -> None:
         self._tell_events()
         self.cluster.checks.stepped_down(self)
-        voters = self.core.voters
         self._follow(self.core.known, True, seen)
-        self.core.voters = voters
 
     def _send_answers(self, session: Any) -> None:
         pair = self.core.pair
