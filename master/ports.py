@@ -56,11 +56,16 @@ class Ports:
         self.context.term()
 
 
-class Inlet:
-    """The reading side of one ROUTER. `bad`: messages that were not [route, frame], dropped."""
+class Port:
+    """One ROUTER. `bad`: messages that were not [route, frame], dropped.
+
+    `empty`: it was asked, found empty and not used since, so its descriptor tells when there is something. (A send may
+    take from the descriptor what it has to tell.)
+    """
 
     def __init__(self, sock: Socket) -> None:
         self.bad = 0
+        self.empty = False
         self._sock = sock
         self._last: zmq.Frame | None = None
         self._readable = sockets.readable(sock)
@@ -68,9 +73,10 @@ class Inlet:
     def receive(self, receive_one: Receive, now: float, receive_large: ReceiveLarge | None = None) -> bool:
         """Reads what is there, up to BATCH messages. False: there was nothing."""
         sock, readable = self._sock, self._readable
-        if not readable():
-            return False
-        for _ in range(BATCH):
+        for place in range(BATCH):
+            if not readable():
+                self.empty = True
+                return place > 0
             route = _recv(sock, _NOW)
             last = _recv(sock, _NOW, False)  # as a Frame: it knows whether more follow, at a third of RCVMORE's cost
             if last.more:
@@ -81,9 +87,17 @@ class Inlet:
                     receive_large(route, wire.Large(last), now)
                 else:
                     receive_one(route, last.bytes, now)
-            if not readable():
-                break
         return True
+
+    def send(self, route: bytes, frame: wire.Frame) -> int:
+        """0, or the errno that says why it was not queued: EHOSTUNREACH no such route, EAGAIN it is full."""
+        self.empty = False
+        try:
+            _send(self._sock, route, _FIRST)
+            _send(self._sock, frame.message if isinstance(frame, wire.Large) else frame, _NOW)
+        except zmq.ZMQError as error:
+            return error.errno or errno.EIO
+        return 0
 
     def _drop(self, last: zmq.Frame) -> None:
         while last.more:
@@ -115,16 +129,6 @@ def _peer(fd: int) -> str:
     with socket.socket(fileno=os.dup(fd)) as sock:
         host, port = sock.getpeername()[:2]
         return f"{host}:{port}"
-
-
-def send(sock: Socket, route: bytes, frame: wire.Frame) -> int:
-    """0, or the errno that says why the message was not queued: EHOSTUNREACH no such route, EAGAIN it is full."""
-    try:
-        _send(sock, route, _FIRST)
-        _send(sock, frame.message if isinstance(frame, wire.Large) else frame, _NOW)
-    except zmq.ZMQError as error:
-        return error.errno or errno.EIO
-    return 0
 
 
 def _why_not(role: str, address: str, error: zmq.ZMQError) -> str:

@@ -13,13 +13,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
 import zmq
 
 from ..common import config as configuration
-from ..common import log, memory, sockets, wire
+from ..common import log, memory, wire
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
 from ..common.settings import AGENTS
@@ -37,14 +38,13 @@ from .errands import Errands
 from .journal import Journal, JournalError
 from .log import EventWriter
 from .peer_link import PeerLink
-from .ports import Inlet, Ports
+from .ports import Port, Ports
 from .signals import AT_ONCE, HARMLESS, Signals
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 PEER_LINGER_MS = 100  # for the last frames to the other master
 LET_GO_S = 0.3  # for the engine to take back the lease, at the end
-POLL_MAX_MS = 100  # poll miscounts when signals land (whole seconds): never trust a long one
 
 
 class Beside(Protocol):
@@ -73,8 +73,13 @@ class Server:
         self._probing: dict[Slot, None] = {}
         self._next_probe = 0.0
         self._told_to_stop = False  # whatever this master becomes meanwhile
-        self._control, self._frontend = Inlet(self.ports.control), Inlet(self.ports.frontend)
-        self._backend = Inlet(self.ports.backend)
+        self._control, self._frontend = Port(self.ports.control), Port(self.ports.frontend)
+        self._backend = Port(self.ports.backend)
+        self._ports = {
+            _descriptor(self.ports.control): self._control,
+            _descriptor(self.ports.frontend): self._frontend,
+            _descriptor(self.ports.backend): self._backend,
+        }
         self._signals = Signals()  # before anybody is told that it is here
         self.errands = Errands(
             config,
@@ -165,11 +170,18 @@ class Server:
             self.core.stop(boottime())
 
     def _watch(self) -> None:
-        asked = (self.ports.control, self.ports.frontend, self.ports.backend, *self.peer.sockets)
-        fds = [int(sock.get(zmq.FD)) for sock in asked]
-        own = [self.journal.wake_fd, self._signals.fd, self.errands.fd]
-        own += [self._engine.wake_fd] if self._lease else []
-        self._watched = [(fd, zmq.POLLIN) for fd in (*fds, *own)]
+        """What wakes this role from its wait, and what then is to be done, apart from reading the three sockets."""
+        self._poller = select.poll()
+        self._woken: dict[int, Callable[[], None]] = {
+            self.journal.wake_fd: self._recorded,
+            self._signals.fd: self._signals.awake,
+            self.errands.fd: lambda: self._attend_errands(boottime()),
+            **{_descriptor(sock): lambda: None for sock in self.peer.sockets},  # it is attended before each wait
+        }
+        if self._lease:
+            self._woken[self._engine.wake_fd] = self._engine_answers
+        for fd in (*self._ports, *self._woken):
+            self._poller.register(fd, select.POLLIN)
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -181,52 +193,70 @@ class Server:
 
     def _serve_role(self) -> bool:
         """Until this master is something else than now (False), or at its end (True)."""
-        core, clock = self.core, boottime
-        from_frontend, from_backend = self._frontend.receive, self._backend.receive
-        deadline = poll_at = 0.0
+        core, out, clock = self.core, self.core.out, boottime
+        backend, frontend, control = self._backend, self._frontend, self._control
+        # What is done once a wake-up runs cold, at several times its cost: while requests flow, all that is not for
+        # them is looked at once in LOOK_S (`look_at`; inf: no request has come since the last look).
+        due = look_at = 0.0
         while True:
             now = clock()
             if now >= core.dispatches_until:
                 core.lapse(now)
-            # While requests flow, the two data sockets are asked themselves; a poll of everything costs more.
-            busy = from_backend(core.backend, now, core.backend_large)
-            busy = from_frontend(core.frontend, now, core.frontend_large) or busy
-            if not busy or now >= poll_at:
-                deadline = min(deadline, self._next_deadline())  # requests with an earlier one may have come
-                self._poll(now, now if busy else deadline)
-                now = clock()
-                if self._ending(now):
+            if not backend.empty and backend.receive(core.backend, now, core.backend_large) and look_at == inf:
+                look_at = now + LOOK_S
+            if not frontend.empty and frontend.receive(core.frontend, now, core.frontend_large) and look_at == inf:
+                look_at = now + LOOK_S
+            if now >= look_at or now >= due:
+                if self._look(now):
                     return True
-                poll_at = now + LOOK_S
-            if now >= deadline:
-                self.core.lag = now - deadline if deadline else 0.0
-                self._do_due(now)
-                deadline = self._next_deadline()
-            self._flush()
-            if core is not self.core:
-                return False
+                if now >= due:
+                    core.lag = now - due if due else 0.0
+                    self._do_due(now)
+                due, look_at = self._next_deadline(), inf
+            if out:
+                self._carry_out(out)
+                if core is not self.core:
+                    return False
+                continue  # that may have led to more; and the ports that it used are to be asked
+            if not (backend.empty and frontend.empty):
+                continue
+            if not control.empty and control.receive(core.control, now):
+                look_at = 0.0
+            elif isinstance(core, Standby) and self._attend_peer(core, now):
+                look_at = 0.0
+            elif control.empty and self._wait(min(due, look_at) - clock()):
+                look_at = 0.0
 
-    def _poll(self, now: float, until: float) -> None:
-        """Serves what is not for requests, and waits for anything that comes.
+    def _look(self, now: float) -> bool:
+        """Serves what is not for requests. True: this was the end."""
+        self._wait(0.0)
+        self._control.receive(self.core.control, now)
+        return self._ending(now)
+
+    def _wait(self, wait_s: float) -> bool:
+        """For anything that comes. True: something did that is not for requests.
 
         The descriptor of a socket tells only what is new since the socket itself was asked, so each is asked between
-        its last use and the wait: the data sockets were just now. (Given the sockets, zmq_poll asks each of them
-        before and after: 18 system calls more a wait.)
+        its last use and the wait (`Port.empty`). Given the sockets, zmq_poll would ask each of them before and after:
+        18 system calls more a wait.
         """
-        came = self._control.receive(self.core.control, now)
-        if isinstance(self.core, Standby):
-            came = self.peer.attend(self.core, now) or came
-        wait_s = 0.0 if came else until - now
-        wait_ms = min(POLL_MAX_MS, int(wait_s * 1000) + 1) if wait_s > 0 else 0
-        for fd, _ in sockets.fast_poll(self._watched, wait_ms):
-            if fd == self.journal.wake_fd:
-                self._recorded(boottime())
-            elif fd == self.errands.fd:
-                self._attend_errands(boottime())
-            elif self._lease and fd == self._engine.wake_fd:
-                self._engine_answers()
-            elif fd == self._signals.fd:
-                self._signals.awake()
+        other, woken = False, self._woken
+        for fd, _ in self._poller.poll(wait_s * 1000 if wait_s > 0 else 0):
+            port = self._ports.get(fd)
+            if port is None:
+                woken[fd]()
+                other = True
+            else:
+                port.empty = False
+        return other
+
+    def _attend_peer(self, standby: Standby, now: float) -> bool:
+        """False: nothing came from the other master, and the sockets of the link to it were just asked."""
+        before = self.peer.sockets
+        came = self.peer.attend(standby, now)
+        if self.peer.sockets is not before:
+            self._watch()
+        return came
 
     def _attend_errands(self, now: float) -> None:
         self.errands.attend(now)
@@ -251,10 +281,10 @@ class Server:
 
     def _take_bad(self) -> int:
         """Messages that were dropped before the core could see them."""
-        inlets = (self._control, self._frontend, self._backend)
-        bad = sum(inlet.bad for inlet in inlets)
-        for inlet in inlets:
-            inlet.bad = 0
+        ports = (self._control, self._frontend, self._backend)
+        bad = sum(port.bad for port in ports)
+        for port in ports:
+            port.bad = 0
         return bad
 
     def close(self) -> None:
@@ -270,36 +300,37 @@ class Server:
     def _flush(self) -> None:
         """Carries out the outbox, and what carrying it out leads to."""
         out = self.core.out
-        while out:
-            # WELCOME goes first: it has the token without which a peer drops what follows.
-            if out.backend:
-                frames, out.backend = out.backend, []
-                for route, frame in frames:
-                    ports.send(self.ports.backend, route, frame)
-            if out.frontend:
-                frames, out.frontend = out.frontend, []
-                for route, frame in frames:
-                    ports.send(self.ports.frontend, route, frame)
-            if out.slots:
-                self._send_deliveries()
-            if out.sessions:
-                self._send_answers()
-            if out.control:
-                self._send_control()
-            if out.records:
-                records, out.records = out.records, []
-                self.journal.record(records)
-            if out.cuts:
-                cuts, out.cuts = out.cuts, []
-                for source in cuts:
-                    ports.cut(source)
-            if out.probes:
-                self._probing.update(dict.fromkeys(out.probes))
-                out.probes.clear()
-            if out.role:
-                self._play(out)
-                if out is not self.core.out:
-                    return  # nobody has anything to do with the rest: it was said before
+        while out and out is self.core.out:
+            self._carry_out(out)
+
+    def _carry_out(self, out: Outbox) -> None:
+        # WELCOME goes first: it has the token without which a peer drops what follows.
+        if out.backend:
+            frames, out.backend = out.backend, []
+            for route, frame in frames:
+                self._backend.send(route, frame)
+        if out.frontend:
+            frames, out.frontend = out.frontend, []
+            for route, frame in frames:
+                self._frontend.send(route, frame)
+        if out.slots:
+            self._send_deliveries()
+        if out.sessions:
+            self._send_answers()
+        if out.control:
+            self._send_control()
+        if out.records:
+            records, out.records = out.records, []
+            self.journal.record(records)
+        if out.cuts:
+            cuts, out.cuts = out.cuts, []
+            for source in cuts:
+                ports.cut(source)
+        if out.probes:
+            self._probing.update(dict.fromkeys(out.probes))
+            out.probes.clear()
+        if out.role:
+            self._play(out)  # the last: after a change of role nobody has anything to do with the rest
 
     def _engine_answers(self) -> None:
         for answer in self._engine.answers():
@@ -372,19 +403,19 @@ class Server:
 
     def _send_deliveries(self) -> None:
         """What goes to one process goes in one frame, in the order of its numbers."""
-        out, sock = self.core.out, self.ports.backend
+        out, port = self.core.out, self._backend
         slots, out.slots = out.slots, []
         for slot in slots:
             frames, slot.outgoing = slot.outgoing, []
             if not frames:  # taken back meanwhile
                 continue
-            error, unsent = _send_together(sock, slot.route, frames)
+            error, unsent = _send_together(port, slot.route, frames)
             if error:
                 self._master().undeliverable(slot, unsent, error == errno.EHOSTUNREACH, boottime())
 
     def _send_answers(self) -> None:
         """Likewise to one client, in the order of their sequences."""
-        out, sock = self.core.out, self.ports.frontend
+        out, port = self.core.out, self._frontend
         sessions, out.sessions = out.sessions, []
         copies: list[tuple[bytes, int, wire.Frame]] | None = [] if self._master().pair.routes else None
         for session in sessions:
@@ -393,7 +424,7 @@ class Server:
                 continue
             if copies is not None:
                 copies += [(session.id, session.acked, frame) for frame in frames]
-            error, unsent = _send_together(sock, session.route, frames)
+            error, unsent = _send_together(port, session.route, frames)
             if error:
                 self._master().dispatch.answer_blocked(session, unsent, error == errno.EHOSTUNREACH)
         if copies:
@@ -404,7 +435,7 @@ class Server:
         pair = self._master().pair
         gone = set()
         for route, frame in pair.copies(answers):
-            if route not in gone and ports.send(self.ports.control, route, frame):
+            if route not in gone and self._control.send(route, frame):
                 gone.add(route)
                 pair.gone(route)
 
@@ -412,22 +443,22 @@ class Server:
         out = self.core.out
         frames, out.control = out.control, []
         for route, frame in frames:
-            if ports.send(self.ports.control, route, frame):
+            if self._control.send(route, frame):
                 self.core.control_gone(route)
 
     def _probe(self, now: float) -> None:
         """An exited process: once its route is gone, all that it ever sent can be read, and then it is settled."""
         self._next_probe = now + PROBE_EVERY_S
-        gone = [s for s in self._probing if ports.send(self.ports.backend, s.route, wire.head(wire.PROBE, s.token))]
+        gone = [s for s in self._probing if self._backend.send(s.route, wire.head(wire.PROBE, s.token))]
         if gone:
             self._backend.receive(self.core.backend, now)
         for slot in gone:
             del self._probing[slot]
             self._master().fleet.settle(slot, now)
 
-    def _recorded(self, now: float) -> None:
+    def _recorded(self) -> None:
         number, failure = self.journal.recorded()
-        self.core.recorded(number, now)
+        self.core.recorded(number, boottime())
         if failure and isinstance(self.core, Standby):  # what it cannot record it must not confirm; the active goes on
             raise JournalError(failure)
         if failure and "journal" not in self.core.alarms:
@@ -485,17 +516,21 @@ class Server:
         log.note(f"rota master: configuration reloaded{kept}")
 
 
+def _descriptor(sock: ports.Socket) -> int:
+    return int(sock.get(zmq.FD))
+
+
 def _token() -> int:
     return secrets.randbits(64) | 1
 
 
-def _send_together(sock: ports.Socket, route: bytes, frames: list[wire.Frame]) -> tuple[int, list[wire.Frame]]:
+def _send_together(port: Port, route: bytes, frames: list[wire.Frame]) -> tuple[int, list[wire.Frame]]:
     """The errno that ended it, 0 for none, and what was not sent."""
     if len(frames) == 1:
-        return ports.send(sock, route, frames[0]), frames
+        return port.send(route, frames[0]), frames
     sent = 0
     for count, frame in wire.bundles(frames):
-        error = ports.send(sock, route, frame)
+        error = port.send(route, frame)
         if error:
             return error, frames[sent:]
         sent += count
