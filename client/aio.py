@@ -48,8 +48,9 @@ class AsyncClient(View):
         """As `Client.submit`, with an asyncio.Future."""
         home = self._home
         driver = home.driver()
+        address = self._addresses.get(target) or self._new_address(target)
         deadline = monotonic() + self._options.timeout
-        reply = _Reply(self._address(target), encode_call(args, kwargs), deadline, driver, home)
+        reply = _Reply(address, encode_call(args, kwargs), deadline, driver, home)
         driver.post(reply)
         return reply
 
@@ -59,7 +60,7 @@ class AsyncClient(View):
         """
         driver = self._home.driver()
         call.deadline = monotonic() + self._options.timeout
-        call.address = self._address(target)
+        call.address = self._addresses.get(target) or self._new_address(target)
         if isinstance(call, StreamCall) and not self.keyed:
             call.timeout = self._options.timeout
             tail, length, flags = call.address
@@ -120,8 +121,6 @@ class _Reply(Call, asyncio.Future):  # type: ignore[type-arg]
 
     def __init__(self, address: Address, body: bytes, deadline: float, driver: _Driver, home: _Home) -> None:
         asyncio.Future.__init__(self, loop=driver.loop)
-        self.number = 0
-        self.epoch = 0
         self.deadline = deadline
         self.address = address
         self.body = body
@@ -229,7 +228,7 @@ class _Driver:
         link = session.link
         if link is not None and not self._watched:
             self._watch(link)
-        if more or session.phase is not phase or (link is not None and link.readable()):
+        if more or session.phase is not phase or session.awaited():
             self._step_soon()
         self._arm(session.next_deadline(), now)
 

@@ -1,6 +1,6 @@
 """The call table of one session: what is to be sent, what is waited for, what was answered. Pure: no clock, no socket.
 
-The shell gives it calls and frames, takes frames from `next_frame()` while a connection is open, and finishes what
+The shell gives it calls and answers, takes `frames()` while a connection is open, and finishes what
 `answered()` and the others hand back. A call has three lives: *waiting* (not sent, no number), *sent* (numbered, kept
 whole since it may have to be sent again), over. Numbers are given in the order of sending, so that the master may take
 any lower one for a replay.
@@ -9,6 +9,7 @@ any lower one for a replay.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from math import inf
 
@@ -79,7 +80,7 @@ class Calls:
         self.body_max = BODY_MAX
         self._waiting: deque[Call] = deque()
         self._waiting_bytes = 0
-        self._sent: dict[int, Call] = {}
+        self._sent: dict[int, Call] = {}  # in the order of their numbers
         self._sent_bytes = 0
         self._begun: list[Call] = []  # and perhaps over meanwhile
         self._begun_most = BEGUN_LOOK  # of them, until those that are over are looked for
@@ -89,7 +90,6 @@ class Calls:
         self._token = self._epoch = 0
         self._next = 1
         self._first_here = 1  # of the numbers: lower ones were sent to a master that had us before this one
-        self._below = 1  # no number under it is in _sent
         self._upto = 0  # all answers up to this sequence were received
         self._early: list[tuple[int, int]] = []  # heap: sequence beyond a gap, the next number when it came
         self._acked = 0  # the highest `upto` that this connection was told
@@ -129,10 +129,11 @@ class Calls:
 
     def say_ages(self, at: float) -> None:
         """To a master that had not welcomed us when the calls were made that are to be sent again."""
-        if self._resend and self._below < self._first_here:
-            pairs = self._ages.pairs(self._below, at)
+        below = self._below()
+        if self._resend and below < self._first_here:
             self._acked = self._upto
-            self._orders.append(head(ACK, self._token, self._epoch, upto=self._upto, below=self._below) + pairs)
+            told = head(ACK, self._token, self._epoch, upto=self._upto, below=below)
+            self._orders.append(told + self._ages.pairs(below, at))
 
     def closed(self) -> None:
         """The connection is gone: calls wait, and have only their own deadlines."""
@@ -147,12 +148,13 @@ class Calls:
     def submit(self, call: Call) -> Error | None:
         """Take a call, or say why not: PayloadTooLarge, Overloaded (this client's own queue is full)."""
         size = len(call.body)
+        waiting, held = self._waiting, self._waiting_bytes + size
         if size > self.body_max:
             return self._too_large(call)
-        if len(self._waiting) >= WAITING_MAX or self._waiting_bytes + size > WAITING_BYTES:
-            return Overloaded(f"{len(self._waiting)} calls ({self._waiting_bytes} bytes) wait in this client already")
-        self._waiting.append(call)
-        self._waiting_bytes += size
+        if len(waiting) >= WAITING_MAX or held > WAITING_BYTES:
+            return Overloaded(f"{len(waiting)} calls ({held - size} bytes) wait in this client already")
+        waiting.append(call)
+        self._waiting_bytes = held
         if call.deadline < self._look_at:
             self._look_at = call.deadline
         return None
@@ -205,8 +207,6 @@ class Calls:
             self.strangers += 1
             return None
         self._sent_bytes -= len(call.body)
-        if number == self._below:
-            self._advance()
         return call
 
     def again(self, call: Call) -> None:
@@ -236,81 +236,92 @@ class Calls:
             self._sent_bytes = 0
             self.window -= len(self._begun)
             self._begun.clear()
-            self._advance()
         return failed
 
     # ---- frames -------------------------------------------------------------------------------------------------
 
-    def next_frame(self, now: float) -> bytes | None:
-        """What to send now; None when there is nothing. Only while open."""
-        if self._orders:
-            return self._orders.popleft()
-        while self._resend:
+    def frames(self, now: float, most: int) -> list[bytes]:
+        """What to send now: so many messages or a few more; fewer when there are no more. Only while open."""
+        if self._early:
+            self._close_gaps()
+        made: list[bytes] = []
+        while self._orders and len(made) < most:
+            made.append(self._orders.popleft())
+        while self._resend and len(made) < most:
             call = self._resend.popleft()
             if call.number in self._sent:
-                self._orders += call.behind(self._token, now)
-                return self._request(call, now, RESENT if call.number >= self._first_here else RESENT | OLDER)
-        waiting, sent = self._waiting, self._sent
-        while waiting and len(sent) < self.window and self._sent_bytes < WINDOW_BYTES:
+                made += self._requests([call], now, RESENT if call.number >= self._first_here else RESENT | OLDER)
+                made += call.behind(self._token, now)
+        if self._waiting and len(made) < most:
+            made += self._requests(self._numbered(most - len(made)), now, 0)
+        if (self._upto != self._acked or now >= self._spoke_at + KEEP_S) and self._acknowledges(now):
+            made.append(head(ACK, self._token, self._epoch, upto=self._upto, below=self._below()))
+        return made
+
+    def _numbered(self, most: int) -> list[Call]:
+        """The next calls that wait, as far as the window goes; from now on they are sent."""
+        taken: list[Call] = []
+        waiting, sent, sent_bytes = self._waiting, self._sent, self._sent_bytes
+        first = number = self._next
+        end = first + min(most, self.window - len(sent))
+        while waiting and number < end and sent_bytes < WINDOW_BYTES:
             call = waiting.popleft()
             if call.number == OVER:
                 continue
-            call.number = number = self._next
+            call.number = number
             call.epoch = self._epoch
-            self._next = number + 1
             sent[number] = call
-            size = len(call.body)
-            self._waiting_bytes -= size
-            self._sent_bytes += size
-            return self._request(call, now, 0)
-        return self._acknowledgement(now)
+            sent_bytes += len(call.body)
+            number += 1
+            taken.append(call)
+        self._next = number
+        self._waiting_bytes -= sent_bytes - self._sent_bytes
+        self._sent_bytes = sent_bytes
+        return taken
 
-    def _request(self, call: Call, now: float, flags: int) -> bytes:
-        tail, length, own_flags = call.address
-        left_ms = int((call.deadline - now) * 1000)
-        upto = self._acked = self._upto
-        self._spoke_at = now
-        if len(call.body) > BUNDLE_BYTES_MAX:  # then its delivery has a head of the same size, and nobody copies it
-            tail = ORIGIN_STRUCT.pack(self._session, call.number) + tail
-            flags |= ORIGIN
-        return (
-            head(
-                REQUEST,
-                self._token,
-                call.epoch,
-                left_ms if left_ms > 0 else 1,
-                call.number,
-                upto,
-                self._below,
-                length,
-                own_flags | flags,
-                tail,
+    def _requests(self, calls: Sequence[Call], now: float, flags: int) -> list[bytes]:
+        if not calls:
+            return []
+        self._acknowledged(now)
+        made: list[bytes] = []
+        token, upto, below = self._token, self._upto, self._below()
+        for call in calls:
+            tail, length, own_flags = call.address
+            body, number = call.body, call.number
+            if len(body) > BUNDLE_BYTES_MAX:  # then its delivery has a head of the same size, and nobody copies it
+                tail = ORIGIN_STRUCT.pack(self._session, number) + tail
+                own_flags |= ORIGIN
+            left_ms = int((call.deadline - now) * 1000)
+            if left_ms < 1:
+                left_ms = 1
+            made.append(
+                head(REQUEST, token, call.epoch, left_ms, number, upto, below, length, own_flags | flags, tail) + body
             )
-            + call.body
-        )
+        return made
 
-    def _acknowledgement(self, now: float) -> bytes | None:
+    def _acknowledges(self, now: float) -> bool:
         """ACK when requests do not carry it: many answers, many bytes, a second, or a long silence."""
         owed = self._upto - self._acked
         if owed > 0:
             self._ack_at = min(self._ack_at, now + ACK_AFTER_S)
             due = owed >= ACK_AFTER_ANSWERS or self._unacked_bytes >= ACK_AFTER_BYTES or now >= self._ack_at
         else:
-            self._ack_at = inf  # the last request carried it
-            self._unacked_bytes = 0
-            due = bool(self._sent) and now >= self._spoke_at + KEEP_S
-        if not due:
-            return None
+            due = bool(self._sent)
+        if due:
+            self._acknowledged(now)
+        return due
+
+    def _acknowledged(self, now: float) -> None:
+        """By what is said now, request or ACK."""
         self._acked = self._upto
         self._ack_at = inf
         self._unacked_bytes = 0
         self._spoke_at = now
-        return head(ACK, self._token, self._epoch, upto=self._upto, below=self._below)
 
     # ---- time ---------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
-        """When to call `expire()` and `next_frame()` though nothing happened; inf for never."""
+        """When to call `expire()` and `frames()` though nothing happened; inf for never."""
         keep = self._spoke_at + KEEP_S if self._sent and self.open else inf
         return min(self._look_at, self._ack_at, keep)
 
@@ -368,17 +379,10 @@ class Calls:
     def _remove(self, call: Call) -> None:
         del self._sent[call.number]
         self._sent_bytes -= len(call.body)
-        if call.number == self._below:
-            self._advance()
 
-    def _advance(self) -> None:
-        """Numbers are dense, so this is one step a number, whatever the order of the answers."""
-        below, last, sent = self._below, self._next, self._sent
-        while below < last and below not in sent:
-            below += 1
-        self._below = below
-        if self._early:
-            self._close_gaps()
+    def _below(self) -> int:
+        """No number under it waits for an answer."""
+        return next(iter(self._sent), self._next)
 
     def _out_of_turn(self, sequence: int) -> None:
         """An answer beyond a gap, or one that was received before. Only connections that were lost make gaps."""
@@ -391,9 +395,10 @@ class Calls:
         master will say it again under the same sequence) or to one that was given up: then the gap would stay for ever,
         and the master keep everything beyond it. It is closed once nothing is waited for that is as old as the gap.
         """
+        below = self._below()
         while self._early:
             first, next_then = self._early[0]
-            if first > self._upto + 1 and next_then > self._below:
+            if first > self._upto + 1 and next_then > below:
                 return
             heappop(self._early)
             self._upto = max(self._upto, first)

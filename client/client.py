@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,11 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet, finalize
 
-import zmq
-
 from ..common.body import encode_call
 from ..common.errors import Cancelled, Error
-from ..common.sockets import fast_poll
 from .masters import control_addresses
 from .view import View, as_arguments
 from .wake import Waker
@@ -72,8 +70,9 @@ class Client(View):
         """
         home = self._home
         engine = home.cell[0]
+        address = self._addresses.get(target) or self._new_address(target)
         deadline = monotonic() + self._options.timeout
-        reply = engine.new_reply(self._address(target), encode_call(args, kwargs), deadline, engine, home)
+        reply = engine.new_reply(address, encode_call(args, kwargs), deadline, engine, home)
         engine.post(reply)
         return reply
 
@@ -192,22 +191,24 @@ class Engine:
             session.close(self._failure)
 
     def _serve(self, session: Session, waker: Waker) -> None:
-        watched = _watched(None, waker)
         link: Link | None = None
-        look = False
+        poll, dealer, monitor = _watching(link, waker)
+        came, look = False, False
         while not self._closing:
             now = monotonic()
-            if session.link is not None:
+            if came:
                 session.receive(now, look)
             self._take_inbox(session)
             session.send(now)
             if session.link is not link:
                 link = session.link
-                watched = _watched(link, waker)
-                look = True  # a descriptor tells only who has looked and found nothing
+                poll, dealer, monitor = _watching(link, waker)
+                came = look = link is not None  # a descriptor tells only who has looked and found nothing
                 continue
-            may_wait = link is None or not link.awaited(session.blocked)
-            look = self._sleep(watched, session.next_deadline() if may_wait else now, waker)
+            awaited = session.awaited()
+            ready = self._sleep(poll, now if awaited else session.next_deadline(), waker)
+            look = monitor in ready
+            came = awaited or look or dealer in ready
 
     def _take_inbox(self, session: Session) -> None:
         inbox, calls = self._inbox, session.calls
@@ -219,28 +220,32 @@ class Engine:
         while self._withdrawn:
             calls.cancel(self._withdrawn.popleft())
 
-    def _sleep(self, watched: list[tuple[int, int]], until: float, waker: Waker) -> bool:
-        """Until something happens; True if it may be news of the connection."""
+    def _sleep(self, poll: select.poll, until: float, waker: Waker) -> list[int]:
+        """Until something happens; returns the descriptors that have it."""
         self._asleep = True  # before the inbox is looked at: who posts after that look sees the flag, and wakes us
         if self._inbox or self._withdrawn or self._closing:
             left = 0.0
         else:
             left = until - monotonic()
-        ready = [fd for fd, _ in fast_poll(watched, _milliseconds(left))]
+        ready = [fd for fd, _ in poll.poll(_milliseconds(left))]
         self._asleep = False
         if waker.fd in ready:
             waker.drain()
-        return watched[-1][0] in ready
+        return ready
 
     def _drop_inbox(self) -> None:
         while self._inbox:
             self._inbox.popleft().finish(None, self._failure)
 
 
-def _watched(link: Link | None, waker: Waker) -> list[tuple[int, int]]:
-    """Descriptors, the monitor's last. Given the sockets, zmq_poll would ask each of them before and after."""
-    fds = [waker.fd, *link.fds()] if link is not None else [waker.fd]
-    return [(fd, zmq.POLLIN) for fd in fds]
+def _watching(link: Link | None, waker: Waker) -> tuple[select.poll, int, int]:
+    """What waits for the waker and the link, and the descriptors of its dealer and its monitor."""
+    poll = select.poll()
+    fds = link.fds() if link is not None else (-1, -1)
+    for fd in (waker.fd, *fds):
+        if fd >= 0:
+            poll.register(fd, select.POLLIN)
+    return poll, *fds
 
 
 def _milliseconds(left_s: float) -> int:
@@ -250,7 +255,7 @@ def _milliseconds(left_s: float) -> int:
 
 
 def _block_signals() -> None:
-    """pyzmq counts a poll that a signal interrupts in whole seconds; handlers run in the main thread anyway."""
+    """Handlers run in the main thread, which a signal that comes here would not wake."""
     import signal
 
     if hasattr(signal, "pthread_sigmask"):

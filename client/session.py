@@ -31,7 +31,7 @@ from ..common.wire import ANSWER, BadFrame, parse
 from . import streams
 from .ages import MARK_S
 from .beside import Beside, anew
-from .calls import Call, Calls, Failed
+from .calls import Calls, Failed
 from .masters import frontend_address, other_address
 from .search import QUIET_S, UNGREETED_S, Search
 
@@ -71,6 +71,7 @@ class Session:
         self._due = 0.0  # PARTED: when to dial; ASKING, GREETING: when to give up
         self._hello = b""  # still to be sent
         self._stuck: list[bytes] = []  # the transport did not take them yet
+        self._silent = False  # the link had nothing, and was not used since
         self._token = 0
         self._epoch = 0
         self._heard_at = 0.0
@@ -99,8 +100,10 @@ class Session:
             self._flush(now)
         elif now >= self._due:
             self._dial(now) if self.phase is PARTED else self._fail("no answer", now)
-        elif self._hello and self.link is not None and self.link.send(self._hello):
-            self._hello = b""
+        elif self._hello and self.link is not None:
+            self._silent = False
+            if self.link.send(self._hello):
+                self._hello = b""
         if self._beside is not None and now >= self._beside.due:
             self._look_beside(self._beside, now)
         late = self.calls.expire(now)
@@ -118,10 +121,13 @@ class Session:
             due = min(due, self._beside.due)
         return due
 
-    @property
-    def blocked(self) -> bool:
-        """The transport takes nothing now: call `send()` when it does."""
-        return bool(self._stuck) or bool(self._hello)
+    def awaited(self) -> bool:
+        """There is something to receive already, or what was stuck can go. To be asked before a wait for the link: its
+        descriptors tell only what is new since.
+        """
+        if self.link is None or self._silent:
+            return False
+        return self.link.awaited(bool(self._stuck or self._hello))
 
     def close(self, error: errors.Error | None = None) -> None:
         """BYE: the master cancels what was waited for. Whoever still waits gets this error, or Cancelled."""
@@ -140,6 +146,7 @@ class Session:
 
     def _part(self, linger_ms: int = 0) -> None:
         link, self.link = self.link, None
+        self._silent = False
         if link is not None:
             if self._on_part is not None:
                 self._on_part(link)
@@ -152,6 +159,7 @@ class Session:
         dealer, readable = self.link.dealer, self.link.readable
         for _ in range(BATCH):
             if not readable():
+                self._silent = True
                 return False
             message = fast_recv(dealer, _NOBLOCK, False)
             self._heard_at = now
@@ -172,18 +180,29 @@ class Session:
         return True
 
     def _take_one(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
-        _, _, _, kind, _, token, _, _, number, sequence, _, head_len, code = fields
-        if kind == ANSWER and token == self._token:
-            call = self.calls.answered(number, sequence, len(frame))
-            if call is None:
-                return
-            if code == errors.NOT_STARTED:
-                self.calls.again(call)
+        if fields[3] != ANSWER or fields[5] != self._token:
+            return self._take_other(frame, fields, now)
+        call = self.calls.answered(fields[8], fields[9], len(frame))
+        if call is None:
+            return
+        code, body = fields[12], wire.body_of(frame, fields[11])
+        if code == errors.NOT_STARTED:
+            self.calls.again(call)
+        elif code:
+            call.finish(None, decode_error(code, body))
+        else:
+            try:
+                value = decode_result(body)
+            except errors.ProtocolError as error:
+                call.finish(None, error)
             else:
-                _settle(call, code, wire.body_of(frame, head_len))
-        elif kind == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
+                call.finish(value, None)
+
+    def _take_other(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
+        kind, number = fields[3], fields[8]
+        if kind == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
             self._greet(now)
-        elif token != self._token:
+        elif fields[5] != self._token:
             self.damaged += 1  # a stale connection's; the answer comes again when asked for
         elif kind in _STREAM:
             self._finish(streams.received(self.calls, fields, frame, now))
@@ -194,17 +213,16 @@ class Session:
     def _flush(self, now: float) -> None:
         """Sends what there is, several messages a frame; what the transport does not take waits in `_stuck`."""
         assert self.link is not None
-        dealer, next_frame = self.link.dealer, self.calls.next_frame
+        dealer = self.link.dealer
         if now >= self._mark_at:
             self._mark_at = now + MARK_S
             self.calls.mark(boottime())
         while True:
-            ready = self._stuck
-            self._stuck = []
-            while len(ready) < BATCH and (frame := next_frame(now)) is not None:
-                ready.append(frame)
+            ready, self._stuck = self._stuck, []
+            ready += self.calls.frames(now, BATCH - len(ready))
             if not ready:
                 return
+            self._silent = False
             sent = 0
             for count, frame in wire.bundles(ready):
                 try:
@@ -213,6 +231,8 @@ class Session:
                     self._stuck = ready[sent:]
                     return
                 sent += count
+            if len(ready) < BATCH:
+                return
 
     # ---- becoming open ------------------------------------------------------------------------------------------
 
@@ -338,15 +358,3 @@ class Session:
     def _finish(failed: Sequence[Failed]) -> None:
         for call, error in failed:
             call.finish(None, error)
-
-
-def _settle(call: Call, code: int, body: wire.Body) -> None:
-    if code:
-        call.finish(None, decode_error(code, body))
-        return
-    try:
-        value = decode_result(body)
-    except errors.ProtocolError as error:
-        call.finish(None, error)
-    else:
-        call.finish(value, None)

@@ -89,11 +89,8 @@ class View:
     def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
-    def _address(self, target: str) -> Address:
-        known = self._addresses.get(target)
-        return known if known is not None else self._new_address(target)
-
     def _new_address(self, target: str) -> Address:
+        """To be looked for in `_addresses` before."""
         encoded = target.encode()
         if not 0 < len(encoded) <= TARGET_MAX or "." not in target:
             raise ValueError(f"{target[:80]!r} is no target: 'service.handler' expected, {TARGET_MAX} bytes at most")

@@ -22,10 +22,7 @@ def opened(window: int = 4096, epoch: int = 3) -> Calls:
 
 
 def frames(calls: Calls, now: float = 0.0) -> list[wire.Head]:
-    sent = []
-    while (frame := calls.next_frame(now)) is not None:
-        sent.append(wire.parse_head(frame))
-    return sent
+    return [wire.parse_head(frame) for frame in calls.frames(now, 10_000)]
 
 
 def submitted(calls: Calls, count: int, deadline: float = 1000.0) -> list[Asked]:

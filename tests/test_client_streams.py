@@ -43,10 +43,7 @@ class Client:
         assert [wire.parse(frame)[3] for frame in self.sent()] == [wire.REQUEST]
 
     def sent(self, now: float = 0.0) -> list[bytes]:
-        frames = []
-        while (frame := self.calls.next_frame(now)) is not None:
-            frames.append(frame)
-        return frames
+        return self.calls.frames(now, 10_000)
 
     def comes(self, said: Chunk | Credit, attempt: int = 1, number: int = 1, now: float = 0.0) -> list[Error]:
         frame = said.frame(TOKEN, number, 1, attempt) if isinstance(said, Chunk) else said.frame(TOKEN, number)

@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from rota.common import errors, sockets, wire
-from rota.common.body import decode_error
-
-from ..network import Violation
+from rota.common import errors, sockets
 
 if TYPE_CHECKING:
     from .cluster import PairCluster
@@ -110,13 +107,6 @@ def _send(link: SimLink, frame: bytes, *flags: object) -> None:
         raise zmq.Again
 
 
-def _settle(call: Any, code: int, body: wire.Body) -> None:
-    """Bodies are those of the simulated handlers, and say whose they are."""
-    if code == 0 and bytes(body) != b"r%d" % call.payload:
-        raise Violation(f"call {call.id} got the answer of another: {bytes(body)!r}")
-    call.answered(code, str(decode_error(code, body)) if code else "")
-
-
 def _now() -> float:
     return Context.current.cluster.clock.now
 
@@ -161,7 +151,7 @@ _session = _copy(
     Beside=_beside.Beside,
     boottime=_now,
     anew=_beside.anew,
-    _settle=_settle,
+    decode_result=bytes,  # bodies are those of the simulated handlers
 )
 _voters = _copy("rota.worker.voters", Link=SimLink, sockets=_SOCKETS, monotonic=_now, random=_chance)
 _peer_link = _copy("rota.master.peer_link", Link=SimLink, sockets=_SOCKETS)
