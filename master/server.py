@@ -198,7 +198,7 @@ class Server:
         # What is done once a wake-up runs cold, at several times its cost: while requests flow, all that is not for
         # them is looked at once in LOOK_S (`look_at`; inf: no request has come since the last look).
         due = look_at = 0.0
-        while True:
+        while core is self.core:
             now = clock()
             if now >= core.dispatches_until:
                 core.lapse(now)
@@ -209,14 +209,14 @@ class Server:
             if now >= look_at or now >= due:
                 if self._look(now):
                     return True
+                if core is not self.core:
+                    break
                 if now >= due:
                     core.lag = now - due if due else 0.0
                     self._do_due(now)
                 due, look_at = self._next_deadline(), inf
             if out:
                 self._carry_out(out)
-                if core is not self.core:
-                    return False
                 continue  # that may have led to more; and the ports that it used are to be asked
             if not (backend.empty and frontend.empty):
                 continue
@@ -226,6 +226,7 @@ class Server:
                 look_at = 0.0
             elif control.empty and self._wait(min(due, look_at) - clock()):
                 look_at = 0.0
+        return False
 
     def _look(self, now: float) -> bool:
         """Serves what is not for requests. True: this was the end."""
