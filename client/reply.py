@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _thread import RLock
+from _thread import LockType, RLock, allocate_lock
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING
 from threading import Condition
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class Reply(Call, Future):  # type: ignore[type-arg]
-    """A concurrent.futures.Future that is its own entry in the call table, and has a Condition only if somebody waits.
+    """A concurrent.futures.Future that is its own entry in the call table, and has no Condition unless it is asked for.
 
-    The Condition is most of what a Future costs, and whoever uses callbacks never needs it. All inherited methods take
-    `self._condition`, a property here, which makes it over the one lock that guards every change.
+    The Condition is most of what a Future costs. Callbacks never need it, and who waits for the result waits for a
+    gate, a bare lock. `concurrent.futures.wait` and all inherited methods take `self._condition`, a property here,
+    which makes it over the one lock that guards every change.
     """
 
     _made: Condition | None = None
@@ -27,6 +28,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
     _result: Any = None
     _exception: BaseException | None = None
     _waiters: list[Any] = []  # of nobody: whoever waits has taken the Condition before, and made a list
+    _gates: tuple[LockType, ...] = ()  # one for each thread in result()
 
     def __init__(self, address: Address, body: bytes, deadline: float, engine: Engine, home: object) -> None:
         """`home` is only held: a client that is forgotten is closed when its last call is over, not before."""
@@ -61,6 +63,8 @@ class Reply(Call, Future):  # type: ignore[type-arg]
                 waiter.add_result(self) if error is None else waiter.add_exception(self)
             self._made.notify_all()
         guard.release()
+        for gate in self._gates:
+            gate.release()
         if self._done_callbacks:
             self._invoke_callbacks()
 
@@ -87,6 +91,8 @@ class Reply(Call, Future):  # type: ignore[type-arg]
             if self._state != CANCELLED:
                 return True  # not the first one to cancel
             self.set_running_or_notify_cancel()
+        for gate in self._gates:
+            gate.release()
         self._engine.withdraw(self)
         return True
 
@@ -98,12 +104,28 @@ class Reply(Call, Future):  # type: ignore[type-arg]
 
     def result(self, timeout: float | None = None) -> Any:
         """The result, or its error raised. `timeout` (seconds) only ends this waiting, with TimeoutError."""
+        if self._state == PENDING:
+            self._wait(timeout)
         if self._state == FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        return self._exception if self._state == FINISHED else super().exception(timeout)
+        if self._state == PENDING:
+            self._wait(timeout)
+        return self._exception if self._state == FINISHED else super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        gate = allocate_lock()
+        gate.acquire()
+        with self._guard:
+            if self._state != PENDING:
+                return
+            self._gates += (gate,)
+        if not gate.acquire(True, -1 if timeout is None else max(0.0, timeout)):
+            with self._guard:
+                self._gates = tuple(each for each in self._gates if each is not gate)
+            raise TimeoutError
 
     def add_done_callback(self, fn: Any) -> None:
         """`fn(future)` runs in the client's I/O thread: it may submit, it must not block."""

@@ -262,6 +262,38 @@ def test_cancelling_a_future_tells_the_master(fake: FakeFrontend, client: rota.C
     assert concurrent.futures.wait([future], timeout=5).done == {future}
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_every_thread_that_waits_for_a_future_is_woken_by_its_end(
+    fake: FakeFrontend, client: rota.Client, cancelled: bool
+) -> None:
+    """Those that have stopped waiting before are no obstacle."""
+    fake.answer = never
+    future = client.submit("a.b")
+    until(lambda: fake.seen)
+    seen: list[object] = []
+
+    def wait() -> None:
+        try:
+            seen.append(future.result())
+        except concurrent.futures.CancelledError:
+            seen.append("cancelled")
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for waiting in (future.result, future.exception):
+        for timeout in (-1.0, 0.0, 0.01):
+            with pytest.raises(TimeoutError):
+                waiting(timeout)
+    if cancelled:
+        future.cancel()
+    else:
+        fake.later(lambda: fake.reply(fake.seen[0], 0, 7))
+    for thread in threads:
+        thread.join(10)
+    assert seen == ["cancelled" if cancelled else 7] * 3
+
+
 def test_an_answered_future_cannot_be_cancelled(client: rota.Client) -> None:
     future = client.submit("a.b", 1)
     assert future.result() == [1]
