@@ -58,14 +58,21 @@ class AsyncClient(View):
         """As `submit`, for a call that is the caller's own: `call.finish` is called by the event loop, and by `start`
         itself if it cannot be sent at all. For a gateway, whose requests need neither a future nor a task.
         """
+        streams = isinstance(call, StreamCall) and not self.keyed
+        self.begin(call, self.address(target, streams), encode_call(args, kwargs), monotonic())
+
+    def address(self, target: str, streams: bool = True) -> Address:
+        """What `begin` is told. `streams`: for a StreamCall; with a key it goes in whole, and so does its answer."""
+        tail, length, flags = self._addresses.get(target) or self._new_address(target)
+        return tail, length, flags | MORE if streams else flags
+
+    def begin(self, call: Call, address: Address, body: bytes, now: float) -> None:
+        """`start`, for who has encoded the call: many are the same but for a few bytes."""
         driver = self._home.driver()
-        call.deadline = monotonic() + self._options.timeout
-        call.address = self._addresses.get(target) or self._new_address(target)
-        if isinstance(call, StreamCall) and not self.keyed:
-            call.timeout = self._options.timeout
-            tail, length, flags = call.address
-            call.address = tail, length, flags | MORE
-        call.body = encode_call(args, kwargs)
+        call.timeout = self._options.timeout
+        call.deadline = now + call.timeout
+        call.address = address
+        call.body = body
         driver.post(call)
 
     def pour(self, call: StreamCall) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from math import inf
 
-from ..common.errors import Error, Overloaded, PayloadTooLarge, Timeout, Unavailable
+from ..common.body import decode_result
+from ..common.errors import Error, Overloaded, PayloadTooLarge, ProtocolError, Timeout, Unavailable
 from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX
-from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, OLDER, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, head
+from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, OLDER, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, Body, head
 from .ages import Ages
 
 WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
@@ -39,13 +40,24 @@ class Call:
     """One request as the table sees it; the shells add the future that its caller holds.
 
     number: 0 while it waits, OVER when it was withdrawn. epoch: that of its first send. deadline: monotonic seconds.
+    timeout: seconds that an answer which has begun waits for a lost connection.
     """
 
     number = 0
     epoch = 0
     deadline: float
+    timeout = 30.0
     address: Address
     body: bytes
+
+    def returned(self, body: Body) -> None:
+        """Its answer is a result."""
+        try:
+            value = decode_result(body)
+        except ProtocolError as error:
+            self.finish(None, error)
+        else:
+            self.finish(value, None)
 
     def finish(self, value: object, error: Error | None) -> None:
         """Hand the result, or the error, to whoever waits. Called once at most."""

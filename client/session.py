@@ -21,7 +21,7 @@ from random import random
 import zmq
 
 from ..common import errors, memory, sockets, wire
-from ..common.body import decode_error, decode_result
+from ..common.body import decode_error
 from ..common.clock import boottime
 from ..common.limits import BODY_MAX
 from ..common.link import Link, reconnect_delay
@@ -191,12 +191,7 @@ class Session:
         elif code:
             call.finish(None, decode_error(code, body))
         else:
-            try:
-                value = decode_result(body)
-            except errors.ProtocolError as error:
-                call.finish(None, error)
-            else:
-                call.finish(value, None)
+            call.returned(body)
 
     def _take_other(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
         kind, number = fields[3], fields[8]

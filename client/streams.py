@@ -20,7 +20,6 @@ class StreamCall(Call):
     """
 
     out: Outflow | Replay | None = None
-    timeout = 30.0  # seconds that an answer which has begun waits for a lost connection
     first: tuple[int, int] | None = None  # epoch and attempt that the answer is of; None: it has not begun
 
     @cached_property

@@ -9,7 +9,8 @@ from ..client.aio import AsyncClient
 from .core import calls
 from .core.answers import Answer
 from .core.handshake import Handshake, Improper, asked
-from .core.head import Head, new
+from .core.head import Head
+from .core.plain import Plain
 from .core.requests import Origin, Proxies, key_of, keyed, request_id, trace_of
 from .core.routes import Route, route_to
 from .core.upload import Spool
@@ -41,34 +42,40 @@ class Asking:
 
     def take(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
         """The answer, or None when a service has been asked for it: it then has the body."""
+        peer = connection.peer
+        if peer.trusted or type(body) is not bytes:
+            return self._take_more(connection, head, body, now)
+        plain = head.plain or self._plain(head)
+        if plain is None:
+            return self._take_more(connection, head, body, now)
+        request = Request(self._gateway, connection, head, now, plain.route)
+        request.plain = plain
+        request.id = known_as = self._gateway.new_id()
+        self._client.begin(request, plain.address, plain.call(body, peer, known_as.encode()), now)
+        if request.answer is None:
+            connection.request = request
+        return request.answer
+
+    def _plain(self, head: Head) -> Plain | None:
+        """None: there is more to it than arguments for a service."""
+        route = self._routes.find(head.host, head.target)
+        if route is None or route.affinity or head.target.startswith(_OWN) or head.headers.names & _SAYING_MORE:
+            return None
+        address = self._client.address(route.target(head.method))
+        head.plain = Plain(head, route, address, self._proxies.passed_on(head.headers, trusted=False))
+        return head.plain
+
+    def _take_more(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
+        """`take`, of any request."""
         if head.target.startswith(_OWN):
             if head.target == READY:
                 return self._gateway.ready()
             if head.target.startswith(calls.PREFIX):
                 return self._call(connection, head, body, now)
         peer = connection.peer
-        if peer.trusted:
-            origin = self._proxies.origin(peer, head)
-        else:
-            origin = new(Origin, (peer.client, peer.scheme, head.host))
+        origin = self._proxies.origin(peer, head) if peer.trusted else Origin(peer.client, peer.scheme, head.host)
         route = self._routes.find(origin.host, head.target)
-        if route is None or route.affinity or type(body) is not bytes or head.headers.names & _SAYING_MORE:
-            return self._take_more(connection, head, body, now, origin, route)
-        request = Request(self._gateway, connection, head, now, route)
-        request.id = self._gateway.new_id()
-        request.client = origin.client[0]
-        about = _about(request, head, origin, route, peer.server)
-        passed = self._proxies.passed_on(head.headers, peer.trusted)
-        self._client.start(request, route.target(head.method), head.method, head.target, passed, body, about)
-        if request.answer is None:
-            connection.request = request
-        return request.answer
-
-    def _take_more(
-        self, connection: Asker, head: Head, body: bytes | Spool, now: float, origin: Origin, route: Route | None
-    ) -> Answer | None:
-        """`take`, of a request that has more to it than its arguments, or no route."""
-        fields, peer = head.headers, connection.peer
+        fields = head.headers
         handshake = self._handshake(head) if b"upgrade" in fields.names else None
         if isinstance(handshake, Handshake) and self._socket is not None:
             assert isinstance(connection, HttpProtocol)  # HTTP/2 has no Upgrade

@@ -55,7 +55,13 @@ class HttpProtocol(asyncio.Protocol):
         gateway = self._gateway
         self.peer = gateway.peer(self._transport)
         self.core = self._http = Connection(
-            gateway.limits, gateway.timeouts, monotonic(), gateway.date, gateway.store.open, gateway.new_id
+            gateway.limits,
+            gateway.timeouts,
+            monotonic(),
+            gateway.date,
+            gateway.store.open,
+            gateway.new_id,
+            gateway.heads,
         )
         if not gateway.admit(self):
             self._transport.abort()
@@ -97,6 +103,15 @@ class HttpProtocol(asyncio.Protocol):
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> None:
         self.request = None
         self._do(self._answered(status, headers, body, now), now)
+
+    @property
+    def goes_on(self) -> bool:
+        """The answer to its request says nothing of the connection: `answer_with` may take all its bytes."""
+        return self._http.goes_on and not self._gateway.draining
+
+    def answer_with(self, data: bytes, now: float) -> None:
+        self.request = None
+        self._do(self._http.answered_with(data, now), now)
 
     @property
     def takes(self) -> bool:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..client.streams import StreamCall
-from ..common.errors import Error
+from ..common.errors import Error, ProtocolError
 from ..common.log import note
 from ..common.streams import Replay
 from ..common.wire import Body
@@ -18,8 +18,10 @@ from .core.answers import Answer
 from .core.connection import Effect, Wrong
 from .core.forms import Fault
 from .core.head import Head, new
+from .core.plain import Likeness, Plain
 from .core.routes import Route
 from .core.upload import Spool
+from .protocol import HttpProtocol
 from .streamed import BadAnswer, Streamed
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ class Request(StreamCall):
 
     `client`: its address for the access log, if that is not its connection's. `answer`: set when it could not even be
     asked for. `cookie`: goes with the answer of the service.
-    `upload`: its body, if that goes as a stream. `streamed`: its answer, if that comes as one.
+    `upload`: its body, if that goes as a stream. `streamed`: its answer, if that comes as one. `plain`: what is
+    remembered of requests and answers like it.
     """
 
     id = client = ""
@@ -39,6 +42,7 @@ class Request(StreamCall):
     answer: Answer | None = None
     upload: Spool | None = None
     streamed: Streamed | None = None
+    plain: Plain | None = None
 
     def __init__(self, gateway: Gateway, connection: Asker, head: Head, began: float, route: Route | None) -> None:
         self.gateway = gateway
@@ -63,6 +67,30 @@ class Request(StreamCall):
             return b""
 
     # ---- what the call says -----------------------------------------------------------------------------------------
+
+    def returned(self, body: Body) -> None:
+        plain = self.plain
+        if plain is None or self.streamed is not None:
+            return super().returned(body)
+        try:
+            if plain.likeness is None or not self._answered_alike(plain.likeness, body):
+                self.finish(plain.answered(body), None)
+        except ProtocolError as error:
+            self.finish(None, error)
+        except Exception:  # it is called among the answers of others
+            self._cut()
+
+    def _answered_alike(self, likeness: Likeness, body: Body) -> bool:
+        """False: it is not like those before, or is to say more. HTTP/2 has no two that are the same bytes."""
+        connection = self.connection
+        if type(connection) is not HttpProtocol or not connection.goes_on:
+            return False
+        data = likeness.response(body, self.id.encode(), self.gateway.date())
+        if data is None:
+            return False
+        self.gateway.finished(self, likeness.status, likeness.size)
+        connection.answer_with(data, monotonic())
+        return True
 
     def finish(self, value: object, error: Error | None) -> None:
         try:

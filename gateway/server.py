@@ -33,7 +33,8 @@ from .asking import Asking
 from .certificate import BadCertificate, Certificate
 from .core.answers import Answer
 from .core.connection import Refused, Timeouts
-from .core.head import Limits
+from .core.head import Heads, Limits
+from .core.plain import packed_peer
 from .core.requests import Peer, Proxies
 from .core.routes import Routes
 from .crew import Crew, unblock
@@ -69,6 +70,7 @@ class Gateway:
         self.certificate = certificate
         self._scheme = "https" if certificate else "http"
         self.limits = Limits(settings.max_line, settings.max_head, settings.max_headers, settings.max_body)
+        self.heads = Heads(self.limits)
         self.timeouts = Timeouts(
             idle=settings.idle_timeout,
             head=settings.head_timeout,
@@ -95,7 +97,8 @@ class Gateway:
 
     def peer(self, transport: asyncio.Transport | Tls) -> Peer:
         client, server = (_host_and_port(transport.get_extra_info(name)) for name in ("peername", "sockname"))
-        return Peer(client, server, self._proxies.trust(client[0]), self._scheme)
+        packed = packed_peer(client, server, self._scheme)
+        return Peer(client, server, self._proxies.trust(client[0]), self._scheme, packed)
 
     def _protocol(self) -> Connection:
         return HttpProtocol(self) if self.certificate is None else Tls(self, self.certificate.context)
@@ -299,7 +302,7 @@ class _Faults:
 
 
 def _ids() -> Iterator[str]:
-    """Unique in all gateways, and short: 12 random digits of this process, then a number."""
+    """Unique in all gateways, and short (core/plain.py): 12 random digits of this process, then a number."""
     own = token_hex(6)
     return (f"{own}-{number:x}" for number in count(1))
 

@@ -18,7 +18,7 @@ from math import inf
 from typing import NamedTuple
 
 from .chunks import Chunks
-from .head import Head, Limits, end_of_head, is_one_head, new, read
+from .head import REMEMBERED_MAX, Head, Heads, Limits, end_of_head, new
 from .requests import request_id as request_id_of
 from .response import CONTINUE, Framing, Headers, begin, plain, response
 from .rules import Rejected
@@ -122,6 +122,7 @@ class Connection:
         "_eof",
         "_framing",
         "_head",
+        "_heads",
         "_last",
         "_limits",
         "_new_id",
@@ -141,9 +142,10 @@ class Connection:
         date: Callable[[], bytes],
         open_spool: Callable[[], Spool],
         new_id: Callable[[], str] = lambda: "-",
+        heads: Heads | None = None,
     ) -> None:
         """`date`: what a Date field says now (RFC 9110 6.6.1). `open_spool`: for a large body; may raise NoRoom.
-        `new_id`: of a request that is refused here.
+        `new_id`: of a request that is refused here. `heads`: those of all connections with these limits.
         """
         self.state = _IDLE
         self._limits = limits
@@ -151,6 +153,7 @@ class Connection:
         self._date = date
         self._open_spool = open_spool
         self._new_id = new_id
+        self._heads = Heads(limits) if heads is None else heads
         self._deadline = now + timeouts.idle
         self._buffer = bytearray()
         self._head: Head | None = None
@@ -169,11 +172,11 @@ class Connection:
 
     def received(self, data: bytes, now: float) -> list[Effect]:
         state, buffer = self.state, self._buffer
-        if state is _IDLE and not buffer and not self._blocked and is_one_head(data, self._limits):
-            try:
-                return self._begun(read(data, self._limits), now)
-            except Rejected as rejected:
-                return self._reject(rejected)
+        if state is _IDLE and len(data) <= REMEMBERED_MAX and not buffer and not self._blocked:
+            head = self._heads.get(data)
+            if head is not None and not head.length and not head.chunked:
+                self._head = head
+                return self._dispatch(head, b"")
         if state is _CLOSED:
             return []
         buffer += data
@@ -216,6 +219,20 @@ class Connection:
             data = plain(500, "the application gave an answer that cannot be sent", date=self._date())
         if not keep:
             return [Write(data), *self._close(self._time_to_write(len(data)))]
+        return self._sent(data, now)
+
+    @property
+    def goes_on(self) -> bool:
+        """A request waits for an answer, which says nothing of the connection: others may follow."""
+        head = self._head
+        return head is not None and head.keep_alive and head.version == "1.1" and not (self._last or self._eof)
+
+    def answered_with(self, data: bytes, now: float) -> list[Effect]:
+        """`answered`, with all bytes of the response; only while it `goes_on`, and nothing of an answer has begun."""
+        self._head = None
+        return self._sent(data, now)
+
+    def _sent(self, data: bytes, now: float) -> list[Effect]:
         self.state = _IDLE
         if self._blocked:  # by the answer before
             self._deadline += len(data) / self._timeouts.write_rate
@@ -364,7 +381,7 @@ class Connection:
         end = end_of_head(buffer, 0, self._limits)
         if end < 0:
             return self._more("head-end")
-        head = read(bytes(buffer[:end]), self._limits)
+        head = self._heads[bytes(buffer[:end])]
         del buffer[:end]
         return self._begun(head, now)
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .rules import Rejected
+
+if TYPE_CHECKING:
+    from .plain import Plain
 
 
 class Limits(NamedTuple):
@@ -34,9 +37,7 @@ class Fields(list[tuple[bytes, bytes]]):
         self.passed: dict[frozenset[bytes], list[list[bytes]]] = {}  # what `end_to_end` made of them before
 
 
-class Head(NamedTuple):
-    """What a proper head says."""
-
+class _Head(NamedTuple):
     method: str
     target: bytes  # begins with "/", or is "*"
     version: str  # "1.0", "1.1" or "2"
@@ -48,7 +49,14 @@ class Head(NamedTuple):
     expects_continue: bool
 
 
-# A client says the same of itself with each request: what is behind its target is read once. 512 of them take 4 MiB.
+class Head(_Head):
+    """What a proper head says. `plain`: what was made of it before, if it came before."""
+
+    plain: Plain | None = None
+
+
+# A client says the same of itself with each request: what is behind its target is read once; and it asks for the same
+# page with the same bytes. 512 of them take 4 MiB.
 REMEMBERED = 512
 REMEMBERED_MAX = 2048  # bytes of one
 
@@ -111,11 +119,20 @@ def is_host(text: bytes) -> bool:
     return _HOST.fullmatch(text) is not None
 
 
-def is_one_head(data: bytes, limits: Limits) -> bool:
-    """Whether this is one head with its empty line and nothing else, as most come; one that is long, or has an empty
-    line in front, is for `end_of_head` to judge.
-    """
-    return 0 < data.find(b"\r\n\r\n") == len(data) - 4 < limits.line and data[0] != 0x0D
+class Heads(dict[bytes, Head]):
+    """What `read` said of the bytes of a head, or says now. Rejected, as by it."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self._limits = limits
+
+    def __missing__(self, data: bytes) -> Head:
+        head = read(data, self._limits)
+        if len(data) <= REMEMBERED_MAX:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[data] = head
+        return head
 
 
 def end_of_head(buffer: bytes | bytearray, start: int, limits: Limits) -> int:

@@ -37,6 +37,7 @@ class Peer(NamedTuple):
     server: list[Any]
     trusted: bool = False
     scheme: str = "http"
+    packed: bytes = b""  # what of it goes with each call (core/plain.py)
 
 
 class Origin(NamedTuple):

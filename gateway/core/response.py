@@ -104,6 +104,22 @@ def response(
     return b"".join(parts)
 
 
+def template(method: str, status: int, headers: Headers, size: int) -> tuple[bytes, bytes] | None:
+    """Of responses that differ in id, date, and body only, whose length is `size`: all before the id, which is the last
+    header, and all between date and body. None: each is to be made by itself.
+    """
+    if method == "HEAD" or status in _BODILESS or status == 426:
+        return None
+    try:
+        fields = [*headers, (b"x-request-id", b"")]
+        parts, length = _parts(status, fields, b"", b"")
+        if length not in (None, size) or any(_start(name) is _DATE_OF for name, _ in fields):
+            return None
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return b"".join(parts), _LENGTH % size + _END
+
+
 def begin(
     method: str, version: str, status: int, headers: Headers, *, date: bytes, connection: bytes = b""
 ) -> tuple[bytes, Framing]:

@@ -151,7 +151,6 @@ _session = _copy(
     Beside=_beside.Beside,
     boottime=_now,
     anew=_beside.anew,
-    decode_result=bytes,  # bodies are those of the simulated handlers
 )
 _voters = _copy("rota.worker.voters", Link=SimLink, sockets=_SOCKETS, monotonic=_now, random=_chance)
 _peer_link = _copy("rota.master.peer_link", Link=SimLink, sockets=_SOCKETS)
