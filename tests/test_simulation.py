@@ -51,6 +51,18 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "stream_of_nobody": (faults.cancel,),
 }
 
+# Where few histories show it, one that did: it is played first. Whatever changes a core changes what a seed plays; then
+# the first seed from 1 on finds it, as for the others, and is to be written here.
+SHOWN_IN = {
+    "fence_ignored": 31,
+    "what_was_done_ignored": 47,
+    "ended_processes_ignored": 16,
+    "age_ignored": 19,
+    "nodes_that_left_ignored": 57,
+    "work_before_durable": 26,
+    "line_of_a_lost_process_waits": 124,
+}
+
 
 @pytest.fixture
 def cluster() -> Cluster:
@@ -76,7 +88,8 @@ def test_the_same_seed_is_the_same_history() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_rule_is_found(name: str) -> None:
-    assert find(MUTANTS[name], range(1, 400), SHOWN_BY.get(name, ())), MUTANTS[name].__doc__
+    seeds = [SHOWN_IN.get(name, 1), *range(1, 400)]
+    assert find(MUTANTS[name], seeds, SHOWN_BY.get(name, ())), MUTANTS[name].__doc__
 
 
 def test_a_rule_that_was_broken_is_whole_again() -> None:
