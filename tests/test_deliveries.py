@@ -129,9 +129,9 @@ def test_a_row_is_used_again_only_after_its_reply_was_acknowledged(ledger: Deliv
 def test_kept_replies_are_bounded_in_bytes_and_say_what_was_given_up(
     ledger: Deliveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEPT_BYTES_MAX", 1500)
+    monkeypatch.setattr(module, "KEPT_BYTES_MAX", 15_000)
     for number in (1, 2, 3):
-        ledger.reply(take(ledger, number), OK, b"x" * 1000, 1)
+        ledger.reply(take(ledger, number), OK, b"x" * 10_000, 1)
     codes = [wire.parse_head(frame).code for frame in ledger.welcomed(TOKEN, 1, 0)]
     assert codes == [MaybeExecuted.code, MaybeExecuted.code, OK]
 

@@ -56,9 +56,9 @@ def test_a_row_stands_before_started_upto_names_it_and_the_fence_is_read_after_i
     order = [
         each.argval
         for each in dis.get_instructions(Page.start)
-        if each.argval in ("pack_into", "STARTED_UPTO", "FLOOR", "FENCE_EPOCH")
+        if each.argval in ("_pack_row", "STARTED_UPTO", "FLOOR", "FENCE_EPOCH")
     ]
-    assert order == ["pack_into", "STARTED_UPTO", "FLOOR", "FENCE_EPOCH"]
+    assert order == ["_pack_row", "STARTED_UPTO", "FLOOR", "FENCE_EPOCH"]
 
 
 def test_a_started_delivery_can_be_read_from_its_row(page: Page) -> None:

@@ -44,7 +44,7 @@ class Param(NamedTuple):
 
 
 class Binding:
-    """`bind` turns what a caller sent into the keyword arguments of one handler.
+    """`arguments` turns what a caller sent into the arguments of one handler.
 
     `context` is the name of the parameter that takes the Context, None if the handler wants none.
     """
@@ -58,7 +58,7 @@ class Binding:
         "_types",
         "_rest_types",
         "_required",
-        "_in_order",
+        "_leads",
         "_fitting",
     )
 
@@ -75,30 +75,27 @@ class Binding:
             self._types[context] = frozenset()  # nothing a caller sends may take its place
         self._rest_types: Types = rest.types if rest else frozenset()
         self._required = frozenset(param.name for param in params if param.required)
-        self._in_order = leads or not context  # the context is the first argument
+        self._leads = leads  # the context is the first argument
         self._fitting: set[tuple[object, ...]] = set()  # types of arguments by position, names and types of others
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any], context: object) -> tuple[list[Any], dict[str, Any]]:
         """What to call the handler with. BindError as `bind`."""
-        if not kwargs and self._in_order and tuple(map(type, args)) in self._fitting:
-            return [context, *args] if self.context else args, kwargs
-        arguments = self.bind(args, kwargs)
-        if self.context:
-            arguments[self.context] = context
-        return [], arguments
+        shape = (*map(type, args), *kwargs, *map(type, kwargs.values()))
+        if shape not in self._fitting:
+            self.bind(args, kwargs)
+            if self.rest is None and len(self._fitting) < FITTING_MAX:  # else names from outside
+                self._fitting.add(shape)
+        if self.context is None:
+            return args, kwargs
+        if self._leads:
+            return [context, *args], kwargs
+        return [], {**self._placed(args, kwargs), self.context: context}
 
     def bind(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The handler's keyword arguments; may take `kwargs` over. BindError names handler and argument."""
-        if args:
-            shape: tuple[object, ...] | None = None if kwargs else tuple(map(type, args))
-            kwargs = self._placed(args, kwargs)
-        else:
-            shape = (*kwargs, *map(type, kwargs.values()))
-        if shape not in self._fitting:
-            self._check(kwargs)
-            if shape is not None and self.rest is None and len(self._fitting) < FITTING_MAX:  # else names from outside
-                self._fitting.add(shape)
-        return kwargs
+        """All that a caller sent as keyword arguments, checked. BindError names handler and argument."""
+        arguments = self._placed(args, kwargs)
+        self._check(arguments)
+        return arguments
 
     def describe(self) -> list[str]:
         """The signature as callers see it: ["symbol: str", "quantity: int = ..."]."""

@@ -97,7 +97,6 @@ class Delivered(Context):
         self.service = service
         self.handler = delivery.handler
         self.version = version
-        self.attempt = delivery.attempt
         self.stream = stream
         self.answer = answer
         self._log = None
@@ -112,4 +111,4 @@ class Delivered(Context):
         return value
 
 
-_LATER = ("request_id", "idempotency_key", "session", "headers", "_deadline")
+_LATER = ("request_id", "attempt", "idempotency_key", "session", "headers", "_deadline")

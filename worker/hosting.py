@@ -134,7 +134,9 @@ class SyncHost:
         if binding.context is not None:
             stream = self._stream_of(delivery)
             context = Delivered(delivery, self.worker.name, self.version, stream, answer)
-        return handler, *binding.arguments(*decode_call(delivery.body), context)
+        args, kwargs = decode_call(delivery.body)
+        args, kwargs = binding.arguments(args, kwargs, context)
+        return handler, args, kwargs
 
     def replied(self, handler: Handler, result: Any, begun: int) -> Outcome:
         """The outcome of a handler that returned."""

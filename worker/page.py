@@ -28,6 +28,7 @@ BOOTING, READY, STOPPING = 1, 2, 3  # phases
 # order: struct then writes each word with one store; in another order it would write bytes.
 ROW = Struct("@4Q24sQ")
 assert ROW.size == ROW_WORDS * 8
+_pack_row = ROW.pack_into
 _ROW_READ = Struct("@4Q16s2Q")
 
 
@@ -94,7 +95,7 @@ class Page:
         """
         words = self.words
         first = FIRST_ROW + row * ROW_WORDS
-        ROW.pack_into(self._map, first * 8, number, RUNNING, started_ns, kill_ns, origin, epoch)
+        _pack_row(self._map, first * 8, number, RUNNING, started_ns, kill_ns, origin, epoch)
         words[STARTED_UPTO] = number
         if number >= words[FLOOR] and epoch >= words[FENCE_EPOCH]:
             return True

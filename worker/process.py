@@ -244,17 +244,17 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
                 return
         try:
             fields = parse(frame)
-            if fields[3] == BUNDLE:
-                inbox.extend(wire.split(frame, fields))
+            if fields[3] != DELIVER or fields[5] != token:
+                if fields[3] == BUNDLE:
+                    inbox.extend(wire.split(frame, fields))
+                    continue
+                backend.handle(frame)
+                if not to_the_end or not backend.greeted:
+                    return
                 continue
         except wire.BadFrame:
             backend.damage()
             return
-        if fields[3] != DELIVER or fields[5] != token:
-            backend.handle(frame)
-            if not to_the_end or not backend.greeted:
-                return
-            continue
         delivery = take(fields, frame, now_ns())
         if delivery is None:
             continue

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from ..page import Page
 
 KEPT_BYTES_MAX = 32 * 1024 * 1024  # of replies; twice the usual credit of the largest messages
+LARGE = 4096  # bytes of a reply's body; of smaller ones a page has too few rows to hold much
+SETTLE_EVERY = 16  # acknowledged replies are let go so many at once; large ones with the next large one
 _US_MAX = (1 << 32) - 1
-_TAIL = wire.HEADER_SIZE
-_TARGET = _TAIL + wire.ORIGIN_SIZE
+_TARGET = wire.WITH_ORIGIN
+_ORIGIN_AT = slice(wire.HEADER_SIZE, _TARGET)
 _FLAGS_AT = 7  # in the header
 
 _META, _ORIGIN, _REPLY = wire.META, wire.ORIGIN, wire.REPLY
+_COPY_TWICE_MAX = wire.COPY_TWICE_MAX
 _head = wire.head
 _body_of = wire.body_of
 
@@ -39,9 +42,9 @@ class Delivery:
     """One attempt, as hosting reads it. What few handlers ask for is computed when they do."""
 
     __slots__ = (
-        "attempt",
         "body",
         "epoch",
+        "fields",
         "frame",
         "handler",
         "kill_ns",
@@ -50,28 +53,28 @@ class Delivery:
         "origin",
         "row",
         "taken_ns",
-        "_has_meta",
-        "_time_ms",
     )
 
     number: int
     epoch: int
     row: int  # in the page
     frame: bytes
+    fields: tuple[int, ...]  # of its head
     body: wire.Body
     handler: str  # the name after the dot
     kill_ns: int  # of the handler: its limit, monotonic; 0 = none
-    attempt: int
     may_run: bool  # False: fenced off, to be answered as not started
     origin: bytes  # session and request number, as they stand on the wire
     taken_ns: int  # monotonic
-    _has_meta: bool
-    _time_ms: int
+
+    @property
+    def attempt(self) -> int:
+        return wire.Head(*self.fields).below
 
     @property
     def deadline(self) -> float:
         """Of the caller; monotonic seconds."""
-        return self.taken_ns / 1e9 + self._time_ms / 1e3
+        return self.taken_ns / 1e9 + wire.Head(*self.fields).time / 1e3
 
     @property
     def streams(self) -> bool:
@@ -103,7 +106,8 @@ class Delivery:
     @property
     def meta(self) -> dict[str, Any]:
         """What a client wrote there; {} if it is no map. The master never looked at it."""
-        return _read_meta(self.frame) if self._has_meta else {}
+        head = wire.Head(*self.fields)
+        return _read_meta(self.frame[_TARGET + head.code : head.head_len]) if head.flags & _META else {}
 
     def _text(self, key: str) -> str | None:
         value = self.meta.get(key)
@@ -111,14 +115,15 @@ class Delivery:
 
 
 class _Kept(NamedTuple):
-    sequence: int
-    number: int
-    epoch: int
+    """A reply. What its head says is read from there, should it be needed again."""
+
+    frame: bytes
     origin: bytes
-    code: int
-    elapsed_us: int
-    body: bytes
-    row: int
+    row: int  # -1: none
+
+    @property
+    def head(self) -> wire.Head:
+        return wire.parse_head(self.frame)
 
 
 class Deliveries:
@@ -150,8 +155,10 @@ class Deliveries:
         self._grace_ns = grace_ns
         self._handlers: dict[bytes, tuple[str, int]] = {}  # target → name, limit
         self._free = list(range(page.rows - 1, -1, -1))  # the last freed is used next: its cache lines are warm
-        self._kept: deque[tuple[int, int, int, bytes, int, int, bytes, int]] = deque()  # as _Kept
-        self._kept_bytes = 0
+        self._kept: list[tuple[bytes, bytes, int]] = []  # as _Kept; what follows the sequence `_settled`, without a gap
+        self._upto = 0  # the master has every reply up to this sequence
+        self._settled = 0  # and those up to this one are let go
+        self._settle_at = SETTLE_EVERY  # the acknowledgement that is worth the trouble
         self._done: deque[bytes] = deque(maxlen=remember)  # origins, as they were answered
         # Now and then: the reply sequence, and when. Cheaper than a time for each.
         self._marks: deque[tuple[int, int]] = deque(maxlen=18)
@@ -162,34 +169,35 @@ class Deliveries:
 
     def take(self, fields: tuple[int, ...], frame: bytes, now_ns: int) -> Delivery | None:
         """The next delivery, noted as started. None when it came before, or breaks the format."""
-        _, _, _, _, flags, _, epoch, time_ms, number, upto, attempt, head_len, target_len = fields
-        if self._kept:
-            self.acknowledged(upto)
+        _, _, _, _, flags, _, epoch, _, number, upto, _, head_len, target_len = fields
         meta_at = _TARGET + target_len
         if number <= self.received_upto or meta_at > head_len or not flags & _ORIGIN:
             self.dropped += 1
             return None
+        self._upto = upto
+        if upto >= self._settle_at or not self._free:
+            self.acknowledged(upto)
         target = frame[_TARGET:meta_at]
-        known = self._handlers.get(target)
-        handler, limit_ns = known or self._learn(target)
+        handler, limit_ns = self._handlers.get(target) or self._learn(target)
         self.received_upto = number
         if not number & self._between_marks:
             self._marks.append((self.sequence, now_ns))
         delivery = Delivery()
         delivery.number = number
         delivery.epoch = epoch
+        delivery.fields = fields
         delivery.frame = frame
-        delivery.body = _body_of(frame, head_len)
+        delivery.body = frame[head_len:] if len(frame) <= _COPY_TWICE_MAX else _body_of(frame, head_len)
         delivery.handler = handler
-        delivery.origin = origin = frame[_TAIL:_TARGET]
+        delivery.origin = origin = frame[_ORIGIN_AT]
         delivery.taken_ns = now_ns
-        delivery._time_ms = time_ms
-        delivery.kill_ns = kill_ns = now_ns + limit_ns if limit_ns else 0
-        delivery.attempt = attempt
-        delivery._has_meta = flags & _META != 0
+        if limit_ns:
+            delivery.kill_ns = kill_ns = now_ns + limit_ns
+            shown_ns = kill_ns + self._grace_ns
+        else:
+            delivery.kill_ns = shown_ns = 0
         if self._free:
             delivery.row = row = self._free.pop()
-            shown_ns = kill_ns + self._grace_ns if kill_ns else 0
             delivery.may_run = self._page.start(row, number, now_ns, shown_ns, origin, epoch)
             self.started_upto = number
         else:  # a master that gives more than a page holds; without a row nothing may start
@@ -205,38 +213,20 @@ class Deliveries:
 
     def reply(self, delivery: Delivery, code: int, body: bytes, elapsed_us: int) -> bytes:
         """The frame that answers it; the reply is kept."""
-        number = delivery.number
-        epoch = delivery.epoch
-        row = delivery.row
+        number, epoch, origin, row = delivery.number, delivery.epoch, delivery.origin, delivery.row
         if code != NOT_STARTED:
             self._page.done(row)
-            self._done.append(delivery.origin)
+            self._done.append(origin)
         del self.running[number]
-        sequence = self.sequence = self.sequence + 1
+        self.sequence = sequence = self.sequence + 1
         if elapsed_us > _US_MAX:
             elapsed_us = _US_MAX
-        # A plain tuple in the order of _Kept: half a microsecond less.
-        self._kept.append((sequence, number, epoch, delivery.origin, code, elapsed_us, body, row))
-        self._kept_bytes += len(body)
-        if self._kept_bytes > KEPT_BYTES_MAX:
-            self._give_up_bodies()
-        if epoch == self.epoch:
-            return _head(_REPLY, self.token, epoch, elapsed_us, number, sequence, self.started_upto, code) + body
-        return (
-            _head(
-                wire.REPLY,
-                self.token,
-                epoch,
-                elapsed_us,
-                number,
-                sequence,
-                self.started_upto,
-                code,
-                wire.ORIGIN,
-                delivery.origin,
-            )
-            + body
-        )
+        head = _head(_REPLY, self.token, epoch, elapsed_us, number, sequence, self.started_upto, code)
+        frame = head + body
+        self._kept.append((frame, origin, row))  # a plain tuple in the order of _Kept: half a microsecond less
+        if len(body) > LARGE:
+            self._kept_large()
+        return frame if epoch == self.epoch else self._with_origin(_Kept(frame, origin, row))
 
     def not_started(self, delivery: Delivery) -> bytes:
         """The answer for a delivery that may not run, and who forbids it. Below the floor its master took it back, and
@@ -246,13 +236,13 @@ class Deliveries:
         return self.reply(delivery, NOT_STARTED, by, 0)
 
     def acknowledged(self, upto: int) -> None:
-        """The master has every reply up to this sequence."""
-        kept, free = self._kept, self._free
-        while kept and kept[0][0] <= upto:
-            _, _, _, _, _, _, body, row = kept.popleft()
-            self._kept_bytes -= len(body)
-            if row >= 0:
-                free.append(row)
+        """The master has every reply up to this sequence: they are let go."""
+        count = min(upto, self.sequence) - self._settled
+        if count > 0:
+            self._free += [row for _, _, row in self._kept[:count] if row >= 0]
+            del self._kept[:count]
+            self._settled += count
+        self._settle_at = self._settled + SETTLE_EVERY
 
     # ---- a new connection -------------------------------------------------------------------------------------------
 
@@ -263,8 +253,10 @@ class Deliveries:
 
     def held(self) -> list[Held]:
         """The inventory of a HELLO: what runs, and what is answered but not acknowledged; by number."""
+        self.acknowledged(self._upto)
         running = [_held(each.epoch, each.number, each.origin, done=False) for each in self.running.values()]
-        answered = [_held(each.epoch, each.number, each.origin, done=True) for each in map(_Kept._make, self._kept)]
+        kept = [(reply.head, reply.origin) for reply in map(_Kept._make, self._kept)]
+        answered = [_held(head.epoch, head.number, origin, done=True) for head, origin in kept]
         return sorted(running + answered, key=lambda held: held.number)
 
     def done(self, now_ns: int) -> tuple[bytes, int]:
@@ -282,23 +274,15 @@ class Deliveries:
         """The replies to send again, the oldest first."""
         self.token = token
         self.epoch = epoch
-        self.acknowledged(upto)
-        return [self._again(_Kept._make(reply)) for reply in self._kept]
+        self.acknowledged(max(upto, self._upto))
+        return [self._with_origin(_Kept._make(reply), wire.RESENT) for reply in self._kept]
 
-    def _again(self, reply: _Kept) -> bytes:
-        head = _head(
-            wire.REPLY,
-            self.token,
-            reply.epoch,
-            reply.elapsed_us,
-            reply.number,
-            reply.sequence,
-            self.started_upto,
-            reply.code,
-            wire.RESENT | wire.ORIGIN,
-            reply.origin,
-        )
-        return head + reply.body
+    def _with_origin(self, reply: _Kept, flags: int = 0) -> bytes:
+        """For a connection that may not know what it answers."""
+        head = reply.head
+        known = (head.epoch, head.time, head.number, head.upto, self.started_upto, head.code)
+        told = _head(_REPLY, self.token, *known, flags | _ORIGIN, reply.origin)
+        return told + reply.frame[head.head_len :]
 
     # ---- rare -------------------------------------------------------------------------------------------------------
 
@@ -310,15 +294,25 @@ class Deliveries:
             self._handlers[target] = found
         return found
 
-    def _give_up_bodies(self) -> None:
+    def _kept_large(self) -> None:
+        """The last reply is large: what need not be kept goes, and if the rest is too much, the oldest bodies."""
+        self.acknowledged(self._upto)
+        excess = sum([len(frame) for frame, _, _ in self._kept]) - KEPT_BYTES_MAX
+        if excess > 0:
+            self._give_up_bodies(excess)
+
+    def _give_up_bodies(self, excess: int) -> None:
         """The oldest replies lose their bodies. They were sent; only a resend would miss them, and says so."""
         fault = encode_error(MaybeExecuted("it ran, and its reply was dropped: too many were not acknowledged"))
-        for index, reply in enumerate(map(_Kept._make, list(self._kept))):
-            if self._kept_bytes <= KEPT_BYTES_MAX or index == len(self._kept) - 1:
+        for index, reply in enumerate(map(_Kept._make, self._kept[:-1])):
+            if excess <= 0:
                 return
-            if len(reply.body) > len(fault):
-                self._kept_bytes -= len(reply.body) - len(fault)
-                self._kept[index] = reply._replace(code=MaybeExecuted.code, body=fault)
+            head = reply.head
+            known = (head.epoch, head.time, head.number, head.upto, head.below, MaybeExecuted.code)
+            without = _head(_REPLY, self.token, *known) + fault
+            if len(without) < len(reply.frame):
+                excess -= len(reply.frame) - len(without)
+                self._kept[index] = reply._replace(frame=without)
 
 
 def _held(epoch: int, number: int, origin: bytes, done: bool) -> Held:
@@ -326,10 +320,9 @@ def _held(epoch: int, number: int, origin: bytes, done: bool) -> Held:
     return Held(epoch, number, session, request, done)
 
 
-def _read_meta(frame: bytes) -> dict[str, Any]:
-    fields = wire.parse(frame)
+def _read_meta(packed: bytes) -> dict[str, Any]:
     try:
-        meta = msgpack.unpackb(frame[_TARGET + fields[12] : fields[11]], strict_map_key=False)
+        meta = msgpack.unpackb(packed, strict_map_key=False)
     except Exception:  # msgpack raises eight unrelated types on hostile bytes
         return {}
     return meta if isinstance(meta, dict) else {}
