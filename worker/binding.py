@@ -58,6 +58,7 @@ class Binding:
         "_types",
         "_rest_types",
         "_required",
+        "_complete",
         "_leads",
         "_fitting",
     )
@@ -76,15 +77,17 @@ class Binding:
         self._rest_types: Types = rest.types if rest else frozenset()
         self._required = frozenset(param.name for param in params if param.required)
         self._leads = leads  # the context is the first argument
-        self._fitting: set[tuple[object, ...]] = set()  # types of arguments by position, names and types of others
+        self._complete = len(params) if rest is None else -1  # so many known names are all that there are
+        self._fitting: set[tuple[type, ...]] = set()  # types of arguments by position
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any], context: object) -> tuple[list[Any], dict[str, Any]]:
         """What to call the handler with. BindError as `bind`."""
-        shape = (*map(type, args), *kwargs, *map(type, kwargs.values()))
-        if shape not in self._fitting:
+        if not args:
+            self._check(kwargs)
+        elif kwargs or tuple(map(type, args)) not in self._fitting:
             self.bind(args, kwargs)
-            if self.rest is None and len(self._fitting) < FITTING_MAX:  # else names from outside
-                self._fitting.add(shape)
+            if not kwargs and len(self._fitting) < FITTING_MAX:
+                self._fitting.add(tuple(map(type, args)))
         if self.context is None:
             return args, kwargs
         if self._leads:
@@ -109,7 +112,7 @@ class Binding:
         for name, value in kwargs.items():
             if type(value) not in types.get(name, rest):
                 raise self._misfit(name, value)
-        if not self._required <= kwargs.keys():
+        if len(kwargs) != self._complete and not self._required <= kwargs.keys():
             raise self._missing(kwargs)
 
     def _placed(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
