@@ -18,7 +18,6 @@ from .view import View, as_arguments
 from .wake import Waker
 
 if TYPE_CHECKING:
-    from _thread import LockType
     from concurrent.futures import Future
 
     from ..common.link import Link
@@ -129,9 +128,6 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._asleep = False
-        # Of threads that wait for a result which is there; they are opened when this one goes to sleep, since who wakes
-        # before would only wait again, for the interpreter's lock. That was a fifth of what a lone call cost.
-        self.gates: deque[LockType] = deque()
         self._closing = False
         self._ended = False
         self._failure: Error = Cancelled("the client was closed")
@@ -193,7 +189,6 @@ class Engine:
             self._failure = failure or self._failure
             self._drop_inbox()
             session.close(self._failure)
-            self._open_gates()
 
     def _serve(self, session: Session, waker: Waker) -> None:
         link: Link | None = None
@@ -232,7 +227,6 @@ class Engine:
             left = 0.0
         else:
             left = until - monotonic()
-        self._open_gates()
         ready = [fd for fd, _ in poll.poll(_milliseconds(left))]
         self._asleep = False
         if waker.fd in ready:
@@ -242,15 +236,6 @@ class Engine:
     def _drop_inbox(self) -> None:
         while self._inbox:
             self._inbox.popleft().finish(None, self._failure)
-        self._open_gates()
-
-    def _open_gates(self) -> None:
-        gates = self.gates
-        while gates:
-            try:
-                gates.popleft().release()
-            except IndexError:  # at the end, when whoever posts late opens them, too
-                return
 
 
 def _watching(link: Link | None, waker: Waker) -> tuple[select.poll, int, int]:

@@ -63,8 +63,8 @@ class Reply(Call, Future):  # type: ignore[type-arg]
                 waiter.add_result(self) if error is None else waiter.add_exception(self)
             self._made.notify_all()
         guard.release()
-        if self._gates:
-            self._engine.gates.extend(self._gates)
+        for gate in self._gates:
+            gate.release()
         if self._done_callbacks:
             self._invoke_callbacks()
 
