@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common import entries, exits
+from ..common.collector import loading
 from ..common.declare import declared
 from ..common.kinds import ROUTE, Name
 from ..common.settings import HttpSettings
@@ -86,10 +87,11 @@ def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pair
     and path say. GET /-/ready answers 200 while there are some. TERM lets what is being served finish; a second one
     ends at once.
     """
-    from ..common.inuse import PortInUse
-    from ..gateway.certificate import BadCertificate
-    from ..gateway.core.pages import BadPage
-    from ..gateway.server import main
+    with loading():
+        from ..common.inuse import PortInUse
+        from ..gateway.certificate import BadCertificate
+        from ..gateway.core.pages import BadPage
+        from ..gateway.server import main
 
     start = start_of(load_or_exit(config_file, flags), more_routes)
     if not start.served():

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..common import exits
+from ..common.collector import loading
 from ..common.settings import MasterSettings, SlaveSettings, StandbySettings
 from .gateway import Beside, Pairs, http_option, route_option
 from .options import config_option, load_or_exit, options
@@ -39,10 +40,11 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
     told, and the next two. TERM ends it, HUP reads the configuration again; nodes and clients find the next master
     by themselves.
     """
-    from ..common.inuse import PortInUse
-    from ..master.engine import EngineError
-    from ..master.journal import JournalError
-    from ..master.server import main
+    with loading():
+        from ..common.inuse import PortInUse
+        from ..master.engine import EngineError
+        from ..master.journal import JournalError
+        from ..master.server import main
 
     flags = {**flags, **({"http.bind": http} if http else {})}
     config = load_or_exit(config_file, flags)
@@ -86,7 +88,8 @@ def slave(config_file: str | None, flags: dict[str, object]) -> None:
     file.py:attribute; without :attribute, the only Worker there is taken. TERM drains the node and leaves; INT, QUIT
     or a second TERM leave at once. It listens on no port.
     """
-    from ..worker.agent import main
+    with loading():
+        from ..worker.agent import main
 
     sys.exit(main(agent_settings(load_or_exit(config_file, flags))))
 

@@ -13,10 +13,13 @@ import select
 import signal
 import sys
 
+from ..common.collector import loading
+
 
 def main() -> None:
     end_with_parent(int(sys.argv[1]))
-    from .main import main as rota
+    with loading():
+        from .main import main as rota
 
     rota(args=sys.argv[2:], prog_name="rota")
 

@@ -398,8 +398,9 @@ def _hint(settings: HttpSettings) -> str:
 
 
 def _process(gateway: Callable[[], Gateway], listener: socket.socket, tie: int) -> int:
-    from ..common import memory
+    from ..common import collector, memory
 
+    collector.loaded()
     memory.keep_freed()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(gateway().serve(listener, tie))

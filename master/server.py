@@ -19,8 +19,8 @@ from typing import Protocol
 
 import zmq
 
+from ..common import collector, log, memory, wire
 from ..common import config as configuration
-from ..common import log, memory, wire
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
 from ..common.settings import AGENTS
@@ -540,6 +540,7 @@ def _send_together(port: Port, route: bytes, frames: list[wire.Frame]) -> tuple[
 
 def main(config: Config, reread: Callable[[], Config] | None = None, beside: Beside | None = None) -> int:
     """Serves until it is told to stop. Raises PortInUse or JournalError with a sentence for the user."""
+    collector.loaded()
     memory.keep_freed()
     server = Server(config, reread, beside)
     numbers = server.ports.ports

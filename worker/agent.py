@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
-from ..common import exits, host, log, messages, sockets, wire
+from ..common import collector, exits, host, log, messages, sockets, wire
 from ..common.clock import boottime
 from ..common.limits import BACKEND_OFFSET, CONTROL_PORT, PAGE_ROWS
 from ..common.link import Link, reconnect_delay
@@ -68,6 +68,7 @@ class AgentSettings:
 
 def main(settings: AgentSettings) -> int:
     """Run a slave node until it is told to leave; the exit code. For the main thread: it owns the signals."""
+    collector.loaded()
     service = settings.service
     try:
         place = spawn.Place.of(settings.app_dir, settings.python)

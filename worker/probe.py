@@ -7,16 +7,23 @@ application does not load.
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until it is loaded: before the other imports
+
 import json
 import os
 import sys
 
+from ..common import collector
 from ..common.errors import LoadError
 from ..common.exits import LOAD_FAILED
 from .loading import load_application
 
 
 def main() -> int:
+    collector.loaded()
     specification = json.load(sys.stdin)
     try:
         worker, version = load_application(specification)

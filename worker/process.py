@@ -7,6 +7,11 @@ load, or the master will not have it; the reason is on stderr.
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until it is loaded: before the other imports
+
 import ctypes
 import faulthandler
 import json
@@ -20,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import zmq
 
-from ..common import memory, wire
+from ..common import collector, memory, wire
 from ..common.errors import LoadError
 from ..common.exits import LOAD_FAILED
 from ..common.limits import PAGE_ROWS
@@ -61,6 +66,7 @@ class Specification(NamedTuple):
 
 def main() -> int:
     try:
+        collector.loaded()  # before the application, whose objects are its own
         specification = Specification(**json.load(sys.stdin))
         _settle(specification)
         memory.keep_freed()
