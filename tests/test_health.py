@@ -673,7 +673,7 @@ def test_a_check_counts_neither_as_service_time_nor_as_a_request() -> None:
     ward = Ward(nodes=1, up=False, check="dummy")
     slot, number, _ = ward.until_checked(ward.nodes[0])
     ward.reply(slot, number, time=60_000_000)
-    assert slot.handled == 0 and slot.pool.p95_us == 0 and slot.pool._observed == 0
+    assert slot.handled == 0 and slot.pool.p95_us == 0 and slot.pool.served() == 0
     assert not ward.answers and not ward.dispatch.sessions
 
 

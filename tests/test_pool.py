@@ -35,7 +35,7 @@ def request(queued_at: float = 0.0, answered: bool = False) -> Request:
 
 def give(to: Slot, number: int) -> None:
     to.inflight[number] = request()
-    to.pool.placed(to)
+    to.pool.shelf.placed(to)
 
 
 # ---- the queue -------------------------------------------------------------------------------------------------------
@@ -102,9 +102,9 @@ def test_among_equals_the_least_recently_used_is_next() -> None:
     for used in (a, b, c):
         give(used, 1)
     del a.inflight[1]
-    orders.placed(a)
+    orders.shelf.placed(a)
     del b.inflight[1]
-    orders.placed(b)
+    orders.shelf.placed(b)
     assert orders.shelf.first() is a
 
 
@@ -137,7 +137,7 @@ def test_a_process_without_credit_is_not_on_the_shelf() -> None:
     give(a, 2)
     assert orders.shelf.first() is None
     del a.inflight[1]
-    orders.placed(a)
+    orders.shelf.placed(a)
     assert orders.shelf.first() is a
 
 
@@ -145,7 +145,7 @@ def test_a_process_that_is_not_open_is_not_on_the_shelf() -> None:
     orders = pool()
     a = slot(orders)
     a.open = False
-    orders.placed(a)
+    orders.shelf.placed(a)
     assert orders.shelf.first() is None and a.row == -1
 
 
@@ -165,12 +165,17 @@ def test_the_shelf_holds_exactly_what_is_open_and_has_credit(steps: list[tuple[i
             chosen.inflight.pop(next(iter(chosen.inflight)))
         elif step in ("open", "close"):
             chosen.open = step == "open"
-        orders.placed(chosen)
+        orders.shelf.placed(chosen)
         expected = [each for each in slots if each.open and len(each.inflight) < 3]
         assert [each for each in slots if each.row >= 0] == expected
         first = orders.shelf.first()
         assert (first is None) == (not expected)
         assert first is None or len(first.inflight) == min(len(each.inflight) for each in expected)
+
+
+def observe(orders: Pool, time_us: int, times: int = 1) -> None:
+    orders.times[time_us.bit_length()] += times
+    orders.recount()
 
 
 # ---- credit ----------------------------------------------------------------------------------------------------------
@@ -181,46 +186,46 @@ def test_credit_is_what_a_process_serves_in_two_milliseconds(time_us: int, credi
     orders = pool()
     a = slot(orders)
     for _ in range(8):
-        orders.observe(time_us)
+        observe(orders, time_us)
     assert orders.credit == a.limit == credit
 
 
 def test_a_fixed_credit_is_kept() -> None:
     orders = pool(credit=5)
     for _ in range(600):
-        orders.observe(10)
+        observe(orders, 10)
     assert orders.credit == 5
 
 
 def test_credit_follows_a_service_that_became_slow() -> None:
     orders = pool()
     for _ in range(600):
-        orders.observe(20)
+        observe(orders, 20)
     assert orders.credit == CREDIT_MAX
     for _ in range(2048):
-        orders.observe(20_000)
+        observe(orders, 20_000)
     assert orders.credit == 1
 
 
 def test_rare_slow_requests_do_not_lower_the_credit() -> None:
     orders = pool()
     for number in range(1024):
-        orders.observe(1_000_000 if number % 50 == 0 else 20)
+        observe(orders, 1_000_000 if number % 50 == 0 else 20)
     assert orders.credit == CREDIT_MAX
 
 
 def test_where_some_requests_are_slow_no_more_than_the_usual_credit_is_given() -> None:
     orders = pool()
     for number in range(1024):
-        orders.observe(10_000 if number % 10 == 0 else 20)
+        observe(orders, 10_000 if number % 10 == 0 else 20)
     assert orders.credit == CREDIT_USUAL
 
 
 def test_any_service_time_that_a_frame_can_carry_is_taken() -> None:
     orders = pool()
     for _ in range(8):
-        orders.observe(0)
-        orders.observe((1 << 32) - 1)
+        observe(orders, 0)
+        observe(orders, (1 << 32) - 1)
     assert (orders.credit, orders.p95_us) == (CREDIT_USUAL, (1 << 32) - 1)
 
 

@@ -113,7 +113,7 @@ class Dispatch:
         if pool.queued or (slot := pool.shelf.first()) is None:
             return self._wait(request, now)
         self._deliver(slot, request, now)
-        pool.placed(slot)
+        pool.shelf.placed(slot)
 
     def admit(self, request: Request, now: float) -> None:
         """To the best slot, else to the queue."""
@@ -125,12 +125,12 @@ class Dispatch:
         if pool.queued or (slot := pool.shelf.first()) is None:
             return self._wait(request, now)
         self._deliver(slot, request, now)
-        pool.placed(slot)
+        pool.shelf.placed(slot)
 
     def give(self, slot: Slot, request: Request, now: float) -> None:
         """To this slot, which has room."""
         self._deliver(slot, request, now)
-        slot.pool.placed(slot)
+        slot.pool.shelf.placed(slot)
 
     def _wait(self, request: Request, now: float) -> None:
         """In the queue, or Overloaded."""
@@ -208,7 +208,7 @@ class Dispatch:
             self.losses.refused(request, frame[head_len:], now)
         else:
             slot.handled += 1
-            pool.observe(time_us)
+            pool.times[time_us.bit_length()] += 1
             self.finish(request, code, time_us, frame, head_len)
         if pool.queued:
             while slot.open and len(inflight) < slot.limit:
@@ -217,11 +217,7 @@ class Dispatch:
                 if waiting is None:
                     break
                 self._deliver(slot, waiting, now)
-            if pool.roomier:
-                pool.placed(slot)
-                pool.roomier = False
-                self.pump(pool, now)
-        pool.placed(slot)
+        pool.shelf.placed(slot)
 
     def finish(self, request: Request, code: int, time_us: int, frame: wire.Frame, head_len: int) -> None:
         """The final answer: recorded under its sequence, and sent if the client has a route."""
@@ -269,7 +265,7 @@ class Dispatch:
         if len(slot.inflight) < 2:
             slot.pool.parked.pop(slot, None)
         self.timers.remove(request.tick, request)
-        slot.pool.placed(slot)
+        slot.pool.shelf.placed(slot)
         self.probed(slot, request, code, body, now)
         self.pump(slot.pool, now)
 
@@ -351,6 +347,7 @@ class Dispatch:
         self.streams.tick(now)
         for pool in self.pools.values():
             pool.mark_retries(now)
+            pool.recount()
             self.pump(pool, now)
 
     def _queue_timeout(self, request: Request, now: float) -> None:
@@ -389,7 +386,7 @@ class Dispatch:
             if request is None:
                 return
             self._deliver(slot, request, now)
-            pool.placed(slot)
+            pool.shelf.placed(slot)
 
     def to_recall(self, pool: Pool, now: float) -> list[Slot]:
         """Slots that sit on work while they are busy, or stopped, when another could start it."""

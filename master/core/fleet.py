@@ -424,14 +424,14 @@ class Fleet:
         if slot.connected:  # it may live, cut off from its agent or us: one that has nothing to say must hear of it too
             self.out.backend.append((slot.route, wire.head(wire.WHO, 0)))
         slot.connected = slot.open = False
-        slot.pool.placed(slot)
+        slot.pool.shelf.placed(slot)
         self.dispatch.losses.abandoned(slot, cause, now)
         self._remove(slot)
 
     def _remove(self, slot: Slot) -> None:
         slot.connected = slot.open = False
         slot.outgoing.clear()
-        slot.pool.placed(slot)
+        slot.pool.shelf.placed(slot)
         self.slots.pop(slot.incarnation, None)
         slot.node.slots.pop(slot.incarnation, None)
         slot.pool.slots.pop(slot.incarnation, None)

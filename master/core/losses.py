@@ -39,14 +39,14 @@ class Losses:
             self.disconnected(slot)
             self.not_started(requests, now)
         else:  # its pipe is full: the next tick tries again, for now would be for ever
-            slot.pool.placed(slot)
+            slot.pool.shelf.placed(slot)
             self._dispatch.streams.unsent(streams)
             self.not_started(requests, None)
 
     def disconnected(self, slot: Slot) -> None:
         """No more credit until its HELLO; what is in flight there is settled by evidence, not by this."""
         slot.connected = slot.open = False
-        slot.pool.placed(slot)
+        slot.pool.shelf.placed(slot)
 
     def recalled(self, slot: Slot, floor: int, started_upto: int, now: float) -> None:
         """Numbers above started_upto and below the floor did not start there, and never will."""
@@ -58,7 +58,7 @@ class Losses:
         if requests and not slot.inflight:  # it runs nothing and yet started nothing: it is stopped, or cut off
             slot.pool.stall(slot, 0, now)
             self._dispatch.out.cuts.append(slot.source)  # a connection that lost its frames would lose them for ever
-        slot.pool.placed(slot)
+        slot.pool.shelf.placed(slot)
         self.not_started(requests, now)
         self._dispatch.pump(slot.pool, now)  # where nobody waits any more for what came back, others may
 

@@ -163,14 +163,14 @@ class Master:
     # ---- frontend --------------------------------------------------------------------------------
 
     def frontend(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
+        session = self.dispatch.routes.get(route)
         try:
             fields = _parse(frame)
+            if fields[3] == wire.BUNDLE and may_bundle:
+                return self._bundle(route, session, frame, fields, now)
         except wire.BadFrame:
             return self._damaged(route, self.dispatch.routes, self.out.frontend)
-        session = self.dispatch.routes.get(route)
         if session is None or session.token != fields[5]:
-            if fields[3] == wire.BUNDLE and may_bundle:
-                return self._bundle(route, frame, now, fields, self.frontend)
             self._now = now
             return self._frontend_stranger(route, fields, frame, now)
         session.heard_at = now
@@ -236,17 +236,19 @@ class Master:
         except wire.BadFrame:
             return None
 
-    def _bundle(
-        self, route: bytes, frame: bytes, now: float, fields: tuple[int, ...], one: Callable[..., None]
-    ) -> None:
-        """Several messages in one frame; a bundle in a bundle is refused by its token, which is no session's."""
-        try:
-            messages_in = wire.split(frame, fields)
-        except wire.BadFrame:
-            self.dispatch.counters["bad frames"] += 1
-            return
-        for each in messages_in:
-            one(route, each, now, False)
+    def _bundle(self, route: bytes, session: Session | None, frame: bytes, fields: tuple[int, ...], now: float) -> None:
+        """Several messages in one frame, most of them requests of this session."""
+        request = self.dispatch.request
+        for each in wire.split(frame, fields):
+            fields = _parse(each)
+            if session is None or fields[3] != wire.REQUEST or fields[5] != session.token:
+                self.frontend(route, each, now, False)
+                session = self.dispatch.routes.get(route)
+                continue
+            session.heard_at = now
+            if fields[9] > session.acked:
+                session.acknowledge(fields[9])
+            request(session, fields, each, now)
 
     def _frontend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
         out = self.out.frontend
@@ -297,13 +299,14 @@ class Master:
     def backend(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
         try:
             fields = _parse(frame)
+            if fields[3] == wire.BUNDLE and may_bundle:
+                for each in wire.split(frame, fields):
+                    self.backend(route, each, now, False)
+                return
         except wire.BadFrame as error:
-            self._bad_reply(route, str(error), now)
-            return
+            return self._bad_reply(route, str(error), now)
         slot = self.dispatch.slot_routes.get(route)
         if slot is None or slot.token != fields[5]:
-            if fields[3] == wire.BUNDLE and may_bundle:
-                return self._bundle(route, frame, now, fields, self.backend)
             self._now = now
             return self._backend_stranger(route, fields, frame, now)
         if fields[3] == wire.REPLY:

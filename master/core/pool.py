@@ -33,10 +33,10 @@ RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is pa
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
 RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler
 _FLAGS_AT = 7  # in the header
-_RECOUNT = 512  # service times between two looks at them
+_ENOUGH = 512  # service times; beyond it each look halves the weight of those before
 NO_HANDLER = Handler()  # of what is not known yet
 UNCAPPED = 1 << 30
-_FIRST_COUNT = 8  # the first look: a pool that just started must not wait long to be known as quick
+_FIRST_COUNT = 8  # before that many nothing is known of a pool
 
 
 class Request:
@@ -187,37 +187,36 @@ class Shelf:
     """Slots that may be given more, the least loaded first, then the least recently used."""
 
     def __init__(self) -> None:
-        self._rows: list[dict[Slot, None]] = [{}]
+        self._rows: list[dict[Slot, None]] = [{}]  # by load; the last one is empty
         self._lowest = 0  # the rows before this one are empty
 
     def first(self) -> Slot | None:
         rows = self._rows
-        for place in range(self._lowest, len(rows)):
-            if row := rows[place]:
+        for slot in rows[self._lowest]:
+            return slot
+        for place in range(self._lowest + 1, len(rows)):
+            for slot in rows[place]:
                 self._lowest = place
-                return next(iter(row))
-        self._lowest = len(rows)
+                return slot
+        self._lowest = len(rows) - 1
         return None
 
-    def put(self, slot: Slot, load: int) -> None:
-        """At the end of its row: it was used just now."""
-        rows = self._rows
-        place = slot.row
-        if place >= 0:
-            del rows[place][slot]
-        try:
-            rows[load][slot] = None
-        except IndexError:
-            rows += ({} for _ in range(len(rows), load + 1))
-            rows[load][slot] = None
+    def placed(self, slot: Slot) -> None:
+        """After any change of a slot's load, credit or eligibility: to the end of its row, for it was used just now."""
+        rows, row, load = self._rows, slot.row, len(slot.inflight)
+        if row >= 0:
+            del rows[row][slot]
+        if not slot.open or load >= slot.limit:
+            slot.row = -1
+            return
+        if slot.stride != STRIDE:
+            load = load * slot.stride // STRIDE
         slot.row = load
+        if load >= len(rows) - 1:
+            rows += ({} for _ in range(len(rows) - 2, load))
+        rows[load][slot] = None
         if load < self._lowest:
             self._lowest = load
-
-    def take(self, slot: Slot) -> None:
-        if slot.row >= 0:
-            del self._rows[slot.row][slot]
-            slot.row = -1
 
 
 class Pool:
@@ -241,10 +240,9 @@ class Pool:
         self.median_us = self.p95_us = 0  # upper bounds: powers of two
         self.parked: dict[Slot, None] = {}  # slots with two or more in flight
         self.stalled: dict[Slot, Stall] = {}  # slots that do not answer
-        self.roomier = False  # the credit of all rose: others may have room too
-        self._times = [0] * 33  # service times by their bit length
-        self._observed = 0
-        self._recount_at = _FIRST_COUNT
+        self.times = [0] * 33  # how many service times there were of so many bits, in µs; the older ones count less
+        self._counted = 0
+        self._forgotten = 0
         self.retries = RetryBudget()
         # how large it is to be
         self.target: int | None = None  # None: all that is offered
@@ -328,14 +326,6 @@ class Pool:
 
     # ---- slots -----------------------------------------------------------------------------------
 
-    def placed(self, slot: Slot) -> None:
-        """After any change of a slot's load, credit or eligibility: the shelf follows."""
-        inflight = len(slot.inflight)
-        if slot.open and inflight < slot.limit:
-            self.shelf.put(slot, inflight * slot.stride // STRIDE)
-        elif slot.row >= 0:
-            self.shelf.take(slot)
-
     def adopt(self, slot: Slot) -> None:
         """Sets what depends on the pool: credit and weight."""
         settings = self.settings
@@ -345,7 +335,7 @@ class Pool:
         slot.limit = min(slot.cap, credit) if self.pause is None else 0
         weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
         slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
-        self.placed(slot)
+        self.shelf.placed(slot)
 
     def stall(self, slot: Slot, credit: int, now: float) -> None:
         """It has not answered for a while: beyond this credit all that it is given would only wait there."""
@@ -393,38 +383,40 @@ class Pool:
 
     # ---- what may run again ----------------------------------------------------------------------
 
+    def served(self) -> int:
+        """Attempts of all time that a process has answered."""
+        return self._forgotten + sum(self.times)
+
     def mark_retries(self, now: float) -> None:
         """What its retry budget needs to know, each tick."""
-        self.retries.mark(self._observed, now)
+        self.retries.mark(self.served(), now)
 
     def retries_left(self, now: float) -> int:
-        return self.retries.left(self._observed, self.settings.retry_percent, self.settings.retry_per_s, now)
+        return self.retries.left(self.served(), self.settings.retry_percent, self.settings.retry_per_s, now)
 
     def take_retry(self, now: float) -> bool:
         """Charge the second run of an attempt that was started and lost."""
-        return self.retries.take(self._observed, self.settings.retry_percent, self.settings.retry_per_s, now)
+        return self.retries.take(self.served(), self.settings.retry_percent, self.settings.retry_per_s, now)
 
     # ---- credit ----------------------------------------------------------------------------------
 
-    def observe(self, time_us: int) -> None:
-        """A service time; every so often the credit follows their median."""
-        self._times[time_us.bit_length()] += 1
-        self._observed += 1
-        if self._observed == self._recount_at:
-            self._recount()
-
-    def _recount(self) -> None:
+    def recount(self) -> None:
+        """Each tick: the credit follows the service times."""
+        count = sum(self.times)
+        if count == self._counted or count < _FIRST_COUNT:
+            return
         self.median_us, self.p95_us = self._longest(50), self._longest(5)
-        if self._observed >= _RECOUNT:
-            self._times = [count // 2 for count in self._times]
-        self._recount_at = self._observed + min(_RECOUNT, 3 * self._observed)
+        if count >= _ENOUGH:
+            self.times[:] = [each // 2 for each in self.times]
+        self._counted = sum(self.times)
+        self._forgotten += count - self._counted
         self._set_credit()
 
     def _longest(self, percent: int) -> int:
         """All but so many of the service times were not longer, in µs."""
-        left = sum(self._times) * percent // 100
+        left = sum(self.times) * percent // 100
         for bits in range(32, 0, -1):
-            left -= self._times[bits]
+            left -= self.times[bits]
             if left < 0:
                 break
         return (1 << bits) - 1
@@ -434,7 +426,6 @@ class Pool:
         quick = min(CREDIT_MAX, CREDIT_TARGET_US // max(1, self.p95_us))
         credit = self.settings.credit or max(1, usual, quick)
         if credit != self.credit:
-            self.roomier = credit > self.credit
             self.credit = credit
             for slot in self.slots.values():
                 self.adopt(slot)

@@ -111,7 +111,7 @@ def shut(node: Node) -> None:
 def _set_open(slot: Slot, is_open: bool) -> None:
     if slot.open != is_open:
         slot.open = is_open
-        slot.pool.placed(slot)
+        slot.pool.shelf.placed(slot)
 
 
 def active_nodes(nodes: dict[str, Node], pool: Pool, now: float) -> list[Node]:

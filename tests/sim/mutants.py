@@ -24,7 +24,7 @@ from rota.master.core.inherited import Inherited
 from rota.master.core.losses import Losses
 from rota.master.core.master import Master
 from rota.master.core.pins import Pins
-from rota.master.core.pool import Pool, Request, Slot
+from rota.master.core.pool import UNCAPPED, Pool, Request, Shelf, Slot
 from rota.master.core.recollection import Recollection
 from rota.master.core.records import Restored
 from rota.master.core.registry import Node
@@ -314,13 +314,14 @@ def work_before_durable(put: Put) -> None:
 def credit_ignored(put: Put) -> None:
     """No process has more in flight than its credit."""
 
-    def placed(self: Pool, slot: Slot) -> None:
-        if slot.open:
-            self.shelf.put(slot, len(slot.inflight))
-        else:
-            self.shelf.take(slot)
+    placed = Shelf.placed
 
-    put(Pool, "placed", placed)
+    def generous(self: Shelf, slot: Slot) -> None:
+        limit, slot.limit = slot.limit, UNCAPPED
+        placed(self, slot)
+        slot.limit = limit
+
+    put(Shelf, "placed", generous)
 
 
 @rule
