@@ -19,6 +19,7 @@ from .http_service import (
     WHOLE_MAX,
     BadAnswer,
     Pair,
+    Said,
     Streamed,
     answer,
     headers_of,
@@ -28,6 +29,7 @@ from .http_service import (
     split_target,
     status_of,
 )
+from .recurring import Headers
 from .websocket import WebSocket
 
 Message = dict[str, Any]
@@ -110,90 +112,88 @@ def _scope(
     ctx: Context, target: bytes, headers: list[Pair], about: dict[str, Any], state: dict[str, Any]
 ) -> dict[str, Any]:
     try:
-        root = about["root"]
-        raw, path, query = split_target(target, root)
         known_as = about.get("id") or request_id(ctx, headers)  # before the headers are read
-        return {
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": about["version"],
-            "scheme": about["scheme"],
-            "path": path.decode("utf-8", "replace"),
-            "raw_path": raw,
-            "query_string": query,
-            "root_path": root,
-            "headers": list(map(tuple, headers)),
-            "client": tuple(about["client"]),
-            "server": tuple(about["server"]),
-            "state": state.copy(),
-            "extensions": {"rota": {"request_id": known_as}},
-        }
+        if type(headers) is not Headers:
+            scope = _alike(target, headers, about)
+        else:
+            if headers.made is None:
+                headers.made = _alike(target, headers, about)
+            scope = headers.made.copy()
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
+        scope["headers"] = list(scope["headers"])
+        scope["client"] = tuple(about["client"])
+        scope["state"] = state.copy()
+        scope["extensions"] = {"rota": {"request_id": known_as}}
     except (KeyError, TypeError) as error:
         raise incomplete(about, error) from None
+    return scope
+
+
+def _alike(target: bytes, headers: list[Pair], about: dict[str, Any]) -> dict[str, Any]:
+    """The scope, without what is the request's alone, or may be changed in place."""
+    root = about["root"]
+    raw, path, query = split_target(target, root)
+    return {
+        "http_version": about["version"],
+        "scheme": about["scheme"],
+        "path": path.decode("utf-8", "replace"),
+        "raw_path": raw,
+        "query_string": query,
+        "root_path": root,
+        "headers": list(map(tuple, headers)),
+        "server": tuple(about["server"]),
+    }
 
 
 class _Exchange:
     """One request and what the application sends for it. `over`: that is all."""
 
-    __slots__ = (
-        "over",
-        "_answer",
-        "_blocks",
-        "_body",
-        "_cut",
-        "_headers",
-        "_left",
-        "_method",
-        "_request_id",
-        "_status",
-        "_stream",
-        "_streamed",
-        "_task",
-        "_waiting",
-    )
+    over = False
+    _status = 0
+    _said: Said
+    _blocks: list[bytes] | None = None  # before the last
+    _streamed: Streamed | None = None  # None: the answer is one message
+    _cut = False  # the rest of the body is not sent anyway
+    _waiting: asyncio.Event | None = None  # somebody does, for the end
+    _listening = False  # somebody waits for what the stream has to tell
 
     def __init__(self, method: str, body: bytes | int, ctx: Context, known_as: str) -> None:
         task = asyncio.current_task()
-        assert ctx.answer is not None and task is not None
-        self.over = False
+        assert task is not None
         self._task = task
-        self._answer = ctx.answer
-        self._status = 0
-        self._headers: list[Pair] = []
-        self._blocks: list[bytes] = []
-        self._streamed: Streamed | None = None  # None: the answer is one message
+        self._ctx = ctx
         self._method = method
-        self._body = body if isinstance(body, bytes) else None
-        self._left = body if isinstance(body, int) else 0  # of an upload
-        self._stream: AsyncStream | None = ctx.stream
+        self._body: bytes | int | None = body  # None: it was given; a number: so much of an upload is to come
         self._request_id = known_as
-        self._cut = False  # the rest of the body is not sent anyway
-        self._waiting: asyncio.Event | None = None  # somebody does, for the end
 
     async def receive(self) -> Message:
         """The body, in pieces if it is large; then, only when all is over or nobody waits any more, that the client is
         gone: whoever hears of that earlier gives up.
         """
-        if self._body is not None:
-            body, self._body = self._body, None
+        body = self._body
+        if isinstance(body, bytes):
+            self._body = None
             return {"type": "http.request", "body": body, "more_body": False}
-        if self._left and self._stream is not None and not self.over:
-            return await self._piece(self._stream)
-        if self._stream is not None:
-            await self._gone(self._stream)
+        stream: AsyncStream | None = self._ctx.stream
+        if body and stream is not None and not self.over:
+            return await self._piece(stream, body)
+        if stream is not None:
+            self._listening = True
+            await self._gone(stream)
         elif not self.over:
             self._waiting = self._waiting or asyncio.Event()
             await self._waiting.wait()
         return {"type": "http.disconnect"}
 
-    async def _piece(self, stream: AsyncStream) -> Message:
+    async def _piece(self, stream: AsyncStream, left: int) -> Message:
         try:
             piece = await stream.read()
         except Abandoned:
             piece = b""
-        self._left -= len(piece)
+        self._body = left - len(piece)
         if not piece:
             return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": piece, "more_body": self._left > 0}
+        return {"type": "http.request", "body": piece, "more_body": self._body > 0}
 
     async def _gone(self, stream: AsyncStream) -> None:
         while not self.over and not stream.abandoned and not (stream.leaving and self._streamed is not None):
@@ -206,40 +206,38 @@ class _Exchange:
                 raise Abandoned("nobody waits for this answer any more")
             raise BadAnswer(f"{kind!r:.200} was sent after the end of the answer")
         if kind == "http.response.start":
-            self._start(message)
+            if self._status:
+                raise BadAnswer("http.response.start was sent twice")
+            self._status, self._said = status_of(message), headers_of(message)
         elif kind == "http.response.body":
-            await self._extend(message)
+            if not self._status:
+                raise BadAnswer("http.response.body was sent before http.response.start")
+            block, more = message.get("body", b""), message.get("more_body", False)
+            if type(block) is not bytes:
+                block = _bytes(block)
+            if more or self._streamed is not None or self._blocks is not None or len(block) > WHOLE_MAX:
+                await self._extend(block, more)
+            else:  # as most are
+                self._end(answer(self._method, self._status, self._said, block))
         else:
             raise BadAnswer(f"{kind!r:.200} is no message of an answer: http.response.start or http.response.body")
 
-    def _start(self, message: Message) -> None:
-        if self._status:
-            raise BadAnswer("http.response.start was sent twice")
-        status = status_of(message)
-        self._headers = headers_of(message)
-        self._status = status
-
-    async def _extend(self, message: Message) -> None:
-        if not self._status:
-            raise BadAnswer("http.response.body was sent before http.response.start")
-        block = message.get("body", b"")
-        if not isinstance(block, _BYTES):
-            raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
-        more = message.get("more_body", False)
-        if self._stream is not None and (more or self._streamed is not None or len(block) > WHOLE_MAX):
-            return await self._pour(self._stream, bytes(block), more)
-        if block:
-            self._blocks.append(bytes(block))  # a copy of what the application may change; bytes stay as they are
+    async def _extend(self, block: bytes, more: bool) -> None:
+        stream: AsyncStream | None = self._ctx.stream
+        if stream is not None:
+            return await self._pour(stream, block, more)
+        self._blocks = self._blocks or []
+        self._blocks.append(block)
         if not more:
-            self._end(answer(self._method, self._status, self._headers, b"".join(self._blocks)))
+            self._end(answer(self._method, self._status, self._said, b"".join(self._blocks)))
 
     async def _pour(self, stream: AsyncStream, block: bytes, more: bool) -> None:
         """It goes out now; returns when there is room for more."""
         if self._streamed is None:
-            streamed = Streamed(self._method, self._status, self._headers)
+            streamed = Streamed(self._method, self._status, self._said.headers)
             if not streamed.has_body:
                 self._cut = True
-                return self._end(answer(self._method, self._status, self._headers, b""))
+                return self._end(answer(self._method, self._status, self._said, b""))
             self._streamed = streamed
         data = self._streamed.piece(block)
         if not more:
@@ -252,11 +250,12 @@ class _Exchange:
     def _end(self, result: Any) -> None:
         """All is said."""
         self.over = True
-        if self._stream is not None:
-            self._stream.wake()
+        if self._listening:
+            self._ctx.stream.wake()
         elif self._waiting is not None:
             self._waiting.set()
-        self._answer(result)
+        assert self._ctx.answer is not None
+        self._ctx.answer(result)
 
     async def returned(self) -> None:
         raise BadAnswer("the application returned before its answer was complete")
@@ -265,6 +264,13 @@ class _Exchange:
         if not self._cut and not isinstance(error, asyncio.CancelledError):
             # Frameworks do so for every exception: they answer with a 500, then raise it again for the server's log.
             print(f"request {self._request_id}: after its answer:\n{traceback_text(error)}", end="", file=sys.stderr)
+
+
+def _bytes(block: object) -> bytes:
+    """A copy of what the application may change."""
+    if not isinstance(block, _BYTES):
+        raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
+    return bytes(block)
 
 
 class _Lifespan:

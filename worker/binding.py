@@ -14,8 +14,10 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 from uuid import UUID
 
+from ..common.body import decode_call
 from ..common.errors import BindError
 from ..common.names import did_you_mean
+from ..common.wire import Body
 from .context import Context
 
 if TYPE_CHECKING:
@@ -79,6 +81,10 @@ class Binding:
         self._leads = leads  # the context is the first argument
         self._complete = len(params) if rest is None else -1  # so many known names are all that there are
         self._fitting: set[tuple[type, ...]] = set()  # types of arguments by position
+
+    def read(self, body: Body, context: object) -> tuple[list[Any], dict[str, Any]]:
+        """What to call the handler with, of the body of a call. ProtocolError, or BindError as `bind`."""
+        return self.arguments(*decode_call(body), context)
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any], context: object) -> tuple[list[Any], dict[str, Any]]:
         """What to call the handler with. BindError as `bind`."""

@@ -89,26 +89,32 @@ class Context:
 class Delivered(Context):
     """Of a delivery. What few handlers ask for is read from it when they do: all of it at once costs 3 µs."""
 
-    __slots__ = ("_delivery",)
+    __slots__ = ("_delivery", "_stream_of")
 
     def __init__(
-        self, delivery: Delivery, service: str, version: str, stream: Any, answer: Callable[[Any], None] | None
+        self,
+        delivery: Delivery,
+        service: str,
+        version: str,
+        stream_of: Callable[[Any], Any],
+        answer: Callable[[Any], None] | None,
     ) -> None:
         self.service = service
         self.handler = delivery.handler
         self.version = version
-        self.stream = stream
         self.answer = answer
         self._log = None
         self._delivery = delivery
+        self._stream_of = stream_of
 
     def __getattr__(self, name: str) -> Any:
         """Of a slot that is empty yet."""
         if name not in _LATER:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = getattr(self._delivery, name.removeprefix("_"))
+        delivery = self._delivery
+        value = self._stream_of(delivery) if name == "stream" else getattr(delivery, name.removeprefix("_"))
         setattr(self, name, value)
         return value
 
 
-_LATER = ("request_id", "attempt", "idempotency_key", "session", "headers", "_deadline")
+_LATER = ("stream", "request_id", "attempt", "idempotency_key", "session", "headers", "_deadline")

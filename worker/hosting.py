@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-from ..common.body import decode_call, encode_error, encode_result
+from ..common.body import encode_error, encode_result
 from ..common.errors import OK, Error, LoadError, NoService, PayloadTooLarge, RemoteError
 from ..common.limits import BODY_MAX
 from ..common.names import unknown
@@ -132,10 +132,8 @@ class SyncHost:
             raise NoService(unknown("handler", name, [f"{self.worker.name}.{n}" for n in handlers]))
         binding, context = handler.binding, None
         if binding.context is not None:
-            stream = self._stream_of(delivery)
-            context = Delivered(delivery, self.worker.name, self.version, stream, answer)
-        args, kwargs = decode_call(delivery.body)
-        args, kwargs = binding.arguments(args, kwargs, context)
+            context = Delivered(delivery, self.worker.name, self.version, self._stream_of, answer)
+        args, kwargs = binding.read(delivery.body, context)
         return handler, args, kwargs
 
     def replied(self, handler: Handler, result: Any, begun: int) -> Outcome:

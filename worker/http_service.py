@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from msgpack import packb
 
 from .app import Worker
 from .context import Context
+from .recurring import RecurringBinding
 
 Pair = list[bytes]  # [name, value]: a list, as a tuple costs more on the wire
 
@@ -35,6 +36,8 @@ def service(name: str, http: Callable[..., Any], websocket: Callable[..., Any]) 
     worker.handler(name="websocket")(websocket)
     worker.handler(name="http")(http)
     worker.handler(name="http-safe", idempotent=True)(http)
+    for handler in (worker.handlers["http"], worker.handlers["http-safe"]):
+        handler.binding = RecurringBinding(handler.binding.name, http)
     return worker
 
 
@@ -78,6 +81,27 @@ def header(name: bytes, value: bytes) -> Pair:
 @lru_cache(256)  # an application uses few
 def _is_name(name: bytes) -> bool:
     return _NAME.fullmatch(name) is not None
+
+
+class Said(NamedTuple):
+    """The headers of an answer, checked. Nobody changes them. `lengths`: what Content-Length says in them."""
+
+    headers: list[Pair]
+    lengths: list[bytes]
+
+
+def said_of(headers: list[Pair]) -> Said:
+    lengths = [value for name, value in headers if len(name) == 14 and name.lower() == b"content-length"]
+    return Said(headers, lengths)
+
+
+def remembered(said: Any, fields: Iterable[Any]) -> Said:
+    """What this function, with its lru_cache, makes of the headers of an answer: most come again."""
+    fields = tuple(fields)
+    try:
+        return said(fields)  # type: ignore[no-any-return]
+    except TypeError:  # not all are tuples
+        return said.__wrapped__(fields)  # type: ignore[no-any-return]
 
 
 class Streamed:
@@ -130,22 +154,26 @@ def status_of(message: dict[str, Any]) -> int:
     return int(status)  # an HTTPStatus is an int that does not travel
 
 
-def headers_of(message: dict[str, Any]) -> list[Pair]:
+def headers_of(message: dict[str, Any]) -> Said:
     try:
-        fields = list(message.get("headers", ()))
-        try:
-            return [header(name, value) for name, value in fields]
-        except (AttributeError, TypeError):  # bytes of another type, or none at all
-            return [header(bytes(name), bytes(value)) for name, value in fields]
+        return remembered(_said, message.get("headers", ()))
     except (TypeError, ValueError) as error:
         raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
 
 
-def answer(method: str, status: int, headers: list[Pair], body: bytes) -> list[Any]:
+@lru_cache(512)  # an application says the same with most answers
+def _said(fields: Iterable[tuple[bytes, bytes]]) -> Said:
+    try:
+        return said_of([header(name, value) for name, value in fields])
+    except (AttributeError, TypeError):  # bytes of another type, or none at all
+        return said_of([header(bytes(name), bytes(value)) for name, value in fields])
+
+
+def answer(method: str, status: int, said: Said, body: bytes) -> list[Any]:
     """The result of a handler. BadAnswer if the application announced another length than its body has."""
-    if method != "HEAD" and status not in _BODILESS:
-        for name, value in headers:
-            if len(name) == 14 and name.lower() == b"content-length" and value.strip() != b"%d" % len(body):
-                said = value.decode("latin-1")
-                raise BadAnswer(f"its Content-Length is {said[:40]!r}, its body has {len(body)} bytes")
+    headers, lengths = said
+    for length in lengths:
+        if length != b"%d" % len(body) and method != "HEAD" and status not in _BODILESS:
+            announced = length.decode("latin-1")[:40]
+            raise BadAnswer(f"its Content-Length is {announced!r}, its body has {len(body)} bytes")
     return [status, headers, body]

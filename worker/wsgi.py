@@ -17,16 +17,20 @@ from .http_service import (
     WHOLE_MAX,
     BadAnswer,
     Pair,
+    Said,
     Streamed,
     answer,
     content_length,
     header,
     incomplete,
     opening,
+    remembered,
     request_id,
+    said_of,
     service,
     split_target,
 )
+from .recurring import Headers
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -48,9 +52,8 @@ def worker(application: Application, name: str) -> Worker:
         environ = _environ(ctx, method, target, headers, body, about)
         if made.threads != 1:
             environ["wsgi.multithread"] = True
-        response = _Response(method, ctx.stream)
-        response.collect(application(environ, response.start))
-        return response.answer()
+        response = _Response(method, ctx)
+        return response.collect(application(environ, response.start))
 
     made = service(name, http, _refuse_websocket)
     made.threads = 1
@@ -76,14 +79,34 @@ def _environ(
     ctx: Context, method: str, target: bytes, headers: list[Pair], body: bytes | int, about: dict[str, Any]
 ) -> dict[str, Any]:
     try:
-        root = about["root"]
-        always = _always(about["scheme"], about["version"], root, *about["server"])
         client_host, client_port = about["client"]
     except (LookupError, TypeError, ValueError) as error:
         raise incomplete(about, error) from None
     known_as = about.get("id") or request_id(ctx, headers)  # before the headers are read
+    if type(headers) is not Headers:
+        environ = _alike(method, target, headers, body, about)
+    else:
+        if headers.made is None:
+            headers.made = _alike(method, target, headers, body, about)
+        environ = headers.made.copy()
+    environ["REMOTE_ADDR"] = client_host
+    environ["REMOTE_PORT"] = str(client_port)
+    environ["wsgi.input"] = (
+        BytesIO(body) if isinstance(body, bytes) else BufferedReader(_Upload(ctx.stream, body), _BLOCK)
+    )
+    environ["wsgi.errors"] = sys.stderr
+    environ["rota.request_id"] = known_as
+    return environ
+
+
+def _alike(method: str, target: bytes, headers: list[Pair], body: bytes | int, about: dict[str, Any]) -> dict[str, Any]:
+    """The environment, with room for what is the request's alone."""
+    try:
+        root = about["root"]
+        environ = _always(about["scheme"], about["version"], root, *about["server"]).copy()
+    except (LookupError, TypeError, ValueError) as error:
+        raise incomplete(about, error) from None
     raw, path, query = split_target(target, root)
-    environ = always.copy()
     said = {_key(name): value.decode("latin-1") for name, value in headers}
     if len(said) != len(headers) or "" in said:
         said = _joined(headers)
@@ -94,13 +117,6 @@ def _environ(
     environ["PATH_INFO"] = "" if raw == b"*" else (path[len(root.encode()) :] if root else path).decode("latin-1")
     environ["QUERY_STRING"] = query.decode("latin-1")
     environ["REQUEST_URI"] = target.decode("latin-1")  # what PATH_INFO cannot tell: /a%2Fb from /a/b
-    environ["REMOTE_ADDR"] = client_host
-    environ["REMOTE_PORT"] = str(client_port)
-    environ["wsgi.input"] = (
-        BytesIO(body) if isinstance(body, bytes) else BufferedReader(_Upload(ctx.stream, body), _BLOCK)
-    )
-    environ["wsgi.errors"] = sys.stderr
-    environ["rota.request_id"] = known_as
     environ.update(said)
     return environ
 
@@ -186,18 +202,17 @@ class _Response:
     goes out before the next is asked for. The headers count as sent with the first byte of the body.
     """
 
-    __slots__ = ("status", "headers", "_blocks", "_complete", "_held", "_hold", "_method", "_stream", "_streamed")
+    status = 0
+    _said: Said
+    _held = 0  # bytes of its blocks
+    _hold = 0  # so many may be
+    _streamed: Streamed | None = None
+    _complete = False  # the rest of the body is not sent anyway
 
-    def __init__(self, method: str, stream: Any) -> None:
-        self.status = 0
-        self.headers: list[Pair] = []
+    def __init__(self, method: str, ctx: Context) -> None:
         self._method = method
-        self._stream = stream
+        self._ctx = ctx
         self._blocks: list[bytes] = []
-        self._held = 0  # bytes of them
-        self._hold = 0  # so many may be
-        self._streamed: Streamed | None = None
-        self._complete = False  # the rest of the body is not sent anyway
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Callable[..., Any]:
         """`start_response`; returns `write`."""
@@ -209,7 +224,7 @@ class _Response:
                 exc_info = None  # else its traceback holds this frame, and this frame the traceback
         elif self.status:
             raise BadAnswer("start_response was called twice; the second time needs exc_info")
-        self.status, self.headers = _status(status), _headers(headers)
+        self.status, self._said = _status(status), _headers(headers)
         return self.write
 
     def write(self, block: bytes) -> None:
@@ -220,20 +235,24 @@ class _Response:
         if not block or self._complete:
             return
         if self._streamed is not None:
-            self._stream.write(self._streamed.piece(block))
+            self._ctx.stream.write(self._streamed.piece(block))
             return
-        if not self._hold and not self._blocks and self._stream is not None:
+        streams = self._ctx.stream is not None
+        if not self._hold and not self._blocks and streams:
             self._hold = self._may_hold()
         self._blocks.append(block)
         self._held += len(block)
-        if self._held > self._hold and self._stream is not None:
+        if self._held > self._hold and streams:
             self._begin()
 
-    def collect(self, result: Iterable[bytes]) -> None:
-        """Take the body, and close what was returned, whatever happens."""
-        if type(result) is list and len(result) == 1 and self._may_be_all(result[0]):
-            self._blocks = result
-            return
+    def collect(self, result: Iterable[bytes]) -> list[Any] | None:
+        """The result of the handler; None when the caller has all of the answer already. Closes what was returned,
+        whatever happens.
+        """
+        if type(result) is list and len(result) == 1 and self.status and not self._held and self._streamed is None:
+            [block] = result
+            if type(block) is bytes and len(block) <= WHOLE_MAX:  # as most are
+                return answer(self._method, self.status, self._said, block)
         try:
             if isinstance(result, _WHOLE):
                 self._hold = WHOLE_MAX
@@ -247,28 +266,21 @@ class _Response:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
-
-    def _may_be_all(self, block: object) -> bool:
-        """Nothing else was written, and nothing need be: the answer is one message."""
-        return type(block) is bytes and len(block) <= WHOLE_MAX and self.status != 0 and not self._held
-
-    def answer(self) -> list[Any] | None:
-        """The result of the handler; None when the caller has all of the answer already."""
         if self._streamed is None or self._complete:
-            return answer(self._method, self.status, self.headers, b"".join(self._blocks))
+            return answer(self._method, self.status, self._said, b"".join(self._blocks))
         self._streamed.end()
-        self._stream.finish()
+        self._ctx.stream.finish()
         return None
 
     def _may_hold(self) -> int:
-        size = content_length(self.headers)
+        size = content_length(self._said.headers)
         return WHOLE_MAX if size is not None and size <= WHOLE_MAX else 0
 
     def _begin(self) -> None:
-        self._streamed = streamed = Streamed(self._method, self.status, self.headers)
+        self._streamed = streamed = Streamed(self._method, self.status, self._said.headers)
         blocks, self._blocks = self._blocks, []
         if streamed.has_body:
-            self._stream.write(streamed.piece(b"".join(blocks)))
+            self._ctx.stream.write(streamed.piece(b"".join(blocks)))
         else:
             self._complete = True
 
@@ -297,18 +309,18 @@ def _number(status: str) -> int:
     return int(match[1]) if match is not None else 0
 
 
-def _headers(headers: Any) -> list[Pair]:
+def _headers(headers: Any) -> Said:
     if not isinstance(headers, list):
         raise BadAnswer(f"the headers must be a list of (name, value), not {_kind(headers)}")
     try:
-        return [_header(name, value) for name, value in headers]
+        return remembered(_said, headers)
     except (AttributeError, TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         raise BadAnswer(f"the headers must be pairs of texts in latin-1: {error}") from None
 
 
 @lru_cache(512)  # an application says the same with most answers
-def _header(name: str, value: str) -> Pair:
-    return header(name.encode("latin-1"), value.encode("latin-1"))
+def _said(headers: Iterable[tuple[str, str]]) -> Said:
+    return said_of([header(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
 
 
 def _kind(value: object) -> str:

@@ -85,5 +85,5 @@ def _entries(named: dict[str, Any]) -> bytes:
 
 
 def packed_peer(client: list[Any], server: list[Any], scheme: str) -> bytes:
-    """What `about` says of a connection."""
-    return _entries({"scheme": scheme, "client": client, "server": server})
+    """What `about` says of a connection; what clients do not have in common at the end (worker/recurring.py)."""
+    return _entries({"scheme": scheme, "server": server, "client": client})
