@@ -2,9 +2,10 @@
 
 A message travels as msgpack `[name, {field: value}]`. Reading one checks every field against its annotation: an unknown
 field is ignored (version N+1 may add some), a missing field without a default or an ill-typed one is a `BadMessage`.
-"""
 
-from __future__ import annotations
+Annotations are what they say, not texts (`from __future__ import annotations`): typing would compile each of them, at
+each start of any process.
+"""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
