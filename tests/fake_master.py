@@ -44,6 +44,7 @@ class FakeMaster:
         self.backend_port = self._backend.bind_to_random_port("tcp://127.0.0.1")
         self.control: list[Frame] = []
         self.backend: list[Frame] = []
+        self.bundles = 0  # frames with several messages
         self.agent = b""
         self.voters: list[Frame] = []  # what came over the other connection of an agent
         self.voter = b""  # its route, once welcomed
@@ -86,7 +87,10 @@ class FakeMaster:
         for sock, _ in poller.poll(int(timeout_s * 1000)):
             route, frame = sock.recv_multipart()
             parsed = _parsed(route, frame)
-            if sock is self._backend:
+            if parsed.head.kind == wire.BUNDLE:
+                self.bundles += 1
+                self.backend += [_parsed(route, each) for each in wire.split(frame, wire.parse(frame))]
+            elif sock is self._backend:
                 self.backend.append(parsed)
             elif _is_of_voter(parsed):
                 self.voters.append(parsed)

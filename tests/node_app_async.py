@@ -25,6 +25,11 @@ async def nap(seconds: float, path: str = "") -> str:
 
 
 @app.handler
+async def work(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@app.handler
 def pid() -> int:
     return os.getpid()
 

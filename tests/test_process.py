@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_master import PATIENCE_S, FakeMaster
+from fake_master import PATIENCE_S, FakeMaster, delivery
 
 from rota.common import wire
-from rota.common.body import decode_error, decode_result
+from rota.common.body import decode_error, decode_result, encode_call
 from rota.common.errors import NOT_STARTED, OK, RemoteError
 from rota.worker import spawn
 from rota.worker.page import DONE, FLOOR, PHASE, READY, REFUSED, RUNNING, STARTED_UPTO, STOP, Page
@@ -258,3 +259,33 @@ def test_async_deliveries_run_at_the_same_time(master: FakeMaster, start: Start)
     master.deliver(3, "orders.pid")
     assert {master.expect_frame(wire.REPLY).head.number for _ in range(2)} == {2, 3}
     assert master.expect_frame(wire.REPLY).head.number == 1
+
+
+def test_replies_of_one_turn_of_the_loop_go_in_one_frame_and_in_their_order(master: FakeMaster, start: Start) -> None:
+    start("node_app_async:app")
+    master.welcome_process()
+    numbers = count(1)
+
+    def bundled() -> bool:
+        some = list(islice(numbers, 5))
+        deliveries = [
+            delivery(master.token, master.epoch, each, "orders.echo", body=encode_call(("x",), {})) for each in some
+        ]
+        [(_, frame)] = wire.bundles(deliveries)
+        master.send(frame)
+        replies = [master.expect_frame(wire.REPLY) for _ in some]
+        assert [reply.head.upto for reply in replies] == some  # their sequence
+        return master.bundles > 0
+
+    master.until(bundled)  # none goes with what took long, as each may on a busy machine
+
+
+def test_what_took_long_is_not_held_for_others(master: FakeMaster, start: Start) -> None:
+    start("node_app_async:app")
+    master.welcome_process()
+    deliveries = [
+        delivery(master.token, master.epoch, each, "orders.work", body=encode_call((0.05,), {})) for each in (1, 2, 3)
+    ]
+    [(_, frame)] = wire.bundles(deliveries)
+    master.send(frame)
+    assert [master.expect_frame(wire.REPLY).head.number for _ in deliveries] == [1, 2, 3] and not master.bundles

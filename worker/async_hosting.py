@@ -87,10 +87,13 @@ class AsyncHost:
             runner.run(self._serve(ready))
 
     def start(self, delivery: Delivery) -> None:
-        if self.room <= 0:
+        if len(self._running) >= self.concurrency:
             raise RuntimeError(f"{self.concurrency} deliveries are running, no more may be started")
         self._running[delivery.number] = None
-        self._on_loop(self._begin, delivery, perf_counter_ns())
+        if get_ident() == self._loop_thread:
+            self._begin(delivery, perf_counter_ns())
+        else:
+            self._loop.call_soon_threadsafe(self._begin, delivery, perf_counter_ns())
 
     def cancel(self, number: int) -> None:
         """Ask a delivery to end early. Its outcome is Cancelled, unless it catches the cancellation and returns.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 import zmq
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .process import Process
 
 _NOBLOCK = int(zmq.NOBLOCK)
+HELD_US = 1000  # of a reply that took so long none is held: it would wait for others that may take as long
 _GREETING_TICK_S = 0.005  # while the connection comes about; the descriptor of a DEALER does not tell of that
 
 
@@ -54,7 +55,8 @@ class _Serving:
         self._over_limit: set[int] = set()
         self._stopping = False
         self._looks_soon = False
-        self._received_at = 0.0
+        self._replies: list[bytes] = []  # of this turn of the loop; they go with their connection, and are kept
+        self._started_ns = 0  # when a delivery was taken last
         self._failure: BaseException | None = None
 
     def _stream_of(self, delivery: Delivery) -> AsyncStream | ThreadStream | None:
@@ -67,6 +69,7 @@ class _Serving:
 
     def run(self) -> None:
         self._host.run(self._ready)
+        self._send_replies()
         if self._failure is not None:
             raise self._failure
 
@@ -111,6 +114,7 @@ class _Serving:
             self._loop.remove_reader(self._descriptor)
             self._watched = None
         self._waiting.clear()
+        self._replies.clear()
 
     def _cancel_overdue(self) -> None:
         now_ns = monotonic_ns()
@@ -123,10 +127,10 @@ class _Serving:
         """BYE first; then what was received before the master read it; then the host."""
         if not self._stopping:
             self._stopping = True
-            self._received_at = monotonic()
+            self._started_ns = monotonic_ns()
             self._process.stopping()
             self._streams.leave()
-        elif not self._deliveries.running and monotonic() - self._received_at > IDLE_TICK_S:
+        elif not self._deliveries.running and monotonic_ns() - self._started_ns > 1e9 * IDLE_TICK_S:
             self._host.stop()
 
     # ---- frames -----------------------------------------------------------------------------------------------------
@@ -141,61 +145,76 @@ class _Serving:
     def _receive(self) -> None:
         """Until there is nothing: the descriptor is edge-triggered. Also without room, for what is of streams."""
         while self._waiting and self._host.room > 0:
-            self._start(self._waiting.popleft())
-        while (link := self._backend.link) is not None:
-            if self._backend.inbox:
-                self._received(self._backend.inbox.popleft())
-                continue
-            if not link.readable():
+            frame = self._waiting.popleft()
+            self._start(wire.parse(frame), frame)
+        backend, inbox = self._backend, self._backend.inbox
+        while (link := backend.link) is not None:
+            if inbox:
+                frame = inbox.popleft()
+            elif not link.readable():
                 return
+            else:
+                try:
+                    frame = fast_recv(link.dealer, _NOBLOCK)
+                except zmq.Again:
+                    return
             try:
-                frame = fast_recv(link.dealer, _NOBLOCK)
-            except zmq.Again:
-                return
-            self._received(frame)
+                fields = wire.parse(frame)
+                if fields[3] == wire.BUNDLE:
+                    inbox.extend(wire.split(frame, fields))
+                    continue
+            except wire.BadFrame:
+                backend.damage()
+                continue
+            if fields[3] != wire.DELIVER or fields[5] != self._deliveries.token or not backend.greeted:
+                backend.handle(frame)
+            elif self._waiting or self._host.room <= 0:
+                self._waiting.append(frame)
+            else:
+                self._start(fields, frame)
 
-    def _received(self, frame: bytes) -> None:
-        try:
-            fields = wire.parse(frame)
-            if fields[3] == wire.BUNDLE:
-                self._backend.inbox.extend(wire.split(frame, fields))
-                return
-        except wire.BadFrame:
-            self._backend.damage()
-            return
-        if fields[3] != wire.DELIVER or fields[5] != self._deliveries.token or not self._backend.greeted:
-            self._backend.handle(frame)
-            return
-        self._received_at = monotonic()
-        if self._waiting or self._host.room <= 0:
-            self._waiting.append(frame)
-        else:
-            self._start(frame, fields)
-
-    def _start(self, frame: bytes, fields: tuple[int, ...] | None = None) -> None:
-        delivery = self._deliveries.take(fields or wire.parse(frame), frame, monotonic_ns())
+    def _start(self, fields: tuple[int, ...], frame: bytes) -> None:
+        self._started_ns = now_ns = monotonic_ns()
+        delivery = self._deliveries.take(fields, frame, now_ns)
         if delivery is None:
             return
         if delivery.may_run:
             self._host.start(delivery)
         else:
-            self._backend.send(self._deliveries.not_started(delivery))
+            self._reply(self._deliveries.not_started(delivery), soon=True)
 
     def _done(self, number: int, outcome: Outcome) -> None:
         delivery = self._deliveries.running[number]
+        code, body, elapsed_us = outcome
         if number in self._over_limit:
             self._over_limit.remove(number)
-            if outcome.code == Cancelled.code:
-                outcome = _exceeded(outcome)
-        elapsed_us = self._streams.settled(number, outcome.elapsed_us)
-        self._backend.send(self._deliveries.reply(delivery, outcome.code, outcome.body, elapsed_us))
+            if code == Cancelled.code:
+                code, body, elapsed_us = _exceeded(outcome)
+        elapsed_us = self._streams.settled(number, elapsed_us)
+        self._reply(self._deliveries.reply(delivery, code, body, elapsed_us), soon=elapsed_us < HELD_US)
+
+    def _reply(self, frame: bytes, soon: bool) -> None:
+        """In the order of their sequence. `soon`: with those of the same turn of the loop; who comes next in it may
+        take as long as this one did.
+        """
+        if not self._backend.greeted:
+            return  # it is kept, and goes again after the next HELLO
+        self._replies.append(frame)
+        if not soon:
+            self._send_replies()
         if not self._looks_soon:  # there is room again, and after a send the descriptor may have missed something
             self._looks_soon = True
             self._loop.call_soon(self._look)
 
+    def _send_replies(self) -> None:
+        replies, self._replies = self._replies, []
+        for _, frame in wire.bundles(replies):
+            self._backend.send(frame)
+
     def _look(self) -> None:
         """Once for all that ended in one turn of the loop: each look is a system call."""
         self._looks_soon = False
+        self._send_replies()
         self._readable()
 
 
