@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..client.client import Client
     from ..worker.app import Worker
 
-LOOK_S = 0.02
+LOOK_S = 0.05  # a status is a millisecond or two of the master, who has better to do while nodes start
 STOP_S = 10.0  # for TERM: running requests finish; then they are not waited for
 ANY = "tcp://127.0.0.1:*"
 
