@@ -64,6 +64,18 @@ def test_one_of_two_nodes_and_the_standby_may_die(cluster: PairCluster) -> None:
     assert {call.code for call in calls} == {0}
 
 
+def test_nodes_that_a_dying_master_took_for_others_of_their_name_elect_the_next_one(cluster: PairCluster) -> None:
+    for node in ("n0", "n1"):
+        cluster.agents[node].kill()
+        cluster.start_agent(node, remembers=True)
+    cluster.run(0.3)  # their former lives are not dead yet, for the master
+    assert all(not cluster.agents[node].core.greeted for node in ("n0", "n1"))
+    cluster.masters[PRIMARY].kill()
+    began = cluster.clock.now
+    cluster.run_until(lambda: cluster.masters[BACKUP].is_active)
+    assert cluster.clock.now - began < 2.5  # they abstain for 2 s from the refusal
+
+
 def test_nothing_is_acknowledged_that_a_standby_does_not_have_which_may_take_over(cluster: PairCluster) -> None:
     cluster.run(1.0)
     faults.cut(cluster, PRIMARY, BACKUP, 10.0, "both")

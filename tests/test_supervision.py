@@ -23,6 +23,7 @@ from rota.worker.core.supervision import (
     Spawn,
     Stop,
     Supervision,
+    Unsure,
 )
 
 ABRT, KILL, TERM = supervision.SIGABRT, supervision.SIGKILL, supervision.SIGTERM
@@ -672,12 +673,12 @@ def test_an_active_master_that_refuses_is_not_asked_again_before_it_said(paired:
     assert dialled(paired.advance(0.2)) == [0]
 
 
-def test_an_agent_whose_name_another_one_has_votes_for_nobody_until_it_is_welcome(paired: Node) -> None:
-    paired.core.refused(messages.Refusal("name in use", "another agent is live", 1000, []), paired.now)
-    denied = paired.core.votes.refusal(messages.Vote(9, "b", 1000), 1e6)
-    assert denied is not None and "has its name" in denied.why
-    paired.core.welcomed(messages.Welcome(1, 1, "a"), paired.now)
-    assert paired.core.votes.refusal(messages.Vote(9, "b", 1000), 1e6) is None
+def test_what_another_agent_leased_under_our_name_is_not_known_until_its_master_is_asked_again(paired: Node) -> None:
+    effects = paired.core.refused(messages.Refusal("name in use", "another agent is live", 1000, []), paired.now)
+    assert effects[-1] == Unsure(1.0)
+    assert dialled(paired.advance(0.95)) == []
+    assert dialled(paired.advance(0.1)) == [0]
+    assert Unsure(1.0) not in paired.core.refused(messages.Refusal("denied", "too many", 1000, []), paired.now)
 
 
 @pytest.mark.parametrize("how", ["refused", "welcomed"])

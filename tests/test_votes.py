@@ -94,6 +94,15 @@ def test_a_grant_is_the_first_lease() -> None:
     assert ask(votes, vote(2, "c"), LATER + LEASE_S) is None
 
 
+def test_no_vote_until_one_lease_after_another_agent_may_have_leased_under_this_name_and_no_longer() -> None:
+    votes = Votes(START)
+    votes.unsure(LATER + 1.0)  # when the master that said so is asked again
+    votes.unsure(LATER + 0.5)
+    denied = ask(votes, vote(1), LATER + 1.0)
+    assert denied is not None and "another agent has its name" in denied.why and denied.wait_ms == 1001
+    assert ask(votes, vote(1), LATER + 1.0 + LEASE_S) is None
+
+
 def test_a_lease_never_becomes_shorter() -> None:
     votes = Votes(START)
     votes.granted(Vote(1, "b", 5000), LATER)

@@ -503,6 +503,8 @@ class Agent:
                 self._fence(epoch, master)
             case supervision.Lease(master, epoch, lasts_s):
                 self._core.votes.leased(master, epoch, lasts_s, boottime())
+            case supervision.Unsure(lasts_s):
+                self._core.votes.unsure(boottime() + lasts_s)
             case supervision.Remember(intent, epoch):
                 self._keep(lambda: self._state.remember(intent, epoch))
             case supervision.Weigh():

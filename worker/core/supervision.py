@@ -95,6 +95,12 @@ class Lease(NamedTuple):
     lasts_s: float
 
 
+class Unsure(NamedTuple):
+    """So long, by the clock of leases, another agent may lease under our name. Then its master is asked again."""
+
+    lasts_s: float
+
+
 class Remember(NamedTuple):
     intent: messages.Intent
     epoch: int
@@ -114,7 +120,23 @@ class Quit(NamedTuple):
     """Say BYE, if connected, and exit."""
 
 
-Effect = Connect | Hello | Send | Spawn | Stop | Kill | SetFloor | Fence | Lease | Remember | Weigh | Try | Note | Quit
+Effect = (
+    Connect
+    | Hello
+    | Send
+    | Spawn
+    | Stop
+    | Kill
+    | SetFloor
+    | Fence
+    | Lease
+    | Unsure
+    | Remember
+    | Weigh
+    | Try
+    | Note
+    | Quit
+)
 
 
 # ---- what is known --------------------------------------------------------------------------------------------------
@@ -357,7 +379,6 @@ class Supervision:
         self._echo = self._answered = 0
         self._failures = 0
         self._refusals = Refusals()
-        self.votes.doubled = False
         self._heard_at = now
         self._beat_at = self._usage_at = now
         effects.append(Fence(self.epoch, self.master))
@@ -377,13 +398,13 @@ class Supervision:
         if refusal.code == "standby":
             return self._passed_on(now)
         self.greeted = self._hello_said = False
-        self.votes.doubled = refusal.code == "name in use"
         effects = self._refusals.note(f"the master refuses this node: {refusal.message}", now)
         if refusal.code == "stale":
             return [*effects, *self.leave_now(now)]
-        self._connect_at = now + max(refusal.retry_after_ms / 1000, BEAT_S)
+        wait_s = max(refusal.retry_after_ms / 1000, BEAT_S)
+        self._connect_at = now + wait_s
         self._told_to_wait = True
-        return effects
+        return [*effects, Unsure(wait_s)] if refusal.code == "name in use" else effects
 
     def who(self, now: float) -> list[Effect]:
         """The master does not know us (any more). One answer is enough, however many of our frames it asks about: what

@@ -5,8 +5,10 @@ counts there must not look younger here. Four rules:
 
 1. One vote an epoch, durable before it is said; and none at or below an epoch that was seen.
 2. None while a lease to another master runs.
-3. None while a master says that another agent has this name: two votes of one node would make a majority of fewer.
-4. None for one lease after the start: what was leased before is not known any more. A durable vote is.
+3. None for one lease after the start: what was leased before is not known any more. A durable vote is.
+4. None for one lease after a master may have said that another agent has this name: what that one leased is not known
+   here, and two votes of one node would make a majority of fewer. Not for longer: mostly that one is our own life
+   before this one, and the master that believes it to be alive may be gone for good.
 """
 
 from __future__ import annotations
@@ -34,10 +36,9 @@ class Votes:
         """`ballot`: the last one, if it was kept. `seen` is never below it."""
         self.ballot = ballot
         self.seen = max(seen, ballot.epoch if ballot else 0)
-        self.doubled = False  # another agent is live under this name, and votes
         self.before = -1  # the highest that was seen before the last vote, if that was given in this life
         self.lease: Lease | None = None
-        self._started_at = now
+        self._unsure_at = now  # what was leased under this name before then is not known
         self._released_upto = 0
 
     def saw(self, epoch: int) -> None:
@@ -66,6 +67,10 @@ class Votes:
             until = max(until, self.lease.until)
         self.lease = Lease(master, epoch, until)
 
+    def unsure(self, until: float) -> None:
+        """Until then another agent may lease under this name."""
+        self._unsure_at = max(self._unsure_at, until)
+
     # ---- votes ------------------------------------------------------------------------------------------------------
 
     def refusal(self, vote: Vote, now: float) -> Deny | None:
@@ -74,14 +79,12 @@ class Votes:
         again = self.ballot == (vote.epoch, vote.master) and vote.epoch == self.seen
         if vote.epoch <= self.seen and not again:
             return self._deny(vote, 0.0, f"epoch {self.seen} was seen")
-        if self.doubled:
-            return self._deny(vote, 0.0, "another agent has its name")
         lease = self.lease
         if lease is not None and now < lease.until and lease.master != vote.master:
             return self._deny(vote, lease.until - now, f"{lease.master} has its lease")
-        abstains = self._started_at + vote.lease_ms / 1000 - now
+        abstains = self._unsure_at + vote.lease_ms / 1000 - now
         if abstains > 0:
-            return self._deny(vote, abstains, "it has just started, and does not know what it leased before")
+            return self._deny(vote, abstains, "it has just started, or another agent has its name: who has a lease?")
         return None
 
     def granted(self, vote: Vote, now: float) -> None:

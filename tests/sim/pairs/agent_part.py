@@ -85,5 +85,7 @@ class PairAgent(AgentPart):
     def _perform_one(self, effect: supervision.Effect) -> None:
         if isinstance(effect, supervision.Lease):
             self.core.votes.leased(effect.master, effect.epoch, effect.lasts_s, self.clock.now)
+        elif isinstance(effect, supervision.Unsure):
+            self.core.votes.unsure(self.clock.now + effect.lasts_s)
         else:
             super()._perform_one(effect)

@@ -63,6 +63,10 @@ class PairChecks(Checks):
         self.cluster.counts["votes"] += 1
         self.fences[node] = max(self.fences.get(node, 0), vote.epoch)
 
+    def forgets(self, node: str) -> None:
+        """An agent without a state directory is started anew: its votes bind it no more (docs/STANDBY.md)."""
+        self.fences.pop(node, None)
+
     def _given(self, master: Any, slot: Any, now: float) -> None:
         super()._given(master, slot, now)
         if self.weak:

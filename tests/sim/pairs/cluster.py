@@ -83,6 +83,7 @@ class PairCluster(Cluster):
         intent, epoch = self.remembered.get(name, (None, 0))
         if not remembers:
             self.ballots.pop(name, None)
+            self.checks.forgets(name)
             intent, epoch = None, 0
         self.agents[name] = PairAgent(self, name, intent, epoch)
 

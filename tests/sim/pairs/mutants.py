@@ -32,6 +32,7 @@ _CUTS = (faults.isolate, faults.partition, faults.slow_network)
 SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "vote_though_leased": _CUTS,
     "vote_right_after_a_start": (faults.isolate, faults.partition, kill_agent, pause_agent),
+    "unsure_for_ever": (faults.kill_both, faults.kill_master, kill_agent),
     "minority_elects": _CUTS,
     "one_lease_suffices": _CUTS,
     "counted_from_the_answer": _CUTS,
@@ -82,10 +83,20 @@ def vote_right_after_a_start(put: Put) -> None:
     refusal = Votes.refusal
 
     def hasty(self: Votes, vote: messages.Vote, now: float) -> messages.Deny | None:
-        self._started_at = -inf
+        self._unsure_at = -inf
         return refusal(self, vote, now)
 
     put(Votes, "refusal", hasty)
+
+
+@rule
+def unsure_for_ever(put: Put) -> None:
+    """A master's word that another agent has this name keeps it from voting for a while only: that master may die."""
+
+    def unsure(self: Votes, until: float) -> None:
+        self._unsure_at = until + 1e6
+
+    put(Votes, "unsure", unsure)
 
 
 @rule
