@@ -50,6 +50,13 @@ def decode_call(data: Body) -> tuple[list[Any], dict[str, Any]]:
     raise ProtocolError("the body is not a call: [arguments, named arguments] expected")
 
 
+def bytes_head(size: int) -> bytes:
+    """What goes before so many bytes as one value, for who puts a body together himself: they are copied once."""
+    if size < 1 << 8:
+        return b"\xc4%c" % size
+    return b"\xc5" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xc6" + size.to_bytes(4, "big")
+
+
 def encode_result(value: Any) -> bytes:
     """Raises TypeError such as "result.items[2]: cannot send a 'generator'"."""
     try:

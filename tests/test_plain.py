@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from http_rig import connection
+from http_rig import Held, connection
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.common.body import decode_call, encode_result
 from rota.common.settings import ServiceHttpSettings
-from rota.gateway.core.connection import Dispatch, Write
+from rota.gateway.core.connection import Connection, Dispatch, State, Timeouts, Write
 from rota.gateway.core.head import REMEMBERED, REMEMBERED_MAX, Heads, Limits
 from rota.gateway.core.plain import Plain, packed_peer
 from rota.gateway.core.requests import Peer
@@ -23,6 +24,7 @@ CLIENT, SERVER = ["127.0.0.1", 5555], ["::1", 8080]
 PEER = Peer(CLIENT, SERVER, False, "http", packed_peer(CLIENT, SERVER, "http"))
 DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
 HEAD = b"%b /a?b=c HTTP/1.1\r\nHost: a.example\r\nAccept: text/html\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 
 
 def plain(method: str = "GET") -> Plain:
@@ -143,3 +145,35 @@ def test_heads_are_remembered_while_they_are_small_and_few() -> None:
     for _ in range(2):
         with pytest.raises(Rejected):
             subject[b"GET / HTTP/1.1\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD % b"GET",
+        2 * (HEAD % b"GET"),
+        b"\r\n" + HEAD % b"GET",
+        POST + b"hello",
+        POST + b"hel",
+        POST + b"hello" + HEAD % b"GET",
+        POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") + b"hello",
+        POST.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+        POST.replace(b"Content-Length: 5", b"Content-Length: 2000000") + b"hello",
+        HEAD % b"GET" + b"hello",
+        (HEAD % b"GET")[:-2],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_remembered_head_is_read_as_when_it_came_first(data: bytes) -> None:
+    def seen(heads: Heads | None) -> list[Any]:
+        subject = Connection(Limits(), Timeouts(), 0.0, lambda: DATE, Held, lambda: "-", heads)
+        effects = subject.received(data, 1.0)
+        while subject.state is State.ANSWER:
+            effects += subject.answered(200, [], b"", 2.0)
+        return [effects, subject.state, subject.next_deadline()]
+
+    heads = Heads(Limits())
+    for known in (HEAD % b"GET", POST, data[: data.find(b"\r\n\r\n") + 4]):
+        with suppress(Rejected):
+            assert known.startswith(b"\r") or heads[known]
+    assert seen(heads) == seen(heads) == seen(None)

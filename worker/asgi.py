@@ -22,12 +22,11 @@ from .http_service import (
     Said,
     Streamed,
     answer,
-    headers_of,
+    begun,
     incomplete,
     request_id,
     service,
     split_target,
-    status_of,
 )
 from .recurring import Headers
 from .websocket import WebSocket
@@ -149,8 +148,7 @@ class _Exchange:
     """One request and what the application sends for it. `over`: that is all."""
 
     over = False
-    _status = 0
-    _said: Said
+    _said: Said | None = None
     _blocks: list[bytes] | None = None  # before the last
     _streamed: Streamed | None = None  # None: the answer is one message
     _cut = False  # the rest of the body is not sent anyway
@@ -206,38 +204,39 @@ class _Exchange:
                 raise Abandoned("nobody waits for this answer any more")
             raise BadAnswer(f"{kind!r:.200} was sent after the end of the answer")
         if kind == "http.response.start":
-            if self._status:
+            if self._said is not None:
                 raise BadAnswer("http.response.start was sent twice")
-            self._status, self._said = status_of(message), headers_of(message)
+            self._said = begun(message)
         elif kind == "http.response.body":
-            if not self._status:
+            said = self._said
+            if said is None:
                 raise BadAnswer("http.response.body was sent before http.response.start")
             block, more = message.get("body", b""), message.get("more_body", False)
             if type(block) is not bytes:
                 block = _bytes(block)
             if more or self._streamed is not None or self._blocks is not None or len(block) > WHOLE_MAX:
-                await self._extend(block, more)
+                await self._extend(said, block, more)
             else:  # as most are
-                self._end(answer(self._method, self._status, self._said, block))
+                self._end(answer(self._method, said, block))
         else:
             raise BadAnswer(f"{kind!r:.200} is no message of an answer: http.response.start or http.response.body")
 
-    async def _extend(self, block: bytes, more: bool) -> None:
+    async def _extend(self, said: Said, block: bytes, more: bool) -> None:
         stream: AsyncStream | None = self._ctx.stream
         if stream is not None:
-            return await self._pour(stream, block, more)
+            return await self._pour(stream, said, block, more)
         self._blocks = self._blocks or []
         self._blocks.append(block)
         if not more:
-            self._end(answer(self._method, self._status, self._said, b"".join(self._blocks)))
+            self._end(answer(self._method, said, b"".join(self._blocks)))
 
-    async def _pour(self, stream: AsyncStream, block: bytes, more: bool) -> None:
+    async def _pour(self, stream: AsyncStream, said: Said, block: bytes, more: bool) -> None:
         """It goes out now; returns when there is room for more."""
         if self._streamed is None:
-            streamed = Streamed(self._method, self._status, self._said.headers)
+            streamed = Streamed(self._method, said.status, said.headers)
             if not streamed.has_body:
                 self._cut = True
-                return self._end(answer(self._method, self._status, self._said, b""))
+                return self._end(answer(self._method, said, b""))
             self._streamed = streamed
         data = self._streamed.piece(block)
         if not more:

@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 from uuid import UUID
 
-from ..common.body import decode_call
+from ..common.body import decode_call, encode_result
 from ..common.errors import BindError
 from ..common.names import did_you_mean
 from ..common.wire import Body
@@ -85,6 +85,8 @@ class Binding:
     def read(self, body: Body, context: object) -> tuple[list[Any], dict[str, Any]]:
         """What to call the handler with, of the body of a call. ProtocolError, or BindError as `bind`."""
         return self.arguments(*decode_call(body), context)
+
+    write = staticmethod(encode_result)  # of what the handler returned; raises TypeError
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any], context: object) -> tuple[list[Any], dict[str, Any]]:
         """What to call the handler with. BindError as `bind`."""

@@ -139,7 +139,7 @@ class SyncHost:
     def replied(self, handler: Handler, result: Any, begun: int) -> Outcome:
         """The outcome of a handler that returned."""
         try:
-            body = encode_result(result)
+            body = handler.binding.write(result)
         except TypeError as error:
             return failed(RemoteError("TypeError", f"{handler.binding.name}: {error}"), begun)
         if len(body) > self.body_max:

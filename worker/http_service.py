@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgpack import packb
 
+from ..common.body import bytes_head, encode_result
 from .app import Worker
 from .context import Context
 from .recurring import RecurringBinding
@@ -19,6 +20,7 @@ Pair = list[bytes]  # [name, value]: a list, as a tuple costs more on the wire
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 section 5.6.2
 _control_in = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search  # all but the tab, RFC 9110 section 5.5
 WHOLE_MAX = 256 * 1024  # bytes of a body that is not streamed, either way
+_RESULT = b"\x93"  # [status, headers, body]
 _BESIDE = ("x-request-id", "traceparent")
 _BODILESS = (204, 304)  # their Content-Length, if any, is that of another answer
 
@@ -84,24 +86,28 @@ def _is_name(name: bytes) -> bool:
 
 
 class Said(NamedTuple):
-    """The headers of an answer, checked. Nobody changes them. `lengths`: what Content-Length says in them."""
+    """How an answer begins, checked. Nobody changes it. `lengths`: what Content-Length says in its headers. `packed`:
+    all of it but the body, as it travels.
+    """
 
+    status: int
     headers: list[Pair]
     lengths: list[bytes]
+    packed: bytes
 
 
-def said_of(headers: list[Pair]) -> Said:
+def said_of(status: int, headers: list[Pair]) -> Said:
     lengths = [value for name, value in headers if len(name) == 14 and name.lower() == b"content-length"]
-    return Said(headers, lengths)
+    return Said(status, headers, lengths, _RESULT + encode_result(status) + encode_result(headers))
 
 
-def remembered(said: Any, fields: Iterable[Any]) -> Said:
-    """What this function, with its lru_cache, makes of the headers of an answer: most come again."""
+def remembered(said: Any, status: int, fields: Iterable[Any]) -> Said:
+    """What this function, with its lru_cache, makes of status and headers: most come again."""
     fields = tuple(fields)
     try:
-        return said(fields)  # type: ignore[no-any-return]
+        return said(status, fields)  # type: ignore[no-any-return]
     except TypeError:  # not all are tuples
-        return said.__wrapped__(fields)  # type: ignore[no-any-return]
+        return said.__wrapped__(status, fields)  # type: ignore[no-any-return]
 
 
 class Streamed:
@@ -147,33 +153,48 @@ def content_length(headers: list[Pair]) -> int | None:
 
 
 def status_of(message: dict[str, Any]) -> int:
-    """Of an ASGI message that begins an answer."""
     status = message.get("status")
     if not isinstance(status, int) or not 200 <= status <= 999:
         raise BadAnswer(f"the status must be a number from 200 to 999, not {status!r:.200}")
     return int(status)  # an HTTPStatus is an int that does not travel
 
 
-def headers_of(message: dict[str, Any]) -> Said:
+def begun(message: dict[str, Any]) -> Said:
+    """Of an ASGI message that begins an answer."""
     try:
-        return remembered(_said, message.get("headers", ()))
+        return remembered(_said, status_of(message), message.get("headers", ()))
     except (TypeError, ValueError) as error:
-        raise BadAnswer(f"the headers must be pairs of bytes: {error}") from None
+        raise _unfit(error) from None
 
 
 @lru_cache(512)  # an application says the same with most answers
-def _said(fields: Iterable[tuple[bytes, bytes]]) -> Said:
+def _said(status: int, fields: tuple[tuple[bytes, bytes], ...]) -> Said:
+    return said_of(status, _checked(fields))
+
+
+def headers_of(message: dict[str, Any]) -> list[Pair]:
     try:
-        return said_of([header(name, value) for name, value in fields])
+        return _checked(tuple(message.get("headers", ())))
+    except (TypeError, ValueError) as error:
+        raise _unfit(error) from None
+
+
+def _checked(fields: tuple[tuple[bytes, bytes], ...]) -> list[Pair]:
+    try:
+        return [header(name, value) for name, value in fields]
     except (AttributeError, TypeError):  # bytes of another type, or none at all
-        return said_of([header(bytes(name), bytes(value)) for name, value in fields])
+        return [header(bytes(name), bytes(value)) for name, value in fields]
 
 
-def answer(method: str, status: int, said: Said, body: bytes) -> list[Any]:
-    """The result of a handler. BadAnswer if the application announced another length than its body has."""
-    headers, lengths = said
+def _unfit(error: Exception) -> BadAnswer:
+    return BadAnswer(f"the headers must be pairs of bytes: {error}")
+
+
+def answer(method: str, said: Said, body: bytes) -> bytes:
+    """The result of a handler, packed. BadAnswer if the application announced another length than its body has."""
+    status, _, lengths, packed = said
     for length in lengths:
         if length != b"%d" % len(body) and method != "HEAD" and status not in _BODILESS:
             announced = length.decode("latin-1")[:40]
             raise BadAnswer(f"its Content-Length is {announced!r}, its body has {len(body)} bytes")
-    return [status, headers, body]
+    return b"".join((packed, bytes_head(len(body)), body))

@@ -64,6 +64,11 @@ class RecurringBinding(Binding):
         method, target, headers, about = known
         return [context, method, target, headers, b"", about | rest], {}
 
+    @staticmethod
+    def write(result: bytes | None) -> bytes:
+        """An answer is packed already; it is None when it went as a stream."""
+        return encode_result(None) if result is None else result
+
     def _saw(
         self, beginning: bytes, method: str, target: bytes, headers: Any, body: bytes, about: dict[str, Any]
     ) -> None:

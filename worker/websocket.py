@@ -13,7 +13,7 @@ from .async_streams import AsyncStream
 from .context import Context
 from .core.streams import Abandoned
 from .hosting import traceback_text
-from .http_service import BadAnswer, header, headers_of, opening, status_of
+from .http_service import BadAnswer, begun, header, headers_of, opening
 
 Message = dict[str, Any]
 
@@ -110,14 +110,14 @@ class WebSocket:
         elif kind == "websocket.close" and self._state in (CONNECTING, OPEN):
             await self._close(message)
         elif kind == "websocket.http.response.start" and self._state == CONNECTING and not self._status:
-            self._status, self._headers = status_of(message), headers_of(message).headers
+            self._status, self._headers, *_ = begun(message)
         elif kind == "websocket.http.response.body" and self._status:
             await self._refuse(message)
         else:
             raise BadAnswer(f"{kind!r:.200} may not be sent {_WHEN[self._state]}")
 
     async def _accept(self, message: Message) -> None:
-        headers, subprotocol = headers_of(message).headers, message.get("subprotocol")
+        headers, subprotocol = headers_of(message), message.get("subprotocol")
         if subprotocol is not None:
             header(b"sec-websocket-protocol", subprotocol.encode("latin-1"))
         if any(name.lower() == b"sec-websocket-protocol" for name, _ in headers):

@@ -48,7 +48,7 @@ def worker(application: Application, name: str) -> Worker:
 
     def http(
         ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes | int, about: dict[str, Any]
-    ) -> list[Any] | None:
+    ) -> bytes | None:
         environ = _environ(ctx, method, target, headers, body, about)
         if made.threads != 1:
             environ["wsgi.multithread"] = True
@@ -202,8 +202,7 @@ class _Response:
     goes out before the next is asked for. The headers count as sent with the first byte of the body.
     """
 
-    status = 0
-    _said: Said
+    _said: Said | None = None
     _held = 0  # bytes of its blocks
     _hold = 0  # so many may be
     _streamed: Streamed | None = None
@@ -222,15 +221,15 @@ class _Response:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # else its traceback holds this frame, and this frame the traceback
-        elif self.status:
+        elif self._said is not None:
             raise BadAnswer("start_response was called twice; the second time needs exc_info")
-        self.status, self._said = _status(status), _headers(headers)
+        self._said = _begun(_status(status), headers)
         return self.write
 
     def write(self, block: bytes) -> None:
         if not isinstance(block, bytes):
             raise BadAnswer(f"the body must be made of bytes, not of {type(block).__name__}")
-        if not self.status:
+        if self._said is None:
             raise BadAnswer("there was a piece of the body before start_response was called")
         if not block or self._complete:
             return
@@ -239,20 +238,20 @@ class _Response:
             return
         streams = self._ctx.stream is not None
         if not self._hold and not self._blocks and streams:
-            self._hold = self._may_hold()
+            self._hold = _may_hold(self._said)
         self._blocks.append(block)
         self._held += len(block)
         if self._held > self._hold and streams:
-            self._begin()
+            self._begin(self._said)
 
-    def collect(self, result: Iterable[bytes]) -> list[Any] | None:
+    def collect(self, result: Iterable[bytes]) -> bytes | None:
         """The result of the handler; None when the caller has all of the answer already. Closes what was returned,
         whatever happens.
         """
-        if type(result) is list and len(result) == 1 and self.status and not self._held and self._streamed is None:
-            [block] = result
-            if type(block) is bytes and len(block) <= WHOLE_MAX:  # as most are
-                return answer(self._method, self.status, self._said, block)
+        if type(result) is list and len(result) == 1 and not self._held and self._streamed is None:
+            block, said = result[0], self._said
+            if type(block) is bytes and len(block) <= WHOLE_MAX and said is not None:  # as most are
+                return answer(self._method, said, block)
         try:
             if isinstance(result, _WHOLE):
                 self._hold = WHOLE_MAX
@@ -260,29 +259,30 @@ class _Response:
                 self.write(block)
                 if self._complete:
                     break
-            if not self.status:
+            if self._said is None:
                 raise BadAnswer("the application returned without having called start_response")
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
         if self._streamed is None or self._complete:
-            return answer(self._method, self.status, self._said, b"".join(self._blocks))
+            return answer(self._method, self._said, b"".join(self._blocks))
         self._streamed.end()
         self._ctx.stream.finish()
         return None
 
-    def _may_hold(self) -> int:
-        size = content_length(self._said.headers)
-        return WHOLE_MAX if size is not None and size <= WHOLE_MAX else 0
-
-    def _begin(self) -> None:
-        self._streamed = streamed = Streamed(self._method, self.status, self._said.headers)
+    def _begin(self, said: Said) -> None:
+        self._streamed = streamed = Streamed(self._method, said.status, said.headers)
         blocks, self._blocks = self._blocks, []
         if streamed.has_body:
             self._ctx.stream.write(streamed.piece(b"".join(blocks)))
         else:
             self._complete = True
+
+
+def _may_hold(said: Said) -> int:
+    size = content_length(said.headers)
+    return WHOLE_MAX if size is not None and size <= WHOLE_MAX else 0
 
 
 def _blocks(result: Any) -> Iterable[bytes]:
@@ -309,18 +309,18 @@ def _number(status: str) -> int:
     return int(match[1]) if match is not None else 0
 
 
-def _headers(headers: Any) -> Said:
+def _begun(status: int, headers: Any) -> Said:
     if not isinstance(headers, list):
         raise BadAnswer(f"the headers must be a list of (name, value), not {_kind(headers)}")
     try:
-        return remembered(_said, headers)
+        return remembered(_said, status, headers)
     except (AttributeError, TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         raise BadAnswer(f"the headers must be pairs of texts in latin-1: {error}") from None
 
 
 @lru_cache(512)  # an application says the same with most answers
-def _said(headers: Iterable[tuple[str, str]]) -> Said:
-    return said_of([header(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
+def _said(status: int, headers: tuple[tuple[str, str], ...]) -> Said:
+    return said_of(status, [header(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
 
 
 def _kind(value: object) -> str:

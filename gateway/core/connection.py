@@ -172,11 +172,12 @@ class Connection:
 
     def received(self, data: bytes, now: float) -> list[Effect]:
         state, buffer = self.state, self._buffer
-        if state is _IDLE and len(data) <= REMEMBERED_MAX and not buffer and not self._blocked:
-            head = self._heads.get(data)
-            if head is not None and not head.length and not head.chunked:
+        if state is _IDLE and not buffer and not self._blocked:
+            end = data.find(b"\r\n\r\n", 0, REMEMBERED_MAX) + 4
+            head = self._heads.get(data[:end])
+            if head is not None and (head.length or 0) == len(data) - end <= INLINE_MAX and not head.chunked:
                 self._head = head
-                return self._dispatch(head, b"")
+                return self._dispatch(head, data[end:])
         if state is _CLOSED:
             return []
         buffer += data
@@ -412,7 +413,8 @@ class Connection:
         if upload is None:
             buffer, length = self._buffer, head.length or 0
             if len(buffer) >= length:
-                body = bytes(buffer[:length])
+                with memoryview(buffer) as view:
+                    body = bytes(view[:length])
                 del buffer[:length]
                 return self._dispatch(head, body)
             come = len(buffer)

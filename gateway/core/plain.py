@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...client.calls import Address
-from ...common.body import decode_result, encode_result
+from ...common.body import bytes_head, decode_result, encode_result
 from ...common.wire import Body
 from .head import Head
 from .requests import Peer
@@ -38,10 +38,9 @@ class Plain:
 
     def call(self, body: bytes, peer: Peer, request_id: bytes) -> bytes:
         """What `encode_call` makes of it. `request_id`: of 31 bytes at most."""
-        size = len(body)
-        packed = b"\xc4%c%b" % (size, body) if size < 256 else encode_result(body)
-        about = b"\xa2id%c%b" % (0xA0 + len(request_id), request_id)
-        return b"".join((self._arguments, packed, self._about, peer.packed, about, _NO_NAMES))
+        known_as = b"\xa2id%c%b" % (0xA0 + len(request_id), request_id)
+        parts = (self._arguments, bytes_head(len(body)), body, self._about, peer.packed, known_as, _NO_NAMES)
+        return b"".join(parts)
 
     def answered(self, data: Body) -> Any:
         """What `decode_result` makes of an answer. The second in a row that is like the one before is remembered: an
