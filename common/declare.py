@@ -1,4 +1,4 @@
-"""How a setting is declared: once, as a field of its section's frozen dataclass.
+"""How a setting is declared: once, as a field of its section's dataclass, a `Section`.
 
 File key, flag, environment variable, check, example file and reference page all follow from
 that one line. A section is such a dataclass with a ClassVar `section`, its name in the file; a
@@ -61,6 +61,41 @@ class Rule:
     other: str
     broken: Callable[[Any], bool]
     why: str  # the rest of a sentence: "must ..., because ..."
+
+
+class Section:
+    """Frozen, and made of keyword arguments. Dataclasses write such methods as text, one set a class, and compile it at
+    each start of any process: for the sections that was 50 KB, a tenth of the start of a master.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, **given: Any) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if field.name in given:
+                value = given.pop(field.name)
+            elif field.default_factory is not dataclasses.MISSING:
+                value = field.default_factory()
+            else:
+                value = field.default
+            object.__setattr__(self, field.name, value)
+        if given:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise dataclasses.FrozenInstanceError(f"{type(self).__name__}.{name} stays as it is")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and all(
+            getattr(self, field.name) == getattr(other, field.name)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # some have tables
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in fields)})"
 
 
 def setting(

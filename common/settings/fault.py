@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..declare import setting
+from ..declare import Section, setting
 from ..kinds import (
     Optional,
     Wording,
@@ -20,8 +20,8 @@ def _told(when: str) -> Any:
     return setting(None, Optional(Wording(), word="default"), f"what callers are told when {when}", why)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultSettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class FaultSettings(Section):
     """What callers of one service are told instead of rota's own words, by fault."""
 
     section: ClassVar[str] = "service.fault"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..declare import Rule, setting
+from ..declare import Rule, Section, setting
 from ..kinds import (
     HOST_PORT,
     Anything,
@@ -22,8 +22,8 @@ from ..kinds import (
 HEARTBEAT, PORT, DUMMY, REQUEST = "heartbeat", "port", "dummy", "request"  # how deep a health check looks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthSettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class HealthSettings(Section):
     """How it is found out whether a node serves this service well, and what follows when it does not."""
 
     section: ClassVar[str] = "service.health"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import limits
-from ..declare import setting
+from ..declare import Section, setting
 from ..kinds import (
     AFFINITY,
     COOKIE,
@@ -30,8 +30,8 @@ OFF, COMMON, JSON = "off", "common", "json"  # forms of a gateway's access log
 X_FORWARDED, FORWARDED = "x-forwarded", "forwarded"  # how proxies tell of the client
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class HttpSettings(Section):
     """A gateway: where it takes HTTP requests, whom it believes, how much it bears."""
 
     section: ClassVar[str] = "http"
@@ -283,8 +283,8 @@ class HttpSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceHttpSettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ServiceHttpSettings(Section):
     """How one service is reached over HTTP."""
 
     section: ClassVar[str] = "service.http"

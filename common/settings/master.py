@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import host, limits
-from ..declare import Computed, Rule, setting
+from ..declare import Computed, Rule, Section, setting
 from ..kinds import (
     HOST,
     Address,
@@ -24,8 +24,8 @@ from ..units import format_duration
 _HOST_NAME = Computed(host.name, "the host's name")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MasterSettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class MasterSettings(Section):
     """The master: where it listens, what it remembers, when it gives a node up."""
 
     section: ClassVar[str] = "master"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..declare import setting
+from ..declare import Section, setting
 from ..kinds import HOST_PORT, Choice, Duration, File, Kind, Optional, Pattern, Several, Text, quoted
 
 TAKEOVER, RETURN, LIVE, DEAD, CLOSE = "takeover", "return", "live", "dead", "close"
@@ -39,8 +39,8 @@ class Receivers(Kind):
         return "mail addresses, or one http:// or https:// URL"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotifySettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class NotifySettings(Section):
     """Somebody whom the master tells of takeovers, in order and each time once: by mail, or a webhook."""
 
     section: ClassVar[str] = "notify"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import limits
-from ..declare import Rule, nested, setting
+from ..declare import Rule, Section, nested, setting
 from ..kinds import (
     Choice,
     Duration,
@@ -26,8 +26,8 @@ from .http import ServiceHttpSettings
 LEAST_LOADED, ROUND_ROBIN = "least-loaded", "round-robin"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceSettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ServiceSettings(Section):
     """One service's pool, as the master runs it. Without a section these defaults hold."""
 
     section: ClassVar[str] = "service"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import host, limits
-from ..declare import Computed, setting
+from ..declare import Computed, Section, setting
 from ..kinds import (
     APP,
     Address,
@@ -28,8 +28,8 @@ _HOST_NAME = Computed(host.name, "the host's name")
 _CPUS = Computed(host.usable_cpus, "the cores this machine or container may use")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlaveSettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SlaveSettings(Section):
     """A slave node: what it offers, to which master, and how its processes start and stop."""
 
     section: ClassVar[str] = "slave"

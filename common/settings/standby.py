@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import limits
-from ..declare import setting
+from ..declare import Section, setting
 from ..kinds import Address, Boolean, Choice, Duration, Lease, Optional, Several
 from ..steps import Steps
 from ..units import format_duration
@@ -15,8 +15,8 @@ MAJORITY, ANY = "majority", "any"
 AGENTS = "agents"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StandbySettings:
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class StandbySettings(Section):
     """A pair of masters: whom this one shadows, when it takes over, and what that needs (docs/STANDBY.md)."""
 
     section: ClassVar[str] = "standby"
