@@ -193,6 +193,14 @@ class Large:
         return True
 
 
+def parse_large(frame: Large) -> tuple[int, ...] | None:
+    """`parse()`, None where that raises BadFrame: whoever then reads it as any other frame finds out why."""
+    try:
+        return parse(frame.buffer)
+    except BadFrame:
+        return None
+
+
 Frame = bytes | Large
 AnyFrame = TypeVar("AnyFrame", bytes, Frame)
 Body = bytes | memoryview

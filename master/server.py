@@ -117,7 +117,7 @@ class Server:
         config, numbers = self.config, self.ports.ports
         self.journal.rise(epoch, config.master.name)
         patience_s = config.standby.takeover_grace if known.peer or known.members else 0.0
-        self.core = Master(
+        self.core = master = Master(
             Identity(
                 config.master.name,
                 epoch,
@@ -136,6 +136,7 @@ class Server:
                 standby=config.standby, last_record=self.journal.last, patience_s=patience_s, lease=self._lease
             ),
         )
+        master.read_from(self._frontend.source, self._backend.source)
         self._begin()
 
     def _follow(self, known: Restored, was_active: bool, seen: int) -> None:
@@ -158,7 +159,6 @@ class Server:
         self._begin()
 
     def _begin(self) -> None:
-        self.core.source, self.core.process_source = self._frontend.source, self._backend.source
         self._events = EventWriter(self.core.events)
         self._watch()
         if isinstance(self.core, Standby):

@@ -1,34 +1,36 @@
 """The one door of the master's core: frames in from three sockets, time in, effects out through the outbox.
 
-It knows who is talking (routes, tokens), and hands what they say to `dispatch` (requests), `fleet` (nodes) and
-`operators`. No frame, however odd, raises: it is counted, answered with WHO or REFUSED, or dropped.
+What clients and processes say it hands to `frontend` and `backend`. Here is the control socket, whose peers it knows by
+route and token: agents (for the `fleet`), operators, and the other master (for the `pair`). No frame, however odd,
+raises: it is counted, answered with WHO or REFUSED, or dropped.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...common import messages, wire
 from ...common.lifecycle import Liveness
-from ...common.limits import EPOCH_MAX, HEAD_MAX
-from ...common.messages import BadMessage
+from ...common.limits import EPOCH_MAX
 from ...common.settings import AGENTS, MasterSettings, ServiceSettings, StandbySettings
-from . import outbox, records, status
+from . import outbox, received, records, status
+from .backend import Backend
 from .dispatch import Dispatch
 from .engine_lease import Answer, EngineLease
 from .events import EventLog
 from .fleet import Fleet
+from .frontend import Frontend
 from .group import Group
 from .operators import Operators
 from .outbox import Outbox, StepDown
 from .pair import Pair
 from .pool import Slot
-from .readers import Readers
-from .recollection import AGE_MAX_S, ages_told
+from .recollection import AGE_MAX_S
 from .records import Restored
 from .registry import Node
-from .sessions import Session, Source
+from .sessions import Source
 from .verbs import SCHEMA
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
@@ -36,10 +38,6 @@ ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
 STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, when this master stops
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
-SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
-
-_parse = wire.parse
-_STREAM = (wire.CHUNK, wire.CREDIT)
 
 
 _OnControl = messages.AgentHello | messages.OperatorHello | messages.VoterHello | messages.PeerHello
@@ -136,15 +134,13 @@ class Master:
         self._agents: dict[bytes, Node] = {}
         self._records = beginning.last_record
         self._durable = beginning.last_record
-        self._settled: dict[bytes, None] = {}  # sessions that were closed for their silence and had nothing open
-        self._swept = now
         self._stop_by = now
-        self._readers = Readers()
         self._outvoted = False  # about to step down
         self._handing_over = False  # to the standby, as an operator asked
-        # Where the frame comes from that is being read on the frontend, and on the backend.
-        self.source: Callable[[], Source] = Source
-        self.process_source: Callable[[], Source] = Source
+        self.clients = Frontend(self.dispatch, self.out, self.events, self._welcome, token, now)
+        self.processes = Backend(self.dispatch, self.fleet, self.out, self._welcome, token)
+        self.frontend, self.frontend_large = self.clients.receive, self.clients.receive_large
+        self.backend, self.backend_large = self.processes.receive, self.processes.receive_large
         self.lag = 0.0
         self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
         if self.durable:
@@ -160,197 +156,14 @@ class Master:
         idle = self.settings.session_idle  # what is younger was not asked in a session that was closed since
         self.dispatch.inherited.recollection.age_max = min(AGE_MAX_S, 0.9 * idle)
 
-    # ---- frontend --------------------------------------------------------------------------------
-
-    def frontend(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
-        session = self.dispatch.routes.get(route)
-        try:
-            fields = _parse(frame)
-            if fields[3] == wire.BUNDLE and may_bundle:
-                return self._bundle(route, session, frame, fields, now)
-        except wire.BadFrame:
-            return self._damaged(route, self.dispatch.routes, self.out.frontend)
-        if session is None or session.token != fields[5]:
-            self._now = now
-            return self._frontend_stranger(route, fields, frame, now)
-        session.heard_at = now
-        kind = fields[3]
-        upto = fields[9]
-        if upto > session.acked:
-            session.acknowledge(upto)
-        if kind == wire.REQUEST:
-            self.dispatch.request(session, fields, frame, now)
-        elif kind == wire.CANCEL:
-            self.dispatch.cancel(session, fields[8])
-        elif kind == wire.BYE:
-            self.dispatch.close_session(session)
-        elif kind in _STREAM:
-            self.dispatch.streams.from_client(session, fields, frame)
-        elif kind != wire.ACK:
-            self.dispatch.counters["bad frames"] += 1
-        elif len(frame) > fields[11]:
-            ages_told(session, frame[fields[11] :])
-
-    def _damaged(self, route: bytes, known: Mapping[bytes, object], out: list[tuple[bytes, bytes]]) -> None:
-        """What it was nobody can tell. A peer that we know is asked to begin anew: its HELLO settles what was lost."""
-        self.dispatch.counters["bad frames"] += 1
-        if route in known:
-            out.append((route, wire.head(wire.WHO, 0)))
-
-    def frontend_large(self, route: bytes, frame: wire.Large, now: float) -> None:
-        """The request that most large messages are, without a copy; anything else as usual."""
-        fields = self._fields(frame)
-        session = self.dispatch.routes.get(route)
-        if fields is None or session is None or session.token != fields[5]:
-            return self.frontend(route, bytes(frame), now)
-        if fields[3] == wire.CHUNK:
-            session.heard_at = now
-            return self.dispatch.streams.from_client(session, fields, frame)
-        if fields[3] != wire.REQUEST:
-            return self.frontend(route, bytes(frame), now)
-        origin = wire.ORIGIN_STRUCT.pack(session.id, fields[8])
-        if not fields[4] & wire.ORIGIN or frame[wire.HEADER_SIZE : wire.WITH_ORIGIN] != origin:
-            return self.frontend(route, bytes(frame), now)
-        session.heard_at = now
-        if fields[9] > session.acked:
-            session.acknowledge(fields[9])
-        fields = (*fields[:4], fields[4] ^ wire.ORIGIN, *fields[5:])
-        self.dispatch.request(session, fields, frame, now, wire.WITH_ORIGIN)
-
-    def backend_large(self, route: bytes, frame: wire.Large, now: float) -> None:
-        """The same with a reply."""
-        fields = self._fields(frame)
-        slot = self.dispatch.slot_routes.get(route)
-        if fields is None or slot is None or slot.token != fields[5]:
-            self.backend(route, bytes(frame), now)
-        elif fields[3] == wire.REPLY:
-            self.dispatch.reply(slot, fields, frame, now)
-        elif fields[3] == wire.CHUNK:
-            self.dispatch.streams.from_process(slot, fields, frame, now)
-        else:
-            self.backend(route, bytes(frame), now)
-
-    def _fields(self, frame: wire.Large) -> tuple[int, ...] | None:
-        try:
-            return _parse(frame.buffer)
-        except wire.BadFrame:
-            return None
-
-    def _bundle(self, route: bytes, session: Session | None, frame: bytes, fields: tuple[int, ...], now: float) -> None:
-        """Several messages in one frame, most of them requests of this session."""
-        request = self.dispatch.request
-        for each in wire.split(frame, fields):
-            fields = _parse(each)
-            if session is None or fields[3] != wire.REQUEST or fields[5] != session.token:
-                self.frontend(route, each, now, False)
-                session = self.dispatch.routes.get(route)
-                continue
-            session.heard_at = now
-            if fields[9] > session.acked:
-                session.acknowledge(fields[9])
-            request(session, fields, each, now)
-
-    def _frontend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
-        out = self.out.frontend
-        if fields[3] != wire.HELLO:
-            self.dispatch.counters["unknown routes"] += 1
-            out.append((route, wire.head(wire.WHO, 0)))
-            return
-        if len(frame) > HEAD_MAX:  # whoever knows no more than this port may not make us decode a mebibyte
-            self.dispatch.counters["bad frames"] += 1
-            return
-        hello = self._read(messages.ClientHello, frame[fields[11] :])
-        if hello is None or len(hello.session) != 16:
-            return
-        version = outbox.agree(hello.versions)
-        if version is None:
-            out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
-            return
-        session = self.dispatch.sessions.get(hello.session)
-        resumed = session is not None
-        if session is None:
-            if len(self.dispatch.sessions) >= SESSIONS_MAX:
-                out.append((route, outbox.answer(wire.REFUSED, 0, _too_many_clients())))
-                return
-            session = self.dispatch.sessions[hello.session] = Session(hello.session, now)
-            # Nothing of one that was settled can have run: what it sends again now was never accepted.
-            session.born = self._token() >> 1 | 1
-            session.epoch = 0 if hello.session in self._settled else max(0, hello.epoch)
-            self._settled.pop(hello.session, None)
-        earlier = self.dispatch.routes.get(route)
-        if earlier is not None and earlier is not session:  # one connection, one session
-            self.dispatch.close_session(earlier)
-        self.dispatch.routes.pop(session.route, None)
-        self.dispatch.unsent.pop(session, None)  # it asks again for what it lacks
-        session.unsent = 0
-        if session.route != route:  # asked twice over one connection, the first token is in use
-            session.route, session.token = route, self._token()
-            session.greeted_at = now
-            session.source = self.source()
-            session.outgoing.clear()  # under the old token; the client asks again for what it lacks
-        session.heard_at = now
-        self.dispatch.streams.greeted(session, now)
-        self.dispatch.routes[route] = session
-        welcome = self._welcome(version, resumed)._replace(born=session.born)
-        out.append((route, outbox.answer(wire.WELCOME, session.token, welcome)))
-
-    # ---- backend ---------------------------------------------------------------------------------
-
-    def backend(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
-        try:
-            fields = _parse(frame)
-            if fields[3] == wire.BUNDLE and may_bundle:
-                for each in wire.split(frame, fields):
-                    self.backend(route, each, now, False)
-                return
-        except wire.BadFrame as error:
-            return self._bad_reply(route, str(error), now)
-        slot = self.dispatch.slot_routes.get(route)
-        if slot is None or slot.token != fields[5]:
-            self._now = now
-            return self._backend_stranger(route, fields, frame, now)
-        if fields[3] == wire.REPLY:
-            self.dispatch.reply(slot, fields, frame, now)
-        elif fields[3] in _STREAM:
-            self.dispatch.streams.from_process(slot, fields, frame, now)
-        elif fields[3] == wire.BYE:
-            self.fleet.process_bye(slot, now)
-        else:
-            self._bad_reply(route, f"kind {fields[3]}", now)
-
-    def _bad_reply(self, route: bytes, what: str, now: float) -> None:
-        """Counted, and held against the node whose process it came from."""
-        self.dispatch.counters["bad frames"] += 1
-        slot = self.dispatch.slot_routes.get(route)
-        if slot is not None:
-            self.out.backend.append((route, wire.head(wire.WHO, 0)))
-            self.fleet.checks.misbehaved(slot, f"its process sent a frame that breaks the protocol: {what}", now)
-
-    def _backend_stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
-        out = self.out.backend
-        if fields[3] != wire.HELLO:
-            self.dispatch.counters["unknown routes"] += 1
-            out.append((route, wire.head(wire.WHO, 0)))
-            return
-        hello = self._read(messages.ProcessHello, frame[fields[11] :])
-        if hello is None:
-            return
-        version = outbox.agree(hello.versions)
-        if version is None:
-            out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
-            return
-        found = self.fleet.process_hello(route, hello, self._token(), now)
-        if isinstance(found, messages.Refusal):
-            out.append((route, outbox.answer(wire.REFUSED, 0, found)))
-        else:
-            found.source = self.process_source()
-            welcome = self._welcome(version, True)._replace(upto=found.acked)
-            out.append((route, outbox.answer(wire.WELCOME, found.token, welcome)))
+    def read_from(self, clients: Callable[[], Source], processes: Callable[[], Source]) -> None:
+        """Who says where the frame comes from that is being read on the frontend, and on the backend."""
+        self.clients.source, self.processes.source = clients, processes
 
     # ---- control ---------------------------------------------------------------------------------
 
     @property
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> Counter[str]:
         return self.dispatch.counters
 
     @property
@@ -368,7 +181,7 @@ class Master:
         try:
             head = wire.parse_head(frame)
         except wire.BadFrame:
-            return self._damaged(route, self._agents, self.out.control)
+            return self._damaged(route)
         node, token = self._agents.get(route), self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
@@ -386,8 +199,14 @@ class Master:
         else:
             self._from_operator(route, frame[head.head_len :], now)
 
+    def _damaged(self, route: bytes) -> None:
+        """What it was nobody can tell. An agent is asked to begin anew: its HELLO settles what was lost."""
+        self.dispatch.counters["bad frames"] += 1
+        if route in self._agents:
+            self.out.control.append((route, wire.head(wire.WHO, 0)))
+
     def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
-        hello = self._read_any(body)
+        hello = received.any_message(body, self.counters)
         if not isinstance(hello, _OnControl):
             self.dispatch.counters["bad messages"] += 1
             return
@@ -456,7 +275,7 @@ class Master:
     def _from_standby(self, route: bytes, kind: int, body: bytes, now: float) -> None:
         if kind == wire.BYE:
             return self.pair.gone(route, said_bye=True)
-        message = self._read_any(body) if kind == wire.CONTROL else None
+        message = received.any_message(body, self.counters) if kind == wire.CONTROL else None
         if message is not None:
             self.pair.from_standby(route, message, now)
             self._confirm(now)
@@ -491,7 +310,7 @@ class Master:
         self.operators.gone(route)
 
     def _from_operator(self, route: bytes, body: bytes, now: float) -> None:
-        message = self._read_any(body)
+        message = received.any_message(body, self.counters)
         if isinstance(message, messages.Verb):
             self.operators.verb(route, message, now)
         elif isinstance(message, messages.Follow):
@@ -500,7 +319,7 @@ class Master:
             self.dispatch.counters["bad messages"] += 1
 
     def _from_agent(self, node: Node, route: bytes, body: bytes, now: float) -> None:
-        message = self._read_any(body)
+        message = received.any_message(body, self.counters)
         if message is None:
             return
         if node.liveness in (Liveness.DEAD, Liveness.CLOSED):
@@ -580,11 +399,7 @@ class Master:
             self.lapse(now)
         self.dispatch.tick(now)
         self.fleet.tick(now)
-        for session, why in self._readers.to_cut(self.dispatch.sessions.values(), self.settings.answers_total, now):
-            self._cut(session, why)
-        if now - self._swept > 1.0:
-            self._swept = now
-            self._sweep(now)
+        self.clients.tick(now)
         self.operators.tick(now)
         self.pair.tick(self.dispatch.epoch, now)
         self._confirm(now)
@@ -625,26 +440,6 @@ class Master:
         due = self.dispatch.timers.next_deadline()
         due = self._ticked_at + period if due is None else min(due, self._ticked_at + period)
         return min(due, self.pair.next_deadline())
-
-    def _cut(self, session: Session, why: str) -> None:
-        """Ends its connection, and with it what the transport holds for it. It may come back and ask for the rest."""
-        owed = session.owed() >> 10
-        self.dispatch.counters["slow readers cut"] += 1
-        self.events.tell("cut", session.id.hex()[:8], f"client at {session.source.peer}: {why}, {owed} KiB unread")
-        if session.route:
-            self.out.cuts.append(session.source)
-            self.dispatch.route_gone(session)
-
-    def _sweep(self, now: float) -> None:
-        idle = [s for s in self.dispatch.sessions.values() if now - s.heard_at > self.settings.session_idle]
-        for session in idle:
-            if not session.open and not session.kept:
-                self._settled[session.id] = None
-            self.dispatch.close_session(session)
-        while len(self._settled) > SESSIONS_MAX:
-            del self._settled[next(iter(self._settled))]
-        # One that vanished without BYE is noticed only when something is sent, and what it waits for may never come.
-        self.operators.probe()
 
     def stop(self, now: float) -> None:
         """Told to stop: nothing is dispatched any more. Once `ready_to_end`, `end` is the last word."""
@@ -729,8 +524,6 @@ class Master:
         self.pair.record(self._records, data, ours)
         return self._records
 
-    # ---- reading ---------------------------------------------------------------------------------
-
     def _welcome(self, version: int, resumed: bool) -> messages.Welcome:
         me = self.identity
         return messages.Welcome(
@@ -744,22 +537,3 @@ class Master:
             self.settings.max_message,
             lease_ms=self.pair.lease_ms,
         )
-
-    def _read_any(self, body: bytes) -> messages.Message | None:
-        try:
-            return messages.decode(body)
-        except BadMessage:
-            self.dispatch.counters["bad messages"] += 1
-            return None
-
-    def _read(self, kind: type[Any], body: bytes) -> Any:
-        message = self._read_any(body)
-        if isinstance(message, kind):
-            return message
-        self.dispatch.counters["bad messages"] += 1
-        return None
-
-
-def _too_many_clients() -> messages.Refusal:
-    text = f"{SESSIONS_MAX} clients have sessions here already"
-    return messages.Refusal("busy", text, 5000, list(wire.VERSIONS))

@@ -15,6 +15,7 @@ from .outbox import Outbox
 from .pair import Pair
 
 OPERATORS_MAX = 1000
+PROBE_EVERY_S = 1.0
 _IN_MEMORY = ("list", "clear")  # actions of blacklist that no journal has to know
 _CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload", "maintenance", "pause", "resume")
 
@@ -59,6 +60,7 @@ class Operators:
         self._hand_over = hand_over
         self._switching: list[tuple[bytes, int]] = []  # whoever asked for a switchover: route and id
         self._known: dict[bytes, _Operator] = {}  # by route
+        self._probe_at = 0.0
         self._last = 0  # record that a verb led to
         self._confirmed = 0  # record that may be relied upon
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
@@ -177,6 +179,9 @@ class Operators:
         if self.waiting:
             self._fleet.changed = False
             self._wake(now)
+        if now >= self._probe_at:
+            self._probe_at = now + PROBE_EVERY_S
+            self._probe()
         self._tell_followers()
 
     def handed_over(self, epoch: int, given_back: int) -> None:
@@ -203,7 +208,7 @@ class Operators:
             data = {**result.data, "error": f"a restart of this master would forget what was asked for: {text}"}
             self._say(route, result._replace(ok=False, exit=exits.FAILED, data=data))
 
-    def probe(self) -> None:
+    def _probe(self) -> None:
         """One that vanished without BYE is noticed only when something is sent, and its wait may be a long one."""
         self._out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._known.items()]
 

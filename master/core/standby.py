@@ -28,7 +28,6 @@ from .mirror import Mirror, OutOfStep
 from .operators import OPERATORS_MAX
 from .outbox import BecomeActive, Dial, HangUp, Notify, Outbox, Rise, SayPeer
 from .records import Peer, Restored
-from .sessions import Source
 from .verbs import SCHEMA
 
 TICK_S = 0.02
@@ -81,8 +80,6 @@ class Standby:
         self.lag = 0.0
         self.alarms: dict[str, str] = {}
         self.counters = {"bad frames": 0}
-        self.source: Callable[[], Source] = Source
-        self.process_source: Callable[[], Source] = Source
         self._address = address
         self._was_active = was_active
         self._token = token

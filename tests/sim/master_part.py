@@ -80,8 +80,10 @@ class MasterPart:
         self._timer = Timer(clock, self.loop)
 
     def _begin(self) -> None:
-        self.core.source = lambda: Source(int.from_bytes(self._reading, "big"), "client")
-        self.core.process_source = self.core.source
+        def source() -> Source:
+            return Source(int.from_bytes(self._reading, "big"), "client")
+
+        self.core.read_from(source, source)
         self.cluster.checks.watch(self)
 
     def kill(self) -> None:

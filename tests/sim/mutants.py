@@ -18,11 +18,11 @@ from rota.common import lifecycle, messages, wire
 from rota.common.lifecycle import Health, Intent, Liveness
 from rota.common.streams import Chunk, Inflow, Outflow
 from rota.master.core import budget
+from rota.master.core.backend import Backend
 from rota.master.core.dispatch import Dispatch
 from rota.master.core.fleet import Fleet
 from rota.master.core.inherited import Inherited
 from rota.master.core.losses import Losses
-from rota.master.core.master import Master
 from rota.master.core.pins import Pins
 from rota.master.core.pool import UNCAPPED, Pool, Request, Shelf, Slot
 from rota.master.core.recollection import Recollection
@@ -193,16 +193,16 @@ def kept_replies_not_sent_again(put: Put) -> None:
 @rule
 def token_not_checked(put: Put) -> None:
     """A routing id is no authority: a frame with another token than its session's is dropped."""
-    backend = Master.backend
+    receive = Backend.receive
 
-    def trusting(self: Master, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
-        slot, fields = self.dispatch.slot_routes.get(route), wire.parse(frame)
+    def trusting(self: Backend, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
+        slot, fields = self._dispatch.slot_routes.get(route), wire.parse(frame)
         if slot is not None and fields[3] == wire.REPLY:
-            self.dispatch.reply(slot, fields, frame, now)
+            self._dispatch.reply(slot, fields, frame, now)
         else:
-            backend(self, route, frame, now, may_bundle)
+            receive(self, route, frame, now, may_bundle)
 
-    put(Master, "backend", trusting)
+    put(Backend, "receive", trusting)
 
 
 @rule

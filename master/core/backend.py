@@ -1,0 +1,94 @@
+"""What processes say: HELLO, replies, and the pieces of their streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...common import messages, wire
+from . import outbox, received
+from .dispatch import Dispatch
+from .fleet import Fleet
+from .frontend import Welcome
+from .outbox import Outbox
+from .sessions import Source
+
+_parse = wire.parse
+_STREAM = (wire.CHUNK, wire.CREDIT)
+
+
+class Backend:
+    """The slots' door. `source` says where the frame comes from that is being read."""
+
+    def __init__(
+        self, dispatch: Dispatch, fleet: Fleet, out: Outbox, welcome: Welcome, token: Callable[[], int]
+    ) -> None:
+        self.source: Callable[[], Source] = Source
+        self._dispatch = dispatch
+        self._fleet = fleet
+        self._out = out
+        self._welcome = welcome
+        self._token = token
+
+    def receive(self, route: bytes, frame: bytes, now: float, may_bundle: bool = True) -> None:
+        try:
+            fields = _parse(frame)
+            if fields[3] == wire.BUNDLE and may_bundle:
+                for each in wire.split(frame, fields):
+                    self.receive(route, each, now, False)
+                return
+        except wire.BadFrame as error:
+            return self._bad_reply(route, str(error), now)
+        slot = self._dispatch.slot_routes.get(route)
+        if slot is None or slot.token != fields[5]:
+            return self._stranger(route, fields, frame, now)
+        if fields[3] == wire.REPLY:
+            self._dispatch.reply(slot, fields, frame, now)
+        elif fields[3] in _STREAM:
+            self._dispatch.streams.from_process(slot, fields, frame, now)
+        elif fields[3] == wire.BYE:
+            self._fleet.process_bye(slot, now)
+        else:
+            self._bad_reply(route, f"kind {fields[3]}", now)
+
+    def receive_large(self, route: bytes, frame: wire.Large, now: float) -> None:
+        """The reply that most large messages are, without a copy; anything else as usual."""
+        fields = wire.parse_large(frame)
+        slot = self._dispatch.slot_routes.get(route)
+        if fields is None or slot is None or slot.token != fields[5]:
+            self.receive(route, bytes(frame), now)
+        elif fields[3] == wire.REPLY:
+            self._dispatch.reply(slot, fields, frame, now)
+        elif fields[3] == wire.CHUNK:
+            self._dispatch.streams.from_process(slot, fields, frame, now)
+        else:
+            self.receive(route, bytes(frame), now)
+
+    def _bad_reply(self, route: bytes, what: str, now: float) -> None:
+        """Counted, and held against the node whose process it came from; that begins anew."""
+        self._dispatch.counters["bad frames"] += 1
+        slot = self._dispatch.slot_routes.get(route)
+        if slot is not None:
+            self._out.backend.append((route, wire.head(wire.WHO, 0)))
+            self._fleet.checks.misbehaved(slot, f"its process sent a frame that breaks the protocol: {what}", now)
+
+    def _stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
+        """No slot has this route, or not with this token."""
+        out = self._out.backend
+        if fields[3] != wire.HELLO:
+            self._dispatch.counters["unknown routes"] += 1
+            out.append((route, wire.head(wire.WHO, 0)))
+            return
+        hello = received.message(messages.ProcessHello, frame[fields[11] :], self._dispatch.counters)
+        if hello is None:
+            return
+        version = outbox.agree(hello.versions)
+        if version is None:
+            out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
+            return
+        found = self._fleet.process_hello(route, hello, self._token(), now)
+        if isinstance(found, messages.Refusal):
+            out.append((route, outbox.answer(wire.REFUSED, 0, found)))
+        else:
+            found.source = self.source()
+            welcome = self._welcome(version, True)._replace(upto=found.acked)
+            out.append((route, outbox.answer(wire.WELCOME, found.token, welcome)))
