@@ -15,7 +15,7 @@ from .cpu import usage
 
 
 class Stream(asyncio.Protocol):
-    """One connection that asks again as soon as it is answered."""
+    """One connection that asks again as soon as it is answered, or after a pause."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -39,6 +39,12 @@ class Stream(asyncio.Protocol):
             return
         self._got = b""
         self._load.answered(got[9:12], time.perf_counter() - self._began)
+        if self._load.pause_s:
+            asyncio.get_running_loop().call_later(self._load.pause_s, self._again)
+        else:
+            self._again()
+
+    def _again(self) -> None:
         if not self._load.over:
             self._ask()
 
@@ -47,8 +53,9 @@ class Stream(asyncio.Protocol):
 
 
 class Load:
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, request: bytes, pause_s: float) -> None:
         self.request = request
+        self.pause_s = pause_s
         self.over = False
         self.lost = 0
         self.statuses: dict[bytes, int] = {}
@@ -76,13 +83,14 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before a connection's next request")
     parser.add_argument("--body", type=int, default=0, help="bytes of a POST; 0: GET")
     parser.add_argument("parts", nargs="*", metavar="NAME=PID[,PID]")
     given = parser.parse_intermixed_args()
     url = urlsplit(given.url)
     line = f"{'POST' if given.body else 'GET'} {url.path or '/'} HTTP/1.1\r\nHost: {url.netloc}\r\n"
     length = f"Content-Length: {given.body}\r\n" if given.body else ""
-    load = Load(f"{line}{length}\r\n".encode() + b"x" * given.body)
+    load = Load(f"{line}{length}\r\n".encode() + b"x" * given.body, given.pause)
     parts = {
         name: [int(pid) for pid in pids.split(",")] for name, _, pids in (part.partition("=") for part in given.parts)
     }

@@ -196,8 +196,9 @@ class Good(NamedTuple):
     text: str
 
 
-def good_client(server: Server, seconds: float) -> subprocess.Popen[str]:
-    command = module("bench.http_load", f"http://127.0.0.1:{server.port}/", "--connections", GOOD, "--seconds", seconds)
+def good_client(server: Server, seconds: float, pause: float) -> subprocess.Popen[str]:
+    own = ("--connections", GOOD, "--seconds", seconds, "--pause", pause)
+    command = module("bench.http_load", f"http://127.0.0.1:{server.port}/", *own)
     return server.family.start(command, piped=True)
 
 
@@ -211,15 +212,15 @@ def told(member: subprocess.Popen[str]) -> Good:
     return Good(float(found[1].replace(",", "")), float(found[2]), text)
 
 
-def measured(limits: Limits, seconds: float) -> dict[str, Any]:
+def measured(limits: Limits, seconds: float, pause: float) -> dict[str, Any]:
     server = Server(limits)
     with server.family:
         server.start()
         wait_until_ready(server.family, server.master, 2)
-        told(good_client(server, 1))
-        before, memory = told(good_client(server, seconds)), rss(server.gateway())
+        told(good_client(server, 1, pause))
+        before, memory = told(good_client(server, seconds, pause)), rss(server.gateway())
         longest = OPEN_S + max(limits.cut_after(kind)[1] for kind in KINDS) + LATE_S
-        good = good_client(server, longest)
+        good = good_client(server, longest, pause)
         with Watch(server) as watch:
             crowd = server.family.start(module("bench.slow_clients", "--crowd", server.port, limits.answer), piped=True)
             begun = time.monotonic()
@@ -283,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.slow_clients", description=__doc__)
     parser.add_argument("--short", action="store_true", help="shorter limits in the gateway: 10 s in all")
     parser.add_argument("--seconds", type=float, default=5.0, help="of the good client alone (%(default)g)")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between its requests on a connection")
     parser.add_argument("--p99", type=float, default=P99_MAX, help="times that its p99 may grow (%(default)g)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit 1 if one of them does not hold")
@@ -298,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         limits = (SHORT if options.short else Limits())._replace(answer=options.answer)
-        found = measured(limits, options.seconds)
+        found = measured(limits, options.seconds, options.pause)
     except NotMeasured as reason:
         print(f"not measured: {reason}", file=sys.stderr)
         return 1
