@@ -68,7 +68,7 @@ class AsyncClient(View):
 
     def begin(self, call: Call, address: Address, body: bytes, now: float) -> None:
         """`start`, for who has encoded the call: many are the same but for a few bytes."""
-        driver = self._home.driver()
+        driver = self._home.known or self._home.driver()
         call.timeout = self._options.timeout
         call.deadline = now + call.timeout
         call.address = address
@@ -154,7 +154,7 @@ class _Home:
 
     def __init__(self, masters: tuple[str, ...]) -> None:
         self._masters = masters
-        self._driver: _Driver | None = None
+        self.known: _Driver | None = None
         self._closed = False
         self._end: finalize[..., _Home] | None = None
 
@@ -162,16 +162,16 @@ class _Home:
         if self._closed:
             raise RuntimeError("this client is closed")
         loop = asyncio.get_running_loop()
-        if self._driver is None:
-            self._driver = _Driver(self._masters, loop)
-            self._end = finalize(self, self._driver.forget)
-        elif self._driver.loop is not loop:
+        if self.known is None:
+            self.known = _Driver(self._masters, loop)
+            self._end = finalize(self, self.known.forget)
+        elif self.known.loop is not loop:
             raise RuntimeError("this client belongs to another event loop; make one for each")
-        return self._driver
+        return self.known
 
     def close(self) -> None:
         self._closed = True
-        driver, self._driver = self._driver, None
+        driver, self.known = self.known, None
         if driver is not None and self._end is not None and self._end.detach():
             driver.close()
 
@@ -184,6 +184,7 @@ class _Driver:
         self._session = Session(masters, self._unwatch)
         self._watched: tuple[int, ...] = ()
         self._soon = False
+        self._takes = False  # with the next step: something is there, of which no descriptor tells any more
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
@@ -223,19 +224,22 @@ class _Driver:
 
     def _turn(self) -> None:
         self._soon = False
-        self._step(False)
+        takes, self._takes = self._takes, False
+        self._step(False, takes)
 
-    def _step(self, look: bool) -> None:
+    def _step(self, look: bool, takes: bool = True) -> None:
+        """`takes`: something may have come. To ask costs three system calls."""
         if self._closed:
             return
         session, now = self._session, monotonic()
         phase = session.phase
-        more = session.link is not None and session.receive(now, look)
+        more = takes and session.link is not None and session.receive(now, look)
         session.send(now)
         link = session.link
         if link is not None and not self._watched:
             self._watch(link)
         if more or session.phase is not phase or session.awaited():
+            self._takes = True
             self._step_soon()
         self._arm(session.next_deadline(), now)
 

@@ -104,14 +104,14 @@ class HttpProtocol(asyncio.Protocol):
         self.request = None
         self._do(self._answered(status, headers, body, now), now)
 
-    @property
-    def goes_on(self) -> bool:
-        """The answer to its request says nothing of the connection: `answer_with` may take all its bytes."""
-        return self._http.goes_on and not self._gateway.draining
-
-    def answer_with(self, data: bytes, now: float) -> None:
+    def answer_with(self, data: bytes, now: float) -> bool:
+        """All bytes of an answer that says nothing of the connection. False: it is to say more, and was not sent."""
+        effects = None if self._gateway.draining else self._http.answered_with(data, now)
+        if effects is None:
+            return False
         self.request = None
-        self._do(self._http.answered_with(data, now), now)
+        self._do(effects, now)
+        return True
 
     @property
     def takes(self) -> bool:

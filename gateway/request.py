@@ -83,13 +83,12 @@ class Request(StreamCall):
     def _answered_alike(self, likeness: Likeness, body: Body) -> bool:
         """False: it is not like those before, or is to say more. HTTP/2 has no two that are the same bytes."""
         connection = self.connection
-        if type(connection) is not HttpProtocol or not connection.goes_on:
+        if type(connection) is not HttpProtocol:
             return False
         data = likeness.response(body, self.id.encode(), self.gateway.date())
-        if data is None:
+        if data is None or not connection.answer_with(data, monotonic()):
             return False
         self.gateway.finished(self, likeness.status, likeness.size)
-        connection.answer_with(data, monotonic())
         return True
 
     def finish(self, value: object, error: Error | None) -> None:

@@ -108,28 +108,30 @@ def test_what_changes_with_each_answer_is_not_remembered() -> None:
     assert subject.likeness is None
 
 
-def test_a_connection_goes_on_unless_its_answer_is_to_say_more() -> None:
+def test_bytes_are_no_answer_where_it_is_to_say_more() -> None:
     asked, old, last = (
         HEAD % b"GET",
         b"GET / HTTP/1.0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     )
-    for data, goes_on in ((asked, True), (old, False), (last, False)):
+    for data, sent in ((asked, True), (old, False), (last, False)):
         subject = connection()
-        assert not subject.goes_on
+        assert subject.answered_with(b"all of it", 0.0) is None  # of nothing
         subject.received(data, 0.0)
-        assert subject.goes_on is goes_on
+        assert (subject.answered_with(b"all of it", 0.0) is not None) is sent
     for end in ("eof", "drain"):
         subject = connection()
         subject.received(asked, 0.0)
         subject.eof(0.0) if end == "eof" else subject.drain()
-        assert not subject.goes_on
+        assert subject.answered_with(b"all of it", 0.0) is None and len(subject.answered(200, [], b"", 0.0)) == 2
 
 
 def test_an_answer_in_bytes_is_followed_by_the_next_request() -> None:
     subject = connection()
     subject.received(2 * (HEAD % b"GET"), 0.0)
-    write, dispatch = subject.answered_with(b"all of it", 1.0)
+    effects = subject.answered_with(b"all of it", 1.0)
+    assert effects is not None
+    write, dispatch = effects
     assert write == Write(b"all of it") and isinstance(dispatch, Dispatch)
     assert subject.answered_with(b"again", 2.0) == [Write(b"again")] and subject.next_deadline() is not None
 

@@ -222,14 +222,11 @@ class Connection:
             return [Write(data), *self._close(self._time_to_write(len(data)))]
         return self._sent(data, now)
 
-    @property
-    def goes_on(self) -> bool:
-        """A request waits for an answer, which says nothing of the connection: others may follow."""
+    def answered_with(self, data: bytes, now: float) -> list[Effect] | None:
+        """`answered`, with all bytes of a response that says nothing of the connection. None: it is to say more."""
         head = self._head
-        return head is not None and head.keep_alive and head.version == "1.1" and not (self._last or self._eof)
-
-    def answered_with(self, data: bytes, now: float) -> list[Effect]:
-        """`answered`, with all bytes of the response; only while it `goes_on`, and nothing of an answer has begun."""
+        if head is None or not head.keep_alive or head.version != "1.1" or self._last or self._eof:
+            return None
         self._head = None
         return self._sent(data, now)
 
