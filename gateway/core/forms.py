@@ -41,7 +41,8 @@ _TITLES = {
     504: "Gateway Timeout",
 }
 _RANGES_MAX = 32  # of one Accept; browsers send eight
-_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no reference can stand for these
+# No reference can stand for these. What XML has, negated, is the same set, and takes 8 ms of each start to compile.
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class Fault(NamedTuple):
