@@ -162,6 +162,36 @@ def test_the_quick_look_agrees_with_the_public_one(pair: tuple[Any, Any, bytes])
     assert not readable(), "a closed socket has no message, and is not asked"
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_routes_come_one_by_one_until_there_is_none(
+    pair: tuple[Any, Any, bytes], quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router, dealer, route = pair
+    if not quick:
+        monkeypatch.setattr(sockets.ctypes, "PyDLL", lambda name: object())
+    next_route = sockets.next_route(router)
+    assert next_route() is None
+    for body in (b"x", b"y"):
+        dealer.send(body)
+    for body in (b"x", b"y"):
+        assert router.poll(PATIENCE_MS)
+        assert (next_route(), router.recv()) == (route, body)
+    assert next_route() is None
+
+
+def test_the_longest_route_is_taken_whole(ctx: Any) -> None:
+    router, dealer = sockets.router(ctx, sockets.BACKEND), sockets.dealer(ctx, sockets.BACKEND)
+    dealer.routing_id = b"r" * (sockets.ROUTE_MAX - 1)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    dealer.connect(f"tcp://127.0.0.1:{port}")
+    assert dealer.poll(PATIENCE_MS, zmq.POLLOUT)
+    dealer.send(b"x")
+    assert router.poll(PATIENCE_MS)
+    assert sockets.next_route(router)() == dealer.routing_id
+    router.close(0)
+    dealer.close(0)
+
+
 def test_a_monitor_tells_when_a_connection_came_and_went(ctx: Any) -> None:
     router, dealer = sockets.router(ctx, sockets.BACKEND), sockets.dealer(ctx, sockets.BACKEND)
     monitor = sockets.monitor(dealer)
