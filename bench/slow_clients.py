@@ -150,26 +150,33 @@ class Watch:
         self.gone: dict[int, float] = {}
         self.memory = 0
         self.in_flight: list[tuple[float, int]] = []
-        self._thread = threading.Thread(target=self._run)
+        # Apart: while a busy master takes its time to answer, clients would come and go unseen.
+        self._threads = [threading.Thread(target=each) for each in (self._look, self._ask)]
 
     def __enter__(self) -> Watch:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _look(self) -> None:
+        while not self._stop.wait(SAMPLE_S):
+            now = time.monotonic()
+            before, self.open = self.open, connected(self._server.port)
+            for port in self.open:
+                self.last[port] = now
+            for port in before - self.open:
+                self.gone[port] = now
+            self.memory = max(self.memory, rss(self._pid))
+
+    def _ask(self) -> None:
         with rota.Admin(self._server.master) as admin:
             while not self._stop.wait(SAMPLE_S):
                 now = time.monotonic()
-                before, self.open = self.open, connected(self._server.port)
-                for port in self.open:
-                    self.last[port] = now
-                for port in before - self.open:
-                    self.gone[port] = now
-                self.memory = max(self.memory, rss(self._pid))
                 self.in_flight.append((now, sum(each["in_flight"] for each in admin.status()["services"])))
 
 
