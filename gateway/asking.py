@@ -6,6 +6,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from ..client.aio import AsyncClient
+from ..common.body import encode_result
 from .core import calls
 from .core.answers import Answer
 from .core.handshake import Handshake, Improper, asked
@@ -59,11 +60,16 @@ class Asking:
     def _plain(self, head: Head) -> Plain | None:
         """None: there is more to it than arguments for a service."""
         route = self._routes.find(head.host, head.target)
-        if route is None or route.affinity or head.target.startswith(_OWN) or head.headers.names & _SAYING_MORE:
+        fields = head.headers
+        if route is None or route.affinity is not None or head.target.startswith(_OWN):
             return None
+        if not fields.packed:
+            if fields.names & _SAYING_MORE:
+                return None
+            fields.packed = encode_result(self._proxies.passed_on(fields, trusted=False))
         address = self._client.address(route.target(head.method))
-        head.plain = Plain(head, route, address, self._proxies.passed_on(head.headers, trusted=False))
-        return head.plain
+        head.plain = plain = Plain(head, route, address, fields.packed)
+        return plain
 
     def _take_more(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
         """`take`, of any request."""

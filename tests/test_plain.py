@@ -30,7 +30,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 def plain(method: str = "GET") -> Plain:
     head = Heads(Limits())[HEAD % method.encode()]
     route = route_to("site", "/a", ServiceHttpSettings())
-    return Plain(head, route, (b"", 0, 0), [list(field) for field in head.headers])
+    return Plain(head, route, (b"", 0, 0), encode_result([list(field) for field in head.headers]))
 
 
 def answer(headers: list[tuple[bytes, bytes]], body: bytes, status: int = 200) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hosting_rig import ABOUT, Delivery, answer_of, arguments, request
 
-from rota.common.body import decode_call, encode_call
+from rota.common.body import decode_call, encode_call, encode_result
 from rota.common.settings import ServiceHttpSettings
 from rota.gateway.core.head import Heads, Limits
 from rota.gateway.core.plain import Plain, packed_peer
@@ -35,7 +35,7 @@ def call(
 ) -> bytes:
     """As a gateway makes it."""
     head = Heads(Limits())[b"%b %b HTTP/1.1\r\nHost: a.example\r\nCookie: a=b\r\n\r\n" % (method.encode(), target)]
-    passed = [list(each) for each in head.headers]
+    passed = encode_result([list(each) for each in head.headers])
     plain = Plain(head, route_to("site", "/a", ServiceHttpSettings()), (b"", 0, 0), passed)
     client, server = ["10.0.0.1", port], ["10.0.0.2", 80]
     peer = Peer(client, server, False, "http", packed_peer(client, server, "http"))

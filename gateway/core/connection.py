@@ -175,6 +175,11 @@ class Connection:
         if state is _IDLE and not buffer and not self._blocked:
             end = data.find(b"\r\n\r\n", 0, REMEMBERED_MAX) + 4
             head = self._heads.get(data[:end])
+            if head is None and 4 < end == len(data) < self._limits.line and data[0] != 0x0D:
+                try:
+                    head = self._heads[data]  # one head with its empty line, as most come; `end_of_head` judges others
+                except Rejected as rejected:
+                    return self._reject(rejected)
             if head is not None and (head.length or 0) == len(data) - end <= INLINE_MAX and not head.chunked:
                 self._head = head
                 return self._dispatch(head, data[end:])

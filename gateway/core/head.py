@@ -29,10 +29,11 @@ class Fields(list[tuple[bytes, bytes]]):
     nobody changes them.
     """
 
-    __slots__ = ("names", "passed")
+    __slots__ = ("names", "packed", "passed")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(fields)
+        self.packed = b""  # what of them a service sees, as it travels (plain.py); it is never empty
         self.names = frozenset([name for name, _ in self])
         self.passed: dict[frozenset[bytes], list[list[bytes]]] = {}  # what `end_to_end` made of them before
 

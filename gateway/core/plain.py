@@ -6,6 +6,7 @@ what differs: of the call (docs/HTTP.md) its body, the connection, and the id; o
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from ...client.calls import Address
@@ -26,15 +27,15 @@ class Plain:
 
     __slots__ = ("address", "likeness", "route", "_about", "_arguments", "_method", "_seen")
 
-    def __init__(self, head: Head, route: Route, address: Address, passed: list[list[bytes]]) -> None:
-        """`passed`: the headers that the service sees."""
+    def __init__(self, head: Head, route: Route, address: Address, passed: bytes) -> None:
+        """`passed`: the headers that the service sees, packed."""
         self.route = route
         self.address = address
         self.likeness: Likeness | None = None
         self._method = head.method
         self._seen = b""  # of the last answer: all but the bytes of its body
-        self._arguments = _CALL + b"".join(map(encode_result, (head.method, head.target, passed)))
-        self._about = _ABOUT + _entries({"version": head.version, "root": route.root})
+        self._arguments = b"".join((_packed(head.method), bytes_head(len(head.target)), head.target, passed))
+        self._about = _about(head.version, route.root)
 
     def call(self, body: bytes, peer: Peer, request_id: bytes) -> bytes:
         """What `encode_call` makes of it. `request_id`: of 31 bytes at most."""
@@ -76,6 +77,16 @@ class Likeness:
             return None
         body = data[len(self._packed) :]
         return b"".join((self._before, request_id, b"\r\nDate: ", date, self._after, body))
+
+
+@lru_cache(64)  # clients choose the methods, and choose from few
+def _packed(method: str) -> bytes:
+    return _CALL + encode_result(method)
+
+
+@lru_cache(64)
+def _about(version: str, root: str) -> bytes:
+    return _ABOUT + _entries({"version": version, "root": root})
 
 
 def _entries(named: dict[str, Any]) -> bytes:
