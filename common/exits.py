@@ -35,9 +35,17 @@ def of(error: BaseException) -> int:
 
 
 def error(number: int, cause: str) -> errors.Error:
-    """The exception for a verb that ended with this exit code (not DONE)."""
+    """The exception for a verb that ended with this exit code (not DONE), which its `exit_code` is."""
     if number == FAILED:
-        return errors.Error(cause)
-    if number == UNDER_WAY:
-        return errors.Timeout(cause)
-    return next((kind for kind, of_kind in _PAIRS if of_kind == number), errors.Error)(cause)
+        kind: type[errors.Error] = errors.Error
+    elif number == UNDER_WAY:
+        kind = errors.Timeout
+    else:
+        kind = next((kind for kind, of_kind in _PAIRS if of_kind == number), errors.Error)
+    return coded(kind(cause), number)
+
+
+def coded(error: errors.Error, number: int) -> errors.Error:
+    """Operators' errors say what the command line would exit with."""
+    error.exit_code = number  # type: ignore[attr-defined]
+    return error

@@ -402,7 +402,7 @@ def test_a_wait_over_a_silent_connection_goes_on_at_who_took_over(pair: Pair) ->
 def test_the_only_master_that_stands_by_refuses_and_says_who_is_active(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rota.client.admin.STANDBY_S", 0.1)
+    monkeypatch.setattr("rota.client.operator.STANDBY_S", 0.1)
     _, second = pair
     knows(second, "b")
     with rota.Admin(second.address) as admin, pytest.raises(rota.Refused, match="b is a standby"):

@@ -1,0 +1,176 @@
+"""An operator's connection to whichever master is active: found, kept while it lasts, then found anew.
+
+Blocks while it looks, unlike `session`: its owner has nothing else to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from random import random
+from time import monotonic, sleep
+
+import zmq
+
+from ..common import exits, sockets
+from ..common.errors import Denied, Error, Incompatible
+from ..common.link import reconnect_delay
+from ..common.messages import Welcome
+from .beside import Beside, anew
+from .control import Control, Lost
+from .masters import other_address
+from .search import ACTIVE, QUIET_S, UNGREETED_S, Search
+
+GREETED_S = 3.0  # to connect (2 s at most) and be greeted, one master
+POLL_S = 0.01  # of a switchover, whose milliseconds are told
+
+
+class _Moved(Lost):
+    """Nothing comes over it, and another master is active. Its turn has come."""
+
+
+class ActiveMaster:
+    """Masters are looked for in the order of `search`; while nothing comes over a connection, also `beside` it."""
+
+    def __init__(self, masters: Sequence[str], user: str) -> None:
+        self.several = len(masters) > 1
+        self.is_active = False  # the one that we are connected to; else it stands by
+        self._user = user
+        self._ctx: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._control: Control | None = None
+        self._search = Search(masters, random, reconnect_delay)
+        self._beside = Beside(masters) if self.several else None
+
+    @property
+    def seen_standby(self) -> bool:
+        """Since one was active."""
+        return self._search.seen_standby
+
+    def control(self, until: float, standby_after: float) -> Control:
+        """The connection to the active master, made if need be; after so many seconds without one, to a standby.
+
+        Raises Unavailable at `until`; Denied, Incompatible when every master says so.
+        """
+        if self._control is not None and self.is_active and not self._control.lost():
+            return self._control
+        self.part()
+        attempt = _Attempt(monotonic() + standby_after, follows=standby_after > 0)
+        try:
+            while self._control is None:
+                self._try(attempt, until)
+        finally:
+            attempt.close()
+        return self._control
+
+    def risen(self, first: str, before: int, until: float) -> tuple[str, Welcome]:
+        """Address and welcome of the active master, when it has a higher epoch than that. `first`: the likeliest."""
+        masters = list(dict.fromkeys(address for address in (first, *self._search.masters) if address))
+        while monotonic() < until:
+            for address in masters:
+                try:
+                    control, welcome = self._dial(address, min(until, monotonic() + UNGREETED_S))
+                except (Lost, Denied, Incompatible):
+                    continue
+                control.close()
+                if welcome.state == ACTIVE and welcome.epoch > before:
+                    self._search.epoch = welcome.epoch
+                    return address, welcome
+            sleep(POLL_S)
+        text = f"no master is active with a higher epoch than {before} yet; `rota status` shows what it waits for"
+        raise exits.error(exits.UNDER_WAY, text)
+
+    def part(self, bye: bool = False) -> None:
+        control, self._control = self._control, None
+        if self._beside is not None:
+            self._beside.close()
+        if control is not None:
+            control.close(bye)
+
+    def close(self) -> None:
+        self.part(bye=True)
+        if self._ctx is not None:
+            self._ctx.term()
+            self._ctx = None
+
+    # ---- looking for it -----------------------------------------------------------------------------------------
+
+    def _try(self, attempt: _Attempt, until: float) -> None:
+        """One master, then the pause before the next one; sets the connection."""
+        search, now = self._search, monotonic()
+        address = search.address
+        standby = False
+        try:
+            control, welcome = self._dial(address, min(until, now + GREETED_S))
+            why = search.unfit(welcome, monotonic())
+            if not why:
+                search.found(welcome.epoch)
+                self._control, self.is_active = control, True
+                return
+            attempt.reasons[address], standby = why, True
+            if attempt.follows and search.learn(other_address(welcome)):
+                self._beside = anew(self._beside, search.masters)
+            attempt.keep(control)
+        except _Moved:
+            return
+        except Lost as lost:
+            attempt.reasons[address] = str(lost) or "no connection"
+        except (Denied, Incompatible) as error:
+            attempt.final[address] = error
+            attempt.reasons[address] = str(error)
+        if len(attempt.final) == len(search.masters):
+            raise attempt.final[address]
+        due = search.next(monotonic(), standby)
+        if search.over() and attempt.standby is not None and monotonic() >= attempt.standby_at:
+            self._control, self.is_active = attempt.standby, False
+            attempt.standby = None
+        elif due >= until:
+            tried = "; ".join(f"{master}: {why}" for master, why in attempt.reasons.items())
+            what = "no master is active" if search.seen_standby else "no master answers"
+            raise exits.error(exits.UNREACHABLE, f"{what} ({tried})")
+        else:
+            sleep(max(0.0, due - monotonic()))
+
+    def _dial(self, address: str, until: float) -> tuple[Control, Welcome]:
+        if self._ctx is None:
+            self._ctx = sockets.context()
+        control = Control(self._ctx, address, self._look_beside)
+        try:
+            return control, control.greet(self._user, until)
+        except BaseException:
+            control.close()
+            raise
+
+    def _look_beside(self, control: Control, now: float) -> float:
+        """To be called while nothing comes over this one. Answers when again; raises _Moved."""
+        if self._beside is None:
+            return inf
+        assert self._ctx is not None
+        search = self._search
+        patience, epoch = (QUIET_S, search.epoch + 1) if control.greeted else (UNGREETED_S, search.epoch)
+        found = self._beside.step(self._ctx, control.address, control.heard_at, patience, epoch, now)
+        if found is None:
+            return self._beside.due
+        self._beside.close()
+        search.go(found[0], now)
+        raise _Moved(f"silent, and {found[0]} is active")
+
+
+class _Attempt:
+    """To find the active master. `standby`: one that was met, still connected."""
+
+    def __init__(self, standby_at: float, follows: bool) -> None:
+        """`follows`: it has to be an active one, whoever was named."""
+        self.standby_at = standby_at
+        self.follows = follows
+        self.reasons: dict[str, str] = {}
+        self.final: dict[str, Error] = {}
+        self.standby: Control | None = None
+
+    def keep(self, standby: Control) -> None:
+        self.close()
+        self.standby = standby
+
+    def close(self) -> None:
+        standby, self.standby = self.standby, None
+        if standby is not None:
+            standby.close()

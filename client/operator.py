@@ -1,0 +1,136 @@
+"""Whoever types commands, or runs a deploy script: asks the active master, waits, follows events, hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from math import inf
+from time import monotonic
+from typing import Any
+
+from ..common import exits
+from ..common.errors import Unavailable
+from ..common.messages import Follow, Happened, Result, Verb
+from .active import ActiveMaster
+from .control import POLL_MAX_S, Control, Lost
+from .search import ACTIVE
+
+ANSWER_S = 30.0  # a verb that only decides, and the search for a master: a restart in between is no reason to fail
+GRACE_S = 2.0  # the master's own "time was over" knows what is pending, so it may come a little late
+STANDBY_S = 5.0  # so long the only master may be a standby before it is asked nevertheless: it may be taking over
+
+Data = dict[str, Any]
+
+
+class Operator:
+    """One question at a time; what is asked while events are followed ends the following."""
+
+    def __init__(self, masters: Sequence[str], user: str) -> None:
+        self._master = ActiveMaster(masters, user)
+        self._number = 0  # of the last question
+
+    def ask(self, verb: str, args: Data, until: float, standby_after: float | None = None) -> Data:
+        """`standby_after`: so many seconds later a standby will do, if no master is active."""
+        return self._ask(verb, lambda _: args, until, standby_after)
+
+    def wait(self, condition: str, names: list[str], until: float) -> Data:
+        def args(now: float) -> Data:
+            return {"condition": condition, "names": names, "timeout_s": max(0.0, until - now)}
+
+        return self._ask("wait", args, until + GRACE_S)
+
+    def switch(self, args: Data, standby_after: float, until: float) -> Data:
+        """Not as other verbs: said again to the next master it would lead back."""
+        status = self._ask("status", lambda _: {"nodes": False}, until, standby_after)
+        master, peer = status["master"], status["master"].get("peer") or {}
+        before, began = master["epoch"], monotonic()
+        result: Data = {}
+        try:
+            result = _data(self._result(self._master.control(until, standby_after), "switchover", args, until))
+        except Lost:
+            pass  # its answer may be what was lost: whoever is active next tells
+        self._master.part()
+        address, welcome = self._master.risen(peer.get("address") or "", before, until)
+        return {
+            "schema": 1,
+            "from": master["name"] if master["state"] == ACTIVE else peer.get("name", ""),
+            "to": welcome.master,
+            "address": address,
+            "epoch_before": before,
+            "epoch": welcome.epoch,
+            "given_back": result.get("given_back"),
+            "took_ms": round((monotonic() - began) * 1000),
+        }
+
+    def follow(self, since: int) -> Iterator[Data]:
+        """Without end."""
+        while True:
+            since = yield from self._follow(since)
+
+    def close(self) -> None:
+        """May be called twice; a later question connects again."""
+        self._master.close()
+
+    def _ask(self, verb: str, args: Callable[[float], Data], until: float, standby_after: float | None = None) -> Data:
+        """`args`: as they are at that time; a lost connection does not stop the clock."""
+        if standby_after is None:  # of several one becomes active; the only one says where the active one is
+            standby_after = inf if verb == "wait" or self._master.several else STANDBY_S
+        while True:
+            try:
+                control = self._master.control(until, standby_after)
+            except Unavailable as error:
+                if verb == "wait" and self._master.seen_standby:
+                    raise exits.error(exits.UNDER_WAY, str(error)) from None
+                raise
+            try:
+                result = self._result(control, verb, args(monotonic()), until)
+            except Lost:
+                self._master.part()
+                continue
+            if not (self._master.is_active and _is_standby(result)):
+                return _data(result)
+            self._master.part()  # it stepped down meanwhile
+
+    def _result(self, control: Control, verb: str, args: Data, until: float) -> Result:
+        self._number += 1
+        control.send(Verb(self._number, verb, args))
+        while True:
+            message = control.message(until)
+            if message is None:
+                raise exits.error(exits.UNDER_WAY, f"{control.address} did not answer '{verb}' in time")
+            if isinstance(message, Result) and message.id == self._number:
+                return message
+
+    def _follow(self, since: int) -> Generator[Data, None, int]:
+        """Until the connection is lost, or lent to a verb; answers after which event to go on."""
+        control = self._master.control(monotonic() + ANSWER_S, inf if self._master.several else 0.0)
+        self._number += 1
+        number = self._number
+        try:
+            control.send(Follow(number, since))
+            while number == self._number:
+                message = control.message(monotonic() + POLL_MAX_S)
+                if isinstance(message, Happened) and message.id == number:
+                    for event in message.events:
+                        since = max(since, int(event.get("number", since)))
+                        yield event
+        except Lost:
+            self._master.part()
+        return since
+
+
+def _data(result: Result) -> Data:
+    """Raises what the master answered, if it did not do it."""
+    if result.ok:
+        return result.data
+    error = exits.error(result.exit, str(result.data.get("error", "the master gives no reason")))
+    error.details.update(result.data)
+    raise error
+
+
+def _is_standby(result: Result) -> bool:
+    """It says so: of itself in its status, or in place of doing what was asked."""
+    data = result.data
+    if not result.ok:
+        return result.exit == exits.REFUSED and "active" in data
+    master = data.get("master")
+    return isinstance(master, dict) and master.get("state", ACTIVE) != ACTIVE
