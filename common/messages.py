@@ -315,13 +315,15 @@ class Vote(NamedTuple):
     epoch: int
     master: str
     lease_ms: int  # a grant is the first lease
+    poll: bool = False  # would it be granted? The answer is the same, and binds nobody
 
 
 class Grant(NamedTuple):
-    """`before`: the highest epoch that it had seen until then; -1: it does not know any more."""
+    """`before`: the highest epoch that it had seen until then; -1: it does not know any more. `poll`: it would."""
 
     epoch: int
     before: int = -1
+    poll: bool = False
 
 
 class Deny(NamedTuple):

@@ -76,6 +76,17 @@ def test_nodes_that_a_dying_master_took_for_others_of_their_name_elect_the_next_
     assert cluster.clock.now - began < 2.5  # they abstain for 2 s from the refusal
 
 
+def test_a_standby_that_was_cut_off_with_a_minority_disturbs_nobody_when_it_is_back(cluster: PairCluster) -> None:
+    active = cluster.masters[PRIMARY]
+    for one, other in ((PRIMARY, BACKUP), ("n0", PRIMARY), ("n1", BACKUP), ("n2", BACKUP)):
+        faults.cut(cluster, one, other, 5.0, "both")
+    for _ in range(100):
+        cluster.run(0.1)
+        assert active.may_dispatch(cluster.clock.now) and active.core.dispatch.epoch == 1
+    cluster.run_until(lambda: not active.core.pair.unready())
+    cluster.settle()
+
+
 def test_nothing_is_acknowledged_that_a_standby_does_not_have_which_may_take_over(cluster: PairCluster) -> None:
     cluster.run(1.0)
     faults.cut(cluster, PRIMARY, BACKUP, 10.0, "both")

@@ -54,6 +54,8 @@ class Rig:
         self.effects: list[Any] = []
         self.said: list[Any] = []  # to the active
         self.asked: dict[str, list[Any]] = {}  # of voters
+        self.polled: dict[str, list[Vote]] = {}  # the same, that binds nobody: they would vote for it
+        self.would_vote = True
 
     def _token(self) -> int:
         self.tokens += 1
@@ -113,16 +115,24 @@ class Rig:
             for number, _ in out.records:
                 self.core.recorded(number, self.now)
             out.records.clear()
-            for route, frame in out.control:
+            control, out.control = out.control, []
+            for route, frame in control:
                 head = wire.parse_head(frame)
                 node = route.decode()
                 if head.kind == wire.WELCOME:
                     self.voters[node] = head.token
                 elif head.kind == wire.CONTROL:
-                    self.asked.setdefault(node, []).append(messages.decode(frame[head.head_len :]))
-            out.control.clear()
+                    self._voter_hears(node, messages.decode(frame[head.head_len :]))
             out.frontend.clear()
             out.backend.clear()
+
+    def _voter_hears(self, node: str, message: Any) -> None:
+        if not message.poll:
+            self.asked.setdefault(node, []).append(message)
+            return
+        self.polled.setdefault(node, []).append(message)
+        if self.would_vote:
+            self.say(node, Grant(message.epoch, poll=True))
 
     def _effect(self, effect: Any) -> None:
         self.effects.append(effect)
@@ -211,6 +221,61 @@ def test_its_epoch_is_durable_before_anybody_is_asked_for_a_vote(rig: Rig) -> No
     rig.core.raised = lambda now: None  # type: ignore[method-assign]  # the disk takes its time
     rig.wait(1.2)
     assert rig.of(Rise)[-1] == Rise(2, "") and rig.stage is Stage.RAISING and not rig.asked
+
+
+def test_whoever_would_lose_does_not_stand_so_nobody_notes_an_epoch(rig: Rig) -> None:
+    rig.would_vote = False
+    rig.wait(1.1)
+    rig.say("a", Grant(2, poll=True))
+    rig.say("b", Deny(2, 1, 900, "other has its lease"))
+    rig.wait(30.0)
+    rig.say("a", Grant(2, poll=True))
+    assert rig.stage is Stage.POLLING and not rig.asked and Rise(2, "") not in rig.effects
+    assert rig.polled["a"][-1] == Vote(2, "me", 1000, True)
+    rig.say("b", Grant(2, poll=True))
+    assert rig.of(Rise)[-1] == Rise(2, "") and {node: len(votes) for node, votes in rig.asked.items()} == dict.fromkeys(
+        "abc", 1
+    )
+
+
+def test_what_was_answered_to_the_poll_is_no_vote(rig: Rig) -> None:
+    rig.wait(1.1)
+    for node in "abc":
+        rig.say(node, Grant(2, poll=True))
+    assert rig.stage is Stage.CANDIDATE
+
+
+def test_what_a_poll_was_told_counts_for_one_lease(rig: Rig) -> None:
+    rig.would_vote = False
+    rig.wait(1.1)
+    rig.say("a", Grant(2, poll=True))
+    rig.wait(1.1)
+    rig.say("b", Grant(2, poll=True))
+    assert rig.stage is Stage.POLLING
+    rig.say("c", Grant(2, poll=True))
+    assert rig.stage is Stage.CANDIDATE
+
+
+def test_a_poll_is_taken_for_an_epoch_above_each_that_is_told(rig: Rig) -> None:
+    rig.would_vote = False
+    rig.wait(1.1)
+    rig.say("a", Deny(2, 8, 0, "epoch 8 was seen"))
+    rig.wait(0.1)
+    assert rig.stage is Stage.POLLING and rig.polled["b"][-1].epoch == 10
+
+
+def test_who_has_too_few_votes_for_one_lease_polls_again_and_counts_them_no_more(rig: Rig) -> None:
+    rig.wait(1.1)
+    rig.grant("a")
+    rig.would_vote = False
+    rig.wait(1.1)
+    assert rig.stage is Stage.POLLING and rig.polled["a"][-1].epoch == 4 and not rig.core.candidacy.granted
+
+
+def test_what_is_handed_over_is_taken_without_a_poll(rig: Rig) -> None:
+    rig.would_vote = False
+    rig.link(Closing(1, True))
+    assert rig.stage is Stage.CANDIDATE and not rig.polled
 
 
 def test_a_majority_of_votes_makes_a_master(rig: Rig) -> None:
@@ -390,7 +455,7 @@ def test_a_goodbye_that_it_did_not_act_on_does_not_make_it_know_all(rig: Rig) ->
 def test_where_another_master_stood_meanwhile_it_does_not_say_that_it_knows_all(rig: Rig) -> None:
     rig.link(Closing(1, True))
     rig.say("a", Deny(2, 9, 0, "epoch 9 was seen"))
-    rig.wait(2.5)
+    rig.wait(0.4)
     rig.grant("a", "b")
     won = rig.of(BecomeActive)[0]
     assert won.epoch == 10 and not won.complete
@@ -455,6 +520,8 @@ def test_of_two_that_start_together_who_was_active_last_stands_first(
     backup: bool, was_active: bool, within: float
 ) -> None:
     rig = Rig(backup=backup, was_active=was_active)
+    for node in "abc":
+        rig.greet(node)
     for _ in range(20):
         idle(rig)
         rig.wait(within / 20)
@@ -471,6 +538,8 @@ def test_a_backup_that_was_never_active_does_not_stand_at_a_start() -> None:
 
 def test_a_primary_whose_other_master_does_not_answer_stands_after_a_while() -> None:
     rig = Rig(backup=False, was_active=True)
+    for node in "abc":
+        rig.greet(node)
     rig.wait(1.5)
     assert rig.stage is Stage.FOLLOWING
     rig.wait(1.5)

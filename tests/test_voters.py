@@ -116,6 +116,8 @@ def test_a_vote_is_durable_then_fenced_then_given_time_then_said(
         found.append((ballot, page.words[FENCE_EPOCH], seconds))
 
     monkeypatch.setattr(agent_module.time, "sleep", wait)
+    assert agent._asked(messages.Vote(4, "b", 0, poll=True)) == messages.Grant(4, poll=True)
+    assert not found and agent._core.votes.seen == 0 and agent._core.votes.lease is None, "nothing of a poll is noted"
     assert agent._asked(messages.Vote(4, "b", 0)).epoch == 4
     assert found == [([4, "b"], 4, 0.005)]
     agent._close()

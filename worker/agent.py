@@ -324,8 +324,8 @@ class Agent:
         """The order is the proof: durable, fenced, seen by every process; only then it is said."""
         votes = self._core.votes
         denied = votes.refusal(vote, boottime())
-        if denied is not None:
-            return denied
+        if denied is not None or vote.poll:
+            return denied or Grant(vote.epoch, poll=True)
         try:
             self._state.cast(Ballot(vote.epoch, vote.master), self._core.intent)
         except OSError as error:

@@ -57,6 +57,7 @@ ALL = [
         "candidate-promises", FOUND, "AGENTS=2 PROMPT MUTANT_CANDIDATE_PROMISES", "a candidate promises, and goes on"
     ),
     Check("late-fence", FOUND, "AGENTS=1 DELIVERIES MUTANT_FENCE_AFTER_GRANT", "the fence is written after the grant"),
+    Check("poll-counts", FOUND, "AGENTS=1 MUTANT_POLL_COUNTS", "what is answered to a poll is counted as a vote"),
     Check("no-abstention", FOUND, "AGENTS=1 MUTANT_NO_ABSTENTION", "an agent votes right after its start"),
     Check(
         "vote-lost", FOUND, "AGENTS=1 MUTANT_VOTE_NOT_DURABLE MUTANT_NO_ABSTENTION", "votes not durable, no abstention"

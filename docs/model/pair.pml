@@ -322,6 +322,9 @@ proctype Link(byte m; byte a) provided (calm == 0) {
 #ifndef PROMPT
     :: d_step { TALK(m, a).what == BEAT || TALK(m, a).what == VOTE || TALK(m, a).what == RELEASE -> agent_reads(m, a) }
 #endif
+#ifdef MUTANT_POLL_COUNTS
+    :: d_step { TALK(m, a).what == VOTE && MAY_GRANT(m, a) -> say(TALK(m, a), GRANT, TALK(m, a).epoch, TALK(m, a).age) }
+#endif
 #ifdef CHANGE
     :: d_step { MAY_CHANGE(m, a) -> change_electorate(m, a) }
 #endif

@@ -1,4 +1,8 @@
-"""A standby that asks for votes: which epoch it stands for, whom it asks when, and whether it has won."""
+"""A standby that asks for votes: which epoch it stands for, whom it asks when, and whether it has won.
+
+It takes a poll first: an agent that has granted a vote obeys no lower epoch any more, so that a vote in vain would end
+a healthy active master.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ ASK_AGAIN_S = 0.05  # a vote may be lost, a lease released before it runs out; a
 
 class Stage(StrEnum):
     FOLLOWING = "standby"
+    POLLING = "polling"  # it asks who would vote for it: nothing of that is noted anywhere
     RAISING = "raising"  # its epoch becomes durable before anybody is asked
     CANDIDATE = "candidate"
     WON = "won"
@@ -37,19 +42,29 @@ class Candidacy:
         self._asked: dict[str, float] = {}  # node → when first: a grant may answer that
         self._ask_at: dict[str, float] = {}
         self._again_at = inf
+        self._until = inf  # who has not won by then asks anew
+
+    def poll(self, now: float) -> None:
+        self._begin(Stage.POLLING)
+        self._until = now + self._lease_s
 
     def stand(self) -> int:
-        """The epoch that is to be made durable; then `raised`. The primary takes odd ones, the backup even ones: none
-        can be won twice, whatever an agent forgets of its vote.
-        """
-        self.epoch = self.seen = self.seen + 1 + (self.seen + 1 + self._odd) % 2
+        """The epoch that is to be made durable; then `raised`."""
+        self._begin(Stage.RAISING)
+        self.seen = self.epoch
         self._stood.add(self.epoch)
-        self.stage = Stage.RAISING
+        return self.epoch
+
+    def _begin(self, stage: Stage) -> None:
+        """The primary takes odd epochs, the backup even ones: none can be won twice, whatever an agent forgets of its
+        vote.
+        """
+        self.stage = stage
+        self.epoch = self.seen + 1 + (self.seen + 1 + self._odd) % 2
         self.granted.clear()
         self._asked.clear()
         self._ask_at.clear()
         self._again_at = inf
-        return self.epoch
 
     def saw(self, epoch: int) -> None:
         self.seen = max(self.seen, epoch)
@@ -58,9 +73,10 @@ class Candidacy:
     def _met(self, epoch: int) -> int:
         return 0 if epoch in self._stood else epoch
 
-    def raised(self) -> None:
+    def raised(self, now: float) -> None:
         if self.stage is Stage.RAISING:
             self.stage = Stage.CANDIDATE
+            self._until = now + self._lease_s
 
     def withdraw(self) -> None:
         self.stage = Stage.FOLLOWING
@@ -68,7 +84,7 @@ class Candidacy:
 
     def to_ask(self, nodes: Iterable[str], now: float) -> list[str]:
         """Those of whom a vote is to be asked now."""
-        if self.stage is not Stage.CANDIDATE:
+        if not self.asks:
             return []
         due = [node for node in nodes if node not in self.granted and now >= self._ask_at.get(node, -inf)]
         for node in due:
@@ -76,24 +92,38 @@ class Candidacy:
             self._ask_at[node] = now + ASK_AGAIN_S
         return due
 
+    @property
+    def asks(self) -> bool:
+        return self.stage in (Stage.POLLING, Stage.CANDIDATE)
+
+    def is_over(self, now: float) -> bool:
+        """What it was told in this round is too old, or somebody has told of a higher epoch than it polls for."""
+        return self.asks and (now >= self._until or self.stage is Stage.POLLING and self.epoch <= self.seen)
+
     def vote(self) -> messages.Vote:
-        return messages.Vote(self.epoch, self._name, int(self._lease_s * 1000))
+        return messages.Vote(self.epoch, self._name, int(self._lease_s * 1000), self.stage is Stage.POLLING)
 
     def answered(self, node: str, answer: messages.Grant | messages.Deny, random: float, now: float) -> None:
         """`random`: from 0 to 1."""
         if isinstance(answer, messages.Deny):
             self.saw(answer.seen)
-        if self.stage is not Stage.CANDIDATE or answer.epoch != self.epoch or node not in self._asked:
+        if not self.asks or answer.epoch != self.epoch or node not in self._asked:
             return
         if isinstance(answer, messages.Grant):
-            # Whoever was active since had the vote of one of those whose votes make us active now.
-            self.foreign = max(self.foreign, self._met(answer.before if answer.before >= 0 else self.epoch - 1))
-            self.granted[node] = self._asked[node] + self._lease_s
-        elif answer.seen >= self.epoch and node not in self.granted:
+            self._granted_by(node, answer)
+        elif self.stage is Stage.CANDIDATE and answer.seen >= self.epoch and node not in self.granted:
             self.withdraw()  # somebody else stood there: once more, with a higher epoch
             # When the leases that were granted here have run out: two candidates with half of the nodes each would
             # renew them for ever. Without any nobody waits for that.
             self._again_at = now + (self._lease_s * (1 + random) if self.granted else AGAIN_S * random)
+
+    def _granted_by(self, node: str, grant: messages.Grant) -> None:
+        if not grant.poll:
+            # Whoever was active since had the vote of one of those whose votes make us active now.
+            self.foreign = max(self.foreign, self._met(grant.before if grant.before >= 0 else self.epoch - 1))
+        elif self.stage is not Stage.POLLING:
+            return  # a late answer to the poll: it binds nobody
+        self.granted[node] = self._asked[node] + self._lease_s
 
     @property
     def rests(self) -> bool:

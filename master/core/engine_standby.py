@@ -147,6 +147,11 @@ class EngineStandby(Standby):
         """By the engine."""
         return True
 
+    @property
+    def _polls(self) -> bool:
+        """The lease says whether it may stand."""
+        return False
+
     def _counts(self, node: str) -> bool:
         """Every node that is here is fenced."""
         return True
@@ -169,7 +174,7 @@ class EngineStandby(Standby):
     def _go_on(self, now: float) -> None:
         stage = self.candidacy.stage
         if stage is Stage.RAISING and self.lease.until > now:
-            self.candidacy.raised()
+            self.candidacy.raised(now)
             self._fence_by = now + self.standby.takeover_after
         elif stage is Stage.RAISING and self.lease.is_lost(now):
             self._give_up(now, f"{self.lease.holder or 'another master'} has the lease")

@@ -3,9 +3,9 @@
 It is the one door of its core, as `Master` is of the active one's, and answers on the same sockets, mostly with "not
 here".
 
-    standby ──► raising (its epoch, durably) ──► candidate ──► won
-       ▲                                             │
-       └───── the active is heard, or lost ──────────┘
+    standby ──► polling ──► raising (its epoch, durably) ──► candidate ──► won
+       ▲           │                                             │
+       └───────────┴──── the active is heard, or lost ───────────┘
 """
 
 from __future__ import annotations
@@ -219,16 +219,16 @@ class Standby:
         if closing.handover and self.mirror.synced and not self.stopping:
             self._whole_until = inf  # this was its last word
             self._promised_until = now  # it dispatches nothing any more: nobody relies on our promise
-            self._stand(f"{self._active} hands over")
+            self._stand(f"{self._active} hands over", now, poll=False)
         self._hang_up(now)  # it has no more to say over this link, and may go on as a standby, or be active again
 
     # ---- standing --------------------------------------------------------------------------------------------------
 
     def _tick_candidacy(self, now: float) -> None:
-        if self.candidacy.again(now):
-            self.out.role.append(Rise(self.candidacy.stand(), ""))
+        if self.candidacy.again(now) or (self.candidacy.is_over(now) and self._polls):
+            self._begin(now, self._polls)
         elif self.candidacy.stage is Stage.FOLLOWING and not self.candidacy.rests and (why := self._why_stand(now)):
-            self._stand(why)
+            self._stand(why, now, self._polls)
         self._ask(now)
 
     def _why_stand(self, now: float) -> str:
@@ -256,13 +256,25 @@ class Standby:
             return f"no active master answers at {self.peer_address}"
         return ""
 
-    def _stand(self, why: str) -> None:
+    def _stand(self, why: str, now: float, poll: bool) -> None:
         self.events.tell("candidate", self.name, why)
-        self.out.role.append(Rise(self.candidacy.stand(), ""))
+        self._begin(now, poll)
+
+    def _begin(self, now: float, poll: bool) -> None:
+        if poll:
+            self.candidacy.poll(now)
+            self._ask(now)
+        else:
+            self.out.role.append(Rise(self.candidacy.stand(), ""))
+
+    @property
+    def _polls(self) -> bool:
+        """Whether there is anybody to be asked before it stands."""
+        return self._is_elected() and self.standby.quorum != ANY
 
     def raised(self, now: float) -> None:
         """The epoch for which it stands is durable."""
-        self.candidacy.raised()
+        self.candidacy.raised(now)
         self._ask(now)
         self._count(now)
 
@@ -277,7 +289,7 @@ class Standby:
     def _count(self, now: float) -> None:
         known, candidacy = self.mirror.known, self.candidacy
         electorate, before = known.electorate, known.electorate_before
-        if candidacy.stage is not Stage.CANDIDATE:
+        if not candidacy.asks:
             return
         if not self._is_elected():
             forced = self._forced and self.epoch > 0
@@ -287,6 +299,8 @@ class Standby:
                 known.peer = None  # gone for good, as an operator says: this one is alone
         elif self.standby.quorum != ANY and not candidacy.has_won(electorate, electorate if before is None else before):
             return
+        if candidacy.stage is Stage.POLLING:
+            return self._begin(now, poll=False)
         candidacy.stage = Stage.WON
         votes = f"{len(candidacy.granted)} of {len(electorate)} nodes have granted it"
         self.events.tell("takeover", self.name, f"active with epoch {candidacy.epoch}: {votes}")
@@ -445,7 +459,7 @@ class Standby:
             }
         if self.candidacy.stage is Stage.FOLLOWING:
             self._forced = True
-            self._stand("an operator asked for it")
+            self._stand("an operator asked for it", now, self._polls)
         return exits.DONE, {"epoch": self.candidacy.epoch, "to": self.name, "given_back": 0}
 
     def status(self, now: float) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class PairAgent(AgentPart):
         if denied is not None:
             self.clock.tell("%s: no vote for %s in epoch %d: %s", self.node, vote.master, vote.epoch, denied.why)
             return denied
+        if vote.poll:
+            return Grant(vote.epoch, poll=True)
         self.cluster.ballots[self.node] = Ballot(vote.epoch, vote.master)
         self.cluster.remembered[self.node] = self.core.intent, vote.epoch
         self._perform(self.core.voted(vote, now))
@@ -85,6 +87,7 @@ class PairAgent(AgentPart):
     def _perform_one(self, effect: supervision.Effect) -> None:
         if isinstance(effect, supervision.Lease):
             self.core.votes.leased(effect.master, effect.epoch, effect.lasts_s, self.clock.now)
+            self.cluster.checks.leases(self.node, effect.master, effect.lasts_s)
         elif isinstance(effect, supervision.Unsure):
             self.core.votes.unsure(self.clock.now + effect.lasts_s)
         else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rota.common import errors, messages
 from rota.common.lifecycle import Intent, Liveness
 from rota.common.settings import ANY
 from rota.master.core.fleet import AGENT
+from rota.master.core.leases import blocking
 from rota.master.core.master import Master
 from rota.master.core.records import Restored
 from rota.worker.core.deliveries import Delivery
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
     from .cluster import PairCluster
     from .master_part import PairMaster
 
+POLLED_S = 2.5  # a poll lasts a lease, its answers are under way for less than another one
+
+
+class Leasing(NamedTuple):
+    """What a node has leased without a gap, and which masters it then had an undisturbed network to."""
+
+    master: str
+    since: float
+    until: float
+    near: frozenset[str]
+
+
 Wanted = tuple[str, object]  # "node n1" → "drain", "service s" → 3
 
 
@@ -34,15 +48,21 @@ class PairChecks(Checks):
         super().__init__(cluster)
         self.weak = cluster.quorum == ANY
         self.winners: dict[int, str] = {}  # epoch → the master that was active in it
+        self.begun = 0  # the highest of them that no node has forgotten
         self.fences: dict[str, int] = {}  # node → the highest epoch that it has granted
+        self._voted: set[tuple[str, int]] = set()  # node, epoch
+        self._leasing: dict[str, Leasing] = {}
         self.maybe: Counter[str] = Counter()  # calls that ended as MaybeExecuted: had they run?
         self._asked: dict[str, int] = {}  # what operators asked for last, by what it is about
         self._held: dict[str, tuple[int, object, frozenset[str]]] = {}  # what was acknowledged: by whom it is known
 
     # ---- who may dispatch --------------------------------------------------------------------------------------------
 
-    def became_active(self, master: PairMaster, known: Restored) -> None:
+    def became_active(self, master: PairMaster, known: Restored, granted: Mapping[str, float]) -> None:
         epoch, now = master.core.dispatch.epoch, self.cluster.clock.now
+        for node in granted:
+            if (node, epoch) not in self._voted:
+                raise Violation(f"{master.name} counts a vote of {node} for epoch {epoch} that was never given")
         if self.winners:
             last = self.winners[max(self.winners)]
             self.cluster.counts["takeovers" if last != master.name else "returns of the same master"] += 1
@@ -54,6 +74,7 @@ class PairChecks(Checks):
                     left_ms = 1000 * (other.core.pair.until() - now)
                     raise Violation(f"{master.name} is active, and {other.name} may dispatch for {left_ms:.0f} ms")
         self.winners[epoch] = master.name
+        self.begun = max(self.begun, epoch)
         self._intents_hold(master.name, known)
 
     def stepped_down(self, master: PairMaster) -> None:
@@ -61,11 +82,42 @@ class PairChecks(Checks):
 
     def granted(self, node: str, vote: messages.Vote) -> None:
         self.cluster.counts["votes"] += 1
+        self._voted.add((node, vote.epoch))
+        self._leasing.pop(node, None)
         self.fences[node] = max(self.fences.get(node, 0), vote.epoch)
 
+    def leases(self, node: str, master: str, lasts_s: float) -> None:
+        now, before = self.cluster.clock.now, self._leasing.get(node)
+        if before is not None and before.master == master and now < before.until:
+            self._leasing[node] = before._replace(until=now + lasts_s)
+            return
+        near = {name for name in self.cluster.masters if self.cluster.path(node, name).heals_at() <= now}
+        self._leasing[node] = Leasing(master, now, now + lasts_s, frozenset(near))
+
+    def stands(self, master: PairMaster) -> None:
+        """Its epoch becomes durable. Where nobody has handed over a majority must just have said that it would vote."""
+        electorate = master.core.mirror.known.electorate
+        if self.weak or not electorate or master.core.liveness is Liveness.CLOSED:
+            return
+        against = {node for node in electorate if self._is_against(node, master)}
+        if len(against) >= blocking(len(electorate)):
+            raise Violation(f"{master.name} stands, though {', '.join(sorted(against))} would not have voted for it")
+
+    def _is_against(self, node: str, candidate: PairMaster) -> bool:
+        """For so long that each answer to a poll which it does not deny has been forgotten."""
+        agent, leasing, now = self.cluster.agents.get(node), self._leasing.get(node), self.cluster.clock.now
+        lease = agent.core.votes.lease if agent is not None and agent.alive else None
+        if lease is None or leasing is None or lease.until <= now or lease.master == candidate.name:
+            return False
+        undisturbed = candidate.name in leasing.near and candidate.paused_until <= leasing.since
+        return undisturbed and lease.master == leasing.master and now - leasing.since > POLLED_S
+
     def forgets(self, node: str) -> None:
-        """An agent without a state directory is started anew: its votes bind it no more (docs/STANDBY.md)."""
-        self.fences.pop(node, None)
+        """An agent without a state directory is started anew: if it voted, that binds it no more, and it may elect a
+        master that has not heard of the last one (docs/STANDBY.md). Never may both dispatch at one instant.
+        """
+        if self.fences.pop(node, None) is not None:
+            self.begun = 0
 
     def _given(self, master: Any, slot: Any, now: float) -> None:
         super()._given(master, slot, now)
@@ -76,8 +128,8 @@ class PairChecks(Checks):
             raise Violation(f"{master.name} dispatches and has neither promise nor leases")
         if self.winners.get(epoch) != master.name:
             raise Violation(f"{master.name} dispatches in epoch {epoch}, which is that of {self.winners.get(epoch)}")
-        if max(self.winners) > epoch:
-            raise Violation(f"{master.name} dispatches in epoch {epoch}, and {max(self.winners)} has begun")
+        if self.begun > epoch:
+            raise Violation(f"{master.name} dispatches in epoch {epoch}, and {self.begun} has begun")
 
     def after_step(self, master: Any) -> None:
         now = self.cluster.clock.now

@@ -133,7 +133,7 @@ class PairMaster(MasterPart):
         )
         self._change()
         clock.tell("%s: active with epoch %d", self.name, epoch)
-        cluster.checks.became_active(self, known)
+        cluster.checks.became_active(self, known, beginning.granted)
 
     def _follow(self, known: Restored, was_active: bool, seen: int) -> None:
         journal, clock = self.journal, self.clock
@@ -276,6 +276,8 @@ class PairMaster(MasterPart):
                 case outbox.SayPeer(frame):
                     self.peer.send(frame)
                 case outbox.Rise(epoch, by):
+                    if not by and isinstance(self.core, Standby):
+                        self.cluster.checks.stands(self)
                     self.journal.rise(epoch, by)
                     if not by and isinstance(self.core, Standby):
                         self.core.raised(self.clock.now)

@@ -40,6 +40,8 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "outvoted_goes_on": _CUTS,
     "electorate_changes_alone": (faults.add_node, faults.isolate, faults.partition, faults.remove_node),
     "new_electorate_counts_at_once": (faults.add_node, faults.isolate, faults.partition, faults.remove_node),
+    "stands_without_a_poll": _CUTS,
+    "poll_counts_as_vote": _CUTS,
     "nobody_is_asked": _CUTS,
 }
 
@@ -168,7 +170,7 @@ def promise_while_standing(put: Put) -> None:
         candidacy = self.candidacy
         kept = candidacy.stage, candidacy.epoch, dict(candidacy.granted)
         pulse(self, said, now)
-        if kept[0] is Stage.CANDIDATE:
+        if kept[0] in (Stage.POLLING, Stage.CANDIDATE):
             candidacy.stage, candidacy.epoch, candidacy.granted = kept
 
     put(Standby, "_pulse", both)
@@ -204,6 +206,23 @@ def new_electorate_counts_at_once(put: Put) -> None:
         self.settle(electorate)
 
     put(Leases, "propose", propose)
+
+
+@rule
+def stands_without_a_poll(put: Put) -> None:
+    """Who would lose the vote does not stand: a node that has voted obeys a healthy active master no more."""
+    put(Standby, "_polls", property(lambda self: False))
+
+
+@rule
+def poll_counts_as_vote(put: Put) -> None:
+    """What is answered to a poll is no vote."""
+    granted_by = Candidacy._granted_by
+
+    def counted(self: Candidacy, node: str, grant: messages.Grant) -> None:
+        granted_by(self, node, grant._replace(poll=False))
+
+    put(Candidacy, "_granted_by", counted)
 
 
 @rule
