@@ -455,7 +455,7 @@ class Server:
             self._backend.receive(self.core.backend, now)
         for slot in gone:
             del self._probing[slot]
-            self._master().fleet.settle(slot, now)
+            self._master().fleet.processes.settle(slot, now)
 
     def _recorded(self) -> None:
         number, failure = self.journal.recorded()

@@ -143,7 +143,7 @@ class Rig:
         """Started and ready."""
         incarnation = self.started(node, number, more.get("service", "orders"))
         self.process_hello(incarnation, **more)
-        return self.fleet.slots[incarnation]
+        return self.fleet.processes.slots[incarnation]
 
     def process_hello(self, incarnation: str, route: bytes = b"", **more: Any) -> None:
         fields: dict[str, Any] = {
@@ -187,7 +187,7 @@ class Rig:
         report = report._replace(**more)
         self.tell(slot.node, report)
         self.out.probes.clear()
-        self.fleet.settle(slot, self.now)
+        self.fleet.processes.settle(slot, self.now)
         self.flush()
 
     # ---- clients -----------------------------------------------------------------------------------------------------

@@ -404,7 +404,7 @@ def test_a_reply_that_was_acknowledged_is_not_waited_for_again() -> None:
     incarnation = rig.started(node)
     old = held(5, 50, done=True)
     rig.process_hello(incarnation, b"r1", received_upto=5, reply_sequence=9, held=[old])
-    slot = rig.fleet.slots[incarnation]
+    slot = rig.fleet.processes.slots[incarnation]
     rig.reply(slot, 5, sequence=9, epoch=1)
     assert not slot.inflight and slot.acked == 9
     rig.process_hello(incarnation, b"r2", received_upto=5, reply_sequence=9, held=[old])
@@ -581,7 +581,7 @@ def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
     rig.client(epoch=1)
     rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.deliveries == []
-    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1, body=b"from before")
+    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1, body=b"from before")
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
 
 
@@ -599,7 +599,7 @@ def test_a_resend_before_its_process_is_back_waits_for_it() -> None:
     rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
     rig.after(0.1)
     assert rig.deliveries == []
-    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1)
+    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1)
     assert rig.codes() == {50: OK}
 
 
@@ -607,8 +607,8 @@ def test_a_kept_reply_that_comes_before_its_resend_waits_for_it() -> None:
     rig = restarted()
     incarnation = rig.started(rig.agent())
     rig.process_hello(incarnation, received_upto=5, reply_sequence=1, held=[held(5, 50, done=True)])
-    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1, sequence=1, body=b"kept")
-    assert not rig.fleet.slots[incarnation].inflight
+    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1, sequence=1, body=b"kept")
+    assert not rig.fleet.processes.slots[incarnation].inflight
     rig.client(epoch=1)
     rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"kept")
@@ -664,7 +664,7 @@ def test_without_a_journal_what_clients_remember_is_enough_to_wait() -> None:
     assert rig.dispatch.epoch == 2
     rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
     rig.after(0.1)
-    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1)
+    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1)
     assert rig.codes() == {50: OK}
 
 
@@ -686,8 +686,8 @@ def test_two_processes_that_hold_the_same_request_break_nothing() -> None:
     names = [rig.started(node, 1), rig.started(node, 2)]
     for name in names:
         rig.process_hello(name, received_upto=5, held=[held(5, 50)])
-    rig.reply(rig.fleet.slots[names[0]], 5, epoch=1)
-    rig.reply(rig.fleet.slots[names[1]], 5, epoch=1)
+    rig.reply(rig.fleet.processes.slots[names[0]], 5, epoch=1)
+    rig.reply(rig.fleet.processes.slots[names[1]], 5, epoch=1)
     assert not rig.dispatch.inherited.orphans
 
 
@@ -697,7 +697,7 @@ def test_what_an_older_master_dispatched_holds_its_credit() -> None:
     rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
     rig.request(1)
     assert rig.deliveries == []
-    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1)
+    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1)
     assert len(rig.deliveries) == 1
 
 

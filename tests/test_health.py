@@ -143,7 +143,7 @@ class Ward(Rig):
             slot = next(iter(node.slots.values()))
             cause = "was killed by signal 11 (SIGSEGV)"
             self.tell(node, Exited(slot.incarnation, "orders", -11, cause, 0, [], "", "signalled"))
-            self.fleet.settle(slot, self.now)
+            self.fleet.processes.settle(slot, self.now)
             self.spawn(node)
             self.after(0.2)
 
@@ -275,7 +275,7 @@ def test_a_process_that_is_stopped_on_purpose_is_not_held_against_its_node() -> 
     for kind in ("stopped", "agent leaving") * 3:
         slot = next(iter(n1.slots.values()))
         ward.tell(n1, Exited(slot.incarnation, "orders", 0, "stopped", 0, [], "", kind))
-        ward.fleet.settle(slot, ward.now)
+        ward.fleet.processes.settle(slot, ward.now)
         ward.spawn(n1)
         ward.after(0.2)
     assert n1.health is Health.UP
@@ -288,7 +288,7 @@ def test_hangs_count_though_their_process_was_being_ended() -> None:
         slot = next(iter(n1.slots.values()))
         ward.tell(n1, messages.Ending(slot.incarnation))
         ward.tell(n1, Exited(slot.incarnation, "orders", -6, "hung: its handler exceeded its limit", 0, [], "", "hung"))
-        ward.fleet.settle(slot, ward.now)
+        ward.fleet.processes.settle(slot, ward.now)
         ward.spawn(n1)
         ward.after(0.2)
     assert n1.health is Health.BLACKLISTED and "hung" in n1.mark.cause
@@ -987,7 +987,7 @@ class Storm(Ward):
                 self.sent += 1
                 self.request(self.sent, timeout_ms=self.choice.choice([300, 5000]))
             case 6 | 7:
-                for slot in [slot for slot in self.fleet.slots.values() if slot.inflight]:
+                for slot in [slot for slot in self.fleet.processes.slots.values() if slot.inflight]:
                     code = self.choice.choice([errors.OK, errors.OK, RemoteError.code, errors.NOT_STARTED])
                     self.reply(slot, self.choice.choice(list(slot.inflight)), code, encode_result(""))
             case 8:
@@ -1005,7 +1005,7 @@ class Storm(Ward):
     def _end(self, slot: Slot, kind: messages.End) -> None:
         report = Exited(slot.incarnation, "orders", -9, f"ended: {kind}", 0, [], "", str(kind))
         self.tell(slot.node, report)
-        self.fleet.settle(slot, self.now)
+        self.fleet.processes.settle(slot, self.now)
 
     def look(self) -> None:
         for node in self.nodes:
@@ -1039,11 +1039,11 @@ def test_whatever_happens_the_budget_and_the_deadlines_hold(seed: int) -> None:
         storm.spawn(node)
     for _ in range(350):
         storm.after(0.2)
-        for slot in list(storm.fleet.slots.values()):
+        for slot in list(storm.fleet.processes.slots.values()):
             for number in list(slot.inflight):
                 storm.reply(slot, number, errors.OK, encode_result(""))
     assert set(storm.health()) == {"up"}
-    assert all(sorted(slot.inflight) == [] for slot in storm.fleet.slots.values())
+    assert all(sorted(slot.inflight) == [] for slot in storm.fleet.processes.slots.values())
 
 
 # ---- another master --------------------------------------------------------------------------------------------------

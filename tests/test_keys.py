@@ -33,7 +33,7 @@ def crashed(rig: Rig, slot: Slot, started: bool = True) -> None:
     report = Exited(slot.incarnation, "orders", 0, "was stopped", upto, rows if started else [], "", End.STOPPED)
     rig.tell(slot.node, report)
     rig.out.probes.clear()
-    rig.fleet.settle(slot, rig.now)
+    rig.fleet.processes.settle(slot, rig.now)
     rig.flush()
 
 

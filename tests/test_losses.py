@@ -20,7 +20,7 @@ def killed(rig: Rig, slot: Slot, kind: str = End.SIGNALLED) -> None:
     report = Exited(slot.incarnation, "orders", -9, "was killed by signal 9", slot.last_number, rows, "", kind)
     rig.tell(slot.node, report)
     rig.out.probes.clear()
-    rig.fleet.settle(slot, rig.now)
+    rig.fleet.processes.settle(slot, rig.now)
     rig.flush()
 
 

@@ -25,7 +25,7 @@ def rig_with_work() -> Rig:
 
 
 def routes(rig: Rig) -> dict[str, tuple[bytes, int]]:
-    slot = next(iter(rig.fleet.slots.values()))
+    slot = next(iter(rig.fleet.processes.slots.values()))
     node = slot.node
     return {
         "frontend": (b"c", rig.dispatch.sessions[SESSION].token),
@@ -38,10 +38,10 @@ def serves(rig: Rig) -> None:
     """Another client is served as if nothing had been."""
     rig.after(0.2)
     rig.client(b"t" * 16, b"other")
-    for slot in list(rig.fleet.slots.values()):
+    for slot in list(rig.fleet.processes.slots.values()):
         for number in list(slot.inflight):
             rig.reply(slot, number)
-    assert any(slot.open for slot in rig.fleet.slots.values())
+    assert any(slot.open for slot in rig.fleet.processes.slots.values())
     before = len(rig.deliveries)
     rig.request(1, route=b"other")
     assert len(rig.deliveries) == before + 1

@@ -488,7 +488,7 @@ def test_nobody_is_lost_and_nobody_starves_whatever_comes_and_goes(seed: int) ->
                 started += 1
                 rig.process(node, started)
         elif step < 0.9:
-            slots = list(rig.fleet.slots.values())
+            slots = list(rig.fleet.processes.slots.values())
             if slots:
                 slot = chance.choice(slots)
                 begun = slot.last_number - chance.randrange(2)

@@ -35,12 +35,12 @@ class Fleet(Rig):
 
     def with_it(self, number: int) -> Slot:
         """The slot where this request runs."""
-        found = [s for s in self.fleet.slots.values() for r in s.inflight.values() if r.number == number]
+        found = [s for s in self.fleet.processes.slots.values() for r in s.inflight.values() if r.number == number]
         assert len(found) == 1, f"request {number} is in flight {len(found)} times"
         return found[0]
 
     def runs(self, number: int) -> bool:
-        return any(r.number == number for s in self.fleet.slots.values() for r in s.inflight.values())
+        return any(r.number == number for s in self.fleet.processes.slots.values() for r in s.inflight.values())
 
     def delivery(self, number: int) -> tuple[Slot, int]:
         slot = self.with_it(number)
@@ -219,7 +219,7 @@ def test_a_suspect_does_not_wait_for_a_process_that_hangs() -> None:
     rig.request(3)
     rig.request(4, QUOTE, body=POISON)
     hangs = next(turn.slot for turn in rig.dispatch.quarantine._turns.values())
-    goes_on = next(slot for slot in rig.fleet.slots.values() if slot is not hangs)
+    goes_on = next(slot for slot in rig.fleet.processes.slots.values() if slot is not hangs)
     for number in (5, 6):  # it always has something: the queue is never empty
         rig.request(number)
     rig.after(0.5)
@@ -368,7 +368,7 @@ class Histories:
 
     def step(self) -> None:
         rig, random = self.rig, self.random
-        busy = [slot for slot in rig.fleet.slots.values() if slot.inflight]
+        busy = [slot for slot in rig.fleet.processes.slots.values() if slot.inflight]
         match random.choice("rrrrraaaadddnckt"):
             case "r":
                 self.asked += 1
@@ -416,13 +416,13 @@ def test_whatever_happens_suspects_are_alone_and_each_request_gets_one_answer(se
     for _ in range(150):
         run.step()
     for _ in range(3 * run.asked):
-        for slot in list(run.rig.fleet.slots.values()):
+        for slot in list(run.rig.fleet.processes.slots.values()):
             if slot.inflight:
                 run.rig.reply(slot, min(slot.inflight))
         run.rig.after(0.02)
     assert sorted(answer.number for answer in run.rig.answers) == list(range(1, run.asked + 1))
     assert not run.rig.dispatch.quarantine.waiting and run.rig.dispatch.queued_bytes == 0
-    assert all(slot.cap > 1 and not slot.inflight for slot in run.rig.fleet.slots.values())
+    assert all(slot.cap > 1 and not slot.inflight for slot in run.rig.fleet.processes.slots.values())
 
 
 # ---- quarantine -----------------------------------------------------------------------------------------------------
@@ -560,7 +560,7 @@ def test_what_was_dropped_while_it_ran_or_waited_goes_on() -> None:
     rig.after(0.02)
     rig.answer(3)
     assert rig.codes() == {1: 9, 2: 0, 3: 0}
-    assert all(slot.limit == 1 and slot.row == 0 for slot in rig.fleet.slots.values())
+    assert all(slot.limit == 1 and slot.row == 0 for slot in rig.fleet.processes.slots.values())
 
 
 @pytest.mark.parametrize("action", ["show", "retry", "drop"])

@@ -238,7 +238,7 @@ def test_a_process_that_is_told_to_stop_must_tell_all_the_same() -> None:
     rig = Later()
     rig.resend()
     incarnation = rig.named()
-    rig.fleet.slots[incarnation].stage = type(rig.fleet.slots[incarnation].stage).RETIRED
+    rig.fleet.processes.slots[incarnation].stage = type(rig.fleet.processes.slots[incarnation].stage).RETIRED
     rig.process(rig.agent("n2", up_ms=LONG_AGO_MS), 1)
     rig.after(0.5)
     assert not rig.deliveries and not rig.answers
@@ -262,7 +262,7 @@ def test_what_runs_or_is_kept_is_found_before_anything_is_concluded() -> None:
     rig.after(0.1)
     rig.resend(50)
     assert not rig.deliveries
-    rig.reply(rig.fleet.slots[incarnation], 5, epoch=1, body=b"from before")
+    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1, body=b"from before")
     assert rig.codes() == {50: errors.OK}
 
 

@@ -26,7 +26,7 @@ def retired(rig: Rig) -> list[str]:
 
 
 def open_slots(rig: Rig) -> int:
-    return sum(slot.open for slot in rig.fleet.slots.values())
+    return sum(slot.open for slot in rig.fleet.processes.slots.values())
 
 
 def replaced(rig: Rig, slot: Slot, number: int) -> None:
@@ -38,7 +38,7 @@ def replaced(rig: Rig, slot: Slot, number: int) -> None:
 
 def test_a_reload_replaces_one_process_at_a_time() -> None:
     rig = pool_of(3)
-    before = list(rig.fleet.slots)
+    before = list(rig.fleet.processes.slots)
     rig.verb("reload", service="orders")
     fresh = 10
     for done in range(3):
@@ -46,7 +46,7 @@ def test_a_reload_replaces_one_process_at_a_time() -> None:
         assert len(retired(rig)) == done + 1
         assert open_slots(rig) == 2
         fresh += 1
-        replaced(rig, rig.fleet.slots[retired(rig)[-1]], fresh)
+        replaced(rig, rig.fleet.processes.slots[retired(rig)[-1]], fresh)
     rig.after(0.2)
     assert sorted(retired(rig)) == sorted(before)
     assert rig.fleet.staff.reloading(rig.dispatch.pools["orders"]) == 0 and open_slots(rig) == 3
@@ -59,14 +59,14 @@ def test_hup_at_an_agent_replaces_the_processes_of_its_node_only() -> None:
     for _ in range(2):
         rig.after(0.2)
         fresh += 1
-        replaced(rig, rig.fleet.slots[retired(rig)[-1]], fresh)
+        replaced(rig, rig.fleet.processes.slots[retired(rig)[-1]], fresh)
     rig.after(2.0)
     assert sorted(retired(rig)) == ["n2.b1.1", "n2.b1.2"]
 
 
 def test_a_single_process_is_replaced_start_first() -> None:
     rig = pool_of(1)
-    (old,) = rig.fleet.slots.values()
+    (old,) = rig.fleet.processes.slots.values()
     rig.verb("reload", service="orders")
     rig.after(0.2)
     assert rig.heard("n1", Plan)[-1].processes == {"orders": 2}
@@ -81,7 +81,7 @@ def test_a_replacement_that_does_not_come_up_leaves_the_others_alone() -> None:
     rig = pool_of(3)
     rig.verb("reload", service="orders")
     rig.after(0.2)
-    rig.exited(rig.fleet.slots[retired(rig)[0]])
+    rig.exited(rig.fleet.processes.slots[retired(rig)[0]])
     rig.after(60.0)
     assert len(retired(rig)) == 1 and open_slots(rig) == 2
 
@@ -89,7 +89,7 @@ def test_a_replacement_that_does_not_come_up_leaves_the_others_alone() -> None:
 def test_a_process_finishes_what_it_has_before_it_is_replaced() -> None:
     rig = pool_of(2)
     rig.request(1)
-    busy = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    busy = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     rig.verb("reload", service="orders")
     rig.after(1.0)
     assert busy.incarnation not in retired(rig)
@@ -100,7 +100,7 @@ def test_a_process_finishes_what_it_has_before_it_is_replaced() -> None:
 
 def test_an_old_process_that_dies_before_its_replacement_is_there_leaves_no_extra_behind() -> None:
     rig = pool_of(1)
-    (old,) = rig.fleet.slots.values()
+    (old,) = rig.fleet.processes.slots.values()
     rig.verb("reload", service="orders")
     rig.after(0.2)
     rig.exited(old)
@@ -115,7 +115,7 @@ def test_a_replacement_whose_place_the_plan_took_away_blocks_nothing() -> None:
     rig = pool_of(3)
     rig.verb("reload", service="orders")
     rig.after(0.2)
-    rig.exited(rig.fleet.slots[retired(rig)[0]])
+    rig.exited(rig.fleet.processes.slots[retired(rig)[0]])
     rig.verb("scale", service="orders", processes=2)
     rig.after(0.3)
     assert len(retired(rig)) == 2, "the next one is under way"
@@ -141,24 +141,24 @@ def test_a_plan_that_moves_a_service_leaves_the_old_place_when_the_new_one_serve
     assert retired(rig) == [] and serving.open
     rig.process_hello(booting)
     rig.after(3.0)
-    assert retired(rig) == [serving.incarnation] and rig.fleet.slots[booting].open
+    assert retired(rig) == [serving.incarnation] and rig.fleet.processes.slots[booting].open
 
 
 def test_max_requests_replaces_a_process_that_served_so_many() -> None:
     rig = pool_of(2, max_requests=3)
-    slots = list(rig.fleet.slots.values())
+    slots = list(rig.fleet.processes.slots.values())
     for number in range(1, 7):
         rig.request(number)
         slot = next(each for each in slots if each.inflight)
         rig.reply(slot, next(iter(slot.inflight)))
     rig.after(1.2)
     assert len(retired(rig)) == 1
-    assert "max_requests: 3 handled" in rig.fleet.slots[retired(rig)[0]].retire_reason
+    assert "max_requests: 3 handled" in rig.fleet.processes.slots[retired(rig)[0]].retire_reason
 
 
 def test_max_rss_replaces_a_process_that_grew() -> None:
     rig = pool_of(2, max_rss=100 << 20)
-    slot = next(iter(rig.fleet.slots.values()))
+    slot = next(iter(rig.fleet.processes.slots.values()))
     rig.tell(slot.node, Usage({slot.incarnation: 101 << 20}))
     rig.after(1.2)
     assert retired(rig) == [slot.incarnation] and slot.retire_reason == "max_rss: 101 MiB"
@@ -195,7 +195,7 @@ def test_a_reload_does_not_take_the_last_active_node_away() -> None:
     rig.verb("reload", service="orders")
     rig.after(0.2)
     first = rig.fleet.staff._replacements[rig.dispatch.pools["orders"]].old
-    other = next(slot for slot in rig.fleet.slots.values() if slot.node is not first.node)
+    other = next(slot for slot in rig.fleet.processes.slots.values() if slot.node is not first.node)
     rig.process(first.node, 2)
     rig.dispatch.losses.disconnected(other)
     rig.after(0.2)

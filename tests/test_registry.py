@@ -81,7 +81,7 @@ def test_a_process_with_another_ticket_or_service_is_denied(wrong: dict[str, obj
     incarnation = rig.started(rig.agent())
     rig.process_hello(incarnation, **wrong)
     assert b"denied" in rig.out.backend[-1][1]
-    assert rig.fleet.slots[incarnation].stage is Stage.BOOTING
+    assert rig.fleet.processes.slots[incarnation].stage is Stage.BOOTING
 
 
 def test_a_second_interface_under_one_version_is_refused_and_both_are_shown() -> None:
@@ -92,7 +92,7 @@ def test_a_second_interface_under_one_version_is_refused_and_both_are_shown() ->
     text = rig.core.events.since(0)[-1]["text"]
     assert "n2" in text and "n1" in text and "quote" in text
     rig.process_hello(incarnation, digest="other", version="2")
-    assert rig.fleet.slots[incarnation].stage is Stage.READY
+    assert rig.fleet.processes.slots[incarnation].stage is Stage.READY
 
 
 def test_only_an_incarnation_of_this_boot_is_believed() -> None:
@@ -100,7 +100,7 @@ def test_only_an_incarnation_of_this_boot_is_believed() -> None:
     node = rig.agent()
     rig.tell(node, Started("n1.zzz.1", "orders", b"t", 1))
     rig.tell(node, Started("n2.b1.1", "orders", b"t", 1))
-    assert not rig.fleet.slots
+    assert not rig.fleet.processes.slots
 
 
 # ---- names and boots -------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_a_process_that_is_being_ended_is_given_nothing_more() -> None:
 def test_an_event_names_what_a_lost_process_was_doing() -> None:
     rig = two_nodes()
     rig.request(1)
-    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    slot = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     rig.exited(slot, started_upto=1, rows=[(1, 1)])
     (lost,) = (event for event in rig.core.events.since(0) if event["kind"] == "process lost")
     assert lost["text"].endswith("; 1 in flight: orders.quote")
@@ -304,7 +304,7 @@ def test_a_drain_is_complete_when_the_count_is_zero_at_the_master() -> None:
     rig = two_nodes()
     node = rig.fleet.nodes["n1"]
     rig.request(1)
-    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    slot = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     node = slot.node
     rig.verb("drain", nodes=[node.name])
     rig.after(1.0)
@@ -319,7 +319,7 @@ def test_a_drain_is_complete_when_the_count_is_zero_at_the_master() -> None:
 def test_a_draining_node_that_beats_is_live() -> None:
     rig = two_nodes()
     rig.request(1)
-    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    slot = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     rig.verb("drain", nodes=[slot.node.name])
     rig.after(10.0)
     assert slot.node.liveness is Liveness.LIVE and slot.node.intent is Intent.DRAINING
@@ -328,7 +328,7 @@ def test_a_draining_node_that_beats_is_live() -> None:
 def test_a_drain_ends_at_its_deadline_whatever_runs() -> None:
     rig = two_nodes()
     rig.request(1)
-    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    slot = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     rig.verb("drain", nodes=[slot.node.name], deadline_s=2.0)
     rig.after(2.1)
     assert slot.node.intent is Intent.DETACHED
@@ -338,7 +338,7 @@ def test_a_drain_ends_at_its_deadline_whatever_runs() -> None:
 def test_a_node_that_dies_while_it_drains_is_detached() -> None:
     rig = two_nodes()
     rig.request(1)
-    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    slot = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     rig.verb("drain", nodes=[slot.node.name])
     rig.after(3.5, beat=False)
     assert slot.node.intent is Intent.DETACHED
@@ -466,7 +466,7 @@ def test_a_drain_of_a_node_that_is_leaving_makes_it_the_operators_word_and_it_st
     rig = two_nodes()
     node = rig.fleet.nodes["n1"]
     rig.request(1)
-    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    slot = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     node = slot.node
     rig.tell(node, Leaving(60_000))
     rig.verb("drain", nodes=[node.name])
@@ -500,7 +500,7 @@ def test_a_joining_node_opens_its_slots_over_its_ramp() -> None:
 
 def test_the_first_nodes_of_a_pool_do_not_ramp() -> None:
     rig = two_nodes(ramp=10.0)
-    assert all(slot.open for slot in rig.fleet.slots.values())
+    assert all(slot.open for slot in rig.fleet.processes.slots.values())
 
 
 # ---- why -------------------------------------------------------------------------------------------------------------
@@ -543,7 +543,7 @@ def test_a_pool_grows_on_queue_wait_and_shrinks_with_hysteresis() -> None:
     assert rig.heard("n1", Plan)[-1].processes == {"orders": 3}
     rig.process(node, 2)
     rig.process(node, 3)
-    for each in list(rig.fleet.slots.values()):
+    for each in list(rig.fleet.processes.slots.values()):
         for number in list(each.inflight):
             rig.reply(each, number)
     for number in list(slot.inflight):

@@ -184,7 +184,7 @@ def test_handlers_inside_an_application_are_not_scaled_or_reloaded(verb: str) ->
 def test_waiting_is_answered_in_the_step_in_which_it_becomes_true() -> None:
     rig = cluster()
     rig.request(1)
-    slot = next(slot for slot in rig.fleet.slots.values() if slot.inflight)
+    slot = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
     ask(rig, "drain", nodes=[slot.node.name])
     assert rig.verb("wait", condition="detached", names=[slot.node.name]) is None
     rig.reply(slot, 1)

@@ -46,7 +46,7 @@ class Backend:
         elif fields[3] in _STREAM:
             self._dispatch.streams.from_process(slot, fields, frame, now)
         elif fields[3] == wire.BYE:
-            self._fleet.process_bye(slot, now)
+            self._fleet.processes.bye(slot, now)
         else:
             self._bad_reply(route, f"kind {fields[3]}", now)
 
@@ -85,7 +85,7 @@ class Backend:
         if version is None:
             out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
             return
-        found = self._fleet.process_hello(route, hello, self._token(), now)
+        found = self._fleet.processes.hello(route, hello, self._token(), now)
         if isinstance(found, messages.Refusal):
             out.append((route, outbox.answer(wire.REFUSED, 0, found)))
         else:

@@ -68,6 +68,16 @@ class Checks:
             first = pool.settings.health.timeout if pool.settings.health.check == PORT else spread
             node.watches[pool] = Watch(_replies(node, pool), now + first)
 
+    def restart(self, node: Node, now: float) -> None:
+        """Of its health: what was seen of older processes says nothing of those to come. (Its mark stays.)"""
+        if node.health is not Health.UNCHECKED:
+            node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
+        node.mark.until = None
+        node.watches.clear()
+        for slot in node.slots.values():
+            if slot.stage is Stage.READY:
+                self.ready(slot, now)
+
     def crashed(self, slot: Slot, report: Exited, now: float) -> None:
         """A process that had been ready ended and nobody had asked it to. (One that never was ready is not given
         requests: it shows as failing.)

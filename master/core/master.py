@@ -118,7 +118,7 @@ class Master:
         self.fleet.checks.random = lambda: token() / 2**64
         self.dispatch.losses.tell = self.events.tell
         self.dispatch.services = services
-        self.dispatch.inherited.accounted = lambda older: self.fleet.accounted(older, self._now)
+        self.dispatch.inherited.accounted = lambda older: self.fleet.census.complete(older, self._now)
         self.dispatch.quarantine.tell = self.events.tell
         self.dispatch.quarantine.wall = wall
         self.dispatch.quarantine.journal = self._journal
@@ -335,23 +335,23 @@ class Master:
                 self.pair.beat(node.name, message, now)
             self.out.say(route, node.token, message)
         elif isinstance(message, messages.Started):
-            self.fleet.started(node, message, now)
+            self.fleet.processes.started(node, message, now)
         elif isinstance(message, messages.Exited):
-            self.fleet.exited(node, message, now)
+            self.fleet.processes.exited(node, message, now)
         elif isinstance(message, messages.Ending):
-            self.fleet.ending(node, message, now)
+            self.fleet.processes.ending(node, message, now)
         elif isinstance(message, messages.Failing):
-            self.fleet.failing(node, message)
+            self.fleet.processes.failing(node, message)
         elif isinstance(message, messages.Recalled):
-            self.fleet.recalled(node, message, now)
+            self.fleet.processes.recalled(node, message, now)
         elif isinstance(message, messages.Usage):
-            self.fleet.usage(node, message)
+            self.fleet.processes.usage(node, message)
         elif isinstance(message, messages.Leaving):
-            self.fleet.leaving(node, message, now)
+            self.fleet.intents.leaving(node, message, now)
         elif isinstance(message, messages.Unwell):
             self.fleet.checks.port(node, message.service, message.text)
         elif isinstance(message, messages.Reload):
-            self.fleet.reload(node, message)
+            self.fleet.intents.reload(node, message)
         else:
             self.dispatch.counters["bad messages"] += 1
 
@@ -450,7 +450,7 @@ class Master:
             self.fleet.stop(now)
 
     def ready_to_end(self, now: float) -> bool:
-        return self.fleet.stopping and (now >= self._stop_by or self.fleet.at_rest())
+        return self.fleet.stopping and (now >= self._stop_by or self.fleet.processes.at_rest())
 
     def end(self) -> None:
         """What nobody has begun goes back to its callers. What runs goes on, and comes to the next master."""

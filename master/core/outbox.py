@@ -114,12 +114,12 @@ def agree(versions: list[int]) -> int | None:
     return highest if highest >= max(versions[0], wire.VERSIONS[0]) else None
 
 
+def refusal(code: str, message: str, retry_after_ms: int) -> messages.Refusal:
+    return messages.Refusal(code, message, retry_after_ms, list(wire.VERSIONS))
+
+
 def incompatible(versions: list[int]) -> messages.Refusal:
     ours = f"{wire.VERSIONS[0]} to {wire.VERSIONS[1]}"
     theirs = " to ".join(str(each) for each in versions[:2]) or "none"
-    return messages.Refusal(
-        "incompatible",
-        f"this master speaks protocol versions {ours}, the peer {theirs}: update the older side",
-        30_000,
-        list(wire.VERSIONS),
-    )
+    text = f"this master speaks protocol versions {ours}, the peer {theirs}: update the older side"
+    return refusal("incompatible", text, 30_000)

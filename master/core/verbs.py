@@ -77,11 +77,11 @@ class Verbs:
             )
         record = 0
         for node in leaving:
-            deadline = argument(args, "deadline_s", float, self.fleet.drain_deadline(node))
-            record = self.fleet.drain(node, by, reason, deadline, now)
+            deadline = argument(args, "deadline_s", float, self.fleet.intents.drain_deadline(node))
+            record = self.fleet.intents.drain(node, by, reason, deadline, now)
         for node in nodes:
             if node.leaving and node not in leaving:  # it was on its way out by itself: now it is an operator's word
-                record = self.fleet.drain(node, by, reason, 0, now)
+                record = self.fleet.intents.drain(node, by, reason, 0, now)
         return self._outcome(nodes, leaving, record=record)
 
     def rejoin(self, args: dict[str, Any], by: str, now: float) -> Outcome:
@@ -95,7 +95,7 @@ class Verbs:
         version, reason = argument(args, "version", str, ""), argument(args, "reason", str, "")
         record = 0
         for node in joining:
-            record = self.fleet.rejoin(node, by, reason, version, now)
+            record = self.fleet.intents.rejoin(node, by, reason, version, now)
         return self._outcome(nodes, joining, record=record)
 
     def recheck(self, args: dict[str, Any], by: str, now: float) -> Outcome:

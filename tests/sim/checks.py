@@ -11,9 +11,10 @@ from rota.client.calls import GRACE_S
 from rota.common import errors
 from rota.common.lifecycle import Health, Intent, Liveness
 from rota.master.core.dispatch import Dispatch
-from rota.master.core.fleet import REPLY_LOST_AFTER_S, Fleet
+from rota.master.core.fleet import Fleet
 from rota.master.core.master import LONG_TICK_S, Master
 from rota.master.core.pool import Pool, Request, Slot, Stage
+from rota.master.core.processes import REPLY_LOST_AFTER_S
 from rota.master.core.registry import Node, active_nodes
 from rota.worker.core.deliveries import Delivery
 from rota.worker.page import FENCE_EPOCH, FLOOR, STARTED_UPTO
@@ -113,8 +114,8 @@ class Checks:
         """Looks on at each dispatch, at each planned step, and when an exit is settled."""
         dispatch, fleet = master.core.dispatch, master.core.fleet
         self._before(dispatch, "_deliver", lambda slot, request, now: self._given(master, slot, now))
-        self._before(fleet, "settle", lambda slot, now: self._settled(master, slot, now))
-        self._planned(fleet, "drain", master)
+        self._before(fleet.processes, "settle", lambda slot, now: self._settled(master, slot, now))
+        self._planned(fleet.intents, "drain", master)
         self._planned(fleet.staff, "_close", master)
 
     def _before(self, owner: object, name: str, look: Callable[..., None]) -> None:
@@ -146,7 +147,7 @@ class Checks:
 
     def _settled(self, master: MasterPart, slot: Slot, now: float) -> None:
         """Only when its last replies are read, or given up."""
-        found = master.core.fleet._exiting.get(slot)
+        found = master.core.fleet.processes._exiting.get(slot)
         if found is not None and slot.connected and now < found[1] and not master.backend.drained(slot.route):
             left_ms = 1000 * (found[1] - now)
             raise Violation(
@@ -191,7 +192,7 @@ class Checks:
         self._bytes(core.dispatch, places)
         for request in core.dispatch.keys._callers:  # they wait for the attempt of their key, which has its own place
             places[request] = places.get(request, 0) + 1
-        for slot in core.fleet.slots.values():
+        for slot in core.fleet.processes.slots.values():
             self._slot(slot)
             for request in slot.inflight.values():
                 places[request] = places.get(request, 0) + 1
@@ -257,7 +258,7 @@ class Checks:
         return self._open_problem(core) or self._node_problem(core.fleet)
 
     def _open_problem(self, core: Master) -> str | None:
-        for slot in core.fleet.slots.values():
+        for slot in core.fleet.processes.slots.values():
             if slot.inflight or not slot.open:
                 return f"{slot.incarnation} is {slot.stage}, open {slot.open}, in flight {list(slot.inflight)}"
         for session in core.dispatch.sessions.values():

@@ -142,7 +142,7 @@ class Cluster:
 
     def ready(self) -> bool:
         """All that the nodes offer is up."""
-        slots = self.master.core.fleet.slots
+        slots = self.master.core.fleet.processes.slots
         offered = sum(agent.core.capacity for agent in self.agents.values())
         return len(slots) == offered and all(slot.open for slot in slots.values())
 

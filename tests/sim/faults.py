@@ -101,7 +101,7 @@ def isolate_one_way(cluster: Cluster) -> None:
 def forge(cluster: Cluster) -> None:
     """A process loses its connection, and a stranger who takes its routing id answers for what it runs."""
     backend = cluster.master.backend
-    slots = cluster.master.core.fleet.slots.values()
+    slots = cluster.master.core.fleet.processes.slots.values()
     slot = _one(cluster, [slot for slot in slots if slot.inflight and slot.route in backend.routes])
     if slot is None:
         return

@@ -141,7 +141,7 @@ class MasterPart:
             self._flush()
         for slot in [slot for slot in self._probing if self.backend.drained(slot.route)]:
             del self._probing[slot]
-            core.fleet.settle(slot, now)
+            core.fleet.processes.settle(slot, now)
         due = core.next_deadline()
         if now >= due or due - now > 0.15:
             core.tick(now)

@@ -19,12 +19,13 @@ from rota.common.lifecycle import Health, Intent, Liveness
 from rota.common.streams import Chunk, Inflow, Outflow
 from rota.master.core import budget
 from rota.master.core.backend import Backend
+from rota.master.core.census import Census
 from rota.master.core.dispatch import Dispatch
-from rota.master.core.fleet import Fleet
 from rota.master.core.inherited import Inherited
 from rota.master.core.losses import Losses
 from rota.master.core.pins import Pins
 from rota.master.core.pool import UNCAPPED, Pool, Request, Shelf, Slot
+from rota.master.core.processes import Processes
 from rota.master.core.recollection import Recollection
 from rota.master.core.records import Restored
 from rota.master.core.registry import Node
@@ -80,14 +81,14 @@ def unreachable_settles_all(put: Put) -> None:
 @rule
 def exit_settles_at_once(put: Put) -> None:
     """An exit is settled when the route is gone and the last replies are read, or after 200 ms."""
-    exited = Fleet.exited
+    exited = Processes.exited
 
-    def hasty(self: Fleet, node: Node, report: messages.Exited, now: float) -> None:
+    def hasty(self: Processes, node: Node, report: messages.Exited, now: float) -> None:
         exited(self, node, report, now)
         for slot in list(self._exiting):
             self.settle(slot, now)
 
-    put(Fleet, "exited", hasty)
+    put(Processes, "exited", hasty)
 
 
 @rule
@@ -273,14 +274,14 @@ def nodes_that_left_ignored(put: Put) -> None:
 @rule
 def told_before_all_processes_have(put: Put) -> None:
     """A node has told when each process that it has named has said HELLO, or has ended."""
-    told = Fleet._told
+    look = Census.look
 
-    def hasty(self: Fleet, node: Node, now: float) -> None:
+    def hasty(self: Census, node: Node, now: float) -> None:
         self._must_tell.discard(node.name)
-        self.dispatch.inherited.reconsider(now)
-        told(self, node, now)
+        self._inherited.reconsider(now)
+        look(self, node, now)
 
-    put(Fleet, "_told", hasty)
+    put(Census, "look", hasty)
 
 
 # ---- who is given work ----------------------------------------------------------------------------------------------

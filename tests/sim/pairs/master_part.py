@@ -198,7 +198,7 @@ class PairMaster(MasterPart):
         if isinstance(core, Master):
             for slot in [slot for slot in self._probing if self.backend.drained(slot.route)]:
                 del self._probing[slot]
-                core.fleet.settle(slot, now)
+                core.fleet.processes.settle(slot, now)
         due = core.next_deadline()
         if now >= due or due - now > TURN_S:
             core.tick(now)
