@@ -193,7 +193,8 @@ class _Driver:
         error = self._session.calls.submit(call)
         if error is not None:
             call.finish(None, error)
-        self._step_soon()
+        if not self._soon:
+            self._step_soon()
 
     def say(self, call: Call) -> None:
         self._session.calls.say(call)

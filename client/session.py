@@ -27,7 +27,7 @@ from ..common.limits import BODY_MAX
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, encode
 from ..common.sockets import fast_recv, fast_send
-from ..common.wire import ANSWER, BadFrame, parse
+from ..common.wire import ANSWER, BadFrame, body_of, parse
 from . import streams
 from .ages import MARK_S
 from .beside import Beside, anew
@@ -168,10 +168,9 @@ class Session:
             try:
                 fields = parse(frame)
                 if fields[3] == wire.BUNDLE:
-                    for each in wire.split(bytes(frame), fields):
-                        self._take_one(each, parse(each), now)
+                    self._take_each(wire.split(bytes(frame), fields), now)
                 else:
-                    self._take_one(frame, fields, now)
+                    self._take_each((frame,), now, fields)
             except BadFrame:  # perhaps an answer: over a new connection it is asked for again
                 self.damaged += 1
                 self._fail("a damaged frame", now)
@@ -179,19 +178,24 @@ class Session:
                 return True
         return True
 
-    def _take_one(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
-        if fields[3] != ANSWER or fields[5] != self._token:
-            return self._take_other(frame, fields, now)
-        call = self.calls.answered(fields[8], fields[9], len(frame))
-        if call is None:
-            return
-        code, body = fields[12], wire.body_of(frame, fields[11])
-        if code == errors.NOT_STARTED:
-            self.calls.again(call)
-        elif code:
-            call.finish(None, decode_error(code, body))
-        else:
-            call.returned(body)
+    def _take_each(self, frames: Sequence[wire.Body], now: float, known: tuple[int, ...] | None = None) -> None:
+        """`known`: the fields of a frame that is alone."""
+        calls, token = self.calls, self._token
+        for frame in frames:
+            fields = known or parse(frame)
+            if fields[3] != ANSWER or fields[5] != token:
+                self._take_other(frame, fields, now)
+                continue
+            call = calls.answered(fields[8], fields[9], len(frame))
+            if call is None:
+                continue
+            code, body = fields[12], body_of(frame, fields[11])
+            if not code:
+                call.returned(body)
+            elif code == errors.NOT_STARTED:
+                calls.again(call)
+            else:
+                call.finish(None, decode_error(code, body))
 
     def _take_other(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
         kind, number = fields[3], fields[8]

@@ -106,7 +106,7 @@ def _answer(session: Any, frame: bytes, now: float) -> None:
         fields = wire.parse(frame)
         inside = wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]
         for each in inside:
-            session._take_one(each, wire.parse(each), now)
+            session._take_each((each,), now)
     except BadFrame:
         session.damaged += 1
 
