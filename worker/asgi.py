@@ -46,6 +46,8 @@ def worker(application: Application, name: str) -> Worker:
     lifespan, requests = _Lifespan(application, state), _Requests(application, state)
 
     made = service(name, requests.serve, requests.converse)
+    for handler in made.handlers.values():
+        handler.is_async = True  # they return coroutines rather than to be some themselves: one less each request
     made.on_start(lifespan.start_up)
     made.on_stop(lifespan.shut_down)
     return made
@@ -58,7 +60,7 @@ class _Requests:
         self._application = application
         self._state = state
 
-    async def serve(
+    def serve(
         self,
         ctx: Context,
         method: str,
@@ -66,14 +68,14 @@ class _Requests:
         headers: list[list[bytes]],
         body: bytes | int,
         about: dict[str, Any],
-    ) -> None:
+    ) -> Awaitable[None]:
         """The exchange gives the answer as soon as that is complete."""
         scope = _scope(ctx, target, headers, about, self._state)
         scope["type"], scope["method"] = "http", method
         exchange = _Exchange(method, body, ctx, scope["extensions"]["rota"]["request_id"])
-        await self._perform(scope, exchange)
+        return self._perform(scope, exchange)
 
-    async def converse(
+    def converse(
         self,
         ctx: Context,
         method: str,
@@ -81,13 +83,13 @@ class _Requests:
         headers: list[list[bytes]],
         body: bytes | int | None,
         about: dict[str, Any],
-    ) -> None:
+    ) -> Awaitable[None]:
         """A WebSocket. What it has for an answer comes when both sides know of its end."""
         scope = _scope(ctx, target, headers, about, self._state)
         scope["type"], scope["subprotocols"] = "websocket", about.get("subprotocols", [])
         scope["extensions"]["websocket.http.response"] = {}
         socket = WebSocket(ctx, scope["extensions"]["rota"]["request_id"])
-        await self._perform(scope, socket)
+        return self._perform(scope, socket)
 
     async def _perform(self, scope: dict[str, Any], exchange: _Exchange | WebSocket) -> None:
         """Raises what the application raised before it had said all; what comes later is told on stderr."""

@@ -176,7 +176,7 @@ class AsyncHost:
 
     async def _without_handler(self, delivery: Delivery, begun: int) -> Outcome:
         """A handler that is not known, or a health check of the master, which names none."""
-        return self._host.run(delivery) if delivery.handler else examined(await self._found(), begun)
+        return self._host.unknown(delivery, begun) if delivery.handler else examined(await self._found(), begun)
 
     def _begin(self, delivery: Delivery, begun: int) -> None:
         handler = self.worker.handlers.get(delivery.handler)
@@ -189,21 +189,23 @@ class AsyncHost:
             future.add_done_callback(partial(self._ended_in_thread, delivery.number, begun))
 
     async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> Outcome:
+        number = delivery.number
         try:
-            answer = partial(self._answer, handler, delivery.number, begun)
-            handler, args, kwargs = self._host.bind(delivery, answer)
+            args, kwargs = self._host.bind(handler, delivery, partial(self._answer, handler, number, begun))
         except Error as error:
             return failed(error, begun)
-        return await self._outcome(handler, delivery.number, handler.function(*args, **kwargs), begun)
+        try:
+            value = await handler.function(*args, **kwargs)
+        except BaseException as error:
+            return _failure(error, begun)
+        return self._host.replied(handler, value, begun) if number in self._running else _ANSWERED
 
-    async def _outcome(self, handler: Handler, number: int, result: Awaitable[Any], begun: int) -> Outcome:
+    async def _outcome(self, handler: Handler, result: Awaitable[Any], begun: int) -> Outcome:
         try:
             value = await result
-        except BaseException as error:  # a SystemExit that leaves a task would stop the loop
-            if isinstance(error, asyncio.CancelledError) and was_asked_to_end():
-                raise
-            return failed(remote_error(error), begun)
-        return self._host.replied(handler, value, begun) if number in self._running else _ANSWERED
+        except BaseException as error:
+            return _failure(error, begun)
+        return self._host.replied(handler, value, begun)
 
     def _answer(self, handler: Handler, number: int, begun: int, result: Any) -> None:
         """What a handler that goes on has for an answer: a value, or a coroutine that will have it."""
@@ -211,7 +213,7 @@ class AsyncHost:
         assert isinstance(running, asyncio.Task)
         self._beyond.add(running)
         if type(result) is CoroutineType:
-            self._run(number, begun, self._outcome(handler, number, result, begun))
+            self._run(number, begun, self._outcome(handler, result, begun))
         else:
             self._over(number, self._host.replied(handler, result, begun))
 
@@ -241,6 +243,13 @@ class AsyncHost:
         if not self._running and self._stopped.is_set():
             self._idle.set()
         self._done(number, outcome)
+
+
+def _failure(error: BaseException, begun: int) -> Outcome:
+    """Of a handler. It raises only what asked the task to end: a SystemExit that leaves one would stop the loop."""
+    if isinstance(error, asyncio.CancelledError) and was_asked_to_end():
+        raise error
+    return failed(remote_error(error), begun)
 
 
 def was_asked_to_end() -> bool:

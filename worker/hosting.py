@@ -90,11 +90,14 @@ class SyncHost:
     def run(self, delivery: Delivery) -> Outcome:
         """Run a delivery. Never raises: every delivery has an outcome, even that of a handler that calls sys.exit()."""
         begun = perf_counter_ns()
-        try:
-            handler, args, kwargs = self.bind(delivery)
-        except Error as error:
+        handler = self.worker.handlers.get(delivery.handler)
+        if handler is None:
             # A delivery without a handler is a health check of the master: what does the application say of itself?
-            return failed(error, begun) if delivery.handler else examined(self.check_health(), begun)
+            return self.unknown(delivery, begun) if delivery.handler else examined(self.check_health(), begun)
+        try:
+            args, kwargs = self.bind(handler, delivery)
+        except Error as error:
+            return failed(error, begun)
         try:
             result = handler.function(*args, **kwargs)
         except BaseException as error:
@@ -119,22 +122,20 @@ class SyncHost:
             except Exception:
                 traceback.print_exc()
 
+    def unknown(self, delivery: Delivery, begun: int) -> Outcome:
+        """The outcome of a call for a handler that is not here."""
+        service = self.worker.name
+        names = [f"{service}.{name}" for name in self.worker.handlers]
+        return failed(NoService(unknown("handler", f"{service}.{delivery.handler}", names)), begun)
+
     def bind(
-        self, delivery: Delivery, answer: Callable[[Any], None] | None = None
-    ) -> tuple[Handler, list[Any], dict[str, Any]]:
-        """The handler and its arguments; `answer` is for its context. NoService, BindError or ProtocolError if the call
-        is at fault.
-        """
-        handlers = self.worker.handlers
-        handler = handlers.get(delivery.handler)
-        if handler is None:
-            name = f"{self.worker.name}.{delivery.handler}"
-            raise NoService(unknown("handler", name, [f"{self.worker.name}.{n}" for n in handlers]))
+        self, handler: Handler, delivery: Delivery, answer: Callable[[Any], None] | None = None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments; `answer` is for its context. BindError or ProtocolError if the call is at fault."""
         binding, context = handler.binding, None
         if binding.context is not None:
             context = Delivered(delivery, self.worker.name, self.version, self._stream_of, answer)
-        args, kwargs = binding.read(delivery.body, context)
-        return handler, args, kwargs
+        return binding.read(delivery.body, context)
 
     def replied(self, handler: Handler, result: Any, begun: int) -> Outcome:
         """The outcome of a handler that returned."""

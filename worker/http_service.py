@@ -101,7 +101,7 @@ def said_of(status: int, headers: list[Pair]) -> Said:
     return Said(status, headers, lengths, _RESULT + encode_result(status) + encode_result(headers))
 
 
-def remembered(said: Any, status: int, fields: Iterable[Any]) -> Said:
+def remembered(said: Any, status: object, fields: Iterable[Any]) -> Said:
     """What this function, with its lru_cache, makes of status and headers: most come again."""
     fields = tuple(fields)
     try:
@@ -152,8 +152,7 @@ def content_length(headers: list[Pair]) -> int | None:
     return None
 
 
-def status_of(message: dict[str, Any]) -> int:
-    status = message.get("status")
+def _status_of(status: object) -> int:
     if not isinstance(status, int) or not 200 <= status <= 999:
         raise BadAnswer(f"the status must be a number from 200 to 999, not {status!r:.200}")
     return int(status)  # an HTTPStatus is an int that does not travel
@@ -162,14 +161,14 @@ def status_of(message: dict[str, Any]) -> int:
 def begun(message: dict[str, Any]) -> Said:
     """Of an ASGI message that begins an answer."""
     try:
-        return remembered(_said, status_of(message), message.get("headers", ()))
+        return remembered(_said, message.get("status"), message.get("headers", ()))
     except (TypeError, ValueError) as error:
         raise _unfit(error) from None
 
 
-@lru_cache(512)  # an application says the same with most answers
-def _said(status: int, fields: tuple[tuple[bytes, bytes], ...]) -> Said:
-    return said_of(status, _checked(fields))
+@lru_cache(512, typed=True)  # an application says the same with most answers; and 200.0 is no status
+def _said(status: object, fields: tuple[tuple[bytes, bytes], ...]) -> Said:
+    return said_of(_status_of(status), _checked(fields))
 
 
 def headers_of(message: dict[str, Any]) -> list[Pair]:
