@@ -198,6 +198,7 @@ class Server:
         # What is done once a wake-up runs cold, at several times its cost: while requests flow, all that is not for
         # them is looked at once in LOOK_S (`look_at`; inf: no request has come since the last look).
         due = look_at = 0.0
+        waited = False  # so that everything that can come was just looked for
         while core is self.core:
             now = clock()
             if now >= core.dispatches_until:
@@ -207,7 +208,7 @@ class Server:
             if not frontend.empty and frontend.receive(core.frontend, now, core.frontend_large) and look_at == inf:
                 look_at = now + LOOK_S
             if now >= look_at or now >= due:
-                if self._look(now):
+                if self._look(now, waited):
                     return True
                 if core is not self.core:
                     break
@@ -215,6 +216,7 @@ class Server:
                     core.lag = now - due if due else 0.0
                     self._do_due(now)
                 due, look_at = self._next_deadline(), inf
+            waited = False
             if out:
                 self._carry_out(out)
                 continue  # that may have led to more; and the ports that it used are to be asked
@@ -224,14 +226,18 @@ class Server:
                 look_at = 0.0
             elif isinstance(core, Standby) and self._attend_peer(core, now):
                 look_at = 0.0
-            elif control.empty and self._wait(min(due, look_at) - clock()):
-                look_at = 0.0
+            elif control.empty:
+                waited = True
+                if self._wait(min(due, look_at) - clock()):
+                    look_at = 0.0
         return False
 
-    def _look(self, now: float) -> bool:
+    def _look(self, now: float, waited: bool) -> bool:
         """Serves what is not for requests. True: this was the end."""
-        self._wait(0.0)
-        self._control.receive(self.core.control, now)
+        if not waited:
+            self._wait(0.0)
+        if not self._control.empty:
+            self._control.receive(self.core.control, now)
         return self._ending(now)
 
     def _wait(self, wait_s: float) -> bool:

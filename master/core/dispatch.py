@@ -388,6 +388,13 @@ class Dispatch:
             self._deliver(slot, request, now)
             pool.shelf.placed(slot)
 
+    def is_parked(self) -> bool:
+        """Something waits behind others in a process, or did where nothing moves: it may have to be taken back soon."""
+        for pool in self.pools.values():
+            if pool.parked or pool.stalled:
+                return True
+        return False
+
     def to_recall(self, pool: Pool, now: float) -> list[Slot]:
         """Slots that sit on work while they are busy, or stopped, when another could start it."""
         stalled = pool.stalled

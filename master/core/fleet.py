@@ -210,12 +210,10 @@ class Fleet:
 
     def busy(self) -> bool:
         """Something is under way that wants a short tick."""
-        return bool(
-            self.processes.busy()
-            or self.staff.busy()
-            or any(node.intent is Intent.DRAINING for node in self.nodes.values())
-            or any(pool.parked or pool.stalled for pool in self.dispatch.pools.values())
-        )
+        return self.processes.busy() or self.staff.busy()
+
+    def is_draining(self) -> bool:
+        return any(node.intent is Intent.DRAINING for node in self.nodes.values())
 
     def _watch(self, node: Node, now: float) -> None:
         silent = now - node.heard_at

@@ -130,6 +130,7 @@ class Master:
         self._token = token
         self._now = now
         self._ticked_at = now
+        self._pace = SHORT_TICK_S
         self._began = now
         self._agents: dict[bytes, Node] = {}
         self._records = beginning.last_record
@@ -198,6 +199,7 @@ class Master:
             self._from_agent(node, route, frame[head.head_len :], now)
         else:
             self._from_operator(route, frame[head.head_len :], now)
+        self._set_pace()
 
     def _damaged(self, route: bytes) -> None:
         """What it was nobody can tell. An agent is asked to begin anew: its HELLO settles what was lost."""
@@ -405,6 +407,7 @@ class Master:
         self._confirm(now)
         self.dispatches_until = self.pair.until()
         self.hold(self.dispatches_until <= now, now)
+        self._set_pace()
 
     def engine_answered(self, answer: Answer, now: float) -> None:
         """The lease is renewed, or not; or somebody else has it by now."""
@@ -432,12 +435,18 @@ class Master:
                 self.out.role.append(outbox.Notify("no quorum", self.identity.name, text))
             self.fleet.hold(held, now)
 
+    def _set_pace(self) -> None:
+        """For what begins and ends in ticks and by words on the control socket: `next_deadline` is asked more often."""
+        hurry = self.fleet.is_draining() or self.fleet.stopping or self.operators.waiting
+        self._pace = SHORT_TICK_S if hurry else LONG_TICK_S
+
     def next_deadline(self) -> float:
-        hurry = self.fleet.busy() or self.fleet.stopping or self.operators.waiting or self.dispatch.unsent
-        period = SHORT_TICK_S if hurry else LONG_TICK_S
-        if self.dispatch.quarantine.busy():
+        dispatch, period = self.dispatch, self._pace
+        if dispatch.is_parked() or dispatch.unsent or self.fleet.busy():
+            period = SHORT_TICK_S
+        if dispatch.quarantine.busy():
             period = ALONE_TICK_S
-        due = self.dispatch.timers.next_deadline()
+        due = dispatch.timers.next_deadline()
         due = self._ticked_at + period if due is None else min(due, self._ticked_at + period)
         return min(due, self.pair.next_deadline())
 
@@ -448,6 +457,7 @@ class Master:
                 self.events.tell("master", self.identity.name, "told to stop")
             self._stop_by = now + STOP_WAIT_S
             self.fleet.stop(now)
+            self._set_pace()
 
     def ready_to_end(self, now: float) -> bool:
         return self.fleet.stopping and (now >= self._stop_by or self.fleet.processes.at_rest())
