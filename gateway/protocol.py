@@ -79,7 +79,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = monotonic()
-        self._do(self.core.received(data, now), now)
+        whole = self._http.whole(data)
+        if whole is None:
+            return self._do(self.core.received(data, now), now)
+        answer = self._gateway.take(self, *whole, now)
+        if answer is not None:
+            self._do(self._answered(*answer, now), now)
 
     def eof_received(self) -> bool:
         """True: what is being served is still answered."""
@@ -105,12 +110,13 @@ class HttpProtocol(asyncio.Protocol):
         self._do(self._answered(status, headers, body, now), now)
 
     def answer_with(self, data: bytes, now: float) -> bool:
-        """All bytes of an answer that says nothing of the connection. False: it is to say more, and was not sent."""
-        effects = None if self._gateway.draining else self._http.answered_with(data, now)
-        if effects is None:
+        """All bytes of an answer that says nothing of the connection. False: it was not sent, and `answer` is to say
+        more, or to do more.
+        """
+        if self._gateway.draining or not self._http.answered_with(len(data), now):
             return False
         self.request = None
-        self._do(effects, now)
+        self._transport.write(data)
         return True
 
     @property

@@ -86,7 +86,8 @@ def verdict(pieces: Iterable[bytes], limits: Limits | None = None, eof: bool = T
             effects = subject.answered(200, [], b"", 0.0) if requests else []
 
     for piece in pieces:
-        carry_out(subject.received(piece, 0.0))
+        at_once = subject.whole(piece)
+        carry_out(subject.received(piece, 0.0) if at_once is None else [at_once])
     if eof:
         carry_out(subject.eof(0.0))
     closes = [at for at, each in enumerate(seen) if isinstance(each, Close)]

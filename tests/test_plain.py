@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rota.common.body import decode_call, encode_result
 from rota.common.settings import ServiceHttpSettings
-from rota.gateway.core.connection import Connection, Dispatch, State, Timeouts, Write
+from rota.gateway.core.connection import Connection, Dispatch, Effect, State, Timeouts, Write
 from rota.gateway.core.head import REMEMBERED, REMEMBERED_MAX, Heads, Limits
 from rota.gateway.core.plain import Plain, packed_peer
 from rota.gateway.core.requests import Peer
@@ -116,24 +116,28 @@ def test_bytes_are_no_answer_where_it_is_to_say_more() -> None:
     )
     for data, sent in ((asked, True), (old, False), (last, False)):
         subject = connection()
-        assert subject.answered_with(b"all of it", 0.0) is None  # of nothing
+        assert not subject.answered_with(9, 0.0)  # of nothing
         subject.received(data, 0.0)
-        assert (subject.answered_with(b"all of it", 0.0) is not None) is sent
+        assert subject.answered_with(9, 0.0) is sent
     for end in ("eof", "drain"):
         subject = connection()
         subject.received(asked, 0.0)
         subject.eof(0.0) if end == "eof" else subject.drain()
-        assert subject.answered_with(b"all of it", 0.0) is None and len(subject.answered(200, [], b"", 0.0)) == 2
+        assert not subject.answered_with(9, 0.0) and len(subject.answered(200, [], b"", 0.0)) == 2
 
 
-def test_an_answer_in_bytes_is_followed_by_the_next_request() -> None:
+def test_bytes_are_no_answer_while_there_is_more_to_do() -> None:
     subject = connection()
     subject.received(2 * (HEAD % b"GET"), 0.0)
-    effects = subject.answered_with(b"all of it", 1.0)
-    assert effects is not None
-    write, dispatch = effects
-    assert write == Write(b"all of it") and isinstance(dispatch, Dispatch)
-    assert subject.answered_with(b"again", 2.0) == [Write(b"again")] and subject.next_deadline() is not None
+    assert not subject.answered_with(9, 1.0)
+    write, dispatch = subject.answered(200, [], b"", 1.0)
+    assert type(write) is Write and type(dispatch) is Dispatch
+    subject.blocked(1.0)
+    assert not subject.answered_with(9, 2.0)
+    subject.written(2.0)
+    assert subject.answered_with(9, 2.0) and subject.next_deadline() == 2.0 + Timeouts().idle
+    subject.received(HEAD % b"GET", 3.0)
+    assert subject.answered_with(9, 3.0)
 
 
 def test_heads_are_remembered_while_they_are_small_and_few() -> None:
@@ -169,7 +173,8 @@ def test_heads_are_remembered_while_they_are_small_and_few() -> None:
 def test_a_remembered_head_is_read_as_when_it_came_first(data: bytes) -> None:
     def seen(heads: Heads | None) -> list[Any]:
         subject = Connection(Limits(), Timeouts(), 0.0, lambda: DATE, Held, lambda: "-", heads)
-        effects = subject.received(data, 1.0)
+        whole = subject.whole(data) if heads is not None else None
+        effects: list[Effect] = subject.received(data, 1.0) if whole is None else [whole]
         while subject.state is State.ANSWER:
             effects += subject.answered(200, [], b"", 2.0)
         return [effects, subject.state, subject.next_deadline()]

@@ -170,19 +170,26 @@ class Connection:
 
     # ---- what the client does ---------------------------------------------------------------------------------------
 
+    def whole(self, data: bytes) -> Dispatch | None:
+        """`received` of one whole request and nothing else, as most come. None: `received` is to judge it."""
+        if self.state is not _IDLE or self._buffer or self._blocked:
+            return None
+        end = data.find(b"\r\n\r\n", 0, REMEMBERED_MAX) + 4
+        head = self._heads.get(data[:end])
+        if head is None and 4 < end == len(data) < self._limits.line and data[0] != 0x0D:
+            try:
+                head = self._heads[data]
+            except Rejected:
+                return None
+        if head is None or (head.length or 0) != len(data) - end or len(data) > INLINE_MAX or head.chunked:
+            return None
+        self.state = _ANSWER
+        self._deadline = inf
+        self._head = head
+        return new(Dispatch, (head, data[end:]))
+
     def received(self, data: bytes, now: float) -> list[Effect]:
         state, buffer = self.state, self._buffer
-        if state is _IDLE and not buffer and not self._blocked:
-            end = data.find(b"\r\n\r\n", 0, REMEMBERED_MAX) + 4
-            head = self._heads.get(data[:end])
-            if head is None and 4 < end == len(data) < self._limits.line and data[0] != 0x0D:
-                try:
-                    head = self._heads[data]  # one head with its empty line, as most come; `end_of_head` judges others
-                except Rejected as rejected:
-                    return self._reject(rejected)
-            if head is not None and (head.length or 0) == len(data) - end <= INLINE_MAX and not head.chunked:
-                self._head = head
-                return self._dispatch(head, data[end:])
         if state is _CLOSED:
             return []
         buffer += data
@@ -225,17 +232,6 @@ class Connection:
             data = plain(500, "the application gave an answer that cannot be sent", date=self._date())
         if not keep:
             return [Write(data), *self._close(self._time_to_write(len(data)))]
-        return self._sent(data, now)
-
-    def answered_with(self, data: bytes, now: float) -> list[Effect] | None:
-        """`answered`, with all bytes of a response that says nothing of the connection. None: it is to say more."""
-        head = self._head
-        if head is None or not head.keep_alive or head.version != "1.1" or self._last or self._eof:
-            return None
-        self._head = None
-        return self._sent(data, now)
-
-    def _sent(self, data: bytes, now: float) -> list[Effect]:
         self.state = _IDLE
         if self._blocked:  # by the answer before
             self._deadline += len(data) / self._timeouts.write_rate
@@ -245,6 +241,21 @@ class Connection:
             return [Write(data), *self._read_on(now)]
         self._deadline = now + self._timeouts.idle
         return [new(Write, (data,))]
+
+    def answered_with(self, size: int, now: float) -> bool:
+        """`answered`, by a response of so many bytes that says nothing of the connection: all there is to do is to
+        write it. False: it is to say more, or there is more to do.
+        """
+        head = self._head
+        if head is None or not head.keep_alive or head.version != "1.1":
+            return False
+        if self._last or self._eof or self._blocked or self._buffer:
+            return False
+        self._head = None
+        self.state = _IDLE
+        self._unread = size
+        self._deadline = now + self._timeouts.idle
+        return True
 
     def begin(self, status: int, headers: Headers, now: float) -> list[Effect]:
         """The head of an answer whose body comes in pieces."""
