@@ -13,10 +13,10 @@ from hung_app import LIMIT_S
 
 from rota.common import errors, messages, wire
 from rota.common.body import decode_error, decode_result
-from rota.worker.agent import Pause, look
 from rota.worker.core.supervision import Overdue
 from rota.worker.page import Page
 from rota.worker.process import ASYNC_GRACE_S
+from rota.worker.processes import Pause, look
 
 GONE_S = 0.3  # after the limit: where there is a moment for us it is 0.01, and 0.11 if KILL is needed
 TRIES = 5  # of which one must find such a moment

@@ -108,7 +108,7 @@ def test_a_vote_is_durable_then_fenced_then_given_time_then_said(
         app="x", name="web-1", masters=("tcp://127.0.0.1:1", "tcp://127.0.0.1:2"), state=str(tmp_path)
     )
     agent = agent_module.Agent(settings, "orders")
-    page = agent._pages["web-1.1"] = Page.create()
+    page = agent._processes.pages["web-1.1"] = Page.create()
     found: list[tuple[object, int, float]] = []
 
     def wait(seconds: float) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Container
 from time import monotonic
 from typing import Any
 
@@ -18,23 +19,46 @@ import zmq
 
 from ..common import exits
 from .agent import Agent, AgentSettings
-from .core.supervision import Stage
-from .page import FENCE_EPOCH, FLOOR, OBEY, STARTED_UPTO, STOP, Page
+from .core.supervision import Stage, Supervision
+from .effects import Effects
+from .masters import Masters
+from .page import FLOOR, STARTED_UPTO, STOP, Page
+from .processes import Processes
 
 
 class EmbeddedAgent(Agent):
     embedded = True
 
     def __init__(self, settings: AgentSettings, service: str, page: Page) -> None:
+        self._page = page
         super().__init__(settings, service)
+
+    def _make_processes(self) -> Processes:
+        return Parent(self._settings, self._core, self._masters, self._effects, self._poller, self._page)
+
+
+class Parent(Processes):
+    """One at a time: what the parent does between a start and an end."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        core: Supervision,
+        masters: Masters,
+        effects: Effects,
+        poller: zmq.Poller,
+        page: Page,
+    ) -> None:
+        super().__init__(settings, core, masters, effects)
         self._page = page
         self._waiting = ""  # the incarnation that is to start when the slot is free
         self._current = ""  # the one that has the slot, taken out or not
         self._read = b""
         self._parent = os.getppid()
+        self._poller = poller
         self._poller.register(0, zmq.POLLIN)
 
-    def _spawn(self, incarnation: str, service: str) -> None:
+    def spawn(self, incarnation: str, service: str) -> None:
         self._waiting = incarnation
         self._assign()
 
@@ -44,19 +68,18 @@ class EmbeddedAgent(Agent):
         if self._current or process is None:
             return
         if process.stage is Stage.STOPPING:  # it is not wanted any more
-            self._effects.extend(self._core.exited(incarnation, 0, "never started", 0, [], "", monotonic()))
+            self._effects.add(self._core.exited(incarnation, 0, "never started", 0, [], "", monotonic()))
             return
         self._current, self._waiting = incarnation, ""
         self._page.clear()
-        self._page.words[FENCE_EPOCH] = self._epoch
-        self._page.words[OBEY] = self._obey
-        self._pages[incarnation] = self._page
+        self._fenced(self._page)
+        self.pages[incarnation] = self._page
         ticket = os.urandom(16)
         specification = self._specification(incarnation, self._core.offers[0], ticket, self._page.fd)
-        self._effects.extendleft(reversed(self._core.spawned(incarnation, ticket, self._parent)))
+        self._effects.add_first(self._core.spawned(incarnation, ticket, self._parent))
         self._say({"start": specification})
 
-    def _kill(self, incarnation: str, number: int) -> None:
+    def kill(self, incarnation: str, number: int) -> None:
         """TERM says no more than the stop word did. The others: no more starts there; what runs goes on, and nobody
         waits for its outcome.
         """
@@ -66,9 +89,9 @@ class EmbeddedAgent(Agent):
         self._page.words[STOP] = 1
         self._end(incarnation, 0, "taken out of the pool")
 
-    def _reap(self) -> None:
+    def reap(self, ready: Container[int]) -> None:
         """What the parent says."""
-        if 0 not in self._ready:
+        if 0 not in ready:
             return
         data = os.read(0, 65536)
         *lines, self._read = (self._read + data).split(b"\n")
@@ -77,33 +100,36 @@ class EmbeddedAgent(Agent):
         if not data:
             self._orphaned()
 
+    def close(self) -> None:
+        """The parent is not ours to end."""
+
     def _told(self, message: dict[str, Any]) -> None:
         if "leave" in message:
-            self._perform(self._core.leave(float(message["leave"]), monotonic()))
+            self._effects.perform(self._core.leave(float(message["leave"]), monotonic()))
         elif "ended" in message:
             incarnation, self._current = self._current, ""
-            if incarnation in self._pages:
+            if incarnation in self.pages:
                 text = message["ended"]
                 self._end(incarnation, exits.LOAD_FAILED if text else 0, "the slot could not start", text)
             if self._waiting:
                 self._assign()
-                self._perform(())
+                self._effects.perform()
 
     def _orphaned(self) -> None:
         self._poller.unregister(0)
-        if self._current in self._pages:
+        if self._current in self.pages:
             self._end(self._current, -9, "the application ended")
         self._current = "gone"
         for process in list(self._core.processes):  # one that still waited for the slot
-            self._perform(self._core.exited(process, -9, "the application ended", 0, [], "", monotonic()))
-        self._perform(self._core.leave_now(monotonic()))
+            self._effects.perform(self._core.exited(process, -9, "the application ended", 0, [], "", monotonic()))
+        self._effects.perform(self._core.leave_now(monotonic()))
 
     def _end(self, incarnation: str, status: int, how: str, text: str = "") -> None:
-        page = self._pages.pop(incarnation)
-        self._effects.extend(
+        page = self.pages.pop(incarnation)
+        self._effects.add(
             self._core.exited(incarnation, status, how, page.words[STARTED_UPTO], page.report(), text, monotonic())
         )
-        self._perform(())
+        self._effects.perform()
 
     def _say(self, message: dict[str, Any]) -> None:
         try:

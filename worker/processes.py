@@ -1,0 +1,161 @@
+"""What an agent does with a process through its page, whatever a process is: who is ready, who is over a limit."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Container
+from time import monotonic, monotonic_ns
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .core import supervision
+from .core.supervision import Overdue, Supervision
+from .effects import Effects
+from .masters import Masters
+from .page import FENCE_EPOCH, FLOOR, GRACE, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
+
+if TYPE_CHECKING:
+    from .agent import AgentSettings
+
+LOOK_S = 0.1  # between two looks at the pages: how late a limit that is shorter may be noticed
+RECALL_WAIT_S = 0.002  # longer than any store stays in a processor's buffer: then one of both has seen the other
+
+
+class Look(NamedTuple):
+    """What a page shows. `next_ns`: when the next limit is over, monotonic; 0 = no limit runs."""
+
+    running: int
+    overdue: Overdue | None
+    next_ns: int
+
+
+_NOTHING_RUNS = Look(0, None, 0)
+
+
+class Pause(NamedTuple):
+    """We stood still ourselves, and so perhaps the processes: what had begun before has that much more time."""
+
+    until_ns: int = 0
+    length_ns: int = 0
+
+
+def look(page: Page, now_ns: int, pause: Pause) -> Look:
+    """How many handlers run, and the one that is over its limit. Free of cost while nothing runs."""
+    words = page.words
+    if words[STARTED_UPTO] == words[HANDLED]:
+        return _NOTHING_RUNS
+    rows = page.running()
+    limited = [row for row in rows if row.kill_ns]
+    if not limited:
+        return Look(len(rows), None, 0)
+    ends = [row.kill_ns + (pause.length_ns if row.started_ns < pause.until_ns else 0) for row in limited]
+    next_ns, first = min(zip(ends, limited, strict=True))
+    if now_ns < next_ns:
+        return Look(len(rows), None, next_ns)
+    grace_ns = words[GRACE]
+    limit_s = (first.kill_ns - first.started_ns - grace_ns) / 1e9
+    return Look(len(rows), Overdue(limit_s, len(rows) - 1, grace_ns > 0), 0)
+
+
+class Processes(ABC):
+    """By incarnation. What is abstract is for those who know what a process is."""
+
+    def __init__(self, settings: AgentSettings, core: Supervision, masters: Masters, effects: Effects) -> None:
+        self.look_at = 0.0  # at the latest
+        self.pages: dict[str, Page] = {}
+        self._core = core
+        self._effects = effects
+        self._settings = settings
+        self._masters = masters
+        self._epoch = self._obey = 0
+        self._looked_at = monotonic()
+        self._pause = Pause()
+
+    @abstractmethod
+    def spawn(self, incarnation: str, service: str) -> None: ...
+
+    @abstractmethod
+    def kill(self, incarnation: str, number: int) -> None: ...
+
+    @abstractmethod
+    def reap(self, ready: Container[int]) -> None:
+        """Those that have ended, of which one of these descriptors tells."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The loop has ended, perhaps by something unforeseen."""
+
+    def stop(self, incarnation: str) -> None:
+        self.pages[incarnation].words[STOP] = 1
+
+    def set_floor(self, incarnation: str, floor: int) -> None:
+        words = self.pages[incarnation].words
+        words[FLOOR] = floor
+        time.sleep(RECALL_WAIT_S)
+        self._effects.add(self._core.recalled(incarnation, floor, words[STARTED_UPTO]))
+
+    def fence(self, epoch: int, master: int) -> None:
+        self._epoch, self._obey = epoch, self._masters.obey(master)
+        for page in self.pages.values():
+            self._fenced(page)
+
+    def _fenced(self, page: Page) -> None:
+        """As all are."""
+        page.words[FENCE_EPOCH] = self._epoch
+        page.words[OBEY] = self._obey
+
+    def look(self) -> None:
+        """At every page: who is ready, who is over a limit.
+
+        The next look comes with the next limit that is known of: only one that is shorter than LOOK_S is noticed late.
+        """
+        now = monotonic()
+        late = now - self._looked_at - LOOK_S
+        now_ns = monotonic_ns()
+        if late > supervision.PAUSE_S:
+            self._pause = Pause(now_ns, int(late * 1e9))
+        self._looked_at = now
+        self.look_at = now + LOOK_S
+        for incarnation, page in list(self.pages.items()):
+            if page.words[PHASE] == READY:
+                self._effects.perform(self._core.ready(incarnation, now))
+            running, overdue, next_ns = look(page, now_ns, self._pause)
+            if next_ns:
+                self.look_at = min(self.look_at, now + (next_ns - now_ns) / 1e9)
+            self._effects.perform(self._core.seen(incarnation, running, overdue, now))
+
+    def weigh(self) -> None:
+        pids = {process.incarnation: process.pid for process in self._core.processes.values() if process.pid}
+        self._effects.add(self._core.weighed({name: _resident(pid) for name, pid in pids.items()}))
+
+    def _specification(self, incarnation: str, service: str, ticket: bytes, page_fd: int) -> dict[str, Any]:
+        """What a process is told at its start."""
+        settings = self._settings
+        return {
+            "app": settings.app,
+            "factory": settings.factory,
+            "interface": settings.interface,
+            "threads": settings.threads,
+            "concurrency": settings.concurrency,
+            "service": service,
+            "version": self._core.intent.version or settings.version or "",
+            "incarnation": incarnation,
+            "ticket": ticket.hex(),
+            "page_fd": page_fd,
+            "agent_pid": os.getpid(),
+            "backends": self._masters.backends,
+            "handler_timeout_s": self._core.limits_ms.get(service, 0) / 1000,
+        }
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory; 0 for one that just ended."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * _PAGE_SIZE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
