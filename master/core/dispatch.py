@@ -81,7 +81,8 @@ class Dispatch:
     ) -> None:
         """A REQUEST of a known session; its target begins at `tail_at`."""
         _, _, _, _, flags, _, epoch, time_ms, number, _, _, head_len, target_len = fields
-        if head_len > _HEAD_MAX or tail_at + target_len > head_len:
+        target_end = tail_at + target_len
+        if head_len > _HEAD_MAX or target_end > head_len:
             self.counters["bad frames"] += 1  # its delivery would break the format: no process could answer it
             return
         if number <= session.highest or flags & _ODD:
@@ -104,8 +105,7 @@ class Dispatch:
         request.answered = False
         request.tick = self.timers.add(request.deadline, request)
         session.open[number] = request
-        name = frame[tail_at : tail_at + target_len]
-        target = self._targets.get(name)
+        target = self._targets.get(frame[tail_at:target_end])
         if target is None or flags & _COLD or len(frame) - head_len > self.settings.max_message:
             return self._admit_unusual(request, flags, now)
         pool, request.handler = target
@@ -153,7 +153,7 @@ class Dispatch:
             return False
         self.queued_bytes += size
         if settings.queue_timeout < request.deadline - now:
-            self.timers.remove(request.tick, request)
+            request.tick.pop(request, None)
             request.tick = self.timers.add(now + settings.queue_timeout, request)
         return True
 
@@ -230,7 +230,7 @@ class Dispatch:
                 self.inherited.keep(origin, code, time_us, frame[head_len:])
             return
         request.answered = True
-        self.timers.remove(request.tick, request)
+        request.tick.pop(request, None)
         session = request.session
         number = request.number
         session.open.pop(number, None)
@@ -240,11 +240,13 @@ class Dispatch:
         session.keep(number, answer, self.settings.answers_bytes)
         if session.unsent:
             self.unsent[session] = None
-        else:
-            self.send(session, answer)
+        elif session.route:
+            if not session.outgoing:
+                self.out.sessions.append(session)
+            session.outgoing.append(answer)
 
     def send(self, session: Session, answer: wire.Frame) -> None:
-        """In its turn with what else goes to this client; without a connection it only stays recorded."""
+        """In its turn with what else goes to this client; to one without a connection nothing goes."""
         if session.route:
             if not session.outgoing:
                 self.out.sessions.append(session)
@@ -264,7 +266,7 @@ class Dispatch:
         slot.progress_at = now
         if len(slot.inflight) < 2:
             slot.pool.parked.pop(slot, None)
-        self.timers.remove(request.tick, request)
+        request.tick.pop(request, None)
         slot.pool.shelf.placed(slot)
         self.probed(slot, request, code, body, now)
         self.pump(slot.pool, now)

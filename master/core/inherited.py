@@ -56,7 +56,7 @@ class Inherited:
         request.slot = slot
         request.delivery = held.number
         request.epoch = held.epoch
-        request.tick = 0
+        request.tick = {}
         request.answered = True  # nobody waits for it here, until its caller resends it
         slot.inflight[held.number] = request
         if held.epoch != self._dispatch.epoch:  # of our own epoch: its node was given up, and its caller has its answer

@@ -186,7 +186,7 @@ class Keys:
             self._dispatch.withdraw(made)
             del self.attempts[attempt.key]
         made.answered = True
-        self._dispatch.timers.remove(made.tick, made)
+        made.tick.pop(made, None)
 
     def _over(self, attempt: Attempt, code: int, time_us: int, body: bytes) -> None:
         del self.attempts[attempt.key]
@@ -238,7 +238,7 @@ def _made_of(first: Request, attempt: Attempt) -> Request:
     made.attempt = 0
     made.slot = None
     made.answered = False
-    made.tick = 0
+    made.tick = {}
     return made
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .pauses import Pause
     from .registry import Node
     from .sessions import Session
+    from .timers import Tick
 
 STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is 256
 # Credit = as many requests as a process usually serves in 2 ms: parked work waits no longer than that. By the median:
@@ -71,7 +72,7 @@ class Request:
     target_len: int
     epoch: int  # of its delivery, or of its first send while it is not delivered
     deadline: float
-    tick: int  # in the timers
+    tick: Tick[Request]  # of the timers: where it is
     queued_at: float
     attempt: int  # dispatches so far
     slot: Slot | None  # None: queued

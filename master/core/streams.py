@@ -81,7 +81,7 @@ class Streams:
             return
         if not stream.begun:
             stream.begun = True
-            self._dispatch.timers.remove(request.tick, request)
+            request.tick.pop(request, None)
             request.deadline += NO_DEADLINE_S
         session = request.session
         head = wire.head(

@@ -238,13 +238,14 @@ class Checks:
             raise Violation(f"{slot.incarnation} is known to the fleet and not to its pool or node")
 
     def _requests(self, dispatch: Dispatch, places: dict[Request, int]) -> None:
-        timers = dispatch.timers._at
+        ticks = [id(tick) for tick in dispatch.timers._at.values()]
         for session in dispatch.sessions.values():
             for number, request in session.open.items():
                 if request.answered or places.get(request) != 1:
                     found = places.get(request, 0)
                     raise Violation(f"request {number} is in {found} places, answered {request.answered}")
-                if request not in timers.get(request.tick, ()) and not dispatch.streams.begun(request):
+                is_timed = request in request.tick and id(request.tick) in ticks
+                if not is_timed and not dispatch.streams.begun(request):
                     raise Violation(f"request {number} has no deadline")
 
     # ---- the end -----------------------------------------------------------------------------------------------------
