@@ -110,10 +110,11 @@ def delivery_head(
     attempt: int,
     target_len: int,
     flags: int,
-    origin: tuple[bytes, int],
+    session: bytes,
+    request: int,
     tail: bytes,
 ) -> bytes:
-    """`head()` of a DELIVER: its origin is packed along with the header. `tail` is the request's own."""
+    """`head()` of a DELIVER with the origin `session`, `request`, packed along with it. `tail` is the request's own."""
     checked = (
         _pack_delivery(
             MAGIC,
@@ -128,7 +129,8 @@ def delivery_head(
             attempt,
             HEADER_SIZE + ORIGIN_SIZE + len(tail),
             target_len,
-            *origin,
+            session,
+            request,
         )
         + tail
     )

@@ -84,9 +84,9 @@ def test_a_delivery_has_the_head_that_head_would_make(
 ) -> None:
     flags = wire.META if meta else 0
     origin = wire.ORIGIN_STRUCT.pack(session, request)
-    assert wire.delivery_head(
-        token, epoch, time, number, upto, attempt, 5, flags, (session, request), b"o.abc"
-    ) == head(wire.DELIVER, token, epoch, time, number, upto, attempt, 5, flags | wire.ORIGIN, origin + b"o.abc")
+    assert wire.delivery_head(token, epoch, time, number, upto, attempt, 5, flags, session, request, b"o.abc") == head(
+        wire.DELIVER, token, epoch, time, number, upto, attempt, 5, flags | wire.ORIGIN, origin + b"o.abc"
+    )
 
 
 @given(st.binary(min_size=1, max_size=100), st.integers(0, 50))

@@ -181,7 +181,8 @@ class Dispatch:
             attempt,
             request.target_len,
             frame[7] & _TO_PROCESS,
-            (request.session.id, request.number),
+            request.session.id,
+            request.number,
             frame[request.tail_at : head_len],
         )
         outgoing = slot.outgoing

@@ -196,4 +196,4 @@ class Frontend:
 
 def _too_many_clients() -> messages.Refusal:
     text = f"{SESSIONS_MAX} clients have sessions here already"
-    return messages.Refusal("busy", text, 5000, list(wire.VERSIONS))
+    return outbox.refusal("busy", text, 5000)

@@ -138,10 +138,10 @@ class Master:
         self._stop_by = now
         self._outvoted = False  # about to step down
         self._handing_over = False  # to the standby, as an operator asked
-        self.clients = Frontend(self.dispatch, self.out, self.events, self._welcome, token, now)
-        self.processes = Backend(self.dispatch, self.fleet, self.out, self._welcome, token)
-        self.frontend, self.frontend_large = self.clients.receive, self.clients.receive_large
-        self.backend, self.backend_large = self.processes.receive, self.processes.receive_large
+        self._clients = Frontend(self.dispatch, self.out, self.events, self._welcome, token, now)
+        self._processes = Backend(self.dispatch, self.fleet, self.out, self._welcome, token)
+        self.frontend, self.frontend_large = self._clients.receive, self._clients.receive_large
+        self.backend, self.backend_large = self._processes.receive, self._processes.receive_large
         self.lag = 0.0
         self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
         if self.durable:
@@ -159,7 +159,7 @@ class Master:
 
     def read_from(self, clients: Callable[[], Source], processes: Callable[[], Source]) -> None:
         """Who says where the frame comes from that is being read on the frontend, and on the backend."""
-        self.clients.source, self.processes.source = clients, processes
+        self._clients.source, self._processes.source = clients, processes
 
     # ---- control ---------------------------------------------------------------------------------
 
@@ -230,13 +230,13 @@ class Master:
         place = len(self.out.control)
         self._rise_above(hello)
         if hello.epoch > self.dispatch.epoch and not self.pair.alone and hello.node in self.fleet.nodes:
-            refusal = messages.Refusal("standby", "another master was elected", 100, list(wire.VERSIONS))
+            refusal = outbox.refusal("standby", "another master was elected", 100)
             self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
             return self._heard_of(hello.epoch)
         if hello.epoch > self.dispatch.epoch:
             ours = self.dispatch.epoch
             text = f"epoch {hello.epoch} was seen on {hello.node}, this master has {ours}: is its --state lost?"
-            refusal = messages.Refusal("denied", text, 5000, list(wire.VERSIONS))
+            refusal = outbox.refusal("denied", text, 5000)
             self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
             return
         found = self.fleet.hello(route, hello, token, now)
@@ -259,7 +259,7 @@ class Master:
         if not self.durable:
             why = f"{self.identity.name} has no --state directory: it would not remember that it has a standby"
         if why:
-            refusal = messages.Refusal("denied", why, 5000, list(wire.VERSIONS))
+            refusal = outbox.refusal("denied", why, 5000)
             self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
             return
         token = self._token()
@@ -401,7 +401,7 @@ class Master:
             self.lapse(now)
         self.dispatch.tick(now)
         self.fleet.tick(now)
-        self.clients.tick(now)
+        self._clients.tick(now)
         self.operators.tick(now)
         self.pair.tick(self.dispatch.epoch, now)
         self._confirm(now)
@@ -473,9 +473,7 @@ class Master:
         for route, node in self._agents.items():
             self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
         if not self.pair.alone:  # processes look out for their next master
-            refusal = messages.Refusal(
-                "standby", f"{self.identity.name} is not active any more", 100, list(wire.VERSIONS)
-            )
+            refusal = outbox.refusal("standby", f"{self.identity.name} is not active any more", 100)
             refused = outbox.answer(wire.REFUSED, 0, refusal)
             self.out.backend += [(route, refused) for route in self.dispatch.slot_routes]
         self.pair.close(self.dispatch.epoch, handover)

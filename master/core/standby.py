@@ -354,7 +354,7 @@ class Standby:
 
     def _refusal(self) -> messages.Refusal:
         text = f"{self.name} is a standby: the other master is at {self.peer_address or 'an unknown address'}"
-        return messages.Refusal("standby", text, RETRY_MS, list(wire.VERSIONS))
+        return outbox.refusal("standby", text, RETRY_MS)
 
     def control(self, route: bytes, frame: bytes, now: float) -> None:
         try:
