@@ -19,15 +19,13 @@ from time import perf_counter_ns
 from types import CoroutineType
 from typing import Any
 
-from ..common.errors import OK, Cancelled, Error, LoadError
+from ..common.errors import Cancelled, Error, LoadError
 from ..common.limits import BODY_MAX
 from ..common.loops import new_event_loop
 from .app import Handler, Worker, is_async
 from .hosting import Delivery, Outcome, SyncHost, ailment, examined, failed, hook_failed, remote_error, verdict
 
-_ANSWERED = Outcome(OK, b"", 0)  # of a handler that had answered before it returned
-
-Running = asyncio.Task[Outcome] | Future[Outcome] | None
+Running = asyncio.Task[None] | Future[Outcome] | None
 
 
 class AsyncHost:
@@ -56,7 +54,7 @@ class AsyncHost:
         self._done = done
         self._host = SyncHost(worker, version=version, body_max=body_max, stream_of=stream_of)
         self._running: dict[int, Running] = {}
-        self._beyond: set[asyncio.Task[Outcome]] = set()  # handlers that go on after their answers
+        self._beyond: set[Running] = set()  # handlers that go on after their answers
         self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
         self._loop = new_event_loop()
         self._loop_thread = 0
@@ -154,7 +152,7 @@ class AsyncHost:
         if self._running:
             await self._idle.wait()
         if self._beyond:
-            await asyncio.wait(self._beyond)
+            await asyncio.wait(self._beyond)  # type: ignore[type-var]  # tasks, all of them
 
     async def _call(self, hook: Callable[[], Any]) -> Any:
         if is_async(hook):
@@ -174,81 +172,85 @@ class AsyncHost:
         except Exception as error:
             return ailment(error)
 
-    async def _without_handler(self, delivery: Delivery, begun: int) -> Outcome:
+    async def _without_handler(self, delivery: Delivery, begun: int) -> None:
         """A handler that is not known, or a health check of the master, which names none."""
-        return self._host.unknown(delivery, begun) if delivery.handler else examined(await self._found(), begun)
+        unknown = bool(delivery.handler)
+        outcome = self._host.unknown(delivery, begun) if unknown else examined(await self._found(), begun)
+        self._ended(delivery.number, outcome)
 
     def _begin(self, delivery: Delivery, begun: int) -> None:
         handler = self.worker.handlers.get(delivery.handler)
         if handler is None:
-            self._run(delivery.number, begun, self._without_handler(delivery, begun))
+            self._run(delivery.number, self._without_handler(delivery, begun))
         elif handler.is_async:
-            self._run(delivery.number, begun, self._perform(handler, delivery, begun))
+            self._run(delivery.number, self._perform(handler, delivery, begun))
         else:
             self._running[delivery.number] = future = self._threads.submit(self._host.run, delivery)
-            future.add_done_callback(partial(self._ended_in_thread, delivery.number, begun))
+            future.add_done_callback(partial(self._over_in_thread, delivery.number, begun))
 
-    async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> Outcome:
+    async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> None:
+        """Tells of its end itself: a callback of the task would be one more turn of the loop for each delivery."""
         number = delivery.number
+        task = self._running[number]
         try:
             args, kwargs = self._host.bind(handler, delivery, partial(self._answer, handler, number, begun))
         except Error as error:
-            return failed(error, begun)
+            return self._ended(number, failed(error, begun))
+        value = failure = None
         try:
             value = await handler.function(*args, **kwargs)
         except BaseException as error:
-            return _failure(error, begun)
-        return self._host.replied(handler, value, begun) if number in self._running else _ANSWERED
+            failure = _failure(error, begun)
+        if task in self._beyond:
+            self._beyond.remove(task)
+        else:
+            self._ended(number, failure or self._host.replied(handler, value, begun))
 
-    async def _outcome(self, handler: Handler, result: Awaitable[Any], begun: int) -> Outcome:
+    async def _have(self, handler: Handler, number: int, result: Awaitable[Any], begun: int) -> None:
         try:
-            value = await result
+            outcome = self._host.replied(handler, await result, begun)
         except BaseException as error:
-            return _failure(error, begun)
-        return self._host.replied(handler, value, begun)
+            outcome = _failure(error, begun)
+        self._ended(number, outcome)
 
     def _answer(self, handler: Handler, number: int, begun: int, result: Any) -> None:
         """What a handler that goes on has for an answer: a value, or a coroutine that will have it."""
-        running = self._running.pop(number)
-        assert isinstance(running, asyncio.Task)
-        self._beyond.add(running)
+        self._beyond.add(self._running[number])
         if type(result) is CoroutineType:
-            self._run(number, begun, self._outcome(handler, result, begun))
+            self._run(number, self._have(handler, number, result, begun))
         else:
-            self._over(number, self._host.replied(handler, result, begun))
+            self._ended(number, self._host.replied(handler, result, begun))
 
-    def _run(self, number: int, begun: int, outcome: Coroutine[Any, Any, Outcome]) -> None:
+    def _run(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
         # It does not inherit what another handler set, from whose send it may have been taken.
-        self._running[number] = task = self._loop.create_task(outcome, context=self._context.copy())
-        task.add_done_callback(partial(self._ended, number, begun))
+        self._running[number] = self._loop.create_task(coroutine, context=self._context.copy())
 
     def _cancel(self, number: int) -> None:
         running = self._running.get(number)
         if running is not None:
             running.cancel()
+            if isinstance(running, asyncio.Task):  # which may end without having begun
+                running.add_done_callback(partial(self._cancelled, number, perf_counter_ns()))
 
-    def _ended_in_thread(self, number: int, begun: int, future: Future[Outcome]) -> None:
-        self._loop.call_soon_threadsafe(self._ended, number, begun, future)
+    def _cancelled(self, number: int, begun: int, task: asyncio.Task[None]) -> None:
+        if self._running.get(number) is task:
+            self._ended(number, failed(Cancelled("cancelled"), begun))
 
-    def _ended(self, number: int, begun: int, running: asyncio.Task[Outcome] | Future[Outcome]) -> None:
-        if running in self._beyond:
-            self._beyond.remove(running)
-            return
-        cancelled = running.cancelled()
-        outcome = failed(Cancelled("cancelled"), begun) if cancelled else running.result()
+    def _over_in_thread(self, number: int, begun: int, future: Future[Outcome]) -> None:
+        outcome = failed(Cancelled("cancelled"), begun) if future.cancelled() else future.result()
+        self._loop.call_soon_threadsafe(self._ended, number, outcome)
+
+    def _ended(self, number: int, outcome: Outcome) -> None:
         del self._running[number]
-        self._over(number, outcome)
-
-    def _over(self, number: int, outcome: Outcome) -> None:
         if not self._running and self._stopped.is_set():
             self._idle.set()
         self._done(number, outcome)
 
 
 def _failure(error: BaseException, begun: int) -> Outcome:
-    """Of a handler. It raises only what asked the task to end: a SystemExit that leaves one would stop the loop."""
+    """Of a handler. Nothing is raised: a SystemExit that leaves a task would stop the loop."""
     if isinstance(error, asyncio.CancelledError) and was_asked_to_end():
-        raise error
+        return failed(Cancelled("cancelled"), begun)
     return failed(remote_error(error), begun)
 
 
