@@ -49,13 +49,16 @@ _WATCHED = (
 )
 
 
-def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """A context of its own for whoever asks: the global one could be shared or terminated by an application."""
+def context(batch: bool = False) -> zmq.Context[zmq.Socket[bytes]]:
+    """A context of its own for whoever asks: the global one could be shared or terminated by an application.
+
+    `batch`: its I/O thread does not preempt the thread it serves. For who sends a message each few microseconds, each
+    by itself: a third less CPU a request. For all others it would only be late where cores are busy
+    (docs/decisions/010).
+    """
     made: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     made.max_sockets = MAX_SOCKETS
-    if hasattr(os, "SCHED_BATCH"):
-        # An I/O thread that does not preempt the thread it serves sends several messages a system call: a third less
-        # CPU a request in a process, 1.2 to 1.4 times the requests/s (docs/decisions/010). Idle cores change nothing.
+    if batch and hasattr(os, "SCHED_BATCH"):
         made.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
     return made
 

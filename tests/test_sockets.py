@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -147,6 +148,20 @@ def test_the_quick_calls_raise_what_the_public_ones_raise(pair: tuple[Any, Any, 
     dealer.rcvtimeo = 10
     with pytest.raises(zmq.Again):
         sockets.fast_recv(dealer)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_only_the_threads_of_a_batch_context_let_others_go_first(batch: bool) -> None:
+    before = set(os.listdir("/proc/self/task"))
+    made = sockets.context(batch)
+    made.socket(zmq.DEALER).close(0)
+    threads = [int(each) for each in set(os.listdir("/proc/self/task")) - before]
+    expected = {os.SCHED_BATCH if batch else os.SCHED_OTHER}
+    give_up = time.monotonic() + PATIENCE_MS / 1000
+    while (policies := {os.sched_getscheduler(each) for each in threads}) != expected and time.monotonic() < give_up:
+        time.sleep(0.001)  # each sets its own, as the first thing
+    made.term()
+    assert policies == expected
 
 
 def test_the_quick_look_agrees_with_the_public_one(pair: tuple[Any, Any, bytes]) -> None:

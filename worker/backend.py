@@ -39,14 +39,16 @@ class Backend:
         deliveries: Deliveries,
         streams: Streams,
         hello: Callable[[], ProcessHello],
+        batch: bool,
     ) -> None:
+        """`batch`: each reply goes by itself (`sockets.context`)."""
         self.link: Link | None = None
         self.inbox: deque[bytes] = deque()  # the rest of a bundle; it goes with its connection, as what a socket holds
         self.greeted = False
         self.body_max = BODY_MAX
         self.damaged = 0  # frames that broke the format
         self.before_close: Callable[[], None] = lambda: None  # a loop that reads the link's descriptor lets go of it
-        self._ctx = sockets.context()
+        self._ctx = sockets.context(batch)
         self._addresses = addresses
         self._page = page
         self._deliveries = deliveries

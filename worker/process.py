@@ -126,7 +126,9 @@ class Process:
         )
         self._interface = self.worker.interface()
         self.streams = Streams(self.deliveries)
-        self.backend = Backend(specification.backends, self.page, self.deliveries, self.streams, self.hello)
+        self.backend = Backend(
+            specification.backends, self.page, self.deliveries, self.streams, self.hello, batch=not self.is_async
+        )
 
     def run(self) -> None:
         """From the start hooks to the stop hooks. Raises LoadError if a start hook fails, Rejected by the master."""

@@ -187,7 +187,7 @@ def flood_process(count: int, chance: random.Random) -> int:
                 damages += backend.damaged
                 backend.close()
             streams = Streams(ledger)
-            backend = Backend(["tcp://127.0.0.1:1"], page, ledger, streams, lambda: None)  # type: ignore[arg-type, return-value]
+            backend = Backend(["tcp://127.0.0.1:1"], page, ledger, streams, lambda: None, False)  # type: ignore[arg-type, return-value]
             backend.link = _Link()
             ledger.welcomed(TOKEN, 1, 0)
             genuine = [delivery(TOKEN, 1, n, "a.b", 0, b"body") for n in range(1, 9)] + _others(chance)
