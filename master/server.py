@@ -223,7 +223,7 @@ class Server:
             if not (backend.empty and frontend.empty):
                 continue
             if not control.empty and control.receive(core.control, now):
-                look_at = 0.0
+                look_at, waited = 0.0, True
             elif isinstance(core, Standby) and self._attend_peer(core, now):
                 look_at = 0.0
             elif control.empty:

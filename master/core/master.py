@@ -186,6 +186,7 @@ class Master:
         node, token = self._agents.get(route), self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
+            self._set_pace()
         elif self.pair.is_from(route, head.token):
             self._from_standby(route, head.kind, frame[head.head_len :], now)
         elif token == 0 or head.token != token:
@@ -199,7 +200,6 @@ class Master:
             self._from_agent(node, route, frame[head.head_len :], now)
         else:
             self._from_operator(route, frame[head.head_len :], now)
-        self._set_pace()
 
     def _damaged(self, route: bytes) -> None:
         """What it was nobody can tell. An agent is asked to begin anew: its HELLO settles what was lost."""
@@ -319,6 +319,7 @@ class Master:
             self.operators.follow(route, message)
         else:
             self.dispatch.counters["bad messages"] += 1
+        self._set_pace()
 
     def _from_agent(self, node: Node, route: bytes, body: bytes, now: float) -> None:
         message = received.any_message(body, self.counters)
@@ -350,6 +351,7 @@ class Master:
             self.fleet.processes.usage(node, message)
         elif isinstance(message, messages.Leaving):
             self.fleet.intents.leaving(node, message, now)
+            self._set_pace()
         elif isinstance(message, messages.Unwell):
             self.fleet.checks.port(node, message.service, message.text)
         elif isinstance(message, messages.Reload):
@@ -436,7 +438,7 @@ class Master:
             self.fleet.hold(held, now)
 
     def _set_pace(self) -> None:
-        """For what begins and ends in ticks and by words on the control socket: `next_deadline` is asked more often."""
+        """Of drains and what operators wait for: begun by their word, over in a tick. Looks at every node."""
         hurry = self.fleet.is_draining() or self.fleet.stopping or self.operators.waiting
         self._pace = SHORT_TICK_S if hurry else LONG_TICK_S
 
