@@ -1,7 +1,7 @@
 """Python's collector of cycles, kept off what a process of ours is made of: modules, classes and functions stay.
 
-Looking through them again and again, while more of them are imported and once more at the exit, is a fifth of the CPU
-of a start. Not for a process that is its user's.
+Looking through them again and again, while more of them are imported and once more at the exit, is a good part of the
+CPU of a start. Not for a process that is its user's.
 """
 
 from __future__ import annotations

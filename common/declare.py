@@ -65,7 +65,7 @@ class Rule:
 
 class Section:
     """Frozen, and made of keyword arguments. Dataclasses write such methods as text, one set a class, and compile it at
-    each start of any process: for the sections that was 50 KB, a tenth of the start of a master.
+    each start of any process: for the sections that would be the largest part of importing them.
     """
 
     __slots__ = ()

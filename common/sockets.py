@@ -148,8 +148,8 @@ def next_route(sock: zmq.Socket[bytes]) -> Callable[[], bytes | None]:
     """A function that receives the first frame of a ROUTER's next message, None when there is none. Its descriptor then
     tells when there is. Not to be called once `sock` is closed.
 
-    One call of libzmq with the interpreter's lock held, into the same memory each time: `readable` and a receive cost
-    three times as much, and three system calls.
+    One call of libzmq with the interpreter's lock held, into the same memory each time. `readable` and a receive are
+    two calls, and three system calls more.
     """
     try:
         from zmq.backend.cython import _zmq

@@ -41,7 +41,7 @@ _TITLES = {
     504: "Gateway Timeout",
 }
 _RANGES_MAX = 32  # of one Accept; browsers send eight
-# No reference can stand for these. What XML has, negated, is the same set, and takes 8 ms of each start to compile.
+# No reference can stand for these. What XML has, negated, is the same set, and takes long to compile at each start.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
