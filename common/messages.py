@@ -9,6 +9,7 @@ each start of any process.
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -410,14 +411,16 @@ Message = (
 )
 _EPOCHS = ("epoch", "seen")  # fields of any message
 _AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}  # of empty lists 1 MiB would become 60 of objects
-_TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
+_SCALARS = (int, str, bytes, bool, float)
+_TYPES: dict[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
     """Raises ValueError when the message is larger than MAP_MAX: the sender is told, not the transport."""
-    data: bytes = msgpack.packb([type(message).__name__, _plain(message)])
+    kind: Any = type(message)
+    data: bytes = msgpack.packb([kind.__name__, message._asdict() if _flat(kind) else _plain(message)])
     if len(data) > MAP_MAX:
-        raise ValueError(f"{type(message).__name__} is {len(data)} bytes, more than {MAP_MAX}")
+        raise ValueError(f"{kind.__name__} is {len(data)} bytes, more than {MAP_MAX}")
     return data
 
 
@@ -434,14 +437,23 @@ def decode(data: bytes) -> Message:
     kind = _TYPES.get(value[0])
     if kind is None:
         raise BadMessage(f"no message is called {value[0][:40]!r}")
-    if _deep(value[1], MAP_DEPTH):
+    if not _flat(kind) and _deep(value[1], MAP_DEPTH):
         raise BadMessage("nested too deeply")
-    message: Message = _reader(kind)(value[1], kind.__name__)
+    try:
+        message: Message = _reader(kind)(value[1])
+    except BadMessage as error:
+        raise BadMessage(f"{kind.__name__}{error}") from None
     return message
 
 
 def _no_extension(code: int, data: bytes) -> Any:
     raise BadMessage(f"extension type {code}")
+
+
+@cache
+def _flat(kind: Any) -> bool:
+    """Nothing in it has parts."""
+    return all(hint in _SCALARS for hint in get_type_hints(kind).values())
 
 
 def _deep(value: object, left: int) -> bool:
@@ -462,22 +474,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_Reader = Callable[[Any, str], Any]
-_readers: dict[Any, _Reader] = {}
+# Checks and converts a value. What it raises begins with ": ", and whoever asked puts before it where the value was.
+_Reader = Callable[[Any], Any]
 
 
+@cache
 def _reader(annotation: Any) -> _Reader:
-    """The function that checks and converts a value of this annotation; made once."""
-    made = _readers.get(annotation)
-    if made is None:
-        made = _readers[annotation] = _make_reader(annotation)
-    return made
-
-
-def _make_reader(annotation: Any) -> _Reader:
+    """The one for values of this annotation."""
     origin = get_origin(annotation)
     if annotation is Any:
-        return lambda value, where: value
+        return lambda value: value
     if origin in (Union, UnionType):
         raise TypeError("messages have no unions: one field, one type")
     if origin is list:
@@ -490,58 +496,77 @@ def _make_reader(annotation: Any) -> _Reader:
 
 
 def _scalar_reader(kind: type) -> _Reader:
-    def read(value: Any, where: str) -> Any:
+    def read(value: Any) -> Any:
         if type(value) is not kind:
-            raise BadMessage(f"{where}: {kind.__name__} expected, not {type(value).__name__}")
+            raise BadMessage(f": {kind.__name__} expected, not {type(value).__name__}")
         return value
 
     return read
 
 
-def _integer(value: Any, where: str) -> int:
+def _integer(value: Any) -> int:
     if type(value) is not int:
-        raise BadMessage(f"{where}: int expected, not {type(value).__name__}")
+        raise BadMessage(f": int expected, not {type(value).__name__}")
     if not -(1 << 31) <= value < 1 << 63:  # a signal's number may be negative, nothing else is
-        raise BadMessage(f"{where}: {value} is out of range")
+        raise BadMessage(f": {value} is out of range")
     return value
 
 
-def _epoch(value: Any, where: str) -> int:
+def _epoch(value: Any) -> int:
     """The next one must fit, too: whoever tells of the highest would leave nobody one to stand for."""
-    if not 0 <= _integer(value, where) < EPOCH_MAX:
-        raise BadMessage(f"{where}: {value} is no epoch")
+    if not 0 <= _integer(value) < EPOCH_MAX:
+        raise BadMessage(f": {value} is no epoch")
     return int(value)
 
 
 def _list_reader(item: _Reader) -> _Reader:
-    def read(value: Any, where: str) -> Any:
+    def read(value: Any) -> Any:
         if type(value) is not list:
-            raise BadMessage(f"{where}: list expected, not {type(value).__name__}")
-        return [item(each, f"{where}[{index}]") for index, each in enumerate(value)]
+            raise BadMessage(f": list expected, not {type(value).__name__}")
+        found: list[Any] = []
+        try:
+            for each in value:
+                found.append(item(each))
+        except BadMessage as error:
+            raise BadMessage(f"[{len(found)}]{error}") from None
+        return found
 
     return read
 
 
 def _dict_reader(key: _Reader, item: _Reader) -> _Reader:
-    def read(value: Any, where: str) -> Any:
+    def read(value: Any) -> Any:
         if type(value) is not dict:
-            raise BadMessage(f"{where}: map expected, not {type(value).__name__}")
-        return {key(name, where): item(each, f"{where}.{name}") for name, each in value.items()}
+            raise BadMessage(f": map expected, not {type(value).__name__}")
+        found = {}
+        for name, each in value.items():
+            key(name)
+            try:
+                found[name] = item(each)
+            except BadMessage as error:
+                raise BadMessage(f".{name}{error}") from None
+        return found
 
     return read
 
 
 def _tuple_reader(kind: Any) -> _Reader:
     hints = get_type_hints(kind)
-    readers = {name: _epoch if name in _EPOCHS else _reader(hints[name]) for name in kind._fields}
+    readers = [(name, _epoch if name in _EPOCHS else _reader(hints[name])) for name in kind._fields]
     defaults: Mapping[str, Any] = kind._field_defaults
 
-    def read(value: Any, where: str) -> Any:
+    def read(value: Any) -> Any:
         if type(value) is not dict:
-            raise BadMessage(f"{where}: map expected, not {type(value).__name__}")
-        missing = [name for name in readers if name not in value and name not in defaults]
-        if missing:
-            raise BadMessage(f"{where}.{missing[0]}: missing")
-        return kind(**{n: r(value[n], f"{where}.{n}") for n, r in readers.items() if n in value})
+            raise BadMessage(f": map expected, not {type(value).__name__}")
+        found = {}
+        for name, reader in readers:
+            if name in value:
+                try:
+                    found[name] = reader(value[name])
+                except BadMessage as error:
+                    raise BadMessage(f".{name}{error}") from None
+            elif name not in defaults:
+                raise BadMessage(f".{name}: missing")
+        return kind(**found)
 
     return read

@@ -80,6 +80,7 @@ class Server:
             _descriptor(self.ports.frontend): self._frontend,
             _descriptor(self.ports.backend): self._backend,
         }
+        self._listen_at = 0.0  # control rests until then
         self._signals = Signals()  # before anybody is told that it is here
         self.errands = Errands(
             config,
@@ -171,7 +172,7 @@ class Server:
 
     def _watch(self) -> None:
         """What wakes this role from its wait, and what then is to be done, apart from reading the three sockets."""
-        self._poller = select.poll()
+        self._all, self._others = select.poll(), select.poll()  # the others: all but control
         self._woken: dict[int, Callable[[], None]] = {
             self.journal.wake_fd: self._recorded,
             self._signals.fd: self._signals.awake,
@@ -181,7 +182,9 @@ class Server:
         if self._lease:
             self._woken[self._engine.wake_fd] = self._engine_answers
         for fd in (*self._ports, *self._woken):
-            self._poller.register(fd, select.POLLIN)
+            self._all.register(fd, select.POLLIN)
+            if self._ports.get(fd) is not self._control:
+                self._others.register(fd, select.POLLIN)
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -222,33 +225,43 @@ class Server:
                 continue  # that may have led to more; and the ports that it used are to be asked
             if not (backend.empty and frontend.empty):
                 continue
-            if not control.empty and control.receive(core.control, now):
+            rests = now < self._listen_at
+            if not (control.empty or rests) and self._listen(now):
                 look_at, waited = 0.0, True
             elif isinstance(core, Standby) and self._attend_peer(core, now):
                 look_at = 0.0
+            elif rests:
+                if self._wait(min(due, look_at, self._listen_at) - clock(), self._others):
+                    look_at = 0.0
             elif control.empty:
                 waited = True
-                if self._wait(min(due, look_at) - clock()):
+                if self._wait(min(due, look_at) - clock(), self._all):
                     look_at = 0.0
         return False
 
     def _look(self, now: float, waited: bool) -> bool:
         """Serves what is not for requests. True: this was the end."""
         if not waited:
-            self._wait(0.0)
+            self._wait(0.0, self._all)
         if not self._control.empty:
-            self._control.receive(self.core.control, now)
+            self._listen(now)
         return self._ending(now)
 
-    def _wait(self, wait_s: float) -> bool:
-        """For anything that comes. True: something did that is not for requests.
+    def _listen(self, now: float) -> bool:
+        """Reads control. False: there was nothing."""
+        read = self._control.receive(self.core.control, now)
+        self._listen_at = now + self.core.rest_s(read)
+        return read > 0
+
+    def _wait(self, wait_s: float, poller: select.poll) -> bool:
+        """For anything that comes of what `poller` has. True: something did that is not for requests.
 
         The descriptor of a socket tells only what is new since the socket itself was asked, so each is asked between
         its last use and the wait (`Port.empty`). Given the sockets, zmq_poll would ask each of them before and after:
         18 system calls more a wait.
         """
         other, woken = False, self._woken
-        for fd, _ in self._poller.poll(wait_s * 1000 if wait_s > 0 else 0):
+        for fd, _ in poller.poll(wait_s * 1000 if wait_s > 0 else 0):
             port = self._ports.get(fd)
             if port is None:
                 woken[fd]()

@@ -404,11 +404,9 @@ class Dispatch:
         if stalled:
             pool.unstall(now)
             self.pump(pool, now)
-        late, long_ago = now - RECALL_AFTER_S, now - RECALL_ALONE_S
+        late = now - RECALL_AFTER_S
         slow = [s for s in pool.parked if s.progress_at < late]
-        alone = [
-            s for s in pool.slots.values() if s.progress_at < long_ago and len(s.inflight) == 1 and s not in stalled
-        ]
+        alone = self._long_alone(pool, now) if now >= pool.look_alone_at else []
         for slot in (*slow, *alone):
             if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
                 pool.stall(slot, slot.concurrency, now)
@@ -416,6 +414,14 @@ class Dispatch:
             return []
         others = any(s.limit and (not s.inflight or s.progress_at >= late) for s in pool.slots.values() if s.open)
         return [slot for slot in (*slow, *alone) if not slot.recall] if others else []
+
+    def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
+        """Slots with nothing but one request, and no news of it for RECALL_ALONE_S. The others are not that long alone
+        before `look_alone_at`, so that a thousand idle ones cost two looks a second.
+        """
+        alone = [s for s in pool.slots.values() if len(s.inflight) == 1 and s not in pool.stalled]
+        pool.look_alone_at = RECALL_ALONE_S + min((s.progress_at for s in alone), default=now)
+        return [s for s in alone if s.progress_at < now - RECALL_ALONE_S]
 
     # ---- what is unusual about a request ---------------------------------------------------------
 

@@ -35,6 +35,8 @@ from .verbs import SCHEMA
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
+# After beats nobody listens to control for so long a node: 40 nodes wake the master 50 times a second, not 200.
+BEATS_REST_S, BEATS_REST_MAX_S = 0.0005, 0.02
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
 STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, when this master stops
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
@@ -143,6 +145,7 @@ class Master:
         self.frontend, self.frontend_large = self._clients.receive, self._clients.receive_large
         self.backend, self.backend_large = self._processes.receive, self._processes.receive_large
         self.lag = 0.0
+        self._beats = 0  # since control was read
         self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
         if self.durable:
             self._know_from(beginning.complete)
@@ -200,6 +203,11 @@ class Master:
             self._from_agent(node, route, frame[head.head_len :], now)
         else:
             self._from_operator(route, frame[head.head_len :], now)
+
+    def rest_s(self, read: int) -> float:
+        """How long control may be left alone after so many messages of it: not at all, unless they were beats."""
+        beats, self._beats = self._beats, 0
+        return min(BEATS_REST_MAX_S, BEATS_REST_S * len(self.fleet.nodes)) if read == beats > 0 else 0.0
 
     def _damaged(self, route: bytes) -> None:
         """What it was nobody can tell. An agent is asked to begin anew: its HELLO settles what was lost."""
@@ -331,6 +339,7 @@ class Master:
             self.out.control.append((route, wire.head(wire.WHO, 0)))
             return
         if isinstance(message, messages.Beat):
+            self._beats += 1
             self.fleet.beat(node, now, message.unheard_ms / 1000)
             if message.epoch > self.dispatch.epoch:
                 self._heard_of(message.epoch)

@@ -377,6 +377,10 @@ class Standby:
         else:
             self.out.control.append((route, wire.head(wire.WHO, 0)))
 
+    def rest_s(self, read: int) -> float:
+        """Control is never left alone here: nobody beats."""
+        return 0.0
+
     def _hello(self, route: bytes, hello: messages.Message | None, now: float) -> None:
         if not isinstance(
             hello, messages.OperatorHello | messages.VoterHello | messages.PeerHello | messages.AgentHello
