@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...common import lifecycle, messages
-from ...common.lifecycle import IllegalTransition, Intent, Liveness
+from ...common.lifecycle import Intent, Liveness
 from ...common.limits import BEAT_S
 from ...common.settings import MasterSettings, ServiceSettings
 from . import admission, records
@@ -18,6 +18,7 @@ from .checks import Checks
 from .dispatch import Dispatch
 from .events import EventLog
 from .intents import Intents
+from .liveness import moved
 from .outbox import Outbox
 from .pauses import Pauses
 from .pool import Pool
@@ -232,13 +233,7 @@ class Fleet:
 
     def _move(self, node: Node, event: str, now: float) -> None:
         before = node.liveness
-        try:
-            node.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
-        except IllegalTransition:
-            return
-        edge = lifecycle.edge(before, node.liveness)
-        if edge:
-            self.events.tell(edge, node.name, f"{node.name}: {before} → {node.liveness}")
+        node.liveness, _ = moved(before, event, node.name, node.name, self.events)
         if before != node.liveness:
             node.since = now
             self.changed = True

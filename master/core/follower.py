@@ -7,11 +7,12 @@ from math import inf
 from struct import Struct
 from typing import Any
 
-from ...common import lifecycle, messages, wire
-from ...common.lifecycle import IllegalTransition, Liveness
+from ...common import messages, wire
+from ...common.lifecycle import Liveness
 from ...common.units import plural
 from .events import EventLog
-from .outbox import Notify, Outbox
+from .liveness import moved
+from .outbox import Outbox
 from .records import Peer
 
 REPLICA_BYTES = 256 * 1024  # of records or answers in one message; a control message may have four times that
@@ -95,16 +96,9 @@ class Follower:
             self._out.say(self.route, self.token, message)
 
     def move(self, event: str) -> None:
-        before = self.liveness
-        try:
-            self.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
-        except IllegalTransition:
-            return
-        edge = lifecycle.edge(before, self.liveness)
-        if edge:
-            text = f"standby {self.peer.name}: {before} → {self.liveness}"
-            self._events.tell(edge, self.peer.name, text)
-            self._out.role.append(Notify(edge.lower(), self.peer.name, text))
+        name = self.peer.name
+        self.liveness, words = moved(self.liveness, event, name, f"standby {name}", self._events)
+        self._out.role += words
 
     def status(self, last_record: int, now: float) -> dict[str, Any]:
         return {

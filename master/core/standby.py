@@ -14,8 +14,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
 
-from ...common import exits, lifecycle, messages, wire
-from ...common.lifecycle import IllegalTransition, Liveness
+from ...common import exits, messages, wire
+from ...common.lifecycle import Liveness
 from ...common.limits import NODES_MAX
 from ...common.messages import BadMessage
 from ...common.names import valid_name
@@ -24,9 +24,10 @@ from . import outbox
 from .candidacy import Candidacy, Stage
 from .events import EventLog
 from .follower import ANSWERS, BACKUP, DEAD_AFTER, PRIMARY
+from .liveness import moved
 from .mirror import Mirror, OutOfStep
 from .operators import OPERATORS_MAX
-from .outbox import BecomeActive, Dial, HangUp, Notify, Outbox, Rise, SayPeer
+from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
 from .records import Peer, Restored
 from .verbs import SCHEMA
 
@@ -515,7 +516,7 @@ class Standby:
         if self._dial_at is not None and now >= self._dial_at and self.peer_address:
             self._dial_at = None
             self.out.role.append(Dial(self.peer_address))
-        if now - self._heard_at > self.standby.takeover_after:
+        if self.liveness is Liveness.LIVE and now - self._heard_at > self.standby.takeover_after:
             self._move("silent")
         if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.standby.takeover_after:
             self._hang_up(now)  # it is open, and nobody speaks: over another one the active may
@@ -567,16 +568,6 @@ class Standby:
         self.out.role.append(SayPeer(wire.head(wire.CONTROL, self._link_token) + messages.encode(message)))
 
     def _move(self, event: str) -> None:
-        """On the axis of the other master. Silence of one that was never live, or has said goodbye, moves nothing."""
-        if event == "silent" and self.liveness is not Liveness.LIVE:
-            return
-        before = self.liveness
-        try:
-            self.liveness = lifecycle.step(lifecycle.LIVENESS, before, event)
-        except IllegalTransition:
-            return
-        edge = lifecycle.edge(before, self.liveness)
-        if edge:
-            text = f"active master {self._active}: {before} → {self.liveness}"
-            self.events.tell(edge, self._active, text)
-            self.out.role.append(Notify(edge.lower(), self._active, text))
+        title = f"active master {self._active}"
+        self.liveness, words = moved(self.liveness, event, self._active, title, self.events)
+        self.out.role += words
