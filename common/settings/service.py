@@ -84,8 +84,8 @@ class ServiceSettings(Section):
         None,
         Optional(Integer(1, limits.PAGE_ROWS), word="auto"),
         "requests that one process may hold at a time",
-        f"auto gives 1 while requests are long, up to {limits.CREDIT_USUAL} when most take less than 2 ms, up to "
-        f"{limits.CREDIT_MAX} when nearly all do: more keeps short ones flowing but parks work behind a long one",
+        f"auto gives it one to work at and as many more as it serves in 2 ms, {limits.CREDIT_USUAL} in all, "
+        f"{limits.CREDIT_MAX} when nearly all are quick: more keeps short ones flowing but parks work behind a long one",
     )
     balance: str = setting(
         LEAST_LOADED,

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from .timers import Tick
 
 STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is 256
-# Credit = as many requests as a process usually serves in 2 ms: parked work waits no longer than that. By the median:
-# where there is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; and what is
-# parked behind a request that is long after all is taken back (RECALL_AFTER_S). More than CREDIT_USUAL only by the p95.
-CREDIT_TARGET_US = 2000
+# Credit = one request to work at, and parked behind it as many as a process usually serves in 2 ms: it need not wait for
+# the next one (0.3 ms, more on busy cores), and parked work waits no longer than that. By the median: where there is
+# more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked behind a
+# request that is long after all is taken back (RECALL_AFTER_S). More than CREDIT_USUAL only by the p95.
+PARKED_US = 2048  # service times are known up to powers of two
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
 RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler
@@ -424,9 +425,9 @@ class Pool:
         return (1 << bits) - 1
 
     def _set_credit(self) -> None:
-        usual = min(CREDIT_USUAL, CREDIT_TARGET_US // max(1, self.median_us))
-        quick = min(CREDIT_MAX, CREDIT_TARGET_US // max(1, self.p95_us))
-        credit = self.settings.credit or max(1, usual, quick)
+        usual = min(CREDIT_USUAL, 1 + PARKED_US // max(1, self.median_us))
+        quick = min(CREDIT_MAX, 1 + PARKED_US // max(1, self.p95_us))
+        credit = self.settings.credit or max(usual, quick)
         if credit != self.credit:
             self.credit = credit
             for slot in self.slots.values():
