@@ -9,7 +9,7 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from .core.connection import Close, Connection, Dispatch, Effect, Refused, Reset, Write, Wrong
+from .core.connection import Close, Connection, Dispatch, Effect, Refused, Reset, State, Write, Wrong
 
 if TYPE_CHECKING:
     from .core.websocket import WebSocket
@@ -87,11 +87,11 @@ class HttpProtocol(asyncio.Protocol):
             self._do(self._answered(*answer, now), now)
 
     def eof_received(self) -> bool:
-        """True: what is being served is still answered."""
+        """True: what came in whole is still answered, however slowly the answers before it are read."""
         self._eof = True
         now = monotonic()
         self._do(self.core.eof(now), now)
-        return self.request is not None
+        return self._http.state is not State.CLOSED
 
     def pause_writing(self) -> None:
         self.core.blocked(monotonic())

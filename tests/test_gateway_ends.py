@@ -87,6 +87,29 @@ def test_requests_before_a_half_close_are_answered_however_slowly_they_are_read(
     assert whole.count(b"HTTP/1.1 200") == 2 and whole.endswith(bytes(5))
 
 
+def test_requests_that_waited_for_an_answer_to_be_read_are_answered_behind_a_half_close(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    gateway = fronted(start, cluster, tmp_path)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(("127.0.0.1", gateway.port))
+        sock.sendall(b"GET /?200000 HTTP/1.1\r\nHost: a\r\n\r\n" * 60)
+        counts = [0]
+        until(lambda: counts.append(answers(gateway, len(counts))) or counts[-2] == counts[-1] > 0, "it does not wait")
+        assert counts[-1] < 60
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).count(b"HTTP/1.1 200") == 60
+
+
+def answers(gateway: Gateway, mark: int) -> int:
+    """How many of these were given before one that is asked for now."""
+    gateway.get(f"/?{mark}")
+    until(lambda: f"GET /?{mark} " in gateway.child.output(), "no line")
+    return gateway.child.output().count("GET /?200000 ")
+
+
 @pytest.mark.parametrize("what", [POST % 1_000_000 + bytes(500_000), POST % 10 + b"x", b"GET / HT"])
 def test_a_drain_does_not_wait_for_requests_that_do_not_come(
     start: Start, cluster: LocalCluster, tmp_path: Path, what: bytes
