@@ -46,6 +46,7 @@ from rota.gateway.core.http2 import (
     POINTS,
     STREAM_WINDOW,
     Http2,
+    Rebuffed,
 )
 from rota.gateway.core.rules import OF_HTTP_2
 from rota.gateway.core.upload import INLINE_MAX
@@ -284,6 +285,14 @@ def test_every_rule_of_http_2_is_tried_and_stands_in_the_docs() -> None:
         assert f"| `{name}` | {rule.status} | {rule.section} | {rule.reason} |" in HTTP_MD.read_text()
 
 
+def test_the_refusal_of_a_head_request_has_no_body_whatever_is_wrong_with_it() -> None:
+    _, *rest = GET
+    fields = [(":method", "HEAD"), *rest]
+    subject = raw(START + request(1, [*fields, ("x", " a")]) + request(3, [*fields, ("content-length", "1")]))
+    assert subject.statuses() == {1: "400", 3: "400"} and subject.heard.ended == {1, 3} and not subject.heard.bodies
+    assert [each.refused.size for each in subject.effects if isinstance(each, Rebuffed)] == [0, 0]
+
+
 @pytest.mark.parametrize(("sent", "status"), [(b"abc", "400"), (b"abcde", "400"), (b"abcd", None)])
 def test_a_body_of_another_length_than_was_said_is_refused(sent: bytes, status: str | None) -> None:
     subject = raw(START + request(1, [*POST, ("content-length", "4")], 0))
@@ -309,6 +318,16 @@ def test_a_body_that_is_too_large_is_refused_when_it_is_and_no_room_is_503() -> 
                 full.client.send_data(number, b"x" * FRAME_MAX)
                 full.exchange()
         assert full.statuses() == {number: "503"} and not full.closed
+        Held.room = INLINE_MAX + 1  # the piece that comes next finds no room, when what came before it is in there
+        for _ in range(5):
+            number = full.client.get_next_available_stream_id()
+            full.client.send_headers(number, POST)
+            for _ in range(17):
+                full.client.send_data(number, b"x" * FRAME_MAX)
+                full.exchange()
+                if full.statuses().get(number):
+                    break
+            assert full.statuses()[number] == "503" and full.core._held == 0
     finally:
         Held.room = 1_000_000
 
@@ -348,6 +367,8 @@ HOSTILE = {
     "an extension within a head": (START + frame(HEADERS, b"", 0, 1) + frame(0x77), CODE.PROTOCOL_ERROR),
     "padding longer than its frame": (START + request(1, POST, 0) + frame(DATA, b"\xffab", PADDED, 1),
                                       CODE.PROTOCOL_ERROR),
+    "a goodbye on a stream": (START + frame(GOAWAY, bytes(8), 0, 1), CODE.PROTOCOL_ERROR),
+    "a goodbye of seven bytes": (START + frame(GOAWAY, bytes(7)), CODE.FRAME_SIZE_ERROR),
     "a ping of seven bytes": (START + frame(PING, bytes(7)), CODE.FRAME_SIZE_ERROR),
     "a window update of nothing": (START + frame(WINDOW_UPDATE, bytes(4)), CODE.PROTOCOL_ERROR),
     "a window beyond all bounds": (START + frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff") * 2, CODE.FLOW_CONTROL_ERROR),
@@ -478,6 +499,28 @@ def test_a_head_that_does_not_come_ends_the_connection(data: bytes) -> None:
     subject.tick(9.9)
     assert not subject.closed
     subject.tick(10.1)
+    assert subject.closed
+
+
+@pytest.mark.parametrize("cut", [5, 9, 500])
+def test_an_upload_goes_on_however_its_frames_are_cut(cut: int) -> None:
+    subject = raw(START + request(1, POST, 0))
+    data = frame(DATA, bytes(1000), 0, 1)
+    subject.feed(data[:cut])
+    for second in range(1, 60):
+        subject.now = float(second)
+        subject.feed(data[cut:] + data[:cut])
+        subject.tick(second + 0.5)
+    assert not subject.closed and not subject.statuses()
+
+
+def test_a_head_in_many_frames_has_its_time_in_all() -> None:
+    subject = raw(START + request(1, POST, 0) + frame(HEADERS, block(GET)[:2], END_STREAM, 3))
+    for second in range(1, 11):
+        assert not subject.closed
+        subject.now = float(second)
+        subject.feed(frame(CONTINUATION, block(GET)[1 + second : 2 + second], 0, 3))
+        subject.tick(second + 0.5)
     assert subject.closed
 
 

@@ -121,6 +121,19 @@ def test_a_body_that_is_too_large_is_refused_instead_of_continued() -> None:
     assert refused(connection().received(head, 0.0)) == "body-size"
 
 
+HEAD = GET.replace(b"GET", b"HEAD")
+
+
+@pytest.mark.parametrize(
+    "end", [b"Content-Length: 2000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nx\r\n", b"A B: c\r\n\r\n"]
+)
+def test_the_refusal_of_a_head_request_has_no_body(end: bytes) -> None:
+    told, write, close = connection().received(HEAD[:-2] + end, 0.0)
+    assert isinstance(told, Refused) and isinstance(write, Write) and close == Close(T.linger)
+    assert write.data.endswith(b"\r\n\r\n") and told.size == 0
+    assert b"\r\nContent-Length: " in write.data, "it is that of a GET"
+
+
 # ---- the end ---------------------------------------------------------------------------------------------------------
 
 
@@ -346,7 +359,6 @@ def test_an_answer_says_whether_the_connection_goes_on(
     assert data.count(b"Connection: ") == (connection_field is not None)
 
 
-HEAD = GET.replace(b"GET", b"HEAD")
 LENGTH_7 = [(b"Content-Length", b"7")]
 
 
@@ -424,6 +436,15 @@ def test_an_answer_that_cannot_be_sent_becomes_a_500_and_none_of_it_leaves(
     data, closes = answer_to(GET, status, headers, body)
     assert data.startswith(b"HTTP/1.1 500 Internal Server Error\r\n") and closes
     assert b"Set-Cookie" not in data and b"hi" not in data.partition(b"\r\n\r\n")[2].split(b" ")
+
+
+def test_nor_has_a_500_in_place_of_an_answer_to_head_a_body() -> None:
+    bad = [(b"X", b"a\nb")]
+    data, closes = answer_to(HEAD, 200, bad)
+    assert data.startswith(b"HTTP/1.1 500 ") and data.endswith(b"\r\n\r\n") and closes
+    subject = connection()
+    dispatched(subject, HEAD)
+    assert subject.begin(200, bad, 0.0)[1] == Write(data)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8)), max_size=3), st.binary(max_size=20))

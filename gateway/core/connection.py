@@ -229,7 +229,7 @@ class Connection:
             data = response(head.method, status, headers, body, date=self._date(), connection=connection)
         except (TypeError, ValueError):
             keep = False
-            data = plain(500, "the application gave an answer that cannot be sent", date=self._date())
+            data = self._unsendable(head)
         if not keep:
             return [Write(data), *self._close(self._time_to_write(len(data)))]
         self.state = _IDLE
@@ -271,7 +271,7 @@ class Connection:
                 head.method, head.version, status, headers, date=self._date(), connection=connection
             )
         except (TypeError, ValueError) as error:
-            data = plain(500, "the application gave an answer that cannot be sent", date=self._date())
+            data = self._unsendable(head)
             return [Wrong(str(error), 500), Write(data), *self._close(self._time_to_write(len(data)))]
         return [self._write(data)]
 
@@ -313,6 +313,9 @@ class Connection:
     def abort(self, now: float) -> list[Effect]:
         """There will be no more of its body: whoever reads it sees that it is not whole."""
         return self._close(0.0 if self._framing is None else self._time_left(now))
+
+    def _unsendable(self, head: Head) -> bytes:
+        return plain(500, "the application gave an answer that cannot be sent", date=self._date(), method=head.method)
 
     def _write(self, data: bytes) -> Write:
         self._unread = min(self._unread + len(data), UNREAD_MAX)
@@ -476,8 +479,10 @@ class Connection:
     def _reject(self, rejected: Rejected) -> list[Effect]:
         head, new_id, reason = self._head, self._new_id, rejected.reason.format_map(self._limits._asdict())
         request_id = new_id() if head is None else request_id_of(head.headers, new_id)
-        data = plain(rejected.status, reason, date=self._date(), request_id=request_id)
-        refused = Refused(rejected.status, len(reason) + 1, request_id, head)
+        is_head = self._buffer.startswith(b"HEAD ") if head is None else head.method == "HEAD"
+        method, size = ("HEAD", 0) if is_head else ("GET", len(reason) + 1)
+        data = plain(rejected.status, reason, date=self._date(), request_id=request_id, method=method)
+        refused = Refused(rejected.status, size, request_id, head)
         return [refused, Write(data), *self._close(self._timeouts.linger)]
 
     def _close(self, within: float = 0.0) -> list[Effect]:

@@ -206,8 +206,10 @@ class Http2:
         try:
             while not self._closed and (frame := self._next_frame()):
                 self._frame(frame, effects, now)
-            whole = not self._buffer and not self._block
-            self._partial = inf if whole else min(self._partial, now)
+                if not self._block:
+                    self._partial = inf
+            if self._buffer or self._block:
+                self._partial = min(self._partial, now)
         except Broken as broken:
             self._break(broken.code, effects)
         except ProtocolError as error:
@@ -260,12 +262,19 @@ class Http2:
                 raise Broken(ErrorCodes.ENHANCE_YOUR_CALM)
         elif not self._block:
             if kind == _GOAWAY:  # h2 would send nothing more
-                self._leaving = True
+                self._client_leaves(number, len(frame) - 9)
                 return
             if kind > _CONTINUATION:  # an extension
                 return
         for event in self._books.receive_data(frame):
             self._event(event, effects, now)
+
+    def _client_leaves(self, number: int, size: int) -> None:
+        if number:
+            raise Broken(ErrorCodes.PROTOCOL_ERROR)
+        if size < 8:
+            raise Broken(ErrorCodes.FRAME_SIZE_ERROR)
+        self._leaving = True
 
     def _cost(self, kind: int, flags: int, number: int, size: int) -> int:
         if kind == _HEADERS and number > self._highest:
@@ -323,7 +332,8 @@ class Http2:
             return
         inline = INLINE_MAX if self._held < BODIES_MAX else 0
         upload = Upload(self._open_spool, inline)
-        stream = Stream(number, _NO_HEAD, upload, self._timeouts, now)
+        method = "HEAD" if (b":method", b"HEAD") in self._decoder.fields else "GET"
+        stream = Stream(number, _NO_HEAD._replace(method=method), upload, self._timeouts, now)
         stream.ended = ended
         self._streams[number] = stream
         self._idle = inf
@@ -348,16 +358,18 @@ class Http2:
                 raise Rejected("body-size")
             if stream.head.length is not None and upload.size + len(data) > stream.head.length:
                 raise Rejected("other-length")
-            self._held += self._added(upload, data)
+            self._add(upload, data)
         except Rejected as rejected:
             self._reject(stream, rejected, effects, now)
             return
         self._grant(stream, now)
 
-    def _added(self, upload: Upload, data: bytes) -> int:
-        before = upload.in_memory
-        upload.add(data)
-        return upload.in_memory - before
+    def _add(self, upload: Upload, data: bytes) -> None:
+        self._held -= upload.in_memory
+        try:
+            upload.add(data)
+        finally:
+            self._held += upload.in_memory
 
     def _grant(self, stream: Stream, now: float) -> None:
         """Time for the rest of its body."""
@@ -368,7 +380,7 @@ class Http2:
     def _ends(self, stream: Stream, effects: list[Effect], now: float) -> None:
         stream.ended = True
         upload, length = stream.upload, stream.head.length
-        if stream.asked or upload is None or stream.head is _NO_HEAD:
+        if stream.asked or upload is None:
             return
         if length is not None and length != upload.size:
             self._reject(stream, Rejected("other-length"), effects, now)
@@ -384,14 +396,15 @@ class Http2:
         if stream.asked:
             return
         head, reason = stream.head, rejected.reason.format_map(self._limits._asdict())
-        known = head is not _NO_HEAD
+        known = head.target != b""
         request_id = request_id_of(head.headers, self._new_id) if known else self._new_id()
         body = f"{reason}\n".encode()
+        size = 0 if head.method == "HEAD" else len(body)
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-request-id", request_id.encode())]
         if rejected.status == 503:
             headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         self._release(stream)
-        effects.append(Rebuffed(stream.id, Refused(rejected.status, len(body), request_id, head if known else None)))
+        effects.append(Rebuffed(stream.id, Refused(rejected.status, size, request_id, head if known else None)))
         stream.asked = True
         stream.deadline = inf
         self._pay(OF_RESET, now)

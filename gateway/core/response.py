@@ -228,11 +228,11 @@ def _length_without_body(status: int, length: int | None, produced: int) -> byte
     return b"" if length is None else _LENGTH % length
 
 
-def plain(status: int, reason: str, *, date: bytes, request_id: str = "") -> bytes:
+def plain(status: int, reason: str, *, date: bytes, request_id: str = "", method: str = "GET") -> bytes:
     """An answer of the gateway itself, after which the connection closes."""
     headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
     if request_id:
         headers.append((b"X-Request-Id", request_id.encode()))
     if status == 503:
         headers.append((b"Retry-After", b"%d" % RETRY_AFTER_S))
-    return response("GET", status, headers, f"{reason}\n".encode(), date=date, connection=b"close")
+    return response(method, status, headers, f"{reason}\n".encode(), date=date, connection=b"close")
