@@ -26,9 +26,10 @@ from ..common.config import Config, ConfigErrors
 from ..common.settings import AGENTS
 from . import addresses, ports
 from .core import outbox
+from .core.beginning import Heritage, Identity, Past, Sections, Sources
 from .core.engine_lease import EngineLease
 from .core.engine_standby import EngineStandby
-from .core.master import Beginning, Identity, Master
+from .core.master import Master
 from .core.outbox import Outbox
 from .core.pool import Slot
 from .core.records import Restored
@@ -93,9 +94,9 @@ class Server:
         if config.standby.lease != AGENTS:
             self._engine, self._lease = self._ask_engine(config)
         if self._lease or config.standby.backup_of or self.journal.restored.peer:
-            self._follow(self.journal.restored, self.journal.epoch_by == config.master.name, 0)
+            self._follow(self.journal.restored)
         else:
-            self._be_active(self.journal.epoch + 1, self.journal.restored, Beginning(complete=state is not None))
+            self._be_active(self.journal.epoch + 1, self.journal.restored, Heritage(complete=state is not None))
 
     def _ask_engine(self, config: Config) -> tuple[Engine, EngineLease]:
         """Raises EngineError."""
@@ -108,56 +109,38 @@ class Server:
 
     # ---- roles -----------------------------------------------------------------------------------
 
-    def _be_active(
-        self,
-        epoch: int,
-        known: Restored,
-        beginning: Beginning,
-    ) -> None:
+    def _be_active(self, epoch: int, known: Restored, heritage: Heritage) -> None:
         """Raises JournalError when the epoch cannot be made durable."""
-        config, numbers = self.config, self.ports.ports
-        self.journal.rise(epoch, config.master.name)
-        patience_s = config.standby.takeover_grace if known.peer or known.members else 0.0
-        self.core = master = Master(
-            Identity(
-                config.master.name,
-                epoch,
-                numbers["frontend"],
-                numbers["backend"],
-                config.master.advertise or "",
-                os.getpid(),
-            ),
-            config.master,
-            lambda name: self.config.services[name],
-            known,
-            _token,
-            time.time,
-            boottime(),
-            beginning._replace(
-                standby=config.standby, last_record=self.journal.last, patience_s=patience_s, lease=self._lease
-            ),
-        )
+        self.journal.rise(epoch, self.config.master.name)
+        self.core = master = Master(*self._role(known), heritage, self._lease, boottime())
         master.read_from(self._frontend.source, self._backend.source)
         self._begin()
 
-    def _follow(self, known: Restored, was_active: bool, seen: int) -> None:
-        config, journal = self.config, self.journal
-        given = (
-            config.master.name,
-            addresses.elsewhere(config.master, config.standby, self.ports.ports["control"]),
-            config.master,
-            config.standby,
-            known,
-            journal.epoch,
-            max(seen, journal.stood),
-            was_active,
-            journal.last,
-            _token,
-            time.time,
-            boottime(),
-        )
-        self.core = EngineStandby(self._lease, *given) if self._lease else Standby(*given)
+    def _follow(self, known: Restored, seen: int = 0) -> None:
+        """`seen`: the highest epoch that anybody has told of."""
+        given = self._role(known, seen)
+        if self._lease:
+            self.core = EngineStandby(*given, self._lease, boottime())
+        else:
+            self.core = Standby(*given, boottime())
         self._begin()
+
+    def _role(self, known: Restored, seen: int = 0) -> tuple[Identity, Sections, Past, Sources]:
+        """With what a role begins, whichever it is."""
+        config, numbers, journal = self.config, self.ports.ports, self.journal
+        identity = Identity(
+            config.master.name,
+            numbers["frontend"],
+            numbers["backend"],
+            config.master.advertise or "",
+            addresses.elsewhere(config.master, config.standby, numbers["control"]),
+            os.getpid(),
+        )
+        past = Past(known, journal.last, journal.epoch, journal.epoch_by, max(seen, journal.stood))
+        return identity, self._sections(), past, Sources(_token, time.time)
+
+    def _sections(self) -> Sections:
+        return Sections(self.config.master, lambda name: self.config.services[name], self.config.standby)
 
     def _begin(self) -> None:
         self._events = EventWriter(self.core.events)
@@ -166,7 +149,7 @@ class Server:
             self.errands.peer = self.core.peer_address
             self.errands.became("standby", "the other master is active, or may be", boottime())
         else:
-            self.errands.became("active", f"active with epoch {self.core.identity.epoch}", boottime())
+            self.errands.became("active", f"active with epoch {self.core.dispatch.epoch}", boottime())
         if self._told_to_stop:
             self.core.stop(boottime())
 
@@ -411,15 +394,15 @@ class Server:
         assert isinstance(standby, Standby)
         self.peer.hang_up(PEER_LINGER_MS)
         self._events.write()
-        beginning = Beginning(granted=won.granted, answers=won.answers, events=standby.history(), complete=won.complete)
-        self._be_active(won.epoch, standby.mirror.known, beginning)
+        heritage = Heritage(won.granted, won.answers, standby.history(), won.complete)
+        self._be_active(won.epoch, standby.mirror.known, heritage)
         self.core.out.control += standby.won()
 
     def _step_down(self, seen: int) -> None:
         master = self._master()
         self._probing.clear()
         self._events.write()
-        self._follow(master.known, True, seen)
+        self._follow(master.known, seen)
 
     def _send_deliveries(self) -> None:
         """What goes to one process goes in one frame, in the order of its numbers."""
@@ -530,7 +513,7 @@ class Server:
             log.note(f"rota master: configuration not reloaded:\n{errors}")
             return
         self.config = fresh
-        self.core.reconfigure(fresh.master)
+        self.core.reconfigure(self._sections())
         self.errands.reconfigure(fresh)
         kept = f"; a restart is needed for {', '.join(fixed)}" if fixed else ""
         log.note(f"rota master: configuration reloaded{kept}")

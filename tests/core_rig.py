@@ -12,7 +12,8 @@ from rota.common import messages, wire
 from rota.common.errors import OK
 from rota.common.messages import AgentHello, Exited, Handler, Held, ProcessHello, Row
 from rota.common.settings import MasterSettings, ServiceSettings
-from rota.master.core.master import Beginning, Identity, Master
+from rota.master.core.beginning import Heritage, Identity, Past, Sections, Sources
+from rota.master.core.master import Master
 from rota.master.core.pool import Slot
 from rota.master.core.records import Restored
 from rota.master.core.registry import Node
@@ -40,7 +41,7 @@ class Rig:
         service: Mapping[str, Any] | None = None,
         restored: Restored | None = None,
         epoch: int = 1,
-        beginning: Beginning | None = None,
+        heritage: Heritage | None = None,
         **settings: Any,
     ) -> None:
         self.now = 100.0
@@ -48,15 +49,18 @@ class Rig:
         self.default = replace(ServiceSettings(), **{"ramp": 0.0, "credit": 1, **(service or {})})
         self.tokens = 0
         self.wall = 1_000_000.0
-        self.core = Master(
-            Identity("m", epoch, 1, 2, ""),
+        self.sections = Sections(
             replace(MasterSettings(), **{"state": "/nowhere", **settings}),
             lambda name: self.services.get(name, self.default),
-            restored or Restored(),
-            self._token,
-            lambda: self.wall,
+        )
+        self.core = Master(
+            Identity("m", 1, 2),
+            self.sections,
+            Past(restored or Restored(), epoch=epoch),
+            Sources(self._token, lambda: self.wall),
+            heritage or Heritage(),
+            None,
             self.now,
-            beginning,
         )
         self.dispatch, self.fleet, self.out = self.core.dispatch, self.core.fleet, self.core.out
         self.records: list[bytes] = []

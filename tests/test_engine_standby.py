@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from test_standby import no_service
 
 from rota.common import messages, wire
 from rota.common.lifecycle import Liveness
 from rota.common.messages import Closing, Deny, Grant, PeerHello, Promise, Pulse, Replica, Vote, VoterHello, Welcome
 from rota.common.settings import MasterSettings, StandbySettings
 from rota.master.core import records
+from rota.master.core.beginning import Identity, Past, Sections, Sources
 from rota.master.core.candidacy import Stage
 from rota.master.core.engine_lease import Answer, EngineLease, Question, Row
 from rota.master.core.engine_standby import EngineStandby
@@ -56,8 +58,14 @@ class Rig:
         self.voters: dict[str, int] = {}
         self.pulses = self.tokens = 0
         settings = replace(StandbySettings(), backup_of=others, takeover_after=T)
-        given = (MasterSettings(state="/nowhere"), settings, Restored(), epoch, epoch, was_active, 0)
-        self.core = EngineStandby(self.lease, "b", "tcp://b:7700", *given, self._token, lambda: 1_000_000.0, self.now)
+        self.core = EngineStandby(
+            Identity("b", address="tcp://b:7700"),
+            Sections(MasterSettings(state="/nowhere"), no_service, settings),
+            Past(Restored(), epoch=epoch, epoch_by="b" if was_active else "a"),
+            Sources(self._token, lambda: 1_000_000.0),
+            self.lease,
+            self.now,
+        )
 
     def _token(self) -> int:
         self.tokens += 1

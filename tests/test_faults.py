@@ -120,7 +120,7 @@ def test_new_words_hold_from_the_next_fault_on() -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1)
     rig.default = ServiceSettings(fault=FaultSettings(no_service=TOLD))
-    rig.core.reconfigure(rig.core.settings)
+    rig.core.reconfigure(rig.sections)
     rig.request(1, "orders.nothing")
     assert error_of(rig.answers[-1]).cause == TOLD["text"]
 

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rota.common import messages, wire
+from rota.common.settings import StandbySettings
 from rota.master.core.records import Peer, Restored
 
 DOORS = ("frontend", "backend", "control")
@@ -211,3 +212,16 @@ def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_
     promise()
     rig.after(0.02)
     assert not rig.fleet.held
+
+
+def test_whether_it_hands_over_at_its_end_is_as_the_last_reload_says() -> None:
+    known = Restored()
+    known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
+    rig = Rig(restored=known)
+    hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 1000, "majority")
+    rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    rig.core.reconfigure(rig.sections._replace(standby=StandbySettings(handover=False)))
+    rig.core.stop(rig.now)
+    rig.core.end()
+    rig.flush()
+    assert [said.handover for said in rig.said[b"b"] if isinstance(said, messages.Closing)] == [False]

@@ -15,7 +15,7 @@ from rota.common import errors, wire
 from rota.common.errors import MaybeExecuted
 from rota.common.messages import Exited, Leaving, Row, Started
 from rota.master.core import records
-from rota.master.core.master import Beginning
+from rota.master.core.beginning import Heritage
 from rota.master.core.recollection import AGE_MAX_S
 
 MAYBE = MaybeExecuted.code
@@ -34,7 +34,7 @@ class Later(Rig):
             before.read(records.whole(since))
         for record in more:
             before.read(record)
-        super().__init__(epoch=2, restored=before, beginning=Beginning(complete=complete))
+        super().__init__(epoch=2, restored=before, heritage=Heritage(complete=complete))
 
     def back(self, done: tuple[int, ...] = (), done_ms: int = -1, ended_ms: int = -1, up_ms: int = LONG_AGO_MS) -> None:
         """The node, with its one process, has told what it remembers."""
@@ -293,7 +293,7 @@ def test_what_never_ran_and_finds_no_room_may_be_told_so() -> None:
 
 
 def test_without_a_journal_nothing_is_known_to_be_complete() -> None:
-    rig = Rig(state=None, beginning=Beginning(complete=True))
+    rig = Rig(state=None, heritage=Heritage(complete=True))
     rig.client(epoch=1)
     rig.process(rig.agent(epoch=1, up_ms=LONG_AGO_MS, ended_ms=-1))
     token = rig.dispatch.routes[b"c"].token

@@ -10,8 +10,9 @@ import pytest
 from rota.common import messages, wire
 from rota.common.lifecycle import Liveness
 from rota.common.messages import Closing, Deny, Grant, Pulse, Replica, Vote, VoterHello, Welcome
-from rota.common.settings import MasterSettings, StandbySettings
+from rota.common.settings import MasterSettings, ServiceSettings, StandbySettings
 from rota.master.core import records
+from rota.master.core.beginning import Identity, Past, Sections, Sources
 from rota.master.core.candidacy import Candidacy, Stage
 from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer
 from rota.master.core.records import Peer, Restored
@@ -19,6 +20,10 @@ from rota.master.core.standby import Standby
 
 TOKEN = 99
 T = 1.0  # takeover_after
+
+
+def no_service(name: str) -> ServiceSettings:
+    raise AssertionError("a standby runs none")
 
 
 class Rig:
@@ -34,20 +39,12 @@ class Rig:
             known.electorate = frozenset(electorate)
         address = "tcp://other:7700" if backup else None
         self.tokens = 1
+        given = {"backup_of": (address,) if address else None, "takeover_after": T, **settings}
         self.core = Standby(
-            "me",
-            "tcp://me:7700",
-            MasterSettings(state="/nowhere"),
-            replace(
-                StandbySettings(), **{"backup_of": (address,) if address else None, "takeover_after": T, **settings}
-            ),
-            known,
-            5 if not backup else 0,
-            5 if not backup else 0,
-            was_active,
-            0,
-            self._token,
-            lambda: 1_000_000.0,
+            Identity("me", address="tcp://me:7700"),
+            Sections(MasterSettings(state="/nowhere"), no_service, replace(StandbySettings(), **given)),
+            Past(known, epoch=0 if backup else 5, epoch_by="me" if was_active else "other"),
+            Sources(self._token, lambda: 1_000_000.0),
             self.now,
         )
         self.voters: dict[str, int] = {}

@@ -17,11 +17,12 @@ from .master import MasterSettings
 from .notify import NotifySettings
 from .service import LEAST_LOADED, ROUND_ROBIN, ServiceSettings
 from .slave import SlaveSettings
-from .standby import AGENTS, ANY, MAJORITY, StandbySettings
+from .standby import AGENTS, ANY, BACKUP, MAJORITY, PRIMARY, StandbySettings
 
 __all__ = [
     "AGENTS",
     "ANY",
+    "BACKUP",
     "COMMON",
     "DUMMY",
     "FORWARDED",
@@ -32,6 +33,7 @@ __all__ = [
     "OFF",
     "OF_A_SERVICE",
     "PORT",
+    "PRIMARY",
     "REQUEST",
     "ROUND_ROBIN",
     "RULES",

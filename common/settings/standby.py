@@ -13,6 +13,7 @@ from ..units import format_duration
 
 MAJORITY, ANY = "majority", "any"
 AGENTS = "agents"
+PRIMARY, BACKUP = "primary", "backup"
 
 
 @dataclass(init=False, repr=False, eq=False, slots=True)
@@ -89,3 +90,8 @@ class StandbySettings(Section):
         "time for one step; then its processes are killed and it has failed",
         "long enough for a disk to be mounted; callers wait as long by default",
     )
+
+    @property
+    def role(self) -> str:
+        """Who stands first when both start together."""
+        return BACKUP if self.backup_of else PRIMARY

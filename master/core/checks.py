@@ -42,9 +42,9 @@ class _Probe(NamedTuple):
 class Checks:
     """Of all nodes. `random` answers 0..1: checks and returns are spread."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, random: Callable[[], float]) -> None:
         self.fleet = fleet
-        self.random: Callable[[], float] = lambda: 0.0
+        self.random = random
         self.exempt: set[str] = set()  # services and nodes that operators keep off the blacklist
         self.falls: dict[str, Falls] = {}  # by service
         self._probes: dict[Watch, _Probe] = {}

@@ -12,9 +12,10 @@ from typing import Any
 
 from ...common.lifecycle import Liveness
 from ...common.messages import Closing, Deny, Grant, Pulse
+from ...common.settings import PRIMARY
+from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
 from .engine_lease import Answer, EngineLease
-from .follower import PRIMARY
 from .outbox import BecomeActive
 from .standby import REDIAL_S, Standby
 
@@ -42,18 +43,22 @@ class Fences(Candidacy):
 class EngineStandby(Standby):
     """`lease`: of this process; it outlives changes of role."""
 
-    def __init__(self, lease: EngineLease, *args: Any) -> None:
-        """The other arguments are those of `Standby`."""
+    candidacy: Fences
+
+    def __init__(
+        self, identity: Identity, settings: Sections, past: Past, sources: Sources, lease: EngineLease, now: float
+    ) -> None:
         self.lease = lease
         self._dialled = ""
-        super().__init__(*args)
-        seen = self.candidacy.seen
-        self.candidacy = self._fences = Fences(self.name, 0.0, seen, odd=self.role == PRIMARY)
+        super().__init__(identity, settings, past, sources, now)
         self._handed_over = False  # at the last CLOSE
         self._first = True  # of those to whom it was handed over
         self._closed_at = -inf
         self._turn_at = inf
         self._fence_by = inf  # we have the lease; agents that have not answered by then are fenced by their HELLO
+
+    def _candidacy(self, seen: int) -> Fences:
+        return Fences(self.name, 0.0, seen, odd=self.role == PRIMARY)
 
     @property
     def decider(self) -> str:
@@ -64,8 +69,8 @@ class EngineStandby(Standby):
     def _addresses(self) -> list[str]:
         members = [peer.address for name, peer in self.mirror.known.members.items() if name != self.name]
         before = [self.mirror.known.peer.address] if self.mirror.known.peer else []
-        found = dict.fromkeys([*(self.standby.backup_of or ()), *before, *members])
-        return [address for address in found if address != self._address]
+        found = dict.fromkeys([*(self.settings.backup_of or ()), *before, *members])
+        return [address for address in found if address != self.identity.address]
 
     @property
     def peer_address(self) -> str:
@@ -140,8 +145,8 @@ class EngineStandby(Standby):
             return 0.0
         late = 0.0 if self._is_complete(now) else STALE_S
         if self.liveness is Liveness.CLOSED:
-            return 0.0 if self._first else TURN_S * (1 + self._random())
-        return late + (0.0 if self.role == PRIMARY else TURN_S * self._random())
+            return 0.0 if self._first else TURN_S * (1 + self._sources.random())
+        return late + (0.0 if self.role == PRIMARY else TURN_S * self._sources.random())
 
     def _is_elected(self) -> bool:
         """By the engine."""
@@ -175,7 +180,7 @@ class EngineStandby(Standby):
         stage = self.candidacy.stage
         if stage is Stage.RAISING and self.lease.until > now:
             self.candidacy.raised(now)
-            self._fence_by = now + self.standby.takeover_after
+            self._fence_by = now + self.settings.takeover_after
         elif stage is Stage.RAISING and self.lease.is_lost(now):
             self._give_up(now, f"{self.lease.holder or 'another master'} has the lease")
         elif stage is Stage.CANDIDATE and self.lease.until <= now:
@@ -197,7 +202,7 @@ class EngineStandby(Standby):
             return
         nodes = {voter.node for voter in self._voters.values()}
         missing = nodes - candidacy.granted.keys()
-        if missing and (now < self._fence_by or missing & self._fences.leased):
+        if missing and (now < self._fence_by or missing & self.candidacy.leased):
             return
         candidacy.stage = Stage.WON
         text = f"active with epoch {candidacy.epoch}: {len(candidacy.granted)} of {len(nodes)} nodes are fenced"

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from ...common import lifecycle, messages
 from ...common.lifecycle import Intent, Liveness
 from ...common.limits import BEAT_S
-from ...common.settings import MasterSettings, ServiceSettings
 from . import admission, records
+from .beginning import Sections, Sources
 from .census import Census
 from .checks import Checks
 from .dispatch import Dispatch
@@ -35,21 +35,21 @@ class Fleet:
         dispatch: Dispatch,
         out: Outbox,
         events: EventLog,
-        settings: MasterSettings,
-        services: Callable[[str], ServiceSettings],
+        settings: Sections,
+        sources: Sources,
         journal: Callable[[bytes], int],
         now: float,
     ) -> None:
         self.dispatch = dispatch
         self.out = out
         self.events = events
-        self.settings = settings
-        self.services = services
+        self.settings = settings.master
+        self.services = settings.services
+        self.wall = sources.wall
         self.journal = journal
         self.nodes: dict[str, Node] = {}
         self.forgotten: set[str] = set()  # names: to forget one again is no mistake
         self.scaled: dict[str, int] = {}  # service → the operator's target
-        self.wall: Callable[[], float] = lambda: now  # the time of day, for reload_at
         self.stopping = False  # this master was told to stop: nothing is dispatched any more
         self.held = False  # it has no quorum: nothing is dispatched until it has
         self.patient_until = now  # no node that has not said hello is given up before
@@ -60,7 +60,7 @@ class Fleet:
         self.intents = Intents(self)
         self.census = Census(self, now)
         self.staff = Staffing(self)
-        self.checks = Checks(self)
+        self.checks = Checks(self, sources.random)
         self.pauses = Pauses(self)
 
     # ---- who comes and goes ----------------------------------------------------------------------

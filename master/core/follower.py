@@ -18,7 +18,6 @@ from .records import Peer
 REPLICA_BYTES = 256 * 1024  # of records or answers in one message; a control message may have four times that
 DEAD_AFTER = 3  # times takeover_after: so long nothing counts that the standby has not recorded too
 EVENTS = 0  # id of the Happened in which a standby gets the events
-PRIMARY, BACKUP = "primary", "backup"
 
 ANSWERS = 65  # kind: what follows the head is, again and again, a head as below and an ANSWER frame
 COPY = Struct("<16sQI")  # session, acknowledged answer sequence, length of the frame

@@ -13,11 +13,11 @@ from ...common import messages, wire
 from ...common.kinds import split_address
 from ...common.lifecycle import Liveness
 from ...common.limits import PULSE_S
-from ...common.settings import StandbySettings
+from ...common.settings import PRIMARY, StandbySettings
 from . import records
 from .engine_lease import EngineLease
 from .events import EventLog
-from .follower import ANSWERS, BACKUP, PRIMARY, Follower, packed
+from .follower import ANSWERS, Follower, packed
 from .outbox import Outbox
 from .records import Peer, Restored
 
@@ -43,7 +43,7 @@ class Group:
         self.lease = lease
         self.lease_ms = 0  # of agents: none is needed
         self._name = name
-        self._settings = settings
+        self.settings = settings
         self._out = out
         self._events = events
         self._known = known
@@ -60,12 +60,12 @@ class Group:
 
     @property
     def role(self) -> str:
-        return BACKUP if self._settings.backup_of else PRIMARY
+        return self.settings.role
 
     @property
     def hands_over(self) -> bool:
         """When it is told to stop."""
-        return self._settings.handover
+        return self.settings.handover
 
     @property
     def peer(self) -> Peer | None:
@@ -91,7 +91,7 @@ class Group:
         """Why this cannot be a standby of ours; empty when it can."""
         if hello.name == self._name:
             return f"two masters are called {hello.name}: give one of them another --name"
-        if hello.takeover_ms != (ours := int(self._settings.takeover_after * 1000)):
+        if hello.takeover_ms != (ours := int(self.settings.takeover_after * 1000)):
             return f"takeover_after of [standby] is {ours} ms at {self._name}, {hello.takeover_ms} ms at {hello.name}"
         if split_address(hello.address) is None:
             return f"{hello.address!r} is no address: set address in [standby] of {hello.name}"
@@ -182,7 +182,7 @@ class Group:
                 follower.say(messages.Pulse(self._pulse, epoch, self._last_record))
         for follower in self._followers.values():
             follower.tell_events()
-            follower.watch(self._settings.takeover_after, now)
+            follower.watch(self.settings.takeover_after, now)
 
     def next_deadline(self) -> float:
         return min(self.lease.next_deadline(), self._pulse_at)

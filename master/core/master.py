@@ -8,15 +8,16 @@ raises: it is counted, answered with WHO or REFUSED, or dropped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from ...common import messages, wire
 from ...common.lifecycle import Liveness
 from ...common.limits import EPOCH_MAX
-from ...common.settings import AGENTS, MasterSettings, ServiceSettings, StandbySettings
+from ...common.settings import AGENTS
 from . import outbox, received, records, status
 from .backend import Backend
+from .beginning import Heritage, Identity, Past, Sections, Sources
 from .dispatch import Dispatch
 from .engine_lease import Answer, EngineLease
 from .events import EventLog
@@ -28,7 +29,6 @@ from .outbox import Outbox, StepDown
 from .pair import Pair
 from .pool import Slot
 from .recollection import AGE_MAX_S
-from .records import Restored
 from .registry import Node
 from .sessions import Source
 from .verbs import SCHEMA
@@ -45,110 +45,78 @@ PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 _OnControl = messages.AgentHello | messages.OperatorHello | messages.VoterHello | messages.PeerHello
 
 
-class Beginning(NamedTuple):
-    """With what a master begins that has, or was, a standby (docs/STANDBY.md)."""
-
-    standby: StandbySettings = StandbySettings()
-    last_record: int = 0  # of the journal
-    granted: Mapping[str, float] = {}  # noqa: RUF012  # votes: node → when its lease runs out
-    answers: Sequence[tuple[bytes, bytes]] = ()  # of the master before: session, ANSWER frame
-    events: Sequence[Mapping[str, Any]] = ()
-    patience_s: float = 0.0  # so long no node is given up
-    complete: bool = False  # of all that the master before had recorded, nothing is missing here
-    lease: EngineLease | None = None  # where an engine decides who is active: we have it
-
-
-class Identity(NamedTuple):
-    """What peers are told of this master."""
-
-    name: str
-    epoch: int
-    frontend_port: int
-    backend_port: int
-    host: str  # "" = the one that was dialled
-    pid: int = 0
-
-
 class Master:
-    """All that one master decides. `token` makes random 64-bit numbers, `wall` tells the time of day for events."""
+    """All that one master decides."""
 
     def __init__(
         self,
         identity: Identity,
-        settings: MasterSettings,
-        services: Callable[[str], ServiceSettings],
-        restored: Restored,
-        token: Callable[[], int],
-        wall: Callable[[], float],
+        settings: Sections,
+        past: Past,
+        sources: Sources,
+        heritage: Heritage,
+        lease: EngineLease | None,
         now: float,
-        beginning: Beginning | None = None,
     ) -> None:
-        beginning = beginning or Beginning()
+        """`lease`: where an engine decides who is active: we have it."""
         self.identity = identity
-        self.settings = settings
+        self.settings = settings.master
         self.out = Outbox()
-        self.events = EventLog(wall)
-        self.dispatch = Dispatch(self.out, identity.epoch, settings)
-        self.fleet = Fleet(self.dispatch, self.out, self.events, settings, services, self._journal, now)
-        self.fleet.wall = wall
-        self.known = restored.copy()  # the sum of all records: what a standby gets first
-        self.fleet.restore(restored)
-        self.fleet.patient_until = now + beginning.patience_s
-        self.events.adopt(beginning.events)
+        self.events = EventLog(sources.wall)
+        self.dispatch = Dispatch(self.out, past.epoch, settings.master)
+        self.fleet = Fleet(self.dispatch, self.out, self.events, settings, sources, self._journal, now)
+        self.known = past.known.copy()  # the sum of all records: what a standby gets first
+        self.fleet.restore(past.known)
+        if past.known.peer or past.known.members:  # nodes may have to find out first that it is not that one any more
+            self.fleet.patient_until = now + settings.standby.takeover_grace
+        self.events.adopt(heritage.events)
         journal_ours = self._journal_ours
-        pair = (
-            beginning.standby,
-            self.out,
-            self.events,
-            self.known,
-            beginning.granted,
-            journal_ours,
-            self.fleet.voters,
-        )
         self.pair: Pair | Group
-        if beginning.lease is None:
-            self.pair = Pair(identity.name, *pair, beginning.last_record, beginning.complete, now)
+        if lease is None:
+            self.pair = Pair(
+                identity.name,
+                *(settings.standby, self.out, self.events, self.known, heritage.granted, journal_ours),
+                *(self.fleet.voters, past.last_record, heritage.complete, now),
+            )
         else:
             self.pair = Group(
                 identity.name,
-                *(beginning.standby, self.out, self.events, self.known, journal_ours),
-                *(beginning.lease, beginning.last_record, now),
+                *(settings.standby, self.out, self.events, self.known, journal_ours),
+                *(lease, past.last_record, now),
             )
         self.dispatches_until = self.pair.until()
-        for session, frame in beginning.answers:
+        for session, frame in heritage.answers:
             self.dispatch.inherited.recorded(session, frame)
-        self.fleet.checks.random = lambda: token() / 2**64
         self.dispatch.losses.tell = self.events.tell
-        self.dispatch.services = services
+        self.dispatch.services = settings.services
         self.dispatch.inherited.accounted = lambda older: self.fleet.census.complete(older, self._now)
         self.dispatch.quarantine.tell = self.events.tell
-        self.dispatch.quarantine.wall = wall
+        self.dispatch.quarantine.wall = sources.wall
         self.dispatch.quarantine.journal = self._journal
-        self.durable = bool(settings.state)
+        self.durable = settings.durable
         self.alarms: dict[str, str] = {}
         self.operators = Operators(
             self.out, self.events, self.fleet, self.alarms, self.status, self.pair, self.hand_over
         )
-        self._token = token
+        self._token = sources.token
         self._now = now
         self._ticked_at = now
         self._pace = SHORT_TICK_S
         self._began = now
         self._agents: dict[bytes, Node] = {}
-        self._records = beginning.last_record
-        self._durable = beginning.last_record
+        self._records = self._durable = past.last_record
         self._stop_by = now
         self._outvoted = False  # about to step down
         self._handing_over = False  # to the standby, as an operator asked
-        self._clients = Frontend(self.dispatch, self.out, self.events, self._welcome, token, now)
-        self._processes = Backend(self.dispatch, self.fleet, self.out, self._welcome, token)
+        self._clients = Frontend(self.dispatch, self.out, self.events, self._welcome, sources.token, now)
+        self._processes = Backend(self.dispatch, self.fleet, self.out, self._welcome, sources.token)
         self.frontend, self.frontend_large = self._clients.receive, self._clients.receive_large
         self.backend, self.backend_large = self._processes.receive, self._processes.receive_large
         self.lag = 0.0
         self._beats = 0  # since control was read
-        self.events.tell("master", identity.name, f"active with epoch {identity.epoch}")
+        self.events.tell("master", identity.name, f"active with epoch {past.epoch}")
         if self.durable:
-            self._know_from(beginning.complete)
+            self._know_from(heritage.complete)
 
     def _know_from(self, complete: bool) -> None:
         """Since which epoch the records name every node that was given anything."""
@@ -498,9 +466,10 @@ class Master:
             self.stop(now)
         return why
 
-    def reconfigure(self, settings: MasterSettings) -> None:
+    def reconfigure(self, settings: Sections) -> None:
         """After a reload of the configuration: pools take their new settings."""
-        self.settings = self.dispatch.settings = self.fleet.settings = settings
+        self.settings = self.dispatch.settings = self.fleet.settings = settings.master
+        self.pair.settings = settings.standby
         self.fleet.reconfigure()
 
     def undeliverable(self, slot: Slot, frames: list[wire.Frame], gone: bool, now: float) -> None:

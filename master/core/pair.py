@@ -16,7 +16,7 @@ from ...common.limits import PULSE_S
 from ...common.settings import ANY, StandbySettings
 from . import records
 from .events import EventLog
-from .follower import ANSWERS, BACKUP, PRIMARY, Follower, packed
+from .follower import ANSWERS, Follower, packed
 from .leases import Leases, blocking, majority
 from .outbox import Outbox
 from .records import Peer, Restored
@@ -46,7 +46,7 @@ class Pair:
         if known.electorate_before is not None:
             self.leases.propose(known.electorate, last_record)  # which the standby has with its snapshot
         self._name = name
-        self._settings = settings
+        self.settings = settings
         self._out = out
         self._events = events
         self._known = known
@@ -62,12 +62,12 @@ class Pair:
 
     @property
     def role(self) -> str:
-        return BACKUP if self._settings.backup_of else PRIMARY
+        return self.settings.role
 
     @property
     def hands_over(self) -> bool:
         """When it is told to stop."""
-        return self._settings.handover
+        return self.settings.handover
 
     @property
     def followed(self) -> bool:
@@ -93,7 +93,7 @@ class Pair:
 
     def until(self) -> float:
         """This master may dispatch until then."""
-        return inf if self.standby is None or self._settings.quorum == ANY else self.leases.until()
+        return inf if self.standby is None or self.settings.quorum == ANY else self.leases.until()
 
     # ---- the standby -----------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Pair:
             return f"both masters are called {hello.name}: give one of them another --name"
         if hello.role == self.role:
             return f"both masters are {hello.role}: one of them wants --backup-of the other one, and only one"
-        ours, theirs = (self.lease_ms, self._settings.quorum), (hello.takeover_ms, hello.quorum)
+        ours, theirs = (self.lease_ms, self.settings.quorum), (hello.takeover_ms, hello.quorum)
         if theirs != ours:
             return f"takeover_after and quorum of [standby] are {ours} (ms) at {self._name}, {theirs} at {hello.name}"
         if split_address(hello.address) is None:
@@ -134,7 +134,7 @@ class Pair:
             return
         _, route, token, peer = self._coming
         if self.standby is None:  # before it may stand, its first promise has to run out, which is to come
-            self.leases.promised_until = now + self._settings.takeover_after
+            self.leases.promised_until = now + self.settings.takeover_after
             self.standby = Follower(peer, self._out, self._events)
         self.standby.peer = self._known.peer = peer
         self._begin(route, token, epoch, now)
@@ -213,7 +213,7 @@ class Pair:
 
     @property
     def lease_ms(self) -> int:
-        return int(self._settings.takeover_after * 1000)
+        return int(self.settings.takeover_after * 1000)
 
     # ---- time ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Pair:
         if self.standby.route and now >= self._pulse_at:
             self._say_pulse(epoch, now)
         self.standby.tell_events()
-        self.standby.watch(self._settings.takeover_after, now)
+        self.standby.watch(self.settings.takeover_after, now)
 
     def next_deadline(self) -> float:
         return self._pulse_at if self.routes else inf

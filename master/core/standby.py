@@ -10,7 +10,6 @@ here".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
 
@@ -19,16 +18,17 @@ from ...common.lifecycle import Liveness
 from ...common.limits import NODES_MAX
 from ...common.messages import BadMessage
 from ...common.names import valid_name
-from ...common.settings import AGENTS, ANY, MasterSettings, StandbySettings
+from ...common.settings import AGENTS, ANY, BACKUP, PRIMARY
 from . import outbox
+from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
 from .events import EventLog
-from .follower import ANSWERS, BACKUP, DEAD_AFTER, PRIMARY
+from .follower import ANSWERS, DEAD_AFTER
 from .liveness import moved
 from .mirror import Mirror, OutOfStep
 from .operators import OPERATORS_MAX
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
-from .records import Peer, Restored
+from .records import Peer
 from .verbs import SCHEMA
 
 TICK_S = 0.02
@@ -49,61 +49,49 @@ class Voter(NamedTuple):
 class Standby:
     """Events in (frames, the link to the other master, what became durable, time), effects out, as with `Master`."""
 
-    def __init__(
-        self,
-        name: str,
-        address: str,
-        settings: MasterSettings,
-        standby: StandbySettings,
-        known: Restored,
-        epoch: int,
-        seen: int,
-        was_active: bool,
-        last_record: int,
-        token: Callable[[], int],
-        wall: Callable[[], float],
-        now: float,
-    ) -> None:
-        """`address`: of our own control. `epoch`: of the last active master known, which was we if `was_active`;
-        `seen`: the highest that anybody has stood for. `last_record`: number of our journal's last.
-        """
-        self.name = name
-        self.settings = settings
-        self.standby = standby
+    def __init__(self, identity: Identity, settings: Sections, past: Past, sources: Sources, now: float) -> None:
+        self.identity = identity
+        self.name = identity.name
+        self.settings = settings.standby
         self.out = Outbox()
-        self.events = EventLog(wall)
-        self.mirror = Mirror(known, last_record, self.out)
-        self.candidacy = Candidacy(name, standby.takeover_after, max(seen, epoch), odd=not standby.backup_of)
-        self.epoch = epoch
+        self.events = EventLog(sources.wall)
+        self.mirror = Mirror(past.known, past.last_record, self.out)
+        self.candidacy = self._candidacy(max(past.stood, past.epoch))
+        self.epoch = past.epoch  # of the last active master that is known
         self.liveness = Liveness.UNKNOWN  # of the active
         self.stopping = False
         self.dispatches_until = inf  # it does not
         self.lag = 0.0
         self.alarms: dict[str, str] = {}
         self.counters = {"bad frames": 0}
-        self._address = address
-        self._was_active = was_active
-        self._token = token
+        self._durable = settings.durable
+        self._was_active = past.epoch_by == self.name  # in that epoch
+        self._sources = sources
         self._began = self._ticked_at = now
-        self._active = known.peer.name if known.peer else ""  # the other master's name
+        self._active = past.known.peer.name if past.known.peer else ""  # the other master's name
         self._heard_at = now
-        self._promised_until = now + standby.takeover_after  # what an earlier life of ours may have promised
+        self._promised_until = now + self.settings.takeover_after  # what an earlier life of ours may have promised
         self._sequence = 0  # of the active's records, as its last pulse tells
         self._link_token = 0
         self._dial_at: float | None = now  # None: the link is open, or about to be
         self._idle_peer = False  # the other master is no more active than this one
         self._forced = False  # to stand, by an operator
         # Until then the active, if it was we, has recorded nothing that is not known here.
-        self._whole_until = inf if was_active else -inf
+        self._whole_until = inf if self._was_active else -inf
         self._linked_at = now
         self._voters: dict[bytes, Voter] = {}
         self._operators: dict[bytes, int] = {}  # route → token
         self._follows: dict[tuple[bytes, int], int] = {}  # route and id of a Follow → last event that was told
-        self.events.tell("master", name, f"standby; the other master is at {self.peer_address or 'an unknown address'}")
+        self.events.tell(
+            "master", self.name, f"standby; the other master is at {self.peer_address or 'an unknown address'}"
+        )
+
+    def _candidacy(self, seen: int) -> Candidacy:
+        return Candidacy(self.name, self.settings.takeover_after, seen, odd=self.role == PRIMARY)
 
     @property
     def role(self) -> str:
-        return BACKUP if self.standby.backup_of else PRIMARY
+        return self.settings.role
 
     @property
     def decider(self) -> str:
@@ -113,14 +101,14 @@ class Standby:
     @property
     def peer_address(self) -> str:
         peer = self.mirror.known.peer
-        return peer.address if peer else next(iter(self.standby.backup_of or ()), "")
+        return peer.address if peer else next(iter(self.settings.backup_of or ()), "")
 
     # ---- the link to the other master ------------------------------------------------------------------------------
 
     def link_opened(self) -> None:
-        lasts_ms, quorum = int(self.standby.takeover_after * 1000), self.standby.quorum
+        lasts_ms, quorum = int(self.settings.takeover_after * 1000), self.settings.quorum
         hello = messages.PeerHello(
-            list(wire.VERSIONS), self.name, self._address, self.role, self.epoch, lasts_ms, quorum, self.decider
+            list(wire.VERSIONS), self.name, self.identity.address, self.role, self.epoch, lasts_ms, quorum, self.decider
         )
         self.out.role.append(SayPeer(wire.head(wire.HELLO, 0) + messages.encode(hello)))
 
@@ -195,9 +183,9 @@ class Standby:
         self._heard_at = now
         self._move("hello")
         # With what it records the active waits for us so long after each promise; a tenth less, as clocks go.
-        self._whole_until = now + 0.9 * DEAD_AFTER * self.standby.takeover_after if self.mirror.synced else -inf
-        self._promised_until = now + self.standby.takeover_after
-        lasts_ms = int(self.standby.takeover_after * 1000)
+        self._whole_until = now + 0.9 * DEAD_AFTER * self.settings.takeover_after if self.mirror.synced else -inf
+        self._promised_until = now + self.settings.takeover_after
+        lasts_ms = int(self.settings.takeover_after * 1000)
         voters = len({voter.node for voter in self._voters.values()} & self.mirror.known.electorate)
         self._say_active(messages.Promise(pulse.number, lasts_ms, self.mirror.confirmed, voters))
 
@@ -271,7 +259,7 @@ class Standby:
     @property
     def _polls(self) -> bool:
         """Whether there is anybody to be asked before it stands."""
-        return self._is_elected() and self.standby.quorum != ANY
+        return self._is_elected() and self.settings.quorum != ANY
 
     def raised(self, now: float) -> None:
         """The epoch for which it stands is durable."""
@@ -298,7 +286,9 @@ class Standby:
                 return
             if forced:
                 known.peer = None  # gone for good, as an operator says: this one is alone
-        elif self.standby.quorum != ANY and not candidacy.has_won(electorate, electorate if before is None else before):
+        elif self.settings.quorum != ANY and not candidacy.has_won(
+            electorate, electorate if before is None else before
+        ):
             return
         if candidacy.stage is Stage.POLLING:
             return self._begin(now, poll=False)
@@ -315,7 +305,7 @@ class Standby:
     def _is_elected(self) -> bool:
         """There are nodes that vote. Without any nobody can win against another master: that has to give way."""
         known = self.mirror.known
-        return bool(known.electorate or known.electorate_before) or self.standby.quorum == ANY
+        return bool(known.electorate or known.electorate_before) or self.settings.quorum == ANY
 
     def _is_complete(self, now: float) -> bool:
         """Nothing that was recorded is missing here: and nobody was active meanwhile of whom we have heard nothing."""
@@ -371,7 +361,7 @@ class Standby:
             self.control_gone(route)
         elif voter is not None and head.token == voter.token:
             if isinstance(message, messages.Grant | messages.Deny) and self._counts(voter.node):
-                self.candidacy.answered(voter.node, message, self._random(), now)
+                self.candidacy.answered(voter.node, message, self._sources.random(), now)
                 self._count(now)
         elif head.token == self._operators.get(route, 0) != 0:
             self._from_operator(route, head.token, message, now)
@@ -400,7 +390,7 @@ class Standby:
         self._ask(now)
 
     def _admit(self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello) -> int:
-        token = self._token()
+        token = self._sources.token()
         if isinstance(hello, messages.OperatorHello):
             if len(self._operators) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
                 self.control_gone(next(iter(self._operators)))
@@ -484,7 +474,7 @@ class Standby:
             "state": self._state(),
             "epoch": self.epoch,
             "uptime_s": now - self._began,
-            "durable": bool(self.settings.state),
+            "durable": self._durable,
             "alarms": list(self.alarms.values()),
             "counters": dict(self.counters),
             "peer": peer,
@@ -516,9 +506,9 @@ class Standby:
         if self._dial_at is not None and now >= self._dial_at and self.peer_address:
             self._dial_at = None
             self.out.role.append(Dial(self.peer_address))
-        if self.liveness is Liveness.LIVE and now - self._heard_at > self.standby.takeover_after:
+        if self.liveness is Liveness.LIVE and now - self._heard_at > self.settings.takeover_after:
             self._move("silent")
-        if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.standby.takeover_after:
+        if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.settings.takeover_after:
             self._hang_up(now)  # it is open, and nobody speaks: over another one the active may
         self._tick_candidacy(now)
         self._tell_followers()
@@ -553,16 +543,13 @@ class Standby:
     def end(self) -> None:
         """Nothing is owed to anybody."""
 
-    def reconfigure(self, settings: MasterSettings) -> None:
-        self.settings = settings
+    def reconfigure(self, settings: Sections) -> None:
+        self.settings = settings.standby
 
     def _alarm(self, kind: str, text: str) -> None:
         if self.alarms.get(kind) != text:
             self.alarms[kind] = text
             self.events.tell("alarm", self.name, text)
-
-    def _random(self) -> float:
-        return self._token() / 2**64
 
     def _say_active(self, message: messages.Message) -> None:
         self.out.role.append(SayPeer(wire.head(wire.CONTROL, self._link_token) + messages.encode(message)))

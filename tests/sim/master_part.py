@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rota.common import messages, wire
 from rota.common.settings import MasterSettings, ServiceSettings
-from rota.master.core.master import Beginning, Identity, Master
+from rota.master.core.beginning import Heritage, Identity, Past, Sections, Sources
+from rota.master.core.master import Master
 from rota.master.core.outbox import Outbox
 from rota.master.core.pool import Slot
 from rota.master.core.records import Restored
@@ -47,17 +48,20 @@ class MasterPart:
             journal.epoch += 1
             epoch = journal.epoch
         self.core: Any = Master(
-            Identity("m", epoch, 1, 2, ""),
-            settings,
-            lambda name: services,
-            journal.restored() if journal else Restored(),
-            lambda: clock.rng.getrandbits(63) | 1,
-            lambda: clock.now + cluster.wall_offset,
+            Identity("m", 1, 2),
+            Sections(settings, lambda name: services),
+            Past(journal.restored() if journal else Restored(), epoch=epoch),
+            self._sources(),
+            Heritage(complete=journal is not None),
+            None,
             clock.now,
-            Beginning(complete=journal is not None),
         )
         self._begin()
         self.loop()
+
+    def _sources(self) -> Sources:
+        clock, cluster = self.clock, self.cluster
+        return Sources(lambda: clock.rng.getrandbits(63) | 1, lambda: clock.now + cluster.wall_offset)
 
     def _open(self, cluster: Cluster, name: str) -> None:
         """All that is the same in whatever role."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rota.common import messages, wire
 from rota.common.settings import StandbySettings
 from rota.master.core import outbox
-from rota.master.core.master import Beginning, Identity, Master
+from rota.master.core.beginning import Heritage, Identity, Past, Sections, Sources
+from rota.master.core.master import Master
 from rota.master.core.records import Restored
 from rota.master.core.standby import Standby
 
@@ -96,9 +97,9 @@ class PairMaster(MasterPart):
         restored = journal.restored()
         journal.last = journal.done = 0
         if backup_of or restored.peer:
-            self._follow(restored, journal.epoch_by == name, 0)
+            self._follow(restored)
         else:
-            self._be_active(journal.epoch + 1, restored, Beginning(complete=True))
+            self._be_active(journal.epoch + 1, restored, Heritage(complete=True))
         self.loop()
 
     # ---- roles -------------------------------------------------------------------------------------------------------
@@ -117,42 +118,27 @@ class PairMaster(MasterPart):
         """By promise or leases, whether or not it can at this moment."""
         return self.is_active and self.core.pair.until() > now
 
-    def _be_active(self, epoch: int, known: Restored, beginning: Beginning) -> None:
-        clock, cluster = self.clock, self.cluster
+    def _be_active(self, epoch: int, known: Restored, heritage: Heritage) -> None:
+        clock = self.clock
         self.journal.rise(epoch, self.name)
-        patience_s = self.standby_settings.takeover_grace if known.peer else 0.0
-        self.core = Master(
-            Identity(self.name, epoch, 7701, 7702, ""),
-            cluster.settings,
-            lambda name: cluster.services,
-            known,
-            lambda: clock.rng.getrandbits(63) | 1,
-            lambda: clock.now + cluster.wall_offset,
-            clock.now,
-            beginning._replace(standby=self.standby_settings, last_record=self.journal.last, patience_s=patience_s),
-        )
+        self.core = Master(*self._role(known), heritage, None, clock.now)
         self._change()
         clock.tell("%s: active with epoch %d", self.name, epoch)
-        cluster.checks.became_active(self, known, beginning.granted)
+        self.cluster.checks.became_active(self, known, heritage.granted)
 
-    def _follow(self, known: Restored, was_active: bool, seen: int) -> None:
-        journal, clock = self.journal, self.clock
-        self.core = Standby(
-            self.name,
-            self.cluster.address(self.name),
-            self.cluster.settings,
-            self.standby_settings,
-            known,
-            journal.epoch,
-            max(seen, journal.stood),
-            was_active,
-            journal.last,
-            lambda: clock.rng.getrandbits(63) | 1,
-            lambda: clock.now + self.cluster.wall_offset,
-            clock.now,
-        )
+    def _follow(self, known: Restored, seen: int = 0) -> None:
+        self.core = Standby(*self._role(known, seen), self.clock.now)
         self._change()
-        clock.tell("%s: stands by", self.name)
+        self.clock.tell("%s: stands by", self.name)
+
+    def _role(self, known: Restored, seen: int = 0) -> tuple[Identity, Sections, Past, Sources]:
+        cluster, journal = self.cluster, self.journal
+        return (
+            Identity(self.name, 7701, 7702, address=cluster.address(self.name)),
+            Sections(cluster.settings, lambda name: cluster.services, self.standby_settings),
+            Past(known, journal.last, journal.epoch, journal.epoch_by, max(seen, journal.stood)),
+            self._sources(),
+        )
 
     def _change(self) -> None:
         self.told = max(0, self.core.events.last - 1)  # a new active one has the events of the one before
@@ -291,14 +277,14 @@ class PairMaster(MasterPart):
         standby = self.core
         self._tell_events()
         self.peer.hang_up(100)
-        beginning = Beginning(granted=won.granted, answers=won.answers, events=standby.history(), complete=won.complete)
-        self._be_active(won.epoch, standby.mirror.known, beginning)
+        heritage = Heritage(won.granted, won.answers, standby.history(), won.complete)
+        self._be_active(won.epoch, standby.mirror.known, heritage)
         self.core.out.control += standby.won()
 
     def _step_down(self, seen: int) -> None:
         self._tell_events()
         self.cluster.checks.stepped_down(self)
-        self._follow(self.core.known, True, seen)
+        self._follow(self.core.known, seen)
 
     def _send_answers(self, session: Any) -> None:
         pair = self.core.pair

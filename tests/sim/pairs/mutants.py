@@ -231,9 +231,9 @@ def nobody_is_asked(put: Put) -> None:
     count = Standby._count
 
     def alone(self: Standby, now: float) -> None:
-        kept = self.standby
-        self.standby = replace(kept, quorum=ANY)
+        kept = self.settings
+        self.settings = replace(kept, quorum=ANY)
         count(self, now)
-        self.standby = kept
+        self.settings = kept
 
     put(Standby, "_count", alone)
