@@ -16,7 +16,8 @@ from rota.common import exits, messages, wire
 from rota.common.limits import ASKED_MAX, NODES_MAX, OFFERS_MAX
 from rota.master.core.events import TEXTS_MAX
 from rota.master.core.registry import Node
-from rota.worker.core.supervision import Spawn, Supervision
+from rota.worker.core.effects import Spawn
+from rota.worker.core.supervision import Supervision
 
 OPERATOR = b"operator"
 

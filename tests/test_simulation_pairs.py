@@ -69,7 +69,7 @@ def test_nodes_that_a_dying_master_took_for_others_of_their_name_elect_the_next_
         cluster.agents[node].kill()
         cluster.start_agent(node, remembers=True)
     cluster.run(0.3)  # their former lives are not dead yet, for the master
-    assert all(not cluster.agents[node].core.greeted for node in ("n0", "n1"))
+    assert all(not cluster.agents[node].core.connection.greeted for node in ("n0", "n1"))
     cluster.masters[PRIMARY].kill()
     began = cluster.clock.now
     cluster.run_until(lambda: cluster.masters[BACKUP].is_active)

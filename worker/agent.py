@@ -1,6 +1,6 @@
 """The agent's shell: one thread, one poll loop. It runs no code of users, so whatever a handler does, the node beats.
 
-What it decides is `core/supervision.py`; here its effects are carried out: connections, spawns, pages, signals.
+What it decides is behind `core/supervision.py`; here the effects are carried out: connections, spawns, pages, signals.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from ..common.link import reconnect_delay
 from ..common.messages import Deny, Grant, Vote, VoterHello, Welcome
 from . import groups, spawn, systemd
 from .children import Children
-from .core import supervision
+from .core import effects
+from .core.effects import Effect
 from .core.ports import Try
-from .core.supervision import Effect, Supervision, Timing
+from .core.processes import Timing
+from .core.supervision import Supervision
 from .core.votes import Ballot, Votes
 from .effects import Effects
 from .master_link import MasterLink
 from .masters import Masters
 from .ports import PortTries
-from .processes import LOOK_S, Processes
+from .processes import LOOK_S, Processes, Spawner
 from .signals import Signals
 from .state import State
 from .voters import Voters
@@ -146,7 +148,8 @@ class Agent:
         self._voters = Voters(
             self._ctx, self._poller, settings.masters, self._voter_hello, self._told_by, self._asked, self._told_who_won
         )
-        self._processes = self._make_processes()
+        self._processes = Processes(settings, self._core, self._masters, self._effects)
+        self._spawner = self._make_spawner()
         self._ports = PortTries()
         self._poller.register(self._ports.fd, zmq.POLLIN)
         self._ready: dict[Any, int] = {}  # what the last poll found
@@ -154,10 +157,15 @@ class Agent:
         self._terms = 0
         self._done = False
 
-    def _make_processes(self) -> Processes:
+    def _make_spawner(self) -> Spawner:
+        settings = self._settings
         return Children(
-            *(self._settings, self._core, self._masters, self._effects),
-            *(self._poller, self._state.output, lambda noted: self._keep(lambda: self._state.note(noted))),
+            self._processes,
+            spawn.Place.of(settings.app_dir, settings.python),
+            max(PAGE_ROWS, settings.concurrency),
+            self._poller,
+            self._state.output,
+            lambda noted: self._keep(lambda: self._state.note(noted)),
         )
 
     def run(self) -> int:
@@ -172,13 +180,14 @@ class Agent:
                 if numbers := wakeup.numbers():
                     self._signalled(numbers)
                 self._voters.attend()
-                self._core.in_touch = self._voters.in_touch
+                self._core.connection.in_touch = self._voters.in_touch
                 self._link.attend()
                 self._say_ready()
-                self._processes.reap(self._ready)
+                self._spawner.reap(self._ready)
                 for answer in self._ports.answers() if self._ports.fd in self._ready else ():
                     self._effects.perform(self._core.tried(*answer))
                 if monotonic() >= self._processes.look_at:
+                    self._spawner.look()
                     self._processes.look()
                 self._effects.perform(self._core.tick(monotonic()))
         finally:
@@ -192,7 +201,7 @@ class Agent:
         self._ready = dict(self._poller.poll(int(1000 * min(until, LOOK_S)) + 1 if until > 0 else 0))
 
     def _close(self) -> None:
-        self._processes.close()
+        self._spawner.close()
         self._voters.close()
         self._link.close()
         self._ctx.term()
@@ -206,12 +215,12 @@ class Agent:
             if number == signal.SIGTERM and not self._terms:
                 self._terms += 1
                 self._notify("STOPPING=1")
-                self._effects.perform(self._core.leave(self._settings.drain_deadline, now))
+                self._effects.perform(self._core.leaving.ask(self._settings.drain_deadline, now))
             elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-                self._effects.perform(self._core.leave_now(now))
+                self._effects.perform(self._core.leaving.at_once(now))
                 return
         if more := numbers.count(signal.SIGTTIN) - numbers.count(signal.SIGTTOU):
-            self._effects.perform(self._core.resize(self._core.capacity + more))
+            self._effects.perform(self._core.resize(self._core.processes.capacity + more, now))
         if signal.SIGHUP in numbers:
             self._effects.perform(self._core.reload())
         if signal.SIGUSR1 in numbers:
@@ -229,7 +238,7 @@ class Agent:
             self._told_who_won(master, welcome.epoch)
 
     def _told_who_won(self, master: int, epoch: int) -> None:
-        self._effects.perform(self._core.won(master, epoch, monotonic()))
+        self._effects.perform(self._core.connection.won(master, epoch, monotonic()))
 
     def _asked(self, vote: Vote) -> Grant | Deny:
         """The order is the proof: durable, fenced, seen by every process; only then it is said."""
@@ -250,38 +259,38 @@ class Agent:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case supervision.Send(message):
+            case effects.Send(message):
                 self._link.say(message)
-            case supervision.Hello(message):
+            case effects.Hello(message):
                 self._link.hello(message)
-            case supervision.Connect(master):
+            case effects.Connect(master):
                 self._link.connect(master)
-            case supervision.Spawn(incarnation, service):
-                self._processes.spawn(incarnation, service)
-            case supervision.Stop(incarnation):
+            case effects.Spawn(incarnation, service):
+                self._spawner.spawn(incarnation, service)
+            case effects.Stop(incarnation):
                 if incarnation in self._processes.pages:
                     self._processes.stop(incarnation)
-            case supervision.Kill(incarnation, number):
+            case effects.Kill(incarnation, number):
                 if incarnation in self._processes.pages:
-                    self._processes.kill(incarnation, number)
-            case supervision.SetFloor(incarnation, floor):
+                    self._spawner.kill(incarnation, number)
+            case effects.SetFloor(incarnation, floor):
                 if incarnation in self._processes.pages:
                     self._processes.set_floor(incarnation, floor)
-            case supervision.Fence(epoch, master):
+            case effects.Fence(epoch, master):
                 self._processes.fence(epoch, master)
-            case supervision.Lease(master, epoch, lasts_s):
+            case effects.Lease(master, epoch, lasts_s):
                 self._core.votes.leased(master, epoch, lasts_s, boottime())
-            case supervision.Unsure(lasts_s):
+            case effects.Unsure(lasts_s):
                 self._core.votes.unsure(boottime() + lasts_s)
-            case supervision.Remember(intent, epoch):
+            case effects.Remember(intent, epoch):
                 self._keep(lambda: self._state.remember(intent, epoch))
-            case supervision.Weigh():
+            case effects.Weigh():
                 self._processes.weigh()
             case Try():
                 self._ports.start(effect)
-            case supervision.Note(text):
+            case effects.Note(text):
                 self._note(text)
-            case supervision.Quit():
+            case effects.Quit():
                 self._link.say_bye()
                 self._done = True
 
@@ -302,6 +311,6 @@ class Agent:
             self._note(f"systemd could not be told: {error}")
 
     def _say_ready(self) -> None:
-        if self._core.greeted and not self._told_systemd:
+        if self._core.connection.greeted and not self._told_systemd:
             self._told_systemd = True
             self._notify("READY=1")

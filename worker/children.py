@@ -8,40 +8,32 @@ import signal
 from collections.abc import Callable, Container
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import zmq
 
 from ..common import exits
-from ..common.limits import PAGE_ROWS
 from . import groups, oom, spawn
-from .core.supervision import Supervision
-from .effects import Effects
-from .masters import Masters
-from .page import BOOTING, PHASE, STARTED_UPTO, Page
-from .processes import Processes
-
-if TYPE_CHECKING:
-    from .agent import AgentSettings
+from .page import Page
+from .processes import Processes, Spawner
 
 SHOW_BYTES = 4096  # of output at a time: a pipe that is ready takes them whole (PIPE_BUF)
 
 
-class Children(Processes):
+class Children(Spawner):
     """`poller` watches for their ends. They write to `output`. `keep` notes which groups there are."""
 
     def __init__(
         self,
-        settings: AgentSettings,
-        core: Supervision,
-        masters: Masters,
-        effects: Effects,
+        processes: Processes,
+        place: spawn.Place,
+        page_rows: int,
         poller: zmq.Poller,
         output: str | None,
         keep: Callable[[list[groups.Group]], None],
     ) -> None:
-        super().__init__(settings, core, masters, effects)
-        self._place = spawn.Place.of(settings.app_dir, settings.python)
+        self._processes = processes
+        self._place = place
+        self._page_rows = page_rows
         self._poller = poller
         self._output = output
         self._keep = keep
@@ -51,26 +43,22 @@ class Children(Processes):
         self._oom_kills = oom.Kills(self._oom_counter.read())
 
     def spawn(self, incarnation: str, service: str) -> None:
-        ticket = os.urandom(16)
         page = None
         try:
-            page = Page.create(max(PAGE_ROWS, self._settings.concurrency))
-            self._fenced(page)
-            specification = self._specification(incarnation, service, ticket, page.fd)
+            page = Page.create(self._page_rows)
+            specification = self._processes.begin(incarnation, service, page)
             child = spawn.start(self._place, "process", specification, (page.fd,), self._output)
         except OSError as error:
+            how = f"could not be started: {error}"
+            self._processes.ended(incarnation, exits.LOAD_FAILED, how, how)
             if page is not None:
                 page.close()
-            how = f"could not be started: {error}"
-            self._effects.add(self._core.exited(incarnation, exits.LOAD_FAILED, how, 0, [], how, monotonic()))
             return
-        self.pages[incarnation] = page
         self._children[incarnation] = child
         self._by_pidfd[child.pidfd] = incarnation
         self._poller.register(child.pidfd, zmq.POLLIN)
         self._note_groups()
-        # At once, so that the master knows of it before it can say HELLO.
-        self._effects.add_first(self._core.spawned(incarnation, ticket, child.pid))
+        self._processes.started(specification, child.pid)
 
     def kill(self, incarnation: str, number: int) -> None:
         self._children[incarnation].signal(number)
@@ -78,26 +66,21 @@ class Children(Processes):
     def reap(self, ready: Container[int]) -> None:
         for pidfd in [pidfd for pidfd in self._by_pidfd if pidfd in ready]:
             incarnation = self._by_pidfd.pop(pidfd)
-            child, page = self._children.pop(incarnation), self.pages.pop(incarnation)
+            child, page = self._children.pop(incarnation), self._processes.pages[incarnation]
             self._poller.unregister(pidfd)
             status = child.reap()
             self._note_groups()
             while _show(child):
                 pass
-            now = monotonic()
-            if page.words[PHASE] != BOOTING:  # since the last look
-                self._effects.perform(self._core.ready(incarnation, now))
-            started_upto, rows = page.words[STARTED_UPTO], page.report()
             text, how = child.tail(), spawn.how_it_ended(status)
             child.output.close()
+            starved = status == -signal.SIGKILL and self._oom_kills.claim(self._oom_counter.read(), monotonic())
+            self._processes.ended(incarnation, status, how, text, starved)
             page.close()
-            starved = status == -signal.SIGKILL and self._oom_kills.claim(self._oom_counter.read(), now)
-            self._effects.perform(self._core.exited(incarnation, status, how, started_upto, rows, text, now, starved))
 
     def look(self) -> None:
-        """And at what they wrote."""
+        """At what they wrote, and at the kernel's counter."""
         self._oom_kills.look(self._oom_counter.read(), monotonic())
-        super().look()
         for child in self._children.values():
             _show(child)
 

@@ -19,11 +19,11 @@ import zmq
 
 from ..common import exits
 from .agent import Agent, AgentSettings
-from .core.supervision import Stage, Supervision
+from .core.processes import Stage
+from .core.supervision import Supervision
 from .effects import Effects
-from .masters import Masters
-from .page import FLOOR, STARTED_UPTO, STOP, Page
-from .processes import Processes
+from .page import FLOOR, STOP, Page
+from .processes import Processes, Spawner
 
 
 class EmbeddedAgent(Agent):
@@ -33,23 +33,24 @@ class EmbeddedAgent(Agent):
         self._page = page
         super().__init__(settings, service)
 
-    def _make_processes(self) -> Processes:
-        return Parent(self._settings, self._core, self._masters, self._effects, self._poller, self._page)
+    def _make_spawner(self) -> Spawner:
+        return Parent(self._processes, self._core, self._effects, self._poller, self._page)
 
 
-class Parent(Processes):
+class Parent(Spawner):
     """One at a time: what the parent does between a start and an end."""
 
     def __init__(
         self,
-        settings: AgentSettings,
+        processes: Processes,
         core: Supervision,
-        masters: Masters,
         effects: Effects,
         poller: zmq.Poller,
         page: Page,
     ) -> None:
-        super().__init__(settings, core, masters, effects)
+        self._processes = processes
+        self._core = core
+        self._effects = effects
         self._page = page
         self._waiting = ""  # the incarnation that is to start when the slot is free
         self._current = ""  # the one that has the slot, taken out or not
@@ -64,19 +65,16 @@ class Parent(Processes):
 
     def _assign(self) -> None:
         incarnation = self._waiting
-        process = self._core.processes.get(incarnation)
+        process = self._core.processes.alive.get(incarnation)
         if self._current or process is None:
             return
         if process.stage is Stage.STOPPING:  # it is not wanted any more
-            self._effects.add(self._core.exited(incarnation, 0, "never started", 0, [], "", monotonic()))
+            self._processes.ended(incarnation, 0, "never started")
             return
         self._current, self._waiting = incarnation, ""
         self._page.clear()
-        self._fenced(self._page)
-        self.pages[incarnation] = self._page
-        ticket = os.urandom(16)
-        specification = self._specification(incarnation, self._core.offers[0], ticket, self._page.fd)
-        self._effects.add_first(self._core.spawned(incarnation, ticket, self._parent))
+        specification = self._processes.begin(incarnation, process.service, self._page)
+        self._processes.started(specification, self._parent)
         self._say({"start": specification})
 
     def kill(self, incarnation: str, number: int) -> None:
@@ -87,7 +85,7 @@ class Parent(Processes):
             return
         self._page.words[FLOOR] = (1 << 64) - 1
         self._page.words[STOP] = 1
-        self._end(incarnation, 0, "taken out of the pool")
+        self._processes.ended(incarnation, 0, "taken out of the pool")
 
     def reap(self, ready: Container[int]) -> None:
         """What the parent says."""
@@ -100,36 +98,30 @@ class Parent(Processes):
         if not data:
             self._orphaned()
 
+    def look(self) -> None:
+        """It writes where its application does."""
+
     def close(self) -> None:
         """The parent is not ours to end."""
 
     def _told(self, message: dict[str, Any]) -> None:
         if "leave" in message:
-            self._effects.perform(self._core.leave(float(message["leave"]), monotonic()))
+            self._effects.perform(self._core.leaving.ask(float(message["leave"]), monotonic()))
         elif "ended" in message:
             incarnation, self._current = self._current, ""
-            if incarnation in self.pages:
+            if incarnation in self._processes.pages:
                 text = message["ended"]
-                self._end(incarnation, exits.LOAD_FAILED if text else 0, "the slot could not start", text)
+                status = exits.LOAD_FAILED if text else 0
+                self._processes.ended(incarnation, status, "the slot could not start", text)
             if self._waiting:
                 self._assign()
-                self._effects.perform()
 
     def _orphaned(self) -> None:
         self._poller.unregister(0)
-        if self._current in self.pages:
-            self._end(self._current, -9, "the application ended")
         self._current = "gone"
-        for process in list(self._core.processes):  # one that still waited for the slot
-            self._effects.perform(self._core.exited(process, -9, "the application ended", 0, [], "", monotonic()))
-        self._effects.perform(self._core.leave_now(monotonic()))
-
-    def _end(self, incarnation: str, status: int, how: str, text: str = "") -> None:
-        page = self.pages.pop(incarnation)
-        self._effects.add(
-            self._core.exited(incarnation, status, how, page.words[STARTED_UPTO], page.report(), text, monotonic())
-        )
-        self._effects.perform()
+        for incarnation in list(self._core.processes.alive):  # one that still waits for the slot, too
+            self._processes.ended(incarnation, -9, "the application ended")
+        self._effects.perform(self._core.leaving.at_once(monotonic()))
 
     def _say(self, message: dict[str, Any]) -> None:
         try:

@@ -46,7 +46,7 @@ class MasterLink:
             self._link = Link(self._ctx, self._masters.controls[master], sockets.CONTROL)
         except zmq.ZMQError as error:  # no descriptor left, mostly
             self._note(f"no connection to the master can be made: {error}")
-            self._effects.add(self._core.lost(monotonic()))
+            self._effects.perform(self._core.connection.lost(monotonic()))
             return
         self._poller.register(self._link.dealer, zmq.POLLIN)
         self._poller.register(self._link.monitor, zmq.POLLIN)
@@ -89,11 +89,11 @@ class MasterLink:
         fields = wire.parse(frame)
         kind, token, body = fields[3], fields[5], frame[fields[11] :]
         now = monotonic()
-        if kind == wire.CONTROL and token == self._token and self._core.greeted:
+        if kind == wire.CONTROL and token == self._token and self._core.connection.greeted:
             self._effects.perform(self._core.received(messages.decode(body), now))
         elif kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self._token = token
-            self._masters.told(self._core.master, welcome)
+            self._masters.told(self._core.connection.master, welcome)
             self._effects.perform(self._core.welcomed(welcome, now))
         elif kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
             self._effects.perform(self._core.refused(refusal, now))
@@ -105,11 +105,11 @@ class MasterLink:
     def _send(self, frame: bytes) -> None:
         if self._link is not None and not self._link.send(frame):
             self._disconnect()
-            self._effects.add(self._core.lost(monotonic()))
+            self._effects.perform(self._core.connection.lost(monotonic()))
 
     def _lose(self) -> None:
         self._disconnect()
-        self._effects.perform(self._core.lost(monotonic()))
+        self._effects.perform(self._core.connection.lost(monotonic()))
 
     def _disconnect(self) -> None:
         link, self._link = self._link, None

@@ -1,19 +1,20 @@
-"""What an agent does with a process through its page, whatever a process is: who is ready, who is over a limit."""
+"""What an agent does with its processes through their pages: who is ready, who is over a limit, how each ended."""
 
 from __future__ import annotations
 
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .core import supervision
-from .core.supervision import Overdue, Supervision
+from .core.processes import Overdue
+from .core.supervision import Supervision
 from .effects import Effects
 from .masters import Masters
-from .page import FENCE_EPOCH, FLOOR, GRACE, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
+from .page import BOOTING, FENCE_EPOCH, FLOOR, GRACE, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
 
 if TYPE_CHECKING:
     from .agent import AgentSettings
@@ -58,19 +59,8 @@ def look(page: Page, now_ns: int, pause: Pause) -> Look:
     return Look(len(rows), Overdue(limit_s, len(rows) - 1, grace_ns > 0), 0)
 
 
-class Processes(ABC):
-    """By incarnation. What is abstract is for those who know what a process is."""
-
-    def __init__(self, settings: AgentSettings, core: Supervision, masters: Masters, effects: Effects) -> None:
-        self.look_at = 0.0  # at the latest
-        self.pages: dict[str, Page] = {}
-        self._core = core
-        self._effects = effects
-        self._settings = settings
-        self._masters = masters
-        self._epoch = self._obey = 0
-        self._looked_at = monotonic()
-        self._pause = Pause()
+class Spawner(ABC):
+    """Who knows what a process is: it brings them and takes them away, and tells `Processes` of it."""
 
     @abstractmethod
     def spawn(self, incarnation: str, service: str) -> None: ...
@@ -83,8 +73,69 @@ class Processes(ABC):
         """Those that have ended, of which one of these descriptors tells."""
 
     @abstractmethod
+    def look(self) -> None:
+        """With each look at the pages."""
+
+    @abstractmethod
     def close(self) -> None:
         """The loop has ended, perhaps by something unforeseen."""
+
+
+class Processes:
+    """By incarnation; between its begin and its end each has a page."""
+
+    def __init__(self, settings: AgentSettings, core: Supervision, masters: Masters, effects: Effects) -> None:
+        self.look_at = 0.0  # at the latest
+        self.pages: dict[str, Page] = {}
+        self._core = core
+        self._effects = effects
+        self._settings = settings
+        self._masters = masters
+        self._epoch = self._obey = 0
+        self._looked_at = monotonic()
+        self._pause = Pause()
+
+    # ---- for the spawner --------------------------------------------------------------------------------------------
+
+    def begin(self, incarnation: str, service: str, page: Page) -> dict[str, Any]:
+        """It is about to start, with this page. What it is told at its start."""
+        self._fenced(page)
+        self.pages[incarnation] = page
+        settings = self._settings
+        return {
+            "app": settings.app,
+            "factory": settings.factory,
+            "interface": settings.interface,
+            "threads": settings.threads,
+            "concurrency": settings.concurrency,
+            "service": service,
+            "version": self._core.intent.version or settings.version or "",
+            "incarnation": incarnation,
+            "ticket": os.urandom(16).hex(),
+            "page_fd": page.fd,
+            "agent_pid": os.getpid(),
+            "backends": self._masters.backends,
+            "handler_timeout_s": self._core.processes.limits_ms.get(service, 0) / 1000,
+        }
+
+    def started(self, specification: Mapping[str, Any], pid: int) -> None:
+        """With this. The master is told at once, so that it knows of it before it can say HELLO."""
+        incarnation, ticket = specification["incarnation"], bytes.fromhex(specification["ticket"])
+        self._effects.perform_first(self._core.processes.spawned(incarnation, ticket, pid))
+
+    def ended(self, incarnation: str, status: int, how: str, text: str = "", out_of_memory: bool = False) -> None:
+        """`how`: a sentence. Also of one that never began."""
+        now, core = monotonic(), self._core.processes
+        page = self.pages.pop(incarnation, None)
+        if page is None:
+            self._effects.perform(core.exited(incarnation, status, how, 0, [], text, now))
+            return
+        if page.words[PHASE] != BOOTING:  # since the last look
+            self._effects.perform(core.ready(incarnation, now))
+        started_upto, rows = page.words[STARTED_UPTO], page.report()
+        self._effects.perform(core.exited(incarnation, status, how, started_upto, rows, text, now, out_of_memory))
+
+    # ---- for the core -----------------------------------------------------------------------------------------------
 
     def stop(self, incarnation: str) -> None:
         self.pages[incarnation].words[STOP] = 1
@@ -93,7 +144,7 @@ class Processes(ABC):
         words = self.pages[incarnation].words
         words[FLOOR] = floor
         time.sleep(RECALL_WAIT_S)
-        self._effects.add(self._core.recalled(incarnation, floor, words[STARTED_UPTO]))
+        self._effects.perform(self._core.processes.recalled(incarnation, floor, words[STARTED_UPTO]))
 
     def fence(self, epoch: int, master: int) -> None:
         self._epoch, self._obey = epoch, self._masters.obey(master)
@@ -119,34 +170,15 @@ class Processes(ABC):
         self.look_at = now + LOOK_S
         for incarnation, page in list(self.pages.items()):
             if page.words[PHASE] == READY:
-                self._effects.perform(self._core.ready(incarnation, now))
+                self._effects.perform(self._core.processes.ready(incarnation, now))
             running, overdue, next_ns = look(page, now_ns, self._pause)
             if next_ns:
                 self.look_at = min(self.look_at, now + (next_ns - now_ns) / 1e9)
-            self._effects.perform(self._core.seen(incarnation, running, overdue, now))
+            self._effects.perform(self._core.processes.seen(incarnation, running, overdue, now))
 
     def weigh(self) -> None:
-        pids = {process.incarnation: process.pid for process in self._core.processes.values() if process.pid}
-        self._effects.add(self._core.weighed({name: _resident(pid) for name, pid in pids.items()}))
-
-    def _specification(self, incarnation: str, service: str, ticket: bytes, page_fd: int) -> dict[str, Any]:
-        """What a process is told at its start."""
-        settings = self._settings
-        return {
-            "app": settings.app,
-            "factory": settings.factory,
-            "interface": settings.interface,
-            "threads": settings.threads,
-            "concurrency": settings.concurrency,
-            "service": service,
-            "version": self._core.intent.version or settings.version or "",
-            "incarnation": incarnation,
-            "ticket": ticket.hex(),
-            "page_fd": page_fd,
-            "agent_pid": os.getpid(),
-            "backends": self._masters.backends,
-            "handler_timeout_s": self._core.limits_ms.get(service, 0) / 1000,
-        }
+        pids = {process.incarnation: process.pid for process in self._core.processes.alive.values() if process.pid}
+        self._effects.perform(self._core.processes.weighed({name: _resident(pid) for name, pid in pids.items()}))
 
 
 def _resident(pid: int) -> int:

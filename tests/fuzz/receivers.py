@@ -20,8 +20,9 @@ from rota.common.streams import Chunk, Credit
 from rota.common.wire import BadFrame
 from rota.worker.backend import Backend, Rejected
 from rota.worker.core.deliveries import Deliveries
+from rota.worker.core.effects import SetFloor, Spawn
 from rota.worker.core.streams import Streams
-from rota.worker.core.supervision import SetFloor, Spawn, Supervision
+from rota.worker.core.supervision import Supervision
 from rota.worker.page import FLOOR, Page
 
 from .damage import damaged
@@ -159,7 +160,7 @@ def flood_agent(count: int, chance: random.Random) -> int:
             continue
         for effect in [*effects, *core.tick(now)]:
             if isinstance(effect, Spawn):
-                core.spawned(effect.incarnation, b"t" * 16, number + 10)
+                core.processes.spawned(effect.incarnation, b"t" * 16, number + 10)
             elif isinstance(effect, SetFloor):
                 page.words[FLOOR] = effect.floor
     page.close()
@@ -167,7 +168,7 @@ def flood_agent(count: int, chance: random.Random) -> int:
 
 
 def _said(core: Supervision, kind: int, message: messages.Message, now: float) -> list[Any]:
-    if kind == wire.CONTROL and core.greeted:
+    if kind == wire.CONTROL and core.connection.greeted:
         return list(core.received(message, now))
     if kind == wire.WELCOME and isinstance(message, messages.Welcome):
         return list(core.welcomed(message, now))

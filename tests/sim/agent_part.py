@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from rota.common import messages, wire
 from rota.common.messages import Refusal, Welcome
-from rota.worker.core import supervision
-from rota.worker.core.supervision import Supervision, Timing
+from rota.worker.core import effects
+from rota.worker.core.processes import Timing
+from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
 from rota.worker.page import FENCE_EPOCH, FLOOR, OBEY, PHASE, READY, STARTED_UPTO
 
@@ -40,7 +41,7 @@ class AgentPart:
         self._token = 0
         self._epoch = self._obey = 0
         self._look_at = clock.now
-        self._effects: deque[supervision.Effect] = deque()
+        self._effects: deque[effects.Effect] = deque()
         self._watchdog = Watchdog(node)
         self._timer = Timer(clock, self.step)
         self._timer.set(clock.now)
@@ -76,7 +77,7 @@ class AgentPart:
         if self.clock.now < self.paused_until:
             self.clock.at(self.paused_until, self.leave)
         elif self.alive:
-            self._perform(self.core.leave(LEAVE_S, self.clock.now))
+            self._perform(self.core.leaving.ask(LEAVE_S, self.clock.now))
             self.wake()
 
     def pause(self, seconds: float) -> None:
@@ -117,14 +118,14 @@ class AgentPart:
         self._look_at = now + LOOK_S
         for incarnation, process in list(self.processes.items()):
             if process.page.words[PHASE] == READY:
-                self._perform(self.core.ready(incarnation, now))
-            self._perform(self.core.seen(incarnation, *process.overdue(), now))
+                self._perform(self.core.processes.ready(incarnation, now))
+            self._perform(self.core.processes.seen(incarnation, *process.overdue(), now))
 
     def _attend_link(self, now: float) -> None:
         link = self.link
         if link is not None and link.lost:
             self._disconnect()
-            self._perform(self.core.lost(now))
+            self._perform(self.core.connection.lost(now))
         elif link is not None and link.connected and not self._introduced:
             self._introduced = True
             self._perform(self.core.connected(now))
@@ -133,7 +134,7 @@ class AgentPart:
         head = wire.parse_head(frame)
         now = self.clock.now
         body = frame[head.head_len :]
-        if head.kind == wire.CONTROL and head.token == self._token and self.core.greeted:
+        if head.kind == wire.CONTROL and head.token == self._token and self.core.connection.greeted:
             self._perform(self.core.received(messages.decode(body), now))
         elif head.kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self._token = head.token
@@ -146,41 +147,41 @@ class AgentPart:
 
     # ---- effects -----------------------------------------------------------------------------------------------------
 
-    def _perform(self, effects: list[supervision.Effect]) -> None:
-        self._effects.extend(effects)
+    def _perform(self, wanted: list[effects.Effect]) -> None:
+        self._effects.extend(wanted)
         while self._effects:
             self._perform_one(self._effects.popleft())
 
-    def _perform_one(self, effect: supervision.Effect) -> None:
+    def _perform_one(self, effect: effects.Effect) -> None:
         match effect:
-            case supervision.Send(message):
+            case effects.Send(message):
                 self._send(wire.head(wire.CONTROL, self._token) + messages.encode(message))
-            case supervision.Hello(message):
+            case effects.Hello(message):
                 self._send(wire.head(wire.HELLO, 0) + messages.encode(message))
-            case supervision.Connect(master):
+            case effects.Connect(master):
                 self._disconnect()
                 self.link = self.cluster.connect("control", self.node, self._heard, self.wake, master)
-            case supervision.Spawn(incarnation):
+            case effects.Spawn(incarnation):
                 self._spawn(incarnation)
-            case supervision.Stop(incarnation):
+            case effects.Stop(incarnation):
                 if incarnation in self.processes:
                     self.processes[incarnation].ask_to_stop()
-            case supervision.Kill(incarnation, signal):
+            case effects.Kill(incarnation, signal):
                 if incarnation in self.processes:
                     self.processes[incarnation].signalled(signal)
-            case supervision.SetFloor(incarnation, floor):
+            case effects.SetFloor(incarnation, floor):
                 if incarnation in self.processes:
                     self._set_floor(self.processes[incarnation], floor)
-            case supervision.Fence(epoch, master):
+            case effects.Fence(epoch, master):
                 self._epoch, self._obey = epoch, master
                 for process in self.processes.values():
                     process.page.words[FENCE_EPOCH] = epoch
                     if process.page.words[OBEY] != master:
                         process.page.words[OBEY] = master
                         process.look_soon()
-            case supervision.Remember(intent, epoch):
+            case effects.Remember(intent, epoch):
                 self.cluster.remembered[self.node] = intent, epoch
-            case supervision.Quit():
+            case effects.Quit():
                 self._quit()
 
     def _spawn(self, incarnation: str) -> None:
@@ -188,7 +189,7 @@ class AgentPart:
         process.page.words[FENCE_EPOCH] = self._epoch
         process.page.words[OBEY] = self._obey
         self.processes[incarnation] = process
-        self._effects.extendleft(reversed(self.core.spawned(incarnation, process.ticket, process.pid)))
+        self._effects.extendleft(reversed(self.core.processes.spawned(incarnation, process.ticket, process.pid)))
 
     def _quit(self) -> None:
         self._send(wire.head(wire.BYE, self._token))
@@ -206,7 +207,7 @@ class AgentPart:
             if self.clock.now < self.paused_until:
                 self.clock.at(self.paused_until, read)
             elif self.alive and process.alive:
-                self._perform(self.core.recalled(process.incarnation, floor, words[STARTED_UPTO]))
+                self._perform(self.core.processes.recalled(process.incarnation, floor, words[STARTED_UPTO]))
 
         self.clock.after(RECALL_WAIT_S, read)
 
@@ -218,7 +219,7 @@ class AgentPart:
     def _send(self, frame: bytes) -> None:
         if self.link is not None and not self.link.send(frame):
             self._disconnect()
-            self._effects.extend(self.core.lost(self.clock.now))
+            self._effects.extend(self.core.connection.lost(self.clock.now))
 
     def _disconnect(self) -> None:
         link, self.link = self.link, None
@@ -236,5 +237,7 @@ class AgentPart:
         del self.processes[process.incarnation]
         rows, started_upto = process.page.report(), process.page.words[STARTED_UPTO]
         self.cluster.drop_page(process.page)
-        self._perform(self.core.exited(process.incarnation, status, how, started_upto, rows, "", self.clock.now))
+        self._perform(
+            self.core.processes.exited(process.incarnation, status, how, started_upto, rows, "", self.clock.now)
+        )
         self.wake()

@@ -277,8 +277,11 @@ class Checks:
             if node.intent is not Intent.ACTIVE:
                 return f"{name} is {node.intent}; {node.in_flight()} in flight"
             problem = self._process_problem(node, [each for each, p in agent.processes.items() if p.alive])
-            if problem or len(node.slots) != agent.core.capacity:
-                return problem or f"{name} is active and has {len(node.slots)} of {agent.core.capacity} processes"
+            if problem or len(node.slots) != agent.core.processes.capacity:
+                return (
+                    problem
+                    or f"{name} is active and has {len(node.slots)} of {agent.core.processes.capacity} processes"
+                )
         return None
 
     def _process_problem(self, node: Node, here: list[str]) -> str | None:

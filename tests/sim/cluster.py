@@ -143,7 +143,7 @@ class Cluster:
     def ready(self) -> bool:
         """All that the nodes offer is up."""
         slots = self.master.core.fleet.processes.slots
-        offered = sum(agent.core.capacity for agent in self.agents.values())
+        offered = sum(agent.core.processes.capacity for agent in self.agents.values())
         return len(slots) == offered and all(slot.open for slot in slots.values())
 
     def call(self, handler: str | None = None, timeout: float = 6.0, client: int | None = None) -> SimCall:
@@ -212,7 +212,7 @@ class Cluster:
 
     def _want_all(self) -> None:
         """The operator wants every node, and its processes at once (recheck clears the agent's back-off)."""
-        fleet, offered = self.master.core.fleet, sum(agent.core.capacity for agent in self.agents.values())
+        fleet, offered = self.master.core.fleet, sum(agent.core.processes.capacity for agent in self.agents.values())
         if fleet.scaled.get("s", offered) != offered:
             self.master.verb("scale", service="s", processes=offered)
         for node in list(fleet.nodes.values()):

@@ -13,10 +13,10 @@ from rota.common.body import encode_error
 from rota.common.errors import RemoteError
 from rota.common.limits import IDLE_TICK_S
 from rota.common.messages import Handler, ProcessHello, Refusal, Welcome
-from rota.worker.core import supervision
+from rota.worker.core import processes
 from rota.worker.core.deliveries import Deliveries, Delivery
+from rota.worker.core.processes import Overdue
 from rota.worker.core.streams import Stream, Streams
-from rota.worker.core.supervision import Overdue
 from rota.worker.page import HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, STOPPING
 
 from .network import Connection, Timer
@@ -96,9 +96,9 @@ class ProcessPart:
 
     def signalled(self, signal: int) -> None:
         """All but KILL wait until a stopped process goes on."""
-        if self.clock.now < self.paused_until and signal != supervision.SIGKILL:
+        if self.clock.now < self.paused_until and signal != processes.SIGKILL:
             self.clock.at(self.paused_until, lambda: self.signalled(signal))
-        elif signal == supervision.SIGTERM and self._loaded:
+        elif signal == processes.SIGTERM and self._loaded:
             self.ask_to_stop()
         else:
             self.die(status=-signal)

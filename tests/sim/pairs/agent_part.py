@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rota.common import messages, wire
 from rota.common.messages import Deny, Grant, Vote, VoterHello, Welcome
-from rota.worker.core import supervision
+from rota.worker.core import effects
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Ballot, Votes
 
@@ -40,7 +40,7 @@ class PairAgent(AgentPart):
     def step(self) -> None:
         if self.alive and self.clock.now >= self.paused_until:
             self._voters.attend()
-            self.core.in_touch = self._voters.in_touch
+            self.core.connection.in_touch = self._voters.in_touch
         super().step()
         if self.alive:
             self._voters_timer.set(self._voters.next_deadline())
@@ -67,7 +67,7 @@ class PairAgent(AgentPart):
             self._told_who_won(master, welcome.epoch)
 
     def _told_who_won(self, master: int, epoch: int) -> None:
-        self._perform(self.core.won(master, epoch, self.clock.now))
+        self._perform(self.core.connection.won(master, epoch, self.clock.now))
 
     def _asked(self, vote: Vote) -> Grant | Deny:
         now, votes = self.clock.now, self.core.votes
@@ -84,11 +84,11 @@ class PairAgent(AgentPart):
         self.cluster.checks.granted(self.node, vote)
         return Grant(vote.epoch, votes.before)
 
-    def _perform_one(self, effect: supervision.Effect) -> None:
-        if isinstance(effect, supervision.Lease):
+    def _perform_one(self, effect: effects.Effect) -> None:
+        if isinstance(effect, effects.Lease):
             self.core.votes.leased(effect.master, effect.epoch, effect.lasts_s, self.clock.now)
             self.cluster.checks.leases(self.node, effect.master, effect.lasts_s)
-        elif isinstance(effect, supervision.Unsure):
+        elif isinstance(effect, effects.Unsure):
             self.core.votes.unsure(self.clock.now + effect.lasts_s)
         else:
             super()._perform_one(effect)

@@ -1,0 +1,63 @@
+"""The beats of a node: when, which of them is a lease to its master, and what goes with them. Pure."""
+
+from __future__ import annotations
+
+from ...common.limits import BEAT_S
+from ...common.messages import Beat
+from .connection import Connection
+from .effects import Effect, Lease, Send, Weigh
+from .votes import Votes
+
+USAGE_S = 1.0
+
+
+class Beats:
+    """To a master that knows us."""
+
+    def __init__(self, connection: Connection, votes: Votes) -> None:
+        self._connection = connection
+        self._votes = votes
+        self._number = 0
+        self._beat_at = 0.0
+        self._usage_at = 0.0
+        self._echo = self._answered = 0  # the master's beats: the newest, and the newest that a lease answered
+
+    def welcomed(self, now: float) -> None:
+        """They begin anew."""
+        self._echo = self._answered = 0
+        self._beat_at = self._usage_at = now
+
+    def heard(self, beat: int) -> None:
+        self._echo = max(self._echo, beat)
+
+    def hurry(self) -> None:
+        """The master is to hear of an epoch at once."""
+        self._beat_at = 0.0
+
+    def tick(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        if now >= self._beat_at:
+            self._number += 1
+            self._beat_at = max(self._beat_at + BEAT_S, now)
+            effects += self._lease()
+            unheard_ms = int(1000 * (now - self._connection.heard_at))
+            effects.append(Send(Beat(self._number, unheard_ms, self._answered, self._votes.seen)))
+        if now >= self._usage_at:
+            self._usage_at = now + USAGE_S
+            effects.append(Weigh())
+        return effects
+
+    def next_deadline(self) -> float:
+        return self._beat_at
+
+    def _lease(self) -> list[Effect]:
+        """The beat that is about to go answers a new one of a master that needs leases, and may have one. To others it
+        answers nothing: what is said to be heard is a lease.
+        """
+        welcome = self._connection.welcome
+        if welcome is None or not welcome.lease_ms or self._echo == self._answered:
+            return []
+        if not self._votes.may_lease(welcome.epoch):
+            return []
+        self._answered = self._echo
+        return [Lease(welcome.master, welcome.epoch, welcome.lease_ms / 1000)]
