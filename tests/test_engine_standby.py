@@ -12,7 +12,7 @@ from rota.common import messages, wire
 from rota.common.lifecycle import Liveness
 from rota.common.messages import Closing, Deny, Grant, PeerHello, Promise, Pulse, Replica, Vote, VoterHello, Welcome
 from rota.common.settings import MasterSettings, StandbySettings
-from rota.master.core import records
+from rota.master.core import followers, records
 from rota.master.core.beginning import Identity, Past, Sections, Sources
 from rota.master.core.candidacy import Stage
 from rota.master.core.engine_lease import Answer, EngineLease, Question, Row
@@ -337,8 +337,8 @@ class Active:
         self.lease = EngineLease("etcd", "a life", T, self.now)
         self.number = 0
         settings = replace(StandbySettings(), takeover_after=T)
-        events = EventLog(lambda: 1_000_000.0)
-        self.group = Group("a", settings, self.out, events, self.known, self.journal, self.lease, 0, self.now)
+        active = followers.Active("a", settings, self.known, 0, self.journal, self.out, EventLog(lambda: 1_000_000.0))
+        self.group = Group(active, self.lease, self.now)
         self.answer()
         self.lease.take(1, self.now)
         self.answer()

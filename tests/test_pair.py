@@ -12,6 +12,7 @@ from rota.common.messages import PeerHello, Promise, Pulse, Replica
 from rota.common.settings import StandbySettings
 from rota.master.core import records
 from rota.master.core.events import EventLog
+from rota.master.core.followers import Active
 from rota.master.core.outbox import Outbox
 from rota.master.core.pair import Pair
 from rota.master.core.records import Peer, Restored
@@ -30,11 +31,8 @@ class Rig:
         self.journal: list[bytes] = []
         self.out = Outbox()
         known = known or Restored()
-        events = EventLog(lambda: 0.0)
-        settings = StandbySettings()
-        self.pair = Pair(
-            "me", settings, self.out, events, known, {}, self._journal, lambda _: self.voters, 0, complete, self.now
-        )
+        active = Active("me", StandbySettings(), known, 0, self._journal, self.out, EventLog(lambda: 0.0))
+        self.pair = Pair(active, {}, lambda _: self.voters, complete, self.now)
         self.pair.tick(1, self.now)
 
     def _journal(self, record: bytes, ours: bool) -> int:
@@ -66,6 +64,7 @@ def rig() -> Rig:
         ({"takeover_ms": 2000}, "takeover_after and quorum"),
         ({"quorum": "any"}, "takeover_after and quorum"),
         ({"address": "garbage"}, "no address"),
+        ({"lease": "etcd"}, "lease is agents at me and etcd at other"),
     ],
 )
 def test_a_master_that_does_not_fit_is_no_standby(rig: Rig, change: dict[str, Any], why: str) -> None:

@@ -95,3 +95,7 @@ class StandbySettings(Section):
     def role(self) -> str:
         """Who stands first when both start together."""
         return BACKUP if self.backup_of else PRIMARY
+
+    @property
+    def takeover_ms(self) -> int:
+        return int(self.takeover_after * 1000)

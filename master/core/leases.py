@@ -47,13 +47,17 @@ class Leases:
     """`electorate`: the nodes whose leases count. `proposed`: those that are to count once the standby has agreed."""
 
     def __init__(
-        self, lease_s: float, electorate: Iterable[str] = (), granted: Mapping[str, float] | None = None
+        self,
+        lease_s: float,
+        electorate: Iterable[str] = (),
+        granted: Mapping[str, float] | None = None,
+        sure: bool = True,
     ) -> None:
         self.lease_s = lease_s
         self.electorate = frozenset(electorate)
         self.proposed: frozenset[str] | None = None
         self.promised_until = -inf
-        self.sure = True  # no candidate has an electorate of which we do not know
+        self.sure = sure  # no candidate has an electorate of which we do not know
         self._until: dict[str, float] = dict(granted or {})  # node → when its lease runs out
         self._beats: dict[str, Asked] = {}
         self._pulses = Asked()

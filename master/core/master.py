@@ -14,7 +14,6 @@ from typing import Any
 from ...common import messages, wire
 from ...common.lifecycle import Liveness
 from ...common.limits import EPOCH_MAX
-from ...common.settings import AGENTS
 from . import outbox, received, records, status
 from .backend import Backend
 from .beginning import Heritage, Identity, Past, Sections, Sources
@@ -22,6 +21,7 @@ from .dispatch import Dispatch
 from .engine_lease import Answer, EngineLease
 from .events import EventLog
 from .fleet import Fleet
+from .followers import Active, Followers
 from .frontend import Frontend
 from .group import Group
 from .operators import Operators
@@ -70,20 +70,20 @@ class Master:
         if past.known.peer or past.known.members:  # nodes may have to find out first that it is not that one any more
             self.fleet.patient_until = now + settings.standby.takeover_grace
         self.events.adopt(heritage.events)
-        journal_ours = self._journal_ours
-        self.pair: Pair | Group
+        active = Active(
+            identity.name,
+            settings.standby,
+            self.known,
+            past.last_record,
+            self._journal_ours,
+            self.out,
+            self.events,
+        )
+        self.pair: Followers
         if lease is None:
-            self.pair = Pair(
-                identity.name,
-                *(settings.standby, self.out, self.events, self.known, heritage.granted, journal_ours),
-                *(self.fleet.voters, past.last_record, heritage.complete, now),
-            )
+            self.pair = Pair(active, heritage.granted, self.fleet.voters, heritage.complete, now)
         else:
-            self.pair = Group(
-                identity.name,
-                *(settings.standby, self.out, self.events, self.known, journal_ours),
-                *(lease, past.last_record, now),
-            )
+            self.pair = Group(active, lease, now)
         self.dispatches_until = self.pair.until()
         for session, frame in heritage.answers:
             self.dispatch.inherited.recorded(session, frame)
@@ -229,7 +229,7 @@ class Master:
             self.out.say(route, token, word)
 
     def _standby_hello(self, route: bytes, hello: messages.PeerHello, version: int, now: float) -> None:
-        why = self.pair.refuse(hello) or self._other_lease(hello)
+        why = self.pair.refuse(hello)
         if not why:
             self._heard_of(hello.epoch)
         if not self.durable:
@@ -241,14 +241,6 @@ class Master:
         token = self._token()
         self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
         self.pair.greet(route, token, hello, self.dispatch.epoch, now)
-
-    def _other_lease(self, hello: messages.PeerHello) -> str:
-        ours = self.pair.lease.engine if isinstance(self.pair, Group) else AGENTS
-        if hello.lease == ours:
-            return ""
-        return (
-            f"[standby] lease is {ours} at {self.identity.name} and {hello.lease} at {hello.name}: say the same at all"
-        )
 
     def _from_standby(self, route: bytes, kind: int, body: bytes, now: float) -> None:
         if kind == wire.BYE:

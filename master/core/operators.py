@@ -10,9 +10,8 @@ from ...common.limits import ASKED_MAX
 from . import verbs
 from .events import EventLog
 from .fleet import Fleet
-from .group import Group
+from .followers import Followers
 from .outbox import Outbox
-from .pair import Pair
 
 OPERATORS_MAX = 1000
 PROBE_EVERY_S = 1.0
@@ -46,7 +45,7 @@ class Operators:
         fleet: Fleet,
         alarms: dict[str, str],
         status: Callable[[float, bool], dict[str, Any]],
-        pair: Pair | Group,
+        pair: Followers,
         hand_over: Callable[[float], str],
     ) -> None:
         self.waiting: list[_Waiter] = []

@@ -106,7 +106,7 @@ class Standby:
     # ---- the link to the other master ------------------------------------------------------------------------------
 
     def link_opened(self) -> None:
-        lasts_ms, quorum = int(self.settings.takeover_after * 1000), self.settings.quorum
+        lasts_ms, quorum = self.settings.takeover_ms, self.settings.quorum
         hello = messages.PeerHello(
             list(wire.VERSIONS), self.name, self.identity.address, self.role, self.epoch, lasts_ms, quorum, self.decider
         )
@@ -185,9 +185,8 @@ class Standby:
         # With what it records the active waits for us so long after each promise; a tenth less, as clocks go.
         self._whole_until = now + 0.9 * DEAD_AFTER * self.settings.takeover_after if self.mirror.synced else -inf
         self._promised_until = now + self.settings.takeover_after
-        lasts_ms = int(self.settings.takeover_after * 1000)
         voters = len({voter.node for voter in self._voters.values()} & self.mirror.known.electorate)
-        self._say_active(messages.Promise(pulse.number, lasts_ms, self.mirror.confirmed, voters))
+        self._say_active(messages.Promise(pulse.number, self.settings.takeover_ms, self.mirror.confirmed, voters))
 
     def _replica(self, replica: messages.Replica, now: float) -> None:
         try:

@@ -15,9 +15,8 @@ from ...common.names import nearest, unknown
 from ...common.units import plural
 from . import budget, quarantine, records, status
 from .fleet import Fleet
-from .group import Group
+from .followers import Followers
 from .maintenance import RETRY_AFTER_S, Closed
-from .pair import Pair
 from .pool import Pool, Stage
 from .registry import Node, why
 
@@ -56,7 +55,7 @@ class Wait(NamedTuple):
 class Verbs:
     """Called with the arguments of a verb, who asks, and now."""
 
-    def __init__(self, fleet: Fleet, pair: Pair | Group) -> None:
+    def __init__(self, fleet: Fleet, pair: Followers) -> None:
         self.fleet = fleet
         self.pair = pair
 
