@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterator
+from math import inf
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_a_check_that_is_not_wanted_any_more_ends(ports: Ports) -> None:
     ports.tick(100.0)
     ports.planned({}, 100.1)
     assert (ports.tried("orders", 1, "refused"), ports.tick(200.0), ports.findings()) == ([], [], [])
-    assert ports.next_deadline() is None
+    assert ports.next_deadline() == inf
 
 
 # ---- real sockets ----------------------------------------------------------------------------------------------------

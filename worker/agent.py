@@ -66,6 +66,17 @@ class AgentSettings:
     drain_deadline: float = 60.0
     stop_grace: float = 10.0
 
+    def application(self) -> dict[str, Any]:
+        """What is to be loaded and how, as the probe and each process are told."""
+        return {
+            "app": self.app,
+            "factory": self.factory,
+            "interface": self.interface,
+            "threads": self.threads,
+            "concurrency": self.concurrency,
+            "version": self.version or "",
+        }
+
 
 def main(settings: AgentSettings) -> int:
     """Run a slave node until it is told to leave; the exit code. For the main thread: it owns the signals."""
@@ -96,17 +107,10 @@ def witness(settings: AgentSettings) -> int:
 
 def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
     """The name of the service, found in an interpreter of its own; None, after the traceback, when it does not load."""
-    specification = {
-        "app": settings.app,
-        "factory": settings.factory,
-        "interface": settings.interface,
-        "threads": settings.threads,
-        "service": "",
-        "version": settings.version or "",
-    }
     reader, writer = os.pipe()
     with os.fdopen(reader) as answer:
-        child = spawn.start(place, "probe", {**specification, "answer_fd": writer}, (writer,), None)
+        specification = {**settings.application(), "service": "", "answer_fd": writer}
+        child = spawn.start(place, "probe", specification, (writer,), None)
         os.close(writer)
         text = answer.read()
         select.select([child.pidfd], [], [])  # it has answered, and may not have ended yet: reap() would kill it
@@ -148,7 +152,7 @@ class Agent:
         self._voters = Voters(
             self._ctx, self._poller, settings.masters, self._voter_hello, self._told_by, self._asked, self._told_who_won
         )
-        self._processes = Processes(settings, self._core, self._masters, self._effects)
+        self._processes = Processes(self._core, self._masters, self._effects, settings.application())
         self._spawner = self._make_spawner()
         self._ports = PortTries()
         self._poller.register(self._ports.fd, zmq.POLLIN)

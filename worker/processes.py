@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .core import supervision
 from .core.processes import Overdue
@@ -15,9 +15,6 @@ from .core.supervision import Supervision
 from .effects import Effects
 from .masters import Masters
 from .page import BOOTING, FENCE_EPOCH, FLOOR, GRACE, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, Page
-
-if TYPE_CHECKING:
-    from .agent import AgentSettings
 
 LOOK_S = 0.1  # between two looks at the pages: how late a limit that is shorter may be noticed
 RECALL_WAIT_S = 0.002  # longer than any store stays in a processor's buffer: then one of both has seen the other
@@ -84,13 +81,14 @@ class Spawner(ABC):
 class Processes:
     """By incarnation; between its begin and its end each has a page."""
 
-    def __init__(self, settings: AgentSettings, core: Supervision, masters: Masters, effects: Effects) -> None:
+    def __init__(self, core: Supervision, masters: Masters, effects: Effects, application: Mapping[str, Any]) -> None:
+        """`application`: what is to be loaded and how, as each is told."""
         self.look_at = 0.0  # at the latest
         self.pages: dict[str, Page] = {}
         self._core = core
         self._effects = effects
-        self._settings = settings
         self._masters = masters
+        self._application = application
         self._epoch = self._obey = 0
         self._looked_at = monotonic()
         self._pause = Pause()
@@ -101,15 +99,10 @@ class Processes:
         """It is about to start, with this page. What it is told at its start."""
         self._fenced(page)
         self.pages[incarnation] = page
-        settings = self._settings
         return {
-            "app": settings.app,
-            "factory": settings.factory,
-            "interface": settings.interface,
-            "threads": settings.threads,
-            "concurrency": settings.concurrency,
+            **self._application,
             "service": service,
-            "version": self._core.intent.version or settings.version or "",
+            "version": self._core.intent.version or self._application["version"],
             "incarnation": incarnation,
             "ticket": os.urandom(16).hex(),
             "page_fd": page.fd,

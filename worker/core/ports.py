@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from ...common.messages import PortCheck, Unwell
@@ -66,9 +67,9 @@ class Ports:
                     effects.append(self._try(service, check, now))
         return effects
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self) -> float:
         times = [time for check in self._checks.values() for time in (check.due_at, check.until) if time is not None]
-        return min(times, default=None)
+        return min(times, default=inf)
 
     def findings(self) -> list[Unwell]:
         """For a master that knows nothing of them."""

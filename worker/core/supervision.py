@@ -8,7 +8,6 @@ than `next_deadline()`. What concerns one part only is that part's own event.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
 
 from ...common import messages, wire
 from ...common.messages import Message
@@ -209,12 +208,11 @@ class Supervision:
 
     def next_deadline(self) -> float:
         """When `tick` has something to do, if nothing happens before."""
-        ports = self._ports.next_deadline()
         return min(
             self._beats.next_deadline() if self.connection.greeted else self.connection.next_deadline(),
             self.leaving.next_deadline(),
             self.processes.next_deadline(),
-            inf if ports is None else ports,
+            self._ports.next_deadline(),
         )
 
     def _try_ports(self, now: float) -> list[Effect]:
