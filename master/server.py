@@ -31,6 +31,7 @@ from .core.engine_lease import EngineLease
 from .core.engine_standby import EngineStandby
 from .core.master import Master
 from .core.outbox import Outbox
+from .core.pair_standby import PairStandby
 from .core.pool import Slot
 from .core.records import Restored
 from .core.standby import Standby
@@ -122,7 +123,7 @@ class Server:
         if self._lease:
             self.core = EngineStandby(*given, self._lease, boottime())
         else:
-            self.core = Standby(*given, boottime())
+            self.core = PairStandby(*given, boottime())
         self._begin()
 
     def _role(self, known: Restored, seen: int = 0) -> tuple[Identity, Sections, Past, Sources]:

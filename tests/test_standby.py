@@ -15,8 +15,8 @@ from rota.master.core import records
 from rota.master.core.beginning import Identity, Past, Sections, Sources
 from rota.master.core.candidacy import Candidacy, Stage
 from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer
+from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Peer, Restored
-from rota.master.core.standby import Standby
 
 TOKEN = 99
 T = 1.0  # takeover_after
@@ -40,7 +40,7 @@ class Rig:
         address = "tcp://other:7700" if backup else None
         self.tokens = 1
         given = {"backup_of": (address,) if address else None, "takeover_after": T, **settings}
-        self.core = Standby(
+        self.core = PairStandby(
             Identity("me", address="tcp://me:7700"),
             Sections(MasterSettings(state="/nowhere"), no_service, replace(StandbySettings(), **given)),
             Past(known, epoch=0 if backup else 5, epoch_by="me" if was_active else "other"),
@@ -569,7 +569,7 @@ def test_a_record_is_confirmed_when_it_is_durable_here(rig: Rig) -> None:
     rig.sequence = 8
     rig.pulse()
     assert rig.said[-1].sequence == 7
-    Standby.recorded(rig.core, 10, rig.now)
+    PairStandby.recorded(rig.core, 10, rig.now)
     rig.pulse()
     assert rig.said[-1].sequence == 8 and rig.core.mirror.known.targets == {"orders": 3}
 

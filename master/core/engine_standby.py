@@ -16,7 +16,6 @@ from ...common.settings import PRIMARY
 from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
 from .engine_lease import Answer, EngineLease
-from .outbox import BecomeActive
 from .standby import REDIAL_S, Standby
 
 TURN_S = 0.1  # a backup lets the primary go first, and waits at random up to so long
@@ -57,7 +56,7 @@ class EngineStandby(Standby):
         self._turn_at = inf
         self._fence_by = inf  # we have the lease; agents that have not answered by then are fenced by their HELLO
 
-    def _candidacy(self, seen: int) -> Fences:
+    def _new_candidacy(self, seen: int) -> Fences:
         return Fences(self.name, 0.0, seen, odd=self.role == PRIMARY)
 
     @property
@@ -74,7 +73,6 @@ class EngineStandby(Standby):
 
     @property
     def peer_address(self) -> str:
-        """Of the master that it follows, or tries."""
         addresses = self._addresses()
         if self._dialled not in addresses and addresses:
             self._dialled = addresses[0]
@@ -98,17 +96,13 @@ class EngineStandby(Standby):
 
     def _pulse(self, pulse: Pulse, now: float) -> None:
         """It may well be heard while its lease is over: the engine decides, not whether it is heard."""
-        if self.candidacy.stage is Stage.FOLLOWING:
+        if self.candidacy.stage is Stage.FOLLOWING and pulse.epoch >= self.epoch:
             self._handed_over = False
-            super()._pulse(pulse, now)
+            self._heard(pulse, now)
 
-    def _closing(self, closing: Closing, now: float) -> None:
-        if closing.epoch < self.epoch:
-            return
-        self._move("bye")
+    def _closed(self, closing: Closing, now: float) -> None:
         self._whole_until = inf  # this was its last word
         self._handed_over, self._first, self._closed_at = closing.handover, closing.to in ("", self.name), now
-        self._hang_up(now)
 
     # ---- standing --------------------------------------------------------------------------------------------------
 
@@ -148,21 +142,12 @@ class EngineStandby(Standby):
             return 0.0 if self._first else TURN_S * (1 + self._sources.random())
         return late + (0.0 if self.role == PRIMARY else TURN_S * self._sources.random())
 
-    def _is_elected(self) -> bool:
-        """By the engine."""
-        return True
-
-    @property
-    def _polls(self) -> bool:
-        """The lease says whether it may stand."""
-        return False
-
     def _counts(self, node: str) -> bool:
         """Every node that is here is fenced."""
         return True
 
     def raised(self, now: float) -> None:
-        """The epoch for which it stands is durable: now the lease."""
+        """Now the lease."""
         if self.candidacy.stage is Stage.RAISING:
             self.lease.take(self.candidacy.epoch, now)
 
@@ -200,14 +185,11 @@ class EngineStandby(Standby):
         candidacy = self.candidacy
         if candidacy.stage is not Stage.CANDIDATE or self.lease.until <= now:
             return
-        nodes = {voter.node for voter in self._voters.values()}
+        nodes = self._voters.nodes
         missing = nodes - candidacy.granted.keys()
         if missing and (now < self._fence_by or missing & self.candidacy.leased):
             return
-        candidacy.stage = Stage.WON
-        text = f"active with epoch {candidacy.epoch}: {len(candidacy.granted)} of {len(nodes)} nodes are fenced"
-        self.events.tell("takeover", self.name, text)
-        self.out.role.append(BecomeActive(candidacy.epoch, {}, self.mirror.answers(), self._is_complete(now)))
+        self._become_active(f"{len(candidacy.granted)} of {len(nodes)} nodes are fenced", {}, now)
 
     def _is_complete(self, now: float) -> bool:
         """Also who was active last, and is started again before anybody else was."""

@@ -1,24 +1,20 @@
 """The master that is not active: it follows the other one, and takes over when it may (docs/STANDBY.md).
 
 It is the one door of its core, as `Master` is of the active one's, and answers on the same sockets, mostly with "not
-here".
-
-    standby ──► polling ──► raising (its epoch, durably) ──► candidate ──► won
-       ▲           │                                             │
-       └───────────┴──── the active is heard, or lost ───────────┘
+here". When it may is for `PairStandby` and `EngineStandby` to say.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...common import exits, messages, wire
 from ...common.lifecycle import Liveness
-from ...common.limits import NODES_MAX
 from ...common.messages import BadMessage
 from ...common.names import valid_name
-from ...common.settings import AGENTS, ANY, BACKUP, PRIMARY
+from ...common.settings import BACKUP, PRIMARY
 from . import outbox
 from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
@@ -26,10 +22,11 @@ from .events import EventLog
 from .follower import ANSWERS, DEAD_AFTER
 from .liveness import moved
 from .mirror import Mirror, OutOfStep
-from .operators import OPERATORS_MAX
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
 from .records import Peer
+from .standby_operators import StandbyOperators
 from .verbs import SCHEMA
+from .voters import Voters
 
 TICK_S = 0.02
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the active
@@ -41,12 +38,7 @@ SECOND_S = 0.6  # then the primary
 RETRY_MS = 100  # for whoever asks the wrong master: a takeover may be under way
 
 
-class Voter(NamedTuple):
-    node: str
-    token: int
-
-
-class Standby:
+class Standby(ABC):
     """Events in (frames, the link to the other master, what became durable, time), effects out, as with `Master`."""
 
     def __init__(self, identity: Identity, settings: Sections, past: Past, sources: Sources, now: float) -> None:
@@ -56,7 +48,7 @@ class Standby:
         self.out = Outbox()
         self.events = EventLog(sources.wall)
         self.mirror = Mirror(past.known, past.last_record, self.out)
-        self.candidacy = self._candidacy(max(past.stood, past.epoch))
+        self.candidacy = self._new_candidacy(max(past.stood, past.epoch))
         self.epoch = past.epoch  # of the last active master that is known
         self.liveness = Liveness.UNKNOWN  # of the active
         self.stopping = False
@@ -79,29 +71,29 @@ class Standby:
         # Until then the active, if it was we, has recorded nothing that is not known here.
         self._whole_until = inf if self._was_active else -inf
         self._linked_at = now
-        self._voters: dict[bytes, Voter] = {}
-        self._operators: dict[bytes, int] = {}  # route → token
-        self._follows: dict[tuple[bytes, int], int] = {}  # route and id of a Follow → last event that was told
+        self._voters = Voters(self.out)
+        self._operators = StandbyOperators(self.out, self.events, self._verb)
         self.events.tell(
             "master", self.name, f"standby; the other master is at {self.peer_address or 'an unknown address'}"
         )
 
-    def _candidacy(self, seen: int) -> Candidacy:
-        return Candidacy(self.name, self.settings.takeover_after, seen, odd=self.role == PRIMARY)
+    @abstractmethod
+    def _new_candidacy(self, seen: int) -> Candidacy:
+        """`seen`: the highest epoch that is known."""
 
     @property
     def role(self) -> str:
         return self.settings.role
 
     @property
+    @abstractmethod
     def decider(self) -> str:
         """Of who is active."""
-        return AGENTS
 
     @property
+    @abstractmethod
     def peer_address(self) -> str:
-        peer = self.mirror.known.peer
-        return peer.address if peer else next(iter(self.settings.backup_of or ()), "")
+        """Of the master that it follows, or tries."""
 
     # ---- the link to the other master ------------------------------------------------------------------------------
 
@@ -167,12 +159,12 @@ class Standby:
             case messages.Closing():
                 self._closing(message, now)
 
+    @abstractmethod
     def _pulse(self, pulse: messages.Pulse, now: float) -> None:
-        """The active is there, and we promise not to stand."""
-        if pulse.epoch < self.epoch or self.candidacy.stage is Stage.WON:
-            return
-        if self.candidacy.stage is not Stage.FOLLOWING:
-            self.events.tell("withdrawn", self.name, f"{self._active} is heard again")
+        """The active is there, and wants our promise."""
+
+    def _heard(self, pulse: messages.Pulse, now: float) -> None:
+        """We promise not to stand."""
         self.candidacy.withdraw()
         self.candidacy.saw(pulse.epoch)
         if pulse.epoch > self.epoch:
@@ -185,7 +177,7 @@ class Standby:
         # With what it records the active waits for us so long after each promise; a tenth less, as clocks go.
         self._whole_until = now + 0.9 * DEAD_AFTER * self.settings.takeover_after if self.mirror.synced else -inf
         self._promised_until = now + self.settings.takeover_after
-        voters = len({voter.node for voter in self._voters.values()} & self.mirror.known.electorate)
+        voters = len(self._voters.nodes & self.mirror.known.electorate)
         self._say_active(messages.Promise(pulse.number, self.settings.takeover_ms, self.mirror.confirmed, voters))
 
     def _replica(self, replica: messages.Replica, now: float) -> None:
@@ -203,36 +195,25 @@ class Standby:
         if closing.epoch < self.epoch:
             return
         self._move("bye")
-        self._whole_until = -inf
-        if closing.handover and self.mirror.synced and not self.stopping:
-            self._whole_until = inf  # this was its last word
-            self._promised_until = now  # it dispatches nothing any more: nobody relies on our promise
-            self._stand(f"{self._active} hands over", now, poll=False)
+        self._closed(closing, now)
         self._hang_up(now)  # it has no more to say over this link, and may go on as a standby, or be active again
+
+    @abstractmethod
+    def _closed(self, closing: messages.Closing, now: float) -> None:
+        """It has said goodbye, and perhaps handed over."""
 
     # ---- standing --------------------------------------------------------------------------------------------------
 
     def _tick_candidacy(self, now: float) -> None:
-        if self.candidacy.again(now) or (self.candidacy.is_over(now) and self._polls):
-            self._begin(now, self._polls)
+        if self.candidacy.again(now):
+            self._begin(now)
         elif self.candidacy.stage is Stage.FOLLOWING and not self.candidacy.rests and (why := self._why_stand(now)):
-            self._stand(why, now, self._polls)
+            self._stand(why, now)
         self._ask(now)
 
+    @abstractmethod
     def _why_stand(self, now: float) -> str:
         """Why it stands by itself; empty when it does not."""
-        if self.stopping or now < self._promised_until:
-            return ""
-        if (
-            self.liveness is Liveness.DEAD
-            and self.mirror.synced
-            and "records" not in self.alarms
-            and self._is_elected()
-        ):
-            return f"{self._active} is dead: silent for {now - self._heard_at:.1f} s"
-        if self.liveness is Liveness.UNKNOWN and (self._was_active or self.role == PRIMARY):
-            return self._why_first(now)
-        return ""
 
     def _why_first(self, now: float) -> str:
         """After a start, when nobody seems to be active. Two that start together do so one after the other."""
@@ -240,82 +221,52 @@ class Standby:
         since = now - self._began
         if self._idle_peer and since >= turn:
             return "the other master is no more active than this one"
-        if since >= ALONE_S + turn and self._is_elected():
+        if since >= ALONE_S + turn:
             return f"no active master answers at {self.peer_address}"
         return ""
 
-    def _stand(self, why: str, now: float, poll: bool) -> None:
+    def _stand(self, why: str, now: float) -> None:
         self.events.tell("candidate", self.name, why)
-        self._begin(now, poll)
+        self._begin(now)
 
-    def _begin(self, now: float, poll: bool) -> None:
-        if poll:
-            self.candidacy.poll(now)
-            self._ask(now)
-        else:
-            self.out.role.append(Rise(self.candidacy.stand(), ""))
+    def _begin(self, now: float) -> None:
+        self._rise()
 
-    @property
-    def _polls(self) -> bool:
-        """Whether there is anybody to be asked before it stands."""
-        return self._is_elected() and self.settings.quorum != ANY
+    def _rise(self) -> None:
+        """The epoch for which it stands is to be durable before anybody hears of it."""
+        self.out.role.append(Rise(self.candidacy.stand(), ""))
 
+    @abstractmethod
     def raised(self, now: float) -> None:
-        """The epoch for which it stands is durable."""
-        self.candidacy.raised(now)
-        self._ask(now)
-        self._count(now)
+        """It is."""
 
     def _ask(self, now: float) -> None:
         """Of those whose votes count: another one would know of an epoch that nobody else has to believe it."""
-        voters = [voter.node for voter in self._voters.values() if self._counts(voter.node)]
-        wanted = set(self.candidacy.to_ask(voters, now))
-        for route, voter in self._voters.items():
-            if voter.node in wanted:
-                self.out.say(route, voter.token, self.candidacy.vote())
+        voters = [node for node in self._voters.nodes if self._counts(node)]
+        if wanted := self.candidacy.to_ask(voters, now):
+            self._voters.ask(wanted, self.candidacy.vote())
 
-    def _count(self, now: float) -> None:
-        known, candidacy = self.mirror.known, self.candidacy
-        electorate, before = known.electorate, known.electorate_before
-        if not candidacy.asks:
-            return
-        if not self._is_elected():
-            forced = self._forced and self.epoch > 0
-            if not (self._idle_peer or self.liveness is Liveness.CLOSED or forced):
-                return
-            if forced:
-                known.peer = None  # gone for good, as an operator says: this one is alone
-        elif self.settings.quorum != ANY and not candidacy.has_won(
-            electorate, electorate if before is None else before
-        ):
-            return
-        if candidacy.stage is Stage.POLLING:
-            return self._begin(now, poll=False)
-        candidacy.stage = Stage.WON
-        votes = f"{len(candidacy.granted)} of {len(electorate)} nodes have granted it"
-        self.events.tell("takeover", self.name, f"active with epoch {candidacy.epoch}: {votes}")
-        granted, answers = dict(candidacy.granted), self.mirror.answers()
-        self.out.role.append(BecomeActive(candidacy.epoch, granted, answers, self._is_complete(now)))
-
+    @abstractmethod
     def _counts(self, node: str) -> bool:
-        known = self.mirror.known
-        return node in known.electorate or node in (known.electorate_before or ()) or not self._is_elected()
+        """What this one says of epochs, and its vote."""
 
-    def _is_elected(self) -> bool:
-        """There are nodes that vote. Without any nobody can win against another master: that has to give way."""
-        known = self.mirror.known
-        return bool(known.electorate or known.electorate_before) or self.settings.quorum == ANY
+    @abstractmethod
+    def _count(self, now: float) -> None:
+        """Has it won?"""
+
+    def _become_active(self, votes: str, granted: dict[str, float], now: float) -> None:
+        epoch = self.candidacy.epoch
+        self.candidacy.stage = Stage.WON
+        self.events.tell("takeover", self.name, f"active with epoch {epoch}: {votes}")
+        self.out.role.append(BecomeActive(epoch, granted, self.mirror.answers(), self._is_complete(now)))
 
     def _is_complete(self, now: float) -> bool:
         """Nothing that was recorded is missing here: and nobody was active meanwhile of whom we have heard nothing."""
-        if self.liveness is Liveness.UNKNOWN and not self._is_elected():
-            return False  # nobody's vote could tell
         return now < self._whole_until and self.candidacy.foreign <= self.epoch
 
     def won(self) -> list[tuple[bytes, bytes]]:
         """What the voters are told once the master is there: route and frame."""
-        body = messages.encode(messages.Won(self.candidacy.epoch))
-        return [(route, wire.head(wire.CONTROL, voter.token) + body) for route, voter in self._voters.items()]
+        return self._voters.frames(messages.Won(self.candidacy.epoch))
 
     # ---- whoever comes here ----------------------------------------------------------------------------------------
 
@@ -353,17 +304,16 @@ class Standby:
         except (wire.BadFrame, BadMessage):
             self.counters["bad frames"] += 1
             return
-        voter = self._voters.get(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._hello(route, message, now)
         elif head.kind == wire.BYE:
             self.control_gone(route)
-        elif voter is not None and head.token == voter.token:
-            if isinstance(message, messages.Grant | messages.Deny) and self._counts(voter.node):
-                self.candidacy.answered(voter.node, message, self._sources.random(), now)
+        elif node := self._voters.node(route, head.token):
+            if isinstance(message, messages.Grant | messages.Deny) and self._counts(node):
+                self.candidacy.answered(node, message, self._sources.random(), now)
                 self._count(now)
-        elif head.token == self._operators.get(route, 0) != 0:
-            self._from_operator(route, head.token, message, now)
+        elif head.token == self._operators.token(route) != 0:
+            self._operators.said(route, message, now)
         else:
             self.out.control.append((route, wire.head(wire.WHO, 0)))
 
@@ -391,17 +341,10 @@ class Standby:
     def _admit(self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello) -> int:
         token = self._sources.token()
         if isinstance(hello, messages.OperatorHello):
-            if len(self._operators) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
-                self.control_gone(next(iter(self._operators)))
-            self._operators[route] = token
+            self._operators.came(route, token)
         elif isinstance(hello, messages.VoterHello) and valid_name(hello.node):
             self._member_saw(hello.node, hello.epoch)
-            if route in self._voters:
-                token = self._voters[route].token  # said again: a vote may be under way under this one
-            for old in [old for old, voter in self._voters.items() if voter.node == hello.node]:
-                del self._voters[old]
-            if len(self._voters) < NODES_MAX:
-                self._voters[route] = Voter(hello.node, token)
+            return self._voters.came(route, hello.node, token)
         return token
 
     def _member_saw(self, node: str, epoch: int) -> None:
@@ -417,20 +360,10 @@ class Standby:
 
     def control_gone(self, route: bytes) -> None:
         """BYE, or its route was not there any more."""
-        self._voters.pop(route, None)
-        if self._operators.pop(route, None) is not None:
-            for follow in [follow for follow in self._follows if follow[0] == route]:
-                del self._follows[follow]
+        self._voters.gone(route)
+        self._operators.gone(route)
 
     # ---- operators -------------------------------------------------------------------------------------------------
-
-    def _from_operator(self, route: bytes, token: int, message: messages.Message | None, now: float) -> None:
-        if isinstance(message, messages.Follow) and len(self._follows) < OPERATORS_MAX:
-            self._follows[route, message.id] = message.since
-        elif isinstance(message, messages.Verb):
-            code, data = self._verb(message, now)
-            result = messages.Result(message.id, code == exits.DONE, code, {"schema": SCHEMA, **data})
-            self.out.say(route, token, result)
 
     def _verb(self, verb: messages.Verb, now: float) -> tuple[int, dict[str, Any]]:
         if verb.verb == "status":
@@ -453,7 +386,7 @@ class Standby:
             }
         if self.candidacy.stage is Stage.FOLLOWING:
             self._forced = True
-            self._stand("an operator asked for it", now, self._polls)
+            self._stand("an operator asked for it", now)
         return exits.DONE, {"epoch": self.candidacy.epoch, "to": self.name, "given_back": 0}
 
     def status(self, now: float) -> dict[str, Any]:
@@ -479,19 +412,12 @@ class Standby:
             "peer": peer,
             "quorum": {
                 "electorate": sorted(electorate),
-                "voters": sorted({voter.node for voter in self._voters.values()} & electorate),
+                "voters": sorted(self._voters.nodes & electorate),
                 "granted": sorted(self.candidacy.granted),
                 "may_dispatch": False,
             },
         }
         return {"schema": SCHEMA, "master": master, "services": [], "nodes": []}
-
-    def _tell_followers(self) -> None:
-        for (route, follow), since in self._follows.items():
-            if since < self.events.last and route in self._operators:
-                self._follows[route, follow] = self.events.last
-                found = messages.Happened(follow, self.events.since(since))
-                self.out.say(route, self._operators[route], found)
 
     # ---- time and word from the shell ------------------------------------------------------------------------------
 
@@ -510,7 +436,7 @@ class Standby:
         if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.settings.takeover_after:
             self._hang_up(now)  # it is open, and nobody speaks: over another one the active may
         self._tick_candidacy(now)
-        self._tell_followers()
+        self._operators.tick()
 
     def next_deadline(self) -> float:
         return self._ticked_at + TICK_S
@@ -527,7 +453,7 @@ class Standby:
         self.stopping = True
         self.out.role.append(SayPeer(wire.head(wire.BYE, self._link_token)))
 
-    def lapse(self, now: float) -> None:
+    def lapse(self, now: float) -> None:  # noqa: B027
         """There is no right to dispatch that could run out."""
 
     def history(self) -> list[dict[str, Any]]:
@@ -539,7 +465,7 @@ class Standby:
     def ready_to_end(self, now: float) -> bool:
         return self.stopping
 
-    def end(self) -> None:
+    def end(self) -> None:  # noqa: B027
         """Nothing is owed to anybody."""
 
     def reconfigure(self, settings: Sections) -> None:

@@ -12,6 +12,7 @@ from rota.common.settings import StandbySettings
 from rota.master.core import outbox
 from rota.master.core.beginning import Heritage, Identity, Past, Sections, Sources
 from rota.master.core.master import Master
+from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Restored
 from rota.master.core.standby import Standby
 
@@ -127,7 +128,7 @@ class PairMaster(MasterPart):
         self.cluster.checks.became_active(self, known, heritage.granted)
 
     def _follow(self, known: Restored, seen: int = 0) -> None:
-        self.core = Standby(*self._role(known, seen), self.clock.now)
+        self.core = PairStandby(*self._role(known, seen), self.clock.now)
         self._change()
         self.clock.tell("%s: stands by", self.name)
 

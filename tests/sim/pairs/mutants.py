@@ -18,7 +18,7 @@ from rota.master.core.candidacy import Candidacy, Stage
 from rota.master.core.leases import Asked, Leases
 from rota.master.core.master import Master
 from rota.master.core.pair import Pair
-from rota.master.core.standby import Standby
+from rota.master.core.pair_standby import PairStandby
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
 
@@ -164,16 +164,16 @@ def counted_from_the_answer(put: Put) -> None:
 @rule
 def promise_while_standing(put: Put) -> None:
     """A candidate promises nothing: if it hears the active one, it gives the candidacy up first."""
-    pulse = Standby._pulse
+    pulse = PairStandby._pulse
 
-    def both(self: Standby, said: messages.Pulse, now: float) -> None:
+    def both(self: PairStandby, said: messages.Pulse, now: float) -> None:
         candidacy = self.candidacy
         kept = candidacy.stage, candidacy.epoch, dict(candidacy.granted)
         pulse(self, said, now)
         if kept[0] in (Stage.POLLING, Stage.CANDIDATE):
             candidacy.stage, candidacy.epoch, candidacy.granted = kept
 
-    put(Standby, "_pulse", both)
+    put(PairStandby, "_pulse", both)
 
 
 @rule
@@ -211,7 +211,7 @@ def new_electorate_counts_at_once(put: Put) -> None:
 @rule
 def stands_without_a_poll(put: Put) -> None:
     """Who would lose the vote does not stand: a node that has voted obeys a healthy active master no more."""
-    put(Standby, "_polls", property(lambda self: False))
+    put(PairStandby, "_polls", property(lambda self: False))
 
 
 @rule
@@ -228,12 +228,12 @@ def poll_counts_as_vote(put: Put) -> None:
 @rule
 def nobody_is_asked(put: Put) -> None:
     """Only with quorum "any" is a master active without votes."""
-    count = Standby._count
+    count = PairStandby._count
 
-    def alone(self: Standby, now: float) -> None:
+    def alone(self: PairStandby, now: float) -> None:
         kept = self.settings
         self.settings = replace(kept, quorum=ANY)
         count(self, now)
         self.settings = kept
 
-    put(Standby, "_count", alone)
+    put(PairStandby, "_count", alone)

@@ -1,0 +1,123 @@
+"""The standby of a pair: it promises not to stand, stands when it may, and is active with the votes of most nodes.
+
+standby ──► polling ──► raising (its epoch, durably) ──► candidate ──► won
+   ▲           │                                             │
+   └───────────┴──── the active is heard, or lost ───────────┘
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from ...common.lifecycle import Liveness
+from ...common.messages import Closing, Pulse
+from ...common.settings import AGENTS, ANY, PRIMARY
+from .candidacy import Candidacy, Stage
+from .standby import Standby
+
+
+class PairStandby(Standby):
+    decider = AGENTS
+
+    def _new_candidacy(self, seen: int) -> Candidacy:
+        return Candidacy(self.name, self.settings.takeover_after, seen, odd=self.role == PRIMARY)
+
+    @property
+    def peer_address(self) -> str:
+        peer = self.mirror.known.peer
+        return peer.address if peer else next(iter(self.settings.backup_of or ()), "")
+
+    # ---- what the active says --------------------------------------------------------------------------------------
+
+    def _pulse(self, pulse: Pulse, now: float) -> None:
+        """The active is there: whoever stands gives that up, and promises then."""
+        if pulse.epoch < self.epoch or self.candidacy.stage is Stage.WON:
+            return
+        if self.candidacy.stage is not Stage.FOLLOWING:
+            self.events.tell("withdrawn", self.name, f"{self._active} is heard again")
+        self._heard(pulse, now)
+
+    def _closed(self, closing: Closing, now: float) -> None:
+        self._whole_until = -inf
+        if closing.handover and self.mirror.synced and not self.stopping:
+            self._whole_until = inf  # this was its last word
+            self._promised_until = now  # it dispatches nothing any more: nobody relies on our promise
+            self.events.tell("candidate", self.name, f"{self._active} hands over")
+            self._rise()
+
+    # ---- standing --------------------------------------------------------------------------------------------------
+
+    def _tick_candidacy(self, now: float) -> None:
+        if self.candidacy.is_over(now) and self._polls:
+            self._begin(now)
+        super()._tick_candidacy(now)
+
+    def _why_stand(self, now: float) -> str:
+        if self.stopping or now < self._promised_until:
+            return ""
+        if self.liveness is Liveness.DEAD:
+            whole = self.mirror.synced and "records" not in self.alarms
+            silent = f"{self._active} is dead: silent for {now - self._heard_at:.1f} s"
+            return silent if whole and self._is_elected else ""
+        if self.liveness is Liveness.UNKNOWN and (self._was_active or self.role == PRIMARY):
+            return self._why_first(now) if self._idle_peer or self._is_elected else ""
+        return ""
+
+    def _begin(self, now: float) -> None:
+        """Where somebody votes it asks first who would vote for it."""
+        if self._polls:
+            self.candidacy.poll(now)
+            self._ask(now)
+        else:
+            self._rise()
+
+    def raised(self, now: float) -> None:
+        self.candidacy.raised(now)
+        self._ask(now)
+        self._count(now)
+
+    def _count(self, now: float) -> None:
+        candidacy, known = self.candidacy, self.mirror.known
+        if not candidacy.asks or not self._has_won():
+            return
+        if candidacy.stage is Stage.POLLING:
+            return self._rise()
+        if self._is_left and not self._is_elected:
+            known.peer = None  # this one is alone
+        votes = f"{len(candidacy.granted)} of {len(known.electorate)} nodes have granted it"
+        self._become_active(votes, dict(candidacy.granted), now)
+
+    def _has_won(self) -> bool:
+        if self._polls:
+            electorate, before = self.mirror.known.electorate, self.mirror.known.electorate_before
+            return self.candidacy.has_won(electorate, electorate if before is None else before)
+        return self._is_elected or self._idle_peer or self.liveness is Liveness.CLOSED or self._is_left
+
+    @property
+    def _is_left(self) -> bool:
+        """The active is gone for good, as an operator says."""
+        return self._forced and self.epoch > 0
+
+    # ---- who votes -------------------------------------------------------------------------------------------------
+
+    @property
+    def _has_voters(self) -> bool:
+        return bool(self.mirror.known.electorate or self.mirror.known.electorate_before)
+
+    @property
+    def _is_elected(self) -> bool:
+        """Without any node that votes nobody can win against another master: that has to give way."""
+        return self._has_voters or self.settings.quorum == ANY
+
+    @property
+    def _polls(self) -> bool:
+        """There is somebody to be asked."""
+        return self._has_voters and self.settings.quorum != ANY
+
+    def _counts(self, node: str) -> bool:
+        known = self.mirror.known
+        return node in known.electorate or node in (known.electorate_before or ()) or not self._is_elected
+
+    def _is_complete(self, now: float) -> bool:
+        """Not where nobody's vote could tell of a master of whom we have heard nothing."""
+        return (self.liveness is not Liveness.UNKNOWN or self._is_elected) and super()._is_complete(now)
