@@ -1,0 +1,249 @@
+"""Processes of a node: what the plan starts, how soon after a failure, what ends at its limit, what is told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from node_rig import Node, joined, sent, spawns
+
+from rota.common import messages
+from rota.common.messages import Failing, Plan, Retire
+from rota.worker.core.effects import Kill, Send, SetFloor, Stop
+from rota.worker.core.processes import SIGABRT, SIGKILL, SIGTERM, Overdue
+
+
+@pytest.fixture
+def node() -> Node:
+    return joined()
+
+
+def test_a_plan_is_followed_and_each_start_is_told_at_once(node: Node) -> None:
+    effects = node.plan(2)
+    assert spawns(effects) == ["web-1.3f2a9c.1", "web-1.3f2a9c.2"]
+    assert [started.pid for started in sent(effects, messages.Started)] == [1, 2]
+    assert node.plan(2) == []  # idempotent
+
+
+def test_a_service_that_is_not_offered_is_never_started(node: Node) -> None:
+    node.hear(Plan({"site": 3}))
+    assert spawns(node.tick()) == []
+
+
+def test_a_smaller_plan_stops_nothing_since_only_the_master_knows_who_has_nothing_to_do(node: Node) -> None:
+    node.plan(2)
+    node.ready("web-1.3f2a9c.1", "web-1.3f2a9c.2")
+    assert node.plan(1) == []
+    assert node.hear(Retire("web-1.3f2a9c.2", 1000)) == [Stop("web-1.3f2a9c.2")]
+    assert node.tick() == []
+
+
+def test_retire_replaces_one_process_and_with_a_smaller_plan_it_is_the_one_that_goes(node: Node) -> None:
+    node.plan(2)
+    node.ready()
+    assert node.hear(Retire("web-1.3f2a9c.1", 1000)) == [Stop("web-1.3f2a9c.1")]
+    assert spawns(node.tick()) == ["web-1.3f2a9c.3"]
+    node.hear(Retire("web-1.3f2a9c.2", 1000))
+    assert node.plan(1) == []  # both in one batch: nothing is started to be stopped
+
+
+def test_a_process_that_does_not_stop_gets_term_and_then_kill(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.plan(0)
+    assert node.hear(Retire("web-1.3f2a9c.1", 0)) == [Stop("web-1.3f2a9c.1")]
+    assert [e for e in node.advance(9.9) if isinstance(e, Kill)] == []
+    kills = [e for e in node.advance(1.3) if isinstance(e, Kill)]
+    assert kills == [Kill("web-1.3f2a9c.1", SIGTERM), Kill("web-1.3f2a9c.1", SIGKILL)]
+
+
+def test_a_process_that_still_boots_is_stopped_by_term(node: Node) -> None:
+    node.plan(1)
+    node.plan(0)
+    effects = node.hear(Retire("web-1.3f2a9c.1", 10_000))
+    assert [*effects, *node.tick()] == [Stop("web-1.3f2a9c.1"), Kill("web-1.3f2a9c.1", SIGTERM)]
+
+
+def test_a_process_that_does_not_get_ready_is_killed_and_counts_as_failed(node: Node) -> None:
+    node.plan(1)
+    assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(60.1)
+    effects = node.die("web-1.3f2a9c.1", -9)
+    (exited,) = sent(effects, messages.Exited)
+    assert exited.cause == "was not ready within 60 s"
+    assert sent(effects, Failing)[0].failures == 1
+
+
+def test_failing_starts_back_off_and_say_so(node: Node) -> None:
+    node.plan(1)
+    waits = []
+    for _ in range(9):
+        (incarnation,) = node.core.processes.alive
+        (failing,) = sent(node.die(incarnation, 70, "Traceback"), Failing)
+        waits.append(failing.retry_in_ms)
+        assert failing.text == "Traceback"
+        assert spawns(node.advance(failing.retry_in_ms / 1000 - 0.1)) == []
+        assert len(spawns(node.advance(0.2))) == 1
+    assert waits == [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
+
+
+def test_processes_that_fall_together_are_one_failure_and_one_is_tried(node: Node) -> None:
+    node.plan(3)
+    for incarnation in list(node.core.processes.alive):
+        node.die(incarnation)
+    assert node.core.processes.backoff.troubles["orders"].failures == 1
+    (trial,) = spawns(node.advance(0.6))
+    assert spawns(node.advance(2)) == []
+    assert sent(node.core.processes.ready(trial, node.now), Failing) == [Failing("orders", 0, 0, "")]
+    assert len(spawns(node.tick())) == 2
+
+
+def test_a_process_that_was_well_is_replaced_at_once(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.advance(10.1)
+    assert sent(node.die("web-1.3f2a9c.1", -9), Failing) == []
+    assert len(spawns(node.tick())) == 1
+
+
+def test_failures_are_forgotten_when_a_process_stays_well(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1")
+    node.advance(0.6)
+    node.ready()
+    node.advance(10.1)
+    assert node.core.processes.backoff.troubles == {}
+
+
+def test_a_plan_means_try_again_now(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1")
+    assert spawns(node.tick()) == []
+    assert len(spawns(node.plan(1))) == 1
+
+
+def test_a_plan_that_changes_for_another_reason_does_not_hurry_a_crash_loop(node: Node) -> None:
+    node.plan(1)
+    node.die("web-1.3f2a9c.1")
+    assert spawns(node.plan(2)) == []
+    node.plan(0)
+    assert len(spawns(node.plan(1))) == 1
+
+
+def test_a_process_that_becomes_ready_and_dies_within_seconds_again_and_again_backs_off_too(node: Node) -> None:
+    node.plan(1)
+    waits = []
+    for _ in range(9):
+        (incarnation,) = node.core.processes.alive
+        node.ready(incarnation)
+        node.advance(3)
+        (failing,) = sent(node.die(incarnation, 7, "out of cheese"), Failing)
+        waits.append(failing.retry_in_ms)
+        assert failing.text == "out of cheese"
+        assert spawns(node.advance(failing.retry_in_ms / 1000 - 0.1)) == []
+        assert len(spawns(node.advance(0.2))) == 1
+    assert waits == [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
+
+
+def test_several_processes_that_die_in_turn_soon_after_they_are_ready_back_off_too(node: Node) -> None:
+    """One that was started before another died becomes ready after it: that must not end the back-off."""
+    node.plan(2)
+    due: dict[str, float] = {}
+    started: list[float] = []
+    while node.now < 160:
+        started += [node.now] * len(spawns(node.advance(0.05)))
+        for incarnation in list(node.core.processes.alive):
+            lives_until = due.setdefault(incarnation, node.now + 0.4)
+            if node.now >= lives_until - 0.2:
+                node.ready(incarnation)
+            if node.now >= lives_until:
+                node.die(incarnation, 7)
+    assert len(started) < 16 and node.core.processes.backoff.troubles["orders"].failures >= 5
+
+
+def test_a_handler_over_its_limit_is_aborted_then_killed_and_replaced_at_once(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    effects = node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now)
+    assert effects == [Send(messages.Ending("web-1.3f2a9c.1")), Kill("web-1.3f2a9c.1", SIGABRT)]
+    assert node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now) == []
+    assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(0.15)
+    (exited,) = sent(node.die("web-1.3f2a9c.1", -6), messages.Exited)
+    assert (exited.cause, exited.kind) == ("hung: its handler exceeded its limit of 5 s", "hung")
+    assert len(spawns(node.tick())) == 1
+
+
+def test_a_process_with_other_work_has_a_grace_and_gets_no_more(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    effects = node.core.processes.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now)
+    assert effects == [Send(messages.Ending("web-1.3f2a9c.1")), Stop("web-1.3f2a9c.1")]
+    assert [e for e in node.advance(0.9) if isinstance(e, Kill)] == []
+    assert [e.signal for e in node.advance(0.3) if isinstance(e, Kill)] == [SIGABRT, SIGKILL]
+
+
+def test_a_hung_process_is_not_waited_for_when_its_other_work_is_done(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.processes.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now)
+    assert node.core.processes.seen("web-1.3f2a9c.1", 2, Overdue(5.0, 1), node.now + 0.1) == []
+    assert node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now + 0.2) == [
+        Kill("web-1.3f2a9c.1", SIGABRT)
+    ]
+    assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(0.35)
+
+
+def test_a_retirement_gives_a_hung_process_no_longer_grace(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.processes.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now)
+    node.hear(Retire("web-1.3f2a9c.1", 60_000))
+    assert [e.signal for e in node.advance(1.2) if isinstance(e, Kill)] == [SIGABRT, SIGKILL]
+    (exited,) = sent(node.die("web-1.3f2a9c.1", -9), messages.Exited)
+    assert exited.kind == "hung"
+
+
+def test_a_handler_that_hangs_in_a_process_that_is_to_stop_is_ended_at_its_limit(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.hear(Retire("web-1.3f2a9c.1", 60_000))
+    effects = node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now)
+    assert Kill("web-1.3f2a9c.1", SIGABRT) in effects
+
+
+def test_why_a_process_ended_is_told_in_one_word(node: Node) -> None:
+    def end(status: int, **options: Any) -> str:
+        name = next(iter(node.core.processes.alive))
+        effects = node.core.processes.exited(name, status, "", 0, [], "", node.now, **options)
+        (exited,) = sent(effects, messages.Exited)
+        node.core.processes.backoff.troubles.clear()
+        node.plan(1)
+        node.ready()
+        kind: str = exited.kind
+        return kind
+
+    node.plan(1)
+    assert end(-11) == "start"  # it was never ready
+    assert end(3) == "exited"
+    assert end(-11) == "signalled"
+    assert end(-9, out_of_memory=True) == "out of memory"
+    node.hear(Retire(next(iter(node.core.processes.alive)), 0))
+    assert end(-9) == "stopped"
+    node.core.leaving.at_once(node.now)
+    (exited,) = sent(node.die(next(iter(node.core.processes.alive)), -9), messages.Exited)
+    assert exited.kind == "agent leaving"
+
+
+def test_parked_work_is_recalled_through_the_page(node: Node) -> None:
+    node.plan(1)
+    assert node.hear(messages.Recall("web-1.3f2a9c.1", 7)) == [SetFloor("web-1.3f2a9c.1", 8)]
+    assert node.core.processes.recalled("web-1.3f2a9c.1", 8, 5) == [Send(messages.Recalled("web-1.3f2a9c.1", 8, 5))]
+    assert node.hear(messages.Recall("long.gone.1", 7)) == []
+
+
+def test_a_pause_of_our_own_takes_no_time_from_a_process_that_stops(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.hear(Retire("web-1.3f2a9c.1", 0))
+    assert [e for e in node.tick(60) if isinstance(e, Kill)] == []
+    assert [e for e in node.advance(9.8) if isinstance(e, Kill)] == []
+    assert Kill("web-1.3f2a9c.1", SIGTERM) in node.advance(0.3)
