@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .core.connection import Close, Reset, Write
-from .core.http2 import Asked, Effect, Failed, Gone, Http2, Rebuffed
+from .core.effects import Asked, Close, Failed, Gone, Rebuffed, Reset, StreamEffect, Write
+from .core.http2 import Http2
 from .protocol import RESET, UNSENT_MAX
 
 if TYPE_CHECKING:
@@ -36,23 +36,24 @@ class Http2Stream:
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> None:
         self.request = None
         connection = self._connection
-        connection.do(connection.core.answered(self._id, status, headers, body, now), now)
+        connection.core.answers.answered(self._id, status, headers, body)
+        connection.pump(now)
 
     @property
     def takes(self) -> bool:
-        return self._connection.core.takes(self._id)
+        return self._connection.core.answers.takes(self._id)
 
     def begin(self, status: int, headers: list[tuple[bytes, bytes]], now: float) -> None:
         connection = self._connection
-        connection.do(connection.core.begin(self._id, status, headers, now), now)
+        connection.do(connection.core.answers.begin(self._id, status, headers), now)
 
     def piece(self, data: bytes, now: float) -> None:
         connection = self._connection
-        connection.do(connection.core.piece(self._id, data, now), now)
+        connection.do(connection.core.answers.piece(self._id, data), now)
 
     def end(self, now: float) -> bool:
         connection = self._connection
-        effects = connection.core.end(self._id, now)
+        effects = connection.core.answers.end(self._id)
         if not effects:
             self.request = None
         connection.do(effects, now)
@@ -61,7 +62,8 @@ class Http2Stream:
     def abort(self, now: float) -> None:
         self.request = None
         connection = self._connection
-        connection.do(connection.core.abort(self._id, now), now)
+        connection.core.answers.abort(self._id)
+        connection.pump(now)
 
     def cut(self) -> None:
         self.abort(monotonic())
@@ -87,17 +89,9 @@ class Http2Protocol(asyncio.Protocol):
     def secured(self, transport: Tls) -> None:
         """It is there: its handshake is over."""
         self._transport = transport
-        gateway, settings = self._gateway, self._gateway.settings
+        gateway = self._gateway
         self.peer = gateway.peer(transport)
-        self.core = Http2(
-            gateway.limits,
-            gateway.timeouts,
-            monotonic(),
-            gateway.date,
-            gateway.store.open,
-            gateway.new_id,
-            settings.streams,
-        )
+        self.core = Http2(gateway.shared, monotonic())
         if not gateway.admit(self):
             transport.abort()
             return
@@ -106,7 +100,7 @@ class Http2Protocol(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
         transport.set_write_buffer_limits(_ALL_OR_BLOCKED, _ALL_OR_BLOCKED)
-        self._pump(monotonic())
+        self.pump(monotonic())
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closing is not None:
@@ -130,12 +124,12 @@ class Http2Protocol(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        self.core.blocked(monotonic())
+        self.core.answers.blocked(monotonic())
 
     def resume_writing(self) -> None:
         now = monotonic()
-        self.core.written(now)
-        self._pump(now)
+        self.core.answers.written(now)
+        self.pump(now)
 
     # ---- what the gateway says --------------------------------------------------------------------------------------
 
@@ -146,12 +140,12 @@ class Http2Protocol(asyncio.Protocol):
 
     def drain(self) -> None:
         """No further request."""
-        now = monotonic()
-        self.do(self.core.drain(), now)
+        self.core.drain()
+        self.pump(monotonic())
 
     # ---- effects ----------------------------------------------------------------------------------------------------
 
-    def do(self, effects: list[Effect], now: float) -> None:
+    def do(self, effects: list[StreamEffect], now: float) -> None:
         for effect in effects:
             if type(effect) is Asked:
                 self._asked(effect, now)
@@ -169,7 +163,7 @@ class Http2Protocol(asyncio.Protocol):
                 self._close(effect.within)
             elif type(effect) is Reset:
                 self._cut()
-        self._pump(now)
+        self.pump(now)
 
     def _asked(self, asked: Asked, now: float) -> None:
         stream = Http2Stream(self, asked.stream)
@@ -179,14 +173,15 @@ class Http2Protocol(asyncio.Protocol):
             return
         if not isinstance(asked.body, bytes):
             asked.body.close()
-        self.do(self.core.answered(asked.stream, *answer, now), now)
+        self.core.answers.answered(asked.stream, *answer)
+        self.pump(now)
 
     def _abandon(self, stream: Http2Stream | None) -> None:
         if stream is not None and stream.request is not None:
             request, stream.request = stream.request, None
             request.abandon()
 
-    def _pump(self, now: float) -> None:
+    def pump(self, now: float) -> None:
         """All that there is room for."""
         if self._pumping:
             return
@@ -194,10 +189,10 @@ class Http2Protocol(asyncio.Protocol):
         try:
             more = True
             while more:
-                data = self.core.output(now)
+                data = self.core.answers.output(now)
                 if data:
                     self._transport.write(data)
-                rooms = self.core.rooms()
+                rooms = self.core.answers.rooms()
                 for number in rooms:
                     self._has_room(number)
                 more = bool(data or rooms)

@@ -9,7 +9,8 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from .core.connection import Close, Connection, Dispatch, Effect, Refused, Reset, State, Write, Wrong
+from .core.connection import Connection, State
+from .core.effects import Close, Dispatch, Effect, Refused, Reset, Write, Wrong
 
 if TYPE_CHECKING:
     from .core.websocket import WebSocket
@@ -54,15 +55,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         gateway = self._gateway
         self.peer = gateway.peer(self._transport)
-        self.core = self._http = Connection(
-            gateway.limits,
-            gateway.timeouts,
-            monotonic(),
-            gateway.date,
-            gateway.store.open,
-            gateway.new_id,
-            gateway.heads,
-        )
+        self.core = self._http = Connection(gateway.shared, monotonic())
         if not gateway.admit(self):
             self._transport.abort()
             return

@@ -15,7 +15,7 @@ from ..common.wire import Body
 from .core import answers, calls, forms
 from .core.affinity import add_cookie
 from .core.answers import Answer
-from .core.connection import Effect, Wrong
+from .core.effects import Effect, Wrong
 from .core.forms import Fault
 from .core.head import Head, new
 from .core.plain import Likeness, Plain

@@ -32,11 +32,13 @@ from .access import AccessLog, Entry
 from .asking import Asking
 from .certificate import BadCertificate, Certificate
 from .core.answers import Answer
-from .core.connection import Refused, Timeouts
+from .core.effects import Refused
 from .core.head import Heads, Limits
 from .core.plain import packed_peer
 from .core.requests import Peer, Proxies
 from .core.routes import Routes
+from .core.shared import Shared, Timeouts
+from .core.upload import Spool
 from .crew import Crew, unblock
 from .pages import ServicePages
 from .protocol import HttpProtocol
@@ -69,16 +71,6 @@ class Gateway:
         self.pages = pages
         self.certificate = certificate
         self._scheme = "https" if certificate else "http"
-        self.limits = Limits(settings.max_line, settings.max_head, settings.max_headers, settings.max_body)
-        self.heads = Heads(self.limits)
-        self.timeouts = Timeouts(
-            idle=settings.idle_timeout,
-            head=settings.head_timeout,
-            body=settings.body_timeout,
-            body_rate=settings.body_rate,
-            write=settings.write_timeout,
-            write_rate=settings.write_rate,
-        )
         self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir)
         self.date = _date_of(time.time)
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
@@ -87,6 +79,7 @@ class Gateway:
         self._access = AccessLog(settings.access_log)
         self._faults = _Faults()
         self.new_id = _ids().__next__
+        self.shared = _shared(settings, self.date, self.store.open, self.new_id)
         self.take = Asking(self, start, self._client, self._proxies).take
         self._connections: dict[Connection, None] = {}
         self._of_address: Counter[str] = Counter()
@@ -271,6 +264,21 @@ class Gateway:
         """Somebody who had connected before nobody could."""
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, sock)
+
+
+def _shared(
+    settings: HttpSettings, date: Callable[[], bytes], open_spool: Callable[[], Spool], new_id: Callable[[], str]
+) -> Shared:
+    limits = Limits(settings.max_line, settings.max_head, settings.max_headers, settings.max_body)
+    timeouts = Timeouts(
+        idle=settings.idle_timeout,
+        head=settings.head_timeout,
+        body=settings.body_timeout,
+        body_rate=settings.body_rate,
+        write=settings.write_timeout,
+        write_rate=settings.write_rate,
+    )
+    return Shared(limits, timeouts, date, open_spool, new_id, Heads(limits), settings.streams)
 
 
 def _host_and_port(name: Any) -> list[Any]:

@@ -14,7 +14,7 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from .core.connection import Refused
+from .core.effects import Refused
 from .core.response import plain
 
 if TYPE_CHECKING:

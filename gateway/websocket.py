@@ -16,7 +16,7 @@ from ..common.streams import Outflow
 from ..common.wire import Body
 from .core import websocket
 from .core.answers import Answer
-from .core.connection import Came, Effect, Ended
+from .core.effects import Came, Effect, Ended
 from .core.handshake import Handshake
 from .core.head import Head
 from .core.items import BadItem, Items

@@ -10,11 +10,12 @@ import h2.config
 import h2.connection
 import h2.events
 from hpack import Decoder, Encoder
-from http_rig import DATE, Held
+from http_rig import shared
 
-from rota.gateway.core.connection import Close, Reset, Timeouts, Write
+from rota.gateway.core.effects import Asked, Close, Failed, Gone, Rebuffed, Reset, StreamEffect, Write
 from rota.gateway.core.head import Limits
-from rota.gateway.core.http2 import Asked, Effect, Failed, Gone, Http2, Rebuffed
+from rota.gateway.core.http2 import Http2
+from rota.gateway.core.shared import Timeouts
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GET = [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")]
@@ -82,12 +83,13 @@ class Subject:
     def __init__(
         self, limits: Limits | None = None, timeouts: Timeouts | None = None, start: bool = True, **more: int
     ) -> None:
-        self.core = Http2(limits or Limits(), timeouts or Timeouts(), 0.0, lambda: DATE, Held, lambda: "id", **more)
+        self.core = Http2(shared(limits, timeouts, **more), 0.0)
+        self.answers = self.core.answers
         self.client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self.client.initiate_connection()
         self.now = 0.0
         self.said: list[h2.events.Event] = []
-        self.effects: list[Effect] = []
+        self.effects: list[StreamEffect] = []
         self.asked: list[Asked] = []
         self.closed = False
         self.heard = Heard()
@@ -104,7 +106,7 @@ class Subject:
     def feed(self, data: bytes, reads: bool = True) -> Subject:
         return self.do(self.core.received(data, self.now), reads)
 
-    def do(self, effects: list[Effect], reads: bool = True) -> Subject:
+    def do(self, effects: list[StreamEffect], reads: bool = True) -> Subject:
         self.effects += effects
         assert not self.closed or not effects, effects
         for effect in effects:
@@ -118,8 +120,12 @@ class Subject:
             self.pump()
         return self
 
+    def drain(self) -> Subject:
+        self.core.drain()
+        return self.do([])
+
     def pump(self) -> None:
-        while data := self.core.output(self.now):
+        while data := self.answers.output(self.now):
             self.hear(data)
         if settled := self.core.settled(self.now):
             self.do(settled)
@@ -136,7 +142,12 @@ class Subject:
         return self.do(self.core.tick(now))
 
     def answer(self, number: int, body: bytes = b"", status: int = 200, *headers: tuple[bytes, bytes]) -> Subject:
-        return self.do(self.core.answered(number, status, headers, body, self.now))
+        self.answers.answered(number, status, headers, body)
+        return self.do([])
+
+    def abort(self, number: int) -> Subject:
+        self.answers.abort(number)
+        return self.do([])
 
     def statuses(self) -> dict[int, str]:
         """Of the answers so far, by stream."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from rota.gateway.core.connection import Close, Connection, Dispatch, Effect, Timeouts, Write
-from rota.gateway.core.head import Limits
+from rota.gateway.core.connection import Connection
+from rota.gateway.core.effects import Close, Dispatch, Effect, Write
+from rota.gateway.core.head import Heads, Limits
 from rota.gateway.core.rules import RULES
-from rota.gateway.core.upload import NoRoom
+from rota.gateway.core.shared import STREAMS_MAX, Shared, Timeouts
+from rota.gateway.core.upload import NoRoom, Spool
 
 DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
 
@@ -63,8 +65,21 @@ class Verdict(NamedTuple):
     closed: bool
 
 
+def shared(
+    limits: Limits | None = None,
+    timeouts: Timeouts | None = None,
+    open_spool: Callable[[], Spool] = Held,
+    heads: Heads | None = None,
+    streams: int = STREAMS_MAX,
+) -> Shared:
+    """What connections have in common. Each request is known as "-"."""
+    limits = limits or Limits()
+    heads = Heads(limits) if heads is None else heads
+    return Shared(limits, timeouts or Timeouts(), lambda: DATE, open_spool, lambda: "-", heads, streams)
+
+
 def connection(limits: Limits | None = None, timeouts: Timeouts | None = None) -> Connection:
-    return Connection(limits or Limits(), timeouts or Timeouts(), 0.0, lambda: DATE, Held)
+    return Connection(shared(limits, timeouts), 0.0)
 
 
 def broken_rule(data: bytes) -> str | None:

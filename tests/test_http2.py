@@ -31,24 +31,18 @@ from http2_rig import (
     frame,
     request,
 )
-from http_rig import Held, whole
+from http_rig import Held, shared, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rota.gateway.core.connection import Close, Reset, Timeouts
+from rota.gateway.core.effects import Close, Rebuffed, Reset
 from rota.gateway.core.head import Limits
-from rota.gateway.core.http2 import (
-    BODIES_MAX,
-    CONNECTION_WINDOW,
-    FRAME_MAX,
-    OF_FRAME,
-    OF_RESET,
-    POINTS,
-    STREAM_WINDOW,
-    Http2,
-    Rebuffed,
-)
+from rota.gateway.core.http2 import Http2
+from rota.gateway.core.http2_books import CONNECTION_WINDOW, STREAM_WINDOW
+from rota.gateway.core.http2_frames import FRAME_MAX, OF_FRAME, OF_RESET, POINTS
+from rota.gateway.core.http2_stream import BODIES_MAX
 from rota.gateway.core.rules import OF_HTTP_2
+from rota.gateway.core.shared import Timeouts
 from rota.gateway.core.upload import INLINE_MAX
 
 CODE = h2.errors.ErrorCodes
@@ -139,17 +133,17 @@ def test_an_answer_waits_for_the_window_of_its_client(size: int) -> None:
 def test_pieces_are_taken_one_at_a_time_and_room_is_told() -> None:
     subject = Subject()
     number = asks(subject)
-    subject.do(subject.core.begin(number, 200, [], 0.0))
-    assert subject.core.takes(number)
-    subject.do(subject.core.piece(number, b"x" * 65535, 0.0))
-    assert subject.core.rooms() == [number] and subject.core.takes(number)
-    subject.do(subject.core.piece(number, b"y" * 10, 0.0))  # the window is full
-    assert subject.core.rooms() == [] and not subject.core.takes(number)
+    subject.do(subject.answers.begin(number, 200, []))
+    assert subject.answers.takes(number)
+    subject.do(subject.answers.piece(number, b"x" * 65535))
+    assert subject.answers.rooms() == [number] and subject.answers.takes(number)
+    subject.do(subject.answers.piece(number, b"y" * 10))  # the window is full
+    assert subject.answers.rooms() == [] and not subject.answers.takes(number)
     subject.client.increment_flow_control_window(100)
     subject.client.increment_flow_control_window(100, number)
     subject.exchange()
-    assert subject.core.rooms() == [number] and subject.core.takes(number)
-    subject.do(subject.core.end(number, 0.0))
+    assert subject.answers.rooms() == [number] and subject.answers.takes(number)
+    subject.do(subject.answers.end(number))
     assert subject.body(number) == b"x" * 65535 + b"y" * 10
     assert any(isinstance(each, h2.events.StreamEnded) for each in subject.said)
 
@@ -167,9 +161,9 @@ def test_streams_take_turns() -> None:
     subject = Subject()
     subject.client.increment_flow_control_window(1_000_000)
     first, second = asks(subject), asks(subject)
-    subject.do(subject.core.answered(first, 200, [], b"x" * 60_000, 0.0), reads=False)
-    subject.do(subject.core.answered(second, 200, [], b"y" * 60_000, 0.0), reads=False)
-    subject.hear(subject.core.output(0.0))
+    subject.answers.answered(first, 200, [], b"x" * 60_000)
+    subject.answers.answered(second, 200, [], b"y" * 60_000)
+    subject.hear(subject.answers.output(0.0))
     assert len(subject.body(first)) == len(subject.body(second)) == 2 * FRAME_MAX
 
 
@@ -178,14 +172,14 @@ def test_an_answer_that_cannot_be_sent_is_500_and_one_that_breaks_off_is_reset()
     numbers = [asks(subject) for _ in range(6)]
     subject.answer(numbers[0], b"", 200, (b"x", b"a\r\nb"))
     subject.answer(numbers[1], b"abc", 200, (b"content-length", b"4"))
-    subject.do(subject.core.begin(numbers[2], 99, [], 0.0))
+    subject.do(subject.answers.begin(numbers[2], 99, []))
     assert subject.statuses() == {number: "500" for number in numbers[:3]} and len(subject.failed()) == 1
     for number in numbers[3:]:
-        subject.do(subject.core.begin(number, 200, [(b"content-length", b"4")], 0.0))
-        subject.do(subject.core.piece(number, b"abc", 0.0))
-    subject.do(subject.core.piece(numbers[3], b"de", 0.0))
-    subject.do(subject.core.end(numbers[4], 0.0))
-    subject.do(subject.core.abort(numbers[5], 0.0))
+        subject.do(subject.answers.begin(number, 200, [(b"content-length", b"4")]))
+        subject.do(subject.answers.piece(number, b"abc"))
+    subject.do(subject.answers.piece(numbers[3], b"de"))
+    subject.do(subject.answers.end(numbers[4]))
+    subject.abort(numbers[5])
     assert subject.resets() == {number: CODE.INTERNAL_ERROR for number in numbers[3:]} and len(subject.failed()) == 3
     assert not subject.closed
 
@@ -327,7 +321,7 @@ def test_a_body_that_is_too_large_is_refused_when_it_is_and_no_room_is_503() -> 
                 full.exchange()
                 if full.statuses().get(number):
                     break
-            assert full.statuses()[number] == "503" and full.core._held == 0
+            assert full.statuses()[number] == "503" and full.core._streams.held == 0
     finally:
         Held.room = 1_000_000
 
@@ -416,7 +410,7 @@ def test_what_is_hostile_ends_with_its_code_and_nothing_of_it_goes_on(what: str,
     if code is not None:
         assert subject.closed and subject.core.next_deadline() is None
         assert {each.stream for each in subject.asked} <= set(subject.gone()), "nobody waits for their answers"
-    assert subject.core.output(0.0) == b"" or not subject.closed
+    assert subject.answers.output(0.0) == b"" or not subject.closed
 
 
 def test_a_flood_is_what_is_more_than_a_client_may_cost_and_time_forgives() -> None:
@@ -454,24 +448,24 @@ def test_bodies_of_many_streams_do_not_fill_the_memory() -> None:
         subject.client.send_headers(number, POST)
         numbers.append(number)
         sends(subject, number, b"x" * 200_000, end=False)
-        assert subject.core._held <= BODIES_MAX + 200_000
+        assert subject.core._streams.held <= BODIES_MAX + 200_000
     for number in numbers:
         subject.client.end_stream(number)
     subject.exchange()
     assert [each.body for each in subject.asked] == [b"x" * 200_000] * 20
-    assert subject.core._held == 0
+    assert subject.core._streams.held == 0
     for number in numbers:
         subject.answer(number, b"y" * 500_000)
-    assert subject.core._held <= BODIES_MAX
+    assert subject.core._streams.held <= BODIES_MAX
     for number in numbers[:-1]:
         subject.client.reset_stream(number)
     subject.exchange()
-    assert subject.core._held == 0 or len(subject.body(numbers[-1])) < 500_000
+    assert subject.core._streams.held == 0 or len(subject.body(numbers[-1])) < 500_000
     while len(subject.body(numbers[-1])) < 500_000:
         subject.client.increment_flow_control_window(60_000)
         subject.client.increment_flow_control_window(60_000, numbers[-1])
         subject.exchange()
-    assert subject.body(numbers[-1]) == b"y" * 500_000 and subject.core._held == 0
+    assert subject.body(numbers[-1]) == b"y" * 500_000 and subject.core._streams.held == 0
     Held.room = 1_000_000
 
 
@@ -560,11 +554,11 @@ def test_a_window_of_one_byte_at_a_time_does_not_prolong_it() -> None:
 
 def test_who_reads_nothing_at_all_is_cut() -> None:
     subject = raw(START + request(1))
-    subject.do(subject.core.begin(1, 200, [], 0.0), reads=False)
-    subject.do(subject.core.piece(1, b"x" * 60_000, 0.0), reads=False)
-    subject.core.output(0.0)
-    subject.core.blocked(0.0)
-    assert not subject.core.takes(1)
+    subject.do(subject.answers.begin(1, 200, []), reads=False)
+    subject.do(subject.answers.piece(1, b"x" * 60_000), reads=False)
+    subject.answers.output(0.0)
+    subject.answers.blocked(0.0)
+    assert not subject.answers.takes(1)
     subject.tick(17.0)
     assert not subject.closed
     subject.tick(17.5)
@@ -583,12 +577,12 @@ def test_a_connection_whose_window_stays_empty_is_cut() -> None:
 
 def test_a_drain_serves_the_last_stream_refuses_others_and_closes() -> None:
     subject = raw(START + request(1))
-    subject.do(subject.core.drain())
+    subject.drain()
     assert subject.goaway == CODE.NO_ERROR and not subject.closed
     subject.feed(request(3))
     assert len(subject.asked) == 1
-    subject.do(subject.core.answered(1, 200, [], b"x", 0.0), reads=False)
-    out = subject.core.output(0.0)
+    subject.answers.answered(1, 200, [], b"x")
+    out = subject.answers.output(0.0)
     assert subject.resets() == {3: CODE.REFUSED_STREAM} and out.endswith(frame(DATA, b"x", END_STREAM, 1))
     [_, close] = subject.core.settled(0.0)
     assert isinstance(close, Close) and close.within > 10.0, "the last answer is read in peace"
@@ -605,15 +599,16 @@ def test_behind_the_end_of_the_connection_nobody_waits_for_an_answer() -> None:
     subject = raw(START + request(1) + request(3, POST, 0))
     subject.do(subject.core.eof(0.0))
     assert subject.gone() == [1, 3] and subject.closed
-    assert subject.core.answered(1, 200, [], b"x", 0.0) == [] == subject.core.eof(0.0)
+    subject.answer(1, b"x")
+    assert subject.core.eof(0.0) == [] and not subject.statuses()
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 299), max_size=5))
 @settings(max_examples=150, deadline=None)
 def test_no_bytes_raise_anything(data: bytes, places: list[int]) -> None:
-    subject = Http2(Limits(), Timeouts(), 0.0, lambda: b"now", Held)
+    subject = Http2(shared(), 0.0)
     subject.received(START + data, 0.0)
-    subject.output(0.0)
+    subject.answers.output(0.0)
     subject.tick(100.0)
 
 
@@ -624,7 +619,7 @@ def test_no_bytes_raise_anything(data: bytes, places: list[int]) -> None:
 def test_no_frames_raise_anything_and_each_stream_is_asked_once(
     frames: list[tuple[int, bytes, int, int]],
 ) -> None:
-    subject = Http2(Limits(), Timeouts(), 0.0, lambda: b"now", Held)
+    subject = Http2(shared(), 0.0)
     subject.received(START, 0.0)
     asked = []
     for kind, payload, flags, number in frames:
@@ -632,8 +627,8 @@ def test_no_frames_raise_anything_and_each_stream_is_asked_once(
         for effect in subject.received(frame(kind, payload, flags, number), 0.0):
             if type(effect).__name__ == "Asked":
                 asked.append(effect.stream)  # type: ignore[union-attr]
-                subject.answered(effect.stream, 200, [], b"x" * 100, 0.0)  # type: ignore[union-attr]
-        subject.output(0.0)
+                subject.answers.answered(effect.stream, 200, [], b"x" * 100)  # type: ignore[union-attr]
+        subject.answers.output(0.0)
         subject.settled(0.0)
     assert len(asked) == len(set(asked))
 
@@ -649,11 +644,11 @@ def test_a_connection_that_is_lost_leaves_nothing_in_spools() -> None:
         opened.append(Held())
         return opened[-1]
 
-    subject = Http2(Limits(), Timeouts(), 0.0, lambda: b"now", open_spool)
+    subject = Http2(shared(open_spool=open_spool), 0.0)
     subject.received(START + request(1, POST, 0), 0.0)
     for _ in range(20):
         subject.received(frame(DATA, bytes(16_000), 0, 1), 0.0)
-        subject.output(0.0)
+        subject.answers.output(0.0)
     subject.lost()
     assert opened and all(spool.closed for spool in opened)
     assert subject.next_deadline() is None
@@ -672,9 +667,9 @@ class FailingSpool:
 def test_a_disk_that_fails_under_an_answer_resets_that_stream_only() -> None:
     subject = Subject()
     one, other = asks(subject), asks(subject)
-    subject.do(subject.core.begin(one, 200, [], subject.now))
+    subject.do(subject.answers.begin(one, 200, []))
     subject.core._streams[one].spool = FailingSpool()
-    subject.core._ready.append(subject.core._streams[one])
+    subject.core._turns.add(subject.core._streams[one])
     subject.answer(other, b"whole")
     subject.pump()
     assert subject.resets() == {one: CODE.INTERNAL_ERROR} and subject.body(other) == b"whole"

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from http_rig import DATE, OK, Held, broken_rule, connection, one_by_one, whole
+from http_rig import DATE, OK, broken_rule, connection, one_by_one, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rota.gateway.core.connection import (
-    FLOOD_MAX,
-    WAITING_MAX,
-    Close,
-    Connection,
-    Dispatch,
-    Effect,
-    Refused,
-    State,
-    Timeouts,
-    Write,
-)
-from rota.gateway.core.head import Limits
+from rota.gateway.core.connection import FLOOD_MAX, WAITING_MAX, Connection, State
+from rota.gateway.core.effects import Close, Dispatch, Effect, Refused, Write
 from rota.gateway.core.response import CONTINUE, response
+from rota.gateway.core.shared import Timeouts
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
@@ -495,7 +485,7 @@ def step(subject: Connection, what: str, data: bytes, now: float) -> list[Effect
 def test_whatever_happens_each_request_is_answered_once_and_nothing_follows_the_end(
     steps: list[tuple[str, bytes]],
 ) -> None:
-    subject, now = Connection(Limits(), T, 0.0, lambda: DATE, Held), 0.0
+    subject, now = connection(), 0.0
     outstanding, blocked, closed = 0, False, False
     for what, data in steps:
         now += 4.0 if what == "wait" else 0.01

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from http_rig import Held, connection, whole
+from http_rig import Held, connection, shared, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rota.gateway.core.connection import (
-    BANKED_S,
-    UNREAD_MAX,
-    Close,
-    Connection,
-    Dispatch,
-    Effect,
-    Reset,
-    State,
-    Timeouts,
-    Write,
-    Wrong,
-)
+from rota.gateway.core.connection import Connection, State
+from rota.gateway.core.effects import Close, Dispatch, Effect, Reset, Write, Wrong
 from rota.gateway.core.head import Limits
+from rota.gateway.core.shared import BANKED_S, UNREAD_MAX, Timeouts
 from rota.gateway.core.upload import INLINE_MAX
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -216,7 +206,7 @@ def test_the_spool_of_a_body_that_does_not_come_is_closed() -> None:
         return made[-1]
 
     for end in (lambda subject: subject.eof(1.0), lambda subject: subject.tick(1e6)):
-        subject = Connection(Limits(), T, 0.0, lambda: b"", opened)
+        subject = Connection(shared(open_spool=opened), 0.0)
         subject.received(post(1_000_000) + bytes(500_000), 0.0)
         assert not made[-1].closed
         assert isinstance(end(subject)[-1], Close)
@@ -224,7 +214,7 @@ def test_the_spool_of_a_body_that_does_not_come_is_closed() -> None:
 
 
 def test_a_quick_beginning_buys_no_more_than_some_minutes() -> None:
-    subject = Connection(Limits(body=1 << 30), T, 0.0, lambda: b"", Held)
+    subject = connection(Limits(body=1 << 30))
     subject.received(post(1 << 29), 0.0)
     subject.received(bytes(900_000), 1.0)
     assert subject.next_deadline() == 1.0 + T.body + BANKED_S

@@ -6,19 +6,21 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from http_rig import Held, connection
+from http_rig import connection, shared
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.common.body import decode_call, encode_result
 from rota.common.settings import ServiceHttpSettings
-from rota.gateway.core.connection import Connection, Dispatch, Effect, State, Timeouts, Write
+from rota.gateway.core.connection import Connection, State
+from rota.gateway.core.effects import Dispatch, Effect, Write
 from rota.gateway.core.head import REMEMBERED, REMEMBERED_MAX, Heads, Limits
 from rota.gateway.core.plain import Plain, packed_peer
 from rota.gateway.core.requests import Peer
 from rota.gateway.core.response import response
 from rota.gateway.core.routes import route_to
 from rota.gateway.core.rules import Rejected
+from rota.gateway.core.shared import Timeouts
 
 CLIENT, SERVER = ["127.0.0.1", 5555], ["::1", 8080]
 PEER = Peer(CLIENT, SERVER, False, "http", packed_peer(CLIENT, SERVER, "http"))
@@ -172,7 +174,7 @@ def test_heads_are_remembered_while_they_are_small_and_few() -> None:
 )
 def test_a_remembered_head_is_read_as_when_it_came_first(data: bytes) -> None:
     def seen(heads: Heads | None) -> list[Any]:
-        subject = Connection(Limits(), Timeouts(), 0.0, lambda: DATE, Held, lambda: "-", heads)
+        subject = Connection(shared(heads=heads), 0.0)
         whole = subject.whole(data) if heads is not None else None
         effects: list[Effect] = subject.received(data, 1.0) if whole is None else [whole]
         while subject.state is State.ANSWER:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rota.common.errors import Error, RemoteError
 from rota.common.streams import Credit
 from rota.gateway import spool as spools
-from rota.gateway.core.connection import Wrong
+from rota.gateway.core.effects import Wrong
 from rota.gateway.core.head import Head
 from rota.gateway.core.upload import NoRoom
 from rota.gateway.request import Request

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from websocket_rig import BINARY, CLOSE, CONT, PING, PONG, TEXT, close, frame, read
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from rota.gateway.core.connection import Came, Close, Effect, Ended, Reset, Write
+from rota.gateway.core.effects import Came, Close, Effect, Ended, Reset, Write
 from rota.gateway.core.websocket import State, Terms, WebSocket, agreed
 
 SMALL = Terms(message=1000)

@@ -12,84 +12,17 @@ A request is answered by `answered`, with all there is, or by `begin`, `piece`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import NamedTuple
 
 from .chunks import Chunks
-from .head import REMEMBERED_MAX, Head, Heads, Limits, end_of_head, new
+from .effects import Close, Dispatch, Effect, Refused, Reset, Write, Wrong
+from .head import REMEMBERED_MAX, Head, end_of_head, new
 from .requests import request_id as request_id_of
 from .response import CONTINUE, Framing, Headers, begin, plain, response
 from .rules import Rejected
+from .shared import BANKED_S, UNREAD_MAX, Shared
 from .upload import INLINE_MAX, Spool, Upload
-
-
-class Timeouts(NamedTuple):
-    """Seconds; rates in bytes a second."""
-
-    idle: float = 5.0  # until a request begins: browsers open connections that they may never use
-    head: float = 10.0  # from its first byte to its last: dripping bytes does not prolong it
-    body: float = 10.0  # of grace, then `body_rate` on average
-    body_rate: int = 500  # below any modem; 1 MiB may take 35 minutes
-    write: float = 10.0  # of grace once the kernel takes no more, then `write_rate` on average
-    write_rate: int = 8192  # an answer is held, in memory or a spool, until it has been read: 1 MiB for 138 s at most
-    linger: float = 2.0  # for a client to read why: a reset, which is what closing at once may be, takes it away
-
-
-class Dispatch(NamedTuple):
-    """A proper and whole request, to be answered once. A spool is now the gateway's to close."""
-
-    head: Head
-    body: bytes | Spool
-
-
-class Refused(NamedTuple):
-    """What came broke a rule; the answer, of so many bytes without its head, follows. `head`: if that was read."""
-
-    status: int
-    size: int
-    request_id: str
-    head: Head | None
-
-
-class Write(NamedTuple):
-    data: bytes
-
-
-class Close(NamedTuple):
-    """The last effect: send what was written, then that this was all, drop what comes, be gone `within` seconds.
-    0: be gone at once, with what has not left: who did not take it in time would keep it in memory for ever.
-    """
-
-    within: float = 0.0
-
-
-class Reset(NamedTuple):
-    """In place of Close: be gone at once, and in such a way that nobody takes it for an end."""
-
-
-class Wrong(NamedTuple):
-    """The application's answer is not what it said, or cannot be sent: it ends here. `status`: in its place."""
-
-    sentence: str
-    status: int = 0
-
-
-class Came(NamedTuple):
-    """Whole messages of a WebSocket, in their order (core/websocket.py)."""
-
-    items: list[str | bytes]
-
-
-class Ended(NamedTuple):
-    """A WebSocket is over, and not because we said so: the client's code, that of the rule it broke, or 1006."""
-
-    code: int
-    reason: str
-
-
-Effect = Dispatch | Refused | Write | Close | Reset | Wrong | Came | Ended
 
 
 class State(Enum):
@@ -104,8 +37,6 @@ _IDLE, _HEAD, _BODY, _ANSWER, _CLOSED = State  # a name of an Enum is looked up 
 
 WAITING_MAX = 64 * 1024  # bytes behind the request that is being answered, from which on no more should be read
 FLOOD_MAX = 512 * 1024  # with so many it closes: what loops read at once, 256 KiB, twice
-UNREAD_MAX = 512 * 1024  # of an answer in pieces: what one that was blocked leaves with, before it is blocked again
-BANKED_S = 600.0  # of silence that a quick beginning buys at most: a large body must not lie on the disk for days
 
 
 class Connection:
@@ -134,27 +65,15 @@ class Connection:
         "_skipped",
     )
 
-    def __init__(
-        self,
-        limits: Limits,
-        timeouts: Timeouts,
-        now: float,
-        date: Callable[[], bytes],
-        open_spool: Callable[[], Spool],
-        new_id: Callable[[], str] = lambda: "-",
-        heads: Heads | None = None,
-    ) -> None:
-        """`date`: what a Date field says now (RFC 9110 6.6.1). `open_spool`: for a large body; may raise NoRoom.
-        `new_id`: of a request that is refused here. `heads`: those of all connections with these limits.
-        """
+    def __init__(self, shared: Shared, now: float) -> None:
         self.state = _IDLE
-        self._limits = limits
-        self._timeouts = timeouts
-        self._date = date
-        self._open_spool = open_spool
-        self._new_id = new_id
-        self._heads = Heads(limits) if heads is None else heads
-        self._deadline = now + timeouts.idle
+        self._limits = shared.limits
+        self._timeouts = shared.timeouts
+        self._date = shared.date
+        self._open_spool = shared.open_spool
+        self._new_id = shared.new_id
+        self._heads = shared.heads
+        self._deadline = now + shared.timeouts.idle
         self._buffer = bytearray()
         self._head: Head | None = None
         self._chunks: Chunks | None = None
@@ -163,7 +82,7 @@ class Connection:
         self._framing: Framing | None = None  # of an answer that has begun
         self._blocked = False  # what was written has not left yet
         self._unread = 0  # bytes of the last answer; of one in pieces those since it was blocked the last time
-        self._patience = timeouts.write  # seconds of grace that the reader of this answer has left
+        self._patience = shared.timeouts.write  # seconds of grace that the reader of this answer has left
         self._eof = False
         self._last = False  # after this answer it closes
         self._skipped = False  # the one empty line that may stand before a request

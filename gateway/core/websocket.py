@@ -23,8 +23,9 @@ from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from ...common.streams import WINDOW
-from .connection import UNREAD_MAX, Came, Close, Effect, Ended, Reset, Write
+from .effects import Came, Close, Effect, Ended, Reset, Write
 from .response import Headers, switching
+from .shared import UNREAD_MAX
 
 GOING_AWAY, NO_CODE, LOST, TOO_LARGE, FAILED = 1001, 1005, 1006, 1009, 1011  # RFC 6455 7.4.1
 

@@ -1,0 +1,109 @@
+"""Whose turn it is to send on an HTTP/2 connection, and how long a reader may keep it waiting. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from math import inf
+from typing import TYPE_CHECKING
+
+from .http2_frames import FRAME_MAX
+from .shared import UNREAD_MAX, Timeouts
+
+if TYPE_CHECKING:
+    from .http2_books import Books
+    from .http2_stream import Stream
+
+
+class Patience:
+    """With a reader: grace, then a rate on average, in however many stalls."""
+
+    __slots__ = ("deadline", "_grace", "_left", "_rate")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.deadline = inf
+        self._grace = self._left = timeouts.write
+        self._rate = timeouts.write_rate
+
+    def stalls(self, now: float, size: int = 0) -> None:
+        """It takes nothing. `size`: bytes that are on their way."""
+        if self.deadline == inf:
+            self.deadline = now + self._left + size / self._rate
+
+    def goes_on(self, now: float) -> None:
+        if self.deadline != inf:
+            self._left = min(self._grace, max(self.deadline - now, 0.0))
+            self.deadline = inf
+
+    def took(self, size: int) -> None:
+        self._left = min(self._grace, self._left + size / self._rate)
+
+
+class Turns:
+    """Of the streams that have something to send, and room for it. `patience`: with the connection. `unsent`: bytes
+    since it was blocked the last time.
+    """
+
+    def __init__(self, books: Books, timeouts: Timeouts) -> None:
+        self.is_blocked = False
+        self.patience = Patience(timeouts)
+        self.unsent = 0
+        self._books = books
+        self._ready: deque[Stream] = deque()
+
+    def add(self, stream: Stream) -> None:
+        self._ready.append(stream)
+
+    def next(self, now: float) -> tuple[Stream, int] | None:
+        """Who may send, and how many bytes."""
+        books = self._books
+        while self._ready:
+            if books.outbound_flow_control_window <= 0:
+                self.patience.stalls(now)
+                break
+            stream = self._ready.popleft()
+            if stream.is_empty:  # it is closed
+                continue
+            room = min(books.local_flow_control_window(stream.id), FRAME_MAX)
+            if room > 0:
+                return stream, room
+            stream.patience.stalls(now)
+        return None
+
+    def took(self, stream: Stream, size: int, now: float) -> None:
+        """It has sent so many; if it has more its next turn comes."""
+        stream.patience.goes_on(now)
+        stream.patience.took(size)
+        self.patience.took(size)
+        if not stream.is_empty:
+            self._ready.append(stream)
+
+    def room_of(self, streams: Iterable[Stream], now: float) -> None:
+        """Their windows may have grown."""
+        for stream in streams:
+            if stream.patience.deadline != inf and not stream.is_empty:
+                books = self._books
+                if books.local_flow_control_window(stream.id) > 0 or books.outbound_flow_control_window <= 0:
+                    stream.patience.goes_on(now)
+                    self._ready.append(stream)
+
+    def room(self, now: float) -> None:
+        """The window of the connection has grown."""
+        if not self.is_blocked:
+            self.patience.goes_on(now)
+
+    def wrote(self, size: int) -> None:
+        self.unsent = min(self.unsent + size, UNREAD_MAX)
+
+    def blocked(self, now: float) -> None:
+        self.is_blocked = True
+        self.patience.goes_on(now)
+        self.patience.stalls(now, self.unsent)
+
+    def written(self, now: float) -> None:
+        self.is_blocked = False
+        self.unsent = 0
+        self.patience.goes_on(now)
+
+    def clear(self) -> None:
+        self._ready.clear()

@@ -1,0 +1,39 @@
+"""What the connections of one process have in common, whichever HTTP they speak. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .head import Heads, Limits
+from .upload import Spool
+
+STREAMS_MAX = 100  # of a connection of HTTP/2 at once: what RFC 9113 6.5.2 recommends at least
+UNREAD_MAX = 512 * 1024  # of an answer in pieces: what one that was blocked leaves with, before it is blocked again
+BANKED_S = 600.0  # of silence that a quick beginning buys at most: a large body must not lie on the disk for days
+
+
+class Timeouts(NamedTuple):
+    """Seconds; rates in bytes a second."""
+
+    idle: float = 5.0  # until a request begins: browsers open connections that they may never use
+    head: float = 10.0  # from its first byte to its last: dripping bytes does not prolong it
+    body: float = 10.0  # of grace, then `body_rate` on average
+    body_rate: int = 500  # below any modem; 1 MiB may take 35 minutes
+    write: float = 10.0  # of grace once the kernel takes no more, then `write_rate` on average
+    write_rate: int = 8192  # an answer is held, in memory or a spool, until it has been read: 1 MiB for 138 s at most
+    linger: float = 2.0  # for a client to read why: a reset, which is what closing at once may be, takes it away
+
+
+class Shared(NamedTuple):
+    """`date`: what a Date field says now (RFC 9110 6.6.1). `open_spool`: for a large body; may raise NoRoom. `new_id`:
+    of a request that is refused before it has one. `heads`: those that came before. `streams`: of HTTP/2, at once.
+    """
+
+    limits: Limits
+    timeouts: Timeouts
+    date: Callable[[], bytes]
+    open_spool: Callable[[], Spool]
+    new_id: Callable[[], str]
+    heads: Heads
+    streams: int = STREAMS_MAX
