@@ -252,6 +252,19 @@ def test_silence_after_a_goodbye_without_handover_never_activates_it(rig: Rig) -
     assert not rig.active and not rig.of(Rise)[1:]
 
 
+def test_what_an_operator_said_of_the_active_one_is_over_when_it_is_heard_again(rig: Rig) -> None:
+    rig.link(Closing(1, False))
+    assert rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now + 2.0)[0] == 0
+    rig.wait(0.5)  # somebody has the lease
+    rig.core.link_opened()
+    rig.link(Welcome(1, 1, "a"), wire.WELCOME)
+    rig.pulse()
+    rig.link(Closing(1, False))
+    rig.engine.held_by("", 1)
+    rig.wait(10.0)
+    assert not rig.active and rig.core.candidacy.stage is Stage.FOLLOWING
+
+
 @pytest.mark.parametrize("to", ["b", "c"])
 def test_a_handover_is_followed_at_once_by_the_one_that_is_named_and_later_by_others(rig: Rig, to: str) -> None:
     rig.link(Closing(1, True, to))

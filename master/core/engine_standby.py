@@ -16,7 +16,7 @@ from ...common.settings import PRIMARY
 from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
 from .engine_lease import Answer, EngineLease
-from .standby import REDIAL_S, Standby
+from .standby import Standby
 
 TURN_S = 0.1  # a backup lets the primary go first, and waits at random up to so long
 STALE_S = 2.0  # one that did not hear the active lately lets those go first that did
@@ -28,8 +28,8 @@ class Fences(Candidacy):
     has not been told yet that an engine decides: no time limit ends the wait for these.
     """
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
+    def __init__(self, name: str, seen: int, odd: bool) -> None:
+        super().__init__(name, 0.0, seen, odd)
         self.leased: set[str] = set()
 
     def answered(self, node: str, answer: Grant | Deny, random: float, now: float) -> None:
@@ -50,14 +50,13 @@ class EngineStandby(Standby):
         self.lease = lease
         self._dialled = ""
         super().__init__(identity, settings, past, sources, now)
-        self._handed_over = False  # at the last CLOSE
-        self._first = True  # of those to whom it was handed over
+        self._goodbye: Closing | None = None  # of the active, until it is heard again
         self._closed_at = -inf
         self._turn_at = inf
         self._fence_by = inf  # we have the lease; agents that have not answered by then are fenced by their HELLO
 
     def _new_candidacy(self, seen: int) -> Fences:
-        return Fences(self.name, 0.0, seen, odd=self.role == PRIMARY)
+        return Fences(self.name, seen, odd=self.role == PRIMARY)
 
     @property
     def decider(self) -> str:
@@ -79,30 +78,23 @@ class EngineStandby(Standby):
         return self._dialled
 
     def _try_next(self) -> None:
-        """This one is not active, or does not answer."""
         addresses = self._addresses()
         if self._dialled in addresses:
             self._dialled = addresses[(addresses.index(self._dialled) + 1) % len(addresses)]
 
-    def link_lost(self, now: float) -> None:
-        if not self._link_token:
-            self._try_next()
-        super().link_lost(now)
-
-    def _hang_up(self, now: float, wait_s: float = REDIAL_S) -> None:
-        if not self._link_token:
-            self._try_next()
-        super()._hang_up(now, wait_s)
-
     def _pulse(self, pulse: Pulse, now: float) -> None:
         """It may well be heard while its lease is over: the engine decides, not whether it is heard."""
         if self.candidacy.stage is Stage.FOLLOWING and pulse.epoch >= self.epoch:
-            self._handed_over = False
+            self._goodbye = None
             self._heard(pulse, now)
 
     def _closed(self, closing: Closing, now: float) -> None:
         self._whole_until = inf  # this was its last word
-        self._handed_over, self._first, self._closed_at = closing.handover, closing.to in ("", self.name), now
+        self._goodbye, self._closed_at = closing, now
+
+    @property
+    def _is_handed_over(self) -> bool:
+        return self._goodbye is not None and self._goodbye.handover
 
     # ---- standing --------------------------------------------------------------------------------------------------
 
@@ -121,7 +113,7 @@ class EngineStandby(Standby):
         if self._forced:
             return "an operator asked for it"
         if self.liveness is Liveness.CLOSED:
-            return f"{self._active} hands over" if self._handed_over and self.mirror.synced else ""
+            return f"{self._active} hands over" if self._is_handed_over and self.mirror.synced else ""
         if self.mirror.synced:
             return f"the lease of {self.lease.holder or self._active} is over"
         # After a start. Who was active last, as the engine has it, knows everything; then the primary.
@@ -138,8 +130,9 @@ class EngineStandby(Standby):
         if self.liveness is Liveness.UNKNOWN or self._forced:
             return 0.0
         late = 0.0 if self._is_complete(now) else STALE_S
-        if self.liveness is Liveness.CLOSED:
-            return 0.0 if self._first else TURN_S * (1 + self._sources.random())
+        if self._goodbye is not None:
+            is_first = self._goodbye.to in ("", self.name)
+            return 0.0 if is_first else TURN_S * (1 + self._sources.random())
         return late + (0.0 if self.role == PRIMARY else TURN_S * self._sources.random())
 
     def _counts(self, node: str) -> bool:
@@ -156,7 +149,7 @@ class EngineStandby(Standby):
         self._go_on(now)
 
     def _tick_candidacy(self, now: float) -> None:
-        if self._handed_over and now - self._closed_at < HANDOVER_S and not self.lease.is_free(now):
+        if self._is_handed_over and now - self._closed_at < HANDOVER_S and not self.lease.is_free(now):
             self.lease.look(now)
         self.lease.tick(now)
         self._go_on(now)

@@ -54,7 +54,7 @@ class Fleet:
         self.held = False  # it has no quorum: nothing is dispatched until it has
         self.patient_until = now  # no node that has not said hello is given up before
         self.changed = True  # since somebody who waits was last asked to look
-        self._started_at = now
+        self._began = now
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
         self.processes = Processes(self)
         self.intents = Intents(self)
@@ -71,13 +71,13 @@ class Fleet:
         self.scaled = restored.targets
         self.checks.exempt = restored.exempt
         self.dispatch.maintenance.closed = restored.closed
-        self.pauses.restore(restored.paused, self._started_at)
+        self.pauses.restore(restored.paused, self._began)
         self.census.restore(restored)
         for node in self.nodes.values():
-            node.heard_at = node.since = self._started_at
+            node.heard_at = node.since = self._began
             if node.intent is Intent.DRAINING:
-                node.drain_until = self._started_at + self.settings.drain_deadline
-        self.checks.restore(restored.marked, self._started_at)
+                node.drain_until = self._began + self.settings.drain_deadline
+        self.checks.restore(restored.marked, self._began)
         self.dispatch.quarantine.restore(restored.suspects)
 
     def hello(self, route: bytes, hello: messages.AgentHello, token: int, now: float) -> Node | messages.Refusal:

@@ -190,35 +190,37 @@ class Master:
             return
         version = outbox.agree(hello.versions)
         if version is None:
-            refusal = outbox.incompatible(hello.versions)
-            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
-            return
+            return self._refuse(route, outbox.incompatible(hello.versions))
+        match hello:
+            case messages.OperatorHello():
+                self.operators.came(route, self._admit(route, version), hello.user)
+            case messages.VoterHello():
+                self._admit(route, version)  # it may have us for its master, if it has none
+                if hello.node in self.fleet.nodes:
+                    self._heard_of(hello.epoch)
+            case messages.PeerHello():
+                self._standby_hello(route, hello, version, now)
+            case messages.AgentHello():
+                self._agent_hello(route, hello, version, now)
+
+    def _admit(self, route: bytes, version: int) -> int:
+        """Answers its token."""
         token = self._token_of(route) or self._token()
-        if isinstance(hello, messages.OperatorHello):
-            self.operators.came(route, token, hello.user)
-            self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
-            return
-        if isinstance(hello, messages.VoterHello):  # it may have us for its master, if it has none
-            self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
-            return self._heard_of(hello.epoch) if hello.node in self.fleet.nodes else None
-        if isinstance(hello, messages.PeerHello):
-            return self._standby_hello(route, hello, version, now)
+        self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+        return token
+
+    def _refuse(self, route: bytes, refusal: messages.Refusal) -> None:
+        self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
+
+    def _agent_hello(self, route: bytes, hello: messages.AgentHello, version: int, now: float) -> None:
+        token = self._token_of(route) or self._token()
         place = len(self.out.control)
         self._rise_above(hello)
-        if hello.epoch > self.dispatch.epoch and not self.pair.alone and hello.node in self.fleet.nodes:
-            refusal = outbox.refusal("standby", "another master was elected", 100)
-            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
-            return self._heard_of(hello.epoch)
         if hello.epoch > self.dispatch.epoch:
-            ours = self.dispatch.epoch
-            text = f"epoch {hello.epoch} was seen on {hello.node}, this master has {ours}: is its --state lost?"
-            refusal = outbox.refusal("denied", text, 5000)
-            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
-            return
+            return self._outlived(route, hello)
         found = self.fleet.hello(route, hello, token, now)
         if isinstance(found, messages.Refusal):
-            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, found)))
-            return
+            return self._refuse(route, found)
         for old in [old for old, node in self._agents.items() if node is found]:
             del self._agents[old]
         self._agents[route] = found
@@ -228,6 +230,15 @@ class Master:
             word = messages.Intent(str(found.intent), found.generation, found.by, found.reason, found.version)
             self.out.say(route, token, word)
 
+    def _outlived(self, route: bytes, hello: messages.AgentHello) -> None:
+        """This agent knows of a higher epoch than ours."""
+        if not self.pair.alone and hello.node in self.fleet.nodes:
+            self._refuse(route, outbox.refusal("standby", "another master was elected", 100))
+            return self._heard_of(hello.epoch)
+        ours = self.dispatch.epoch
+        text = f"epoch {hello.epoch} was seen on {hello.node}, this master has {ours}: is its --state lost?"
+        self._refuse(route, outbox.refusal("denied", text, 5000))
+
     def _standby_hello(self, route: bytes, hello: messages.PeerHello, version: int, now: float) -> None:
         why = self.pair.refuse(hello)
         if not why:
@@ -235,9 +246,7 @@ class Master:
         if not self.durable:
             why = f"{self.identity.name} has no --state directory: it would not remember that it has a standby"
         if why:
-            refusal = outbox.refusal("denied", why, 5000)
-            self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
-            return
+            return self._refuse(route, outbox.refusal("denied", why, 5000))
         token = self._token()
         self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
         self.pair.greet(route, token, hello, self.dispatch.epoch, now)
@@ -492,8 +501,7 @@ class Master:
         self.operators.unrecorded(text)
 
     def _journal(self, data: bytes) -> int:
-        number = self._journal_ours(data, ours=False)
-        return number
+        return self._journal_ours(data, ours=False)
 
     def _journal_ours(self, data: bytes, ours: bool = True) -> int:
         """`ours`: of no concern to a standby."""

@@ -27,6 +27,9 @@ class PairStandby(Standby):
         peer = self.mirror.known.peer
         return peer.address if peer else next(iter(self.settings.backup_of or ()), "")
 
+    def _try_next(self) -> None:
+        """There is only one."""
+
     # ---- what the active says --------------------------------------------------------------------------------------
 
     def _pulse(self, pulse: Pulse, now: float) -> None:

@@ -64,10 +64,10 @@ class Standby(ABC):
         self._heard_at = now
         self._promised_until = now + self.settings.takeover_after  # what an earlier life of ours may have promised
         self._sequence = 0  # of the active's records, as its last pulse tells
-        self._link_token = 0
+        self._link_token = 0  # of the active's WELCOME; 0 = there is none over this link
         self._dial_at: float | None = now  # None: the link is open, or about to be
         self._idle_peer = False  # the other master is no more active than this one
-        self._forced = False  # to stand, by an operator
+        self._forced = False  # to stand, by an operator; until the active is heard
         # Until then the active, if it was we, has recorded nothing that is not known here.
         self._whole_until = inf if self._was_active else -inf
         self._linked_at = now
@@ -107,13 +107,21 @@ class Standby(ABC):
     def link_lost(self, now: float) -> None:
         """No death: an active master may well be behind a connection that broke."""
         self._idle_peer = False
-        self._link_token = 0
-        self._dial_at = now + REDIAL_S
+        self._dial_in(REDIAL_S, now)
 
     def _hang_up(self, now: float, wait_s: float = REDIAL_S) -> None:
+        self._dial_in(wait_s, now)
+        self.out.role.append(HangUp())
+
+    def _dial_in(self, wait_s: float, now: float) -> None:
+        if not self._link_token:
+            self._try_next()
         self._link_token = 0
         self._dial_at = now + wait_s
-        self.out.role.append(HangUp())
+
+    @abstractmethod
+    def _try_next(self) -> None:
+        """The master that was dialled is not active, or does not answer."""
 
     def from_link(self, frame: bytes, now: float) -> None:
         """Whatever cannot be read may have been a record: over a new connection everything comes anew."""
@@ -165,6 +173,7 @@ class Standby(ABC):
 
     def _heard(self, pulse: messages.Pulse, now: float) -> None:
         """We promise not to stand."""
+        self._forced = False
         self.candidacy.withdraw()
         self.candidacy.saw(pulse.epoch)
         if pulse.epoch > self.epoch:
