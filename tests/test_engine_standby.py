@@ -6,24 +6,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_standby import no_service
+from standby_rig import StandbyRig, T, sections
 
 from rota.common import messages, wire
 from rota.common.lifecycle import Liveness
-from rota.common.messages import Closing, Deny, Grant, PeerHello, Promise, Pulse, Replica, Vote, VoterHello, Welcome
-from rota.common.settings import MasterSettings, StandbySettings
+from rota.common.messages import Closing, Deny, Grant, PeerHello, Promise, Pulse, Replica, Vote, Welcome
+from rota.common.settings import StandbySettings
 from rota.master.core import followers, records
-from rota.master.core.beginning import Identity, Past, Sections, Sources
+from rota.master.core.beginning import Identity, Past
 from rota.master.core.candidacy import Stage
 from rota.master.core.engine_lease import Answer, EngineLease, Question, Row
 from rota.master.core.engine_standby import EngineStandby
 from rota.master.core.events import EventLog
 from rota.master.core.group import Group
-from rota.master.core.outbox import BecomeActive, Dial, Outbox, Rise, SayPeer
+from rota.master.core.outbox import BecomeActive, Dial, Outbox, Rise
 from rota.master.core.records import Peer, Restored
 
-T = 1.0  # takeover_after, and the lease
-TOKEN = 99
 OTHERS = ("tcp://a:7700", "tcp://c:7700")
 
 
@@ -46,94 +44,40 @@ class Engine:
         self.row = Row(self.row.stamp + 1, f"{name} life" if name else "", epoch)
 
 
-class Rig:
-    """The standby `b`; the active one, agents and the engine say what a test tells them to."""
+class Rig(StandbyRig[EngineStandby]):
+    """The standby `b`, and the engine."""
+
+    other = "a"
 
     def __init__(self, others: tuple[str, ...] | None = OTHERS, epoch: int = 0, was_active: bool = False) -> None:
-        self.now = 100.0
+        super().__init__()
         self.engine = Engine()
         self.lease = EngineLease("etcd", "b life", T, self.now)
-        self.effects: list[Any] = []
-        self.asked: dict[str, list[Any]] = {}
-        self.voters: dict[str, int] = {}
-        self.pulses = self.tokens = 0
-        settings = replace(StandbySettings(), backup_of=others, takeover_after=T)
         self.core = EngineStandby(
             Identity("b", address="tcp://b:7700"),
-            Sections(MasterSettings(state="/nowhere"), no_service, settings),
+            sections(replace(StandbySettings(), backup_of=others, takeover_after=T)),
             Past(Restored(), epoch=epoch, epoch_by="b" if was_active else "a"),
-            Sources(self._token, lambda: 1_000_000.0),
+            self.sources,
             self.lease,
             self.now,
         )
 
-    def _token(self) -> int:
-        self.tokens += 1
-        return self.tokens
-
     def follow(self, epoch: int = 1) -> None:
-        """`a` is active: it has the lease, and everything that it has is here."""
+        """`a` has the lease, too."""
         self.engine.held_by("a", epoch)
         self.wait(0.02)
-        self.core.link_opened()
-        self.link(Welcome(1, epoch, "a"), wire.WELCOME)
-        self.link(Replica(7, [], True, False))
-        self.pulse(epoch)
+        super().follow(epoch)
 
-    def link(self, message: Any, kind: int = wire.CONTROL) -> None:
-        self.core.from_link(wire.head(kind, TOKEN) + messages.encode(message), self.now)
-        self.flush()
-
-    def pulse(self, epoch: int = 1) -> None:
-        self.pulses += 1
-        self.link(Pulse(self.pulses, epoch, 7))
-
-    def greet(self, *nodes: str) -> None:
-        for node in nodes:
-            hello = VoterHello([1, 1], node, "boot", 1)
-            self.core.control(node.encode(), wire.head(wire.HELLO, 0) + messages.encode(hello), self.now)
-            self.flush()
-
-    def say(self, node: str, message: Any) -> None:
-        frame = wire.head(wire.CONTROL, self.voters[node]) + messages.encode(message)
-        self.core.control(node.encode(), frame, self.now)
-        self.flush()
-
-    def wait(self, seconds: float, pulses: int = 0) -> None:
-        """`pulses`: in this epoch the active one is heard meanwhile, and renews."""
-        until = self.now + seconds
-        while self.now < until - 1e-9:
-            self.now = min(until, self.now + 0.02)
-            if pulses:
-                self.engine.held_by("a", pulses)
-                self.pulse(pulses)
-            self.core.tick(self.now)
-            self.flush()
+    def goes_on(self, epoch: int) -> None:
+        """And renews it."""
+        self.engine.held_by("a", epoch)
+        super().goes_on(epoch)
 
     def flush(self) -> None:
-        out = self.core.out
-        while out or self.lease.questions:
-            effects, out.role = out.role, []
-            for effect in effects:
-                self.effects.append(effect)
-                if isinstance(effect, Rise) and not effect.by:
-                    self.core.raised(self.now)
-            questions, self.lease.questions = self.lease.questions, []
-            for question in questions:
-                self.core.engine_answered(self.engine.answer(question), self.now)
-            control, out.control = out.control, []
-            for route, frame in control:
-                head = wire.parse_head(frame)
-                if head.kind == wire.WELCOME:
-                    self.voters[route.decode()] = head.token
-                elif head.kind == wire.CONTROL:
-                    self.asked.setdefault(route.decode(), []).append(messages.decode(frame[head.head_len :]))
-            for number, _ in out.records:
-                self.core.recorded(number, self.now)
-            out.records.clear()
-
-    def of(self, kind: type) -> list[Any]:
-        return [effect for effect in self.effects if isinstance(effect, kind)]
+        super().flush()
+        while self.lease.questions:
+            self.core.engine_answered(self.engine.answer(self.lease.questions.pop(0)), self.now)
+            super().flush()
 
     @property
     def active(self) -> bool:
@@ -334,8 +278,7 @@ def test_a_connection_that_broke_is_made_again_at_the_same_master_first(rig: Rig
 
 
 def test_it_says_who_decides_so_that_masters_that_do_not_agree_on_that_do_not_pair(rig: Rig) -> None:
-    hellos = [messages.decode(each.frame[wire.parse_head(each.frame).head_len :]) for each in rig.of(SayPeer)[:1]]
-    assert isinstance(hellos[0], PeerHello) and hellos[0].lease == "etcd"
+    assert rig.told(PeerHello)[0].lease == "etcd"
 
 
 # ---- the active one --------------------------------------------------------------------------------------------------

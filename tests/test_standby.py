@@ -6,146 +6,50 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from standby_rig import TOKEN, StandbyRig, T, sections
 
 from rota.common import messages, wire
 from rota.common.lifecycle import Liveness
-from rota.common.messages import Closing, Deny, Grant, Pulse, Replica, Vote, VoterHello, Welcome
-from rota.common.settings import MasterSettings, ServiceSettings, StandbySettings
+from rota.common.messages import Closing, Deny, Grant, Promise, Replica, Vote, VoterHello, Welcome
+from rota.common.settings import StandbySettings
 from rota.master.core import records
-from rota.master.core.beginning import Identity, Past, Sections, Sources
+from rota.master.core.beginning import Identity, Past
 from rota.master.core.candidacy import Candidacy, Stage
-from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer
+from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise
 from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Peer, Restored
 
-TOKEN = 99
-T = 1.0  # takeover_after
 
-
-def no_service(name: str) -> ServiceSettings:
-    raise AssertionError("a standby runs none")
-
-
-class Rig:
-    """A standby, the active that it follows, and agents; all of them say what a test tells them to."""
+class Rig(StandbyRig[PairStandby]):
+    """The agents would vote for it, unless a test says that they would not."""
 
     def __init__(self, electorate: str = "abc", backup: bool = True, was_active: bool = False, **settings: Any) -> None:
-        self.now = 100.0
-        self.electorate = list(electorate)
-        self.pulses = self.sequence = 0
+        super().__init__()
+        self.electorate = electorate
+        self.polled: dict[str, list[Vote]] = {}
+        self.would_vote = True
         known = Restored()
         if not backup:
             known.peer = Peer("other", "tcp://other:7700", "backup")
             known.electorate = frozenset(electorate)
-        address = "tcp://other:7700" if backup else None
-        self.tokens = 1
-        given = {"backup_of": (address,) if address else None, "takeover_after": T, **settings}
+        given = {"backup_of": ("tcp://other:7700",) if backup else None, "takeover_after": T, **settings}
         self.core = PairStandby(
             Identity("me", address="tcp://me:7700"),
-            Sections(MasterSettings(state="/nowhere"), no_service, replace(StandbySettings(), **given)),
+            sections(replace(StandbySettings(), **given)),
             Past(known, epoch=0 if backup else 5, epoch_by="me" if was_active else "other"),
-            Sources(self._token, lambda: 1_000_000.0),
+            self.sources,
             self.now,
         )
-        self.voters: dict[str, int] = {}
-        self.effects: list[Any] = []
-        self.said: list[Any] = []  # to the active
-        self.asked: dict[str, list[Any]] = {}  # of voters
-        self.polled: dict[str, list[Vote]] = {}  # the same, that binds nobody: they would vote for it
-        self.would_vote = True
 
-    def _token(self) -> int:
-        self.tokens += 1
-        return self.tokens
+    def snapshot(self) -> list[bytes]:
+        return [records.electorate(self.electorate)]
 
-    # ---- the active --------------------------------------------------------------------------------------------------
-
-    def follow(self, epoch: int = 1) -> None:
-        """The link is up, the snapshot is here, the first pulse was answered."""
-        self.core.link_opened()
-        self.link(Welcome(1, epoch, "other"), wire.WELCOME)
-        self.link(Replica(7, [records.electorate(self.electorate)], True, False))
-        self.sequence = 7
-        self.pulse(epoch)
-
-    def link(self, message: Any, kind: int = wire.CONTROL, token: int = TOKEN) -> None:
-        self.core.from_link(wire.head(kind, token) + messages.encode(message), self.now)
-        self.flush()
-
-    def pulse(self, epoch: int = 1) -> None:
-        self.pulses += 1
-        self.link(Pulse(self.pulses, epoch, self.sequence))
-
-    # ---- the agents --------------------------------------------------------------------------------------------------
-
-    def greet(self, node: str) -> None:
-        hello = VoterHello([1, 1], node, "boot", 1)
-        self.core.control(node.encode(), wire.head(wire.HELLO, 0) + messages.encode(hello), self.now)
-        self.flush()
-
-    def say(self, node: str, message: Any) -> None:
-        frame = wire.head(wire.CONTROL, self.voters[node]) + messages.encode(message)
-        self.core.control(node.encode(), frame, self.now)
-        self.flush()
-
-    def grant(self, *nodes: str, before: int = 1) -> None:
-        for node in nodes:
-            self.say(node, Grant(self.core.candidacy.epoch, before))
-
-    # ---- time --------------------------------------------------------------------------------------------------------
-
-    def wait(self, seconds: float, pulses: bool = False) -> None:
-        until = self.now + seconds
-        while self.now < until:
-            self.now = min(until, self.now + 0.02)
-            if pulses:
-                self.pulse(self.core.epoch)
-            self.core.tick(self.now)
-            self.flush()
-
-    def flush(self) -> None:
-        out = self.core.out
-        while out:
-            effects, out.role = out.role, []
-            for effect in effects:
-                self._effect(effect)
-            for number, _ in out.records:
-                self.core.recorded(number, self.now)
-            out.records.clear()
-            control, out.control = out.control, []
-            for route, frame in control:
-                head = wire.parse_head(frame)
-                node = route.decode()
-                if head.kind == wire.WELCOME:
-                    self.voters[node] = head.token
-                elif head.kind == wire.CONTROL:
-                    self._voter_hears(node, messages.decode(frame[head.head_len :]))
-            out.frontend.clear()
-            out.backend.clear()
-
-    def _voter_hears(self, node: str, message: Any) -> None:
+    def hears(self, node: str, message: Any) -> None:
         if not message.poll:
-            self.asked.setdefault(node, []).append(message)
-            return
+            return super().hears(node, message)
         self.polled.setdefault(node, []).append(message)
         if self.would_vote:
             self.say(node, Grant(message.epoch, poll=True))
-
-    def _effect(self, effect: Any) -> None:
-        self.effects.append(effect)
-        if isinstance(effect, Rise) and not effect.by:
-            self.core.raised(self.now)
-        elif isinstance(effect, SayPeer):
-            head = wire.parse_head(effect.frame)
-            if head.kind == wire.CONTROL:
-                self.said.append(messages.decode(effect.frame[head.head_len :]))
-
-    def of(self, kind: type) -> list[Any]:
-        return [effect for effect in self.effects if isinstance(effect, kind)]
-
-    @property
-    def stage(self) -> Stage:
-        return self.core.candidacy.stage
 
 
 @pytest.fixture
@@ -162,7 +66,7 @@ def rig() -> Rig:
 
 def test_the_active_is_live_when_it_is_first_heard_and_each_pulse_is_answered_with_a_promise(rig: Rig) -> None:
     assert rig.core.liveness is Liveness.LIVE
-    assert [(promise.number, promise.lasts_ms) for promise in rig.said] == [(1, 1000)]
+    assert [(promise.number, promise.lasts_ms) for promise in rig.told(Promise)] == [(1, 1000)]
     assert [event["kind"] for event in rig.core.events.since(0)] == ["master", "LIVE"]
 
 
@@ -409,7 +313,7 @@ def test_a_candidate_that_hears_the_active_again_withdraws_and_late_votes_do_not
 
 
 def test_it_does_not_stand_before_its_last_promise_is_over(rig: Rig) -> None:
-    rig.wait(0.5, pulses=True)
+    rig.wait(0.5, pulses=1)
     rig.core.liveness = Liveness.DEAD
     rig.wait(0.9)
     assert rig.stage is Stage.FOLLOWING
