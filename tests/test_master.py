@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rota.common import messages, wire
 from rota.common.settings import StandbySettings
+from rota.master.core.outbox import StepDown
 from rota.master.core.records import Peer, Restored
 
 DOORS = ("frontend", "backend", "control")
@@ -225,3 +226,20 @@ def test_whether_it_hands_over_at_its_end_is_as_the_last_reload_says() -> None:
     rig.core.end()
     rig.flush()
     assert [said.handover for said in rig.said[b"b"] if isinstance(said, messages.Closing)] == [False]
+
+
+def test_one_that_was_outvoted_says_its_last_word_once_and_hands_nothing_over() -> None:
+    """The one that follows it would stand, though another one was elected."""
+    known = Restored()
+    known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
+    rig = Rig(restored=known)
+    rig.agent("n1")
+    hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 1000, "majority")
+    rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    voter = messages.VoterHello([1, 1], "n1", "b1", 5)
+    rig.core.control(b"voter", wire.head(wire.HELLO, 0) + messages.encode(voter), rig.now)
+    assert not rig.core.ready_to_end(rig.now)
+    rig.core.end()  # INT, at this moment
+    rig.flush()
+    assert [said.handover for said in rig.said[b"b"] if isinstance(said, messages.Closing)] == [False]
+    assert [each for each in rig.out.role if isinstance(each, StepDown)] == [StepDown(5)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from ...common import messages, wire
@@ -43,6 +44,14 @@ PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 
 
 _OnControl = messages.AgentHello | messages.OperatorHello | messages.VoterHello | messages.PeerHello
+
+
+class Leaving(StrEnum):
+    """Why a master dispatches nothing any more."""
+
+    STOPPED = "told to stop"
+    HANDING_OVER = "hands over"  # as an operator asked
+    OUTVOTED = "outvoted"  # about to step down
 
 
 class Master:
@@ -106,8 +115,7 @@ class Master:
         self._agents: dict[bytes, Node] = {}
         self._records = self._durable = past.last_record
         self._stop_by = now
-        self._outvoted = False  # about to step down
-        self._handing_over = False  # to the standby, as an operator asked
+        self._leaving: Leaving | None = None
         self._clients = Frontend(self.dispatch, self.out, self.events, self._welcome, sources.token, now)
         self._processes = Backend(self.dispatch, self.fleet, self.out, self._welcome, sources.token)
         self.frontend, self.frontend_large = self._clients.receive, self._clients.receive_large
@@ -140,8 +148,7 @@ class Master:
 
     @property
     def stopping(self) -> bool:
-        """Told to stop; not: to hand over."""
-        return self.fleet.stopping and not self._handing_over
+        return self._leaving is Leaving.STOPPED
 
     def control_gone(self, route: bytes) -> None:
         """A message could not be sent there: nobody has this route any more."""
@@ -261,10 +268,10 @@ class Master:
 
     def _heard_of(self, epoch: int) -> None:
         """Of a higher epoch than ours: another master was elected, or may be."""
-        if epoch > self.dispatch.epoch and not self.pair.alone and not self._outvoted:
+        if epoch > self.dispatch.epoch and not self.pair.alone and self._leaving is not Leaving.OUTVOTED:
             self.events.tell("step down", self.identity.name, f"epoch {epoch} was seen, ours is {self.dispatch.epoch}")
+            self._leaving = Leaving.OUTVOTED
             self.fleet.stop(self._now)
-            self._outvoted = True
             self._leave(handover=False)
             self.out.role.append(StepDown(epoch))
 
@@ -432,20 +439,26 @@ class Master:
 
     def stop(self, now: float) -> None:
         """Told to stop: nothing is dispatched any more. Once `ready_to_end`, `end` is the last word."""
-        if not self.fleet.stopping:
-            if not self._handing_over:
-                self.events.tell("master", self.identity.name, "told to stop")
-            self._stop_by = now + STOP_WAIT_S
-            self.fleet.stop(now)
-            self._set_pace()
+        if self._leaving is None:
+            self.events.tell("master", self.identity.name, "told to stop")
+            self._stop(Leaving.STOPPED, now)
+
+    def _stop(self, leaving: Leaving, now: float) -> None:
+        self._leaving = leaving
+        self._stop_by = now + STOP_WAIT_S
+        self.fleet.stop(now)
+        self._set_pace()
 
     def ready_to_end(self, now: float) -> bool:
-        return self.fleet.stopping and (now >= self._stop_by or self.fleet.processes.at_rest())
+        is_ending = self._leaving in (Leaving.STOPPED, Leaving.HANDING_OVER)
+        return is_ending and (now >= self._stop_by or self.fleet.processes.at_rest())
 
     def end(self) -> None:
         """What nobody has begun goes back to its callers. What runs goes on, and comes to the next master."""
-        self._leave(self._handing_over or self.pair.hands_over)
-        if self._handing_over:
+        if self._leaving is Leaving.OUTVOTED:
+            return  # it has said its last word, and steps down
+        self._leave(self._leaving is Leaving.HANDING_OVER or self.pair.hands_over)
+        if self._leaving is Leaving.HANDING_OVER:
             self.out.role.append(StepDown(self.dispatch.epoch))
 
     def _leave(self, handover: bool) -> None:
@@ -462,9 +475,8 @@ class Master:
     def hand_over(self, now: float) -> str:
         """A planned switchover begins, if nothing speaks against it: why not."""
         why = self.pair.unready()
-        if not why and not self.fleet.stopping:
-            self._handing_over = True
-            self.stop(now)
+        if not why and self._leaving is None:
+            self._stop(Leaving.HANDING_OVER, now)
         return why
 
     def reconfigure(self, settings: Sections) -> None:
