@@ -18,6 +18,7 @@ from rota.testing import LocalCluster
 
 APP = str(Path(__file__).parent / "gateway_app.py")
 PATIENCE_S = 15.0
+PACE_S = 0.02  # between two requests of a connection of a load: it is to be there all the time, not to fill the cores
 URL = re.compile(r"https?://127\.0\.0\.1:(\d+)")
 
 
@@ -25,7 +26,15 @@ def until(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, what
-        time.sleep(0.01)
+        time.sleep(0.02)
+
+
+def joined(*threads: threading.Thread, what: str, seconds: float = 2 * PATIENCE_S) -> None:
+    """Threads whose own waits are over by then."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"{what} did not end in {seconds:g} s"
 
 
 class Gateway:
@@ -138,7 +147,7 @@ class Load:
         self.outcomes: Counter[object] = Counter()
         self._port, self._target = port, target
         self._over = False
-        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -147,8 +156,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        for thread in self._threads:
-            thread.join()
+        joined(*self._threads, what=f"the load on port {self._port}")
 
     def more(self, count: int = 100) -> None:
         """Returns when so many more requests are over."""
@@ -166,6 +174,7 @@ class Load:
             except (OSError, http.client.HTTPException) as error:
                 self.outcomes[repr(error)] += 1
                 connection.close()
+            time.sleep(PACE_S)
         connection.close()
 
 

@@ -65,7 +65,7 @@ def eventually(holds: Callable[[], bool], within: float = 10.0) -> bool:
     while not holds():
         if time.monotonic() > until:
             return False
-        time.sleep(0.01)
+        time.sleep(0.03)
     return True
 
 

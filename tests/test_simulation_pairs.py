@@ -12,7 +12,7 @@ from sim.run import find
 from rota.common.lifecycle import Intent
 
 SEEDS = 6
-SOON_FOUND = ("right_to_dispatch_ignored", "nobody_is_asked")
+SOON_FOUND = {"right_to_dispatch_ignored": 13, "nobody_is_asked": 3}  # by this seed, as in test_simulation.py
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def test_the_same_seed_is_the_same_history() -> None:
 
 @pytest.mark.parametrize("name", SOON_FOUND)
 def test_a_broken_rule_of_the_standby_is_found(name: str) -> None:
-    assert find(MUTANTS[name], range(1, 60), SHOWN_BY.get(name, ()), history), MUTANTS[name].__doc__
+    seeds = dict.fromkeys([SOON_FOUND[name], *range(1, 60)])
+    assert find(MUTANTS[name], seeds, SHOWN_BY.get(name, ()), history), MUTANTS[name].__doc__
 
 
 def test_a_killed_master_is_replaced_within_two_seconds_and_nothing_is_lost(cluster: PairCluster) -> None:

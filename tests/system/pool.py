@@ -15,6 +15,7 @@ from .ledger import Ledger
 from .proxy import PROXIED, Proxy
 
 APP = Path(__file__).with_name("app.py")
+LOOK_S = 0.03  # a look is often a status over a connection of its own: 3 ms of the cores
 Status = dict[str, Any]
 
 
@@ -142,7 +143,7 @@ def eventually(holds: Callable[[], bool], within: float = 10.0) -> bool:
     while not holds():
         if time.monotonic() > until:
             return False
-        time.sleep(0.01)
+        time.sleep(LOOK_S)
     return True
 
 

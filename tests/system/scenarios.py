@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from rota import Client
+
 from . import hostile
 from .ledger import Ledger
 from .load import Load
@@ -24,7 +26,13 @@ from .result import Result, judge
 LANES = 8
 DRAIN_LIMIT_S = 0.1
 DEADLINE_LIMIT_S = 0.02
+REFUSAL_LIMIT_S = 0.25
 SETTLED_S = 20.0
+
+
+def processes(rounds: int) -> int:
+    """On each node, where one would do: an interpreter is what costs most in a short test."""
+    return min(rounds, 2)
 
 
 # ---- updates --------------------------------------------------------------------------------------------------------
@@ -34,7 +42,7 @@ def rolling_update(folder: Path, rounds: int = 1) -> Result:
     """Three nodes, each drained, swapped and taken back under load; a process elsewhere is killed meanwhile."""
     fewest = 3
     misses: list[str] = []
-    with Pool(folder, nodes=3, processes=2, links=True) as pool, pool.admin() as admin:
+    with Pool(folder, nodes=3, processes=processes(rounds), links=True) as pool, pool.admin() as admin:
         names = pool.nodes
         with Load(pool.ledger, pool.client(), "proof.quote", lanes=LANES) as load:
             load.more(50)
@@ -98,7 +106,7 @@ def is_stopped(pid: int) -> bool:
 def drains(folder: Path, rounds: int = 1) -> Result:
     """A drain is complete at the master when the longest running request is, and 100 ms."""
     late: list[float] = []
-    with Pool(folder, nodes=2, processes=2) as pool, pool.admin() as admin:
+    with Pool(folder, nodes=2, processes=processes(rounds)) as pool, pool.admin() as admin:
         client = pool.client()
         with Load(pool.ledger, client, "proof.book", lanes=4) as load:
             for number in range(2 * rounds):
@@ -175,7 +183,8 @@ class Looking:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(SETTLED_S)
+        assert not self._thread.is_alive(), "the status that it asked for last did not come"
 
     def _look(self) -> None:
         with self._pool.admin() as admin:
@@ -212,7 +221,7 @@ def killed_processes(folder: Path, rounds: int = 1) -> Result:
     """A default handler: of each process that is killed, the one request that ran there ends as MaybeExecuted."""
     kills = 2 * rounds
     running: set[str] = set()
-    with Pool(folder, nodes=2, processes=2) as pool:
+    with Pool(folder, nodes=2, processes=processes(rounds)) as pool:
         with Load(pool.ledger, pool.client(), "proof.book", lanes=LANES, seconds=0.02) as load:
             for _ in range(kills):
                 load.more(40)
@@ -232,9 +241,7 @@ def resets(folder: Path, rounds: int = 1) -> Result:
     """TCP resets of connections of clients, processes and agents, in turn."""
     chance = random.Random(7)
     done = {"frontend": 0, "backend": 0, "control": 0}
-    with Pool(folder, nodes=2, processes=2, proxied=True) as pool, pool.through_proxy() as proxy:
-        from rota import Client
-
+    with Pool(folder, nodes=2, processes=processes(rounds), proxied=True) as pool, pool.through_proxy() as proxy:
         with Client(pool.proxied_address) as client, Load(pool.ledger, client, "proof.book", lanes=LANES) as load:
             load.more(50)
             for number in range(10 * rounds):
@@ -251,8 +258,8 @@ def resets(folder: Path, rounds: int = 1) -> Result:
 def master_restarts(folder: Path, rounds: int = 1) -> Result:
     """The master is killed under load: what it forgot it does not make up. Told to stop, it leaves nobody unsure."""
     epochs: list[int] = []
-    with Pool(folder, nodes=2, processes=2, settings={"master.dead_after": 1.5}) as pool:
-        processes = set(pool.processes())
+    with Pool(folder, nodes=2, processes=processes(rounds), settings={"master.dead_after": 1.5}) as pool:
+        running = set(pool.processes())
         for kill in (True, False):
             before = len(pool.ledger.told("MaybeExecuted"))
             with Load(pool.ledger, pool.client(), "proof.book", lanes=LANES, seconds=0.02) as load:
@@ -262,7 +269,7 @@ def master_restarts(folder: Path, rounds: int = 1) -> Result:
                     epochs.append(pool.status()["master"]["epoch"])
                 load.more(50)
         planned = len(pool.ledger.told("MaybeExecuted")) - before
-        misses = [] if processes == set(pool.processes()) else ["processes did not live on"]
+        misses = [] if running == set(pool.processes()) else ["processes did not live on"]
         misses += [f"{planned} unsure though the master was only told to stop"] if planned else []
         misses += [] if epochs == sorted(set(epochs)) else [f"epochs did not rise: {epochs}"]
         findings = pool.ledger.check()
@@ -283,7 +290,8 @@ def master_restarts(folder: Path, rounds: int = 1) -> Result:
 def killed_agent(folder: Path, rounds: int = 1) -> Result:
     """SIGKILL at an agent takes its processes along; a fresh one takes over. TERM drains first."""
     misses: list[str] = []
-    with Pool(folder, nodes=2, processes=2, settings={"master.dead_after": 1.2}) as pool:
+    could_run = processes(rounds) * rounds
+    with Pool(folder, nodes=2, processes=processes(rounds), settings={"master.dead_after": 1.2}) as pool:
         for _ in range(rounds):
             with Load(pool.ledger, pool.client(), "proof.book", lanes=LANES, seconds=0.02) as load:
                 load.more(40)
@@ -306,10 +314,10 @@ def killed_agent(folder: Path, rounds: int = 1) -> Result:
             if load.faults:
                 misses.append(f"{load.faults} failed when the agent was told to stop by TERM")
         findings = pool.ledger.check()
-        if lost > 2 * rounds:
-            misses.append(f"{lost} MaybeExecuted, {2 * rounds} could be running")
+        if lost > could_run:
+            misses.append(f"{lost} MaybeExecuted, {could_run} could be running")
         figure = f"{lost} were running"
-        limit = f"<= {2 * rounds}"
+        limit = f"<= {could_run}"
         any_number_of = ("MaybeExecuted",)
         return judge(
             "agent killed, told to stop",
@@ -372,7 +380,7 @@ def deadlines(folder: Path, rounds: int = 1) -> Result:
                 pool.ledger.submitted(key)
                 futures.append(client.submit("proof.book", key, 0.5))
             for key, future in zip(keys, futures, strict=True):
-                error = future.exception()
+                error = future.exception(SETTLED_S)
                 late.append(time.monotonic() - begun - 0.3)
                 pool.ledger.failed(key, error) if error else pool.ledger.answered(key, future.result())
             assert eventually(lambda: not pool.running())
@@ -405,36 +413,59 @@ def overload(folder: Path, rounds: int = 1) -> Result:
     with Pool(folder, nodes=1, processes=1, settings=settings) as pool:
         client = pool.client()
         hints: list[float | None] = []
-        slowest = 0.0
+        worst = 0.0
         for number in range(rounds):
             block = submit_long(pool.ledger, client, f"block-{number}", 0.3)
             assert eventually(lambda block=block: block in pool.running())  # type: ignore[misc]
-            keys = [f"many-{number}-{n}" for n in range(200)]
-            begun = time.monotonic()
-            futures = {}
-            for key in keys:
-                pool.ledger.submitted(key)
-                futures[key] = client.submit("proof.book", key)
-            for key, future in reversed(futures.items()):
-                error = future.exception()
-                if error is None:
-                    pool.ledger.answered(key, future.result())
-                    continue
-                pool.ledger.failed(key, error)
-                hints.append(getattr(error, "retry_after", None))
-                slowest = max(slowest, time.monotonic() - begun)
+            refused, busy, took = refusals(pool, client, [f"many-{number}-{n}" for n in range(200)], hints)
+            worst = max(worst, refused)
+            # Where other tests have the cores, a status is late as well; work of the master itself is no excuse.
+            if refused > REFUSAL_LIMIT_S + took:
+                misses.append(f"refused after {refused * 1000:.0f} ms, while a status took {took * 1000:.0f} ms")
+            if busy > REFUSAL_LIMIT_S:
+                misses.append(f"the master was busy for {busy * 1000:.0f} ms")
             assert eventually(lambda: not pool.running())
         findings = pool.ledger.check()
     if not all(hints):
         misses.append("a refusal came without a hint when to retry")
-    if slowest > 0.25:
-        misses.append(f"refused after {slowest * 1000:.0f} ms")
-    refused = findings.faults["Overloaded"]
-    if not 200 * rounds - 30 * rounds <= refused <= 190 * rounds:
-        misses.append(f"{refused} of {200 * rounds} were refused, with room for 10")
-    figure = f"{refused} refused, all within {slowest * 1000:.0f} ms"
+    count = findings.faults["Overloaded"]
+    if not 200 * rounds - 30 * rounds <= count <= 190 * rounds:
+        misses.append(f"{count} of {200 * rounds} were refused, with room for 10")
+    figure = f"{count} refused, all within {worst * 1000:.0f} ms"
     any_number_of = ("Overloaded",)
     return judge("overload", findings, any_number_of=any_number_of, figure=figure, limit="250 ms", misses=misses)
+
+
+def refusals(pool: Pool, client: Client, keys: list[str], hints: list[float | None]) -> tuple[float, float, float]:
+    """Of these calls at once, in seconds: the longest until one was refused, what the master worked meanwhile, and the
+    longest that a status took meanwhile.
+    """
+    master = pool.status()["master"]["pid"]
+    took: dict[str, float] = {}
+    futures = {}
+    with Slowest(pool) as slowest:
+        before = worked(master)
+        for key in keys:
+            pool.ledger.submitted(key)
+            begun = time.monotonic()
+            futures[key] = client.submit("proof.book", key)
+            futures[key].add_done_callback(
+                lambda _, key=key, begun=begun: took.update({key: time.monotonic() - begun})  # type: ignore[misc]
+            )
+        errors = {key: future.exception(SETTLED_S) for key, future in futures.items()}
+        busy = worked(master) - before
+    assert eventually(lambda: len(took) == len(keys)), "a callback did not come"
+    for key, error in errors.items():
+        pool.ledger.failed(key, error) if error else pool.ledger.answered(key, futures[key].result(0))
+    refused = [key for key, error in errors.items() if error]
+    hints += [getattr(errors[key], "retry_after", None) for key in refused]
+    return max((took[key] for key in refused), default=0.0), busy, slowest.found
+
+
+def worked(pid: int) -> float:
+    """Seconds of a core that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 SCENARIOS: dict[str, Callable[..., Result]] = {
