@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
 from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from .carried import Carried
 from .core.effects import Asked, Close, Failed, Gone, Rebuffed, Reset, StreamEffect, Write
 from .core.http2 import Http2
-from .protocol import RESET, UNSENT_MAX
 
 if TYPE_CHECKING:
     from .core.requests import Peer
     from .request import Request
     from .server import Gateway
     from .tls import Tls
-
-_ALL_OR_BLOCKED = 0
 
 
 class Http2Stream:
@@ -69,15 +64,13 @@ class Http2Stream:
         self.abort(monotonic())
 
 
-class Http2Protocol(asyncio.Protocol):
+class Http2Protocol(Carried):
     """Above TLS."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+        super().__init__(gateway)
         self._streams: dict[int, Http2Stream] = {}
         self._pumping = False
-        self._eof = False
-        self._closing: asyncio.TimerHandle | None = None
 
     @property
     def requests(self) -> Iterator[Request]:
@@ -88,23 +81,17 @@ class Http2Protocol(asyncio.Protocol):
 
     def secured(self, transport: Tls) -> None:
         """It is there: its handshake is over."""
-        self._transport = transport
+        self._carried_by(transport)
         gateway = self._gateway
-        self.peer = gateway.peer(transport)
         self.core = Http2(gateway.shared, monotonic())
         if not gateway.admit(self):
             transport.abort()
             return
-        sock = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it is gone
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
-        transport.set_write_buffer_limits(_ALL_OR_BLOCKED, _ALL_OR_BLOCKED)
+        self._expect_long()
         self.pump(monotonic())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._closing is not None:
-            self._closing.cancel()
+        super().connection_lost(exc)
         self.core.lost()
         streams, self._streams = self._streams, {}
         self._transport.abort()
@@ -162,7 +149,7 @@ class Http2Protocol(asyncio.Protocol):
             elif type(effect) is Close:
                 self._close(effect.within)
             elif type(effect) is Reset:
-                self._cut()
+                self.cut()
         self.pump(now)
 
     def _asked(self, asked: Asked, now: float) -> None:
@@ -214,27 +201,3 @@ class Http2Protocol(asyncio.Protocol):
         done = [number for number, stream in self._streams.items() if stream.request is None]
         for number in done:
             del self._streams[number]
-
-    # ---- the end ----------------------------------------------------------------------------------------------------
-
-    def _cut(self) -> None:
-        """Now, and not as if what was sent were all there is."""
-        sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self._transport.abort()
-
-    def leave(self) -> None:
-        if self._transport.get_write_buffer_size():
-            self._cut()
-        else:
-            self._transport.close()
-
-    def _close(self, within: float) -> None:
-        """Half first, as with HTTP/1: closed at once with bytes unread, the kernel would take back what was said."""
-        transport = self._transport
-        self._closing = asyncio.get_running_loop().call_later(within, self.leave)
-        if self._eof or transport.is_closing():
-            transport.close()
-        else:
-            transport.write_eof()

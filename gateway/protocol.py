@@ -1,14 +1,12 @@
-"""One connection on the event loop: carries out what core/connection.py decides."""
+"""One HTTP/1 connection on the event loop: carries out what core/connection.py decides."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from .carried import Carried
 from .core.connection import Connection, State
 from .core.effects import Close, Dispatch, Effect, Refused, Reset, Write, Wrong
 
@@ -18,26 +16,20 @@ if TYPE_CHECKING:
     from .server import Gateway
     from .tls import Tls
 
-UNSENT_MAX = 128 * 1024  # of an answer in pieces, in the kernel: what waits for a slow reader waits in our spool
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: drop what has not left, and say so
-_ALL_OR_BLOCKED = 0  # of the transport's buffer: what the kernel does not take at once blocks the connection
 
-
-class HttpProtocol(asyncio.Protocol):
+class HttpProtocol(Carried):
     """`request`: the one that is being served. It answers with `answer`, or with `begin`, `piece`, …, and `end` or
     `abort`; while `takes` is false it should keep its pieces, and is told `written` when there is room for the next.
     After `upgrade` the connection is a WebSocket, and `request` is told what `core` says of it.
     """
 
-    __slots__ = ("core", "peer", "request", "_closing", "_eof", "_gateway", "_held", "_http", "_transport")
+    __slots__ = ("core", "request", "_held", "_http")
 
     core: Connection | WebSocket
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+        super().__init__(gateway)
         self._held = False  # reading is paused
-        self._eof = False
-        self._closing: asyncio.TimerHandle | None = None
         self.request: Request | None = None
 
     @property
@@ -52,18 +44,14 @@ class HttpProtocol(asyncio.Protocol):
     # ---- what the loop says -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._carried_by(transport)
         gateway = self._gateway
-        self.peer = gateway.peer(self._transport)
         self.core = self._http = Connection(gateway.shared, monotonic())
         if not gateway.admit(self):
             self._transport.abort()
-            return
-        self._transport.set_write_buffer_limits(_ALL_OR_BLOCKED, _ALL_OR_BLOCKED)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._closing is not None:
-            self._closing.cancel()
+        super().connection_lost(exc)
         self._http.lost()
         request, self.request = self.request, None
         if request is not None:
@@ -163,13 +151,6 @@ class HttpProtocol(asyncio.Protocol):
         """No further request."""
         self._do(self.core.drain(), monotonic())
 
-    def cut(self) -> None:
-        """Now, and not as if what was sent were all there is."""
-        sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self._transport.abort()
-
     # ---- effects ----------------------------------------------------------------------------------------------------
 
     def _do(self, effects: list[Effect], now: float) -> None:
@@ -202,35 +183,7 @@ class HttpProtocol(asyncio.Protocol):
             self.core.drain()  # the answer says that it is the last one
         return self._http.answered(status, headers, body, now)
 
-    def _expect_long(self) -> None:
-        """It may be silent for hours; and what waits for a slow reader is not to wait in the kernel."""
-        sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it is gone
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
-
     def _hold(self, held: bool) -> None:
         if not self._transport.is_closing():
             self._held = held
             self._transport.pause_reading() if held else self._transport.resume_reading()
-
-    def leave(self) -> None:
-        """What a slow reader has not taken goes, too, and it is to know that."""
-        if self._transport.get_write_buffer_size():
-            self.cut()
-        else:
-            self._transport.close()  # under TLS it says that this is the end
-            if self._transport.get_write_buffer_size():
-                self._transport.abort()
-
-    def _close(self, within: float) -> None:
-        """Half first: closed at once with bytes unread, the kernel would take the answer back with a reset."""
-        transport = self._transport
-        if not within:
-            self.leave()
-            return
-        self._closing = asyncio.get_running_loop().call_later(within, self.leave)
-        if self._eof or transport.is_closing():
-            transport.close()  # after what was written
-        else:
-            transport.write_eof()
