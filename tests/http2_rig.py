@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -81,7 +82,7 @@ class Subject:
     """Answers nothing by itself. `said`: the events that its bytes are for a client."""
 
     def __init__(
-        self, limits: Limits | None = None, timeouts: Timeouts | None = None, start: bool = True, **more: int
+        self, limits: Limits | None = None, timeouts: Timeouts | None = None, start: bool = True, **more: Any
     ) -> None:
         self.core = Http2(shared(limits, timeouts, **more), 0.0)
         self.answers = self.core.answers

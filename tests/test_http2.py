@@ -654,22 +654,28 @@ def test_a_connection_that_is_lost_leaves_nothing_in_spools() -> None:
     assert subject.next_deadline() is None
 
 
-class FailingSpool:
-    size = 10
-
+class FailingSpool(Held):
     def read(self, offset: int, size: int) -> bytes:
         raise OSError("the disk is gone")
-
-    def close(self) -> None:
-        pass
 
 
 def test_a_disk_that_fails_under_an_answer_resets_that_stream_only() -> None:
     subject = Subject()
     one, other = asks(subject), asks(subject)
     subject.do(subject.answers.begin(one, 200, []))
-    subject.core._streams[one].spool = FailingSpool()
+    subject.core._streams[one].spool = spool = FailingSpool()
+    spool.write(b"x" * 10)
     subject.core._turns.add(subject.core._streams[one])
     subject.answer(other, b"whole")
     subject.pump()
     assert subject.resets() == {one: CODE.INTERNAL_ERROR} and subject.body(other) == b"whole"
+
+
+def test_a_disk_that_fails_under_a_small_body_is_503_of_that_request_only() -> None:
+    subject = Subject(open_spool=FailingSpool)
+    other = asks(subject)
+    subject.core._streams.held += BODIES_MAX  # as if others were there
+    number = asks(subject, method="POST", body=b"abc")
+    assert subject.statuses() == {number: "503"} and not subject.closed
+    subject.answer(other, b"whole")
+    assert subject.body(other) == b"whole"

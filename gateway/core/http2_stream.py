@@ -70,22 +70,16 @@ class Stream:
         self.deadline = min(earned, now + self._timeouts.body + BANKED_S)
 
     def whole(self) -> bytes | Spool:
-        """Its body, all of which has come. A small one is bytes, wherever it waited."""
+        """Its body, which has come, and goes on. A small one is bytes, wherever it waited. Raises Rejected."""
         upload, length = self._upload, self.head.length
         assert upload is not None
         if length is not None and length != upload.size:
             raise Rejected("other-length")
-        self._upload = None
-        self.wants_no_more()
         body = upload.whole()
-        if isinstance(body, bytes) or body.size > INLINE_MAX:
-            return body
-        try:
-            return body.read(0, body.size)
-        except OSError:  # the disk fails
-            raise Rejected("no-room") from None
-        finally:
-            body.close()
+        if not isinstance(body, bytes) and body.size <= INLINE_MAX:
+            body = _read(body)
+        self.wants_no_more()
+        return body
 
     def wants_no_more(self) -> None:
         self.asked = True
@@ -148,6 +142,15 @@ class Streams(dict[int, Stream]):
         for stream in self.values():
             stream.close()
         self.clear()
+
+
+def _read(spool: Spool) -> bytes:
+    try:
+        return spool.read(0, spool.size)
+    except OSError:  # the disk fails
+        raise Rejected("no-room") from None
+    finally:
+        spool.close()
 
 
 _NO_HEAD = Head("GET", b"", "2", Fields(), b"", None, False, True, False)
