@@ -69,8 +69,8 @@ class Followers(ABC):
 
     @property
     def routes(self) -> list[bytes]:
-        """Of those that follow."""
-        return [each.route for each in self._followers.values() if each.route]
+        """Of those that follow. Asked for each batch of answers: a master that is alone pays nothing for it."""
+        return [each.route for each in self._followers.values() if each.route] if self._followers else []
 
     def others(self) -> dict[str, Liveness]:
         return {name: each.liveness for name, each in self._followers.items()}
@@ -216,7 +216,10 @@ class Followers(ABC):
     # ---- within ----------------------------------------------------------------------------------------------------
 
     def _at(self, route: bytes) -> Follower | None:
-        return next((each for each in self._followers.values() if route and each.route == route), None)
+        for each in self._followers.values():
+            if route and each.route == route:
+                return each
+        return None
 
     def _best(self) -> Follower | None:
         """The primary goes first among those that have everything."""

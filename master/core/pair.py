@@ -60,7 +60,7 @@ class Pair(Followers):
 
     @property
     def alone(self) -> bool:
-        return self.standby is None
+        return not self._followers
 
     @property
     def lease_ms(self) -> int:
