@@ -61,7 +61,7 @@ class _Smtp(socketserver.StreamRequestHandler):
             elif not known:
                 self.say("530 say who you are first")
             elif word == "MAIL FROM":
-                sender = line
+                sender = line.partition("<")[2].partition(">")[0]
                 self.say("250 ok")
             elif word == "RCPT TO":
                 address = line.partition("<")[2].partition(">")[0]

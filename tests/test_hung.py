@@ -13,7 +13,7 @@ from hung_app import LIMIT_S
 
 from rota.common import errors, messages, wire
 from rota.common.body import decode_error, decode_result
-from rota.worker.core.supervision import Overdue
+from rota.worker.core.processes import Overdue
 from rota.worker.page import Page
 from rota.worker.process import ASYNC_GRACE_S
 from rota.worker.processes import Pause, look

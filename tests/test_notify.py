@@ -45,7 +45,7 @@ def test_a_mail_says_what_happened_and_its_id_is_the_same_each_time() -> None:
     assert mail["Date"].datetime.timestamp() == 1_000_000_000 and mail["Auto-Submitted"] == "auto-generated"
     text = mail.get_content().replace("\r\n", "\n")
     assert text.startswith("a is silent\n") and "number: 7\n" in text and "kind: takeover\n" in text
-    assert box.envelopes[0] == ("mail FROM:<rota@m.org>", ["a@x.org", "b@x.org"])
+    assert box.envelopes[0] == ("rota@m.org", ["a@x.org", "b@x.org"])
 
 
 def test_no_text_becomes_a_header_or_a_second_mail() -> None:
@@ -53,7 +53,7 @@ def test_no_text_becomes_a_header_or_a_second_mail() -> None:
     with mailbox() as box:
         deliver(receiver("a@x.org", server=box.server), {**NOTE, "master": evil, "text": evil, "subject": evil})
         (mail,) = box.mails
-    assert box.envelopes == [("mail FROM:<rota@localhost>", ["a@x.org"])]
+    assert box.envelopes == [("rota@localhost", ["a@x.org"])]
     assert mail["Bcc"] is None and "Bcc: spy@x.org" in mail["Subject"] and "\x1b" not in mail.as_string()
 
 
