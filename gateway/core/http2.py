@@ -205,14 +205,14 @@ class Http2:
         except Rejected as rejected:
             self._reject(stream, rejected, effects, now)
             return
-        self._streams.count(stream)
+        self._streams.release(stream)
 
     def _reject(self, stream: Stream, rejected: Rejected, effects: list[StreamEffect], now: float) -> None:
         """It is answered, and the rest of it is not wanted."""
         if stream.asked:
             return
         stream.wants_no_more()
-        self._streams.count(stream)
+        self._streams.release(stream)
         head = stream.head if stream.has_head else None
         request_id = self._new_id() if head is None else request_id_of(head.headers, self._new_id)
         body = f"{rejected.reason.format_map(self._limits._asdict())}\n".encode()

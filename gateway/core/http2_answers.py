@@ -165,12 +165,13 @@ class Answers:
         size = len(data)
         self._turns.took(stream, size, now)
         self._purse.earn(size)
-        self._streams.count(stream)
         last = stream.over and stream.is_empty
         self._books.send_data(stream.id, data, end_stream=last)
         if last:
             self._finish(stream)
-        elif stream.is_empty:
+            return size
+        self._streams.count(stream)
+        if stream.is_empty:
             self._rooms.append(stream.id)
         return size
 

@@ -74,10 +74,10 @@ class Frames:
 
     def part_of_body(self) -> tuple[int, int]:
         """The stream whose body the frame is of that is not whole, and how many bytes of it have come; (0, 0): none."""
-        found = self._begun()
-        if found is None or found.kind != DATA or self._head:
+        buffer = self._buffer
+        if len(buffer) < OVERHEAD or buffer[3] != DATA or self._head:
             return 0, 0
-        return found.stream, len(self._buffer) - OVERHEAD
+        return _stream(buffer), len(buffer) - OVERHEAD
 
     def clear(self) -> None:
         self._buffer.clear()
@@ -85,16 +85,17 @@ class Frames:
     def _next(self) -> Frame | None:
         if not self._started and not self._start():
             return None
-        found = self._begun()
-        if found is None:
+        buffer = self._buffer
+        if len(buffer) < OVERHEAD:
             return None
-        if found.size > FRAME_MAX:
+        size = buffer[0] << 16 | buffer[1] << 8 | buffer[2]
+        if size > FRAME_MAX:
             raise Broken(ErrorCodes.FRAME_SIZE_ERROR)
-        end = OVERHEAD + found.size
-        if len(self._buffer) < end:
+        end = OVERHEAD + size
+        if len(buffer) < end:
             return None
-        frame = found._replace(data=bytes(self._buffer[:end]))
-        del self._buffer[:end]
+        frame = Frame(buffer[3], buffer[4], _stream(buffer), size, bytes(buffer[:end]))
+        del buffer[:end]
         self._check(frame)
         return frame
 
@@ -108,14 +109,6 @@ class Frames:
         self._started = True
         return True
 
-    def _begun(self) -> Frame | None:
-        """The next one, without its bytes; None: too few of them have come."""
-        buffer = self._buffer
-        if len(buffer) < OVERHEAD:
-            return None
-        size, stream = int.from_bytes(buffer[:3], "big"), int.from_bytes(buffer[5:9], "big") & 0x7FFFFFFF
-        return Frame(buffer[3], buffer[4], stream, size, b"")
-
     def _check(self, frame: Frame) -> None:
         if not self._introduced:
             if frame.kind != SETTINGS or frame.flags & ACK:
@@ -125,6 +118,10 @@ class Frames:
             self._head = 0 if frame.flags & END_HEADERS else self._head + len(frame.data)
             if self._head > self._head_max:
                 raise Broken(ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+def _stream(frame: bytearray) -> int:
+    return int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF
 
 
 class Purse:

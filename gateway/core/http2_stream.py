@@ -23,7 +23,7 @@ class Stream:
 
     def __init__(self, number: int, method: str, upload: Upload, timeouts: Timeouts, now: float) -> None:
         self.id = number
-        self.head = _NO_HEAD._replace(method=method)
+        self.head = _NO_HEAD[method]
         self.deadline = inf  # of the body
         self.asked = False  # it was dispatched, or refused
         self.ended = False  # the client sends no more of it
@@ -133,10 +133,15 @@ class Streams(dict[int, Stream]):
         before, stream.held = stream.held, stream.in_memory
         self.held += stream.held - before
 
+    def release(self, stream: Stream) -> None:
+        """It has nothing in memory any more."""
+        self.held -= stream.held
+        stream.held = 0
+
     def close(self, stream: Stream) -> None:
         self.pop(stream.id, None)
         stream.close()
-        self.count(stream)
+        self.release(stream)
 
     def close_all(self) -> None:
         for stream in self.values():
@@ -153,4 +158,4 @@ def _read(spool: Spool) -> bytes:
         spool.close()
 
 
-_NO_HEAD = Head("GET", b"", "2", Fields(), b"", None, False, True, False)
+_NO_HEAD = {method: Head(method, b"", "2", Fields(), b"", None, False, True, False) for method in ("GET", "HEAD")}
