@@ -137,7 +137,7 @@ class Session:
         self._finish(self.calls.abandon(error or errors.Cancelled("the client was closed")))
 
     def drop(self, linger_ms: int = 0) -> None:
-        """Without a word to anybody. One of the two must be called: a context that is only forgotten may hang."""
+        """Without a word to anybody."""
         self._part(linger_ms)
         if self._beside is not None:
             self._beside.close()

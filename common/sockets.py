@@ -49,6 +49,18 @@ _WATCHED = (
 )
 
 
+class _Context(zmq.Context[zmq.Socket[bytes]]):
+    """One that may be forgotten, with all its sockets, and the collector ends it.
+
+    Its end waits for its sockets, and pyzmq knows them by weak references, which the collector clears first: those that
+    were not closed yet would be waited for, for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(io_threads=1)
+        self._sockets: set[zmq.Socket[bytes]] = set()  # type: ignore[assignment]
+
+
 def context(batch: bool = False) -> zmq.Context[zmq.Socket[bytes]]:
     """A context of its own for whoever asks: the global one could be shared or terminated by an application.
 
@@ -56,7 +68,7 @@ def context(batch: bool = False) -> zmq.Context[zmq.Socket[bytes]]:
     by itself: a third less CPU a request. For all others it would only be late where cores are busy
     (docs/decisions/010).
     """
-    made: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    made = _Context()
     made.max_sockets = MAX_SOCKETS
     if batch and hasattr(os, "SCHED_BATCH"):
         made.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)

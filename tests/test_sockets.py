@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +29,23 @@ def ctx() -> Iterator[Any]:
     made = sockets.context()
     yield made
     made.destroy(linger=0)
+
+
+@pytest.mark.parametrize("cycle", [False, True])
+def test_who_is_forgotten_with_open_sockets_keeps_nobody_waiting(cycle: bool) -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.ctx = sockets.context()
+            self.link = Link(self.ctx, "tcp://127.0.0.1:1", sockets.CONTROL)
+            self.itself = self if cycle else None
+
+    owner = Owner()
+    handle = weakref.ref(owner.ctx)
+    del owner
+    ended = threading.Thread(target=gc.collect, daemon=True)  # what hangs there would hang us
+    ended.start()
+    ended.join(PATIENCE_MS / 1000)
+    assert not ended.is_alive() and handle() is None, "the collector waits for a socket that was not closed"
 
 
 def common(sock: Any, role: str) -> None:
