@@ -104,7 +104,8 @@ class FakeFrontend:
 
     def __exit__(self, *_: object) -> None:
         self._stop = True
-        self._thread.join()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "what this fake was asked last, it did not answer"
 
     def later(self, order: Callable[[], None]) -> None:
         """Do this in the thread that owns the sockets."""
@@ -154,19 +155,24 @@ class FakeFrontend:
         poller = zmq.Poller()
         poller.register(self.control, zmq.POLLIN)
         poller.register(self.frontend, zmq.POLLIN)
-        while not self._stop:
-            for sock, _ in poller.poll(5):
-                if self.deaf:
-                    break
-                route, *frames = sock.recv_multipart()
-                self._frame(sock, route, frames[-1])
+        try:
+            while not self._stop:
+                self._turn(poller)
+        finally:
+            self.control.close(0)
+            self.frontend.close(0)
+            self._ctx.term()
+
+    def _turn(self, poller: zmq.Poller) -> None:
+        for sock, _ in poller.poll(5):
             if self.deaf:
-                time.sleep(0.005)
-            while self._orders:
-                self._orders.pop(0)()
-        self.control.close(0)
-        self.frontend.close(0)
-        self._ctx.term()
+                break
+            route, *frames = sock.recv_multipart()
+            self._frame(sock, route, frames[-1])
+        if self.deaf:
+            time.sleep(0.005)
+        while self._orders:
+            self._orders.pop(0)()
 
     def _frame(self, sock: zmq.Socket[bytes], route: bytes, frame: bytes) -> None:
         head = wire.parse_head(frame)

@@ -126,7 +126,7 @@ def test_the_end_of_the_application_is_reported(master: FakeMaster, tmp_path: Pa
         master.until((tmp_path / "begun").exists)
     finally:
         application.kill()
-        application.wait()
+        application.wait(10)
     exited = master.expect(messages.Exited)
     assert (exited.cause, exited.started_upto) == ("the application ended", 1)
     master.until(lambda: [frame for frame in master.control if frame.head.kind == wire.BYE])

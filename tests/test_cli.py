@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from lines import next_line
 
 from rota import Admin, Client, __version__
 from rota.cli.main import SECTIONS, main
@@ -243,7 +244,7 @@ def test_watch_writes_one_status_after_the_other_where_there_is_no_terminal(
     watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert watch.stdout is not None
     with watch.stdout:
-        statuses = [json.loads(watch.stdout.readline()) for _ in range(3)]
+        statuses = [json.loads(next_line(watch)) for _ in range(3)]
         watch.send_signal(signal.SIGINT)
         assert watch.wait(5) == 0
     assert all(status["schema"] == 1 for status in statuses)
@@ -317,9 +318,10 @@ def test_followed_events_go_on_with_what_happens(rota: Callable[..., Result], cl
     follow = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert follow.stdout is not None
     with follow.stdout:
-        first = json.loads(follow.stdout.readline())
-        rota("drain", "web-1", "--no-wait", "--reason", "to be followed")
-        later = next(event for line in follow.stdout if "to be followed" in (event := json.loads(line))["reason"])
+        first = json.loads(next_line(follow))
+        assert rota("drain", "web-1", "--no-wait", "--reason", "to be followed").exit_code == 0
+        while "to be followed" not in (later := json.loads(next_line(follow)))["reason"]:
+            pass
         follow.send_signal(signal.SIGINT)
         assert follow.wait(5) == 0
     assert later["number"] > first["number"]
@@ -364,7 +366,7 @@ def test_a_wait_that_takes_too_long_exits_75_and_goes_on(rota: Callable[..., Res
     eventually(lambda: cluster.status()["nodes"][0]["in_flight"], lambda running: running > 0)
     result = rota("drain", "web-1", "--timeout", "200ms")
     assert result.exit_code == 75 and "still under way" in result.stderr
-    assert [call.result() for call in calls] == [1.5, 1.5]
+    assert [call.result(10) for call in calls] == [1.5, 1.5]
     assert rota("wait", "detached", "web-1").exit_code == 0
 
 
@@ -441,7 +443,7 @@ def test_ctrl_c_ends_a_load_with_its_summary(rota: Callable[..., Result], cluste
     command = [*ROTA, "load", "orders.quote", "symbol=X", "--rate", "50", "--duration", "1h", "-m", cluster.address]
     load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert load.stderr is not None
-    assert "answered" in load.stderr.readline()
+    assert "answered" in next_line(load, load.stderr)
     load.send_signal(signal.SIGINT)
     shown, _ = load.communicate(timeout=10)
     assert load.returncode == 0 and "longest stall" in shown

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_rig import joined
 from hosting_rig import answer_of, failure_of, request
 from web_rig import PACE_S, Browser, Site, running, until
 
@@ -73,7 +74,7 @@ class Asking:
         self.answers: list[tuple[int, str]] = []
         self._browser = browser
         self._over = False
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Asking:
         self._thread.start()
@@ -81,7 +82,7 @@ class Asking:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        self._thread.join()
+        joined(self._thread, what="a request of the load")
 
     def _run(self) -> None:
         while not self._over:

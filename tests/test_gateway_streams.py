@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, starting, until
+from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, joined, starting, until
 from system.proxy import PROXIED, Proxy
 
 from rota.testing import LocalCluster
@@ -238,7 +238,7 @@ def test_a_connection_to_the_master_that_is_cut_costs_no_byte(start: Start, clus
         while asking.is_alive() and proxy.resets < 4:
             asking.join(0.5)
             proxy.reset("frontend")
-        asking.join()
+        joined(asking, what=f"the upload, after {proxy.resets} resets,")
         assert proxy.resets > 0
         assert answers == [(200, data)]
         gateway.child.end(0)

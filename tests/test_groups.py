@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lines import next_line
 
 from rota.common.messages import Intent
 from rota.worker import groups
@@ -50,7 +51,7 @@ def family(make: Make, **variables: str) -> tuple[Group, int]:
     """A leader that has ended, and the child that is left of its group."""
     leader = make(sys.executable, "-S", "-c", FAMILY, **variables)
     assert leader.stdout is not None and leader.stdin is not None
-    child = int(leader.stdout.readline())
+    child = int(next_line(leader))
     noted = group(leader)
     leader.stdin.close()
     leader.wait(20)

@@ -10,6 +10,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from lines import next_line
 
 import rota
 from rota.testing import LocalCluster
@@ -205,9 +206,9 @@ def test_nothing_is_left_when_the_tests_themselves_are_killed(app: str) -> None:
     tests = subprocess.Popen([sys.executable, "-c", SCRIPT, app], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert tests.stdin is not None and tests.stdout is not None
     with tests.stdin, tests.stdout:
-        pids = json.loads(tests.stdout.readline())
+        pids = json.loads(next_line(tests))
         tests.send_signal(signal.SIGKILL)
-        tests.wait()
+        tests.wait(10)
     assert len(pids) == 3 and eventually(lambda: all(map(is_gone, pids)))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from core_rig import Rig
+from lines import next_line
 
 from rota.common import log
 from rota.master.core.events import EventLog
@@ -86,7 +87,7 @@ def test_nobody_waits_for_a_stderr_that_is_not_read() -> None:
     try:
         os.close(write)
         assert child.stdin is not None and child.stdout is not None
-        assert child.stdout.readline() == "done\n"
+        assert next_line(child) == "done\n"
         written = os.read(read, 1 << 20)
         child.stdin.write("\n")
         child.stdin.flush()

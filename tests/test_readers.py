@@ -7,6 +7,8 @@ import sys
 from ast import literal_eval
 from pathlib import Path
 
+from lines import next_line
+
 from rota.common import wire
 from rota.master.core.readers import LOOK_EVERY_S, STUCK_S, Readers
 from rota.master.core.sessions import Session
@@ -104,13 +106,13 @@ def test_a_stopped_client_is_cut_and_still_gets_a_final_answer_for_every_call(tm
         command = [sys.executable, "-c", CLIENT, cluster.address]
         client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            assert client.stdout and client.stdout.readline() == "reading\n"
+            assert next_line(client) == "reading\n"
             followed = admin.events(follow=True)
             assert any(event["kind"] == "cut" for event in followed)
             with cluster.client() as other:
                 assert other.call("blob.blob", 10) == b"x" * 10
             os.kill(client.pid, signal.SIGCONT)
-            outcomes = dict(literal_eval(client.stdout.readline()))
+            outcomes = dict(literal_eval(next_line(client)))
         finally:
             client.kill()
             client.wait()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, front, starting
+from gateway_rig import PATIENCE_S, Gateway, Start, front, joined, starting
 
 from rota.testing import LocalCluster
 
@@ -120,8 +120,7 @@ def test_a_node_that_drains_costs_no_request_and_its_sessions_go_on_elsewhere(
         more(outcomes, 120)
     finally:
         over.set()
-        for thread in threads:
-            thread.join()
+        joined(*threads, what="a browser")
     assert set(outcomes) == {200}
     stay = pids(cluster, "web-2")
     for browser in browsers:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
+from lines import next_line
 from system.pool import Pool
 
 from rota import Error
@@ -136,8 +137,7 @@ class _GoodClient:
         self._process = subprocess.Popen(
             [sys.executable, str(program), address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self._process.stdout
-        self._process.stdout.readline()
+        next_line(self._process)
 
     def stop(self) -> dict[str, Any]:
         told, _ = self._process.communicate(timeout=60)

@@ -104,7 +104,8 @@ class Others:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(30.0)  # a call of its client takes 20 s at most
+        assert not self._thread.is_alive(), "its last call was not answered"
 
 
 def operator(cluster: LocalCluster, *words: str, code: int = 0) -> str:
