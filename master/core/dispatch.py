@@ -23,7 +23,7 @@ from .losses import Losses
 from .maintenance import Maintenance, service_of
 from .outbox import Outbox
 from .pins import Pins
-from .pool import NO_HANDLER, RECALL_AFTER_S, RECALL_ALONE_S, Pool, Request, Slot
+from .pool import NO_HANDLER, Pool, Request, Slot
 from .quarantine import Quarantine
 from .sessions import Session
 from .streams import Streams
@@ -390,38 +390,6 @@ class Dispatch:
                 return
             self._deliver(slot, request, now)
             pool.shelf.placed(slot)
-
-    def is_parked(self) -> bool:
-        """Something waits behind others in a process, or did where nothing moves: it may have to be taken back soon."""
-        for pool in self.pools.values():
-            if pool.parked or pool.stalled:
-                return True
-        return False
-
-    def to_recall(self, pool: Pool, now: float) -> list[Slot]:
-        """Slots that sit on work while they are busy, or stopped, when another could start it."""
-        stalled = pool.stalled
-        if stalled:
-            pool.unstall(now)
-            self.pump(pool, now)
-        late = now - RECALL_AFTER_S
-        slow = [s for s in pool.parked if s.progress_at < late]
-        alone = self._long_alone(pool, now) if now >= pool.look_alone_at else []
-        for slot in (*slow, *alone):
-            if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
-                pool.stall(slot, slot.concurrency, now)
-        if not slow and not alone:
-            return []
-        others = any(s.limit and (not s.inflight or s.progress_at >= late) for s in pool.slots.values() if s.open)
-        return [slot for slot in (*slow, *alone) if not slot.recall] if others else []
-
-    def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
-        """Slots with nothing but one request, and no news of it for RECALL_ALONE_S. The others are not that long alone
-        before `look_alone_at`, so that a thousand idle ones cost two looks a second.
-        """
-        alone = [s for s in pool.slots.values() if len(s.inflight) == 1 and s not in pool.stalled]
-        pool.look_alone_at = RECALL_ALONE_S + min((s.progress_at for s in alone), default=now)
-        return [s for s in alone if s.progress_at < now - RECALL_ALONE_S]
 
     # ---- what is unusual about a request ---------------------------------------------------------
 

@@ -23,6 +23,7 @@ from .outbox import Outbox
 from .pauses import Pauses
 from .pool import Pool
 from .processes import Processes
+from .recalls import Recalls
 from .registry import Node, active_nodes, refresh, shut
 from .staffing import Staffing
 
@@ -57,6 +58,7 @@ class Fleet:
         self._began = now
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
         self.processes = Processes(self)
+        self.recalls = Recalls(dispatch, out)
         self.intents = Intents(self)
         self.census = Census(self, now)
         self.staff = Staffing(self)
@@ -175,6 +177,7 @@ class Fleet:
             self._ramp(node, now)
             self.intents.look(node, now)
         self.processes.tick(now)
+        self.recalls.tick(now)
         self.census.tick(now)
         self.checks.tick(now)
         self.pauses.tick(now)
@@ -185,7 +188,7 @@ class Fleet:
         self.stopping = True
         for node in self.nodes.values():
             self.refresh(node, now)
-        self.processes.recall_all()
+        self.recalls.ask_all()
 
     def hold(self, held: bool, now: float) -> None:
         """Without a quorum nothing is dispatched."""
@@ -211,7 +214,7 @@ class Fleet:
 
     def busy(self) -> bool:
         """Something is under way that wants a short tick."""
-        return self.processes.busy() or self.staff.busy()
+        return self.recalls.busy() or self.processes.busy() or self.staff.busy()
 
     def is_draining(self) -> bool:
         return any(node.intent is Intent.DRAINING for node in self.nodes.values())

@@ -331,7 +331,7 @@ class Master:
         elif isinstance(message, messages.Failing):
             self.fleet.processes.failing(node, message)
         elif isinstance(message, messages.Recalled):
-            self.fleet.processes.recalled(node, message, now)
+            self.fleet.recalls.answered(node, message, now)
         elif isinstance(message, messages.Usage):
             self.fleet.processes.usage(node, message)
         elif isinstance(message, messages.Leaving):
@@ -429,7 +429,7 @@ class Master:
 
     def next_deadline(self) -> float:
         dispatch, period = self.dispatch, self._pace
-        if dispatch.is_parked() or dispatch.unsent or self.fleet.busy():
+        if dispatch.unsent or self.fleet.busy():
             period = SHORT_TICK_S
         if dispatch.quarantine.busy():
             period = ALONE_TICK_S
@@ -451,7 +451,7 @@ class Master:
 
     def ready_to_end(self, now: float) -> bool:
         is_ending = self._leaving in (Leaving.STOPPED, Leaving.HANDING_OVER)
-        return is_ending and (now >= self._stop_by or self.fleet.processes.at_rest())
+        return is_ending and (now >= self._stop_by or self.fleet.recalls.settled())
 
     def end(self) -> None:
         """What nobody has begun goes back to its callers. What runs goes on, and comes to the next master."""

@@ -29,11 +29,9 @@ STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is
 # Credit = one request to work at, and parked behind it as many as a process usually serves in 2 ms: it does not wait
 # for the next one (0.3 ms, more on busy cores), and parked work waits no longer than that. By the median: where there
 # is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked behind
-# a request that is long after all is taken back (RECALL_AFTER_S). More than CREDIT_USUAL only by the p95.
+# a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
 PARKED_US = 2048  # service times are known up to powers of two
-RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
-RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler
 _FLAGS_AT = 7  # in the header
 _ENOUGH = 512  # service times; beyond it each look halves the weight of those before
 NO_HANDLER = Handler()  # of what is not known yet

@@ -36,9 +36,6 @@ class Processes:
         for slot, (_, until) in list(self._exiting.items()):
             if now >= until:
                 self.settle(slot, now)
-        for pool in self._dispatch.pools.values():
-            for slot in self._dispatch.to_recall(pool, now):
-                self._recall(slot)
 
     def busy(self) -> bool:
         return bool(self._exiting)
@@ -80,8 +77,8 @@ class Processes:
         if failing.failures and failing.service in node.offers:
             node.failing[failing.service] = failing._replace(text=failing.text[-FAILING_TEXT_MAX:])
             if before is None or before.failures != failing.failures:
-                last = failing.text.strip().rpartition("\n")[2]
-                text = f"{failing.service} failed on {node.name} ({plural(failing.failures, 'time')} in a row): {last}"
+                cause = messages.headline(failing.text)
+                text = f"{failing.service} failed on {node.name} ({plural(failing.failures, 'time')} in a row): {cause}"
                 self._fleet.events.tell("failing", node.name, text)
         self._fleet.changed = True
 
@@ -89,11 +86,6 @@ class Processes:
         for incarnation, rss in usage.rss.items():
             if slot := node.slots.get(incarnation):
                 slot.rss = rss
-
-    def recalled(self, node: Node, recalled: messages.Recalled, now: float) -> None:
-        slot = node.slots.get(recalled.incarnation)
-        if slot is not None:
-            self._dispatch.losses.recalled(slot, recalled.floor, recalled.started_upto, now)
 
     def ending(self, node: Node, ending: messages.Ending, now: float) -> None:
         """Its agent ends it for a handler over its limit: one that hangs cannot say BYE itself."""
@@ -188,21 +180,6 @@ class Processes:
         if slot.stage is Stage.READY:
             slot.stage = Stage.RETIRED
         self._fleet.refresh(slot.node, now)
-
-    # ---- taking back what has not begun ----------------------------------------------------------
-
-    def recall_all(self) -> None:
-        for slot in self.slots.values():
-            if slot.inflight:
-                self._recall(slot)
-
-    def at_rest(self) -> bool:
-        """What processes hold now they have begun."""
-        return not any(slot.recall for slot in self.slots.values())
-
-    def _recall(self, slot: Slot) -> None:
-        slot.recall = slot.last_number + 1
-        self._fleet.out.say(slot.node.route, slot.node.token, messages.Recall(slot.incarnation, slot.last_number))
 
     # ---- the end ---------------------------------------------------------------------------------
 

@@ -1,0 +1,78 @@
+"""What a process holds and has not begun: taken back while another could begin it, and all of it when a master stops.
+
+An agent that is asked says what its process had started; what becomes of the rest `losses` decides.
+"""
+
+from __future__ import annotations
+
+from ...common import messages
+from .dispatch import Dispatch
+from .outbox import Outbox
+from .pool import Pool, Slot
+from .registry import Node
+
+RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
+RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler
+
+
+class Recalls:
+    """Each slot is asked once at a time: its `recall` is the floor that was asked for."""
+
+    def __init__(self, dispatch: Dispatch, out: Outbox) -> None:
+        self._dispatch = dispatch
+        self._out = out
+
+    def tick(self, now: float) -> None:
+        for pool in self._dispatch.pools.values():
+            for slot in self._late(pool, now):
+                self._ask(slot)
+
+    def busy(self) -> bool:
+        """Something waits behind others in a process, or did where nothing moves: it may have to be taken back soon."""
+        for pool in self._dispatch.pools.values():
+            if pool.parked or pool.stalled:
+                return True
+        return False
+
+    def _late(self, pool: Pool, now: float) -> list[Slot]:
+        """Slots that sit on work while they are busy, or stopped, when another could start it."""
+        stalled = pool.stalled
+        if stalled:
+            pool.unstall(now)
+            self._dispatch.pump(pool, now)
+        late = now - RECALL_AFTER_S
+        slow = [s for s in pool.parked if s.progress_at < late]
+        alone = self._long_alone(pool, now) if now >= pool.look_alone_at else []
+        for slot in (*slow, *alone):
+            if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
+                pool.stall(slot, slot.concurrency, now)
+        if not slow and not alone:
+            return []
+        others = any(s.limit and (not s.inflight or s.progress_at >= late) for s in pool.slots.values() if s.open)
+        return [slot for slot in (*slow, *alone) if not slot.recall] if others else []
+
+    def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
+        """Slots with nothing but one request, and no news of it for RECALL_ALONE_S. The others are not that long alone
+        before `look_alone_at`, so that a thousand idle ones cost two looks a second.
+        """
+        alone = [s for s in pool.slots.values() if len(s.inflight) == 1 and s not in pool.stalled]
+        pool.look_alone_at = RECALL_ALONE_S + min((s.progress_at for s in alone), default=now)
+        return [s for s in alone if s.progress_at < now - RECALL_ALONE_S]
+
+    def ask_all(self) -> None:
+        for pool in self._dispatch.pools.values():
+            for slot in pool.slots.values():
+                if slot.inflight:
+                    self._ask(slot)
+
+    def _ask(self, slot: Slot) -> None:
+        slot.recall = slot.last_number + 1
+        self._out.say(slot.node.route, slot.node.token, messages.Recall(slot.incarnation, slot.last_number))
+
+    def answered(self, node: Node, answer: messages.Recalled, now: float) -> None:
+        if slot := node.slots.get(answer.incarnation):
+            self._dispatch.losses.recalled(slot, answer.floor, answer.started_upto, now)
+
+    def settled(self) -> bool:
+        """Nobody owes an answer: what processes hold now they have begun."""
+        return not any(slot.recall for pool in self._dispatch.pools.values() for slot in pool.slots.values())
