@@ -165,6 +165,18 @@ def test_curl_speaks_it(gateway: Gateway, authority: Authority) -> None:
     assert answered.stdout == BLOCK * 16 + b"2", answered.stderr
 
 
+def test_a_body_that_is_too_large_is_413_to_who_sends_it_all_before_reading(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text("[http]\nmax_body = '1MiB'\n")
+    gateway = secured(start, cluster, authority.issue(file="small"), authority, "-c", str(tmp_path / "rota.toml"))
+    with httpx.Client(**options(gateway, authority)) as client:
+        for _ in range(2):
+            answer = client.post("/digest", content=bytes(4 * MIB))
+            assert answer.status_code == 413 and "http.max_body" in answer.text
+        assert client.get("/-/ready").text == "ready\n"
+
+
 # ---- streams beside one another --------------------------------------------------------------------------------------
 
 

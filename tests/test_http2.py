@@ -203,7 +203,9 @@ def test_100_continue_is_said_before_the_body_and_an_early_answer_ends_the_uploa
     other = subject.client.get_next_available_stream_id()
     subject.client.send_headers(other, [*POST, ("content-length", str(2**40))])
     subject.exchange()
-    assert subject.statuses() == {number: "100", other: "413"} and subject.resets() == {other: CODE.NO_ERROR}
+    assert subject.statuses() == {number: "100", other: "413"} and other in subject.heard.ended
+    subject.tick(Timeouts().linger)
+    assert subject.resets() == {other: CODE.NO_ERROR}
     subject.client.reset_stream(number)
     subject.exchange()
     assert subject.gone() == [number] and not subject.asked
@@ -279,6 +281,31 @@ def test_every_rule_of_http_2_is_tried_and_stands_in_the_docs() -> None:
         assert f"| `{name}` | {rule.status} | {rule.section} | {rule.reason} |" in HTTP_MD.read_text()
 
 
+def test_what_comes_of_a_refused_body_is_dropped_for_a_while_so_that_its_client_reads_why() -> None:
+    subject = Subject(Limits(body=100_000))
+    ends, goes_on, stops = (subject.client.get_next_available_stream_id() + 2 * place for place in range(3))
+    for number in (ends, goes_on, stops):
+        subject.client.send_headers(number, [*POST, ("content-length", "5000000")])
+        subject.exchange()
+        sends(subject, number, bytes(200_000), end=False)
+    assert set(subject.statuses().values()) == {"413"} and not subject.resets() and subject.core._streams.held == 0
+    sends(subject, ends, bytes(1_000_000))  # there is room for it
+    subject.client.reset_stream(stops)
+    subject.exchange()
+    assert not subject.resets() and set(subject.core._streams) == {goes_on}
+    subject.tick(Timeouts().linger)
+    assert subject.resets() == {goes_on: CODE.NO_ERROR} and not subject.core._streams
+    assert not subject.asked and not subject.closed
+
+
+def test_a_refusal_that_is_not_read_meanwhile_is_still_sent() -> None:
+    subject = raw(PREFACE + frame(SETTINGS, b"\0\4\0\0\0\0") + request(1, [*POST, ("content-length", "5000000")], 0))
+    subject.tick(Timeouts().linger)
+    assert subject.statuses() == {1: "413"} and not subject.resets() and not subject.heard.bodies
+    subject.feed(frame(WINDOW_UPDATE, b"\0\0\1\0", 0, 1))
+    assert b"has more than" in subject.body(1) and subject.resets() == {1: CODE.NO_ERROR}
+
+
 def test_the_refusal_of_a_head_request_has_no_body_whatever_is_wrong_with_it() -> None:
     _, *rest = GET
     fields = [(":method", "HEAD"), *rest]
@@ -301,7 +328,7 @@ def test_a_body_that_is_too_large_is_refused_when_it_is_and_no_room_is_503() -> 
     for _ in range(7):
         subject.client.send_data(number, b"x" * FRAME_MAX)
     subject.exchange()
-    assert subject.statuses() == {number: "413"} and subject.resets() == {number: CODE.NO_ERROR}
+    assert subject.statuses() == {number: "413"} and number in subject.heard.ended
     Held.room = 300_000
     try:
         full = Subject()

@@ -198,7 +198,8 @@ class Http2:
 
     def _ends(self, stream: Stream, effects: list[StreamEffect], now: float) -> None:
         stream.ended = True
-        if stream.asked:
+        if stream.asked:  # it was refused
+            self._dropped(stream)
             return
         try:
             effects.append(Asked(stream.id, stream.head, stream.whole()))
@@ -207,11 +208,17 @@ class Http2:
             return
         self._streams.release(stream)
 
+    def _dropped(self, stream: Stream) -> None:
+        """Nothing more of it is dropped."""
+        stream.deadline = inf
+        if stream.is_empty:
+            self.answers.close(stream)
+
     def _reject(self, stream: Stream, rejected: Rejected, effects: list[StreamEffect], now: float) -> None:
-        """It is answered, and the rest of it is not wanted."""
+        """It is answered; what comes of it is dropped, for a client that would not read the answer before."""
         if stream.asked:
             return
-        stream.wants_no_more()
+        stream.wants_no_more(inf if stream.ended else now + self._timeouts.linger)
         self._streams.release(stream)
         head = stream.head if stream.has_head else None
         request_id = self._new_id() if head is None else request_id_of(head.headers, self._new_id)
@@ -262,6 +269,8 @@ class Http2:
                 if now >= stream.patience.deadline:
                     self._reset(stream.id, ErrorCodes.CANCEL, now)
                     self._drop(stream, effects)
+                elif now >= stream.deadline and stream.asked:
+                    self._dropped(stream)
                 elif now >= stream.deadline:
                     if stream.id == number:
                         stream.grant(now, come)

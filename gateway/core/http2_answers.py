@@ -6,6 +6,8 @@ little of each stream in turn.
 
 from __future__ import annotations
 
+from math import inf
+
 from h2.errors import ErrorCodes
 
 from .effects import Failed, StreamEffect, Wrong
@@ -176,7 +178,14 @@ class Answers:
         return size
 
     def _finish(self, stream: Stream) -> None:
-        """Its answer is sent. What is left of its request is not wanted (RFC 9113 8.1)."""
+        """Its answer is sent. What comes of its request may still be dropped: not all read an answer before."""
+        if stream.ended or stream.deadline == inf:
+            self.close(stream)
+        else:
+            self._streams.count(stream)
+
+    def close(self, stream: Stream) -> None:
+        """What is left of its request is not wanted (RFC 9113 8.1)."""
         if not stream.ended:
             self._books.reset_stream(stream.id, ErrorCodes.NO_ERROR)
         self._streams.close(stream)

@@ -24,7 +24,7 @@ class Stream:
     def __init__(self, number: int, method: str, upload: Upload, timeouts: Timeouts, now: float) -> None:
         self.id = number
         self.head = _NO_HEAD[method]
-        self.deadline = inf  # of the body
+        self.deadline = inf  # of the body, or of what is dropped of it
         self.asked = False  # it was dispatched, or refused
         self.ended = False  # the client sends no more of it
         self.framing: Framing | None = None  # of an answer that has begun
@@ -81,9 +81,10 @@ class Stream:
         self.wants_no_more()
         return body
 
-    def wants_no_more(self) -> None:
+    def wants_no_more(self, until: float = inf) -> None:
+        """What comes of its body is dropped, until then."""
         self.asked = True
-        self.deadline = inf
+        self.deadline = until
         if self._upload is not None:
             self._upload.close()
             self._upload = None
