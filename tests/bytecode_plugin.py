@@ -42,7 +42,7 @@ def _rewrite_assertions() -> None:
         for part in parts
     ]
     for each in collecting:
-        each.wait()
+        each.wait(120)
 
 
 def _is_rewritten(file: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from fake_master import FakeMaster
 import rota
 from rota.common import messages, wire
 from rota.common.body import decode_result
+from rota.worker import background
 from rota.worker.page import RUNNING
 
 
@@ -63,6 +65,17 @@ def test_handlers_run_in_the_calling_process_on_its_own_objects(master: FakeMast
         master.expect_frame(wire.REPLY)
         assert decode_result(master.expect_frame(wire.REPLY).body) == ["a", "b"]
         closing(master, node)
+
+
+def test_an_agent_that_hangs_does_not_keep_the_application(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "LEFT_S", 0.2)
+    node = worker().background(master=master.address, name="app-1", drain_deadline=0.1)
+    with node:
+        master.welcome_agent()
+        agent = node._agent
+        assert agent is not None
+        agent.send_signal(signal.SIGSTOP)
+    assert agent.returncode == -signal.SIGKILL
 
 
 def test_a_slot_that_was_drained_comes_back(master: FakeMaster) -> None:

@@ -482,7 +482,8 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert run.stderr is not None
     with run.stderr:
-        greeting = next(line for line in run.stderr if "is ready" in line)
+        while "is ready" not in (greeting := next_line(run, run.stderr)):
+            pass
         address = greeting.split()[-1]
         with Client(address) as client, Admin(address) as admin:
             slow = client.submit("orders.slow", seconds=1.5)

@@ -37,7 +37,7 @@ def example(name: str, folder: Path) -> Iterator[Site]:
 def roll(site: Site, service: str, browser: Browser) -> None:
     """A rolling update while requests come, from first to last: all are answered, in the end by other processes."""
     before = pids(browser)
-    command = [sys.executable, "-P", "-m", "rota", "reload", service, "-m", site.master]
+    command = [sys.executable, "-P", "-m", "rota", "reload", service, "--timeout", "60s", "-m", site.master]
     reload = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=EXAMPLES)
     try:
         while reload.poll() is None:

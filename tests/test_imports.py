@@ -45,12 +45,11 @@ def modules() -> Iterator[tuple[str, str]]:
 
 def imports(module: str, source: str) -> Iterator[Import]:
     """Every import in the source, whether at the top, in a function, or for the type checker only."""
-    tree = ast.parse(source)
-    guarded = [
-        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-    ]
+    nodes = list(ast.walk(ast.parse(source)))
+    guards = [node for node in nodes if isinstance(node, ast.If) and isinstance(node.test, ast.Name | ast.Attribute)]
+    guarded = [node for node in guards if "TYPE_CHECKING" in ast.unparse(node.test)]
     types_only = {inner for node in guarded for statement in node.body for inner in ast.walk(statement)}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield _absolute(alias.name, node.lineno, node in types_only)

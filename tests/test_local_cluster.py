@@ -177,16 +177,11 @@ def test_a_wrong_setting_is_told_by_its_name(app: str) -> None:
         pass
 
 
-def test_settings_reach_master_and_services(app: str) -> None:
+def test_settings_reach_master_and_services_and_a_node_without_work_is_not_waited_for(app: str) -> None:
     settings = {"service.orders.max_processes": 1, "service.orders.weights": {"node-1": 2}}
-    with LocalCluster(app, processes=2, settings=settings) as cluster:
-        assert len(cluster.processes()) == 1
-        assert cluster.status()["services"][0]["max"] == 1
-
-
-def test_a_node_that_needs_no_process_is_not_waited_for(app: str) -> None:
-    with LocalCluster(app, nodes=2, settings={"service.orders.max_processes": 1}, timeout=10) as cluster:
+    with LocalCluster(app, nodes=2, processes=2, settings=settings, timeout=10) as cluster:
         assert len(cluster.nodes) == 2 and len(cluster.processes()) == 1
+        assert cluster.status()["services"][0]["max"] == 1
 
 
 def test_nothing_is_left_when_the_block_raises(app: str) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.02
 JOIN_S = 1.0
+LEFT_S = 10.0  # for an agent to end, after the deadline of its drain
 
 
 class Background:
@@ -90,7 +91,11 @@ class Background:
         if agent is None:
             return
         self._say({"leave": self._drain_deadline}, agent)
-        agent.wait()
+        try:
+            agent.wait(self._drain_deadline + LEFT_S)
+        except subprocess.TimeoutExpired:  # it is stopped, or hangs
+            agent.kill()
+            agent.wait()
         self._thread.join(JOIN_S)
         if not self._thread.is_alive():  # else a handler hangs in it, beyond all limits
             self._page.close()

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 PROXIED = "127.0.0.2"  # peers use the host that they dialled, with the ports that the master tells them
+JOIN_S = 30.0  # a piece of data takes 5 s to be passed on, at most
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: close() sends RST and throws away what is buffered
 
 
@@ -49,6 +50,7 @@ class Proxy:
         self._selector.register(self._reader, selectors.EVENT_READ)
         self._listeners = {role: socket.create_server((host, port), backlog=64) for role, port in ports.items()}
         for role, listener in self._listeners.items():
+            listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ, role)
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
@@ -59,7 +61,8 @@ class Proxy:
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
         self._ended = True
         os.write(self._writer, b"x")
-        self._thread.join()
+        self._thread.join(JOIN_S)
+        assert not self._thread.is_alive(), "the proxy still passes something on"
         for sock in [*self._listeners.values(), *self._pairs]:
             sock.close()
         self._selector.close()
@@ -111,7 +114,10 @@ class Proxy:
         return max(0.0, self._later[0][0] - monotonic()) if self._later else None
 
     def _accept(self, listener: socket.socket, role: str) -> None:
-        near, _ = listener.accept()
+        try:
+            near, _ = listener.accept()
+        except BlockingIOError:  # who came is gone
+            return
         try:
             far = socket.create_connection((self._target, listener.getsockname()[1]), timeout=2)
         except OSError:  # the master is not there
