@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..common.messages import headline
 from ..common.units import plural
 
 Reply = dict[str, Any]
@@ -48,8 +49,4 @@ def _of_node(node: Reply) -> Iterator[str]:
     if node["health"] in ("blacklisted", "trial"):  # of one that is degraded an alarm tells
         yield f"{name} is {node['health']}: {node['why']}"
     for failing in node["failing"]:
-        yield f"{failing['service']} does not start on {name}: {_last_line(failing['text'])}"
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2]
+        yield f"{failing['service']} does not start on {name}: {headline(failing['text'])}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY)
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED)
 
 
 def _which_nodes(command: F) -> F:
@@ -97,7 +97,11 @@ def drain(
 @_which_nodes
 @wait_option
 @_timeout
-@click.option("--version", metavar="TEXT", help="Version of the code that its processes will report.")
+@click.option(
+    "--version",
+    metavar="TEXT",
+    help="Version that its processes report in place of their own; it is not compared with anything.",
+)
 @reason_option
 @_dry_run
 @master_option
@@ -152,7 +156,7 @@ def recheck(
         _finish(master, reply, "active", wait and bool(active), timeout, as_json, active)
 
 
-@verb("forget", examples=("rota forget web-9",), exits=_CODES[:-1])
+@verb("forget", examples=("rota forget web-9",), exits=_CODES[:-2])
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
 @reason_option
 @master_option

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..common import exits
 from ..common.limits import CONTROL_PORT
 from .main import JSON_WANTED
-from .verb import Mistake
+from .verb import Failed, Mistake
 
 if TYPE_CHECKING:
     from ..client.admin import Admin
@@ -103,7 +104,11 @@ def waited(
     """Say what has begun, and wait until it is so: the reply, with `waited_s`."""
     if begun and not as_json:
         tell(begun)
-    return {**reply, "waited_s": master.wait(condition, *names, timeout=timeout)["waited_s"]}
+    try:
+        return {**reply, "waited_s": master.wait(condition, *names, timeout=timeout)["waited_s"]}
+    except KeyboardInterrupt:
+        sentence = "interrupted; what was asked for goes on: `rota status` shows how far it is"
+        raise Failed(sentence, exits.INTERRUPTED) from None
 
 
 def show(reply: Reply, as_json: bool, lines: Callable[[], Sequence[str]]) -> None:

@@ -30,7 +30,7 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
         "rota pause shop --for 2m --reason 'new database'",
         "rota pause shop --no-wait --json | jq .in_flight",
     ),
-    exits=(*_CODES, exits.UNDER_WAY),
+    exits=(*_CODES, exits.UNDER_WAY, exits.INTERRUPTED),
 )
 @click.argument("service")
 @seconds_option("--for", help="When it ends by itself. Default: the service's pause_for (30s); at most 1h.")

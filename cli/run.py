@@ -17,6 +17,7 @@ import click
 from ..common import exits
 from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
+from ..common.messages import headline
 from ..common.settings import SlaveSettings
 from ..gateway.listening import check_free
 from ..worker.spawn import how_it_ended
@@ -206,8 +207,7 @@ class Foreground:
         on the terminal."""
         for node in status["nodes"] if self._reloading is None else ():
             for failing in node["failing"]:
-                last = str(failing["text"]).strip().rpartition("\n")[2]
-                raise Failed(f"{failing['service']} failed to start: {last}", exits.LOAD_FAILED)
+                raise Failed(f"{failing['service']} failed to start: {headline(failing['text'])}", exits.LOAD_FAILED)
         services = [each for each in status["services"] if each["target"] and each["ready"] >= each["target"]]
         if services:
             self._is_ready = True

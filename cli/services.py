@@ -21,7 +21,7 @@ from .operator import (
 )
 from .verb import verb
 
-_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY)
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED)
 _timeout = seconds_option("--timeout", default="5m", help="How long to wait; then exit 75, and it goes on.")
 
 

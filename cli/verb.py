@@ -21,12 +21,21 @@ _MEANING = {
     exits.UNDER_WAY: "the time was over; it goes on",
     exits.DENIED: "denied",
     exits.BAD_CONFIG: "bad configuration",
+    exits.INTERRUPTED: "interrupted while it waited; it goes on",
 }
 
 
 class Verb(click.Command):
     examples: tuple[str, ...] = ()
     exits: tuple[int, ...] = ()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            # To set a safety rule aside is nobody's slip of the finger: `--node` must not hear "did you mean --force?".
+            error.possibilities = [name for name in error.possibilities or () if name != "--force"]  # type: ignore[misc]
+            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:

@@ -15,6 +15,7 @@ LOAD_FAILED = 70  # EX_SOFTWARE: the application failed to load
 UNDER_WAY = 75  # EX_TEMPFAIL: --wait timed out, the work goes on
 DENIED = 77  # EX_NOPERM
 BAD_CONFIG = 78  # EX_CONFIG
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it: Ctrl-C while waiting, the work goes on
 
 # Read from the top: a subclass stands above its base.
 _PAIRS: tuple[tuple[type[errors.Error], int], ...] = (

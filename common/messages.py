@@ -209,6 +209,14 @@ class Failing(NamedTuple):
     text: str
 
 
+def headline(text: str) -> str:
+    """The line that names the cause, of what a process wrote before it ended: the last of a traceback, the first one
+    of what Python dumps at a fatal signal.
+    """
+    lines = text.strip().split("\n")
+    return next((line for line in reversed(lines) if line.startswith("Fatal Python error: ")), lines[-1])
+
+
 class Recalled(NamedTuple):
     incarnation: str
     floor: int

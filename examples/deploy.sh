@@ -12,7 +12,7 @@ usage: deploy.sh RUN_DIR NEW_VERSION NODE...
 
 For each node: rota drain NODE --wait, swap its link, rota rejoin NODE --wait. The first step that fails ends the
 deploy with that step's exit code; nodes that were not begun keep their version. It may be run again: what is done
-already does no harm.
+already does no harm. While another deploy is at work in RUN_DIR it changes nothing and exits with 5.
 
 environment:
   ROTA_MASTER  control address of the master (tcp://127.0.0.1:7700)
@@ -66,6 +66,9 @@ nodes=("$@") updated=() child=
 for node in "${nodes[@]}"; do
     [[ -L $run/$node/live ]] || wrong "$run/$node/live is not a symlink"
 done
+
+# Two at once would swap links below each other's nodes, and each would say that all is well. The lock ends with us.
+exec 9<"$run" && flock -n 9 || { echo "deploy.sh: another deploy is at work in $run: wait for its end" >&2; exit 5; }
 
 rota=${ROTA:-rota} timeout=${TIMEOUT:-120} begun=$EPOCHREALTIME
 reason="deploy $(basename "$version")"

@@ -128,7 +128,9 @@ class Journal:
         except BlockingIOError:
             raise JournalError(f"another master uses {directory}: give each its own --state") from None
         except OSError as error:
-            raise JournalError(f"the state directory {directory} cannot be used: {error.strerror}") from None
+            raise JournalError(
+                f"--state {directory}: {error.strerror}; it must be a directory that this user may write to"
+            ) from None
         self._path = directory / "journal"
         try:
             if self._path.exists():

@@ -32,7 +32,9 @@ def test_the_last_active_node_is_not_drained_and_the_sentence_says_why() -> None
 
 def test_draining_several_is_all_or_nothing() -> None:
     rig = cluster(3)
-    assert drain(rig, "n1", "n2", "n3") == exits.REFUSED
+    result = rig.verb("drain", nodes=["n1", "n2", "n3"])
+    assert result is not None and result.exit == exits.REFUSED
+    assert "Drain fewer at once, wait for the others" in result.data["error"]
     assert {node.intent for node in rig.fleet.nodes.values()} == {Intent.ACTIVE}
     assert drain(rig, "n1", "n2") == exits.DONE
 

@@ -313,7 +313,7 @@ def test_a_gateway_without_a_master_says_so_once_and_when_it_answers(start: Star
         words = ["gateway", "--bind", "127.0.0.1:*", "-m", nobody, "--route", "/=site", "--workers", "2"]
         gateway = start(*words).listening()
         until(lambda: "no master answers" in gateway.child.output(), "nothing is said")
-    assert gateway.child.output().count("no master answers; trying on; is one running? -m (http.master)") == 1
+    assert gateway.child.output().count("no master answers; trying on; is one running? -m or ROTA_HTTP_MASTER") == 1
 
 
 def test_whether_a_master_answers_is_told_when_it_changes() -> None:

@@ -108,6 +108,12 @@ def test_nothing_is_looked_for_when_nothing_was_noted(monkeypatch: pytest.Monkey
 # ---- the state directory ---------------------------------------------------------------------------------------------
 
 
+def test_a_state_directory_that_cannot_be_used_is_told_with_what_it_must_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="--state .*/file: Not a directory; it must be a directory that this user may"):
+        State(str(tmp_path / "file"))
+
+
 def test_groups_and_intent_are_remembered(tmp_path: Path) -> None:
     state = State(str(tmp_path))
     intent, noted = Intent("detached", 3, "me", "release"), [Group(7, 99, "web-1.b.1"), Group(8, 100, "web-1.b.2")]

@@ -105,7 +105,7 @@ def test_two_masters_do_not_share_a_directory(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match="cannot be used"):
+    with pytest.raises(JournalError, match="must be a directory that this user may write to"):
         Journal(tmp_path / "file")
 
 

@@ -34,8 +34,14 @@ class State:
         self._written: tuple[Intent, int, Ballot | None] | None = None
         if directory is not None:
             self.output = os.path.join(directory, "output")
-            os.makedirs(self.output, exist_ok=True)
-            self._lock = _locked(directory)
+            try:
+                os.makedirs(self.output, exist_ok=True)
+                self._lock = _locked(directory)
+            except OSError as error:
+                if error.strerror is None:  # a sentence already
+                    raise
+                text = f"--state {directory}: {error.strerror}; it must be a directory that this user may write to"
+                raise OSError(text) from None
             self._read_intent(os.path.join(directory, _FILE))
             self._read_groups(os.path.join(directory, _GROUPS))
 

@@ -158,7 +158,7 @@ class Operators:
             elif now - waiter.began >= wait.timeout_s:
                 data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
                 names = "; ".join(f"{name}: {text}" for name, text in pending.items())
-                data["error"] = f"not {wait.condition} after {wait.timeout_s:g} s, still under way: {names}"
+                data["error"] = f"not {wait.condition} after {round(wait.timeout_s, 1):g} s, still under way: {names}"
                 self._answer(waiter.route, waiter.id, verbs.Outcome(exits.UNDER_WAY, data))
             else:
                 left.append(waiter)

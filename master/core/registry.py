@@ -7,7 +7,7 @@ from math import ceil
 
 from ...common import lifecycle
 from ...common.lifecycle import Health, Intent, Liveness
-from ...common.messages import Failing
+from ...common.messages import Failing, headline
 from ...common.units import plural
 from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
@@ -143,9 +143,9 @@ def why(node: Node, now: float) -> str:
         return f"on trial, one request of {node.mark.service} at a time, after: {node.mark.cause}"
     for failing in node.failing.values():
         if not any(slot.open for slot in node.slots.values() if slot.pool.name == failing.service):
-            last = failing.text.strip().rpartition("\n")[2]
+            cause = headline(failing.text)
             retry = f"next try in {failing.retry_in_ms / 1000:g} s"
-            return f"{failing.service} failed {plural(failing.failures, 'time')} in a row, {retry}: {last}"
+            return f"{failing.service} failed {plural(failing.failures, 'time')} in a row, {retry}: {cause}"
     if not node.recorded:
         return "waiting for the journal"
     if not node.capacity:

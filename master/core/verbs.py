@@ -67,7 +67,8 @@ class Verbs:
         leaving = [node for node in nodes if node.intent is Intent.ACTIVE]
         refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, set(leaving), now)
         if refused and not force:
-            raise Refuse(exits.REFUSED, f"refused: {refused}. Wait for the others (`rota wait active`), or --force")
+            first = "Drain fewer at once, wait" if len(leaving) > 1 else "Wait"
+            raise Refuse(exits.REFUSED, f"refused: {refused}. {first} for the others (`rota wait active`), or --force")
         if argument(args, "dry_run", bool, False):
             return self._outcome(nodes, leaving, dry_run=True)
         if refused:
@@ -407,7 +408,8 @@ class Verbs:
         for node in nodes:
             for failing in node.failing.values():
                 if failing.failures >= FAILURES_GIVE_UP:
-                    return f"{failing.service} does not start on {node.name}:\n{failing.text}"
+                    again = f"mend it or put the old version back, then `rota recheck {node.name}`"
+                    return f"{failing.service} does not start on {node.name}; {again}:\n{failing.text}"
         return ""
 
     def _service_failed(self, names: list[str]) -> str:

@@ -132,7 +132,7 @@ class Connection:
             return [Note("the master is lost; connecting again")]
         # Once, and not for the first failure: a master that is started with its nodes may come a moment later.
         if self._failures == 2 and not self.in_touch:
-            return [Note("no master answers; trying on; is one running? -m (slave.master) says where it is")]
+            return [Note("no master answers; trying on; is one running? -m or ROTA_SLAVE_MASTER says where it is")]
         return []
 
     def won(self, master: int, epoch: int, now: float) -> list[Effect]:
