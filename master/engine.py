@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
+import select
 import threading
 from typing import Protocol
 
-from .core.engine_lease import Answer, Question, Row
+from ..common.clock import boottime
+from ..common.config import Config
+from ..common.settings import AGENTS
+from .core.engine_lease import Answer, EngineLease, Question, Row
 
 CLOSE_S = 0.5
+LET_GO_S = 0.3  # for the engine to take back the lease, at the end
 
 
 class EngineError(Exception):
@@ -32,9 +38,10 @@ class Store(Protocol):
 
 
 class Engine:
-    """`wake_fd` is readable when there are `answers`. One question at a time."""
+    """For one `lease`. `wake_fd` is readable when there are `answers`. One question at a time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, lease: EngineLease, store: Store) -> None:
+        self.lease = lease
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._store = store
         self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
@@ -42,8 +49,12 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def ask(self, question: Question) -> None:
-        self._questions.put(question)
+    def ask(self) -> None:
+        """What the lease wants to know by now."""
+        if self.lease.questions:
+            questions, self.lease.questions = self.lease.questions, []
+            for question in questions:
+                self._questions.put(question)
 
     def answers(self) -> list[Answer]:
         try:
@@ -56,9 +67,21 @@ class Engine:
         return found
 
     def close(self) -> None:
-        """A thread that is still waiting is left: it ends with the process."""
+        """Nobody should have to wait until our lease is over. A thread that is still waiting is left: it ends with the
+        process.
+        """
+        self._let_go()
         self._questions.put(None)
         self._thread.join(CLOSE_S)
+
+    def _let_go(self) -> None:
+        lease, by = self.lease, boottime() + LET_GO_S
+        lease.let_go(boottime())
+        while not lease.is_settled and boottime() < by:
+            self.ask()
+            select.select([self.wake_fd], [], [], LET_GO_S)
+            for answer in self.answers():
+                lease.answered(answer, boottime())
 
     def _run(self) -> None:
         while (question := self._questions.get()) is not None:
@@ -77,6 +100,18 @@ class Engine:
             return Answer(question.number, False, None, f"{type(error).__name__}: {error}")
 
 
+def asked(config: Config) -> Engine | None:
+    """None where the agents decide. Raises EngineError."""
+    address = config.standby.lease
+    if address == AGENTS:
+        return None
+    if not config.master.state:
+        raise EngineError("a lease from an engine needs --state: an epoch must outlast this process")
+    name = address.partition(":")[0]  # for people; the address may have a password
+    me = f"{config.master.name} {secrets.randbits(64):016x}"
+    return Engine(EngineLease(name, me, config.standby.takeover_after, boottime()), store(address))
+
+
 def store(address: str) -> Store:
     """Raises EngineError."""
     if address.startswith("etcd://"):
@@ -86,8 +121,3 @@ def store(address: str) -> Store:
     from .postgres import Postgres
 
     return Postgres(address)
-
-
-def engine_name(address: str) -> str:
-    """For people; the address may have a password."""
-    return address.partition(":")[0]

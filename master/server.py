@@ -23,11 +23,9 @@ from ..common import collector, log, memory, wire
 from ..common import config as configuration
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
-from ..common.settings import AGENTS
-from . import addresses, ports
+from . import addresses, engine, ports
 from .core import outbox
 from .core.beginning import Heritage, Identity, Past, Sections, Sources
-from .core.engine_lease import EngineLease
 from .core.engine_standby import EngineStandby
 from .core.master import Master
 from .core.outbox import Outbox
@@ -35,7 +33,6 @@ from .core.pair_standby import PairStandby
 from .core.pool import Slot
 from .core.records import Restored
 from .core.standby import Standby
-from .engine import Engine, EngineError, engine_name, store
 from .errands import Errands
 from .journal import Journal, JournalError
 from .log import EventWriter
@@ -46,7 +43,6 @@ from .signals import AT_ONCE, HARMLESS, Signals
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 PEER_LINGER_MS = 100  # for the last frames to the other master
-LET_GO_S = 0.3  # for the engine to take back the lease, at the end
 
 
 class Beside(Protocol):
@@ -91,37 +87,27 @@ class Server:
         )
         self._events: EventWriter
         self.core: Master | Standby
-        self._lease: EngineLease | None = None
-        if config.standby.lease != AGENTS:
-            self._engine, self._lease = self._ask_engine(config)
-        if self._lease or config.standby.backup_of or self.journal.restored.peer:
+        self._engine = engine.asked(config)
+        if self._engine or config.standby.backup_of or self.journal.restored.peer:
             self._follow(self.journal.restored)
         else:
             self._be_active(self.journal.epoch + 1, self.journal.restored, Heritage(complete=state is not None))
-
-    def _ask_engine(self, config: Config) -> tuple[Engine, EngineLease]:
-        """Raises EngineError."""
-        standby = config.standby
-        if not config.master.state:
-            raise EngineError("a lease from an engine needs --state: an epoch must outlast this process")
-        me = f"{config.master.name} {_token():016x}"
-        lease = EngineLease(engine_name(standby.lease), me, standby.takeover_after, boottime())
-        return Engine(store(standby.lease)), lease
 
     # ---- roles -----------------------------------------------------------------------------------
 
     def _be_active(self, epoch: int, known: Restored, heritage: Heritage) -> None:
         """Raises JournalError when the epoch cannot be made durable."""
         self.journal.rise(epoch, self.config.master.name)
-        self.core = master = Master(*self._role(known), heritage, self._lease, boottime())
+        lease = self._engine.lease if self._engine else None
+        self.core = master = Master(*self._role(known), heritage, lease, boottime())
         master.read_from(self._frontend.source, self._backend.source)
         self._begin()
 
     def _follow(self, known: Restored, seen: int = 0) -> None:
         """`seen`: the highest epoch that anybody has told of."""
         given = self._role(known, seen)
-        if self._lease:
-            self.core = EngineStandby(*given, self._lease, boottime())
+        if self._engine:
+            self.core = EngineStandby(*given, self._engine.lease, boottime())
         else:
             self.core = PairStandby(*given, boottime())
         self._begin()
@@ -163,7 +149,7 @@ class Server:
             self.errands.fd: lambda: self._attend_errands(boottime()),
             **{_descriptor(sock): lambda: None for sock in self.peer.sockets},  # it is attended before each wait
         }
-        if self._lease:
+        if self._engine:
             self._woken[self._engine.wake_fd] = self._engine_answers
         for fd in (*self._ports, *self._woken):
             self._all.register(fd, select.POLLIN)
@@ -276,7 +262,8 @@ class Server:
             self._probe(now)
         self.core.counters["bad frames"] += self._take_bad()
         self.core.tick(now)
-        self._ask_questions()
+        if self._engine:
+            self._engine.ask()
         self._events.write()
 
     def _next_deadline(self) -> float:
@@ -295,7 +282,8 @@ class Server:
         self.errands.close()
         self.peer.close()
         self.ports.close()
-        self._let_go()
+        if self._engine:
+            self._engine.close()
         self.journal.close()
         self._signals.close()
 
@@ -337,31 +325,13 @@ class Server:
             self._play(out)  # the last: after a change of role nobody has anything to do with the rest
 
     def _engine_answers(self) -> None:
+        assert self._engine
         for answer in self._engine.answers():
             core = self.core
-            assert isinstance(core, EngineStandby) or (isinstance(core, Master) and self._lease)
+            assert isinstance(core, EngineStandby | Master)
             core.engine_answered(answer, boottime())
             self._flush()
-            self._ask_questions()
-
-    def _ask_questions(self) -> None:
-        if self._lease is not None and self._lease.questions:
-            questions, self._lease.questions = self._lease.questions, []
-            for question in questions:
-                self._engine.ask(question)
-
-    def _let_go(self) -> None:
-        """The end: nobody should have to wait until a lease of ours is over."""
-        lease, by = self._lease, boottime() + LET_GO_S
-        if lease is None:
-            return
-        lease.let_go(boottime())
-        while not lease.is_settled and boottime() < by:
-            self._ask_questions()
-            select.select([self._engine.wake_fd], [], [], LET_GO_S)
-            for answer in self._engine.answers():
-                lease.answered(answer, boottime())
-        self._engine.close()
+            self._engine.ask()
 
     def _play(self, out: Outbox) -> None:
         """Effects of one master of a pair. A change of role is the last of them."""
@@ -388,7 +358,8 @@ class Server:
                     self.errands.happened(kind, subject, text, boottime())
                 case outbox.StepDown(seen):
                     self._step_down(seen)
-        self._ask_questions()
+        if self._engine:
+            self._engine.ask()
 
     def _take_over(self, won: outbox.BecomeActive) -> None:
         standby = self.core

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from system.proxy import PROXIED, Proxy
 
-from rota.master.core.engine_lease import Question, Row
+from rota.master.core.engine_lease import EngineLease, Question, Row
 from rota.master.engine import Engine, EngineError, Store, store
 
 from .engines import ENGINES
@@ -124,8 +124,10 @@ def test_with_several_hosts_one_that_answers_is_enough(server: Server) -> None:
 
 
 def test_every_question_is_answered_also_when_there_is_no_engine(server: Server) -> None:
-    engine = Engine(store("etcd://127.0.0.1:1" if server.name == "etcd" else "postgresql://127.0.0.1:1/x"))
-    engine.ask(ask(Row(1, "", 0), 1))
+    lease = EngineLease(server.name, "a", 1.0, 0.0)
+    engine = Engine(lease, store("etcd://127.0.0.1:1" if server.name == "etcd" else "postgresql://127.0.0.1:1/x"))
+    lease.tick(0.0)
+    engine.ask()
     by = monotonic() + 5
     while not (found := engine.answers()):
         assert monotonic() < by
