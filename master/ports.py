@@ -27,43 +27,52 @@ ReceiveLarge = Callable[[bytes, wire.Large, float], None]
 
 
 class Ports:
-    """`control`, `frontend`, `backend`; `ports` has the numbers that they were bound to."""
+    """`control`, `frontend`, `backend`; `numbers` has those that they were bound to."""
 
     def __init__(self, settings: MasterSettings) -> None:
-        self.context = sockets.context()
-        self.ports: dict[str, int] = {}
+        self._context = sockets.context()
+        self.numbers: dict[str, int] = {}
         body_max = settings.max_message
         try:
             self.control = self._bind(sockets.CONTROL, settings.bind, body_max)
             self.frontend = self._bind(sockets.FRONTEND, settings.frontend_address(), body_max)
             self.backend = self._bind(sockets.BACKEND, settings.backend_address(), body_max)
         except PortInUse:
-            self.context.destroy(linger=0)
+            self._context.destroy(linger=0)
             raise
+        self.by_fd = {port.fd: port for port in (self.control, self.frontend, self.backend)}
 
-    def _bind(self, role: str, address: str, body_max: int) -> Socket:
-        sock = sockets.router(self.context, role, body_max)
+    def _bind(self, role: str, address: str, body_max: int) -> Port:
+        sock = sockets.router(self._context, role, body_max)
         try:
             sock.bind(address)
         except zmq.ZMQError as error:
             raise PortInUse(_why_not(role, address, error)) from None
-        self.ports[role] = int(bytes(sock.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").rpartition(b":")[2])
-        return sock
+        self.numbers[role] = int(bytes(sock.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").rpartition(b":")[2])
+        return Port(sock)
+
+    def take_bad(self) -> int:
+        """Messages that were dropped before the core could see them, since the last look."""
+        bad = 0
+        for port in self.by_fd.values():
+            bad, port.bad = bad + port.bad, 0
+        return bad
 
     def close(self) -> None:
-        for sock in (self.control, self.frontend, self.backend):
-            sock.close(200)
-        self.context.term()
+        for port in self.by_fd.values():
+            port.close()
+        self._context.term()
 
 
 class Port:
-    """One ROUTER. `bad`: messages that were not [route, frame], dropped.
+    """One ROUTER; `fd` is for polls. `bad`: messages that were not [route, frame], dropped.
 
     `empty`: it was asked, found empty and not used since, so its descriptor tells when there is something. (A send may
     take from the descriptor what it has to tell.)
     """
 
     def __init__(self, sock: Socket) -> None:
+        self.fd = int(sock.get(zmq.FD))
         self.bad = 0
         self.empty = False
         self._sock = sock
@@ -103,6 +112,9 @@ class Port:
         while last.more:
             last = _recv(self._sock, _NOW, False)
         self.bad += 1
+
+    def close(self) -> None:
+        self._sock.close(200)
 
     def source(self) -> Source:
         """The connection that the message being received came over."""
