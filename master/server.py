@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import secrets
 import select
-import socket
 import time
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import Protocol
 
-from ..common import collector, log, memory
+from ..common import collector, log, memory, systemd
 from ..common import config as configuration
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
@@ -128,21 +127,48 @@ class Server:
         if self._told_to_stop:
             self.core.stop(boottime())
 
-    def _watch(self) -> None:
-        """What wakes this role from its wait, and what then is to be done, apart from reading the three sockets."""
-        self._all, self._others = select.poll(), select.poll()  # the others: all but control
-        self._woken: dict[int, Callable[[], None]] = {
-            self.journal.wake_fd: self._recorded,
-            self._signals.fd: self._signals.awake,
-            self.errands.fd: lambda: self._attend_errands(boottime()),
-            **{fd: lambda: None for fd in self.peer.fds},  # it is attended before each wait
-        }
+    def _play(self, out: Outbox) -> None:
+        """Effects of one master of a pair. A change of role is the last of them."""
+        effects, out.role = out.role, []
+        for effect in effects:
+            match effect:
+                case outbox.Dial(address):
+                    self.errands.peer = address  # whom steps are said to, if it is the active one
+                    if not self.peer.dial(address, boottime()) and isinstance(self.core, Standby):
+                        self.core.link_lost(boottime())
+                    self._watch()
+                case outbox.HangUp():
+                    self.peer.hang_up()
+                    self._watch()
+                case outbox.SayPeer(frame):
+                    self.peer.send(frame)
+                case outbox.Rise(epoch, by):
+                    self.journal.rise(epoch, by)
+                    if not by and isinstance(self.core, Standby):
+                        self.core.raised(boottime())
+                case outbox.BecomeActive():
+                    self._take_over(effect)
+                case outbox.Notify(kind, subject, text):
+                    self.errands.happened(kind, subject, text, boottime())
+                case outbox.StepDown(seen):
+                    self._step_down(seen)
         if self._engine:
-            self._woken[self._engine.wake_fd] = self._engine_answers
-        for fd in (*self.ports.by_fd, *self._woken):
-            self._all.register(fd, select.POLLIN)
-            if fd != self.ports.control.fd:
-                self._others.register(fd, select.POLLIN)
+            self._engine.ask()
+
+    def _take_over(self, won: outbox.BecomeActive) -> None:
+        standby = self.core
+        assert isinstance(standby, Standby)
+        self.peer.hang_up(PEER_LINGER_MS)
+        self._events.write()
+        heritage = Heritage(won.granted, won.answers, standby.history(), won.complete)
+        self._be_active(won.epoch, standby.mirror.known, heritage)
+        self.core.out.control += standby.won()
+
+    def _step_down(self, seen: int) -> None:
+        master = self.core
+        assert isinstance(master, Master)
+        self._events.write()
+        self._follow(master.known, seen)
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -229,6 +255,37 @@ class Server:
                 port.empty = False
         return other
 
+    def _do_due(self, now: float) -> None:
+        if now >= self.errands.due_at:
+            self._attend_errands(now)
+        self._effects.tick(now)
+        self.core.counters["bad frames"] += self.ports.take_bad()
+        self.core.tick(now)
+        if self._engine:
+            self._engine.ask()
+        self._events.write()
+
+    def _next_deadline(self) -> float:
+        return min(self.core.next_deadline(), self.errands.due_at, self._effects.next_deadline())
+
+    # ---- what else wakes it ----------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """What wakes this role from its wait, and what then is to be done, apart from reading the three sockets."""
+        self._all, self._others = select.poll(), select.poll()  # the others: all but control
+        self._woken: dict[int, Callable[[], None]] = {
+            self.journal.wake_fd: self._recorded,
+            self._signals.fd: self._signals.awake,
+            self.errands.fd: lambda: self._attend_errands(boottime()),
+            **{fd: lambda: None for fd in self.peer.fds},  # it is attended before each wait
+        }
+        if self._engine:
+            self._woken[self._engine.wake_fd] = self._engine_answers
+        for fd in (*self.ports.by_fd, *self._woken):
+            self._all.register(fd, select.POLLIN)
+            if fd != self.ports.control.fd:
+                self._others.register(fd, select.POLLIN)
+
     def _attend_peer(self, standby: Standby, now: float) -> bool:
         """False: nothing came from the other master, and the sockets of the link to it were just asked."""
         before = self.peer.fds
@@ -244,35 +301,13 @@ class Server:
             del alarms[key]
         alarms.update((f"errand {number}", text) for number, text in enumerate(self.errands.alarms()))
 
-    def _do_due(self, now: float) -> None:
-        if now >= self.errands.due_at:
-            self._attend_errands(now)
-        self._effects.tick(now)
-        self.core.counters["bad frames"] += self.ports.take_bad()
-        self.core.tick(now)
-        if self._engine:
-            self._engine.ask()
-        self._events.write()
-
-    def _next_deadline(self) -> float:
-        return min(self.core.next_deadline(), self.errands.due_at, self._effects.next_deadline())
-
-    def close(self) -> None:
-        self.errands.close()
-        self.peer.close()
-        self.ports.close()
-        if self._engine:
-            self._engine.close()
-        self.journal.close()
-        self._signals.close()
-
-    # ---- effects ---------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        """Carries out the outbox, and what carrying it out leads to."""
-        out = self.core.out
-        while out and out is self.core.out:
-            self._effects.carry_out(out)
+    def _recorded(self) -> None:
+        number, failure = self.journal.recorded()
+        self.core.recorded(number, boottime())
+        if failure and isinstance(self.core, Standby):  # what it cannot record it must not confirm; the active goes on
+            raise JournalError(failure)
+        if failure and "journal" not in self.core.alarms:
+            self.core.journal_failed(failure)
 
     def _engine_answers(self) -> None:
         assert self._engine
@@ -283,58 +318,13 @@ class Server:
             self._flush()
             self._engine.ask()
 
-    def _play(self, out: Outbox) -> None:
-        """Effects of one master of a pair. A change of role is the last of them."""
-        effects, out.role = out.role, []
-        for effect in effects:
-            match effect:
-                case outbox.Dial(address):
-                    self.errands.peer = address  # whom steps are said to, if it is the active one
-                    if not self.peer.dial(address, boottime()) and isinstance(self.core, Standby):
-                        self.core.link_lost(boottime())
-                    self._watch()
-                case outbox.HangUp():
-                    self.peer.hang_up()
-                    self._watch()
-                case outbox.SayPeer(frame):
-                    self.peer.send(frame)
-                case outbox.Rise(epoch, by):
-                    self.journal.rise(epoch, by)
-                    if not by and isinstance(self.core, Standby):
-                        self.core.raised(boottime())
-                case outbox.BecomeActive():
-                    self._take_over(effect)
-                case outbox.Notify(kind, subject, text):
-                    self.errands.happened(kind, subject, text, boottime())
-                case outbox.StepDown(seen):
-                    self._step_down(seen)
-        if self._engine:
-            self._engine.ask()
+    def _flush(self) -> None:
+        """Carries out the outbox, and what carrying it out leads to."""
+        out = self.core.out
+        while out and out is self.core.out:
+            self._effects.carry_out(out)
 
-    def _take_over(self, won: outbox.BecomeActive) -> None:
-        standby = self.core
-        assert isinstance(standby, Standby)
-        self.peer.hang_up(PEER_LINGER_MS)
-        self._events.write()
-        heritage = Heritage(won.granted, won.answers, standby.history(), won.complete)
-        self._be_active(won.epoch, standby.mirror.known, heritage)
-        self.core.out.control += standby.won()
-
-    def _step_down(self, seen: int) -> None:
-        master = self.core
-        assert isinstance(master, Master)
-        self._events.write()
-        self._follow(master.known, seen)
-
-    def _recorded(self) -> None:
-        number, failure = self.journal.recorded()
-        self.core.recorded(number, boottime())
-        if failure and isinstance(self.core, Standby):  # what it cannot record it must not confirm; the active goes on
-            raise JournalError(failure)
-        if failure and "journal" not in self.core.alarms:
-            self.core.journal_failed(failure)
-
-    # ---- signals ---------------------------------------------------------------------------------
+    # ---- signals and the end ---------------------------------------------------------------------
 
     def _ending(self, now: float) -> bool:
         """Does what signals ask for. True: the last word is said."""
@@ -378,6 +368,15 @@ class Server:
         kept = f"; a restart is needed for {', '.join(fixed)}" if fixed else ""
         log.note(f"rota master: configuration reloaded{kept}")
 
+    def close(self) -> None:
+        self.errands.close()
+        self.peer.close()
+        self.ports.close()
+        if self._engine:
+            self._engine.close()
+        self.journal.close()
+        self._signals.close()
+
 
 def _token() -> int:
     return secrets.randbits(64) | 1
@@ -400,18 +399,10 @@ def main(config: Config, reread: Callable[[], Config] | None = None, beside: Bes
     if server.journal.truncated:
         text = f"rota master: the journal ended in {server.journal.truncated} bytes of an unfinished record, dropped"
         log.note(text)
-    _notify_ready()
+    systemd.notify("READY=1")
     try:
         if beside is not None:
             beside.start(numbers["control"])
         return server.serve()
     finally:
         server.close()
-
-
-def _notify_ready() -> None:
-    """Type=notify of systemd, if that is who started us."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)

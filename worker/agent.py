@@ -19,12 +19,12 @@ from typing import Any
 
 import zmq
 
-from ..common import collector, exits, host, log, sockets, wire
+from ..common import collector, exits, host, log, sockets, systemd, wire
 from ..common.clock import boottime
 from ..common.limits import CONTROL_PORT, PAGE_ROWS
 from ..common.link import reconnect_delay
 from ..common.messages import Deny, Grant, Vote, VoterHello, Welcome
-from . import groups, spawn, systemd
+from . import groups, spawn
 from .children import Children
 from .core import effects
 from .core.effects import Effect
