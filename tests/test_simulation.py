@@ -11,9 +11,8 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from sim import faults
 from sim.cluster import Cluster, Violation
-from sim.faults import Fault
 from sim.machine import ClusterMachine
-from sim.mutants import MUTANTS, broken
+from sim.mutants import MUTANTS, SHOWN_BY, broken
 from sim.run import find, history, play_many
 from sim.scenarios import HERE, SCENARIOS, transcript
 
@@ -21,35 +20,6 @@ from rota.common import errors
 from rota.common.lifecycle import Intent, Liveness
 
 SEEDS = 60
-
-# The faults under which a broken rule shows soonest; all of them where it shows at once.
-SHOWN_BY: dict[str, tuple[Fault, ...]] = {
-    "unreachable_settles_all": (faults.reset_connection, faults.reset_all),
-    "exit_settles_at_once": (faults.kill_process,),
-    "dead_node_counts_as_not_started": (faults.cut_machine, faults.isolate_one_way, faults.kill_agent),
-    "fence_ignored": (faults.restart_master, faults.stop_process),
-    "kept_replies_not_sent_again": (faults.reset_connection, faults.reset_all),
-    "token_not_checked": (faults.forge,),
-    "resend_runs_again": (faults.reset_connection, faults.reset_all),
-    "older_master_forgotten": (faults.restart_master,),
-    "what_was_done_ignored": (faults.restart_master, faults.reset_all),
-    "memory_ignored": (faults.restart_master, faults.cut_machine),
-    "ended_processes_ignored": (faults.restart_master, faults.kill_process),
-    "earlier_agents_ignored": (faults.restart_master, faults.kill_agent, faults.reset_all),
-    "age_ignored": (faults.restart_master, faults.isolate_one_way, faults.reset_all),
-    "nodes_that_left_ignored": (faults.restart_master, faults.stop_agent, faults.isolate_one_way, faults.reset_all),
-    "told_before_all_processes_have": (faults.restart_master,),
-    "drain_keeps_dispatching": (faults.operate,),
-    "suspect_keeps_getting_work": (faults.pause_agent, faults.isolate_one_way),
-    "work_before_durable": (faults.operate, faults.restart_master),
-    "budget_ignored": (faults.operate,),
-    "line_of_a_lost_process_waits": (faults.kill_process,),
-    "paused_process_has_credit": (faults.operate,),
-    "stream_not_sent_again": (faults.reset_connection, faults.reset_all),
-    "stream_offsets_ignored": (faults.reset_connection, faults.reset_all),
-    "answers_of_two_runs": (faults.kill_process, faults.reset_all),
-    "stream_of_nobody": (faults.cancel,),
-}
 
 # Where few histories show it, one that did: it is played first. Whatever changes a core changes what a seed plays; then
 # the first seed from 1 on finds it, as for the others, and is to be written here.

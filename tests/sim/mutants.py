@@ -34,10 +34,41 @@ from rota.master.core.streams import Streams
 from rota.worker.core.deliveries import Deliveries
 from rota.worker.page import FENCE_EPOCH, FIRST_ROW, FLOOR, ROW_WORDS, STARTED_UPTO, Page
 
+from . import faults
+from .faults import Fault
+
 Put = Callable[[object, str, Any], None]
 Mutant = Callable[[Put], None]
 
 MUTANTS: dict[str, Mutant] = {}
+# The faults under which a broken rule shows soonest; all of them where it shows at once.
+SHOWN_BY: dict[str, tuple[Fault, ...]] = {
+    "unreachable_settles_all": (faults.reset_connection, faults.reset_all),
+    "exit_settles_at_once": (faults.kill_process,),
+    "dead_node_counts_as_not_started": (faults.cut_machine, faults.isolate_one_way, faults.kill_agent),
+    "fence_ignored": (faults.restart_master, faults.stop_process),
+    "kept_replies_not_sent_again": (faults.reset_connection, faults.reset_all),
+    "token_not_checked": (faults.forge,),
+    "resend_runs_again": (faults.reset_connection, faults.reset_all),
+    "older_master_forgotten": (faults.restart_master,),
+    "what_was_done_ignored": (faults.restart_master, faults.reset_all),
+    "memory_ignored": (faults.restart_master, faults.cut_machine),
+    "ended_processes_ignored": (faults.restart_master, faults.kill_process),
+    "earlier_agents_ignored": (faults.restart_master, faults.kill_agent, faults.reset_all),
+    "age_ignored": (faults.restart_master, faults.isolate_one_way, faults.reset_all),
+    "nodes_that_left_ignored": (faults.restart_master, faults.stop_agent, faults.isolate_one_way, faults.reset_all),
+    "told_before_all_processes_have": (faults.restart_master,),
+    "drain_keeps_dispatching": (faults.operate,),
+    "suspect_keeps_getting_work": (faults.pause_agent, faults.isolate_one_way),
+    "work_before_durable": (faults.operate, faults.restart_master),
+    "budget_ignored": (faults.operate,),
+    "line_of_a_lost_process_waits": (faults.kill_process,),
+    "paused_process_has_credit": (faults.operate,),
+    "stream_not_sent_again": (faults.reset_connection, faults.reset_all),
+    "stream_offsets_ignored": (faults.reset_connection, faults.reset_all),
+    "answers_of_two_runs": (faults.kill_process, faults.reset_all),
+    "stream_of_nobody": (faults.cancel,),
+}
 
 
 @contextmanager

@@ -24,11 +24,11 @@ if __name__ == "__main__":
 
 from sim.cluster import Cluster, Violation
 from sim.faults import FAULTS, Fault
-from sim.mutants import MUTANTS, Mutant, broken
+from sim.mutants import MUTANTS, SHOWN_BY, Mutant, broken
 from sim.network import BEGINNING
 from sim.pairs.history import history as history_of_pair
 from sim.pairs.mutants import MUTANTS as MUTANTS_OF_PAIRS
-from sim.pairs.mutants import SHOWN_BY
+from sim.pairs.mutants import SHOWN_BY as SHOWN_BY_OF_PAIRS
 from sim.played import Played, told
 
 CHUNK = 25  # histories that a worker plays between two reports
@@ -184,7 +184,7 @@ def find(
     return None
 
 
-def play_mutants(mutants: dict[str, Mutant], play: History, shown_by: Mapping[str, Sequence[Fault]]) -> int:
+def play_mutants(mutants: dict[str, Mutant], shown_by: Mapping[str, Sequence[Fault]], play: History) -> int:
     missed = 0
     print(f"{'broken':26} {'found after':>12} {'seed':>5}  violated")
     for name, mutant in mutants.items():
@@ -207,7 +207,8 @@ def main() -> int:
     options = parser.parse_args()
     play = history_of_pair if options.pairs else history
     if options.mutants:
-        return play_mutants(MUTANTS_OF_PAIRS, play, SHOWN_BY) if options.pairs else play_mutants(MUTANTS, play, {})
+        rules = (MUTANTS_OF_PAIRS, SHOWN_BY_OF_PAIRS) if options.pairs else (MUTANTS, SHOWN_BY)
+        return play_mutants(*rules, play)
     if options.seed is not None:
         return play_many(options.seed, 1, False, 1, play)
     return play_many(options.first, options.seeds, options.keep_going, options.workers, play)
