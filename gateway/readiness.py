@@ -51,7 +51,9 @@ class Readiness:
     def unheard(self) -> None:
         if not self._silent:
             self._silent = True
-            self._tell("rota gateway: no master answers; trying on; is one running? -m or ROTA_HTTP_MASTER says where it is")
+            self._tell(
+                "rota gateway: no master answers; trying on; is one running? -m or ROTA_HTTP_MASTER says where it is"
+            )
         self._why = "no master answers"
 
     def watch(self, masters: Sequence[str], stop: threading.Event) -> None:

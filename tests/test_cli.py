@@ -280,6 +280,16 @@ def on_a_terminal(command: list[str], wanted: bytes, times: int, **env: str) -> 
     return shown
 
 
+def test_ctrl_c_ends_a_wait_with_130(rota: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Admin, "wait", interrupted)
+    for command in (["wait", "detached", "web-1"], ["reload", "orders"]):
+        result = rota(*command)
+        assert result.exit_code == 130 and "nterrupted" in result.stderr
+
+
 def test_wait_returns_at_once_when_it_is_so_and_exits_75_with_the_reason_when_not(rota: Callable[..., Result]) -> None:
     result = rota("wait", "active", "web-1")
     assert result.exit_code == 0 and result.stdout.startswith("active web-1: after")

@@ -129,6 +129,21 @@ def test_a_plan_that_changes_for_another_reason_does_not_hurry_a_crash_loop(node
     assert len(spawns(node.plan(1))) == 1
 
 
+def test_what_failed_before_a_drain_is_not_held_against_what_runs_after_it(node: Node) -> None:
+    node.plan(1)
+    for _ in range(5):
+        (incarnation,) = node.core.processes.alive
+        (failing,) = sent(node.die(incarnation), Failing)
+        node.advance(failing.retry_in_ms / 1000 + 0.05)
+    (incarnation,) = node.core.processes.alive
+    node.plan(0)
+    node.die(incarnation)
+    node.advance(0.1)
+    (fresh,) = spawns(node.plan(1))
+    (failing,) = sent(node.die(fresh), Failing)
+    assert (failing.failures, failing.retry_in_ms) == (1, 500)
+
+
 def test_a_process_that_becomes_ready_and_dies_within_seconds_again_and_again_backs_off_too(node: Node) -> None:
     node.plan(1)
     waits = []

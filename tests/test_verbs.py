@@ -220,16 +220,16 @@ def test_waiting_for_what_fails_to_start_ends_with_its_traceback() -> None:
     assert result is not None and result.exit == exits.FAILED and "ImportError: nope" in result.data["error"]
 
 
-@pytest.mark.parametrize("mend", ["recheck", "rejoin"])
+@pytest.mark.parametrize("mend", ["recheck", "rejoin", "drain and rejoin"])
 def test_what_failed_before_a_recheck_or_rejoin_ends_no_wait_after_it(mend: str) -> None:
     rig = cluster()
     slot = next(iter(rig.fleet.nodes["n1"].slots.values()))
     rig.exited(slot)
     rig.tell(rig.fleet.nodes["n1"], Failing("orders", 3, 1000, "Traceback\nImportError: nope"))
-    if mend == "rejoin":
+    if mend == "drain and rejoin":
         ask(rig, "drain", nodes=["n1"])
         rig.after(0.1)
-    ask(rig, mend, nodes=["n1"])
+    ask(rig, mend.split()[-1], nodes=["n1"])
     assert rig.verb("wait", condition="active", names=["n1"], timeout_s=60.0) is None
     rig.process(rig.fleet.nodes["n1"], 2)
     rig.after(0.1)

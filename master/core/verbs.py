@@ -94,8 +94,11 @@ class Verbs:
             return self._outcome(nodes, joining, dry_run=True)
         version, reason = argument(args, "version", str, ""), argument(args, "reason", str, "")
         record = 0
-        for node in joining:
-            record = self.fleet.intents.rejoin(node, by, reason, version, now)
+        for node in nodes:
+            if node in joining:
+                record = self.fleet.intents.rejoin(node, by, reason, version, now)
+            elif node.failing:  # active already, and mended since: whoever says this wants to see it start
+                self.fleet.recheck(node)
         return self._outcome(nodes, joining, record=record)
 
     def recheck(self, args: dict[str, Any], by: str, now: float) -> Outcome:

@@ -61,6 +61,11 @@ class Backoff:
         if trouble := self.troubles.get(service):
             trouble.retry_at = 0.0
 
+    def forgive(self, service: str) -> None:
+        """It was not wanted, and is again: what failed before may have been another version."""
+        if trouble := self.troubles.get(service):
+            trouble.retry_at, trouble.failures = 0.0, 0
+
     def may_start(self, service: str, missing: int, ready_at: Sequence[float], now: float) -> int:
         """How many of those that are missing. `ready_at`: since when those that it has are; 0 = not yet."""
         trouble = self.troubles.get(service)

@@ -91,7 +91,9 @@ class Processes:
         self._plan = {service: count for service, count in plan.processes.items() if service in self._offers}
         self.limits_ms = plan.limits_ms
         for service in self._offers:
-            if self._plan == before or not before.get(service):
+            if not before.get(service):
+                self.backoff.forgive(service)
+            elif self._plan == before:
                 self.backoff.hurry(service)
 
     def retire(self, retire: messages.Retire, now: float) -> list[Effect]:
