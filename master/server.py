@@ -33,7 +33,7 @@ from .journal import Journal, JournalError
 from .log import EventWriter
 from .peer_link import PeerLink
 from .ports import Ports
-from .signals import Signals
+from .signals import Asked, Signals
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PEER_LINGER_MS = 100  # for the last frames to the other master
@@ -331,15 +331,7 @@ class Server:
         if not self._signals.numbers and not self.core.ready_to_end(now):
             return False
         asked = self._signals.take(self.core.stopping)
-        if asked.end:
-            self._told_to_stop = True
-            self.core.stop(now)
-            if self._beside is not None:
-                self._beside.stop()
-        if asked.reopen:
-            log.note("rota master: USR1: there is no log to open again: this master writes to stderr")
-        if asked.reload:
-            self._reload_config()
+        self._obey(asked, now)
         core = self.core
         if not asked.at_once and not core.ready_to_end(now):
             return False
@@ -353,6 +345,17 @@ class Server:
             self.errands.leave("told to stop", boottime, lambda: bool(self._signals.numbers))
         self._events.write()
         return True
+
+    def _obey(self, asked: Asked, now: float) -> None:
+        if asked.end:
+            self._told_to_stop = True
+            self.core.stop(now)
+            if self._beside is not None:
+                self._beside.stop()
+        if asked.reopen:
+            log.note("rota master: USR1: there is no log to open again: this master writes to stderr")
+        if asked.reload:
+            self._reload_config()
 
     def _reload_config(self) -> None:
         if self._reread is None:

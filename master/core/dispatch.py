@@ -296,6 +296,8 @@ class Dispatch:
             return 1000
         return min(30_000, max(10, pool.queued * pool.p95_us // slots // 2000))
 
+    # ---- targets ---------------------------------------------------------------------------------
+
     def resolve(self, target: bytes) -> Target | str:
         """Pool and handler of `service.handler`, remembered; or the sentence that says what is wrong."""
         name = target.decode("utf-8", "replace")
@@ -365,6 +367,8 @@ class Dispatch:
             self.fail(request, errors.Overloaded.code, f"waited {waited:.1f} s for a process of {pool.name}", wait_ms)
         else:
             request.tick = self.timers.add(request.deadline, request)
+
+    # ---- the queue -------------------------------------------------------------------------------
 
     def leave_queue(self, request: Request) -> None:
         if not self.quarantine.leave(request):
@@ -444,10 +448,7 @@ class Dispatch:
         else:
             self.counters["stray replies"] += 1
 
-    def _dropped(self, session: Session, number: int, sequence: int) -> bytes:
-        """In place of an answer that is no longer kept."""
-        head = _head(_ANSWER, session.token, self.epoch, 0, number, sequence, 0, errors.MaybeExecuted.code)
-        return head + fault_body("answer dropped: too many answers were not acknowledged")
+    # ---- calls that end before their answer ------------------------------------------------------
 
     def cancel(self, session: Session, number: int) -> None:
         request = session.open.get(number)
@@ -488,6 +489,8 @@ class Dispatch:
             self.send(session, _head(wire.BYE, session.token, self.epoch, number=session.highest))
         return given_back
 
+    # ---- clients ---------------------------------------------------------------------------------
+
     def close_session(self, session: Session) -> None:
         """BYE or long silence: its queued requests are dropped, its attempts go on without it."""
         for number in list(session.open):
@@ -524,6 +527,11 @@ class Dispatch:
         for place, (number, frame) in enumerate(session.kept):
             if place >= skip:
                 self.send(session, frame or self._dropped(session, number, session.acked + 1 + place))
+
+    def _dropped(self, session: Session, number: int, sequence: int) -> bytes:
+        """In place of an answer that is no longer kept."""
+        head = _head(_ANSWER, session.token, self.epoch, 0, number, sequence, 0, errors.MaybeExecuted.code)
+        return head + fault_body("answer dropped: too many answers were not acknowledged")
 
 
 assert _HEAD_MAX > _HEADER
