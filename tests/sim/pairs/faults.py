@@ -157,8 +157,8 @@ def forge(cluster: PairCluster) -> None:
 
 
 def stop_agent(cluster: PairCluster) -> None:
-    """TERM, and systemd starts it again; it keeps its state directory. While it is away it does not vote: not beside one
-    that is gone for good and still counts, for the two may be the majority that is needed to let it come back.
+    """TERM, and systemd starts it again; it keeps its state directory. While it is away it does not vote: so not beside
+    one that is gone for good and still counts, for the two may be the majority that is needed to let it come back.
     """
     active = cluster.active
     if cluster.removed and (active is None or cluster.removed & active.core.pair.leases.electorate):
