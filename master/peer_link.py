@@ -15,7 +15,7 @@ class PeerLink:
     """`fds` are to be polled; they change with each `dial` and `hang_up`."""
 
     def __init__(self) -> None:
-        self.fds: list[int] = []
+        self.fds: tuple[int, ...] = ()
         self._ctx = sockets.context()
         self._link: Link | None = None
         self._opened = False
@@ -28,13 +28,13 @@ class PeerLink:
             self._link = Link(self._ctx, address, sockets.PEER)
         except (ValueError, zmq.ZMQError):
             return False
-        self.fds = [int(sock.get(zmq.FD)) for sock in (self._link.dealer, self._link.monitor)]
+        self.fds = self._link.fds()
         self._give_up_at = now + DIAL_S
         return True
 
     def hang_up(self, linger_ms: int = 0) -> None:
         link, self._link = self._link, None
-        self.fds = []
+        self.fds = ()
         self._opened = False
         if link is not None:
             link.close(linger_ms)

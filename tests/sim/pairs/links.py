@@ -73,6 +73,9 @@ class SimLink:
         if self._open:
             self._ctx.wake()
 
+    def fds(self) -> tuple[int, ...]:
+        return ()
+
     def readable(self) -> bool:
         return bool(self.inbox)
 
