@@ -152,19 +152,27 @@ def test_a_beat_is_answered_with_the_same_beat() -> None:
     assert rig.heard("n1", messages.Beat) == [messages.Beat(42)]
 
 
-def test_control_is_left_alone_after_beats_and_after_nothing_else() -> None:
+def test_an_idle_master_leaves_control_alone_after_beats_and_after_nothing_else() -> None:
     rig = Rig()
     nodes = [rig.agent(f"n{number}") for number in range(40)]
     assert rig.core.rest_s(40) == 0.0, "these were HELLOs"
     for node in nodes[:3]:
         rig.tell(node, messages.Beat(1))
-    assert rig.core.rest_s(3) == 0.02
+    assert rig.core.rest_s(3) == 0.04
     rig.tell(nodes[0], messages.Beat(2))
     assert rig.core.rest_s(2) == 0.0, "something else came with it"
     assert rig.core.rest_s(0) == 0.0
     few = Rig()
     few.tell(few.agent(), messages.Beat(1))
-    assert few.core.rest_s(1) == 0.0005
+    assert few.core.rest_s(1) == 0.001
+
+
+def test_a_master_with_an_open_request_never_leaves_control_alone() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.tell(slot.node, messages.Beat(1))
+    assert rig.core.rest_s(1) == 0.0
 
 
 def test_an_idle_master_ticks_ten_times_a_second_and_a_busy_one_oftener() -> None:

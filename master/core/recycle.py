@@ -64,6 +64,9 @@ def reload_is_due(settings: ServiceSettings, since_last_s: float, wall: float) -
 
 def next_replacement(pool: Pool, now: float) -> Replacement | None:
     """The process that is due the longest, and how it is to be done."""
+    settings = pool.settings
+    if not pool.reload and settings.max_requests is settings.max_rss is settings.max_age is None:
+        return None
     candidates = [slot for slot in pool.ready() if slot.open and due(pool, slot, now)]
     if not candidates:
         return None
