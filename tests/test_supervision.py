@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from node_rig import Node, dialled, joined, leasing, sent
+from node_rig import Node, dialled, joined, leasing, sent, welcome
 
 from rota.common import messages
 from rota.common.messages import Failing, Retire
@@ -115,6 +115,23 @@ def test_a_beat_that_answers_a_new_one_of_the_master_is_a_lease_and_noted_first(
     assert effects[:2] == [Lease("a", 1, 1.0), Send(messages.Beat(2, 200, 1, 1))]
     silent = paired.tick(0.2)
     assert not any(isinstance(effect, Lease) for effect in silent)  # the same again leases nothing more
+
+
+def test_a_lease_to_another_master_has_to_run_out_or_to_be_released_first(paired: Node) -> None:
+    def leases_to(master: str, epoch: int) -> bool:
+        paired.core.welcomed(welcome(epoch, master, lease_ms=1000), paired.now)
+        paired.hear(messages.Beat(1))
+        found = [effect for effect in paired.tick(0.2) if isinstance(effect, Lease)]
+        return [each.master for each in found] == [master]
+
+    assert leases_to("a", 1)
+    assert not leases_to("b", 2)
+    paired.advance(1.0)
+    assert leases_to("b", 2)
+    assert not leases_to("a", 3)
+    paired.core.votes.leased("b", 2, 1.0, paired.now)
+    paired.hear(messages.Release(2))
+    assert leases_to("a", 3)
 
 
 def test_a_master_that_needs_no_leases_gets_none(node: Node) -> None:

@@ -21,6 +21,7 @@ class Beats:
         self._beat_at = 0.0
         self._usage_at = 0.0
         self._echo = self._answered = 0  # the master's beats: the newest, and the newest that a lease answered
+        self._leased_to, self._leased_until = "", 0.0
 
     def welcomed(self, now: float) -> None:
         """They begin anew."""
@@ -29,6 +30,10 @@ class Beats:
 
     def heard(self, beat: int) -> None:
         self._echo = max(self._echo, beat)
+
+    def released(self) -> None:
+        """Its holder dispatches nothing any more."""
+        self._leased_until = 0.0
 
     def hurry(self) -> None:
         """The master is to hear of an epoch at once."""
@@ -39,7 +44,7 @@ class Beats:
         if now >= self._beat_at:
             self._number += 1
             self._beat_at = max(self._beat_at + BEAT_S, now)
-            effects += self._lease()
+            effects += self._lease(now)
             unheard_ms = int(1000 * (now - self._connection.heard_at))
             effects.append(Send(Beat(self._number, unheard_ms, self._answered, self._votes.seen)))
         if now >= self._usage_at:
@@ -50,14 +55,19 @@ class Beats:
     def next_deadline(self) -> float:
         return self._beat_at
 
-    def _lease(self) -> list[Effect]:
+    def _lease(self, now: float) -> list[Effect]:
         """The beat that is about to go answers a new one of a master that needs leases, and may have one. To others it
-        answers nothing: what is said to be heard is a lease.
+        answers nothing: what is said to be heard is a lease. One to another master has to run out first, or to be
+        released: an agent that forgot for whom it had voted may find the last master before the present one.
         """
         welcome = self._connection.welcome
         if welcome is None or not welcome.lease_ms or self._echo == self._answered:
             return []
         if not self._votes.may_lease(welcome.epoch):
             return []
+        lease_s = welcome.lease_ms / 1000
+        if welcome.master != self._leased_to and now < self._leased_until:
+            return []
+        self._leased_to, self._leased_until = welcome.master, now + lease_s
         self._answered = self._echo
-        return [Lease(welcome.master, welcome.epoch, welcome.lease_ms / 1000)]
+        return [Lease(welcome.master, welcome.epoch, lease_s)]

@@ -148,6 +148,8 @@ class Supervision:
                 self._beats.heard(message.beat)
             case messages.Release():
                 self.votes.released(message.epoch)
+                if self.votes.lease is None:
+                    self._beats.released()
             case messages.Plan():
                 self.processes.planned(message)
                 self._ports.planned(message.checks, now)
