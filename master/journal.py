@@ -52,7 +52,7 @@ class Journal:
         self.epoch_by = ""
         self.stood = 0  # the highest epoch that a master is known to have stood for
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.truncated = 0  # bytes at the end of the old file that were not a whole record
+        self.truncated = 0  # bytes at the end of the old file, from the first that is not of a whole record
         self.last = 0  # number that was handed over
         self._done = 0
         self._failure = ""
@@ -145,11 +145,13 @@ class Journal:
         while place + _FRAME.size <= len(data):
             length, crc = _FRAME.unpack_from(data, place)
             record = data[place + _FRAME.size : place + _FRAME.size + length]
-            if length > RECORD_MAX or len(record) < length or crc32(record) != crc:
-                break  # the write that a crash cut short: nobody was told that it was durable
+            if not 0 < length <= RECORD_MAX or len(record) < length or crc32(record) != crc:
+                break  # a write that a crash cut short, maybe into zeros: nobody was told that it was durable
             self._read_record(record)
             place += _FRAME.size + length
         self.truncated = len(data) - place
+        if self.truncated:  # or is it a disk that forgets? Then somebody may want to know what was there
+            path.with_suffix(".damaged").write_bytes(data)
 
     def _read_record(self, record: bytes) -> None:
         value = msgpack.unpackb(record)

@@ -400,8 +400,10 @@ def main(config: Config, reread: Callable[[], Config] | None = None, beside: Bes
         text = "rota master: no --state directory: drained nodes and targets are remembered only by the agents"
         log.note(text)
     if server.journal.truncated:
-        text = f"rota master: the journal ended in {server.journal.truncated} bytes of an unfinished record, dropped"
-        log.note(text)
+        log.note(
+            f"rota master: the last {server.journal.truncated} bytes of the journal are no whole records, left out: a "
+            f"crash cut them short, or the disk damaged them; the file is kept as {config.master.state}/journal.damaged"
+        )
     systemd.notify("READY=1")
     try:
         if beside is not None:

@@ -85,6 +85,26 @@ def test_a_write_that_a_crash_cut_short_loses_only_itself(tmp_path: Path, cut: i
     journal.close()
 
 
+@pytest.mark.parametrize("zeros", [7, 8, 64, 4096])
+def test_a_crash_that_leaves_zeros_at_the_end_loses_nothing(tmp_path: Path, zeros: int) -> None:
+    write(tmp_path, drained("n1")).close()
+    path = tmp_path / "journal"
+    path.write_bytes(path.read_bytes() + bytes(zeros))
+    journal = Journal(tmp_path)
+    assert "n1" in journal.restored.nodes and journal.truncated == zeros
+    journal.close()
+
+
+def test_a_journal_that_cannot_be_read_to_its_end_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, drained("n1"), drained("n2")).close()
+    path = tmp_path / "journal"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    Journal(tmp_path).close()
+    assert (tmp_path / "journal.damaged").read_bytes() == data
+
+
 def test_a_damaged_record_and_what_follows_it_is_not_believed(tmp_path: Path) -> None:
     write(tmp_path, drained("n1"), drained("n2")).close()
     path = tmp_path / "journal"
