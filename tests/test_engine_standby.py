@@ -198,7 +198,7 @@ def test_silence_after_a_goodbye_without_handover_never_activates_it(rig: Rig) -
 
 def test_what_an_operator_said_of_the_active_one_is_over_when_it_is_heard_again(rig: Rig) -> None:
     rig.link(Closing(1, False))
-    assert rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now + 2.0)[0] == 0
+    assert rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now + 2.0).exit == 0
     rig.wait(0.5)  # somebody has the lease
     rig.core.link_opened()
     rig.link(Welcome(1, 1, "a"), wire.WELCOME)

@@ -18,6 +18,7 @@ from rota.master.core.candidacy import Candidacy, Stage
 from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise
 from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Peer, Restored
+from rota.master.core.verbs import Refuse
 
 
 class Rig(StandbyRig[PairStandby]):
@@ -451,17 +452,17 @@ def test_an_operator_may_have_it_stand_but_not_against_a_live_active(rig: Rig) -
     def ask() -> Any:
         return rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
 
-    code, data = ask()
-    assert code == 5 and "is live" in data["error"]
+    with pytest.raises(Refuse, match="is live"):
+        ask()
     rig.link(Closing(1, False))
     rig.wait(2.0)
-    assert ask()[0] == 0 and rig.core.candidacy.epoch == 2
+    assert ask().exit == 0 and rig.core.candidacy.epoch == 2
 
 
 def test_an_operator_cannot_have_it_break_its_promise(rig: Rig) -> None:
     rig.link(Closing(1, False))
-    code, data = rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
-    assert code == 5 and "promised" in data["error"]
+    with pytest.raises(Refuse, match="promised"):
+        rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
 
 
 # ---- what is replicated ----------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ from .pool import Slot
 from .recollection import AGE_MAX_S
 from .registry import Node
 from .sessions import Source
-from .verbs import SCHEMA
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
@@ -352,7 +351,6 @@ class Master:
     def status(self, now: float, nodes: bool = True) -> dict[str, Any]:
         dispatch = self.dispatch
         return {
-            "schema": SCHEMA,
             "master": {
                 "name": self.identity.name,
                 "role": self.pair.role,

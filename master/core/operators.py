@@ -102,11 +102,10 @@ class Operators:
             self._fleet.changed = True
         elif verb.verb == "status":
             nodes = verbs.argument(verb.args, "nodes", bool, True)
-            self._answer(route, verb.id, verbs.Outcome(exits.DONE, self._status(now, nodes)))
+            self._answer(route, verb.id, verbs.Outcome(self._status(now, nodes)))
         elif verb.verb == "events":
             since, limit = verbs.argument(verb.args, "since", int, 0), verbs.argument(verb.args, "limit", int, 1000)
-            found = self._events.since(since, limit)
-            self._answer(route, verb.id, verbs.Outcome(exits.DONE, {"schema": verbs.SCHEMA, "events": found}))
+            self._answer(route, verb.id, verbs.Outcome({"events": self._events.since(since, limit)}))
         elif verb.verb == "quarantine":  # in memory only: a journal that fails is no reason to refuse it
             self._answer(route, verb.id, self._verbs.quarantine(verb.args, operator.user, now))
         elif verb.verb == "blacklist" and verb.args.get("action", "list") in _IN_MEMORY:  # the same
@@ -132,7 +131,7 @@ class Operators:
     # ---- answers -------------------------------------------------------------------------------------------------
 
     def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
-        result = messages.Result(verb_id, outcome.exit == exits.DONE, outcome.exit, outcome.data)
+        result = outcome.result(verb_id)
         if outcome.record > self._confirmed and "journal" not in self._alarms:  # then nothing more becomes durable
             self._answers.setdefault(outcome.record, []).append((route, result))
         else:
@@ -148,18 +147,17 @@ class Operators:
         left = []
         for waiter in self.waiting:
             wait = waiter.wait
-            data: dict[str, Any] = {"schema": verbs.SCHEMA, "condition": wait.condition, "names": wait.names}
-            data["waited_s"] = now - waiter.began
+            data: dict[str, Any] = {"condition": wait.condition, "names": wait.names, "waited_s": now - waiter.began}
             pending = wait.pending(now)
             if not pending:
-                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.DONE, data))
+                self._answer(waiter.route, waiter.id, verbs.Outcome(data))
             elif failed := wait.failed():
-                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.FAILED, {**data, "error": failed}))
+                self._answer(waiter.route, waiter.id, verbs.Outcome({**data, "error": failed}, exit=exits.FAILED))
             elif now - waiter.began >= wait.timeout_s:
                 data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
                 names = "; ".join(f"{name}: {text}" for name, text in pending.items())
                 data["error"] = f"not {wait.condition} after {round(wait.timeout_s, 1):g} s, still under way: {names}"
-                self._answer(waiter.route, waiter.id, verbs.Outcome(exits.UNDER_WAY, data))
+                self._answer(waiter.route, waiter.id, verbs.Outcome(data, exit=exits.UNDER_WAY))
             else:
                 left.append(waiter)
         self.waiting = left
@@ -186,8 +184,8 @@ class Operators:
     def handed_over(self, epoch: int, given_back: int) -> None:
         """Whoever asked for it goes on at the other master."""
         for route, verb_id in self._switching:
-            data = {"schema": verbs.SCHEMA, "epoch": epoch, "to": self._pair_name(), "given_back": given_back}
-            self._answer(route, verb_id, verbs.Outcome(exits.DONE, data))
+            data = {"epoch": epoch, "to": self._pair_name(), "given_back": given_back}
+            self._answer(route, verb_id, verbs.Outcome(data))
         self._switching.clear()
 
     def _pair_name(self) -> str:

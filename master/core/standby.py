@@ -25,7 +25,7 @@ from .mirror import Mirror, OutOfStep
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
 from .records import Peer
 from .standby_operators import StandbyOperators
-from .verbs import SCHEMA
+from .verbs import Outcome, Refuse
 from .voters import Voters
 
 TICK_S = 0.02
@@ -374,29 +374,27 @@ class Standby(ABC):
 
     # ---- operators -------------------------------------------------------------------------------------------------
 
-    def _verb(self, verb: messages.Verb, now: float) -> tuple[int, dict[str, Any]]:
+    def _verb(self, verb: messages.Verb, now: float) -> Outcome:
         if verb.verb == "status":
-            return exits.DONE, self.status(now)
+            return Outcome(self.status(now))
         if verb.verb == "events":
-            return exits.DONE, {"events": self.history()}
+            return Outcome({"events": self.history()})
         if verb.verb == "switchover" and verb.args.get("force") is True:
             return self._force(now)
-        text = f"{self.name} is a standby: ask the active master"
-        return exits.REFUSED, {"error": f"{text}, {self._active} at {self.peer_address}", "active": self.peer_address}
+        text = f"{self.name} is a standby: ask the active master, {self._active} at {self.peer_address}"
+        raise Refuse(exits.REFUSED, text, active=self.peer_address)
 
-    def _force(self, now: float) -> tuple[int, dict[str, Any]]:
+    def _force(self, now: float) -> Outcome:
         """An operator knows that the active is gone for good. Votes are needed all the same."""
         if self.liveness is Liveness.LIVE:
             text = f"{self._active} is live: `rota switchover` without --force hands over in good order"
-            return exits.REFUSED, {"error": text}
+            raise Refuse(exits.REFUSED, text)
         if (left := self._promised_until - now) > 0:
-            return exits.REFUSED, {
-                "error": f"this standby has promised not to stand for another {left:.1f} s: try again"
-            }
+            raise Refuse(exits.REFUSED, f"this standby has promised not to stand for another {left:.1f} s: try again")
         if self.candidacy.stage is Stage.FOLLOWING:
             self._forced = True
             self._stand("an operator asked for it", now)
-        return exits.DONE, {"epoch": self.candidacy.epoch, "to": self.name, "given_back": 0}
+        return Outcome({"epoch": self.candidacy.epoch, "to": self.name, "given_back": 0})
 
     def status(self, now: float) -> dict[str, Any]:
         electorate = self.mirror.known.electorate
@@ -426,7 +424,7 @@ class Standby(ABC):
                 "may_dispatch": False,
             },
         }
-        return {"schema": SCHEMA, "master": master, "services": [], "nodes": []}
+        return {"master": master, "services": [], "nodes": []}
 
     # ---- time and word from the shell ------------------------------------------------------------------------------
 

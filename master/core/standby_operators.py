@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from ...common import exits, messages
+from ...common import messages
 from .events import EventLog
 from .operators import OPERATORS_MAX
 from .outbox import Outbox
-from .verbs import SCHEMA
+from .verbs import Outcome, Refuse
 
 
 class StandbyOperators:
-    """`verb` does one: exit code and data."""
+    """`verb` does one."""
 
-    def __init__(
-        self, out: Outbox, events: EventLog, verb: Callable[[messages.Verb, float], tuple[int, dict[str, Any]]]
-    ) -> None:
+    def __init__(self, out: Outbox, events: EventLog, verb: Callable[[messages.Verb, float], Outcome]) -> None:
         self._out = out
         self._events = events
         self._verb = verb
@@ -42,9 +39,11 @@ class StandbyOperators:
         if isinstance(message, messages.Follow) and len(self._follows) < OPERATORS_MAX:
             self._follows[route, message.id] = message.since
         elif isinstance(message, messages.Verb):
-            code, data = self._verb(message, now)
-            result = messages.Result(message.id, code == exits.DONE, code, {"schema": SCHEMA, **data})
-            self._out.say(route, self._tokens[route], result)
+            try:
+                outcome = self._verb(message, now)
+            except Refuse as refused:
+                outcome = refused.outcome
+            self._out.say(route, self._tokens[route], outcome.result(message.id))
 
     def tick(self) -> None:
         """Tells what has happened."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ...common import exits
 from ...common.lifecycle import Intent, Liveness
 from ...common.limits import PAUSE_MAX_S
+from ...common.messages import Result
 from ...common.names import nearest, unknown
 from ...common.units import plural
 from . import budget, quarantine, records, status
@@ -20,18 +21,22 @@ from .maintenance import RETRY_AFTER_S, Closed
 from .pool import Pool, Stage
 from .registry import Node, why
 
-SCHEMA = 1
+SCHEMA = 1  # of the data of an answer
 TEXT_MAX = 1000  # characters of one argument: status shows the reasons of all nodes in one message
 BLACKLIST = ("list", "clear", "disable", "enable")
+QUARANTINE = ("list", "show", "retry", "drop")
 FAILURES_GIVE_UP = 3  # starts that failed in a row: then waiting for that node or service is over
 
 
 class Outcome(NamedTuple):
     """`record`: the answer waits until this record is durable (0: it need not)."""
 
-    exit: int
     data: dict[str, Any]
     record: int = 0
+    exit: int = exits.DONE
+
+    def result(self, verb_id: int) -> Result:
+        return Result(verb_id, self.exit == exits.DONE, self.exit, {"schema": SCHEMA, **self.data})
 
 
 class Refuse(Exception):
@@ -39,7 +44,7 @@ class Refuse(Exception):
 
     def __init__(self, exit_code: int, sentence: str, **more: Any) -> None:
         super().__init__(sentence)
-        self.outcome = Outcome(exit_code, {"schema": SCHEMA, "error": sentence, **more})
+        self.outcome = Outcome({"error": sentence, **more}, exit=exit_code)
 
 
 class Wait(NamedTuple):
@@ -124,7 +129,7 @@ class Verbs:
             self.fleet.events.tell(
                 "forgotten", node.name, f"{node.name} left for good", by, argument(args, "reason", str, "")
             )
-        return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [node.name for node in nodes]}, record)
+        return Outcome({"nodes": [node.name for node in nodes]}, record)
 
     def _forget_master(self, name: str, by: str, reason: str) -> Outcome:
         """The other one of a pair: this one is alone from now on, and needs nobody's promise."""
@@ -132,7 +137,7 @@ class Verbs:
             raise Refuse(exits.REFUSED, f"{name} follows as standby: stop it first (TERM)")
         alone = ": this master is alone" if len(self.pair.others()) == 1 else ""
         self.fleet.events.tell("forgotten", name, f"{name} is no standby any more{alone}", by, reason)
-        return Outcome(exits.DONE, {"schema": SCHEMA, "nodes": [name]}, self.pair.forget(name))
+        return Outcome({"nodes": [name]}, self.pair.forget(name))
 
     def blacklist(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """list, clear (nodes), disable or enable (nodes and services). All names or none."""
@@ -141,7 +146,7 @@ class Verbs:
             raise not_found("action", action, BLACKLIST)
         checks, names = self.fleet.checks, list(dict.fromkeys(_names(args, "names")))
         if action == "list":
-            return Outcome(exits.DONE, {"schema": SCHEMA, **status.blacklist(self.fleet, now)})
+            return Outcome(status.blacklist(self.fleet, now))
         if not names:
             raise Refuse(exits.USAGE, "name at least one node" + (" or service" if action != "clear" else ""))
         reason = argument(args, "reason", str, "")
@@ -157,7 +162,7 @@ class Verbs:
 
     def _names_outcome(self, names: list[str], changed: list[bool], record: int) -> Outcome:
         told = [{"name": name, "changed": each} for name, each in zip(names, changed, strict=True)]
-        return Outcome(exits.DONE, {"schema": SCHEMA, "names": told}, record)
+        return Outcome({"names": told}, record)
 
     def _outcome(self, nodes: list[Node], changed: list[Node], record: int = 0, dry_run: bool = False) -> Outcome:
         told = [
@@ -170,7 +175,7 @@ class Verbs:
             }
             for node in nodes
         ]
-        return Outcome(exits.DONE, {"schema": SCHEMA, "dry_run": dry_run, "nodes": told}, record)
+        return Outcome({"dry_run": dry_run, "nodes": told}, record)
 
     def _nodes(self, args: dict[str, Any]) -> list[Node]:
         """The nodes that the arguments name, in the order of their names."""
@@ -210,20 +215,15 @@ class Verbs:
         self.fleet.events.tell(
             "scaled", pool.name, f"{pool.name}: {plural(processes, 'process')}", by, argument(args, "reason", str, "")
         )
-        data = {
-            "schema": SCHEMA,
-            "service": pool.name,
-            "processes": processes,
-            "room": self.fleet.staff.bounds(pool)[1],
-        }
-        return Outcome(exits.DONE, data, record)
+        data = {"service": pool.name, "processes": processes, "room": self.fleet.staff.bounds(pool)[1]}
+        return Outcome(data, record)
 
     def reload(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         pool = self._pool(args)
         self._not_embedded(pool, "reload")
         count = self.fleet.staff.reload(pool)
         self.fleet.events.tell("reload", pool.name, f"{pool.name}: {plural(count, 'process')}, one at a time", by)
-        return Outcome(exits.DONE, {"schema": SCHEMA, "service": pool.name, "processes": count})
+        return Outcome({"service": pool.name, "processes": count})
 
     def maintenance(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """Closes a service for all its callers, or opens it again."""
@@ -244,8 +244,8 @@ class Verbs:
             how = _on(wanted) + ", and its processes end" * (wanted and stop)
             self.fleet.events.tell("maintenance", service, f"{service}: maintenance {how}", by, reason)
         flight = self._in_flight(service)
-        data = {"schema": SCHEMA, "service": service, "on": wanted, "changed": changed, "in_flight": flight}
-        return Outcome(exits.DONE, data, record)
+        data = {"service": service, "on": wanted, "changed": changed, "in_flight": flight}
+        return Outcome(data, record)
 
     def _in_flight(self, service: str) -> int:
         pool = self.fleet.dispatch.pools.get(service)
@@ -269,7 +269,7 @@ class Verbs:
         changed = pool.name not in pauses.held
         record = pauses.pause(pool, for_s, by, argument(args, "reason", str, ""), now)
         data = {"service": pool.name, "left_s": for_s, "in_flight": pauses.in_flight(pool), "held": pool.queued}
-        return Outcome(exits.DONE, {"schema": SCHEMA, **data, "changed": changed}, record)
+        return Outcome(data | {"changed": changed}, record)
 
     def resume(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         service, pauses = argument(args, "service", str, ""), self.fleet.pauses
@@ -278,8 +278,7 @@ class Verbs:
         pool = self.fleet.dispatch.pools.get(service)
         held = pool.queued if pool is not None else 0
         record = pauses.resume(service, "resumed", by, argument(args, "reason", str, ""), now)
-        data = {"service": service, "held": held if record else 0, "changed": bool(record)}
-        return Outcome(exits.DONE, {"schema": SCHEMA, **data}, record)
+        return Outcome({"service": service, "held": held if record else 0, "changed": bool(record)}, record)
 
     def _pool(self, args: dict[str, Any]) -> Pool:
         return self._pool_named(argument(args, "service", str, ""))
@@ -301,22 +300,21 @@ class Verbs:
     def quarantine(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """list, show, retry or drop. What was dropped before is done already."""
         action = argument(args, "action", str, "list")
-        if action not in ("list", "show", "retry", "drop"):
-            raise not_found("action", action, ("list", "show", "retry", "drop"))
+        if action not in QUARANTINE:
+            raise not_found("action", action, QUARANTINE)
         cases = self.fleet.dispatch.quarantine
-        data: dict[str, Any] = {"schema": SCHEMA}
         if action == "list":
-            return Outcome(exits.DONE, data | {"entries": [quarantine.listed(each, now) for each in cases.all()]})
+            return Outcome({"entries": [quarantine.listed(each, now) for each in cases.all()]})
         name, reason = argument(args, "id", str, ""), argument(args, "reason", str, "")
         case = cases.find(name)
         if case is None and action == "drop" and cases.was_dropped(name):
-            return Outcome(exits.DONE, data | {"id": name, "changed": False})
+            return Outcome({"id": name, "changed": False})
         if case is None:
             raise not_found("entry in quarantine", name, cases.ids())
         if action == "show":
-            return Outcome(exits.DONE, data | quarantine.shown(case, cases.held(case.pool), now))
+            return Outcome(quarantine.shown(case, cases.held(case.pool), now))
         changed = (cases.retry if action == "retry" else cases.drop)(case, by, reason, now)
-        return Outcome(exits.DONE, data | {"id": case.id, "changed": changed})
+        return Outcome({"id": case.id, "changed": changed})
 
     # ---- waiting ---------------------------------------------------------------------------------
 
