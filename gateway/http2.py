@@ -29,9 +29,11 @@ class Http2Stream:
         self._id = number
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> None:
-        self.request = None
         connection = self._connection
         connection.core.answers.answered(self._id, status, headers, body)
+        request, self.request = self.request, None
+        if request is not None:
+            request.answered(status, len(body))
         connection.pump(now)
 
     @property
@@ -40,7 +42,8 @@ class Http2Stream:
 
     def begin(self, status: int, headers: list[tuple[bytes, bytes]], now: float) -> None:
         connection = self._connection
-        connection.do(connection.core.answers.begin(self._id, status, headers), now)
+        connection.core.answers.begin(self._id, status, headers)
+        connection.pump(now)
 
     def piece(self, data: bytes, now: float) -> None:
         connection = self._connection

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 class HttpProtocol(Carried):
     """`request`: the one that is being served. It answers with `answer`, or with `begin`, `piece`, …, and `end` or
-    `abort`; while `takes` is false it should keep its pieces, and is told `written` when there is room for the next.
+    `abort`; either first one may raise Unsendable, and it is then to give another answer. While `takes` is false it
+    should keep its pieces, and is told `written` when there is room for the next.
     After `upgrade` the connection is a WebSocket, and `request` is told what `core` says of it.
     """
 
@@ -87,8 +88,11 @@ class HttpProtocol(Carried):
     # ---- what the gateway says --------------------------------------------------------------------------------------
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, now: float) -> None:
-        self.request = None
-        self._do(self._answered(status, headers, body, now), now)
+        effects = self._answered(status, headers, body, now)
+        request, self.request = self.request, None
+        if request is not None:
+            request.answered(status, len(body))
+        self._do(effects, now)
 
     def answer_with(self, data: bytes, now: float) -> bool:
         """All bytes of an answer that says nothing of the connection. False: it was not sent, and `answer` is to say

@@ -19,6 +19,7 @@ from .core.effects import Effect, Wrong
 from .core.forms import Fault
 from .core.head import Head, new
 from .core.plain import Likeness, Plain
+from .core.response import Unsendable
 from .core.routes import Route
 from .core.upload import Spool
 from .protocol import HttpProtocol
@@ -98,11 +99,12 @@ class Request(StreamCall):
             if self.streamed is not None and self.streamed.status:
                 self.streamed.finished(error)
                 return
-            answer = self._answered(value) if error is None else self.failed(error)
-            if self.connection.request is self:
-                self.connection.answer(*answer, monotonic())
+            if error is None:
+                self._answer_with(value)
+            elif self.connection.request is self:
+                self._answer(self.failed(error))
             else:
-                self.answer = answer
+                self.answer = self._logged(self.failed(error))
         except Exception:  # it is called among the answers of others
             self._cut()
 
@@ -111,9 +113,9 @@ class Request(StreamCall):
             if self.streamed is None:
                 self.streamed = Streamed(self, self.gateway.store)
             self.streamed.came(data, more)
-        except BadAnswer as error:
+        except (BadAnswer, Unsendable) as error:
             self._let_go()
-            self.connection.answer(*self.failed(error), monotonic())
+            self._answer(self.failed(error))
         except Exception:
             self._cut()
 
@@ -127,24 +129,40 @@ class Request(StreamCall):
         pages = self.gateway.pages.of(self.route.service if self.route else "")
         answer = answers.of_error(error, self.id, forms.form_for(self.head.headers), pages)
         self.gateway.fault(self, answer.status, error)
-        self.gateway.finished(self, answer.status, len(answer.body))
         return answer
 
     def refuse(self, status: int, sentence: str, fields: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
         answer = answers.made(Fault(status, sentence), self.id, forms.form_for(self.head.headers))
         answer.headers.extend(fields)
-        self.gateway.finished(self, answer.status, len(answer.body))
-        return answer
+        return self._logged(answer)
 
-    def _answered(self, result: Any) -> Answer:
+    def _answer_with(self, value: object) -> None:
+        try:
+            self._answer(self._made_of(value))
+        except (BadAnswer, Unsendable) as error:
+            self._answer(self.failed(error))
+
+    def _made_of(self, result: Any) -> Answer:
+        """Raises BadAnswer."""
         try:
             status, headers, body = result
             self._add_own(headers)
-            size = len(body)
         except (AttributeError, TypeError, ValueError):
-            return self.failed(BadAnswer("the handler's result is not [status, headers, body]"))
-        self.gateway.finished(self, status, size)
+            raise BadAnswer("the handler's result is not [status, headers, body]") from None
         return new(Answer, (status, headers, body))
+
+    def _answer(self, answer: Answer) -> None:
+        """Raises Unsendable."""
+        self.connection.answer(*answer, monotonic())
+
+    def answered(self, status: int, size: int) -> None:
+        """It leaves now."""
+        self.gateway.finished(self, status, size)
+
+    def _logged(self, answer: Answer) -> Answer:
+        """One that the connection does not know as the answer to this request."""
+        self.gateway.finished(self, answer.status, len(answer.body))
+        return answer
 
     def _add_own(self, headers: list[Any]) -> None:
         headers.append((b"x-request-id", self.id.encode()))
@@ -179,8 +197,6 @@ class Request(StreamCall):
 
     def wrong(self, wrong: Wrong) -> None:
         """What the service said cannot be what it meant; the connection has seen to its end."""
-        if wrong.status and self.streamed is not None:
-            self.streamed.status = wrong.status
         self._broken(BadAnswer(wrong.sentence))
 
     def end_by_now(self) -> None:
@@ -227,20 +243,15 @@ class CallRequest(Request):
     """A call in JSON (core/calls.py)."""
 
     def turned_away(self, refused: calls.Refused) -> Answer:
-        answer = calls.of_refusal(refused, self.id)
-        self.gateway.finished(self, answer.status, len(answer.body))
-        return answer
+        return self._logged(calls.of_refusal(refused, self.id))
 
     def failed(self, error: BaseException) -> Answer:
         answer = calls.of_error(error, self.id)
         self.gateway.fault(self, answer.status, error)
-        self.gateway.finished(self, answer.status, len(answer.body))
         return answer
 
-    def _answered(self, result: Any) -> Answer:
+    def _made_of(self, result: Any) -> Answer:
         try:
-            answer = calls.answer(result, self.id)
+            return calls.answer(result, self.id)
         except (calls.Unrepresentable, RecursionError) as error:
             return self.failed(error)
-        self.gateway.finished(self, answer.status, len(answer.body))
-        return answer

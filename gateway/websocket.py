@@ -14,9 +14,10 @@ from ..common.log import note
 from ..common.settings import HttpSettings
 from ..common.streams import Outflow
 from ..common.wire import Body
-from .core import websocket
+from .core import answers, forms, websocket
 from .core.answers import Answer
 from .core.effects import Came, Effect, Ended
+from .core.forms import Fault
 from .core.handshake import Handshake
 from .core.head import Head
 from .core.items import BadItem, Items
@@ -64,7 +65,7 @@ class Socket(Request):
 
     def failed(self, error: BaseException) -> Answer:
         if isinstance(error, NoService) and error.details.get("unknown") == "handler":
-            return self.refuse(400, "There are no WebSockets here.")
+            return answers.made(Fault(400, "There are no WebSockets here."), self.id, forms.form_for(self.head.headers))
         return super().failed(error)
 
     # ---- what the process says --------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ class Socket(Request):
         """The process said what it may not."""
         self._let_go()
         if self.core is None:
-            self.connection.answer(*self.failed(error), monotonic())
+            self._answer(self.failed(error))
         else:
             self.gateway.fault(self, SWITCHING, error)
             self._close(FAILED, "")

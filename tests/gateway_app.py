@@ -18,6 +18,8 @@ def serve(method: str, target: bytes, headers: list[Any], body: bytes, about: di
         raise KeyError("a secret")
     elif path == b"/odd":
         return [200, [[b"X-Odd", b"a\r\nSet-Cookie: evil"]], b""]
+    elif path == b"/status":
+        return [int(query), [], b"as I say"]
     elif path == b"/no-answer":
         return [1, 2]
     elif path == b"/about":

@@ -31,17 +31,22 @@ class Exchange:
             more = message["more_body"]
             yield message["body"]
 
-    async def send(self, body, more=True):
+    async def send(self, body, more=True, status=200):
         if not self.begun:
             self.begun = True
             headers = [(b"content-type", b"text/plain")]
-            await self.raw_send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self.raw_send({"type": "http.response.start", "status": status, "headers": headers})
         await self.raw_send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 def note(text):
     with open(os.environ[CLOSED], "a") as file:
         file.write(text + "\n")
+
+
+async def status(exchange, query):
+    await exchange.send(b"in", status=int(query))
+    await exchange.send(b"pieces", more=False)
 
 
 async def digest(exchange, query):

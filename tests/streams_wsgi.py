@@ -14,6 +14,9 @@ def application(environ, start_response):
     if path == "/missing":
         start_response("404 Not Found", [("Content-Length", "7")])
         return [b"missing"]
+    if path == "/status":
+        start_response(f"{query} Odd", [])
+        return iter([b"in", b"pieces"])
     start_response("200 OK", [("Content-Type", "text/plain")])
     return globals()[path[1:]](environ, query)
 

@@ -129,6 +129,21 @@ def test_what_an_application_does_wrong_is_told_without_a_traceback(gateway: Gat
     assert answer.status == 500 and "set-cookie" not in answer.headers
 
 
+def test_an_answer_that_cannot_be_sent_is_logged_as_the_client_saw_it_and_told_with_its_id(
+    start: Start, cluster: LocalCluster
+) -> None:
+    gateway = front(start, cluster, "--access-log", "common").ready()
+    with gateway.connect() as sock:
+        sock.sendall(b"GET /status?999 HTTP/1.1\r\nHost: x\r\nX-Request-Id: odd-1\r\nAccept: text/html\r\n\r\n")
+        sock.sendall(b"GET /status?299 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = read_all(sock)
+    assert said.startswith(b"HTTP/1.1 500 ") and b"x-request-id: odd-1\r\n" in said and b"<h1>" in said
+    assert said.count(b"HTTP/1.1 ") == 2 and said.endswith(b"as I say")
+    until(lambda: "?299" in gateway.child.output(), "no line in the access log")
+    assert '"GET /status?999 HTTP/1.1" 500 ' in gateway.child.output() and " 999 " not in gateway.child.output()
+    assert "500 GET /status?999 request odd-1: Unsendable: no response: status 999" in gateway.child.output()
+
+
 def test_a_deadline_is_504_and_too_large_a_body_413(start: Start, cluster: LocalCluster, tmp_path: Path) -> None:
     file = tmp_path / "rota.toml"
     file.write_text('[http]\ntimeout = "200ms"\nhead_timeout = "200ms"\nmax_body = 1000\nconnections_per_address = 3\n')

@@ -154,8 +154,11 @@ def test_a_service_knows_what_came(start: Start, authority: Authority) -> None:
             assert "'version': '2'" in about and "'scheme': 'https'" in about and "b'host': b'127.0.0.1:" in about
             assert client.get("/nothing", headers={"host": "a b"}).status_code == 400
             assert client.post("/echo", content=b"x" * 1000).content == b"x" * 1000
-            assert client.get("/fail").status_code == 500 and client.get("/odd").status_code == 500
+            assert client.get("/fail").status_code == 500
+            odd = client.get("/odd", headers={"x-request-id": "odd-2"})
+            assert odd.status_code == 500 and odd.headers["x-request-id"] == "odd-2"
             assert client.head("/x").headers["content-length"] == "7"
+        assert "500 GET /odd request odd-2: Unsendable: control character" in gateway.child.output()
 
 
 def test_curl_speaks_it(gateway: Gateway, authority: Authority) -> None:

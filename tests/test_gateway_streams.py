@@ -156,6 +156,15 @@ def test_events_come_one_by_one_while_the_application_still_runs(gateway: Gatewa
     assert '" 200 ' in line and line.endswith(" broken")
 
 
+def test_an_answer_in_pieces_that_cannot_begin_is_a_500_of_its_request_alone(gateway: Gateway) -> None:
+    with gateway.connect() as sock:
+        head = ask(sock, "/status?999")
+        assert head.startswith(b"HTTP/1.1 500 ") and b"close" not in head
+    until(lambda: "GET /status?999 HTTP" in gateway.child.output(), "no line in the access log")
+    [line] = [line for line in gateway.child.output().splitlines() if "GET /status?999 HTTP" in line][-1:]
+    assert '" 500 ' in line and not line.endswith(" broken")
+
+
 def test_a_slow_reader_does_not_hold_the_process(gateway: Gateway) -> None:
     with gateway.connect() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)

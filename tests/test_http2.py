@@ -41,6 +41,7 @@ from rota.gateway.core.http2 import Http2
 from rota.gateway.core.http2_books import CONNECTION_WINDOW, STREAM_WINDOW
 from rota.gateway.core.http2_frames import FRAME_MAX, OF_FRAME, OF_RESET, POINTS
 from rota.gateway.core.http2_stream import BODIES_MAX
+from rota.gateway.core.response import Unsendable
 from rota.gateway.core.rules import OF_HTTP_2
 from rota.gateway.core.shared import Timeouts
 from rota.gateway.core.upload import INLINE_MAX
@@ -133,7 +134,7 @@ def test_an_answer_waits_for_the_window_of_its_client(size: int) -> None:
 def test_pieces_are_taken_one_at_a_time_and_room_is_told() -> None:
     subject = Subject()
     number = asks(subject)
-    subject.do(subject.answers.begin(number, 200, []))
+    subject.answers.begin(number, 200, [])
     assert subject.answers.takes(number)
     subject.do(subject.answers.piece(number, b"x" * 65535))
     assert subject.answers.rooms() == [number] and subject.answers.takes(number)
@@ -167,20 +168,32 @@ def test_streams_take_turns() -> None:
     assert len(subject.body(first)) == len(subject.body(second)) == 2 * FRAME_MAX
 
 
-def test_an_answer_that_cannot_be_sent_is_500_and_one_that_breaks_off_is_reset() -> None:
+def test_of_an_answer_that_cannot_be_sent_nothing_leaves_and_another_one_may_be_given() -> None:
     subject = Subject()
-    numbers = [asks(subject) for _ in range(6)]
-    subject.answer(numbers[0], b"", 200, (b"x", b"a\r\nb"))
-    subject.answer(numbers[1], b"abc", 200, (b"content-length", b"4"))
-    subject.do(subject.answers.begin(numbers[2], 99, []))
-    assert subject.statuses() == {number: "500" for number in numbers[:3]} and len(subject.failed()) == 1
-    for number in numbers[3:]:
-        subject.do(subject.answers.begin(number, 200, [(b"content-length", b"4")]))
+    number = asks(subject)
+    for status, fields, body in [
+        (200, [(b"x", b"a\r\nb")], b""),
+        (200, [(b"content-length", b"4")], b"abc"),
+        (200, [], "text"),
+        (999, [], b""),
+    ]:
+        with pytest.raises(Unsendable):
+            subject.answers.answered(number, status, fields, body)  # type: ignore[arg-type]
+    with pytest.raises(Unsendable):
+        subject.answers.begin(number, 99, [])
+    assert subject.answer(number, b"so", 500).statuses() == {number: "500"}
+
+
+def test_an_answer_that_breaks_off_is_reset() -> None:
+    subject = Subject()
+    numbers = [asks(subject) for _ in range(3)]
+    for number in numbers:
+        subject.answers.begin(number, 200, [(b"content-length", b"4")])
         subject.do(subject.answers.piece(number, b"abc"))
-    subject.do(subject.answers.piece(numbers[3], b"de"))
-    subject.do(subject.answers.end(numbers[4]))
-    subject.abort(numbers[5])
-    assert subject.resets() == {number: CODE.INTERNAL_ERROR for number in numbers[3:]} and len(subject.failed()) == 3
+    subject.do(subject.answers.piece(numbers[0], b"de"))
+    subject.do(subject.answers.end(numbers[1]))
+    subject.abort(numbers[2])
+    assert subject.resets() == {number: CODE.INTERNAL_ERROR for number in numbers} and len(subject.failed()) == 2
     assert not subject.closed
 
 
@@ -581,7 +594,7 @@ def test_a_window_of_one_byte_at_a_time_does_not_prolong_it() -> None:
 
 def test_who_reads_nothing_at_all_is_cut() -> None:
     subject = raw(START + request(1))
-    subject.do(subject.answers.begin(1, 200, []), reads=False)
+    subject.answers.begin(1, 200, [])
     subject.do(subject.answers.piece(1, b"x" * 60_000), reads=False)
     subject.answers.output(0.0)
     subject.answers.blocked(0.0)
@@ -689,7 +702,7 @@ class FailingSpool(Held):
 def test_a_disk_that_fails_under_an_answer_resets_that_stream_only() -> None:
     subject = Subject()
     one, other = asks(subject), asks(subject)
-    subject.do(subject.answers.begin(one, 200, []))
+    subject.answers.begin(one, 200, [])
     subject.core._streams[one].spool = spool = FailingSpool()
     spool.write(b"x" * 10)
     subject.core._turns.add(subject.core._streams[one])

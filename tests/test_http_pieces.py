@@ -95,14 +95,6 @@ def test_http_1_0_with_a_length_may_go_on() -> None:
     assert subject.state is State.IDLE
 
 
-def test_an_answer_that_cannot_begin_is_a_500() -> None:
-    subject = connection()
-    subject.received(GET, 0.0)
-    wrong, write, close = subject.begin(200, [(b"X", b"a\r\nb")], 0.0)
-    assert isinstance(wrong, Wrong) and wrong.status == 500 and isinstance(close, Close)
-    assert isinstance(write, Write) and write.data.startswith(b"HTTP/1.1 500 ")
-
-
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 

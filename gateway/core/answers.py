@@ -8,6 +8,7 @@ from ...common import errors
 from . import forms
 from .forms import Fault
 from .pages import NONE, Pages
+from .response import Unsendable
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -31,6 +32,7 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (errors.NotExecuted, Fault(502, "The request was lost before anything was done. Try again.")),
     (errors.MaybeExecuted, Fault(502, "The service failed while it worked on the request; it may have been done.")),
     (errors.RemoteError, Fault(500, "The service failed on this request.")),
+    (Unsendable, Fault(500, "The service failed on this request.")),
     (errors.Conflict, Fault(422, "This Idempotency-Key came with another request before; nothing was done.")),
 )
 _OTHER = Fault(502, "The service gave no answer that can be passed on.")

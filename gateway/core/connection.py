@@ -135,20 +135,16 @@ class Connection:
     # ---- what the gateway does --------------------------------------------------------------------------------------
 
     def answered(self, status: int, headers: Headers, body: bytes, now: float) -> list[Effect]:
-        """The answer to the request that was dispatched. One that cannot be sent as it is becomes a 500."""
+        """The answer to the request that was dispatched. Raises Unsendable: that still waits for another one."""
         if self.state is _CLOSED:
             return []  # the client is gone
         head = self._head
         if self.state is not _ANSWER or head is None:
             raise RuntimeError("no request waits for an answer")
-        self._head = None
         keep = head.keep_alive and not self._last and bool(self._buffer or not self._eof)
         connection = b"close" if not keep else b"keep-alive" if head.version == "1.0" else b""
-        try:
-            data = response(head.method, status, headers, body, date=self._date(), connection=connection)
-        except (TypeError, ValueError):
-            keep = False
-            data = self._unsendable(head)
+        data = response(head.method, status, headers, body, date=self._date(), connection=connection)
+        self._head = None
         if not keep:
             return [Write(data), *self._close(self._time_to_write(len(data)))]
         self.state = _IDLE
@@ -177,7 +173,7 @@ class Connection:
         return True
 
     def begin(self, status: int, headers: Headers, now: float) -> list[Effect]:
-        """The head of an answer whose body comes in pieces."""
+        """The head of an answer whose body comes in pieces. Raises as `answered`."""
         head = self._head
         if self.state is _CLOSED:
             return []
@@ -185,13 +181,9 @@ class Connection:
             raise RuntimeError("no request waits for an answer")
         keep = head.keep_alive and not self._last
         connection = b"close" if not keep else b"keep-alive" if head.version == "1.0" else b""
-        try:
-            data, self._framing = begin(
-                head.method, head.version, status, headers, date=self._date(), connection=connection
-            )
-        except (TypeError, ValueError) as error:
-            data = self._unsendable(head)
-            return [Wrong(str(error), 500), Write(data), *self._close(self._time_to_write(len(data)))]
+        data, self._framing = begin(
+            head.method, head.version, status, headers, date=self._date(), connection=connection
+        )
         return [self._write(data)]
 
     def piece(self, data: bytes, now: float) -> list[Effect]:
@@ -232,9 +224,6 @@ class Connection:
     def abort(self, now: float) -> list[Effect]:
         """There will be no more of its body: whoever reads it sees that it is not whole."""
         return self._close(0.0 if self._framing is None else self._time_left(now))
-
-    def _unsendable(self, head: Head) -> bytes:
-        return plain(500, "the application gave an answer that cannot be sent", date=self._date(), method=head.method)
 
     def _write(self, data: bytes) -> Write:
         self._unread = min(self._unread + len(data), UNREAD_MAX)

@@ -41,10 +41,9 @@ class Reset(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """The application's answer is not what it said, or cannot be sent: it ends here. `status`: in its place."""
+    """The application's answer has begun, and is not what it said: it ends here."""
 
     sentence: str
-    status: int = 0
 
 
 class Came(NamedTuple):

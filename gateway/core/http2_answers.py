@@ -15,7 +15,7 @@ from .http2_books import Books
 from .http2_flow import Turns
 from .http2_frames import FRAME_MAX, Purse
 from .http2_stream import Stream, Streams
-from .response import Headers, fields
+from .response import Headers, Unsendable, fields
 from .shared import Shared
 from .upload import NoRoom
 
@@ -38,23 +38,15 @@ class Answers:
     # ---- what the gateway says --------------------------------------------------------------------------------------
 
     def answered(self, number: int, status: int, headers: Headers, body: bytes) -> None:
-        """All of it. One that cannot be sent as it is becomes a 500."""
+        """All of it. Raises Unsendable: the stream still waits for another one."""
         if stream := self._streams.get(number):
-            try:
-                self.send(stream, status, headers, body)
-            except (TypeError, ValueError):
-                self._send_error(stream)
+            self.send(stream, status, headers, body)
 
-    def begin(self, number: int, status: int, headers: Headers) -> list[StreamEffect]:
-        """The head of an answer whose body comes in pieces."""
+    def begin(self, number: int, status: int, headers: Headers) -> None:
+        """The head of an answer whose body comes in pieces. Raises as `answered`."""
         if stream := self._streams.get(number):
-            try:
-                found, stream.framing = fields(stream.head.method, status, headers, None, date=self._date())
-            except (TypeError, ValueError) as error:
-                self._send_error(stream)
-                return [Failed(number, Wrong(str(error), 500))]
+            found, stream.framing = fields(stream.head.method, status, headers, None, date=self._date())
             self._books.send_fields(number, found)
-        return []
 
     def piece(self, number: int, data: bytes) -> list[StreamEffect]:
         """The next bytes of its body."""
@@ -124,9 +116,9 @@ class Answers:
         self._rooms += [each.id for each in self._streams.values() if each.framing and not each.over and each.is_empty]
 
     def send(self, stream: Stream, status: int, headers: Headers, body: bytes) -> None:
-        """ValueError, TypeError as `response` raises them."""
+        """Raises Unsendable."""
         if not isinstance(body, bytes):
-            raise ValueError(f"no response: body of type {type(body).__name__}")
+            raise Unsendable(f"no response: body of type {type(body).__name__}")
         found, framing = fields(stream.head.method, status, headers, len(body), date=self._date())
         body = body if framing.has_body else b""
         self._books.send_fields(stream.id, found, end=not body)
@@ -137,9 +129,6 @@ class Answers:
             self._spool(stream, body)
         else:
             self._queue(stream, body)
-
-    def _send_error(self, stream: Stream) -> None:
-        self.send(stream, 500, [TEXT], b"the application gave an answer that cannot be sent\n")
 
     def _spool(self, stream: Stream, body: bytes) -> None:
         try:

@@ -5,8 +5,9 @@ connection goes on, are said here. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 RETRY_AFTER_S = 5  # for room in a spool: bodies come and go within seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -38,6 +39,27 @@ _LENGTH = b"\r\nContent-Length: %d"
 _END = b"\r\n\r\n"
 
 Headers = Iterable[tuple[bytes, bytes]]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Unsendable(Exception):
+    """An answer that no response can be made of: its status is not one of 200 to 599, a header has a character that
+    could end it, or its Content-Length is not the length of its body.
+    """
+
+
+def _judged(make: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Whatever an application's answer has in it that is not what it should be."""
+
+    @wraps(make)
+    def judged(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return make(*args, **kwargs)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise Unsendable(str(error)) from None
+
+    return judged
 
 
 @lru_cache(1024)  # applications use few names, and write each in one way
@@ -85,13 +107,11 @@ class Framing:
         return self.endless and not self.chunked
 
 
+@_judged
 def response(
     method: str, status: int, headers: Headers, body: bytes, *, date: bytes, connection: bytes = b""
 ) -> bytes:  # fmt: skip
-    """The bytes of one response. `connection`: what its Connection field says, b"": it has none.
-    ValueError, TypeError: the status is not one of 200 to 599, a header has a character that could end it, or the
-    application's Content-Length is not the length of its body.
-    """
+    """The bytes of one response. `connection`: what its Connection field says, b"": it has none. Raises Unsendable."""
     if not isinstance(body, bytes):
         raise ValueError(f"no response: body of type {type(body).__name__}")
     parts, length = _parts(status, headers, date, connection)
@@ -120,10 +140,11 @@ def template(method: str, status: int, headers: Headers, size: int) -> tuple[byt
     return b"".join(parts), _LENGTH % size + _END
 
 
+@_judged
 def begin(
     method: str, version: str, status: int, headers: Headers, *, date: bytes, connection: bytes = b""
 ) -> tuple[bytes, Framing]:
-    """The head of a response whose body comes in pieces. Raises as `response`. Framing by the end of the connection
+    """The head of a response whose body comes in pieces. Raises Unsendable. Framing by the end of the connection
     needs `connection` to be b"close", which is put there if need be.
     """
     headers = list(headers)
@@ -141,15 +162,16 @@ def begin(
 
 
 def switching(headers: Headers, protocol: bytes, *, date: bytes) -> bytes:
-    """The head of a 101, behind which another protocol is spoken. Raises as `response`."""
+    """The head of a 101, behind which another protocol is spoken. ValueError, TypeError: it cannot be."""
     parts, _ = _parts(426, [*headers, (b"Upgrade", protocol)], date, b"")
     return b"".join([b"HTTP/1.1 101 Switching Protocols", *parts[1:], _END])
 
 
+@_judged
 def fields(
     method: str, status: int, headers: Headers, size: int | None, *, date: bytes
 ) -> tuple[list[tuple[bytes, bytes]], Framing]:
-    """The head of a response of HTTP/2. `size`: of its body; None: that comes in pieces. Raises as `response`."""
+    """The head of a response of HTTP/2. `size`: of its body; None: that comes in pieces. Raises Unsendable."""
     if status not in _STATUS_LINES:
         raise ValueError(f"no response: status {status!r}")
     found = [(b":status", b"%d" % status)]
