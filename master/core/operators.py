@@ -98,7 +98,7 @@ class Operators:
         if verb.verb == "wait":
             if sum(waiter.route == route for waiter in self.waiting) >= ASKED_MAX:
                 raise _too_many_asked()
-            self.waiting.append(_Waiter(route, verb.id, self._verbs.wait(verb.args, now), now))
+            self.waiting.append(_Waiter(route, verb.id, self._verbs.wait(verb.args), now))
             self._fleet.changed = True
         elif verb.verb == "status":
             nodes = verbs.argument(verb.args, "nodes", bool, True)
@@ -147,13 +147,14 @@ class Operators:
         left = []
         for waiter in self.waiting:
             wait = waiter.wait
-            data: dict[str, Any] = {"condition": wait.condition, "names": wait.names, "waited_s": now - waiter.began}
+            waited_s = now - waiter.began
+            data: dict[str, Any] = {"condition": wait.condition, "names": list(wait.subjects), "waited_s": waited_s}
             pending = wait.pending(now)
             if not pending:
                 self._answer(waiter.route, waiter.id, verbs.Outcome(data))
             elif failed := wait.failed():
                 self._answer(waiter.route, waiter.id, verbs.Outcome({**data, "error": failed}, exit=exits.FAILED))
-            elif now - waiter.began >= wait.timeout_s:
+            elif waited_s >= wait.timeout_s:
                 data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
                 names = "; ".join(f"{name}: {text}" for name, text in pending.items())
                 data["error"] = f"not {wait.condition} after {round(wait.timeout_s, 1):g} s, still under way: {names}"

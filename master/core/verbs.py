@@ -5,7 +5,7 @@ Every verb is idempotent: what is already so is exit 0. A verb that changes some
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ...common import exits
@@ -47,14 +47,25 @@ class Refuse(Exception):
         self.outcome = Outcome({"error": sentence, **more}, exit=exit_code)
 
 
+Missing = Callable[[Any, float], str]  # what one of its subjects still lacks; "" = nothing
+WhyNever = Callable[[Iterable[Any]], str]  # why it cannot come true any more; "" = it can
+
+
 class Wait(NamedTuple):
-    """A condition that somebody waits for. `pending` answers what is still missing: name → why."""
+    """A condition that somebody waits for."""
 
     condition: str
-    names: list[str]
+    subjects: dict[str, Any]  # by name: nodes, or just the names of services
     timeout_s: float
-    pending: Callable[[float], dict[str, str]]
-    failed: Callable[[], str]
+    missing: Missing
+    why_never: WhyNever
+
+    def pending(self, now: float) -> dict[str, str]:
+        """What is still missing: name → why."""
+        return {name: why for name, subject in self.subjects.items() if (why := self.missing(subject, now))}
+
+    def failed(self) -> str:
+        return self.why_never(self.subjects.values())
 
 
 class Verbs:
@@ -63,6 +74,15 @@ class Verbs:
     def __init__(self, fleet: Fleet, pair: Followers) -> None:
         self.fleet = fleet
         self.pair = pair
+        self._conditions: dict[str, tuple[Missing, WhyNever]] = {
+            "active": (self._inactive, self._node_failed),
+            "detached": (self._attached, lambda nodes: ""),
+            "ready": (self._unready, self._service_failed),
+            "leader": (lambda name, now: "", lambda names: ""),
+            "reloaded": (self._reloading, self._service_failed),
+            "paused": (self._flowing, self._unpaused),
+            "maintenance": (self._unclosed, self._opened),
+        }
 
     # ---- nodes -----------------------------------------------------------------------------------
 
@@ -251,14 +271,6 @@ class Verbs:
         pool = self.fleet.dispatch.pools.get(service)
         return self.fleet.pauses.in_flight(pool) if pool is not None else 0
 
-    def _unclosed(self, service: str) -> str:
-        left = self._in_flight(service)
-        return (
-            ""
-            if service in self.fleet.dispatch.maintenance.closed and not left
-            else f"{plural(left, 'request')} in flight"
-        )
-
     def pause(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """Hold its requests. Said again: with another end."""
         pool, pauses = self._pool(args), self.fleet.pauses
@@ -318,55 +330,23 @@ class Verbs:
 
     # ---- waiting ---------------------------------------------------------------------------------
 
-    def wait(self, args: dict[str, Any], now: float) -> Wait:
-        condition = argument(args, "condition", str, "")
-        names = _names(args, "names")
+    def wait(self, args: dict[str, Any]) -> Wait:
+        condition, names = argument(args, "condition", str, ""), _names(args, "names")
         timeout_s = argument(args, "timeout_s", float, 60.0)
-        if condition in ("active", "detached"):
-            nodes = [self._node(name) for name in names] or list(self.fleet.nodes.values())
-            missing = self._inactive if condition == "active" else self._attached
-            return Wait(
-                condition,
-                [node.name for node in nodes],
-                timeout_s,
-                lambda at: {node.name: text for node in nodes if (text := missing(node, at))},
-                lambda: self._node_failed(nodes) if condition == "active" else "",
-            )
-        if condition == "paused":
-            pools = [self._pool_named(name) for name in names] or list(self.fleet.dispatch.pools.values())
-            return Wait(
-                condition,
-                [pool.name for pool in pools],
-                timeout_s,
-                lambda at: {pool.name: text for pool in pools if (text := self._flowing(pool))},
-                lambda: next((f"{pool.name} is not paused" for pool in pools if pool.pause is None), ""),
-            )
-        if condition == "maintenance":
-            closed = self.fleet.dispatch.maintenance.closed
-            return Wait(
-                condition,
-                names,
-                timeout_s,
-                lambda at: {name: text for name in names if (text := self._unclosed(name))},
-                lambda: next((f"{name} is not closed for maintenance" for name in names if name not in closed), ""),
-            )
-        if condition in ("ready", "reloaded"):
-            wanted = names or list(self.fleet.dispatch.pools)
-            if condition == "reloaded":
-                for name in wanted:
-                    self._pool_named(name)
-            unready = self._unready if condition == "ready" else self._reloading
-            return Wait(
-                condition,
-                wanted,
-                timeout_s,
-                lambda at: {name: text for name in wanted if (text := unready(name))},
-                lambda: self._service_failed(wanted),
-            )
-        if condition == "leader":
-            return Wait(condition, names, timeout_s, lambda at: {}, lambda: "")
-        known = ("active", "detached", "ready", "leader", "reloaded", "paused", "maintenance")
-        raise not_found("condition", condition, known)
+        if condition not in self._conditions:
+            raise not_found("condition", condition, self._conditions)
+        return Wait(condition, self._subjects(condition, names), timeout_s, *self._conditions[condition])
+
+    def _subjects(self, condition: str, names: list[str]) -> dict[str, Any]:
+        pools = self.fleet.dispatch.pools
+        match condition:
+            case "active" | "detached":
+                return {name: self._node(name) for name in names or self.fleet.nodes}
+            case "reloaded" | "paused":
+                return {name: self._pool_named(name).name for name in names or pools}
+            case "ready":  # no node may offer it yet
+                return {name: name for name in names or pools}
+        return {name: name for name in names}
 
     def _inactive(self, node: Node, now: float) -> str:
         if self.fleet.nodes.get(node.name) is not node:
@@ -387,7 +367,7 @@ class Verbs:
         here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
         return f"{plural(len(node.slots), 'process')} still stopping" if here and node.slots else ""
 
-    def _unready(self, name: str) -> str:
+    def _unready(self, name: str, now: float) -> str:
         pool = self.fleet.dispatch.pools.get(name)
         if pool is None:
             return "no node offers it yet"
@@ -397,15 +377,27 @@ class Verbs:
         ready = sum(slot.open for slot in pool.slots.values())
         return "" if ready and ready >= wanted else f"{ready} of {plural(wanted, 'process')} may be given requests"
 
-    def _reloading(self, name: str) -> str:
+    def _reloading(self, name: str, now: float) -> str:
         left = self.fleet.staff.reloading(self._pool_named(name))
         return f"{plural(left, 'process')} still to be replaced" if left else ""
 
-    def _flowing(self, pool: Pool) -> str:
-        left = self.fleet.pauses.in_flight(pool)
-        return "" if pool.pause is not None and not left else f"{plural(left, 'request')} in flight"
+    def _flowing(self, name: str, now: float) -> str:
+        left = self._in_flight(name)
+        return "" if self._pool_named(name).pause is not None and not left else f"{plural(left, 'request')} in flight"
 
-    def _node_failed(self, nodes: list[Node]) -> str:
+    def _unpaused(self, names: Iterable[str]) -> str:
+        return next((f"{name} is not paused" for name in names if self._pool_named(name).pause is None), "")
+
+    def _unclosed(self, name: str, now: float) -> str:
+        left = self._in_flight(name)
+        closed = name in self.fleet.dispatch.maintenance.closed
+        return "" if closed and not left else f"{plural(left, 'request')} in flight"
+
+    def _opened(self, names: Iterable[str]) -> str:
+        closed = self.fleet.dispatch.maintenance.closed
+        return next((f"{name} is not closed for maintenance" for name in names if name not in closed), "")
+
+    def _node_failed(self, nodes: Iterable[Node]) -> str:
         for node in nodes:
             for failing in node.failing.values():
                 if failing.failures >= FAILURES_GIVE_UP:
@@ -413,9 +405,9 @@ class Verbs:
                     return f"{failing.service} does not start on {node.name}; {again}:\n{failing.text}"
         return ""
 
-    def _service_failed(self, names: list[str]) -> str:
-        nodes = [n for n in self.fleet.nodes.values() if n.intent is Intent.ACTIVE and set(n.failing) & set(names)]
-        return self._node_failed(nodes)
+    def _service_failed(self, names: Iterable[str]) -> str:
+        nodes, wanted = self.fleet.nodes.values(), set(names)
+        return self._node_failed(n for n in nodes if n.intent is Intent.ACTIVE and set(n.failing) & wanted)
 
 
 def _on(wanted: bool) -> str:
