@@ -10,6 +10,7 @@ from typing import Any
 from ..client.admin import Admin
 from ..common.errors import Error
 from ..common.log import note
+from ..common.names import unknown
 
 LOOK_MAX_S = 1.0
 ANSWER_S = 2.0
@@ -25,10 +26,13 @@ class Readiness:
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str], None] | None = note,
     ) -> None:
-        """`tell`: whom a master that does not answer, or does again, is told; None: another process tells it."""
+        """`tell`: whom it is told that a master does not answer, or a service is not there, or is again; None: another
+        process tells it.
+        """
         self._tell = tell or (lambda text: None)
         self._silent = False  # and that was told
         self._services = frozenset(services)
+        self._missing: frozenset[str] | None = None  # of them; None: no master has said which there are
         self._after = after
         self._clock = clock
         self._well_at = float("-inf")
@@ -42,11 +46,24 @@ class Readiness:
         if self._silent:
             self._silent = False
             self._tell("rota gateway: a master answers")
+        self._look_for({service["name"] for service in services}.union(closed))
         ours = self._services
         if any(service["open"] for service in services if service["name"] in ours) or not ours.isdisjoint(closed):
             self._well_at = self._clock()
         else:
             self._why = f"no process of {' or '.join(sorted(self._services))} may be given work"
+
+    def _look_for(self, there: set[str]) -> None:
+        """Those that nobody has served yet: misspelt, or their nodes come later."""
+        before = self._services if self._missing is None else self._missing
+        missing = before - there
+        if self._missing is None:
+            for name in sorted(missing):
+                self._tell(f"rota gateway: {unknown('service', name, there)} (503 until it is there)")
+        else:
+            for name in sorted(before - missing):
+                self._tell(f"rota gateway: the service '{name}' is there now")
+        self._missing = missing
 
     def unheard(self) -> None:
         if not self._silent:

@@ -334,12 +334,28 @@ def test_a_gateway_without_a_master_says_so_once_and_when_it_answers(start: Star
 def test_whether_a_master_answers_is_told_when_it_changes() -> None:
     told: list[str] = []
     readiness = Readiness(["site"], 1.0, tell=told.append)
-    for event in (readiness.unheard, readiness.unheard, lambda: readiness.heard([]), lambda: readiness.heard([])):
+    for event in (readiness.unheard, readiness.unheard, heard := lambda: readiness.heard([], ["site"]), heard):
         event()
     assert [text.partition(";")[0] for text in told] == [
         "rota gateway: no master answers",
         "rota gateway: a master answers",
     ]
+
+
+def test_a_service_that_is_not_there_is_told_once_and_when_it_is_there() -> None:
+    told: list[str] = []
+    readiness = Readiness(["shp", "closed"], 1.0, tell=told.append)
+    for there in (["shop"], ["shop"], ["shop", "shp"], ["shop", "shp"], ["shop"]):
+        readiness.heard([{"name": name, "open": 1} for name in there], ["closed"])
+    assert told == [
+        "rota gateway: there is no service 'shp'; did you mean shop? (503 until it is there)",
+        "rota gateway: the service 'shp' is there now",
+    ]
+
+
+def test_a_gateway_whose_route_names_no_service_says_so_at_its_start(start: Start, cluster: LocalCluster) -> None:
+    gateway = front(start, cluster, routes=("/=site", "/b=sit")).ready()
+    until(lambda: "there is no service 'sit'; did you mean site?" in gateway.child.output(), "nothing is said")
 
 
 @pytest.mark.parametrize(
