@@ -454,6 +454,11 @@ def decode(data: bytes) -> Message:
     return message
 
 
+def checked(kind: Any, value: object) -> Any:
+    """What was kept elsewhere as a map, read as a part of a message is. Raises BadMessage."""
+    return _reader(kind)(value)
+
+
 def _no_extension(code: int, data: bytes) -> Any:
     raise BadMessage(f"extension type {code}")
 

@@ -14,6 +14,7 @@ from lines import next_line
 
 from rota.common.messages import Intent
 from rota.worker import groups
+from rota.worker.core.votes import Ballot
 from rota.worker.groups import VARIABLE, Group
 from rota.worker.state import State
 
@@ -140,6 +141,29 @@ def test_damaged_notes_stop_no_agent(tmp_path: Path, text: str) -> None:
     (tmp_path / "agent.json").write_text(text)
     state = State(str(tmp_path))
     assert (state.left, state.intent) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ('"epoch": 4', '"epoch": 4398046511108'),
+        ('"epoch": 4', '"epoch": -4'),
+        ('"generation": 3', '"generation": "3"'),
+        ('"generation": 3', '"generation": 9223372036854775811'),
+        ('"by": "me"', '"bx": "me"'),
+        ('[4, "b"]', "[4]"),
+        ('[4, "b"]', '{"b": 4}'),
+    ],
+)
+def test_what_no_master_would_understand_is_not_remembered(
+    damage: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    State(str(tmp_path)).cast(Ballot(4, "b"), Intent("detached", 3, "me", "release"))
+    file = tmp_path / "agent.json"
+    assert damage[0] in file.read_text()
+    file.write_text(file.read_text().replace(*damage))
+    assert State(str(tmp_path)).intent is None
+    assert f"{file} is not readable, starting without it" in capsys.readouterr().err
 
 
 def test_a_state_directory_has_one_agent(tmp_path: Path) -> None:

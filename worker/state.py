@@ -9,15 +9,22 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from ..common.messages import Intent
+from ..common.messages import Intent, checked
 from .core.votes import Ballot
 from .groups import Group
 
 _FILE = "agent.json"
 _GROUPS = "groups.json"
 _LOCK = "agent.lock"
+
+
+class _Known(NamedTuple):
+    """What is in _FILE, but for the vote. It will be said in HELLO, so it is checked as that is."""
+
+    intent: Intent
+    epoch: int
 
 
 class State:
@@ -88,12 +95,13 @@ class State:
         try:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
-            self.intent, self.epoch = Intent(**data["intent"]), int(data["epoch"])
+            known = checked(_Known, data)
             if ballot := data.get("ballot"):
-                self.ballot = Ballot(int(ballot[0]), str(ballot[1]))
+                self.ballot = checked(Ballot, dict(zip(Ballot._fields, ballot, strict=True)))
+            self.intent, self.epoch = known
         except FileNotFoundError:
             pass
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError) as error:
             # It was written whole or not at all, so somebody else wrote this. The master knows the intent too.
             print(f"{path} is not readable, starting without it: {error}", file=sys.stderr)
 
