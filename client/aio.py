@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from weakref import finalize
 
-from ..common.body import encode_call
+from ..common.body import Packed, encode_call
 from ..common.errors import Error
 from ..common.wire import MORE
 from .calls import Address, Call
@@ -66,7 +66,7 @@ class AsyncClient(View):
         tail, length, flags = self._addresses.get(target) or self._new_address(target)
         return tail, length, flags | MORE if streams else flags
 
-    def begin(self, call: Call, address: Address, body: bytes, now: float) -> None:
+    def begin(self, call: Call, address: Address, body: Packed, now: float) -> None:
         """`start`, for who has encoded the call: many are the same but for a few bytes."""
         driver = self._home.known or self._home.driver()
         call.timeout = self._options.timeout
@@ -126,7 +126,7 @@ async def _each(items: Iterable[Any]) -> AsyncIterator[Any]:
 class _Reply(Call, asyncio.Future):  # type: ignore[type-arg]
     """The future is its own entry in the call table."""
 
-    def __init__(self, address: Address, body: bytes, deadline: float, driver: _Driver, home: _Home) -> None:
+    def __init__(self, address: Address, body: Packed, deadline: float, driver: _Driver, home: _Home) -> None:
         asyncio.Future.__init__(self, loop=driver.loop)
         self.deadline = deadline
         self.address = address

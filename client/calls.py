@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from math import inf
 
-from ..common.body import decode_result
+from ..common.body import Packed, decode_result
 from ..common.errors import Error, Overloaded, PayloadTooLarge, ProtocolError, Timeout, Unavailable
 from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX
 from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, OLDER, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, Body, head
@@ -48,7 +48,7 @@ class Call:
     deadline: float
     timeout = 30.0
     address: Address
-    body: bytes
+    body: Packed
 
     def returned(self, body: Body) -> None:
         """Its answer is a result."""

@@ -8,6 +8,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
+from ..common.body import Packed
 from ..common.errors import Error
 from .calls import Address, Call
 
@@ -30,7 +31,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
     _waiters: list[Any] = []  # of nobody: whoever waits has taken the Condition before, and made a list
     _gates: tuple[LockType, ...] = ()  # one for each thread in result()
 
-    def __init__(self, address: Address, body: bytes, deadline: float, engine: Engine, home: object) -> None:
+    def __init__(self, address: Address, body: Packed, deadline: float, engine: Engine, home: object) -> None:
         """`home` is only held: a client that is forgotten is closed when its last call is over, not before."""
         # Not Future.__init__: it would make the Condition.
         self._guard = RLock()

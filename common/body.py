@@ -25,16 +25,39 @@ _DATETIME, _DATE, _DECIMAL, _UUID, _TUPLE, _SET, _FROZENSET = 1, 2, 3, 4, 5, 6, 
 
 # Each level of tuples and sets is packed by itself, so its bytes are copied once a level: without a limit 1 MiB that
 # is nested 1,000 deep would cost 1 GiB of copying. Lists and maps: msgpack's own limits, 511 out and 1,024 in.
+PARTS_FROM = 16 * 1024  # bytes of one value; up to there packing it costs less than to keep it apart
 PACKED_DEPTH_MAX = 16
 NESTING_MAX = 500  # how deep the search for a bad value goes; just below msgpack's 511
 _TEXT = frozenset({str})
 DECIMAL_TEXT_MAX = 1024  # digits; beyond it a few bytes of input could keep a process busy for long
 
 
-def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+class Parts:
+    """A body with large bytes in it, which are copied once: when it goes behind its head (`head + body`)."""
+
+    __slots__ = ("_parts", "_size")
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __radd__(self, head: bytes) -> bytes:
+        return b"".join((head, *self._parts))
+
+
+Packed = bytes | Parts
+
+
+def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
     """`[args, kwargs]`. Raises TypeError such as "arguments.basket[3].price: cannot send a 'socket'"."""
     try:
-        return _pack([list(args), kwargs])
+        for value in (*args, *kwargs.values()):
+            if type(value) is bytes and len(value) > PARTS_FROM:
+                return _call_in_parts(args, kwargs)
+        return pack([list(args), kwargs])
     except Exception as error:
         problem = _first_problem("arguments", kwargs) or _first_problem("arguments", list(args))
         raise TypeError(problem or f"arguments: {error}") from None
@@ -57,10 +80,12 @@ def bytes_head(size: int) -> bytes:
     return b"\xc5" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xc6" + size.to_bytes(4, "big")
 
 
-def encode_result(value: Any) -> bytes:
+def encode_result(value: Any) -> Packed:
     """Raises TypeError such as "result.items[2]: cannot send a 'generator'"."""
+    if type(value) is bytes and len(value) > PARTS_FROM:
+        return Parts(bytes_head(len(value)), value)
     try:
-        return _pack(value)
+        return pack(value)
     except Exception as error:
         raise TypeError(_first_problem("result", value) or f"result: {error}") from None
 
@@ -77,9 +102,9 @@ def encode_error(error: Error) -> bytes:
         fields["cause"] = error.cause
         fields["retry_after_ms"] = round(1000 * (error.retry_after or 0))
     try:
-        return _pack(fields)
+        return pack(fields)
     except Exception:  # file names with odd bytes get into messages; an error must get through
-        return _pack({_clean(name): _plain(field) for name, field in fields.items()})
+        return pack({_clean(name): _plain(field) for name, field in fields.items()})
 
 
 def decode_error(code: int, data: Body) -> Error:
@@ -108,7 +133,8 @@ def _clean(value: Any) -> str:
 # ---- out ----
 
 
-def _pack(value: Any) -> bytes:
+def pack(value: Any) -> bytes:
+    """One value as it travels. What it raises for one that cannot has many types; `encode_result` says it better."""
     # A Packer is neither thread-safe nor re-entrant, and a new one with its own buffer costs 0.4 to 40 µs (a large
     # buffer is mapped and faulted in): whoever packs takes one from the spare ones, and gives it back if all went well.
     try:
@@ -122,6 +148,22 @@ def _pack(value: Any) -> bytes:
 
 
 _SPARE: list[Any] = []  # Packers that nobody uses; as many as threads ever packed at once
+
+
+def _call_in_parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
+    packer = Packer()
+    parts = [packer.pack_array_header(2), packer.pack_array_header(len(args))]
+    for value in args:
+        parts += _value_in_parts(value)
+    parts.append(packer.pack_map_header(len(kwargs)))
+    for name, value in kwargs.items():
+        parts += pack(name), *_value_in_parts(value)
+    return Parts(*parts)
+
+
+def _value_in_parts(value: Any) -> tuple[bytes, ...]:
+    large = type(value) is bytes and len(value) > PARTS_FROM
+    return (bytes_head(len(value)), value) if large else (pack(value),)
 
 
 def _pack_nested(value: Any, depth: int) -> bytes:
@@ -277,7 +319,7 @@ def _entries(path: str, value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 def _problem(value: Any) -> str | None:
     try:
-        _pack(value)
+        pack(value)
     except UnicodeEncodeError:
         return "cannot send text with a lone surrogate, it is not valid Unicode"
     except OverflowError:

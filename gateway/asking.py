@@ -6,7 +6,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from ..client.aio import AsyncClient
-from ..common.body import encode_result
+from ..common.body import pack
 from .core import calls
 from .core.answers import Answer
 from .core.handshake import Handshake, Improper, asked
@@ -66,7 +66,7 @@ class Asking:
         if not fields.packed:
             if fields.names & _SAYING_MORE:
                 return None
-            fields.packed = encode_result(self._proxies.passed_on(fields, trusted=False))
+            fields.packed = pack(self._proxies.passed_on(fields, trusted=False))
         address = self._client.address(route.target(head.method))
         head.plain = plain = Plain(head, route, address, fields.packed)
         return plain

@@ -18,7 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rota
-from rota.common.body import decode_call, decode_error, decode_result, encode_call, encode_error, encode_result
+from rota.common.body import (
+    PARTS_FROM,
+    Parts,
+    decode_call,
+    decode_error,
+    decode_result,
+    encode_call,
+    encode_error,
+    encode_result,
+    pack,
+)
 
 OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 HASHABLE = st.one_of(
@@ -290,3 +300,28 @@ def test_ids_are_not_texts() -> None:
     assert decode_result(encode_result(UUID(int=1))) == UUID(int=1)
     assert len(encode_result(UUID(int=1))) == 18
     assert type(decode_result(encode_result(date(2026, 1, 1)))) is date
+
+
+LARGE = bytes(PARTS_FROM + 1)
+
+
+@pytest.mark.parametrize("size", [PARTS_FROM + 1, 1 << 16, (1 << 16) + 1])
+def test_large_bytes_are_packed_as_all_others_and_copied_only_behind_their_head(size: int) -> None:
+    value = b"x" * size
+    result = encode_result(value)
+    call = encode_call((1, value), {f"n{number}": number for number in range(20)} | {"data": value})
+    assert isinstance(result, Parts) and isinstance(call, Parts)
+    assert b"" + result == pack(value) and len(result) == len(pack(value))
+    assert b"head" + call == b"head" + pack([[1, value], {**{f"n{n}": n for n in range(20)}, "data": value}])
+    assert decode_call(b"" + call)[1]["data"] == value
+
+
+def test_what_cannot_be_sent_beside_large_bytes_is_named() -> None:
+    with pytest.raises(TypeError, match=r"arguments\.sock: cannot send a 'socket'"), socket.socket() as sock:
+        encode_call((), {"data": LARGE, "sock": sock})
+
+
+def test_large_bytes_inside_a_value_and_those_just_not_large_are_packed_whole() -> None:
+    assert encode_result([LARGE]) == pack([LARGE])
+    assert encode_result(LARGE[1:]) == pack(LARGE[1:])
+    assert encode_call((), {"data": {"raw": LARGE}}) == pack([[], {"data": {"raw": LARGE}}])

@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-from ..common.body import encode_error, encode_result
+from ..common.body import Packed, encode_error, pack
 from ..common.errors import OK, Error, LoadError, NoService, PayloadTooLarge, RemoteError
 from ..common.limits import BODY_MAX
 from ..common.names import unknown
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     """`code`: errors.OK, or the code of the error whose body `body` is. `elapsed_us` includes decoding and encoding."""
 
     code: int
-    body: bytes
+    body: Packed
     elapsed_us: int
 
 
@@ -161,7 +161,7 @@ def failed(error: Error, begun: int) -> Outcome:
 
 def examined(text: str, begun: int) -> Outcome:
     """The outcome of a health check: the text that the probe found, empty if all is well."""
-    return Outcome(OK, encode_result(text), (perf_counter_ns() - begun) // 1000)
+    return Outcome(OK, pack(text), (perf_counter_ns() - begun) // 1000)
 
 
 def remote_error(error: BaseException) -> RemoteError:

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgpack import packb
 
-from ..common.body import bytes_head, encode_result
+from ..common.body import PARTS_FROM, Packed, Parts, bytes_head, pack
 from .app import Worker
 from .context import Context
 from .recurring import RecurringBinding
@@ -98,7 +98,7 @@ class Said(NamedTuple):
 
 def said_of(status: int, headers: list[Pair]) -> Said:
     lengths = [value for name, value in headers if len(name) == 14 and name.lower() == b"content-length"]
-    return Said(status, headers, lengths, _RESULT + encode_result(status) + encode_result(headers))
+    return Said(status, headers, lengths, _RESULT + pack(status) + pack(headers))
 
 
 def remembered(said: Any, status: object, fields: Iterable[Any]) -> Said:
@@ -189,11 +189,12 @@ def _unfit(error: Exception) -> BadAnswer:
     return BadAnswer(f"the headers must be pairs of bytes: {error}")
 
 
-def answer(method: str, said: Said, body: bytes) -> bytes:
+def answer(method: str, said: Said, body: bytes) -> Packed:
     """The result of a handler, packed. BadAnswer if the application announced another length than its body has."""
     status, _, lengths, packed = said
     for length in lengths:
         if length != b"%d" % len(body) and method != "HEAD" and status not in _BODILESS:
             announced = length.decode("latin-1")[:40]
             raise BadAnswer(f"its Content-Length is {announced!r}, its body has {len(body)} bytes")
-    return b"".join((packed, bytes_head(len(body)), body))
+    parts = (packed, bytes_head(len(body)), body)
+    return b"".join(parts) if len(body) <= PARTS_FROM else Parts(*parts)

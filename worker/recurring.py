@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from msgpack import unpackb
 
-from ..common.body import decode_call, encode_result
+from ..common.body import Packed, decode_call, pack
 from ..common.wire import Body
 from .binding import Binding
 
@@ -65,9 +65,9 @@ class RecurringBinding(Binding):
         return [context, method, target, headers, b"", about | rest], {}
 
     @staticmethod
-    def write(result: bytes | None) -> bytes:
+    def write(result: Packed | None) -> Packed:
         """An answer is packed already; it is None when it went as a stream."""
-        return encode_result(None) if result is None else result
+        return pack(None) if result is None else result
 
     def _saw(
         self, beginning: bytes, method: str, target: bytes, headers: Any, body: bytes, about: dict[str, Any]
@@ -81,8 +81,8 @@ class RecurringBinding(Binding):
         always: dict[str, Any] = {
             name: about[name] for name in ("version", "root", "scheme", "server") if name in about
         }
-        said = b"".join(map(encode_result, (method, target, headers, body)))
-        if beginning == _CALL + said + _ABOUT + encode_result(always)[1:]:
+        said = b"".join(map(pack, (method, target, headers, body)))
+        if beginning == _CALL + said + _ABOUT + pack(always)[1:]:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             known = Headers(headers)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 from wsgiref.util import FileWrapper
 
+from ..common.body import Packed
 from .app import Worker
 from .context import Context
 from .http_service import (
@@ -48,7 +49,7 @@ def worker(application: Application, name: str) -> Worker:
 
     def http(
         ctx: Context, method: str, target: bytes, headers: list[list[bytes]], body: bytes | int, about: dict[str, Any]
-    ) -> bytes | None:
+    ) -> Packed | None:
         environ = _environ(ctx, method, target, headers, body, about)
         if made.threads != 1:
             environ["wsgi.multithread"] = True
@@ -244,7 +245,7 @@ class _Response:
         if self._held > self._hold and streams:
             self._begin(self._said)
 
-    def collect(self, result: Iterable[bytes]) -> bytes | None:
+    def collect(self, result: Iterable[bytes]) -> Packed | None:
         """The result of the handler; None when the caller has all of the answer already. Closes what was returned,
         whatever happens.
         """

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...client.calls import Address
-from ...common.body import bytes_head, decode_result, encode_result
+from ...common.body import PARTS_FROM, Packed, Parts, bytes_head, decode_result, pack
 from ...common.wire import Body
 from .head import Head
 from .requests import Peer
@@ -37,11 +37,11 @@ class Plain:
         self._arguments = b"".join((_packed(head.method), bytes_head(len(head.target)), head.target, passed))
         self._about = _about(head.version, route.root)
 
-    def call(self, body: bytes, peer: Peer, request_id: bytes) -> bytes:
+    def call(self, body: bytes, peer: Peer, request_id: bytes) -> Packed:
         """What `encode_call` makes of it. `request_id`: of 31 bytes at most."""
         known_as = b"\xa2id%c%b" % (0xA0 + len(request_id), request_id)
         parts = (self._arguments, bytes_head(len(body)), body, self._about, peer.packed, known_as, _NO_NAMES)
-        return b"".join(parts)
+        return b"".join(parts) if len(body) <= PARTS_FROM else Parts(*parts)
 
     def answered(self, data: Body) -> Any:
         """What `decode_result` makes of an answer. The second in a row that is like the one before is remembered: an
@@ -81,7 +81,7 @@ class Likeness:
 
 @lru_cache(64)  # clients choose the methods, and choose from few
 def _packed(method: str) -> bytes:
-    return _CALL + encode_result(method)
+    return _CALL + pack(method)
 
 
 @lru_cache(64)
@@ -91,7 +91,7 @@ def _about(version: str, root: str) -> bytes:
 
 def _entries(named: dict[str, Any]) -> bytes:
     """Those of a map, without its head."""
-    return encode_result(named)[1:]
+    return pack(named)[1:]
 
 
 def packed_peer(client: list[Any], server: list[Any], scheme: str) -> bytes:

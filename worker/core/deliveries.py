@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgpack
 
 from ...common import wire
-from ...common.body import encode_error
+from ...common.body import Packed, encode_error
 from ...common.errors import BY_FENCE, BY_FLOOR, NOT_STARTED, MaybeExecuted
 from ...common.limits import DONE_MAX
 from ...common.messages import Held
@@ -211,7 +211,7 @@ class Deliveries:
         delivery.kill_ns = kill_ns = now_ns + limit_ns if limit_ns else 0
         self._page.limit(delivery.row, now_ns, kill_ns + self._grace_ns if kill_ns else 0)
 
-    def reply(self, delivery: Delivery, code: int, body: bytes, elapsed_us: int) -> bytes:
+    def reply(self, delivery: Delivery, code: int, body: Packed, elapsed_us: int) -> bytes:
         """The frame that answers it; the reply is kept."""
         number, epoch, origin, row = delivery.number, delivery.epoch, delivery.origin, delivery.row
         if code != NOT_STARTED:
