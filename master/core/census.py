@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...common import messages
 from . import records
 from .pool import Slot
-from .recollection import AGE_MAX_S
+from .recollection import AGE_MAX_S, Told
 from .registry import Node
 
 if TYPE_CHECKING:
@@ -80,12 +80,13 @@ class Census:
         if now > self._began + 2 * AGE_MAX_S:  # whoever asks now for what an older master had asks too late
             self._recollection.done.clear()
 
-    def complete(self, older: bool, now: float) -> bool | None:
-        """Has every node that an older master may have dispatched to told what it holds? None: not yet.
+    def told(self, older: bool, now: float) -> Told:
+        """What every node that an older master may have dispatched to holds.
 
         `older`: asked for a caller who had known such a master. Without a journal nobody else knows that there was one.
         """
         settings = self._fleet.settings
         if not self._must_tell and (settings.state or not older):
-            return True
-        return None if now < max(self._began + settings.dead_after + 1.0, self._fleet.patient_until) else False
+            return Told.ALL
+        awaited = now < max(self._began + settings.dead_after + 1.0, self._fleet.patient_until)
+        return Told.NOT_YET if awaited else Told.NEVER

@@ -13,7 +13,7 @@ from ...common import errors, wire
 from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held
 from .maintenance import service_of
 from .pool import NO_HANDLER, Request, Slot
-from .recollection import Recollection
+from .recollection import Recollection, Told
 from .sessions import Session
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class Inherited:
         self.recollection = Recollection()  # what processes have done
         # Fate or service not known yet; True: an older master may have run it.
         self.waiting: dict[Request, bool] = {}
-        # Has every node told what it holds? None: not yet. Asked with: was the session an older master's?
-        self.accounted: Callable[[bool], bool | None] = lambda older: True
+        self.told: Callable[[bool], Told] = lambda older: Told.ALL  # asked with: was the session an older master's?
         self._kept_bytes = 0
         self._dispatch = dispatch
 
@@ -114,13 +113,13 @@ class Inherited:
         if found and (not older or (request.may_run_again() and request.pool.settings.max_attempts > 1)):
             request.attempt = int(older)  # the older master's counts as one
             self._dispatch.admit(request, now)
-        elif self.accounted(request.session.epoch > 0) is None:
+        elif self.told(request.session.epoch > 0) is Told.NOT_YET:
             self._hold(request, older)
         else:
             self.give_up(request, older)
 
     def _never_ran(self, request: Request, now: float) -> bool:
-        return self.accounted(True) is True and self.recollection.never_ran(request, now)
+        return self.told(True) is Told.ALL and self.recollection.never_ran(request, now)
 
     def _hold(self, request: Request, older: bool) -> None:
         """Until more is known; what waits here counts as queued."""

@@ -98,7 +98,7 @@ class Master:
             self.dispatch.inherited.recorded(session, frame)
         self.dispatch.losses.tell = self.events.tell
         self.dispatch.services = settings.services
-        self.dispatch.inherited.accounted = lambda older: self.fleet.census.complete(older, self._now)
+        self.dispatch.inherited.told = lambda older: self.fleet.census.told(older, self._now)
         self.dispatch.quarantine.tell = self.events.tell
         self.dispatch.quarantine.wall = sources.wall
         self.dispatch.quarantine.journal = self._journal
@@ -161,7 +161,10 @@ class Master:
             head = wire.parse_head(frame)
         except wire.BadFrame:
             return self._damaged(route)
-        node, token = self._agents.get(route), self._token_of(route)
+        node = self._agents.get(route)
+        if node is not None and head.kind == wire.CONTROL and head.token == node.token:
+            return self._from_agent(node, route, frame, head.head_len, now)
+        token = self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
             self._set_pace()
@@ -174,8 +177,6 @@ class Master:
             self._control_bye(route, now)
         elif head.kind != wire.CONTROL:
             self.dispatch.counters["bad frames"] += 1
-        elif node is not None:
-            self._from_agent(node, route, frame[head.head_len :], now)
         else:
             self._from_operator(route, frame[head.head_len :], now)
 
@@ -309,8 +310,8 @@ class Master:
             self.dispatch.counters["bad messages"] += 1
         self._set_pace()
 
-    def _from_agent(self, node: Node, route: bytes, body: bytes, now: float) -> None:
-        message = received.any_message(body, self.counters)
+    def _from_agent(self, node: Node, route: bytes, frame: bytes, head_len: int, now: float) -> None:
+        message = received.any_message(frame[head_len:], self.counters)
         if message is None:
             return
         if node.liveness in (Liveness.DEAD, Liveness.CLOSED):
@@ -325,7 +326,7 @@ class Master:
                 self._heard_of(message.epoch)
             else:
                 self.pair.beat(node.name, message, now)
-            self.out.say(route, node.token, message)
+            self.out.control.append((route, frame))  # the same Beat
         elif isinstance(message, messages.Started):
             self.fleet.processes.started(node, message, now)
         elif isinstance(message, messages.Exited):
@@ -397,7 +398,8 @@ class Master:
         self._confirm(now)
         self.dispatches_until = self.pair.until()
         self.hold(self.dispatches_until <= now, now)
-        self._set_pace()
+        if self._pace != LONG_TICK_S:
+            self._set_pace()
 
     def engine_answered(self, answer: Answer, now: float) -> None:
         """The lease is renewed, or not; or somebody else has it by now."""

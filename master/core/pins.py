@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...common import errors
 from .keys import text_of
 from .pool import Pool, Request, Slot
+from .recollection import Told
 
 if TYPE_CHECKING:
     from .dispatch import Dispatch
@@ -112,7 +113,7 @@ class Pins:
             if slot is not None and _usable(slot):
                 self._pins.move_to_end(session)
                 return slot
-        elif self._dispatch.inherited.accounted(False) is None:
+        elif self._dispatch.inherited.told(False) is Told.NOT_YET:
             return None  # a master that has just started: its sessions' processes are still coming back
         usable = [slot for slot in pool.slots.values() if _usable(slot)]
         if not usable:

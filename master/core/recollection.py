@@ -8,6 +8,7 @@ waits is taken to have asked when it was greeted, minus what it told after that.
 from __future__ import annotations
 
 import struct
+from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,14 @@ MARGIN_S = 0.1  # our own clock is read once for all that is received together
 _EPOCH_AT = 16  # in the header
 _FLAGS_AT = 7
 _PAIR = struct.Struct("<QQ")
+
+
+class Told(Enum):
+    """Have those who could have run it told what they hold?"""
+
+    ALL = 1
+    NOT_YET = 2
+    NEVER = 3  # one has not, and is not waited for any longer
 
 
 class Recollection:
