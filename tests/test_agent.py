@@ -7,11 +7,10 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_rig import HERE, Start, agents_of, alive, gone, run_processes
+from agent_rig import HERE, Start, alive, gone, run_processes
 from fake_master import PATIENCE_S, FakeMaster
 
 from rota.common import messages, wire
@@ -20,21 +19,8 @@ from rota.worker.page import DONE, RUNNING
 from rota.worker.spawn import as_typed
 
 
-@pytest.fixture
-def master() -> Iterator[FakeMaster]:
-    made = FakeMaster()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def start(master: FakeMaster, tmp_path: Path) -> Iterator[Start]:
-    with agents_of(master, tmp_path) as start:
-        yield start
-
-
-def test_a_node_says_who_it_is_and_runs_what_the_plan_says(master: FakeMaster, start: Start) -> None:
-    agent = start(tags={"zone": "a"})
+def test_a_node_says_who_it_is_and_runs_what_the_plan_says(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent(tags={"zone": "a"})
     hello = master.welcome_agent()
     assert (hello.node, hello.capacity, hello.offers, hello.tags) == ("web-1", 2, ["orders"], {"zone": "a"})
     started = run_processes(master, 2)
@@ -49,8 +35,8 @@ def test_a_node_says_who_it_is_and_runs_what_the_plan_says(master: FakeMaster, s
     assert agent.process.poll() is None
 
 
-def test_the_agent_tells_of_a_process_before_it_says_hello(master: FakeMaster, start: Start) -> None:
-    start()
+def test_the_agent_tells_of_a_process_before_it_says_hello(master: FakeMaster, start_agent: Start) -> None:
+    start_agent()
     master.welcome_agent()
     master.tell(messages.Plan({"orders": 1}))
     started = master.expect(messages.Started)
@@ -59,9 +45,9 @@ def test_the_agent_tells_of_a_process_before_it_says_hello(master: FakeMaster, s
 
 
 def test_a_killed_process_is_reported_within_milliseconds_with_the_rows_of_its_page(
-    master: FakeMaster, start: Start
+    master: FakeMaster, start_agent: Start
 ) -> None:
-    start()
+    start_agent()
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     master.deliver(1, "orders.echo", text="done")
@@ -91,16 +77,16 @@ def _naps(pid: int) -> bool:
     return "nanosleep" in wchan or syscall == "230"
 
 
-def test_an_async_process_that_blocks_its_loop_is_ended_too(master: FakeMaster, start: Start) -> None:
-    start(app="node_app_async:app")
+def test_an_async_process_that_blocks_its_loop_is_ended_too(master: FakeMaster, start_agent: Start) -> None:
+    start_agent(app="node_app_async:app")
     master.welcome_agent()
     run_processes(master, 1)
     master.deliver(1, "orders.block")
     assert "exceeded its limit" in master.expect(messages.Exited).cause
 
 
-def test_retire_stops_one_and_a_fresh_one_comes(master: FakeMaster, start: Start) -> None:
-    start()
+def test_retire_stops_one_and_a_fresh_one_comes(master: FakeMaster, start_agent: Start) -> None:
+    start_agent()
     master.welcome_agent()
     (old,) = run_processes(master, 1)
     master.tell(messages.Retire(old, 100))
@@ -109,9 +95,9 @@ def test_retire_stops_one_and_a_fresh_one_comes(master: FakeMaster, start: Start
 
 
 def test_an_exit_is_repeated_until_it_is_noted_and_the_inventory_comes_with_hello(
-    master: FakeMaster, start: Start
+    master: FakeMaster, start_agent: Start
 ) -> None:
-    start()
+    start_agent()
     master.welcome_agent()
     first, second = run_processes(master, 2).values()
     os.kill(first.pid, signal.SIGKILL)
@@ -125,8 +111,8 @@ def test_an_exit_is_repeated_until_it_is_noted_and_the_inventory_comes_with_hell
     assert master.welcome_agent().exits == []
 
 
-def test_a_silent_master_is_connected_again_while_processes_work_on(master: FakeMaster, start: Start) -> None:
-    start()
+def test_a_silent_master_is_connected_again_while_processes_work_on(master: FakeMaster, start_agent: Start) -> None:
+    start_agent()
     hello = master.welcome_agent()
     run_processes(master, 1)
     master.answer_beats = False
@@ -137,8 +123,8 @@ def test_a_silent_master_is_connected_again_while_processes_work_on(master: Fake
     assert (again.boot, len(again.processes)) == (hello.boot, 1)
 
 
-def test_parked_work_is_taken_back_through_the_page(master: FakeMaster, start: Start, tmp_path: Path) -> None:
-    start()
+def test_parked_work_is_taken_back_through_the_page(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
+    start_agent()
     master.welcome_agent()
     (incarnation,) = run_processes(master, 1)
     master.deliver(1, "orders.hold", path=str(tmp_path / "go"))
@@ -152,20 +138,20 @@ def test_parked_work_is_taken_back_through_the_page(master: FakeMaster, start: S
     assert codes[2] == 12
 
 
-def test_processes_die_with_their_agent(master: FakeMaster, start: Start) -> None:
-    agent = start()
+def test_processes_die_with_their_agent(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent()
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     agent.signal(signal.SIGKILL)
     gone(master, started.pid)
 
 
-def test_what_a_process_left_behind_dies_with_it(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+def test_what_a_process_left_behind_dies_with_it(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
     (tmp_path / "forks.py").write_text(
         "import rota, subprocess\napp = rota.Worker('orders')\n"
         "@app.handler\ndef fork() -> int:\n    return subprocess.Popen(['sleep', '60']).pid\n"
     )
-    start(app="forks:app", app_dir=str(tmp_path))
+    start_agent(app="forks:app", app_dir=str(tmp_path))
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     master.deliver(1, "orders.fork")
@@ -175,14 +161,14 @@ def test_what_a_process_left_behind_dies_with_it(master: FakeMaster, start: Star
 
 
 def test_the_next_agent_ends_what_is_left_of_the_processes_of_one_that_died(
-    master: FakeMaster, start: Start, tmp_path: Path
+    master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "forks.py").write_text(
         "import rota, subprocess\napp = rota.Worker('orders')\n"
         "@app.handler\ndef fork() -> int:\n    return subprocess.Popen(['sleep', '60']).pid\n"
     )
     options = {"app": "forks:app", "app_dir": str(tmp_path), "state": str(tmp_path / "state")}
-    agent = start(**options)
+    agent = start_agent(**options)
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     master.deliver(1, "orders.fork")
@@ -191,24 +177,24 @@ def test_the_next_agent_ends_what_is_left_of_the_processes_of_one_that_died(
     gone(master, started.pid)
     assert alive(child)  # nobody was left to end it
     agent.process.wait()
-    again = start(**options)
+    again = start_agent(**options)
     master.welcome_agent()
     gone(master, child)
     assert f"ended what was left of an earlier agent's processes: 1 (pid {child})" in again.log.read_text()
 
 
-def test_a_state_directory_is_not_shared(master: FakeMaster, start: Start, tmp_path: Path) -> None:
-    start(state=str(tmp_path / "state"))
+def test_a_state_directory_is_not_shared(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
+    start_agent(state=str(tmp_path / "state"))
     master.welcome_agent()
-    second = start(state=str(tmp_path / "state"))
+    second = start_agent(state=str(tmp_path / "state"))
     assert second.ended() == 1
     assert "another agent uses the state directory" in second.log.read_text()
 
 
 def test_a_state_directory_that_takes_nothing_any_more_ends_no_process(
-    master: FakeMaster, start: Start, tmp_path: Path
+    master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:
-    agent = start(state=str(tmp_path / "state"))
+    agent = start_agent(state=str(tmp_path / "state"))
     master.welcome_agent()
     master.until((tmp_path / "state" / "agent.json").exists)
     for file in ("agent.json.new", "groups.json.new"):  # as good as a full disk, and for root too
@@ -221,10 +207,12 @@ def test_a_state_directory_that_takes_nothing_any_more_ends_no_process(
 
 
 def test_an_agent_without_descriptors_starts_no_more_says_so_and_keeps_what_it_has(
-    master: FakeMaster, start: Start
+    master: FakeMaster, start_agent: Start
 ) -> None:
     limit = 40  # for the agent some 25 of them, and four a process
-    agent = start(processes=8, popen={"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))})
+    agent = start_agent(
+        processes=8, popen={"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))}
+    )
     master.welcome_agent()
     run_processes(master, 1)
     master.tell(messages.Plan({"orders": 8}))
@@ -235,8 +223,8 @@ def test_an_agent_without_descriptors_starts_no_more_says_so_and_keeps_what_it_h
     assert agent.process.poll() is None
 
 
-def test_a_storm_of_signals_is_one_request(master: FakeMaster, start: Start) -> None:
-    agent = start()
+def test_a_storm_of_signals_is_one_request(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent()
     master.welcome_agent()
     run_processes(master, 1)
     agent.signal(signal.SIGSTOP)
@@ -249,8 +237,8 @@ def test_a_storm_of_signals_is_one_request(master: FakeMaster, start: Start) -> 
     assert decode_result(master.expect_frame(wire.REPLY).body) == "on"
 
 
-def test_a_node_that_was_stopped_with_its_processes_goes_on_and_answers(master: FakeMaster, start: Start) -> None:
-    agent = start()
+def test_a_node_that_was_stopped_with_its_processes_goes_on_and_answers(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent()
     hello = master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     master.deliver(1, "orders.echo", text="before")
@@ -267,16 +255,16 @@ def test_a_node_that_was_stopped_with_its_processes_goes_on_and_answers(master: 
     assert (reply.head.number, reply.head.epoch) == (2, 1)  # by which the master knows whether it still counts
 
 
-def test_more_and_fewer_processes_by_signal(master: FakeMaster, start: Start) -> None:
-    agent = start()
+def test_more_and_fewer_processes_by_signal(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent()
     assert master.welcome_agent().capacity == 2
     for number, capacity in [(signal.SIGTTIN, 3), (signal.SIGTTOU, 2), (signal.SIGTTOU, 1), (signal.SIGTTOU, 1)]:
         agent.signal(number)
         assert master.welcome_agent().capacity == capacity
 
 
-def test_hup_asks_the_master_to_reload_and_usr1_does_no_harm(master: FakeMaster, start: Start) -> None:
-    agent = start()
+def test_hup_asks_the_master_to_reload_and_usr1_does_no_harm(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent()
     master.expect(messages.AgentHello)
     agent.signal(signal.SIGUSR1)
     agent.signal(signal.SIGHUP)
@@ -285,15 +273,15 @@ def test_hup_asks_the_master_to_reload_and_usr1_does_no_harm(master: FakeMaster,
     master._control.send_multipart([master.agent, wire.head(wire.WHO, 0)])  # its HELLO is under way: no second one
     agent.signal(signal.SIGINT)
     assert agent.ended() == 0
-    agent = start()
+    agent = start_agent()
     master.welcome_agent()
     run_processes(master, 1)
     agent.signal(signal.SIGHUP)
     assert master.expect(messages.Reload) == messages.Reload(["orders"])
 
 
-def test_the_port_that_a_service_needs_is_watched_from_its_node(master: FakeMaster, start: Start) -> None:
-    start()
+def test_the_port_that_a_service_needs_is_watched_from_its_node(master: FakeMaster, start_agent: Start) -> None:
+    start_agent()
     master.welcome_agent()
     with socket.create_server(("127.0.0.1", 0)) as needed:
         address = "{}:{}".format(*needed.getsockname())
@@ -308,8 +296,8 @@ def test_the_port_that_a_service_needs_is_watched_from_its_node(master: FakeMast
         assert master.expect(messages.Unwell) == messages.Unwell("orders", "")
 
 
-def test_term_asks_to_leave_and_bye_follows_leave(master: FakeMaster, start: Start) -> None:
-    agent = start(drain_deadline=30.0)
+def test_term_asks_to_leave_and_bye_follows_leave(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent(drain_deadline=30.0)
     master.welcome_agent()
     run_processes(master, 1)
     master.deliver(1, "orders.nap", seconds=0.3)
@@ -322,8 +310,10 @@ def test_term_asks_to_leave_and_bye_follows_leave(master: FakeMaster, start: Sta
     assert agent.ended() == 0
 
 
-def test_a_leaving_node_whose_master_is_gone_does_not_wait_for_its_deadline(master: FakeMaster, start: Start) -> None:
-    agent = start(drain_deadline=300.0)
+def test_a_leaving_node_whose_master_is_gone_does_not_wait_for_its_deadline(
+    master: FakeMaster, start_agent: Start
+) -> None:
+    agent = start_agent(drain_deadline=300.0)
     master.welcome_agent()
     run_processes(master, 1)
     agent.signal(signal.SIGTERM)
@@ -333,8 +323,8 @@ def test_a_leaving_node_whose_master_is_gone_does_not_wait_for_its_deadline(mast
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
-def test_interrupt_or_a_second_term_leaves_at_once(master: FakeMaster, start: Start, signals: list[int]) -> None:
-    agent = start()
+def test_interrupt_or_a_second_term_leaves_at_once(master: FakeMaster, start_agent: Start, signals: list[int]) -> None:
+    agent = start_agent()
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     master.deliver(1, "orders.nap", seconds=60)
@@ -347,28 +337,28 @@ def test_interrupt_or_a_second_term_leaves_at_once(master: FakeMaster, start: St
     assert not alive(started.pid)
 
 
-def test_a_boot_that_was_superseded_goes(master: FakeMaster, start: Start) -> None:
-    agent = start()
+def test_a_boot_that_was_superseded_goes(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent()
     master.refuse_agent("stale")
     assert agent.ended() == 0
 
 
 def test_the_service_is_learnt_from_a_probe_and_a_broken_application_exits_70(
-    master: FakeMaster, start: Start, tmp_path: Path
+    master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:
-    start(service=None)
+    start_agent(service=None)
     assert master.welcome_agent().offers == ["orders"]
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
-    broken = start(app="broken:app", app_dir=str(tmp_path), service=None)
+    broken = start_agent(app="broken:app", app_dir=str(tmp_path), service=None)
     assert broken.ended() == 70
     assert "nothing_of_this_name" in broken.log.read_text()
 
 
 def test_an_application_that_breaks_later_is_failing_with_its_traceback(
-    master: FakeMaster, start: Start, tmp_path: Path
+    master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "later.py").write_text("1 / 0\n")
-    start(app="later:app", app_dir=str(tmp_path))
+    start_agent(app="later:app", app_dir=str(tmp_path))
     master.welcome_agent()
     master.tell(messages.Plan({"orders": 2}))
     failing = master.expect(messages.Failing)
@@ -378,7 +368,9 @@ def test_an_application_that_breaks_later_is_failing_with_its_traceback(
     master.expect(messages.Failing, lambda failing: failing.failures == 0)
 
 
-def test_a_swapped_symlink_takes_effect_at_the_next_start(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+def test_a_swapped_symlink_takes_effect_at_the_next_start(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
     for number in ("1", "2"):
         release = tmp_path / number
         release.mkdir()
@@ -387,7 +379,7 @@ def test_a_swapped_symlink_takes_effect_at_the_next_start(master: FakeMaster, st
     live = tmp_path / "live"
     live.symlink_to("1")
     # Started inside the link, as `cd live && rota slave`: getcwd() knows only the release.
-    start(popen={"cwd": live, "env": {**os.environ, "PWD": str(live)}})
+    start_agent(popen={"cwd": live, "env": {**os.environ, "PWD": str(live)}})
     master.welcome_agent()
     master.tell(messages.Plan({"orders": 1}))
     old = master.expect(messages.Started)
@@ -401,9 +393,9 @@ def test_a_swapped_symlink_takes_effect_at_the_next_start(master: FakeMaster, st
 
 
 def test_the_version_of_a_rejoin_stands_above_all_others_and_is_remembered(
-    master: FakeMaster, start: Start, tmp_path: Path
+    master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:
-    agent = start(state=str(tmp_path / "state"), version="from the flag".replace(" ", "-"))
+    agent = start_agent(state=str(tmp_path / "state"), version="from the flag".replace(" ", "-"))
     master.welcome_agent()
     run_and_check = [("from-the-flag", ""), ("2026.11", "2026.11")]
     for expected, announced in run_and_check:
@@ -416,13 +408,13 @@ def test_the_version_of_a_rejoin_stands_above_all_others_and_is_remembered(
         master.expect(messages.Exited)
     agent.signal(signal.SIGKILL)
     agent.process.wait()
-    start(state=str(tmp_path / "state"))
+    start_agent(state=str(tmp_path / "state"))
     again = master.welcome_agent()
     assert (again.intent, again.generation, again.epoch) == ("active", 4, 1)
 
 
-def test_output_of_processes_is_passed_on(master: FakeMaster, start: Start) -> None:
-    agent = start()
+def test_output_of_processes_is_passed_on(master: FakeMaster, start_agent: Start) -> None:
+    agent = start_agent()
     master.welcome_agent()
     run_processes(master, 1)
     master.deliver(1, "orders.hang")
@@ -430,11 +422,11 @@ def test_output_of_processes_is_passed_on(master: FakeMaster, start: Start) -> N
     master.until(lambda: "about to hang" in agent.log.read_text())
 
 
-def test_systemd_is_told_when_the_node_is_in(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+def test_systemd_is_told_when_the_node_is_in(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(PATIENCE_S)
-        start(popen={"env": {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}})
+        start_agent(popen={"env": {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}})
         master.welcome_agent()
         assert systemd.recv(100) == b"READY=1"
 

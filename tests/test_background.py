@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from rota.common import messages, wire
 from rota.common.body import decode_result
 from rota.worker import background
 from rota.worker.page import RUNNING
-
-
-@pytest.fixture
-def master() -> Iterator[FakeMaster]:
-    made = FakeMaster()
-    yield made
-    made.close()
 
 
 def worker() -> rota.Worker:

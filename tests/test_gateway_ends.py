@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, read_all, starting, until
+from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, read_all, until
 
 from rota.testing import LocalCluster
 
@@ -31,12 +31,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     app.write_text(APP)
     with LocalCluster(f"{app}:application", settings={"slave.service": "site"}) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as starter:
-        yield starter
 
 
 def fronted(start: Start, cluster: LocalCluster, folder: Path, **settings: str) -> Gateway:

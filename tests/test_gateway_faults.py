@@ -29,12 +29,6 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as starter:
-        yield starter
-
-
-@pytest.fixture
 def pages(tmp_path: Path) -> Path:
     folder = tmp_path / "pages"
     folder.mkdir()

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, starting, until
+from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, until
 from http2_rig import DATA, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
 from test_http2 import HOSTILE
 from tls_rig import Authority, connect, read_all, secured, secured_on
@@ -53,12 +53,6 @@ def gateway(
 ) -> Iterator[Gateway]:
     with secured_on(request.param, tmp_path_factory.mktemp("gateway"), cluster, authority) as running:
         yield running
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as starter:
-        yield starter
 
 
 @pytest.fixture

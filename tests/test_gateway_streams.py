@@ -39,12 +39,6 @@ def gateway(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> 
         yield front(starter, cluster, "--access-log", "common").ready()
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as starter:
-        yield starter
-
-
 def chunked(data: bytes, size: int = 50_000) -> Iterator[bytes]:
     """As http.client sends it without a length."""
     for start in range(0, len(data), size):

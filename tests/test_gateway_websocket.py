@@ -54,12 +54,6 @@ def gateway(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> 
         yield front(starter, cluster, "--access-log", "common").ready()
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as starter:
-        yield starter
-
-
 def run(scenario: Callable[[], Awaitable[Any]]) -> None:
     async def limited() -> None:
         async with asyncio.timeout(PATIENCE_S):

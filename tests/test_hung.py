@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from agent_rig import Start, agents_of, gone, run_processes
+from agent_rig import Start, gone, run_processes
 from fake_master import FakeMaster
 from hung_app import LIMIT_S
 
@@ -20,19 +18,6 @@ from rota.worker.processes import Pause, look
 
 GONE_S = 0.3  # after the limit: where there is a moment for us it is 0.01, and 0.11 if KILL is needed
 TRIES = 5  # of which one must find such a moment
-
-
-@pytest.fixture
-def master() -> Iterator[FakeMaster]:
-    made = FakeMaster()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def start(master: FakeMaster, tmp_path: Path) -> Iterator[Start]:
-    with agents_of(master, tmp_path) as start:
-        yield start
 
 
 def test_a_limit_is_counted_without_the_time_in_which_the_agent_itself_stood_still() -> None:
@@ -48,9 +33,9 @@ def test_a_limit_is_counted_without_the_time_in_which_the_agent_itself_stood_sti
 
 
 @pytest.fixture
-def one(master: FakeMaster, start: Start) -> messages.Started:
+def one(master: FakeMaster, start_agent: Start) -> messages.Started:
     """A node with one process of hung_app."""
-    start(app="hung_app:app")
+    start_agent(app="hung_app:app")
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     return started
@@ -98,15 +83,17 @@ def test_a_limit_ends_no_process_whose_handlers_keep_to_theirs(master: FakeMaste
         assert decode_result(master.expect_frame(wire.REPLY).body) == one.pid
 
 
-def tasks(master: FakeMaster, start: Start) -> messages.Started:
-    start(app="hung_app:tasks")
+def tasks(master: FakeMaster, start_agent: Start) -> messages.Started:
+    start_agent(app="hung_app:tasks")
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
     return started
 
 
-def test_one_late_task_among_fifty_is_cancelled_and_the_others_are_answered(master: FakeMaster, start: Start) -> None:
-    started = tasks(master, start)
+def test_one_late_task_among_fifty_is_cancelled_and_the_others_are_answered(
+    master: FakeMaster, start_agent: Start
+) -> None:
+    started = tasks(master, start_agent)
     for number in range(1, 51):
         handler, more = ("late", {}) if number == 25 else ("nap", {"seconds": 0.8})
         master.deliver(number, f"orders.{handler}", **more)
@@ -123,9 +110,9 @@ def test_one_late_task_among_fifty_is_cancelled_and_the_others_are_answered(mast
 
 
 def test_a_task_that_ignores_its_cancellation_costs_its_process_but_not_the_work_beside_it(
-    master: FakeMaster, start: Start
+    master: FakeMaster, start_agent: Start
 ) -> None:
-    started = tasks(master, start)
+    started = tasks(master, start_agent)
     began = time.monotonic()
     master.deliver(1, "orders.stubborn")
     master.deliver(2, "orders.nap", seconds=LIMIT_S + ASYNC_GRACE_S + 0.4)  # done within the grace of a crowded process

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from node_rig import Node, joined, leasing, sent, spawns, welcome
+from node_rig import Node, sent, spawns, welcome
 
 from rota.common import messages
 from rota.common.messages import Retire
 from rota.worker.core import connection
 from rota.worker.core.effects import Kill, Quit, Send, Stop
 from rota.worker.core.processes import SIGKILL
-
-
-@pytest.fixture
-def node() -> Node:
-    return joined()
-
-
-@pytest.fixture
-def paired() -> Node:
-    return leasing()
 
 
 def test_term_asks_the_master_and_leaves_when_it_says_so(node: Node) -> None:

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from node_rig import Node, dialled, joined, leasing, welcome
+from node_rig import Node, dialled, welcome
 
 from rota.common import messages
 from rota.worker.core import connection
 from rota.worker.core.effects import Connect, Effect, Fence, Kill, Note, Stop, Unsure
-
-
-@pytest.fixture
-def node() -> Node:
-    return joined()
-
-
-@pytest.fixture
-def paired() -> Node:
-    return leasing()
 
 
 def test_a_hello_that_is_never_answered_is_said_over_another_connection(node: Node) -> None:

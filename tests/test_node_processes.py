@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from node_rig import Node, joined, sent, spawns
+from node_rig import Node, sent, spawns
 
 from rota.common import messages
 from rota.common.messages import Failing, Plan, Retire
 from rota.worker.core.effects import Kill, Send, SetFloor, Stop
 from rota.worker.core.processes import SIGABRT, SIGKILL, SIGTERM, Overdue
-
-
-@pytest.fixture
-def node() -> Node:
-    return joined()
 
 
 def test_a_plan_is_followed_and_each_start_is_told_at_once(node: Node) -> None:

@@ -54,13 +54,6 @@ class Running:
 
 
 @pytest.fixture
-def master() -> Iterator[FakeMaster]:
-    made = FakeMaster()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def start(master: FakeMaster) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 

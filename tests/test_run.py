@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -28,13 +27,6 @@ def name() -> str:
 if __name__ == "__main__":
     orders.run(processes=1, name="web-1")
 """
-
-
-@pytest.fixture
-def master() -> Iterator[FakeMaster]:
-    made = FakeMaster()
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("arguments", [["shop.py"], ["-m", "shop"]])

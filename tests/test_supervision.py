@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from node_rig import Node, dialled, joined, leasing, sent, welcome
+from node_rig import Node, dialled, sent, welcome
 
 from rota.common import messages
 from rota.common.messages import Failing, Retire
 from rota.worker.core import connection
 from rota.worker.core.effects import Fence, Hello, Lease, Note, Remember, Send, Stop
-
-
-@pytest.fixture
-def node() -> Node:
-    return joined()
-
-
-@pytest.fixture
-def paired() -> Node:
-    return leasing()
 
 
 def test_an_exit_is_repeated_in_each_hello_until_it_is_noted(node: Node) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from gateway_rig import APP, Gateway, Start, children_of, front, listens, read_until, starting, until
+from gateway_rig import APP, Gateway, Start, children_of, front, listens, read_until, until
 from tls_rig import Authority, connect, get, read_all, secured, secured_on, wait_ready
 
 from rota.gateway.certificate import BadCertificate, Certificate
@@ -46,12 +46,6 @@ def gateway(
 ) -> Iterator[Gateway]:
     with secured_on(request.param, tmp_path_factory.mktemp("gateway"), cluster, authority) as running:
         yield running
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as starter:
-        yield starter
 
 
 def write_config(folder: Path, *lines: str) -> str:
