@@ -19,6 +19,7 @@ from .network import Connection, Timer, Violation, Watchdog
 
 if TYPE_CHECKING:
     from .cluster import Cluster
+    from .pairs.cluster import PairCluster
 
 ATTEMPT_S = 1.0  # for a connection and its WELCOME
 CUT_S = 0.05  # a reconnect's first delay
@@ -75,23 +76,16 @@ class SimCall(Call):
         self.cluster.checks.answered(self, code, text)
 
 
-class ClientPart:
-    def __init__(self, cluster: Cluster, name: str) -> None:
+class Caller:
+    """Whoever calls, one master or two. It is stopped while it is paused."""
+
+    calls: Calls
+
+    def __init__(self, cluster: Cluster | PairCluster, name: str) -> None:
         self.cluster = cluster
         self.clock = cluster.clock
         self.name = name
-        self.calls = Calls()
-        self.id = cluster.clock.rng.randbytes(16)
-        self.link: Connection | None = None
         self.paused_until = 0.0
-        self._inbox: deque[tuple[Connection, bytes]] = deque()
-        self._epoch = 0
-        self._born = 0
-        self._token = 0
-        self._hello_due = False
-        self._due = 0.0
-        self._failures = 0
-        self._mark_at = 0.0
         self._watchdog = Watchdog(name)
         self._timer = Timer(cluster.clock, self.step)
         self._timer.set(cluster.clock.now)
@@ -111,12 +105,31 @@ class ClientPart:
     def pause(self, seconds: float) -> None:
         self.paused_until = max(self.paused_until, self.clock.now + seconds)
 
+    def wake(self) -> None:
+        self._timer.by(max(self.clock.now, self.paused_until))
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+
+class ClientPart(Caller):
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        super().__init__(cluster, name)
+        self.calls = Calls()
+        self.id = cluster.clock.rng.randbytes(16)
+        self.link: Connection | None = None
+        self._inbox: deque[tuple[Connection, bytes]] = deque()
+        self._epoch = 0
+        self._born = 0
+        self._token = 0
+        self._hello_due = False
+        self._due = 0.0
+        self._failures = 0
+        self._mark_at = 0.0
+
     def stay_away(self, seconds: float) -> None:
         """No new connection for a while."""
         self._due = self.clock.now + seconds
-
-    def wake(self) -> None:
-        self._timer.by(max(self.clock.now, self.paused_until))
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
