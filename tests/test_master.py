@@ -155,16 +155,30 @@ def test_a_beat_is_answered_with_the_same_beat() -> None:
 def test_an_idle_master_leaves_control_alone_after_beats_and_after_nothing_else() -> None:
     rig = Rig()
     nodes = [rig.agent(f"n{number}") for number in range(40)]
+    rig.after(0.1)
     assert rig.core.rest_s(40) == 0.0, "these were HELLOs"
     for node in nodes[:3]:
         rig.tell(node, messages.Beat(1))
-    assert rig.core.rest_s(3) == 0.04
+    assert rig.core.rest_s(3) == 0.1
     rig.tell(nodes[0], messages.Beat(2))
     assert rig.core.rest_s(2) == 0.0, "something else came with it"
     assert rig.core.rest_s(0) == 0.0
     few = Rig()
-    few.tell(few.agent(), messages.Beat(1))
-    assert few.core.rest_s(1) == 0.001
+    node = few.agent()
+    few.after(0.1)
+    few.tell(node, messages.Beat(1))
+    assert few.core.rest_s(1) == 0.0025
+
+
+def test_a_master_never_leaves_control_alone_while_somebody_waits_for_what_agents_do() -> None:
+    rig = Rig()
+    slots = rig.pool_of(2)
+    rig.after(0.1)
+    rig.tell(slots[0].node, messages.Beat(1))
+    assert rig.core.rest_s(1) > 0.0
+    rig.verb("drain", nodes=["n1"], force=True)
+    rig.tell(slots[0].node, messages.Beat(2))
+    assert rig.core.rest_s(1) == 0.0
 
 
 def test_a_master_with_an_open_request_never_leaves_control_alone() -> None:
@@ -197,12 +211,18 @@ def test_a_session_that_an_unheard_hello_made_is_told_apart_from_one_that_goes_o
     assert told[0].born == told[1].born != 0
 
 
-def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_on() -> None:
+def followed() -> Rig:
+    """Node n1 votes, and the standby has said HELLO."""
     known = Restored()
     known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
     rig = Rig(restored=known)
     hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 1000, "majority")
     rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    return rig
+
+
+def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_on() -> None:
+    rig = followed()
     rig.after(0.1)
 
     def promise() -> None:
@@ -224,11 +244,7 @@ def test_a_quorum_that_lapses_and_comes_back_between_two_ticks_lets_requests_go_
 
 
 def test_whether_it_hands_over_at_its_end_is_as_the_last_reload_says() -> None:
-    known = Restored()
-    known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
-    rig = Rig(restored=known)
-    hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 1000, "majority")
-    rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    rig = followed()
     rig.core.reconfigure(rig.sections._replace(standby=StandbySettings(handover=False)))
     rig.core.stop(rig.now)
     rig.core.end()
@@ -238,12 +254,8 @@ def test_whether_it_hands_over_at_its_end_is_as_the_last_reload_says() -> None:
 
 def test_one_that_was_outvoted_says_its_last_word_once_and_hands_nothing_over() -> None:
     """The one that follows it would stand, though another one was elected."""
-    known = Restored()
-    known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
-    rig = Rig(restored=known)
+    rig = followed()
     rig.agent("n1")
-    hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 1000, "majority")
-    rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
     voter = messages.VoterHello([1, 1], "n1", "b1", 5)
     rig.core.control(b"voter", wire.head(wire.HELLO, 0) + messages.encode(voter), rig.now)
     assert not rig.core.ready_to_end(rig.now)

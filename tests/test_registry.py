@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from core_rig import Rig
 
@@ -188,6 +190,39 @@ def test_what_an_agent_says_after_a_pause_of_the_master_is_no_silence() -> None:
     assert slot.node.liveness is Liveness.LIVE
 
 
+def test_a_node_that_is_well_and_is_heard_costs_an_idle_master_a_look_or_two_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = two_nodes()
+    rig.after(5.0)
+    looks: list[str] = []
+    look = rig.fleet._look
+    monkeypatch.setattr(rig.fleet, "_look", lambda node, now: (looks.append(node.name), look(node, now)))
+    rig.after(10.0)
+    assert 20 <= len(looks) <= 40
+    rig.after(1.0, beat=False)
+    assert {node.liveness for node in rig.fleet.nodes.values()} == {Liveness.SUSPECT}
+
+
+def test_how_long_a_node_may_be_silent_may_change_meanwhile() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.after(0.3, beat=False)
+    master = replace(rig.sections.master, suspect_after=0.2)
+    rig.core.reconfigure(rig.sections._replace(master=master))
+    rig.after(0.1, beat=False)
+    assert node.liveness is Liveness.SUSPECT
+
+
+def test_of_a_node_that_was_forgotten_nothing_more_is_told() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.fleet.forget(node, rig.now)
+    rig.fleet.refresh(node, rig.now)
+    rig.after(5.0, beat=False)
+    assert edges(rig)[-1] == "DEAD" and node.liveness is Liveness.LIVE
+
+
 def test_what_waits_goes_to_a_node_that_is_no_longer_suspect() -> None:
     rig = Rig()
     slot = rig.process(rig.agent())
@@ -342,6 +377,64 @@ def test_a_node_that_dies_while_it_drains_is_detached() -> None:
     rig.verb("drain", nodes=[slot.node.name])
     rig.after(3.5, beat=False)
     assert slot.node.intent is Intent.DETACHED
+
+
+def away_while_detached(dead_first: bool) -> Rig:
+    """n1 was drained and has rejoined, and its agent has heard of neither."""
+    rig = two_nodes()
+    if dead_first:
+        rig.after(3.5, beat=False)
+    else:
+        rig.request(1)
+    rig.verb("drain", nodes=["n1"], force=True)
+    rig.after(3.5, beat=False)
+    assert rig.fleet.nodes["n1"].intent is Intent.DETACHED and rig.fleet.nodes["n1"].liveness is Liveness.DEAD
+    rig.verb("rejoin", nodes=["n1"])
+    return rig
+
+
+def older() -> list[Started]:
+    return [Started(f"n1.b1.{number}", "orders", b"t", number) for number in (1, 2)]
+
+
+@pytest.mark.parametrize("dead_first", [True, False])
+def test_what_ran_before_a_drain_that_its_agent_never_heard_of_is_not_what_rejoins(dead_first: bool) -> None:
+    rig = away_while_detached(dead_first)
+    node = rig.agent(processes=older())
+    rig.process_hello("n1.b1.1")
+    rig.after(0.1)
+    assert {each.incarnation for each in rig.heard("n1", Retire)} == {"n1.b1.1", "n1.b1.2"}
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 2} and not any(slot.open for slot in node.slots.values())
+
+
+def test_what_was_started_since_the_rejoin_stays_when_its_agent_comes_back() -> None:
+    rig = away_while_detached(dead_first=True)
+    node = rig.agent()
+    rig.process(node, 3)
+    rig.after(3.5, beat=False)
+    assert node.liveness is Liveness.DEAD
+    rig.agent(processes=[Started("n1.b1.3", "orders", b"t", 3)], generation=node.generation)
+    rig.after(0.1)
+    assert rig.heard("n1", Retire) == []
+
+
+def test_a_drain_that_was_taken_back_ends_no_process_that_was_cut_off_meanwhile() -> None:
+    rig = two_nodes()
+    rig.request(1)
+    node = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight).node
+    rig.verb("drain", nodes=[node.name])
+    rig.verb("rejoin", nodes=[node.name])
+    rig.after(3.5, beat=False)
+    rig.agent(node.name, processes=[Started(f"{node.name}.b1.1", "orders", b"t", 1)])
+    assert rig.heard(node.name, Retire) == []
+
+
+def test_the_next_master_knows_what_is_older_than_the_rejoin_too() -> None:
+    before = records.Restored()
+    before.read(records.intent(away_while_detached(dead_first=True).fleet.nodes["n1"]))
+    rig = Rig(epoch=2, restored=before)
+    rig.agent(processes=older())
+    assert {each.incarnation for each in rig.heard("n1", Retire)} == {"n1.b1.1", "n1.b1.2"}
 
 
 def test_after_a_restart_a_drain_waits_for_what_the_older_master_gave() -> None:

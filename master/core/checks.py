@@ -8,6 +8,7 @@ marked as answered from the start, so that whatever becomes of its process it is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common import body, errors, lifecycle, wire
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .fleet import Fleet
 
 UNCHECKED_EVERY_S = 0.5  # who waits to be let in is not made to wait for the usual time between two checks
-LOOK_EVERY_S = 0.05  # at all nodes: 2 µs each, and ticks may come each 5 ms
 CAUSE_MAX = 300  # of a sentence that came from elsewhere: it stands in status and events
 TRIAL_S = 60.0  # without a process that could be tried, or a request to try it with, a trial counts as failed
 _ILL = (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL)
@@ -50,7 +50,6 @@ class Checks:
         self._probes: dict[Watch, _Probe] = {}
         self._recorded: set[str] = set()  # nodes of which the journal knows that they fell
         self._asked = 0
-        self._look_at_nodes = 0.0
         fleet.dispatch.probed = self._answered
 
     # ---- what happens to nodes ---------------------------------------------------------------------------------------
@@ -108,12 +107,6 @@ class Checks:
     def tick(self, now: float) -> None:
         for watch, probe in list(self._probes.items()):
             self._follow(watch, probe, now)
-        if now < self._look_at_nodes:
-            return
-        self._look_at_nodes = now + LOOK_EVERY_S
-        for node in self.fleet.nodes.values():
-            if node.intent is Intent.ACTIVE and node.liveness is Liveness.LIVE:
-                self._look_at(node, now)
         for service, falls in self.falls.items():
             if falls.text and not falls.panic(now):
                 falls.text = ""
@@ -130,7 +123,19 @@ class Checks:
         for falls in self.falls.values():
             falls.until += gap
 
-    def _look_at(self, node: Node, now: float) -> None:
+    def due(self, node: Node, now: float) -> float:
+        """When time may do something to a node that stays as it is."""
+        if node.intent is not Intent.ACTIVE or node.liveness is not Liveness.LIVE:
+            return inf
+        if node.health is Health.BLACKLISTED:
+            return inf if node.mark.until is None else node.mark.until
+        if node.health is Health.UP or (node.health is Health.UNCHECKED and not node.watches):
+            return min((watch.due for watch in node.watches.values()), default=inf)
+        return now  # that may also hang on other things, as an operator's word for its service
+
+    def look(self, node: Node, now: float) -> None:
+        if node.intent is not Intent.ACTIVE or node.liveness is not Liveness.LIVE:
+            return
         mark = node.mark
         if node.health is Health.BLACKLISTED and mark.until is not None and now >= mark.until:
             self._try(node, now)

@@ -7,6 +7,7 @@ Agents come, beat and go, time passes (`tick`), a journal makes their presence d
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from ...common import lifecycle, messages
 from ...common.lifecycle import Intent, Liveness
@@ -26,6 +27,7 @@ from .processes import Processes
 from .recalls import Recalls
 from .registry import Node, active_nodes, refresh, shut
 from .staffing import Staffing
+from .timers import Timers
 
 
 class Fleet:
@@ -57,6 +59,7 @@ class Fleet:
         self.changed = True  # since somebody who waits was last asked to look
         self._began = now
         self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
+        self._looks: Timers[Node] = Timers()  # when time may do something to each
         self.processes = Processes(self)
         self.recalls = Recalls(dispatch, out)
         self.intents = Intents(self)
@@ -81,6 +84,8 @@ class Fleet:
                 node.drain_until = self._began + self.settings.drain_deadline
         self.checks.restore(restored.marked, self._began)
         self.dispatch.quarantine.restore(restored.suspects)
+        for node in self.nodes.values():
+            self._look_at(node, self._began)
 
     def hello(self, route: bytes, hello: messages.AgentHello, token: int, now: float) -> Node | messages.Refusal:
         """An agent begins, or comes back after a lost connection."""
@@ -172,10 +177,9 @@ class Fleet:
     # ---- time ------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        for node in list(self.nodes.values()):
-            self._watch(node, now)
-            self._ramp(node, now)
-            self.intents.look(node, now)
+        for node in self._looks.due(now):
+            if self.nodes.get(node.name) is node:  # else it was forgotten
+                self._look(node, now)
         self.processes.tick(now)
         self.recalls.tick(now)
         self.census.tick(now)
@@ -219,13 +223,38 @@ class Fleet:
     def is_draining(self) -> bool:
         return any(node.intent is Intent.DRAINING for node in self.nodes.values())
 
+    def _look(self, node: Node, now: float) -> None:
+        """All that time does to a node. It is looked at again when something of it may be due, or was changed."""
+        self._watch(node, now)
+        self._ramp(node, now)
+        self.intents.look(node, now)
+        self.checks.look(node, now)
+        self._look_at(node, self._due(node, now))
+
+    def _due(self, node: Node, now: float) -> float:
+        if node.ramp_from is not None or node.intent is Intent.DRAINING:
+            return now
+        return min(self._silent_at(node), self.checks.due(node, now))
+
+    def _look_at(self, node: Node, when: float) -> None:
+        node.tick.pop(node, None)
+        if when < inf:
+            node.tick = self._looks.add(when, node)
+
+    def _silent_at(self, node: Node) -> float:
+        """Until then it may be silent. A beat only puts it off, so it is no reason to look at the node."""
+        if node.liveness is Liveness.LIVE:
+            return node.heard_at + self.settings.suspect_after
+        if node.liveness is Liveness.SUSPECT:
+            return node.heard_at + self.settings.dead_after
+        if node.liveness is Liveness.UNKNOWN:
+            return max(node.heard_at + self.settings.dead_after + 1.0, self.patient_until)
+        return inf
+
     def _watch(self, node: Node, now: float) -> None:
-        silent = now - node.heard_at
-        if node.liveness is Liveness.LIVE and silent > self.settings.suspect_after:
+        if node.liveness is Liveness.LIVE and now > self._silent_at(node):
             self._move(node, "late", now)
-        if node.liveness is Liveness.SUSPECT and silent > self.settings.dead_after:
-            self._died(node, now)
-        if node.liveness is Liveness.UNKNOWN and silent > self.settings.dead_after + 1.0 and now >= self.patient_until:
+        if node.liveness is not Liveness.LIVE and now > self._silent_at(node):
             self._died(node, now)
 
     def _died(self, node: Node, now: float) -> None:
@@ -262,7 +291,8 @@ class Fleet:
         node.health = lifecycle.step(lifecycle.HEALTH, node.health, event)
 
     def refresh(self, node: Node, now: float) -> None:
-        """Opens and closes its slots, and lets the queues meet what was opened."""
+        """After any change of it: opens and closes its slots, and lets the queues meet what was opened."""
+        self._look_at(node, now)
         if self.stopping or self.held:
             shut(node)
             return
@@ -287,4 +317,5 @@ class Fleet:
             pool.reconfigure(self.services(pool.name))
         for node in self.nodes.values():
             node.planned = False  # limits and checks go with the plan
+            self._look_at(node, 0.0)
         self.staff.replan = True

@@ -6,7 +6,7 @@ promise and lease counts from when that was sent which it answers, so that this 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from math import inf
 
@@ -59,7 +59,7 @@ class Leases:
         self.promised_until = -inf
         self.sure = sure  # no candidate has an electorate of which we do not know
         self._until: dict[str, float] = dict(granted or {})  # node → when its lease runs out
-        self._beats: dict[str, Asked] = {}
+        self._beats: defaultdict[str, Asked] = defaultdict(Asked)
         self._pulses = Asked()
         self._proposal = 0
 
@@ -67,12 +67,11 @@ class Leases:
 
     def echoed(self, node: str, beat: int, now: float) -> None:
         """Its beat was answered; what it says next of this one is a lease."""
-        self._beats.setdefault(node, Asked()).sent(beat, now)
+        self._beats[node].sent(beat, now)
 
     def heard(self, node: str, beat: int) -> None:
         """It has seen our answer to this beat."""
-        asked = self._beats.get(node)
-        at = asked.answered(beat) if asked is not None else None
+        at = self._beats[node].answered(beat)
         if at is not None:
             self._until[node] = max(self._until.get(node, -inf), at + self.lease_s)
 

@@ -35,10 +35,10 @@ from .sessions import Source
 
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
-# After beats nobody listens to control for so long a node, while there are no requests: the beats of 40 nodes wake
-# an idle master 25 times a second, not 200.
-BEATS_REST_S, BEATS_REST_MAX_S = 0.001, 0.05
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
+# After beats nobody listens to control for so long a node, while there is nothing to do: 40 nodes wake an idle master
+# for each tick, not for each of 200 beats a second. A wake-up costs more than what is done in it: it runs cold.
+BEATS_REST_S = 0.0025
 STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, when this master stops
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 
@@ -163,7 +163,7 @@ class Master:
             return self._damaged(route)
         node = self._agents.get(route)
         if node is not None and head.kind == wire.CONTROL and head.token == node.token:
-            return self._from_agent(node, route, frame, head.head_len, now)
+            return self._from_agent(node, frame, head.head_len, now)
         token = self._token_of(route)
         if head.kind == wire.HELLO and head.token == 0:
             self._control_hello(route, frame[head.head_len :], now)
@@ -181,13 +181,13 @@ class Master:
             self._from_operator(route, frame[head.head_len :], now)
 
     def rest_s(self, read: int) -> float:
-        """How long control may be left alone after so many messages of it: not at all, unless they were beats, and no
-        request is open that a lost process could delay.
+        """How long control may be left alone after so many messages of it: not at all, unless they were beats, no
+        request is open that a lost process could delay, and nobody waits for what agents do.
         """
         beats, self._beats = self._beats, 0
-        if not beats or read != beats or self.dispatch.timers.next_deadline() is not None:
+        if not beats or read != beats or self._pace != LONG_TICK_S or self.dispatch.timers.next_deadline() is not None:
             return 0.0
-        return min(BEATS_REST_MAX_S, BEATS_REST_S * len(self.fleet.nodes))
+        return min(LONG_TICK_S, BEATS_REST_S * len(self.fleet.nodes))
 
     def _damaged(self, route: bytes) -> None:
         """What it was nobody can tell. An agent is asked to begin anew: its HELLO settles what was lost."""
@@ -310,14 +310,14 @@ class Master:
             self.dispatch.counters["bad messages"] += 1
         self._set_pace()
 
-    def _from_agent(self, node: Node, route: bytes, frame: bytes, head_len: int, now: float) -> None:
+    def _from_agent(self, node: Node, frame: bytes, head_len: int, now: float) -> None:
         message = received.any_message(frame[head_len:], self.counters)
         if message is None:
             return
         if node.liveness in (Liveness.DEAD, Liveness.CLOSED):
             # It was given up: what it says now is of no use before it has said HELLO with all that it has.
-            del self._agents[route]
-            self.out.control.append((route, wire.head(wire.WHO, 0)))
+            del self._agents[node.route]
+            self.out.control.append((node.route, wire.head(wire.WHO, 0)))
             return
         if isinstance(message, messages.Beat):
             self._beats += 1
@@ -326,7 +326,7 @@ class Master:
                 self._heard_of(message.epoch)
             else:
                 self.pair.beat(node.name, message, now)
-            self.out.control.append((route, frame))  # the same Beat
+            self.out.control.append((node.route, frame))  # the same Beat
         elif isinstance(message, messages.Started):
             self.fleet.processes.started(node, message, now)
         elif isinstance(message, messages.Exited):

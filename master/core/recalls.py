@@ -42,7 +42,8 @@ class Recalls:
             self._dispatch.pump(pool, now)
         late = now - RECALL_AFTER_S
         slow = [s for s in pool.parked if s.progress_at < late]
-        alone = self._long_alone(pool, now) if now >= pool.look_alone_at else []
+        missed = now >= pool.look_alone_at and self._dispatch.timers.next_deadline() is not None
+        alone = self._long_alone(pool, now) if missed else []
         for slot in (*slow, *alone):
             if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
                 pool.stall(slot, slot.concurrency, now)
@@ -53,7 +54,7 @@ class Recalls:
 
     def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
         """Slots with nothing but one request, and no news of it for RECALL_ALONE_S. The others are not that long alone
-        before `look_alone_at`, so that a thousand idle ones cost two looks a second.
+        before `look_alone_at`, so that a thousand cost two looks a second; and none while nobody waits for an answer.
         """
         alone = [s for s in pool.slots.values() if len(s.inflight) == 1 and s not in pool.stalled]
         pool.look_alone_at = RECALL_ALONE_S + min((s.progress_at for s in alone), default=now)

@@ -11,6 +11,7 @@ from ...common.messages import Failing, headline
 from ...common.units import plural
 from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
+from .timers import Tick
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,7 @@ class Node:
     liveness: Liveness = Liveness.UNKNOWN
     health: Health = Health.UNCHECKED
     generation: int = 0  # of the intent: rises with each change
+    fresh_from: int = 0  # the generation in which it came back from detached: what was started before is not wanted
     by: str = ""
     reason: str = ""
     since: float = 0.0  # of the last change on any axis
@@ -51,6 +53,7 @@ class Node:
     drain_until: float | None = None
     leaving: bool = False  # its agent was told to go: detached means leave
     recorded: bool = False  # its presence is durable: only then it may be given work
+    tick: Tick[Node] = field(default_factory=dict)  # of the timers: where it is
 
     def eligible(self) -> bool:
         return self.recorded and lifecycle.eligible(self.intent, self.liveness, self.health)
