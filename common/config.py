@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from .declare import Rule, Setting, declared
 from .entries import Entry, Found, Mistake, Place, Section, dotted
@@ -29,7 +29,7 @@ from .toml_file import of_file
 
 _ORDER = ("file", "env", "flag", "default")
 _DEFAULT = Place("default")
-_S = TypeVar("_S", MasterSettings, SlaveSettings, HttpSettings, StandbySettings)
+_ONCE = ("master", "slave", "http", "standby")  # sections of which there is one each, and fields of `Config`
 
 
 class ConfigErrors(Exception):
@@ -65,10 +65,8 @@ class Config:
                 yield Entry(section, setting, getattr(values, setting.key), place)
 
     def _sections(self) -> Iterator[tuple[Section, Any]]:
-        yield ("master",), self.master
-        yield ("slave",), self.slave
-        yield ("http",), self.http
-        yield ("standby",), self.standby
+        for once in _ONCE:
+            yield (once,), getattr(self, once)
         for name, receiver in self.notify.items():
             yield ("notify", name), receiver
         for name, service in self.services.items():
@@ -99,12 +97,9 @@ def load(
 
 def reloaded(running: Config, fresh: Config) -> tuple[Config, list[str]]:
     """What is in force after a HUP, and the changed settings that wait for a restart."""
-    master, master_waits = _reload(running.master, fresh.master)
-    slave, slave_waits = _reload(running.slave, fresh.slave)
-    http, http_waits = _reload(running.http, fresh.http)
-    standby, standby_waits = _reload(running.standby, fresh.standby)
-    waits = master_waits + slave_waits + http_waits + standby_waits
-    return replace(fresh, master=master, slave=slave, http=http, standby=standby), waits
+    kept = {name: _waiting(getattr(running, name), getattr(fresh, name)) for name in _ONCE}
+    sections = {name: replace(getattr(fresh, name), **values) for name, values in kept.items()}
+    return replace(fresh, **sections), [f"{name}.{key}" for name, values in kept.items() for key in values]
 
 
 def _found(path: str | os.PathLike[str] | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Found:
@@ -128,14 +123,12 @@ def _in_force(found: Found) -> tuple[dict[str, Entry], list[Mistake]]:
 
 
 def _build(entries: Mapping[str, Entry]) -> Config:
-    values: dict[Section, dict[str, Any]] = {("master",): {}, ("slave",): {}, ("http",): {}, ("standby",): {}}
+    values: dict[Section, dict[str, Any]] = {}
     for entry in entries.values():
         values.setdefault(entry.section, {})[entry.setting.key] = entry.value
+    once: dict[str, Any] = {name: SECTIONS[name](**values.get((name,), {})) for name in _ONCE}
     return Config(
-        master=MasterSettings(**values.pop(("master",))),
-        slave=SlaveSettings(**values.pop(("slave",))),
-        http=HttpSettings(**values.pop(("http",))),
-        standby=StandbySettings(**values.pop(("standby",))),
+        **once,
         services=_services({key: own for key, own in values.items() if key[0] == "service"}),
         notify={key[1]: NotifySettings(**own) for key, own in values.items() if key[0] == "notify"},
         places={key: entry.place for key, entry in entries.items()},
@@ -192,10 +185,10 @@ def _value_and_place(setting: Setting, value: Any, place: Place) -> str:
     return f"{setting.key} is {setting.kind.show(value) or 'not given'} {where}"
 
 
-def _reload(running: _S, fresh: _S) -> tuple[_S, list[str]]:
-    kept = {
+def _waiting(running: Any, fresh: Any) -> dict[str, Any]:
+    """What stays as it is until a restart: key -> value."""
+    return {
         setting.key: getattr(running, setting.key)
         for setting in declared(type(running)).values()
         if not setting.reload and getattr(running, setting.key) != getattr(fresh, setting.key)
     }
-    return replace(fresh, **kept), [f"{running.section}.{key}" for key in kept]

@@ -40,10 +40,7 @@ class Mistake:
     message: str  # the rest of a sentence about the key, or about the place
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.key} {self.message}" if self.key else self._of_place()
-
-    def _of_place(self) -> str:
-        return f"{self.place}: {self.message}"
+        return f"{self.place}: {self.key} {self.message}" if self.key else f"{self.place}: {self.message}"
 
     @property
     def file(self) -> str | None:
