@@ -121,6 +121,8 @@ class Intents:
         node.since = now
         if event in ("drain", "rejoin"):
             node.generation, node.by, node.reason = node.generation + 1, by, reason
+        if event == "rejoin" and before is Intent.DETACHED:
+            node.fresh_from = node.generation
         if event == "rejoin" and node.health is not Health.UNCHECKED:
             fleet.checks.restart(node, now)
             self._recheck_ready(node, before)

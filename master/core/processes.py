@@ -54,9 +54,10 @@ class Processes:
             elif slot.incarnation not in told and slot.stage is not Stage.EXITED:
                 self._drop(slot, f"{node.name} no longer knows its process", now)
         for started in hello.processes:
-            self.started(node, started, now)
+            # Who was not told of the rejoin told nobody to stop: it was away while the node was detached.
+            self.started(node, started, now, stale=hello.generation < node.fresh_from)
 
-    def started(self, node: Node, started: messages.Started, now: float) -> None:
+    def started(self, node: Node, started: messages.Started, now: float, stale: bool = False) -> None:
         if started.incarnation in self.slots or not started.incarnation.startswith(f"{node.name}.{node.boot[:6]}"):
             return
         full = len(node.slots) >= STARTED_MAX or len(started.incarnation) > 2 * NAME_MAX
@@ -66,7 +67,7 @@ class Processes:
         pool = self._fleet.pool(started.service, now)
         slot = Slot(node, pool, started.incarnation, started.ticket, started.pid, now)
         self.slots[slot.incarnation] = node.slots[slot.incarnation] = pool.slots[slot.incarnation] = slot
-        if node.intent is Intent.DETACHED:  # it came up when its plan was taken back: what rejoins is fresh
+        if stale or node.intent is Intent.DETACHED:  # it came up when its plan was taken back: what rejoins is fresh
             self._fleet.staff.retire(slot, STOP_GRACE_MS, now)
         self._fleet.changed = True
         self._fleet.staff.replan = True  # it may be one too many by now

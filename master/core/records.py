@@ -19,6 +19,7 @@ def intent(node: Node) -> bytes:
             "node": node.name,
             "state": str(node.intent),
             "generation": node.generation,
+            "fresh_from": node.fresh_from,
             "by": node.by,
             "reason": node.reason,
             "version": node.version,
@@ -209,6 +210,7 @@ class Restored:
         node.intent = Intent(record["state"])
         node.generation, node.by = record["generation"], record["by"]
         node.reason, node.version = record["reason"], record["version"]
+        node.fresh_from = record.get("fresh_from", 0)  # an older master did not say it
 
     def _read_present(self, record: dict[str, Any]) -> None:
         self.nodes.setdefault(record["node"], Node(record["node"]))
