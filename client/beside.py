@@ -96,7 +96,7 @@ class _Inquiry:
         if self.link is None:
             try:
                 self.link = Link(ctx, self._master, sockets.CONTROL, MAP_MAX)
-            except ValueError:  # no address: its own turn says so
+            except (ValueError, zmq.ZMQError):  # no address, or no descriptor is left: its own turn says so
                 return
         self._hello = wire.head(wire.HELLO, 0) + encode(OperatorHello(list(wire.VERSIONS), ""))
         self.asking, self._asked_at = True, now

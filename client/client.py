@@ -162,9 +162,10 @@ class Engine:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None and not self._closing:
-                self._waker = Waker()
-                self._thread = threading.Thread(target=self._run, name="rota-client", daemon=True)
-                self._thread.start()
+                waker, session = Waker(), self._new_session(self.masters)
+                thread = threading.Thread(target=self._run, args=(session, waker), name="rota-client", daemon=True)
+                thread.start()
+                self._waker, self._thread = waker, thread  # not before: who has no descriptor left may try again
 
     def _wake(self) -> None:
         # Whoever clears the flag also wakes, so nobody needs to wake twice; see _sleep().
@@ -174,13 +175,11 @@ class Engine:
 
     # ---- in the thread ------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, session: Session, waker: Waker) -> None:
         _block_signals()
-        assert self._waker is not None
-        session = self._new_session(self.masters)
         failure: Error | None = None
         try:
-            self._serve(session, self._waker)
+            self._serve(session, waker)
         except BaseException as error:
             failure = Error(f"the I/O thread of this client failed: {error!r}")
             raise

@@ -30,7 +30,7 @@ class Control:
         """`watch` is told before each wait; it answers when it is to be told again, and may raise Lost."""
         try:
             self._link = Link(ctx, address, sockets.CONTROL, MAP_MAX)
-        except ValueError as error:
+        except (ValueError, zmq.ZMQError) as error:
             raise Lost(str(error)) from None
         self.address = address
         self.heard_at = monotonic()

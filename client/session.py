@@ -244,7 +244,7 @@ class Session:
         self._hello = wire.head(wire.HELLO, 0) + hello
         try:
             self.link = Link(self._ctx, address, role, self._body_max)
-        except ValueError as error:
+        except (ValueError, zmq.ZMQError) as error:  # no address, or no descriptor is left
             self._fail(str(error), now)
 
     def _greetings(self, now: float) -> None:

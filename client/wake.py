@@ -13,6 +13,7 @@ class Waker:
     """An eventfd (0.6 µs a wake) where there is one, else a pair of sockets."""
 
     def __init__(self) -> None:
+        self.fd = -1
         self._pair: tuple[socket.socket, socket.socket] | None = None
         if hasattr(os, "eventfd"):
             self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -46,7 +47,8 @@ class Waker:
     def __del__(self) -> None:
         # Not before the last one who might wake is gone: he would write into whatever has the number by then.
         if self._pair is None:
-            os.close(self.fd)
+            if self.fd >= 0:  # there was one
+                os.close(self.fd)
         else:
             for end in self._pair:
                 end.close()

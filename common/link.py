@@ -34,11 +34,15 @@ class Link:
         role: str,
         body_max: int = BODY_MAX,
     ) -> None:
-        """Begins to connect. Raises ValueError when the address cannot be one."""
+        """Begins to connect. Raises ValueError when the address cannot be one, ZMQError when no descriptor is left."""
         self.address = address
         self.connected = False
         self.dealer = sockets.dealer(ctx, role, body_max)
-        self.monitor = sockets.monitor(self.dealer)
+        try:
+            self.monitor = sockets.monitor(self.dealer)
+        except zmq.ZMQError:
+            self.dealer.close(0)  # or the end of the context would wait for it
+            raise
         self.readable = sockets.readable(self.dealer)
         try:
             self.dealer.connect(address)

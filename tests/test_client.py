@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import signal
 import socket
 import subprocess
@@ -10,13 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import zmq
 from fake_frontend import FakeFrontend, Request, echo, proxied, until
 
 import rota
-from rota.common import messages, wire
+from rota.common import messages, sockets, wire
 from rota.common.body import encode_error
+from rota.common.link import Link
 
 
 def never(_: FakeFrontend, request: Request) -> None:
@@ -527,3 +531,53 @@ def test_a_connection_over_which_no_deadline_is_told_is_given_up_for_a_new_one(f
         fake.answer = echo
         assert client.options(timeout=5).call("a.b", 1) == [1]
         assert fake.counts["ClientHello"] == 2
+
+
+@pytest.fixture
+def no_descriptor(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """While its list is not empty no link can be made; each try takes one from it."""
+    left: list[str] = []
+    make = Link.__init__
+
+    def link(self: Link, *given: Any) -> None:
+        if left:
+            left.pop()
+            raise zmq.ZMQError(errno.EMFILE)
+        make(self, *given)
+
+    monkeypatch.setattr(Link, "__init__", link)
+    return left
+
+
+def test_a_process_without_a_free_descriptor_tries_on(fake: FakeFrontend, no_descriptor: list[str]) -> None:
+    with proxied(fake) as proxy, rota.Client(fake.address) as client:
+        client.call("a.b")
+        no_descriptor += ["one"] * 3
+        proxy.cut()
+        assert client.options(timeout=10).call("a.b", 1) == [1]
+        assert not no_descriptor
+
+
+def test_a_client_that_could_not_begin_may_begin_later(fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with rota.Client(fake.address) as client:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+            patch.setattr(threading.Thread, "start", start)
+            client.call("a.b")
+        assert client.options(timeout=10).call("a.b", 1) == [1]
+
+
+def test_a_link_that_comes_about_by_half_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def monitor(_: object) -> None:
+        raise zmq.ZMQError(errno.EMFILE)
+
+    context = sockets.context()
+    monkeypatch.setattr(sockets, "monitor", monitor)
+    with pytest.raises(zmq.ZMQError):
+        Link(context, "tcp://127.0.0.1:1", sockets.CONTROL)
+    ended = threading.Thread(target=context.term, daemon=True)
+    ended.start()
+    ended.join(5)
+    assert not ended.is_alive()
