@@ -152,14 +152,15 @@ def test_a_beat_is_answered_with_the_same_beat() -> None:
     assert rig.heard("n1", messages.Beat) == [messages.Beat(42)]
 
 
-def test_an_idle_master_leaves_control_alone_after_beats_and_after_nothing_else() -> None:
+def test_an_idle_master_leaves_control_alone_after_routine_and_after_nothing_else() -> None:
     rig = Rig()
     nodes = [rig.agent(f"n{number}") for number in range(40)]
     rig.after(0.1)
     assert rig.core.rest_s(40) == 0.0, "these were HELLOs"
     for node in nodes[:3]:
         rig.tell(node, messages.Beat(1))
-    assert rig.core.rest_s(3) == 0.1
+    rig.tell(nodes[0], messages.Usage({"n1.b1.1": 1 << 20}))
+    assert rig.core.rest_s(4) == 0.1
     rig.tell(nodes[0], messages.Beat(2))
     assert rig.core.rest_s(2) == 0.0, "something else came with it"
     assert rig.core.rest_s(0) == 0.0

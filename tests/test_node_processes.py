@@ -256,3 +256,22 @@ def test_a_pause_of_our_own_takes_no_time_from_a_process_that_stops(node: Node) 
     assert [e for e in node.tick(60) if isinstance(e, Kill)] == []
     assert [e for e in node.advance(9.8) if isinstance(e, Kill)] == []
     assert Kill("web-1.3f2a9c.1", SIGTERM) in node.advance(0.3)
+
+
+# ---- what they weigh -------------------------------------------------------------------------------------------------
+
+
+def test_of_the_memory_of_processes_only_changes_are_told_and_all_to_a_master_that_may_know_nothing(node: Node) -> None:
+    node.plan(2)
+    one, two = "web-1.3f2a9c.1", "web-1.3f2a9c.2"
+
+    def told(**sizes: int) -> list[dict[str, int]]:
+        return [
+            usage.rss for usage in sent(node.core.processes.weighed({one: sizes["a"], two: sizes["b"]}), messages.Usage)
+        ]
+
+    assert told(a=1, b=2) == [{one: 1, two: 2}]
+    assert told(a=1, b=2) == []
+    assert told(a=3, b=2) == [{one: 3}]
+    effects = node.core.welcomed(messages.Welcome(1, 1, "m"), node.now)
+    assert [usage.rss for usage in sent(effects, messages.Usage)] == [{one: 3, two: 2}]

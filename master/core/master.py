@@ -121,7 +121,7 @@ class Master:
         self.frontend, self.frontend_large = self._clients.receive, self._clients.receive_large
         self.backend, self.backend_large = self._processes.receive, self._processes.receive_large
         self.lag = 0.0
-        self._beats = 0  # since control was read
+        self._routine = 0  # messages since control was read that come by the clock, and wait for nothing
         self.events.tell("master", identity.name, f"active with epoch {past.epoch}")
         if self.durable:
             self._know_from(heritage.complete)
@@ -181,11 +181,12 @@ class Master:
             self._from_operator(route, frame[head.head_len :], now)
 
     def rest_s(self, read: int) -> float:
-        """How long control may be left alone after so many messages of it: not at all, unless they were beats, no
+        """How long control may be left alone after so many messages of it: not at all, unless they were routine, no
         request is open that a lost process could delay, and nobody waits for what agents do.
         """
-        beats, self._beats = self._beats, 0
-        if not beats or read != beats or self._pace != LONG_TICK_S or self.dispatch.timers.next_deadline() is not None:
+        routine, self._routine = self._routine, 0
+        is_busy = self._pace != LONG_TICK_S or self.dispatch.timers.next_deadline() is not None
+        if is_busy or not routine or read != routine:
             return 0.0
         return min(LONG_TICK_S, BEATS_REST_S * len(self.fleet.nodes))
 
@@ -320,7 +321,7 @@ class Master:
             self.out.control.append((node.route, wire.head(wire.WHO, 0)))
             return
         if isinstance(message, messages.Beat):
-            self._beats += 1
+            self._routine += 1
             self.fleet.beat(node, now, message.unheard_ms / 1000)
             if message.epoch > self.dispatch.epoch:
                 self._heard_of(message.epoch)
@@ -338,6 +339,7 @@ class Master:
         elif isinstance(message, messages.Recalled):
             self.fleet.recalls.answered(node, message, now)
         elif isinstance(message, messages.Usage):
+            self._routine += 1
             self.fleet.processes.usage(node, message)
         elif isinstance(message, messages.Leaving):
             self.fleet.intents.leaving(node, message, now)

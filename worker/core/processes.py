@@ -80,6 +80,7 @@ class Processes:
         self._timing = timing
         self._connection = connection
         self._plan: dict[str, int] = {}
+        self._rss: dict[str, int] = {}  # bytes of memory, by incarnation, when last looked at
 
     # ---- what the master says ---------------------------------------------------------------------------------------
 
@@ -156,7 +157,9 @@ class Processes:
         return self._connection.say(messages.Recalled(incarnation, floor, started_upto))
 
     def weighed(self, rss: dict[str, int]) -> list[Effect]:
-        return self._connection.say(messages.Usage(rss)) if rss else []
+        news = {name: size for name, size in rss.items() if self._rss.get(name) != size}
+        self._rss = rss
+        return self._connection.say(messages.Usage(news)) if news else []
 
     def exited(
         self,
@@ -259,7 +262,7 @@ class Processes:
 
     def findings(self, now: float) -> list[Message]:
         """For a master that may know nothing of them."""
-        return [*self.started(), *self.exits.values(), *self.backoff.findings(now)]
+        return [*self.started(), *self.exits.values(), *self.backoff.findings(now), messages.Usage(self._rss)]
 
     def are_idle(self) -> bool:
         return not any(process.running for process in self.alive.values())
