@@ -131,7 +131,7 @@ def futures(submit: Callable[[bytes], Future[bytes]], call: Callable[[bytes], by
                 meter.latencies.append(time.perf_counter() - before)
                 if not stop.is_set():
                     return send()
-            except BaseException as error:  # noqa: BLE001  (a callback's errors would be lost)
+            except BaseException as error:  # a callback's errors would be lost
                 failures.append(error)
             ended.release()
 

@@ -198,11 +198,11 @@ def send_costs(address: str, size: int, seconds: float) -> Iterator[tuple[str, f
 
             def extension() -> None:
                 SEND(router, route, more)  # noqa: B023
-                SEND(router, body, NOBLOCK)  # noqa: B023
+                SEND(router, body, NOBLOCK)
 
             def extension_frame() -> None:
                 SEND(router, route, more)  # noqa: B023
-                SEND(router, body, NOBLOCK, False)  # noqa: B023
+                SEND(router, body, NOBLOCK, False)
 
             name = "mandatory" if mandatory else "not mandatory"
             yield f"send 2 frames: extension, {name}", sending(extension, 0, seconds)
@@ -213,10 +213,10 @@ def send_costs(address: str, size: int, seconds: float) -> Iterator[tuple[str, f
 
             def sugar() -> None:
                 router.send(route, more)  # noqa: B023
-                router.send(body, NOBLOCK)  # noqa: B023
+                router.send(body, NOBLOCK)
 
             def multipart() -> None:
-                router.send_multipart([route, body], NOBLOCK)  # noqa: B023
+                router.send_multipart([route, body], NOBLOCK)
 
             yield "send 2 frames: sugar send x2", sending(sugar, 0, seconds)
             yield "send 2 frames: send_multipart", sending(multipart, 0, seconds)

@@ -257,8 +257,8 @@ class PortCheck(NamedTuple):
 
 class Plan(NamedTuple):
     processes: dict[str, int]  # service → count
-    limits_ms: dict[str, int] = {}  # service → handler limit of handlers that declare none  # noqa: RUF012
-    checks: dict[str, PortCheck] = {}  # service → what its node looks at  # noqa: RUF012
+    limits_ms: dict[str, int] = {}  # service → handler limit of handlers that declare none
+    checks: dict[str, PortCheck] = {}  # service → what its node looks at
 
 
 class Retire(NamedTuple):

@@ -120,7 +120,7 @@ class State:
 
 def _locked(directory: str) -> IO[bytes]:
     """Held as long as it is open. Two agents would undo each other's notes, and end each other's processes."""
-    lock = open(os.path.join(directory, _LOCK), "ab")  # noqa: SIM115
+    lock = open(os.path.join(directory, _LOCK), "ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

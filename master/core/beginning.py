@@ -56,7 +56,7 @@ class Sources(NamedTuple):
 class Heritage(NamedTuple):
     """What an active master has of the one before it, from the standby that it was (docs/STANDBY.md)."""
 
-    granted: Mapping[str, float] = {}  # noqa: RUF012  # votes: node → when its lease runs out
+    granted: Mapping[str, float] = {}  # votes: node → when its lease runs out
     answers: Sequence[tuple[bytes, bytes]] = ()  # of the master before: session, ANSWER frame
     events: Sequence[Mapping[str, Any]] = ()
     complete: bool = False  # of all that the master before had recorded, nothing is missing here

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from faults.lab import main  # noqa: E402
+from faults.lab import main
 
 if __name__ == "__main__":
     sys.exit(main())

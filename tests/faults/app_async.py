@@ -9,7 +9,7 @@ import rota
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from system.app import note  # noqa: E402
+from system.app import note
 
 proof = rota.Worker("proof")
 

@@ -18,9 +18,9 @@ import rota
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from system.ledger import Findings  # noqa: E402
-from system.load import Load  # noqa: E402
-from system.pool import Pool, eventually, is_gone  # noqa: E402
+from system.ledger import Findings
+from system.load import Load
+from system.pool import Pool, eventually, is_gone
 
 HERE = Path(__file__).resolve().parent
 APP = f"{HERE / 'app.py'}:proof"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fuzz.flood import Flooded, flood  # noqa: E402
-from fuzz.peers import SOCKETS  # noqa: E402
-from fuzz.receivers import RECEIVERS  # noqa: E402
+from fuzz.flood import Flooded, flood
+from fuzz.peers import SOCKETS
+from fuzz.receivers import RECEIVERS
 
 HEAD = (
     f"{'SOCKET':9} {'FRAMES':>10} {'FRAMES/S':>9} {'COUNTED':>9} {'RSS BEFORE':>11} {'AFTER':>10} {'GROWTH':>9}"

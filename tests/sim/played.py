@@ -17,7 +17,7 @@ class Played(NamedTuple):
     answers: Counter[int]  # by code
     faults: int
     seconds: float  # on its own clock
-    counts: Counter[str] = Counter()  # noqa: RUF012  # of what happened
+    counts: Counter[str] = Counter()  # of what happened
     answered_after: float = 0.0  # seconds from the last fault until clients were answered
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lan import NoNetwork  # noqa: E402
+from lan import NoNetwork
 
-from system.ledger import Findings  # noqa: E402
-from system.result import Result  # noqa: E402
-from system.table import table  # noqa: E402
-from system.takeovers import SCENARIOS, Measured  # noqa: E402
+from system.ledger import Findings
+from system.result import Result
+from system.table import table
+from system.takeovers import SCENARIOS, Measured
 
 COLUMNS = ("SCENARIO", "RUNS", "ANSWERED", "MAYBE", "OTHER FAULTS", "LOST", "TWICE", "FIGURE", "LIMIT", "VERDICT")
 NUMBERS = {"RUNS", "ANSWERED", "MAYBE", "LOST", "TWICE"}

@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from system.ledger import Findings  # noqa: E402
-from system.result import Result  # noqa: E402
-from system.scenarios import SCENARIOS  # noqa: E402
-from system.table import table  # noqa: E402
+from system.ledger import Findings
+from system.result import Result
+from system.scenarios import SCENARIOS
+from system.table import table
 
 COLUMNS = ("SCENARIO", "SUBMITTED", "ANSWERED", "FAULTS", "LOST", "TWICE", "FIGURE", "LIMIT", "VERDICT")
 NUMBERS = {"SUBMITTED", "ANSWERED", "LOST", "TWICE"}
