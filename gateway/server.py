@@ -36,6 +36,7 @@ from .core.effects import Refused
 from .core.head import Heads, Limits
 from .core.plain import packed_peer
 from .core.requests import Peer, Proxies
+from .core.response import is_bodiless
 from .core.routes import Routes
 from .core.shared import Shared, Timeouts
 from .core.upload import Spool
@@ -158,7 +159,7 @@ class Gateway:
                     head.target,
                     head.version,
                     status,
-                    size,
+                    0 if is_bodiless(head.method, status) else size,
                     monotonic() - request.began,
                     request.id,
                     request.route.service if request.route else "",

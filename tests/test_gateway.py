@@ -133,7 +133,12 @@ def test_an_answer_that_cannot_be_sent_is_logged_as_the_client_saw_it_and_told_w
         said = read_all(sock)
     assert said.startswith(b"HTTP/1.1 500 ") and b"x-request-id: odd-1\r\n" in said and b"<h1>" in said
     assert said.count(b"HTTP/1.1 ") == 2 and said.endswith(b"as I say")
-    until(lambda: "?299" in gateway.child.output(), "no line in the access log")
+    gateway.get("/status?304")
+    gateway.get("/status?298", "HEAD")
+    until(lambda: "?298" in gateway.child.output(), "no line in the access log")
+    assert '"GET /status?299 HTTP/1.1" 299 8 ' in gateway.child.output()
+    assert '"GET /status?304 HTTP/1.1" 304 0 ' in gateway.child.output(), "no body of it was sent"
+    assert '"HEAD /status?298 HTTP/1.1" 298 0 ' in gateway.child.output()
     assert '"GET /status?999 HTTP/1.1" 500 ' in gateway.child.output() and " 999 " not in gateway.child.output()
     assert "500 GET /status?999 request odd-1: Unsendable: no response: status 999" in gateway.child.output()
 

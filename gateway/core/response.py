@@ -43,6 +43,11 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
+def is_bodiless(method: str, status: int) -> bool:
+    """Whatever the application gives, a response to this method with this status ends with its headers."""
+    return method == "HEAD" or status in _BODILESS
+
+
 class Unsendable(Exception):
     """An answer that no response can be made of: its status is not one of 200 to 599, a header has a character that
     could end it, or its Content-Length is not the length of its body.
@@ -115,7 +120,7 @@ def response(
     if not isinstance(body, bytes):
         raise ValueError(f"no response: body of type {type(body).__name__}")
     parts, length = _parts(status, headers, date, connection)
-    if method == "HEAD" or status in _BODILESS:
+    if is_bodiless(method, status):
         parts += _length_without_body(status, length, len(body)), _END
     elif length is not None and length != len(body):
         raise ValueError(f"Content-Length {length}, but the body has {len(body)} bytes")
@@ -128,7 +133,7 @@ def template(method: str, status: int, headers: Headers, size: int) -> tuple[byt
     """Of responses that differ in id, date, and body only, whose length is `size`: all before the id, which is the last
     header, and all between date and body. None: each is to be made by itself.
     """
-    if method == "HEAD" or status in _BODILESS or status == 426:
+    if is_bodiless(method, status) or status == 426:
         return None
     try:
         fields = [*headers, (b"x-request-id", b"")]
@@ -149,7 +154,7 @@ def begin(
     """
     headers = list(headers)
     length = next((_agreed(None, value) for name, value in headers if _lower(name) == b"content-length"), None)
-    framing = Framing(method != "HEAD" and status not in _BODILESS, length, length is None and version != "1.0")
+    framing = Framing(not is_bodiless(method, status), length, length is None and version != "1.0")
     parts, length = _parts(status, headers, date, b"close" if framing.by_close else connection)
     if not framing.has_body:
         parts.append(_length_without_body(status, length, 0))
@@ -187,7 +192,7 @@ def fields(
             date = b"" if lower == b"date" else date  # the application's stands
     if date:
         found.append((b"date", date))
-    framing = Framing(method != "HEAD" and status not in _BODILESS, length, False)
+    framing = Framing(not is_bodiless(method, status), length, False)
     if not framing.has_body:
         if line := _length_without_body(status, length, size or 0):
             found.append((b"content-length", line.rpartition(b" ")[2]))
