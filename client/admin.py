@@ -98,11 +98,8 @@ class Admin:
 
     def reload(self, service: str, *, reason: str = "", wait: bool = True, timeout: float = WAIT_S) -> Data:
         """Replace the processes of a service, one at a time; returns when all are replaced."""
-        until = monotonic() + timeout
-        data = self.verb("reload", {"service": service} | _given(reason=reason), min(timeout, ANSWER_S))
-        if wait:
-            self._operator.wait("reloaded", [service], until)
-        return data
+        args = {"service": service} | _given(reason=reason)
+        return self._change("reload", args, "reloaded" if wait else "", timeout)
 
     def pause(
         self,
@@ -117,12 +114,8 @@ class Admin:
         is in flight any more. Raises Timeout when that takes longer than `timeout`, and Error when the pause was over
         before; it is not ended by either.
         """
-        until = monotonic() + timeout
         args = {"service": service} | _given(for_s=duration, reason=reason)
-        data = self.verb("pause", args, min(timeout, ANSWER_S))
-        if wait:
-            self._operator.wait("paused", [service], until)
-        return data
+        return self._change("pause", args, "paused" if wait else "", timeout)
 
     def resume(self, service: str, *, reason: str = "", timeout: float = ANSWER_S) -> Data:
         """What is held of a paused service is dispatched, the oldest first."""
@@ -143,12 +136,8 @@ class Admin:
         nothing of it is in flight any more. stop: its processes end, too, and start again when it is opened.
         retry_after: seconds that callers are told to wait (default: 60).
         """
-        until = monotonic() + timeout
         args = {"service": service, "on": on} | _given(stop=stop, retry_after_s=retry_after, reason=reason)
-        data = self.verb("maintenance", args, min(timeout, ANSWER_S))
-        if on and wait:
-            self._operator.wait("maintenance", [service], until)
-        return data
+        return self._change("maintenance", args, "maintenance" if on and wait else "", timeout)
 
     def blacklist(self, action: str = "list", *names: str, reason: str = "", timeout: float = ANSWER_S) -> Data:
         """Nodes that were ill: `list` them; `clear` nodes (back at once, their falls forgotten); `disable` or `enable`
@@ -207,7 +196,8 @@ class Admin:
         until = monotonic() + timeout
         data = self.verb(verb, args, min(timeout, ANSWER_S))
         if condition:
-            self._operator.wait(condition, [node["node"] for node in data["nodes"]], until)
+            names = [args["service"]] if "service" in args else [node["node"] for node in data["nodes"]]
+            self._operator.wait(condition, names, until)
         return data
 
 
