@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import gateway_rig
 import node_rig
 import pytest
 from fake_master import FakeMaster
+from hypothesis import settings
+
+settings.register_profile("shared cores", deadline=None)  # an example may have to wait for its core
+settings.load_profile("shared cores")
+
+# As in a script's `make test &`: whatever is started would ignore it, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

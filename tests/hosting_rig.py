@@ -49,12 +49,12 @@ def arguments(
 
 
 def request(*given: Any, number: int = 1, handler: str = "http", **named: Any) -> Delivery:
-    return Delivery(number, handler, encode_call(arguments(*given, **named), {}))
+    return Delivery(number, handler, b"" + encode_call(arguments(*given, **named), {}))
 
 
 def answer_of(outcome: Outcome) -> Answer:
     assert outcome.code == OK, decode_error(outcome.code, outcome.body)
-    return Answer(*decode_result(outcome.body))
+    return Answer(*decode_result(b"" + outcome.body))
 
 
 def failure_of(outcome: Outcome) -> rota.RemoteError:

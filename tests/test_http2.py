@@ -644,7 +644,7 @@ def test_behind_the_end_of_the_connection_nobody_waits_for_an_answer() -> None:
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 299), max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_raise_anything(data: bytes, places: list[int]) -> None:
     subject = Http2(shared(), 0.0)
     subject.received(START + data, 0.0)
@@ -655,7 +655,7 @@ def test_no_bytes_raise_anything(data: bytes, places: list[int]) -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 11), st.binary(max_size=20), st.integers(0, 255), st.integers(0, 7)), max_size=30)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_frames_raise_anything_and_each_stream_is_asked_once(
     frames: list[tuple[int, bytes, int, int]],
 ) -> None:

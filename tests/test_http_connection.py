@@ -490,7 +490,7 @@ def step(subject: Connection, what: str, data: bytes, now: float) -> list[Effect
 
 
 @given(st.lists(STEPS, max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_happens_each_request_is_answered_once_and_nothing_follows_the_end(
     steps: list[tuple[str, bytes]],
 ) -> None:

@@ -480,7 +480,7 @@ def test_byte_by_byte_the_verdict_is_the_same(rule: str) -> None:
 
 
 @given(st.sampled_from([data for examples in REFUSED.values() for data in examples]), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_in_any_pieces_the_verdict_is_the_same(data: bytes, draw: st.DataObject) -> None:
     places = draw.draw(st.lists(st.integers(0, len(data)), max_size=6))
     assert verdict(cut(data, places)) == verdict([data])
@@ -755,7 +755,7 @@ def reference(chunks: bytes) -> bytes:
 
 
 @given(st.lists(PARTS, max_size=14), st.lists(st.integers(0), max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_comes_it_is_a_verdict_that_its_pieces_do_not_change(parts: list[bytes], places: list[int]) -> None:
     data = b"".join(parts)
     found = verdict([data])
@@ -771,7 +771,6 @@ def test_whatever_comes_it_is_a_verdict_that_its_pieces_do_not_change(parts: lis
     st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.sampled_from([b"", b";a", b";a=b"])), max_size=6),
     st.data(),
 )
-@settings(deadline=None)
 def test_a_proper_body_is_read_and_a_damaged_one_is_read_the_same_or_refused(
     chunks: list[tuple[bytes, bytes]], draw: st.DataObject
 ) -> None:

@@ -49,7 +49,7 @@ def serves(rig: Rig) -> None:
     assert len(rig.deliveries) == before + 1
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(DOORS), st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_counted_and_dropped(door: str, data: bytes, known: bool) -> None:
     rig = rig_with_work()
@@ -59,7 +59,7 @@ def test_any_bytes_are_counted_and_dropped(door: str, data: bytes, known: bool) 
     serves(rig)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(("frontend", "backend")), kinds, u64, u64, u64, u64, st.integers(0, 65535), st.integers(0, 255),
     st.binary(max_size=80), st.booleans(),
@@ -79,7 +79,7 @@ def test_any_true_frame_with_any_numbers_breaks_nothing(
     rig.request(1, route=b"other")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(DOORS), st.sampled_from([wire.HELLO, wire.CONTROL]), st.binary(max_size=200))
 def test_any_map_is_counted_and_dropped(door: str, kind: int, body: bytes) -> None:
     rig = rig_with_work()

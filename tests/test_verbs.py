@@ -341,7 +341,7 @@ verbs = st.sampled_from("drain rejoin recheck forget scale reload wait status ev
 conditions = st.sampled_from("active detached ready reloaded leader".split())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(verbs, st.dictionaries(names, plain, max_size=5), st.none() | conditions)
 def test_no_verb_and_no_argument_breaks_the_master(verb: str, args: dict[str, Any], condition: str | None) -> None:
     rig = cluster(1)
