@@ -16,7 +16,7 @@ from .verb import Mistake, verb
 
 HINT_AFTER_S = 2.0  # of silence: then whoever looks at the terminal wants to know what is waited for
 
-CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY)
+CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED)
 
 target_argument = click.argument("target", metavar="SERVICE.HANDLER")
 values_argument = click.argument("values", nargs=-1, metavar="[K=V]...")

@@ -14,10 +14,12 @@ from click.core import ParameterSource
 from ..common import config
 from ..common.entries import Entry, Mistake, dotted
 from ..common.example import example
-from ..common.exits import BAD_CONFIG
+from ..common.exits import BAD_CONFIG, FAILED
 from .gateway import wrong_files
+from .operator import json_option
 from .options import config_option, exit_with, load_or_exit
 from .verb import Mistake as WrongLine
+from .verb import VerbGroup, verb
 
 SCHEMA = 1
 
@@ -35,22 +37,20 @@ _file_argument = click.argument(
     "file", required=False, expose_value=False, type=click.Path(dir_okay=False), callback=_also_as_argument
 )
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-
-@click.group("config")
+@click.group("config", cls=VerbGroup)
 def config_group() -> None:
     """Check, show or begin a configuration."""
 
 
-@config_group.command()
+@verb("check", examples=("rota config check /etc/rota.toml",), exits=(BAD_CONFIG,))
 @_file_argument
 @config_option
-@_json_option
+@json_option
 def check(config_file: str | None, as_json: bool) -> None:
-    """Say all that is wrong with FILE and the environment (exit 78), or that nothing is.
+    """Say all that is wrong with a configuration, or that nothing is.
 
-    The pages and certificates of which it says where they are must be there, too.
+    It is FILE and the environment. The pages and certificates of which it says where they are must be there, too.
     """
     try:
         if missing := wrong_files(config.load(config_file)):
@@ -66,10 +66,14 @@ def check(config_file: str | None, as_json: bool) -> None:
         click.echo(f"{config_file or 'the environment'}: no mistakes")
 
 
-@config_group.command()
+@verb(
+    "show",
+    examples=("rota config show /etc/rota.toml", "rota config show --json | jq '.settings[].key'"),
+    exits=(BAD_CONFIG,),
+)
 @_file_argument
 @config_option
-@_json_option
+@json_option
 def show(config_file: str | None, as_json: bool) -> None:
     """Print every setting in force and where its value comes from."""
     entries = list(load_or_exit(config_file).effective())
@@ -79,11 +83,15 @@ def show(config_file: str | None, as_json: bool) -> None:
         click.echo(_toml(entries))
 
 
-@config_group.command()
+@verb(
+    "init",
+    examples=("rota config init                       to stdout", "rota config init /etc/rota.toml"),
+    exits=(FAILED,),
+)
 @click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite the file if there is one.")
 def init(path: Path | None, force: bool) -> None:
-    """Write an example rota.toml with every setting, to PATH or to stdout."""
+    """Write a rota.toml with every setting, to PATH or to stdout."""
     if path is None:
         click.echo(example(), nl=False)
         return
@@ -95,6 +103,10 @@ def init(path: Path | None, force: bool) -> None:
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None
     click.echo(f"wrote {path}", err=True)
+
+
+for _command in (check, show, init):
+    config_group.add_command(_command)
 
 
 def _toml(entries: list[Entry]) -> str:

@@ -14,7 +14,7 @@ import click
 
 from ..common import exits
 from .call import read_values, target_argument, values_argument
-from .operator import json_option, master_option, print_json, seconds_option, tell
+from .operator import Whole, json_option, master_option, print_json, seconds_option, tell
 from .tally import Tally
 from .verb import Mistake, verb
 
@@ -32,16 +32,16 @@ MOST_WAITING = 10_000  # at a fixed rate: beyond it the service is drowned, and 
         "rota load orders.quote symbol=X --rate 500 --duration 1m",
         "rota load orders.quote symbol=X --requests 100000 --concurrency 64 --json",
     ),
-    exits=(exits.FAILED, exits.UNREACHABLE),
+    exits=(exits.FAILED,),
 )
 @target_argument
 @values_argument
 @click.option(
     "--rate", type=click.FloatRange(0.001, 1e6), metavar="N", help="Requests a second, whatever becomes of them."
 )
-@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Requests in flight. Default: 16.")
+@click.option("--concurrency", type=Whole(1, 10_000), metavar="N", help="Requests in flight. Default: 16.")
 @seconds_option("--duration", help="How long to send. Default: 10s, or until --requests are sent.")
-@click.option("--requests", type=click.IntRange(1), metavar="N", help="How many to send.")
+@click.option("--requests", type=Whole(1), metavar="N", help="How many to send.")
 @seconds_option("--timeout", default="30s", help="Of one request.")
 @master_option
 @json_option
@@ -171,8 +171,16 @@ def summary(report: dict[str, Any]) -> list[str]:
             f"  {kind}: {n:,}, the first: {printable(report['first_causes'][kind])}"
             for kind, n in report["failures"].items()
         ),
-        "latency        "
-        + "  ".join(f"{name} {millis(report[name + '_ms'])}" for name in ("p50", "p95", "p99", "max")),
+        *_latency(report),
         f"longest stall  {millis(report['longest_stall_ms'])}",
     ]
     return lines
+
+
+def _latency(report: dict[str, Any]) -> Iterator[str]:
+    """Of what was answered."""
+    from .render import millis
+
+    if report["answered"]:
+        figures = (f"{name} {millis(report[f'{name}_ms'])}" for name in ("p50", "p95", "p99", "max"))
+        yield f"latency        {'  '.join(figures)}"

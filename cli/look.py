@@ -14,10 +14,12 @@ from ..common import exits
 from .operator import (
     LOOK_S,
     Reply,
+    Whole,
     admin,
     json_option,
     master_option,
     paint,
+    patient_admin,
     print_json,
     seconds_option,
     show,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 CONDITIONS = ("active", "detached", "ready", "reloaded", "paused", "maintenance", "leader")
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+_CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"  # lines that are too long: one that went on below would make the screen scroll
 
 
 @verb(
@@ -105,7 +108,8 @@ def _overwrite(lines: list[str]) -> None:
     import shutil
 
     shown = lines[: shutil.get_terminal_size((80, 24)).lines - 1]  # one more would scroll, and home is not home then
-    click.echo(_HOME + "".join(f"{line}{_REST_OF_LINE}\n" for line in shown) + _REST_OF_SCREEN, nl=False)
+    text = "".join(f"{line}{_REST_OF_LINE}\n" for line in shown)
+    click.echo(f"{_CUT}{_HOME}{text}{_REST_OF_SCREEN}{_WRAP}", nl=False)
 
 
 def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
@@ -131,7 +135,7 @@ def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
         "rota wait maintenance orders           services: closed, nothing in flight",
         "rota wait leader                       there is an active master",
     ),
-    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),
+    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED),
 )
 @click.argument("condition", metavar="CONDITION", required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
@@ -154,7 +158,9 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
     if condition not in CONDITIONS:
         hint = did_you_mean(condition, CONDITIONS) or f"; it is {known}"
         raise NotFound(f"there is no condition '{condition}'{hint}")
-    with admin(masters) as master:
+    if condition == "leader" and names:
+        raise Mistake(f"leader takes no NAME: it is the master that is active; not {names[0]!r}")
+    with patient_admin(masters, timeout) as master:
         reply = master.wait(condition, *names, timeout=timeout)
     show(reply, as_json, lambda: [f"{' '.join([condition, *reply['names']])}: after {duration(reply['waited_s'])}"])
 
@@ -165,9 +171,9 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
     exits=(exits.UNREACHABLE,),
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
-@click.option("--since", type=click.IntRange(min=0), default=0, metavar="N", help="Only events after number N.")
+@click.option("--since", type=Whole(min=0), default=0, metavar="N", help="Only events after number N.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(1, 10_000), default=50, metavar="N", help="At most the newest N. Default: 50."
+    "-n", "--limit", type=Whole(1, 10_000), default=50, metavar="N", help="At most the newest N. Default: 50."
 )
 @master_option
 @json_option

@@ -15,8 +15,8 @@ from .operator import (
     reason_option,
     seconds_option,
     show,
-    tell,
     wait_option,
+    waited,
 )
 from .verb import verb
 
@@ -28,7 +28,7 @@ from .verb import verb
         "rota maintenance reports on --stop     its processes end, too",
         "rota maintenance shop off",
     ),
-    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY),
+    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED),
 )
 @click.argument("service")
 @click.argument("state", type=click.Choice(["on", "off"]))
@@ -62,9 +62,8 @@ def maintenance(
         reply = master.maintenance(service, state == "on", **more, wait=False)
         flight = f"{plural(reply['in_flight'], 'request')} in flight" if state == "on" and reply["in_flight"] else ""
         if flight and wait:
-            if not as_json:
-                tell(f"{service}: waiting for {flight}")
-            master.wait("maintenance", service, timeout=timeout)
+            begun = f"{service}: closed, waiting for {flight}"
+            reply = waited(master, reply, begun, as_json, "maintenance", service, timeout=timeout)
             flight = ""
     done = f"{service}: maintenance {state}{'' if reply['changed'] else ' already'}"
     show(reply, as_json, lambda: [", ".join(filter(None, (done, flight)))])

@@ -82,7 +82,7 @@ def drain(
     arguments = given(deadline=deadline, force=force, reason=reason, dry_run=dry_run)
     with patient_admin(masters) as master:
         reply = master.drain(*nodes, **chosen, **arguments, wait=False)
-        _finish(master, reply, "detached", wait and not dry_run, timeout, as_json)
+        _finish(master, "drain", reply, "detached", wait and not dry_run, timeout, as_json)
 
 
 @verb(
@@ -127,7 +127,7 @@ def rejoin(
     arguments = given(version=version, reason=reason, dry_run=dry_run)
     with patient_admin(masters) as master:
         reply = master.rejoin(*nodes, **chosen, **arguments, wait=False)
-        _finish(master, reply, "active", wait and not dry_run, timeout, as_json)
+        _finish(master, "rejoin", reply, "active", wait and not dry_run, timeout, as_json)
 
 
 @verb("recheck", examples=("rota recheck web-1", "rota recheck --all"), exits=_CODES)
@@ -153,7 +153,7 @@ def recheck(
     with patient_admin(masters) as master:
         reply = master.recheck(*nodes, **chosen)
         active = [each["node"] for each in reply["nodes"] if each["intent"] == "active"]
-        _finish(master, reply, "active", wait and bool(active), timeout, as_json, active)
+        _finish(master, "recheck", reply, "active", wait and bool(active), timeout, as_json, active)
 
 
 @verb("forget", examples=("rota forget web-9",), exits=_CODES[:-2])
@@ -184,6 +184,7 @@ def _chosen(nodes: Sequence[str], everyone: bool, tags: Sequence[str]) -> Reply:
 
 def _finish(
     master: Admin,
+    verb: str,
     reply: Reply,
     condition: str,
     wait: bool,
@@ -191,13 +192,13 @@ def _finish(
     as_json: bool,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Show what was accepted; wait until it is true; show that."""
-    from .render import duration, nodes_changed
+    """Show what has begun; wait until it is so; show that."""
+    from .render import duration, nodes_begun
 
     names = [each["node"] for each in reply["nodes"]] if names is None else names
     if not wait:
-        show(reply, as_json, lambda: nodes_changed(reply))
+        show(reply, as_json, lambda: nodes_begun(verb, reply))
         return
-    changed = "\n".join(nodes_changed(reply))
-    reply = waited(master, {**reply, "condition": condition}, changed, as_json, condition, *names, timeout=timeout)
+    begun = "\n".join(nodes_begun(verb, reply))
+    reply = waited(master, {**reply, "condition": condition}, begun, as_json, condition, *names, timeout=timeout)
     show(reply, as_json, lambda: [f"{name}: {condition} ({duration(reply['waited_s'])})" for name in names])

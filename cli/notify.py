@@ -29,9 +29,10 @@ def notify_group() -> None:
 @config_option
 @json_option
 def test(names: tuple[str, ...], config_file: str | None, as_json: bool) -> None:
-    """Send one notification to each receiver of the configuration, or to those named.
+    """Send a notification to each receiver, or to those named.
 
-    Once, from this machine, by the code that the master uses; says what became of it. Exit 1 if one was not told.
+    The receivers are those of the configuration. It is sent once, from this machine, by the code that the master uses;
+    says what became of it. Exit 1 if one was not told.
     """
     from ..common.names import unknown
 

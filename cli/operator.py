@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..common import exits
 from ..common.limits import CONTROL_PORT
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..client.admin import Admin
     from .render import Paint
 
+MASTER_VARIABLE = "ROTA_MASTER"
 LOOK_S = 5.0  # who only looks wants to know soon that there is nobody
 FIRST_TRY_S = 2.0
 _NEVER = 1 << 62  # no event has a higher number: the shortest answer there is
@@ -28,13 +30,18 @@ Reply = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Whole(click.IntRange):
+    name = "whole number"  # click calls an x that is no number "not a valid integer range"
+
+
 def _addresses(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
     from ..common.kinds import Address, Several
 
     try:
         return tuple(Several(Address(), limit=8).read(",".join(given))) if given else ()
     except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
+        said_there = ctx.get_parameter_source("masters") is ParameterSource.ENVIRONMENT
+        raise click.BadParameter(str(error), ctx, param, MASTER_VARIABLE if said_there else None) from None
 
 
 def _json_flag(ctx: click.Context, param: click.Parameter, given: bool) -> bool:
@@ -56,7 +63,7 @@ master_option = click.option(
     "--master",
     "masters",
     metavar="ADDRESS",
-    envvar="ROTA_MASTER",
+    envvar=MASTER_VARIABLE,
     multiple=True,
     callback=_addresses,
     help=f"Control address of the master; several with commas. Default: tcp://127.0.0.1:{CONTROL_PORT}.",
@@ -81,15 +88,20 @@ def admin(masters: Sequence[str]) -> Admin:
     return Admin(masters)
 
 
-def patient_admin(masters: Sequence[str]) -> Admin:
-    """The same for verbs that change something: they outlast a restart of the master, and say that they wait for it."""
+def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
+    """The same for verbs that change something, or wait: they outlast a restart of the master, and say so meanwhile.
+
+    patience_s: for how long the verb will try.
+    """
     from ..common.errors import Unavailable
 
     master = admin(masters)
     try:
-        master.verb("events", {"since": _NEVER}, FIRST_TRY_S)
+        master.verb("events", {"since": _NEVER}, min(FIRST_TRY_S, patience_s))
     except Unavailable as error:
-        tell(f"{error}; trying for half a minute")
+        from .render import duration
+
+        tell(f"{error}; trying for {duration(patience_s)}")
     return master
 
 

@@ -16,6 +16,7 @@ from .operator import (
     json_option,
     master_option,
     paint,
+    patient_admin,
     print_json,
     reason_option,
     show,
@@ -102,7 +103,7 @@ for _command in (list_, show_, retry, drop):
 def _change(
     action: str, masters: Sequence[str], id: str, reason: str | None, as_json: bool, done: str, already: str
 ) -> None:
-    with admin(masters) as master:
+    with patient_admin(masters) as master:
         reply = master.quarantine(action, id, **given(reason=reason))
     show(reply, as_json, lambda: [f"{reply['id']}: {done if reply['changed'] else already}"])
 

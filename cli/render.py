@@ -52,11 +52,16 @@ def _row(cells: Sequence[Cell], widths: Sequence[int], paint: Paint) -> list[str
     *first, last = cells
     fixed = _GAP.join(_padded(cell, size, paint) for cell, size in zip(first, widths[:-1], strict=True))
     indent = " " * (sum(widths[:-1]) + len(_GAP) * (len(widths) - 1))
-    wrapped = [last.text] if last.right else textwrap.wrap(last.text, max(8, widths[-1])) or [""]
+    wrapped = [last.text] if last.right else _words(last.text, max(8, widths[-1]))
     lines = [indent + paint(line, last.colour) for line in wrapped]
     end = _padded(last, widths[-1], paint) if last.right else paint(wrapped[0], last.colour)
     lines[0] = f"{fixed}{_GAP if first else ''}{end}"
     return [line.rstrip() for line in lines]
+
+
+def _words(text: str, width: int) -> list[str]:
+    """A word that is too long stays whole: it is read, and copied."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _padded(cell: Cell, size: int, paint: Paint) -> str:
@@ -222,7 +227,7 @@ def _processes(node: Reply) -> str:
 
 def _remarks(node: Reply, paint: Paint, width: int) -> list[str]:
     lines = []
-    if node["why"]:
+    if node["why"] and not any(node["why"].startswith(f"{each['service']} failed ") for each in node["failing"]):
         lines += ["", *wrapped(f"{node['name']}: {node['why']}", width)]
     for failing in node["failing"]:
         again = duration(failing["retry_in_ms"] / 1000)
@@ -242,17 +247,20 @@ def tail(text: str, lines: int = TRACEBACK_LINES) -> list[str]:
 # ---- the smaller replies --------------------------------------------------------------------------------------------
 
 
-def nodes_changed(reply: Reply) -> list[str]:
-    """Of drain, rejoin and recheck: a line a node."""
-    would = "would be " if reply.get("dry_run") else ""
-    return [_changed(each, would) for each in reply["nodes"]]
+def nodes_begun(verb: str, reply: Reply) -> list[str]:
+    """Of drain, rejoin and recheck: a line a node, of what has begun and not of what it is to become."""
+    return [f"{each['node']}: {_begun(verb, each, reply.get('dry_run', False))}" for each in reply["nodes"]]
 
 
-def _changed(node: Reply, would: str) -> str:
+def _begun(verb: str, node: Reply, dry_run: bool) -> str:
+    if verb == "recheck":
+        return "asked again"
+    if dry_run and node["changed"]:
+        return f"would be {verb}ed"
+    if verb == "rejoin":
+        return "rejoining" if node["changed"] else "is not drained"
     flight = f", {plural(node['in_flight'], 'request')} in flight" if node["in_flight"] else ""
-    if not node["changed"]:
-        return f"{node['node']}: {node['intent']} already{flight}"
-    return f"{node['node']}: {would + 'changed' if would else node['intent']}{flight}"
+    return f"{node['intent']}{'' if node['changed'] else ' already'}{flight}"
 
 
 def event(one: Reply, paint: Paint, clock: str) -> str:

@@ -8,6 +8,7 @@ import click
 
 from ..common import exits
 from .operator import (
+    Whole,
     given,
     json_option,
     master_option,
@@ -51,7 +52,7 @@ def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_
 
 @verb("scale", examples=("rota scale orders 8",), exits=_CODES)
 @click.argument("service")
-@click.argument("processes", type=click.IntRange(min=0), metavar="N")
+@click.argument("processes", type=Whole(min=0), metavar="N")
 @wait_option
 @_timeout
 @reason_option
@@ -76,7 +77,7 @@ def scale(
         reply = master.scale(service, processes, **given(reason=reason))
         room = reply.get("room", processes)
         if wait:
-            master.wait("ready", service, timeout=timeout)
+            reply = waited(master, reply, "", as_json, "ready", service, timeout=timeout)
     ready = " ready" if wait and room >= processes else ""
     show(reply, as_json, lambda: [f"{service}: {plural(processes, 'process')}{ready}"])
     if room < processes:

@@ -16,6 +16,7 @@ from .operator import (
     given,
     json_option,
     master_option,
+    patient_admin,
     print_json,
     reason_option,
     seconds_option,
@@ -41,7 +42,7 @@ def _clock(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
         "rota switchover --at 03:30             wait until then, local time",
         "rota switchover --force -m tcp://b:7700    b's active master is gone",
     ),
-    exits=(exits.FAILED, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY),
+    exits=(exits.FAILED, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED),
 )
 @click.option(
     "--force", is_flag=True, help="At a standby that does not stand by itself. Votes are needed all the same."
@@ -68,7 +69,7 @@ def switchover(
         if not force:
             _has_standby(masters)
         _wait_until(_next(at, time.time()), time.time, time.sleep)
-    with admin(masters) as master:
+    with admin(masters) if force else patient_admin(masters, timeout) as master:
         cost = master.switchover(**given(force=force, reason=reason), timeout=timeout)
     with admin([cost["address"]]) as risen:
         after = risen.status(timeout=LOOK_S)["master"]

@@ -7,7 +7,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Self
 
-from .masters import control_addresses
+from ..common.addresses import control_addresses
 from .operator import ANSWER_S, Data, Operator
 
 WAIT_S = 300.0  # a verb that waits
@@ -28,8 +28,7 @@ class Admin:
     """
 
     def __init__(self, masters: str | Iterable[str] | None = None, user: str | None = None) -> None:
-        given = masters if isinstance(masters, str) or masters is None else tuple(masters)
-        self._operator = Operator(control_addresses(given), _login_name() if user is None else user)
+        self._operator = Operator(control_addresses(masters), _login_name() if user is None else user)
 
     def status(self, *, timeout: float = ANSWER_S) -> Data:
         """Master, services and nodes as they are now. Where no master is active, what a standby says of itself:

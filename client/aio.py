@@ -14,11 +14,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from weakref import finalize
 
+from ..common.addresses import control_addresses
 from ..common.body import Packed, encode_call
 from ..common.errors import Error
 from ..common.wire import MORE
 from .calls import Address, Call
-from .masters import control_addresses
 from .session import Session
 from .streams import StreamCall
 from .view import View, as_arguments

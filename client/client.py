@@ -11,9 +11,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet, finalize
 
+from ..common.addresses import control_addresses
 from ..common.body import encode_call
 from ..common.errors import Cancelled, Error
-from .masters import control_addresses
 from .view import View, as_arguments
 from .wake import Waker
 

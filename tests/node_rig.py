@@ -91,8 +91,8 @@ def joined() -> Node:
 
 
 def leasing() -> Node:
-    """It obeys master 0, which has a standby and needs leases."""
-    made = Node()
+    """It obeys master 0, which has a standby and needs leases, and remembers an earlier life."""
+    made = Node(epoch=1)
     made.core.connection.in_touch = True
     made.tick()
     made.core.connected(made.now)

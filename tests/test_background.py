@@ -35,6 +35,16 @@ def worker() -> rota.Worker:
     return made
 
 
+def test_an_address_of_a_master_is_read_as_clients_read_it() -> None:
+    """The port may be left out: an agent that was given such an address as it stood ended at once."""
+    assert worker().background(master="tcp://10.0.0.1, tcp://10.0.0.2:7").masters == (
+        "tcp://10.0.0.1:7700",
+        "tcp://10.0.0.2:7",
+    )
+    with pytest.raises(ValueError, match="no master's address"):
+        worker().background(master="localhost")
+
+
 def closing(master: FakeMaster, node: object) -> None:
     """Closes it in a thread, the master being played by this one."""
     thread = threading.Thread(target=node.close)  # type: ignore[attr-defined]

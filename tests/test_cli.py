@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from lines import next_line
 
-from rota import Admin, Client, __version__
+from rota import Admin, Client, Timeout, __version__
 from rota.cli.main import SECTIONS, main
 from rota.cli.options import arguments_of, options
 from rota.cli.verb import Verb, VerbGroup
@@ -116,6 +116,13 @@ def test_help_lists_every_verb_with_one_whole_line() -> None:
     for name in VERBS:
         assert re.search(rf"^  {name} +[A-Z].*\.$", result.stdout, re.MULTILINE), name
     assert "..." not in result.stdout.partition("\n")[2]
+    for group in (name for name in VERBS if isinstance(command_of(name), click.Group)):
+        assert "..." not in CliRunner().invoke(main, [group, "--help"]).stdout.partition("\n")[2], group
+
+
+def test_every_verb_has_examples_and_exit_codes() -> None:
+    commands = {name: command_of(name) for name in VERBS}
+    assert all(isinstance(command, Verb | VerbGroup) for command in commands.values())
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
@@ -171,7 +178,8 @@ def test_help_shows_choices_and_defaults_as_they_are_typed_and_no_default_where_
         ("call orders", "'service.handler' expected"),
         ("call orders.quote X", "k=v or k:=JSON expected"),
         ("load orders.quote --rate 5 --concurrency 2", "say one of them"),
-        ("scale orders many", "'many' is not a valid integer"),
+        ("scale orders many", "'many' is not a valid whole number"),
+        ("wait leader orders", "leader takes no NAME"),
         ("slave", "what is to be served?"),
         ("wait", "which condition? active, detached, ready, reloaded, paused, maintenance or leader"),
     ],
@@ -179,6 +187,28 @@ def test_help_shows_choices_and_defaults_as_they_are_typed_and_no_default_where_
 def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sentence: str) -> None:
     result = CliRunner().invoke(main, words.split(), env={"ROTA_SLAVE_APP": "", "ROTA_CONFIG": ""})
     assert result.exit_code == 2 and sentence in result.stderr and result.stdout == ""
+
+
+def test_an_address_that_is_wrong_is_told_with_the_variable_that_it_came_from() -> None:
+    result = CliRunner().invoke(main, ["status"], env={"ROTA_MASTER": "master"})
+    assert result.exit_code == 2 and "for ROTA_MASTER: must be an address" in result.stderr
+    result = CliRunner().invoke(main, ["status", "-m", "master"], env={"ROTA_MASTER": "tcp://b:7700"})
+    assert result.exit_code == 2 and "for '-m' / '--master': must be an address" in result.stderr
+
+
+def test_an_answer_that_cannot_be_written_is_told_in_a_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        found = subprocess.run([*ROTA, "config", "show"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (found.returncode, found.stderr) == (
+        1,
+        "Error: the answer could not be written: [Errno 28] No space left on device\n",
+    )
+
+
+def test_a_sign_that_the_terminal_does_not_have_is_a_question_mark(cluster: LocalCluster) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "ROTA_MASTER": cluster.address}
+    found = subprocess.run([*ROTA, "events"], capture_output=True, env=environment)
+    assert found.returncode == 0 and b"unknown ? live" in found.stdout
 
 
 def test_version() -> None:
@@ -288,6 +318,27 @@ def test_ctrl_c_ends_a_wait_with_130(rota: Callable[..., Result], monkeypatch: p
     for command in (["wait", "detached", "web-1"], ["reload", "orders"]):
         result = rota(*command)
         assert result.exit_code == 130 and "nterrupted" in result.stderr
+        result = rota(*command, "--json")
+        assert result.exit_code == 130 and "interrupted" in reply(result)["error"]
+
+
+def test_ctrl_c_says_that_what_was_asked_for_goes_on(
+    rota: Callable[..., Result], cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = cluster.client().submit("orders.slow", seconds=1.5)
+    eventually(lambda: cluster.status()["nodes"][0]["in_flight"], lambda running: running > 0)
+
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Admin, "wait", interrupted)
+        for command in (["scale", "orders", "2"], ["maintenance", "orders", "on"], ["pause", "orders"]):
+            result = rota(*command)
+            assert result.exit_code == 130 and "what was asked for goes on" in result.stderr, command
+    rota("maintenance", "orders", "off")
+    rota("resume", "orders")
+    assert call.result(10) == 1.5
 
 
 def test_wait_returns_at_once_when_it_is_so_and_exits_75_with_the_reason_when_not(rota: Callable[..., Result]) -> None:
@@ -356,6 +407,16 @@ def test_a_drain_that_would_leave_nobody_is_refused_with_exit_5_and_force_overri
     assert reply(rota("status", "--json"))["nodes"][0]["intent"] == "active"
     assert rota("drain", "--all", "--dry-run").exit_code == 5
     assert rota("drain", "--all", "--force").exit_code == 0
+
+
+def test_what_has_begun_is_not_said_to_be_done(rota: Callable[..., Result]) -> None:
+    assert rota("drain", "web-1", "--dry-run").stdout == "web-1: would be drained\n"
+    assert rota("drain", "web-1", "--no-wait").stdout == "web-1: draining\n"
+    assert rota("rejoin", "web-1", "--dry-run").stdout == "web-1: would be rejoined\n"
+    assert rota("rejoin", "web-1", "--no-wait").stdout == "web-1: rejoining\n"
+    result = rota("rejoin", "web-1")
+    assert (result.stderr, result.stdout[:15]) == ("web-1: is not drained\n", "web-1: active (")
+    assert rota("recheck", "web-1").stderr == "web-1: asked again\n"
 
 
 def test_a_dry_run_changes_nothing(rota: Callable[..., Result]) -> None:
@@ -466,6 +527,30 @@ def test_without_a_master_status_says_so_and_exits_69(free_port: int) -> None:
     result = CliRunner().invoke(main, ["status", "--json", "-m", f"tcp://127.0.0.1:{free_port}"])
     assert result.exit_code == 69 and "no master answers" in result.stderr
     assert "no master answers" in reply(result)["error"]
+
+
+def test_a_master_that_is_silent_has_no_role_as_json_too(
+    rota: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*args: object, **options: object) -> None:
+        raise Timeout("no answer in time")
+
+    monkeypatch.setattr(Admin, "status", silent)
+    result = rota("role", "--json")
+    assert result.exit_code == 69 and reply(result)["error"] == "no answer in time"
+
+
+@pytest.mark.parametrize(
+    "words", ["wait leader --timeout 300ms", "switchover --timeout 300ms", "drain web-1", "quarantine drop 3f"]
+)
+def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(
+    words: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.cli.operator.FIRST_TRY_S", 0.1)
+    monkeypatch.setattr("rota.client.admin.ANSWER_S", 0.3)
+    result = CliRunner().invoke(main, [*words.split(), "-m", f"tcp://127.0.0.1:{free_port}"])
+    assert result.exit_code == 69
+    assert re.match(r"no master answers \(.*\); trying for (300ms|30s)\n", result.stderr), result.stderr
 
 
 def test_without_a_master_a_call_ends_with_its_time(free_port: int) -> None:

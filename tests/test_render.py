@@ -7,7 +7,7 @@ import pytest
 from rota.cli.call import plain, read_values
 from rota.cli.check import problems
 from rota.cli.load import due_times, summary
-from rota.cli.render import Cell, Paint, duration, event, node_state, nodes_changed, number, plural, status, table
+from rota.cli.render import Cell, Paint, duration, event, node_state, nodes_begun, number, plural, status, table
 from rota.cli.tally import Tally
 from rota.cli.verb import Mistake
 
@@ -98,6 +98,18 @@ def test_status_shows_the_traceback_of_what_does_not_start() -> None:
     assert "      File x\n    ValueError: no" in shown
 
 
+def test_why_a_node_serves_nothing_is_said_once() -> None:
+    failing = {"service": "orders", "failures": 3, "retry_in_ms": 4000, "text": "ValueError: no"}
+    why = "orders failed 3 times in a row, next try in 4 s: ValueError: no"
+    shown = text(reply(nodes=[node(why=why, failing=[failing])]))
+    assert shown.count("in a row") == 1 and shown.count("ValueError: no") == 1
+
+
+def test_a_word_of_a_narrow_column_stays_whole() -> None:
+    lines = table([Cell("A" * 20), Cell("B")], [[Cell("a"), Cell("1 payload in quarantine")]], PLAIN, 30)
+    assert lines[-1].split() == ["quarantine"]
+
+
 def test_status_without_nodes_says_how_to_start_one() -> None:
     assert "rota slave APP" in text(reply(nodes=[], services=[]))
 
@@ -150,8 +162,12 @@ def test_each_thing_that_is_wrong_is_said(changes: dict[str, Any], sentence: str
 def test_a_verb_on_nodes_says_what_changed_and_what_was_so_already() -> None:
     drained = {"node": "a", "intent": "draining", "in_flight": 1, "generation": 2, "changed": True}
     already = {**drained, "node": "b", "intent": "detached", "in_flight": 0, "changed": False}
-    lines = nodes_changed({"nodes": [drained, already]})
+    lines = nodes_begun("drain", {"nodes": [drained, already]})
     assert lines == ["a: draining, 1 request in flight", "b: detached already"]
+    joined = {**drained, "intent": "active"}
+    lines = nodes_begun("rejoin", {"nodes": [joined, {**joined, "node": "b", "changed": False}]})
+    assert lines == ["a: rejoining", "b: is not drained"]
+    assert nodes_begun("recheck", {"nodes": [joined]}) == ["a: asked again"]
 
 
 def test_an_event_is_one_line_with_who_and_why() -> None:
@@ -252,6 +268,14 @@ def test_a_stall_is_time_without_answers_while_one_was_waited_for() -> None:
     tally.asked(10.0)  # idle in between: nobody waited
     tally.told(10.2, 10.0, None)
     assert tally.longest_stall_s == 0.5
+
+
+def test_where_nothing_was_answered_no_latency_is_said() -> None:
+    tally = Tally()
+    tally.asked(0.0)
+    tally.told(0.1, 0.0, ValueError("no"))
+    lines = summary(tally.report(1.0))
+    assert not any("latency" in line for line in lines) and any("ValueError: 1" in line for line in lines)
 
 
 def test_a_tally_of_nothing_has_zeros() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+import pytest
 from node_rig import Node, dialled, sent, welcome
 
 from rota.common import messages
 from rota.common.messages import Failing, Retire
 from rota.worker.core import connection
 from rota.worker.core.effects import Fence, Hello, Lease, Note, Remember, Send, Stop
+
+BEATS = count(1)
 
 
 def test_an_exit_is_repeated_in_each_hello_until_it_is_noted(node: Node) -> None:
@@ -106,12 +111,32 @@ def test_a_beat_that_answers_a_new_one_of_the_master_is_a_lease_and_noted_first(
     assert not any(isinstance(effect, Lease) for effect in silent)  # the same again leases nothing more
 
 
+def leases(node: Node) -> list[str]:
+    """To which masters, with the next beat that answers a new one."""
+    node.hear(messages.Beat(next(BEATS)))
+    return [effect.master for effect in node.tick(0.2) if isinstance(effect, Lease)]
+
+
+@pytest.mark.parametrize("epoch, waits", [(0, True), (1, False)])
+def test_who_remembers_no_vote_leases_to_nobody_for_one_lease_after_its_start(epoch: int, waits: bool) -> None:
+    """Its earlier life may have voted for another master, and leased to that until it ended."""
+    node = Node(epoch=epoch)
+    began = node.now
+    node.tick()
+    node.core.connected(node.now)
+    node.core.welcomed(welcome(1, "a", lease_ms=1000), node.now)
+    while node.now < began + 0.75:
+        assert leases(node) == ([] if waits else ["a"])
+    node.now = began + 1.0
+    silent = [effect for effect in node.tick() if isinstance(effect, Lease)]
+    assert not silent  # nor is a lease what it heard meanwhile
+    assert leases(node) == ["a"]
+
+
 def test_a_lease_to_another_master_has_to_run_out_or_to_be_released_first(paired: Node) -> None:
     def leases_to(master: str, epoch: int) -> bool:
         paired.core.welcomed(welcome(epoch, master, lease_ms=1000), paired.now)
-        paired.hear(messages.Beat(1))
-        found = [effect for effect in paired.tick(0.2) if isinstance(effect, Lease)]
-        return [each.master for each in found] == [master]
+        return leases(paired) == [master]
 
     assert leases_to("a", 1)
     assert not leases_to("b", 2)

@@ -171,10 +171,13 @@ def test_a_vote_that_cannot_be_made_durable_is_not_given(
 
 
 def test_a_beat_that_answers_the_master_is_a_lease_until_it_is_released(
-    a: FakeMaster, b: FakeMaster, start: Start
+    a: FakeMaster, b: FakeMaster, start: Start, tmp_path: Path
 ) -> None:
     a.lease_ms = 60_000
-    start()
+    intent = messages.Intent("active", 0, "", "")
+    known = {"intent": intent._asdict(), "epoch": 1}  # who remembers nothing leases to nobody for as long
+    (tmp_path / "agent.json").write_text(json.dumps(known))
+    start(state=str(tmp_path))
     join(a, b)
     a.until(lambda: a.beat is not None and a.beat.heard, "a beat that answers")
     time.sleep(0.05)  # the abstention that the votes here ask for

@@ -16,13 +16,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 from ..common import host
+from ..common.addresses import control_addresses
 from ..common.errors import LoadError, Timeout
-from ..common.limits import CONTROL_PORT
 from .backend import Rejected
 from .loading import version_of
 from .page import PHASE, READY, Page
 from .process import Process, Specification
-from .run import masters_of
 from .spawn import as_typed
 
 if TYPE_CHECKING:
@@ -52,10 +51,13 @@ class Background:
         state: str | None = None,
         drain_deadline: float = 60.0,
     ) -> None:
-        """`master`: control address(es); default: ROTA_MASTER, then this machine. Durations in seconds."""
+        """`master`: control address(es); default: ROTA_MASTER, then this machine. Durations in seconds.
+
+        Raises ValueError for what is no address.
+        """
         self.worker = worker
         self.name = name or f"{host.name()}-{os.getpid()}"
-        self.masters = masters_of(master) or (f"tcp://127.0.0.1:{CONTROL_PORT}",)
+        self.masters = control_addresses(master)
         self._version = version_of(worker, flag=version, app_dir=as_typed("."))
         self._drain_deadline = drain_deadline
         self._options = {

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..common.addresses import control_addresses
+
 if TYPE_CHECKING:
     from .app import Worker
 
@@ -19,15 +21,14 @@ def run(worker: Worker, *, master: str | Sequence[str] | None = None, **options:
     options   name, processes, version, tags, python, state, app_dir, start_timeout, drain_deadline, stop_grace, as the
               flags of `rota slave`; what is None has its default
 
-    Raises RuntimeError when processes could not find the worker again: it must be at the top level of the file.
+    Raises RuntimeError when processes could not find the worker again: it must be at the top level of the file; and
+    ValueError for what is no address.
     """
     from .agent import AgentSettings, main
 
+    app, masters = application(worker, sys.modules["__main__"]), control_addresses(master)
     chosen = {name: value for name, value in options.items() if value is not None}
-    masters = masters_of(master)
-    if masters:
-        chosen["masters"] = masters
-    sys.exit(main(AgentSettings(app=application(worker, sys.modules["__main__"]), service=worker.name, **chosen)))
+    sys.exit(main(AgentSettings(app=app, masters=masters, service=worker.name, **chosen)))
 
 
 def application(worker: Worker, module: ModuleType) -> str:
@@ -51,10 +52,3 @@ def _as_typed(file: str) -> str:
         return typed if os.path.samefile(typed, file) else file
     except OSError:
         return file
-
-
-def masters_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The addresses that were given, or those of ROTA_MASTER; empty if there are none."""
-    given = given or os.environ.get("ROTA_MASTER") or ()
-    items = given.split(",") if isinstance(given, str) else given
-    return tuple(item.strip() for item in items if item.strip())

@@ -37,6 +37,14 @@ ALL = [
     Check("two", HOLDS, "AGENTS=2 PROMPT DELIVERIES HANDOVER", "2 agents, answers late or lost, handover, deliveries"),
     Check("three", HOLDS, "AGENTS=3 PROMPT LENGTH=1", "3 agents, answers late or lost"),
     Check("electorate", HOLDS, "AGENTS=2 PROMPT CHANGE FIRST=1 LENGTH=1", "nodes that come and go, 1 to 2"),
+    Check("forgetful", HOLDS, "AGENTS=1 FORGETFUL", "1 agent that forgets its votes"),
+    Check("forgetful-three", HOLDS, "AGENTS=3 PROMPT LENGTH=1 FORGETFUL", "3 agents that forget their votes"),
+    Check(
+        "forgetful-two",
+        FOUND,
+        "AGENTS=2 PROMPT FORGETFUL",
+        "2 agents that forget their votes: one half for each master",
+    ),
     Check(
         "healthy", HOLDS, "AGENTS=2 PROMPT CALM", "(4) standby dead, and one of two nodes: the active may dispatch on"
     ),
@@ -60,9 +68,14 @@ ALL = [
     Check("poll-counts", FOUND, "AGENTS=1 MUTANT_POLL_COUNTS", "what is answered to a poll is counted as a vote"),
     Check("no-abstention", FOUND, "AGENTS=1 MUTANT_NO_ABSTENTION", "an agent votes right after its start"),
     Check(
-        "vote-lost", FOUND, "AGENTS=1 MUTANT_VOTE_NOT_DURABLE MUTANT_NO_ABSTENTION", "votes not durable, no abstention"
+        "vote-lost", FOUND, "AGENTS=1 FORGETFUL MUTANT_NO_ABSTENTION", "one that forgets votes right after its start"
     ),
-    Check("vote-lost-abstains", FOUND, "AGENTS=2 PROMPT MUTANT_VOTE_NOT_DURABLE", "votes not durable, with abstention"),
+    Check(
+        "leases-at-once",
+        FOUND,
+        "AGENTS=1 FORGETFUL MUTANT_LEASES_AT_ONCE",
+        "one that forgets leases though it may have",
+    ),
     Check("epoch-lost", FOUND, "AGENTS=2 PROMPT MUTANT_EPOCH_NOT_DURABLE", "a master forgets its epochs"),
     Check("from-receipt", FOUND, "AGENTS=1 MUTANT_COUNTS_FROM_RECEIPT", "the active counts from receipt"),
     Check("early-handover", FOUND, "AGENTS=1 HANDOVER MUTANT_HANDS_OVER_EARLY", "Closing is said before it stops"),

@@ -122,8 +122,11 @@ inline forget_leases(m) {
 
 /* ---- what a master does --------------------------------------------------------------------------------------------------- */
 
+/* "the primary takes odd ones, the backup even ones" */
+#define NEXT(m) (master[m].used + 1 + (master[m].used + m) % 2)
+
 inline stand(m) {  /* "It makes its next epoch durable, asks every agent for its vote" */
-    master[m].used = master[m].used + 1;
+    master[m].used = NEXT(m);
     master[m].state = CANDIDATE;
     forget_leases(m)
 }
@@ -269,12 +272,24 @@ inline lease_to(m, a) { agent[a].leased = m; agent[a].ticks = LENGTH }
 #endif
 #define GRANTED_BEFORE(m, a) (TALK(m, a).epoch == agent[a].epoch && agent[a].voted == m)
 
+/* -DFORGETFUL: agents without a state directory, which remember no vote. "Who remembers no epoch leases to nobody" for one lease after
+ * its start, and to another master only when its last lease has run out. The others are bound by their votes, whatever they lease. */
+#if defined(FORGETFUL) && !defined(MUTANT_LEASES_AT_ONCE)
+#define MAY_LEASE(m, a) FREE_FOR(m, a)
+#else
+#define MAY_LEASE(m, a) true
+#endif
+
 inline agent_reads(m, a) {
     if
     :: TALK(m, a).what == BEAT && TALK(m, a).epoch >= agent[a].epoch ->
         obey(a, TALK(m, a));                    /* "Won: obey me" */
-        lease_to(m, a);                            /* "Each beat of an agent that answers a beat of the master is a lease" */
-        say(TALK(m, a), LEASE, TALK(m, a).epoch, TALK(m, a).age)
+        if
+        :: MAY_LEASE(m, a) ->
+            lease_to(m, a);                     /* "Each beat of an agent that answers a beat of the master is a lease" */
+            say(TALK(m, a), LEASE, TALK(m, a).epoch, TALK(m, a).age)
+        :: else -> drop(TALK(m, a))
+        fi
     /* "It grants one vote an epoch, and none while its lease to another master runs." */
     :: TALK(m, a).what == VOTE && MAY_GRANT(m, a) ->
         obey(a, TALK(m, a));
@@ -292,7 +307,7 @@ inline agent_reads(m, a) {
 }
 
 inline restart_agent(a) {
-#ifdef MUTANT_VOTE_NOT_DURABLE
+#ifdef FORGETFUL
     agent[a].epoch = 1; agent[a].voted = 0;
 #endif
 #ifdef MUTANT_NO_ABSTENTION
@@ -333,7 +348,7 @@ proctype Link(byte m; byte a) provided (calm == 0) {
 
 proctype One(byte m) provided (calm == 0) {
     do
-    :: d_step { MAY_STAND(m) && master[m].used < LAST -> stand(m) }
+    :: d_step { MAY_STAND(m) && NEXT(m) <= LAST -> stand(m) }
     :: d_step { master[m].state == ACTIVE && (peer[m].what == NOTHING || peer[m].age) ->
                 say(peer[m], PULSE, master[m].epoch, 0); peer[m].electorate = master[m].electorate; then_read(other_reads(m)) }
     :: d_step { peer[m].what == PROMISE -> active_reads(m) }
@@ -358,7 +373,7 @@ proctype One(byte m) provided (calm == 0) {
 proctype Node(byte a) provided (calm == 0) {
     do
     :: d_step { agent[a].ticks && agent[a].leased != NOBODY -> restart_agent(a) }
-#ifdef MUTANT_VOTE_NOT_DURABLE
+#ifdef FORGETFUL
     :: d_step { agent[a].epoch > 1 -> restart_agent(a) }
 #endif
 #ifdef MUTANT_FENCE_AFTER_GRANT

@@ -35,7 +35,48 @@ class _Waiter(NamedTuple):
     began: float
 
 
-class Operators:
+class Connected:
+    """Who is here, and the events that each follows."""
+
+    def __init__(self, out: Outbox, events: EventLog) -> None:
+        self._out = out
+        self._events = events
+        self._known: dict[bytes, _Operator] = {}  # by route
+
+    def came(self, route: bytes, token: int, user: str) -> None:
+        if len(self._known) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
+            self.gone(next(iter(self._known)))
+        self._known[route] = _Operator(token, user[:64])
+
+    def gone(self, route: bytes) -> None:
+        """BYE, or the route of a control message was not there any more."""
+        self._known.pop(route, None)
+
+    def token(self, route: bytes) -> int:
+        """0: it is no operator's."""
+        return self._known[route].token if route in self._known else 0
+
+    def follow(self, route: bytes, follow: messages.Follow) -> None:
+        following = self._known[route].following
+        if follow.id not in following and len(following) >= ASKED_MAX:
+            return self._say(route, _too_many_asked().outcome.result(follow.id))
+        following[follow.id] = follow.since
+        self.tell_followers()
+
+    def tell_followers(self) -> None:
+        for route, operator in self._known.items():
+            for follow_id, since in operator.following.items():
+                if since < self._events.last:
+                    operator.following[follow_id] = self._events.last
+                    self._say(route, messages.Happened(follow_id, self._events.since(since)))
+
+    def _say(self, route: bytes, message: messages.Message) -> None:
+        operator = self._known.get(route)
+        if operator is not None:
+            self._out.say(route, operator.token, message)
+
+
+class Operators(Connected):
     """`alarms` is the master's: with that of the journal nothing is changed any more."""
 
     def __init__(
@@ -48,9 +89,8 @@ class Operators:
         pair: Followers,
         hand_over: Callable[[float], str],
     ) -> None:
+        super().__init__(out, events)
         self.waiting: list[_Waiter] = []
-        self._out = out
-        self._events = events
         self._fleet = fleet
         self._verbs = verbs.Verbs(fleet, pair)
         self._alarms = alarms
@@ -58,26 +98,14 @@ class Operators:
         self._status = status
         self._hand_over = hand_over
         self._switching: list[tuple[bytes, int]] = []  # whoever asked for a switchover: route and id
-        self._known: dict[bytes, _Operator] = {}  # by route
         self._probe_at = 0.0
         self._last = 0  # record that a verb led to
         self._confirmed = 0  # record that may be relied upon
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
 
-    def came(self, route: bytes, token: int, user: str) -> None:
-        if len(self._known) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
-            self.gone(next(iter(self._known)))
-        self._known[route] = _Operator(token, user[:64])
-
     def gone(self, route: bytes) -> None:
-        """BYE, or the route of a control message was not there any more."""
-        if self._known.pop(route, None) is not None:
-            self.waiting = [waiter for waiter in self.waiting if waiter.route != route]
-
-    def token(self, route: bytes) -> int:
-        """0: it is no operator's."""
-        operator = self._known.get(route)
-        return operator.token if operator is not None else 0
+        super().gone(route)
+        self.waiting = [waiter for waiter in self.waiting if waiter.route != route]
 
     # ---- what they say -------------------------------------------------------------------------------------------
 
@@ -86,13 +114,6 @@ class Operators:
             self._do(self._known[route], route, verb, now)
         except verbs.Refuse as refused:
             self._answer(route, verb.id, refused.outcome)
-
-    def follow(self, route: bytes, follow: messages.Follow) -> None:
-        following = self._known[route].following
-        if follow.id not in following and len(following) >= ASKED_MAX:
-            return self._answer(route, follow.id, _too_many_asked().outcome)
-        following[follow.id] = follow.since
-        self._tell_followers()
 
     def _do(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
         if verb.verb == "wait":
@@ -137,11 +158,6 @@ class Operators:
         else:
             self._say(route, result)
 
-    def _say(self, route: bytes, message: messages.Message) -> None:
-        operator = self._known.get(route)
-        if operator is not None:
-            self._out.say(route, operator.token, message)
-
     def _wake(self, now: float) -> None:
         """Whoever waits is answered when its condition holds, when it cannot come true, or when its time is over."""
         left = []
@@ -163,14 +179,6 @@ class Operators:
                 left.append(waiter)
         self.waiting = left
 
-    def _tell_followers(self) -> None:
-        for route, operator in self._known.items():
-            for follow_id, since in operator.following.items():
-                if since < self._events.last:
-                    found = self._events.since(since)
-                    operator.following[follow_id] = self._events.last
-                    self._out.say(route, operator.token, messages.Happened(follow_id, found))
-
     # ---- what the master tells -----------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
@@ -180,7 +188,7 @@ class Operators:
         if now >= self._probe_at:
             self._probe_at = now + PROBE_EVERY_S
             self._probe()
-        self._tell_followers()
+        self.tell_followers()
 
     def handed_over(self, epoch: int, given_back: int) -> None:
         """Whoever asked for it goes on at the other master."""

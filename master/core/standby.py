@@ -350,7 +350,7 @@ class Standby(ABC):
     def _admit(self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello) -> int:
         token = self._sources.token()
         if isinstance(hello, messages.OperatorHello):
-            self._operators.came(route, token)
+            self._operators.came(route, token, hello.user)
         elif isinstance(hello, messages.VoterHello) and valid_name(hello.node):
             self._member_saw(hello.node, hello.epoch)
             return self._voters.came(route, hello.node, token)
@@ -443,7 +443,7 @@ class Standby(ABC):
         if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.settings.takeover_after:
             self._hang_up(now)  # it is open, and nobody speaks: over another one the active may
         self._tick_candidacy(now)
-        self._operators.tick()
+        self._operators.tell_followers()
 
     def next_deadline(self) -> float:
         return self._ticked_at + TICK_S

@@ -140,6 +140,10 @@ class Path:
     def heals_at(self) -> float:
         return max(self.up_open_at, self.down_open_at, self.slow_until)
 
+    def heal(self) -> None:
+        """For what is said from now on."""
+        self.up_open_at = self.down_open_at = self.slow_until = 0.0
+
 
 class Router:
     """A bound ROUTER. Its owner reads `inbox` when `wake` was called."""

@@ -22,6 +22,11 @@ class Beats:
         self._usage_at = 0.0
         self._echo = self._answered = 0  # the master's beats: the newest, and the newest that a lease answered
         self._leased_to, self._leased_until = "", 0.0
+        self._began_at = 0.0
+
+    def began(self, now: float) -> None:
+        """This life: what an earlier one leased was leased before."""
+        self._began_at = now
 
     def welcomed(self, now: float) -> None:
         """They begin anew."""
@@ -57,17 +62,23 @@ class Beats:
 
     def _lease(self, now: float) -> list[Effect]:
         """The beat that is about to go answers a new one of a master that needs leases, and may have one. To others it
-        answers nothing: what is said to be heard is a lease. One to another master has to run out first, or to be
-        released: an agent that forgot for whom it had voted may find the last master before the present one.
+        answers nothing: what is said to be heard is a lease.
         """
         welcome = self._connection.welcome
         if welcome is None or not welcome.lease_ms or self._echo == self._answered:
             return []
-        if not self._votes.may_lease(welcome.epoch):
-            return []
         lease_s = welcome.lease_ms / 1000
-        if welcome.master != self._leased_to and now < self._leased_until:
+        if not self._votes.may_lease(welcome.epoch) or self._is_bound(welcome.master, lease_s, now):
+            self._echo = self._answered  # what was heard meanwhile is no lease later
             return []
         self._leased_to, self._leased_until = welcome.master, now + lease_s
         self._answered = self._echo
         return [Lease(welcome.master, welcome.epoch, lease_s)]
+
+    def _is_bound(self, master: str, lease_s: float, now: float) -> bool:
+        """A lease to another one has to run out first, or to be released: an agent that forgot for whom it had voted
+        may find the last master before the present one, to which its earlier life may have leased until it ended.
+        """
+        if not self._votes.remembers and now < self._began_at + lease_s:
+            return True
+        return master != self._leased_to and now < self._leased_until

@@ -228,6 +228,7 @@ class Supervision:
         gap = 0.0 if self._ticked_at is None else now - self._ticked_at
         if self._began_at is None:
             self._began_at = now
+            self._beats.began(now)
         if gap > PAUSE_S:
             self.connection.forgive_pause(now)
             self.leaving.extend(gap)

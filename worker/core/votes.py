@@ -5,7 +5,8 @@ counts there must not look younger here. Four rules:
 
 1. One vote an epoch, durable before it is said; and none at or below an epoch that was seen.
 2. None while a lease to another master runs.
-3. None for one lease after the start: what was leased before is not known any more. A durable vote is.
+3. None for one lease after the start: what was leased before is not known any more. A durable vote is. Who remembers
+   nothing leases to nobody for as long: the vote that it does not know of may have made another master.
 4. None for one lease after a master may have said that another agent has this name: what that one leased is not known
    here, and two votes of one node would make a majority of fewer. Not for longer: mostly that one is our own life
    before this one, and the master that believes it to be alive may be gone for good.
@@ -36,6 +37,7 @@ class Votes:
         """`ballot`: the last one, if it was kept. `seen` is never below it."""
         self.ballot = ballot
         self.seen = max(seen, ballot.epoch if ballot else 0)
+        self.remembers = self.seen > 0  # an earlier life, and with it each vote of that
         self.before = -1  # the highest that was seen before the last vote, if that was given in this life
         self.lease: Lease | None = None
         self._unsure_at = now  # what was leased under this name before then is not known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rota.common import errors, messages
@@ -50,6 +51,8 @@ class PairChecks(Checks):
         self.winners: dict[int, str] = {}  # epoch → the master that was active in it
         self.begun = 0  # the highest of them that no node has forgotten
         self.fences: dict[str, int] = {}  # node → the highest epoch that it has granted
+        self._forgotten: dict[str, tuple[int, float]] = {}  # the same, of an earlier life, and when that ended
+        self._revived = False  # a master dispatched whose successor was forgotten
         self._voted: set[tuple[str, int]] = set()  # node, epoch
         self._leasing: dict[str, Leasing] = {}
         self.maybe: Counter[str] = Counter()  # calls that ended as MaybeExecuted: had they run?
@@ -116,8 +119,10 @@ class PairChecks(Checks):
         """An agent without a state directory is started anew: if it voted, that binds it no more, and it may elect a
         master that has not heard of the last one (docs/STANDBY.md). Never may both dispatch at one instant.
         """
-        if self.fences.pop(node, None) is not None:
+        fence = self.fences.pop(node, 0)
+        if fence:
             self.begun = 0
+            self._forgotten[node] = fence, self.cluster.clock.now
 
     def _given(self, master: Any, slot: Any, now: float) -> None:
         super()._given(master, slot, now)
@@ -130,14 +135,25 @@ class PairChecks(Checks):
             raise Violation(f"{master.name} dispatches in epoch {epoch}, which is that of {self.winners.get(epoch)}")
         if self.begun > epoch:
             raise Violation(f"{master.name} dispatches in epoch {epoch}, and {self.begun} has begun")
+        self._revived = self._revived or epoch < max(self.winners)
 
     def after_step(self, master: Any) -> None:
         now = self.cluster.clock.now
         if isinstance(master.core, Master):
             super().after_step(master)
-        may = [each.name for each in self.cluster.masters.values() if each.may_dispatch(now)]
-        if len(may) > 1 and not self.weak:
+        may = [each for each in self.cluster.masters.values() if each.may_dispatch(now)]
+        if len(may) > 1 and not self.weak and not self._is_forgotten_by_half(may):
             raise Violation("both masters may dispatch")
+
+    def _is_forgotten_by_half(self, may: list[PairMaster]) -> bool:
+        """Where half of the nodes suffice for a lease each master may have one half, if one has forgotten its vote. It
+        leases when what its earlier life leased has run out.
+        """
+        old, new = sorted((each.core for each in may), key=lambda core: core.dispatch.epoch)
+        leases, by = old.pair.leases, self.cluster.clock.now - old.pair.leases.lease_s
+        forgotten = [self._forgotten.get(node, (0, inf)) for node in leases.electorate]
+        forgot = any(epoch >= new.dispatch.epoch and at <= by for epoch, at in forgotten)
+        return forgot and len(leases.electorate) % 2 == 0
 
     # ---- what runs ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +164,7 @@ class PairChecks(Checks):
         super().executed(payload, delivery, process)
 
     def _may_run_again(self, call: SimCall, epoch: int) -> bool:
-        return self.weak or super()._may_run_again(call, epoch)
+        return self.weak or self._revived or super()._may_run_again(call, epoch)
 
     def answered(self, call: SimCall, code: int, text: str) -> None:
         if code == errors.MaybeExecuted.code:

@@ -182,6 +182,22 @@ def stop_agent(cluster: PairCluster) -> None:
     cluster.clock.after(0.2, start)
 
 
+def move_agent(cluster: PairCluster) -> None:
+    """Killed, and started at once on another machine, without its state directory, while leases of its earlier life
+    run: it reaches the master that is not active, or that knows of no other one that is, and not the active one.
+    """
+    name = cluster.rng.choice(list(cluster.agents))
+    agent, seconds = cluster.agents[name], _pause(cluster)
+    if not agent.alive:
+        return
+    cluster.clock.tell("FAULT: agent %s moves, and is cut from %s for %s s", name, cluster.master.name, seconds)
+    agent.kill()
+    for other in (PRIMARY, BACKUP):
+        cluster.path(name, other).heal()
+    cut(cluster, name, cluster.master.name, seconds, "both")
+    cluster.start_agent(name, remembers=False)
+
+
 def add_node(cluster: PairCluster) -> None:
     if len(cluster.agents) < NODES_MAX:
         name = f"n{len(cluster.agents) + len(cluster.removed)}"
@@ -271,6 +287,7 @@ FAULTS: dict[Fault, int] = {
     faults.reset_connection: 4,
     faults.reset_all: 1,
     faults.kill_agent: 2,
+    move_agent: 1,
     stop_agent: 1,
     faults.pause_agent: 2,
     faults.pause_node: 1,

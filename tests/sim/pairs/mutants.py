@@ -19,6 +19,7 @@ from rota.master.core.leases import Asked, Leases
 from rota.master.core.master import Master
 from rota.master.core.pair import Pair
 from rota.master.core.pair_standby import PairStandby
+from rota.worker.core.beats import Beats
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
 
@@ -32,6 +33,8 @@ _CUTS = (faults.isolate, faults.partition, faults.slow_network)
 SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "vote_though_leased": _CUTS,
     "vote_right_after_a_start": (faults.isolate, faults.partition, kill_agent, pause_agent),
+    "lease_right_after_a_start": (faults.isolate, faults.move_agent),
+    "lease_to_two": (faults.cut_masters, faults.isolate, faults.move_agent),
     "unsure_for_ever": (faults.kill_both, faults.kill_master, kill_agent),
     "minority_elects": _CUTS,
     "one_lease_suffices": _CUTS,
@@ -89,6 +92,24 @@ def vote_right_after_a_start(put: Put) -> None:
         return refusal(self, vote, now)
 
     put(Votes, "refusal", hasty)
+
+
+@rule
+def lease_right_after_a_start(put: Put) -> None:
+    """Who remembers no vote leases to nobody for one lease after the start: its earlier life may have leased."""
+    put(Beats, "began", lambda self, now: None)
+
+
+@rule
+def lease_to_two(put: Put) -> None:
+    """To another master an agent leases only when its last lease has run out, or was released."""
+    is_bound = Beats._is_bound
+
+    def free(self: Beats, master: str, lease_s: float, now: float) -> bool:
+        self._leased_until = now
+        return is_bound(self, master, lease_s, now)
+
+    put(Beats, "_is_bound", free)
 
 
 @rule

@@ -1,0 +1,35 @@
+"""Control addresses of masters, as callers, operators and applications give them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+from .limits import CONTROL_PORT
+
+VARIABLE = "ROTA_MASTER"
+_ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\],]+)(?::(\d{1,5}))?")
+
+
+def control_addresses(given: Iterable[str] | None) -> tuple[str, ...]:
+    """The addresses given, one text or several, else those of ROTA_MASTER, else this machine's master; commas separate
+    several. Raises ValueError for what is not tcp://HOST or tcp://HOST:PORT.
+    """
+    texts = (given,) if isinstance(given, str) else tuple(given or ())
+    names = [name.strip() for text in texts or (os.environ.get(VARIABLE, ""),) for name in text.split(",")]
+    found = tuple(complete(name) for name in dict.fromkeys(names) if name)
+    return found or (f"tcp://127.0.0.1:{CONTROL_PORT}",)
+
+
+def complete(name: str) -> str:
+    """With its port."""
+    host, port = split(name)
+    return f"tcp://{host}:{port}"
+
+
+def split(address: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match[2] or CONTROL_PORT) < 65536:
+        raise ValueError(f"{address!r} is no master's address: tcp://HOST:PORT expected")
+    return match[1], int(match[2] or CONTROL_PORT)
