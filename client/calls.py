@@ -361,7 +361,8 @@ class Calls:
 
     def _never_sent(self, call: Call) -> Error:
         if self.open:
-            return Timeout(f"{name(call)} waited for its turn behind {len(self._sent)} others; it was not sent")
+            why = f"{name(call)} waited for its turn behind {len(self._sent)} others; it was not sent"
+            return Timeout(why, details={"started": False})
         return Unavailable(f"{name(call)} was not sent: no master can be reached ({self.unreachable})")
 
     # ---- bookkeeping --------------------------------------------------------------------------------------------

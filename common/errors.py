@@ -74,7 +74,9 @@ class Cancelled(Error):
 
 
 class Timeout(Error, TimeoutError):
-    """The deadline of the call passed; a handler that had started goes on."""
+    """The deadline of the call passed; a handler that had started goes on. `details` has `started`: False where it is
+    known that none had: the call waited for a process, or was never sent.
+    """
 
     code = 5
 

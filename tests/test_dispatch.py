@@ -136,6 +136,7 @@ def test_a_request_that_ran_and_waits_to_run_again_is_never_called_overloaded() 
     assert 3 not in rig.codes()
     rig.after(1.5)
     assert rig.codes()[3] == TIMEOUT
+    assert "started" not in msgpack.unpackb(rig.answers[-1].body)
 
 
 def test_a_deadline_that_passes_in_the_queue_drops_the_request() -> None:
@@ -145,6 +146,7 @@ def test_a_deadline_that_passes_in_the_queue_drops_the_request() -> None:
     rig.request(2, timeout_ms=100)
     rig.after(0.15)
     assert rig.codes() == {2: TIMEOUT}
+    assert msgpack.unpackb(rig.answers[0].body)["started"] is False
     rig.reply(slot, 1)
     assert len(rig.deliveries) == 1
 
@@ -156,6 +158,7 @@ def test_a_deadline_that_passes_while_it_runs_leaves_the_attempt_and_its_credit(
     rig.request(2)
     rig.after(0.15)
     assert rig.codes() == {1: TIMEOUT}
+    assert "started" not in msgpack.unpackb(rig.answers[0].body)
     assert list(slot.inflight) == [1]
     rig.reply(slot, 1)
     assert rig.codes() == {1: TIMEOUT}, "the first outcome counts"

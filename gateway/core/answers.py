@@ -35,6 +35,7 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (Unsendable, Fault(500, "The service failed on this request.")),
     (errors.Conflict, Fault(422, "This Idempotency-Key came with another request before; nothing was done.")),
 )
+_NO_PROCESS = Fault(503, "No process was free in time; nothing was done. Try again shortly.", retry_after=RETRY_AFTER_S)
 _OTHER = Fault(502, "The service gave no answer that can be passed on.")
 _TOO_LARGE = Fault(413, "The request is too large; nothing was done.")
 _ANSWER_TOO_LARGE = Fault(502, "The answer of the service is too large to be passed on.")
@@ -80,6 +81,8 @@ def _fault(error: BaseException) -> Fault:
         return _GIVEN_UP
     if isinstance(error, errors.NoService) and error.details.get("maintenance") is True:
         return _MAINTENANCE
+    if isinstance(error, errors.Timeout) and error.details.get("started") is False:
+        return _NO_PROCESS
     return next((fault for kind, fault in _FAULTS if isinstance(error, kind)), _OTHER)
 
 

@@ -44,6 +44,8 @@ _NOT_STARTED = errors.NOT_STARTED
 _with_body = wire.with_body
 _COPY_TWICE_MAX = wire.COPY_TWICE_MAX
 
+IN_QUEUE = "in the queue"
+
 Target = tuple[Pool, Handler]
 
 
@@ -342,7 +344,9 @@ class Dispatch:
             if request in self.inherited.waiting:
                 self.inherited.give_up(request, self.inherited.release(request))
                 continue
-            self.fail(request, errors.Timeout.code, f"the deadline passed {self.withdraw(request)}")
+            where = self.withdraw(request)
+            known = {"started": False} if where == IN_QUEUE and request.attempt == 0 else {}
+            self.fail(request, errors.Timeout.code, f"the deadline passed {where}", **known)
         for session in list(self.unsent):
             self._send_unsent(session)
         if self.inherited.waiting:
@@ -466,7 +470,7 @@ class Dispatch:
             return "while its fate was not known"
         if request.slot is None:
             self.leave_queue(request)
-            return "in the queue"
+            return IN_QUEUE
         return "while its handler ran"
 
     def hand_back(self) -> int:
