@@ -87,9 +87,9 @@ class Calls:
     def __init__(self, window: int = WINDOW, session: bytes = bytes(16)) -> None:
         self.window = window
         self.open = False
-        self.unreachable = ""  # why no master could be reached, for the error of who waited for one
+        self.unreachable = "none has answered yet"  # why no master is reached, for the error of who waited for one
         self.strangers = 0  # answers that nobody waited for: duplicates, and those of calls that were given up
-        self.body_max = BODY_MAX
+        self.body_max = WAITING_BYTES  # its master says what it takes, and then what waits is looked at again
         self._waiting: deque[Call] = deque()
         self._waiting_bytes = 0
         self._sent: dict[int, Call] = {}  # in the order of their numbers

@@ -21,6 +21,7 @@ class Error(Exception):
     """
 
     code = 13
+    exit_code: int  # of what a `rota.Admin` raises: what the command line would exit with
 
     def __init__(
         self,

@@ -48,5 +48,5 @@ def error(number: int, cause: str) -> errors.Error:
 
 def coded(error: errors.Error, number: int) -> errors.Error:
     """Operators' errors say what the command line would exit with."""
-    error.exit_code = number  # type: ignore[attr-defined]
+    error.exit_code = number
     return error

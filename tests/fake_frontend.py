@@ -92,7 +92,7 @@ class FakeFrontend:
         self._orders: list[Callable[[], None]] = []
         self._ctx = sockets.context()
         self.control = sockets.router(self._ctx, sockets.CONTROL)
-        self.frontend = sockets.router(self._ctx, sockets.FRONTEND)
+        self.frontend = sockets.router(self._ctx, sockets.FRONTEND, 4 << 20)
         self.ports = tuple(_bind(sock, port) for sock, port in zip((self.control, self.frontend), ports, strict=True))
         self.address = f"tcp://127.0.0.1:{self.ports[0]}"
         self._stop = False

@@ -220,6 +220,14 @@ def test_too_large_arguments_are_refused_here_and_nothing_is_sent(fake: FakeFron
     assert fake.counts["request"] == 1
 
 
+@pytest.mark.parametrize("size", [2 << 20, 3 << 20])
+def test_the_first_call_of_a_client_may_be_as_large_as_its_master_allows(size: int, fake: FakeFrontend) -> None:
+    fake.max_message = size + 100
+    fake.answer = lambda _, request: (0, len(request.args[0]))  # type: ignore[arg-type]
+    with rota.Client(fake.address) as client:
+        assert client.call("a.b", bytes(size)) == size
+
+
 def test_options_travel_in_the_head(fake: FakeFrontend, client: rota.Client) -> None:
     view = client.options(timeout=2, idempotency_key="k1", session="user", headers={"x": "y"})
     assert view.service("orders").quote(1) == [1]

@@ -46,6 +46,17 @@ def test_the_client_code_of_the_tour_runs(cluster: LocalCluster) -> None:
     assert names["prices"] == [{"symbol": s, "price": 12.5} for s in "XYZ"]
 
 
+def test_the_program_of_the_tour_serves_its_own_objects(cluster: LocalCluster) -> None:
+    (code,) = (code for code in PYTHON if "background(" in code)
+    cards = rota.Worker("cards")
+    cards.handler(lambda: len(drawn), name="count")
+    drawn = ["ace"]
+    check = '    found = client.call("cards.count")\n'
+    names: dict[str, object] = {"orders": cards, "client": cluster.client()}
+    exec(code.replace("tcp://master:7700", cluster.address) + check, names)
+    assert names["found"] == 1
+
+
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_in_the_readme_names_what_exists(code: str) -> None:
     for node in ast.walk(ast.parse(code)):

@@ -126,7 +126,11 @@ class Worker:
         }
 
     def run(self, **options: Any) -> None:
-        """Serve from this file until told to stop: `rota slave` on it, with `options` named as its flags."""
+        """Serve from this file until told to stop: `rota slave` on it.
+
+        options: master, name, processes, version, tags, python, state, app_dir, as its flags, and start_timeout,
+        drain_deadline, stop_grace in seconds. Unlike `rota slave`, it looks for its master in ROTA_MASTER, too.
+        """
         if being_loaded:
             raise RuntimeError(
                 f"{self.name}.run() was called while the file is being loaded as an application; "
@@ -137,7 +141,12 @@ class Worker:
         run(self, **options)
 
     def background(self, **options: Any) -> Background:
-        """Serve from inside this process, on its own objects: `with orders.background(master=...) as node:`."""
+        """Serve from inside this process, on its own objects: `with orders.background(master=...) as node:`.
+
+        options: master, name (without one: host and pid), version, tags, state, as the flags of `rota slave`, and
+        drain_deadline in seconds. `node.wait_ready()` returns when it serves; the end of the block, or `node.close()`,
+        drains it.
+        """
         from .background import Background
 
         return Background(self, **options)
