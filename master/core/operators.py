@@ -59,7 +59,7 @@ class Connected:
     def follow(self, route: bytes, follow: messages.Follow) -> None:
         following = self._known[route].following
         if follow.id not in following and len(following) >= ASKED_MAX:
-            return self._say(route, _too_many_asked().outcome.result(follow.id))
+            return self.say(route, _too_many_asked().outcome.result(follow.id))
         following[follow.id] = follow.since
         self.tell_followers()
 
@@ -68,9 +68,9 @@ class Connected:
             for follow_id, since in operator.following.items():
                 if since < self._events.last:
                     operator.following[follow_id] = self._events.last
-                    self._say(route, messages.Happened(follow_id, self._events.since(since)))
+                    self.say(route, messages.Happened(follow_id, self._events.since(since)))
 
-    def _say(self, route: bytes, message: messages.Message) -> None:
+    def say(self, route: bytes, message: messages.Message) -> None:
         operator = self._known.get(route)
         if operator is not None:
             self._out.say(route, operator.token, message)
@@ -156,7 +156,7 @@ class Operators(Connected):
         if outcome.record > self._confirmed and "journal" not in self._alarms:  # then nothing more becomes durable
             self._answers.setdefault(outcome.record, []).append((route, result))
         else:
-            self._say(route, result)
+            self.say(route, result)
 
     def _wake(self, now: float) -> None:
         """Whoever waits is answered when its condition holds, when it cannot come true, or when its time is over."""
@@ -205,14 +205,14 @@ class Operators(Connected):
         self._confirmed = number
         for record in [record for record in self._answers if record <= number]:
             for route, result in self._answers.pop(record):
-                self._say(route, result)
+                self.say(route, result)
 
     def unrecorded(self, text: str) -> None:
         """The journal failed. Whoever waits for a record is told not to."""
         answers, self._answers = self._answers, {}
         for route, result in (each for waiting in answers.values() for each in waiting):
             data = {**result.data, "error": f"a restart of this master would forget what was asked for: {text}"}
-            self._say(route, result._replace(ok=False, exit=exits.FAILED, data=data))
+            self.say(route, result._replace(ok=False, exit=exits.FAILED, data=data))
 
     def _probe(self) -> None:
         """One that vanished without BYE is noticed only when something is sent, and its wait may be a long one."""

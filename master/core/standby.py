@@ -22,9 +22,9 @@ from .events import EventLog
 from .follower import ANSWERS, DEAD_AFTER
 from .liveness import moved
 from .mirror import Mirror, OutOfStep
+from .operators import Connected
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
 from .records import Peer
-from .standby_operators import StandbyOperators
 from .verbs import Outcome, Refuse
 from .voters import Voters
 
@@ -72,7 +72,7 @@ class Standby(ABC):
         self._whole_until = inf if self._was_active else -inf
         self._linked_at = now
         self._voters = Voters(self.out)
-        self._operators = StandbyOperators(self.out, self.events, self._verb)
+        self._operators = Connected(self.out, self.events)
         self.events.tell(
             "master", self.name, f"standby; the other master is at {self.peer_address or 'an unknown address'}"
         )
@@ -322,7 +322,7 @@ class Standby(ABC):
                 self.candidacy.answered(node, message, self._sources.random(), now)
                 self._count(now)
         elif head.token == self._operators.token(route) != 0:
-            self._operators.said(route, message, now)
+            self._from_operator(route, message, now)
         else:
             self.out.control.append((route, wire.head(wire.WHO, 0)))
 
@@ -373,6 +373,16 @@ class Standby(ABC):
         self._operators.gone(route)
 
     # ---- operators -------------------------------------------------------------------------------------------------
+
+    def _from_operator(self, route: bytes, message: messages.Message | None, now: float) -> None:
+        if isinstance(message, messages.Follow):
+            self._operators.follow(route, message)
+        elif isinstance(message, messages.Verb):
+            try:
+                outcome = self._verb(message, now)
+            except Refuse as refused:
+                outcome = refused.outcome
+            self._operators.say(route, outcome.result(message.id))
 
     def _verb(self, verb: messages.Verb, now: float) -> Outcome:
         if verb.verb == "status":

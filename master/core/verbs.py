@@ -261,7 +261,7 @@ class Verbs:
         if changed:
             record = self.fleet.journal(records.closed(service, closed))
             maintenance.close(service, closed) if closed else maintenance.open(service)
-            how = _on(wanted) + ", and its processes end" * (wanted and stop)
+            how = ("on" if wanted else "off") + ", and its processes end" * (wanted and stop)
             self.fleet.events.tell("maintenance", service, f"{service}: maintenance {how}", by, reason)
         flight = self._in_flight(service)
         data = {"service": service, "on": wanted, "changed": changed, "in_flight": flight}
@@ -408,10 +408,6 @@ class Verbs:
     def _service_failed(self, names: Iterable[str]) -> str:
         nodes, wanted = self.fleet.nodes.values(), set(names)
         return self._node_failed(n for n in nodes if n.intent is Intent.ACTIVE and set(n.failing) & wanted)
-
-
-def _on(wanted: bool) -> str:
-    return "on" if wanted else "off"
 
 
 def not_found(what: str, name: str, known: Any) -> Refuse:
