@@ -29,7 +29,6 @@ class MasterLink:
         effects: Effects,
         note: Callable[[str], None],
     ) -> None:
-        self.damaged = 0  # frames that broke the format
         self._ctx = ctx
         self._poller = poller
         self._masters = masters
@@ -75,9 +74,8 @@ class MasterLink:
             try:
                 self._receive(frame)
             except BadMessage:  # of a newer master, perhaps
-                self.damaged += 1
+                pass
             except wire.BadFrame:  # it may have been an order: the next HELLO tells what we have, and we are told anew
-                self.damaged += 1
                 self._lose()
 
     def close(self) -> None:
@@ -99,8 +97,6 @@ class MasterLink:
             self._effects.perform(self._core.refused(refusal, now))
         elif kind == wire.WHO:
             self._effects.perform(self._core.who(now))
-        elif kind != wire.PROBE:
-            self.damaged += 1
 
     def _send(self, frame: bytes) -> None:
         if self._link is not None and not self._link.send(frame):

@@ -46,11 +46,6 @@ class Voters:
     def in_touch(self) -> bool:
         return any(voter.greeted for voter in self._voters)
 
-    @property
-    def damaged(self) -> int:
-        """Frames that broke the format."""
-        return sum(voter.damaged for voter in self._voters)
-
     def attend(self) -> None:
         """Everything that is due or has come. Never blocks, but for what `asked` does."""
         for master, voter in enumerate(self._voters):
@@ -80,7 +75,6 @@ class _Voter:
         self, ctx: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, address: str, hello: Callable[[], VoterHello]
     ) -> None:
         self.greeted = False
-        self.damaged = 0
         self._ctx = ctx
         self._poller = poller
         self._address = address
@@ -110,10 +104,8 @@ class _Voter:
             try:
                 message = self._read(frame)
             except BadMessage:  # of a newer master, perhaps
-                self.damaged += 1
                 continue
             except wire.BadFrame:  # it may have asked for our vote, and asks again over the next connection
-                self.damaged += 1
                 self._drop(monotonic())
                 return None
             if message is not None:
