@@ -175,11 +175,6 @@ for _kind in _BY_CODE.values():
     _kind.__module__ = "rota"  # tracebacks and pickles name what users import
 
 
-def code_of(error: BaseException) -> int:
-    """The wire code of an exception; what is not of rota counts as `Error`: a failure of rota."""
-    return error.code if isinstance(error, Error) else Error.code
-
-
 def fault(code: int, cause: str, retry_after_ms: int = 0, details: Mapping[str, object] | None = None) -> Error:
     """The exception that a fault stands for. A code that only a newer peer knows: plain `Error`."""
     details = details or {}

@@ -57,7 +57,6 @@ def test_a_fault_becomes_the_error_it_was(kind: type[errors.Error]) -> None:
     error = errors.fault(kind.code, "the queue is full", 250, {"limit": 3})
     assert type(error) is kind
     assert (error.cause, error.retry_after, error.details) == ("the queue is full", 0.25, {"limit": 3})
-    assert errors.code_of(error) == kind.code
 
 
 def test_a_remote_error_keeps_type_message_and_traceback() -> None:
@@ -72,10 +71,6 @@ def test_a_remote_error_keeps_type_message_and_traceback() -> None:
 def test_a_code_of_a_newer_peer_is_an_error_all_the_same() -> None:
     error = errors.fault(999, "something new")
     assert type(error) is rota.Error and error.details == {"code": 999}
-
-
-def test_what_is_not_of_rota_counts_as_a_failure_of_rota() -> None:
-    assert errors.code_of(ZeroDivisionError()) == rota.Error.code
 
 
 @pytest.mark.parametrize("kind", ALL)
