@@ -27,7 +27,7 @@ from ..common.limits import BODY_MAX
 from ..common.link import Link, reconnect_delay
 from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, encode
 from ..common.sockets import fast_recv, fast_send
-from ..common.wire import ANSWER, BadFrame, body_of, parse
+from ..common.wire import ANSWER, BadFrame, parse
 from . import streams
 from .ages import MARK_S
 from .beside import Beside, anew
@@ -189,7 +189,7 @@ class Session:
             call = calls.answered(fields[8], fields[9], len(frame))
             if call is None:
                 continue
-            code, body = fields[12], body_of(frame, fields[11])
+            code, body = fields[12], frame[fields[11] :]
             if not code:
                 call.returned(body)
             elif code == errors.NOT_STARTED:

@@ -65,7 +65,7 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
 
 def decode_call(data: Body) -> tuple[list[Any], dict[str, Any]]:
     """Raises ProtocolError, and nothing else, whatever the bytes are."""
-    value = _unpack(data)
+    value = decode_result(data)
     if type(value) is list and len(value) == 2:
         args, kwargs = value
         if type(args) is list and type(kwargs) is dict and _TEXT.issuperset(map(type, kwargs)):
@@ -90,11 +90,6 @@ def encode_result(value: Any) -> Packed:
         raise TypeError(_first_problem("result", value) or f"result: {error}") from None
 
 
-def decode_result(data: Body) -> Any:
-    """Raises ProtocolError, and nothing else, whatever the bytes are."""
-    return _unpack(data)
-
-
 def encode_error(error: Error) -> bytes:
     """The body of an answer that is not ok; the code goes into the header. Never fails."""
     fields: dict[str, Any] = dict(error.details)
@@ -110,7 +105,7 @@ def encode_error(error: Error) -> bytes:
 def decode_error(code: int, data: Body) -> Error:
     """What to raise for an answer with this code. ProtocolError if the body is not an error's."""
     try:
-        fields = _unpack(data) if data else {}
+        fields = decode_result(data) if data else {}
         cause, retry_after_ms = fields.pop("cause", ""), fields.pop("retry_after_ms", 0)
         if type(told := fields.pop("told", None)) is str:  # the service has words of its own for this fault
             cause, fields["cause"] = told, cause
@@ -239,7 +234,8 @@ _REPLACERS = [_replacer(depth) for depth in range(PACKED_DEPTH_MAX + 1)]
 # ---- in ----
 
 
-def _unpack(data: Body, depth: int = 0) -> Any:
+def decode_result(data: Body, depth: int = 0) -> Any:
+    """Raises ProtocolError, and nothing else, whatever the bytes are. `depth`: of tuples and sets around it."""
     # The limits on lengths are len(data), unpackb's default: no declared length buys more memory than was sent (the
     # worst megabyte found takes 0.1 s). Keys may be of any hashable type.
     try:
@@ -253,7 +249,7 @@ def _restore(code: int, data: bytes, depth: int) -> Any:
     if kind is not None:
         if depth == PACKED_DEPTH_MAX:
             raise ValueError("tuples and sets are nested too deeply")
-        items = _unpack(data, depth + 1)
+        items = decode_result(data, depth + 1)
         if type(items) is not list:
             raise ValueError(f"extension type {code} without a list")
         return kind(items)

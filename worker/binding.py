@@ -84,7 +84,8 @@ class Binding:
 
     def read(self, body: Body, context: object) -> tuple[list[Any], dict[str, Any]]:
         """What to call the handler with, of the body of a call. ProtocolError, or BindError as `bind`."""
-        return self.arguments(*decode_call(body), context)
+        args, kwargs = decode_call(body)
+        return self.arguments(args, kwargs, context)
 
     write = staticmethod(encode_result)  # of what the handler returned; raises TypeError
 

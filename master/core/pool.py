@@ -187,7 +187,7 @@ class Shelf:
     """Slots that may be given more, the least loaded first, then the least recently used."""
 
     def __init__(self) -> None:
-        self._rows: list[dict[Slot, None]] = [{}]  # by load; the last one is empty
+        self._rows: list[dict[Slot, None]] = [{}]  # by load
         self._lowest = 0  # the rows before this one are empty
 
     def first(self) -> Slot | None:
@@ -212,9 +212,11 @@ class Shelf:
         if slot.stride != STRIDE:
             load = load * slot.stride // STRIDE
         slot.row = load
-        if load >= len(rows) - 1:
-            rows += ({} for _ in range(len(rows) - 2, load))
-        rows[load][slot] = None
+        try:
+            rows[load][slot] = None
+        except IndexError:
+            rows += ({} for _ in range(len(rows), load))
+            rows.append({slot: None})
         if load < self._lowest:
             self._lowest = load
 
