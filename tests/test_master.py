@@ -171,6 +171,15 @@ def test_an_idle_master_leaves_control_alone_after_routine_and_after_nothing_els
     assert few.core.rest_s(1) == 0.0025
 
 
+def test_a_master_that_is_to_notice_silence_soon_leaves_control_alone_for_less() -> None:
+    rig = Rig(suspect_after=0.4)
+    nodes = [rig.agent(f"n{number}") for number in range(40)]
+    rig.after(0.1)
+    assert rig.core.rest_s(40) == 0.0
+    rig.tell(nodes[0], messages.Beat(1))
+    assert rig.core.rest_s(1) == 0.05
+
+
 def test_a_master_never_leaves_control_alone_while_somebody_waits_for_what_agents_do() -> None:
     rig = Rig()
     slots = rig.pool_of(2)

@@ -188,7 +188,8 @@ class Master:
         is_busy = self._pace != LONG_TICK_S or self.dispatch.timers.next_deadline() is not None
         if is_busy or not routine or read != routine:
             return 0.0
-        return min(LONG_TICK_S, BEATS_REST_S * len(self.fleet.nodes))
+        silence = min(self.settings.suspect_after, self.pair.settings.takeover_after)  # the shortest that matters
+        return min(LONG_TICK_S, silence / 8, BEATS_REST_S * len(self.fleet.nodes))
 
     def _damaged(self, route: bytes) -> None:
         """What it was nobody can tell. An agent is asked to begin anew: its HELLO settles what was lost."""
