@@ -119,18 +119,13 @@ _HEARD = {Liveness.LIVE, Liveness.SUSPECT}  # suspect ⇄ live makes no noise
 class IllegalTransition(ValueError):
     """This event does not exist in this state; nothing was changed."""
 
-    def __init__(self, state: StrEnum, event: str) -> None:
-        super().__init__(f"{type(state).__name__} {state.value!r} does not know {event!r}")
-        self.state = state
-        self.event = event
-
 
 def step(table: dict[State, dict[str, State]], state: State, event: str) -> State:
     """The next state, or IllegalTransition."""
     try:
         return table[state][event]
     except KeyError:
-        raise IllegalTransition(state, event) from None
+        raise IllegalTransition(f"{type(state).__name__} {state.value!r} does not know {event!r}") from None
 
 
 def edge(before: Liveness, after: Liveness) -> str | None:
