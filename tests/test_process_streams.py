@@ -225,3 +225,19 @@ def test_what_happens_before_a_task_that_waits_has_begun_is_not_missed() -> None
         await waits
 
     asyncio.run(scenario())
+
+
+def test_a_handler_that_always_finds_a_piece_lets_others_have_their_turn() -> None:
+    """An upload comes as fast as it is read: who works on each piece would hold the loop until the last one."""
+
+    async def scenario() -> None:
+        stream = AsyncStream.__new__(AsyncStream)
+        there = SimpleNamespace(came=[b"x"], fault=None, began_us=0, read=lambda: None, take=lambda: b"x")
+        stream._stream = lambda: there  # type: ignore[assignment,method-assign,return-value]
+        stream._send = lambda stream: None  # type: ignore[method-assign]
+        stream._streams = SimpleNamespace(limit=lambda stream, now_ns: None)  # type: ignore[assignment]
+        turns: list[str] = []
+        asyncio.get_running_loop().call_soon(turns.append, "another's")
+        assert await stream.read() == b"x" and turns
+
+    asyncio.run(scenario())

@@ -86,6 +86,8 @@ class AsyncStream(Handle):
         self._look()
 
     async def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
+        if reached(stream):
+            await asyncio.sleep(0)  # who always finds something, and works on it, would let nobody else have a turn
         while stream.fault is None and not reached(stream):
             await self.changed()
         if stream.began_us:
