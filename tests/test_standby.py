@@ -295,6 +295,29 @@ def test_a_vote_lost_to_a_higher_epoch_is_stood_for_again_above_it(rig: Rig) -> 
     assert rig.of(Rise)[-1] == Rise(10, "")
 
 
+def test_with_too_few_voters_it_says_what_to_start(rig: Rig) -> None:
+    def alarms() -> list[str]:
+        return rig.core.status(rig.now)["master"]["alarms"]
+
+    rig.wait(1.1)
+    assert not alarms()
+    rig.wait(2.5)
+    rig.greet("a")
+    (alarm,) = alarms()  # the others died without a goodbye
+    assert "of 3 nodes that vote 1 are connected to me, and 2 are needed: start 1 of b, c again" in alarm
+    assert "`rota witness --name b -m …`" in alarm
+    rig.greet("c")
+    assert not alarms()
+
+
+def test_the_active_is_told_how_many_voters_were_heard_lately(rig: Rig) -> None:
+    rig.wait(2.0, pulses=1)
+    rig.greet("a")
+    assert rig.said[-1].voters == 3
+    rig.wait(2.0, pulses=1)
+    assert rig.said[-1].voters == 1
+
+
 def test_a_vote_that_crosses_a_hello_said_again_counts(rig: Rig) -> None:
     rig.wait(1.1)
     before = dict(rig.voters)

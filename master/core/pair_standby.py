@@ -8,11 +8,13 @@ standby ──► polling ──► raising (its epoch, durably) ──► candi
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 from ...common.lifecycle import Liveness
 from ...common.messages import Closing, Pulse
 from ...common.settings import AGENTS, ANY, PRIMARY
 from .candidacy import Candidacy, Stage
+from .leases import majority
 from .standby import Standby
 
 
@@ -100,6 +102,27 @@ class PairStandby(Standby):
     def _is_left(self) -> bool:
         """The active is gone for good, as an operator says."""
         return self._forced and self.epoch > 0
+
+    # ---- for people ------------------------------------------------------------------------------------------------
+
+    def status(self, now: float) -> dict[str, Any]:
+        found = super().status(now)
+        if now >= self._promised_until and (why := self._why_unelectable(now)):
+            found["master"]["alarms"].append(why)
+        return found
+
+    def _why_unelectable(self, now: float) -> str:
+        """Too few of those that vote are here, which only people can change."""
+        known, heard = self.mirror.known, self._voters.heard(now)
+        for electorate in (known.electorate, known.electorate_before or frozenset()) if self._polls else ():
+            size, needed, away = len(electorate), majority(len(electorate)), sorted(electorate - heard)
+            if (here := size - len(away)) < needed and size:
+                return (
+                    f"no master can be elected: of {size} nodes that vote {here} are connected to {self.name}, and "
+                    f"{needed} are needed: start {needed - here} of {', '.join(away)} again; for one that is gone for "
+                    f"good `rota witness --name {away[0]} -m …` votes in its place; then `rota forget` the others"
+                )
+        return ""
 
     # ---- who votes -------------------------------------------------------------------------------------------------
 

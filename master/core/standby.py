@@ -186,7 +186,7 @@ class Standby(ABC):
         # With what it records the active waits for us so long after each promise; a tenth less, as clocks go.
         self._whole_until = now + 0.9 * DEAD_AFTER * self.settings.takeover_after if self.mirror.synced else -inf
         self._promised_until = now + self.settings.takeover_after
-        voters = len(self._voters.nodes & self.mirror.known.electorate)
+        voters = len(self._voters.heard(now) & self.mirror.known.electorate)
         self._say_active(messages.Promise(pulse.number, self.settings.takeover_ms, self.mirror.confirmed, voters))
 
     def _replica(self, replica: messages.Replica, now: float) -> None:
@@ -343,17 +343,19 @@ class Standby(ABC):
             self._member_saw(hello.node, hello.epoch)
             answer = outbox.answer(wire.REFUSED, 0, self._refusal())
         else:
-            answer = outbox.answer(wire.WELCOME, self._admit(route, hello), self._welcome(version))
+            answer = outbox.answer(wire.WELCOME, self._admit(route, hello, now), self._welcome(version))
         self.out.control.append((route, answer))
         self._ask(now)
 
-    def _admit(self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello) -> int:
+    def _admit(
+        self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello, now: float
+    ) -> int:
         token = self._sources.token()
         if isinstance(hello, messages.OperatorHello):
             self._operators.came(route, token, hello.user)
         elif isinstance(hello, messages.VoterHello) and valid_name(hello.node):
             self._member_saw(hello.node, hello.epoch)
-            return self._voters.came(route, hello.node, token)
+            return self._voters.came(route, hello.node, token, now)
         return token
 
     def _member_saw(self, node: str, epoch: int) -> None:
@@ -429,7 +431,7 @@ class Standby(ABC):
             "peer": peer,
             "quorum": {
                 "electorate": sorted(electorate),
-                "voters": sorted(self._voters.nodes & electorate),
+                "voters": sorted(self._voters.heard(now) & electorate),
                 "granted": sorted(self.candidacy.granted),
                 "may_dispatch": False,
             },

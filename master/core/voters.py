@@ -9,10 +9,13 @@ from ...common import messages, wire
 from ...common.limits import NODES_MAX
 from .outbox import Outbox
 
+SILENCE_S = 3.0  # they say hello each half second
+
 
 class Voter(NamedTuple):
     node: str
     token: int
+    heard_at: float
 
 
 class Voters:
@@ -20,14 +23,14 @@ class Voters:
         self._out = out
         self._known: dict[bytes, Voter] = {}  # by route
 
-    def came(self, route: bytes, node: str, token: int) -> int:
+    def came(self, route: bytes, node: str, token: int, now: float) -> int:
         """Answers the token that it has from now on. Said again it is the same: a vote may be under way under that."""
         if route in self._known:
             token = self._known[route].token
         for old in [old for old, voter in self._known.items() if voter.node == node]:
             del self._known[old]
         if len(self._known) < NODES_MAX:
-            self._known[route] = Voter(node, token)
+            self._known[route] = Voter(node, token, now)
         return token
 
     def gone(self, route: bytes) -> None:
@@ -41,6 +44,10 @@ class Voters:
     @property
     def nodes(self) -> set[str]:
         return {voter.node for voter in self._known.values()}
+
+    def heard(self, now: float) -> set[str]:
+        """Of the nodes those that have said hello lately: one that died without a goodbye may still be asked."""
+        return {voter.node for voter in self._known.values() if now < voter.heard_at + SILENCE_S}
 
     def ask(self, nodes: Collection[str], vote: messages.Vote) -> None:
         for route, voter in self._known.items():
