@@ -21,6 +21,7 @@ from .core.forms import Fault
 from .core.handshake import Handshake
 from .core.head import Head
 from .core.items import BadItem, Items
+from .core.response import Unsendable
 from .core.routes import Route
 from .core.websocket import FAILED, GOING_AWAY, LOST, Terms, WebSocket
 from .request import Request
@@ -81,7 +82,7 @@ class Socket(Request):
                 self._accept()
             elif self.streamed is not None:
                 super().came(bytes(self._opening), more)
-        except (BadAnswer, BadItem) as error:
+        except (BadAnswer, BadItem, Unsendable) as error:
             self._blame(error)
         except Exception:  # it is called among the answers of others
             self._cut()
@@ -130,7 +131,7 @@ class Socket(Request):
             extensions, said = websocket.agreed(offers, settings.websocket_message)
             answer = websocket.accepted(self.handshake.key, headers, subprotocol, said, self.gateway.date())
         except (AttributeError, TypeError, ValueError) as error:
-            raise BadAnswer(f"the application's acceptance cannot be sent: {error}") from None
+            raise Unsendable(f"the application's acceptance cannot be sent: {error}") from None
         self.core = WebSocket(_terms(settings), now, extensions)
         self.taken(end)
         self.connection.upgrade(self.core, answer, now)

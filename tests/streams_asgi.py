@@ -185,6 +185,10 @@ async def socket_deny(scope, receive, send):
     await send({"type": "websocket.http.response.body", "body": b"are you?"})
 
 
+async def socket_stranger(scope, receive, send):
+    await send({"type": "websocket.accept", "subprotocol": "none that was offered"})
+
+
 async def socket_return(scope, receive, send):
     await receive()
 

@@ -261,9 +261,10 @@ def test_a_refusal_is_an_ordinary_answer(gateway: Gateway, path: str, status: in
     run(scenario)
 
 
-def test_neither_accepted_nor_refused_is_500_and_the_connection_goes_on(gateway: Gateway) -> None:
+@pytest.mark.parametrize("path", ["/return", "/stranger"])
+def test_no_proper_answer_to_a_handshake_is_500_and_the_connection_goes_on(gateway: Gateway, path: str) -> None:
     with gateway.connect() as sock:
-        sock.sendall(handshake("/return"))
+        sock.sendall(handshake(path))
         head = read_until_head(sock)
         assert head.startswith(b"HTTP/1.1 500 ")
         found = re.search(rb"Content-Length: (\d+)", head)

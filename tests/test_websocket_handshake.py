@@ -90,6 +90,7 @@ def test_who_speaks_another_version_is_told_ours() -> None:
 
 def test_an_acceptance_has_the_application_s_headers_and_none_that_are_ours() -> None:
     given = [(b"X-A", b"b"), (b"Sec-WebSocket-Accept", b"x"), (b"Connection", b"close"), (b"Content-Length", b"5")]
+    given.append((b"Upgrade", b"h2c"))
     data = accepted(KEY.encode(), given, "chat", "", DATE)
     assert data.startswith(b"HTTP/1.1 101 Switching Protocols\r\n") and data.endswith(b"\r\n\r\n")
     assert sorted(data.split(b"\r\n")[1:-2]) == [

@@ -30,6 +30,7 @@ from .shared import UNREAD_MAX
 GOING_AWAY, NO_CODE, LOST, TOO_LARGE, FAILED = 1001, 1005, 1006, 1009, 1011  # RFC 6455 7.4.1
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_OURS = (b"sec-websocket-", b"upgrade")  # how names of headers begin that are ours to say
 BATCH = WINDOW  # bytes of messages; with more than that `hold` follows, for no more may be under way to a process
 _PONGS_MAX = 16  # that are owed; of a flood of pings only the last are answered (RFC 6455 5.5.3)
 _SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}  # codes that may stand in a frame
@@ -285,8 +286,8 @@ class WebSocket:
 
 
 def accepted(key: bytes, headers: Headers, subprotocol: str | None, extensions: str, date: bytes) -> bytes:
-    """The answer after which it is a WebSocket. ValueError, TypeError as `response` raises them."""
-    said = [(name, value) for name, value in headers if not name.lower().startswith(b"sec-websocket-")]
+    """The answer after which it is a WebSocket. AttributeError, TypeError, ValueError: it cannot be sent."""
+    said = [(name, value) for name, value in headers if not name.lower().startswith(_OURS)]
     said.append((b"Sec-WebSocket-Accept", b64encode(sha1(key + _GUID, usedforsecurity=False).digest())))
     if subprotocol is not None:
         said.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
