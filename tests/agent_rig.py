@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_master import PATIENCE_S, FakeMaster
+from waiting import is_gone
 
 from rota.common import messages
 
@@ -78,13 +79,5 @@ def run_processes(master: FakeMaster, count: int) -> dict[str, messages.Started]
     return {each.incarnation: each for each in started}
 
 
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def gone(master: FakeMaster, pid: int) -> None:
-    master.until(lambda: not alive(pid), f"the end of {pid}")
+    master.until(lambda: is_gone(pid), f"the end of {pid}")

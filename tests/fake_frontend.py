@@ -22,15 +22,6 @@ from rota.common.body import decode_call, encode_result
 PATIENCE_S = 10.0
 
 
-def until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Wait for it, or fail."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not come about in {PATIENCE_S} s")
-        time.sleep(0.002)
-
-
 class Request(NamedTuple):
     session: bytes
     number: int

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from waiting import until
+
 from rota.cli.children import Child
 from rota.testing import LocalCluster
 
@@ -20,13 +22,6 @@ APP = str(Path(__file__).parent / "gateway_app.py")
 PATIENCE_S = 15.0
 PACE_S = 0.02  # between two requests of a connection of a load: it is to be there all the time, not to fill the cores
 URL = re.compile(r"https?://127\.0\.0\.1:(\d+)")
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def joined(*threads: threading.Thread, what: str, seconds: float = 2 * PATIENCE_S) -> None:

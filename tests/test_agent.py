@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from agent_rig import HERE, Start, alive, gone, run_processes
+from agent_rig import HERE, Start, gone, run_processes
 from fake_master import PATIENCE_S, FakeMaster
+from waiting import is_gone
 
 from rota.common import messages, wire
 from rota.common.body import decode_result
@@ -175,7 +176,7 @@ def test_the_next_agent_ends_what_is_left_of_the_processes_of_one_that_died(
     child: int = decode_result(master.expect_frame(wire.REPLY).body)
     agent.signal(signal.SIGKILL)
     gone(master, started.pid)
-    assert alive(child)  # nobody was left to end it
+    assert not is_gone(child)  # nobody was left to end it
     agent.process.wait()
     again = start_agent(**options)
     master.welcome_agent()
@@ -334,7 +335,7 @@ def test_interrupt_or_a_second_term_leaves_at_once(master: FakeMaster, start_age
             signals = signals[1:]
             master.expect(messages.Leaving)
     assert agent.ended() == 0
-    assert not alive(started.pid)
+    assert is_gone(started.pid)
 
 
 def test_a_boot_that_was_superseded_goes(master: FakeMaster, start_agent: Start) -> None:

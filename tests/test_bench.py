@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from waiting import is_gone, until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -132,14 +133,4 @@ def test_nothing_is_left_behind_of_a_family(bench):
             time.sleep(0.01)
         folder = family.folder
     assert below and not folder.exists()
-    deadline = time.monotonic() + 5
-    while any(runs(pid) for pid in (member.pid, *below)):
-        assert time.monotonic() < deadline
-
-
-def runs(pid: int) -> bool:
-    """False also for a zombie: who reaps an orphan is the container's affair."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: all(map(is_gone, (member.pid, *below))))

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import zmq
-from fake_frontend import FakeFrontend, Request, echo, proxied, until
+from fake_frontend import FakeFrontend, Request, echo, proxied
+from waiting import until
 
 import rota
 from rota.common import messages, sockets, wire

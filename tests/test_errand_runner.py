@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from notify_rig import mailbox, webhook
+from waiting import is_gone
 
 import rota
 from rota.common import config
@@ -79,13 +80,6 @@ def python(code: str) -> str:
     return f'run {PYTHON} -c "{code}"'
 
 
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def test_the_steps_of_a_takeover_run_in_order_with_their_words_as_they_are(shell, tmp_path: Path) -> None:
     log = tmp_path / "log"
     write = f"import sys; open('{log}', 'a').write(repr(sys.argv[1:]))"
@@ -120,7 +114,7 @@ def test_a_step_that_takes_too_long_is_killed_with_all_that_it_started(shell, tm
     made.until(lambda: made.events("step failed"))
     assert "ended after 0." in made.events("step failed")[0] and made.events("step failed")[0].endswith(": begun")
     numbers = [int(line) for line in pids.read_text().split()]
-    made.until(lambda: len(numbers) == 2 and all(map(gone, numbers)))
+    made.until(lambda: len(numbers) == 2 and all(map(is_gone, numbers)))
 
 
 def test_a_command_may_leave_something_running_and_is_done_all_the_same(shell, tmp_path: Path) -> None:
@@ -129,7 +123,7 @@ def test_a_command_may_leave_something_running_and_is_done_all_the_same(shell, t
     made.became("active")
     made.until(lambda: made.events("step"))
     left = int(pid.read_text())
-    assert not gone(left)
+    assert not is_gone(left)
     os.kill(left, signal.SIGKILL)
 
 
@@ -199,7 +193,7 @@ def test_the_process_that_dies_is_started_again_and_what_it_ran_is_killed(shell,
         assert runner is not None
         os.kill(runner.pid, signal.SIGKILL)
         made.until(lambda: made.events("step failed"))
-        made.until(lambda: gone(int(pid.read_text())))
+        made.until(lambda: is_gone(int(pid.read_text())))
         made.until(lambda: len(hook.posts) == 2)
     assert [note["kind"] for note in hook.posts] == ["takeover", "step failed"]
 
@@ -213,7 +207,7 @@ def test_when_the_master_is_gone_so_is_all_that_ran_for_it(shell, tmp_path: Path
     assert runner is not None and runner.stdin is not None
     runner.stdin.close()  # as the kernel does it
     assert runner.wait(10) == 0
-    assert gone(int(pid.read_text()))
+    assert is_gone(int(pid.read_text()))
     made.errands._runner = None
 
 

@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +16,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+from waiting import until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEPLOY = EXAMPLES / "deploy.sh"
@@ -105,7 +104,7 @@ def test_a_failure_at_the_last_node_leaves_none_that_was_not_begun(run: Path) ->
 def test_a_signal_ends_the_deploy_at_once_and_says_where_it_stands(run: Path, number: int, exit_code: int) -> None:
     (run / "hang-drain-b").touch()
     process = deploy(run, run, run / "new", *NODES)
-    wait_until(lambda: "drain b old" in calls(run))
+    until(lambda: "drain b old" in calls(run))
     process.send_signal(number)
     _, err = process.communicate(timeout=10)
     assert process.returncode == exit_code
@@ -125,13 +124,6 @@ def test_help_is_the_usage(run: Path) -> None:
     exit_code, out, err = outcome(run, "--help")
     assert (exit_code, err) == (0, "")
     assert out.startswith("usage: deploy.sh")
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 # ---- the web application of the demo ---------------------------------------------------------------------------------

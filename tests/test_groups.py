@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from lines import next_line
+from waiting import is_gone, until
 
 from rota.common.messages import Intent
 from rota.worker import groups
@@ -59,18 +59,8 @@ def family(make: Make, **variables: str) -> tuple[Group, int]:
     return noted, child
 
 
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def ends(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while lives(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    until(lambda: is_gone(pid))
 
 
 def test_a_process_that_outlived_its_agent_is_ended(make: Make) -> None:
@@ -89,14 +79,14 @@ def test_a_number_that_belongs_to_another_process_by_now_is_left_alone(make: Mak
     process = make()
     noted = group(process)
     assert groups.end([noted._replace(started=noted.started - 1)]) == []
-    assert lives(process.pid)
+    assert not is_gone(process.pid)
 
 
 def test_a_group_that_belongs_to_others_by_now_is_left_alone_though_its_leader_is_gone(make: Make) -> None:
     noted, child = family(make, **{VARIABLE: "web-1.b.2"})
     try:
         assert groups.end([noted]) == []
-        assert lives(child)
+        assert not is_gone(child)
     finally:
         os.kill(child, 9)
 

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 from lines import next_line
+from waiting import is_gone, until
 
 import rota
 from rota.testing import LocalCluster
@@ -61,23 +61,6 @@ def cluster(shared: LocalCluster) -> LocalCluster:
     return shared
 
 
-def eventually(holds: Callable[[], bool], within: float = 10.0) -> bool:
-    until = time.monotonic() + within
-    while not holds():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.03)
-    return True
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def all_pids(cluster: LocalCluster) -> list[int]:
     agents = [child.pid for child in cluster._nodes.values()]
     return [cluster.status()["master"]["pid"], *agents, *cluster.processes()]
@@ -93,9 +76,9 @@ def test_when_the_block_is_entered_every_process_is_ready(cluster: LocalCluster)
 def test_a_killed_process_is_replaced(cluster: LocalCluster) -> None:
     before = set(cluster.processes())
     killed = cluster.kill_process()
-    assert eventually(lambda: is_gone(killed))
+    until(lambda: is_gone(killed))
     cluster.wait_ready()
-    assert eventually(lambda: len(processes := cluster.processes()) == 4 and killed not in processes)
+    until(lambda: len(processes := cluster.processes()) == 4 and killed not in processes)
     assert killed in before
 
 
@@ -127,7 +110,7 @@ def test_a_stopped_node_leaves_and_comes_back(cluster: LocalCluster) -> None:
 def test_a_killed_node_takes_its_processes_with_it(cluster: LocalCluster) -> None:
     gone = cluster.processes("node-2")
     cluster.stop_node("node-2", kill=True)
-    assert eventually(lambda: all(map(is_gone, gone)))
+    until(lambda: all(map(is_gone, gone)))
     assert cluster.client().call("orders.quote", symbol="X")["pid"] in cluster.processes("node-1")
 
 
@@ -189,7 +172,8 @@ def test_nothing_is_left_when_the_block_raises(app: str) -> None:
     with pytest.raises(ZeroDivisionError), LocalCluster(app, nodes=["one"]) as cluster:
         pids += all_pids(cluster)
         raise ZeroDivisionError
-    assert len(pids) == 3 and eventually(lambda: all(map(is_gone, pids)))
+    assert len(pids) == 3
+    until(lambda: all(map(is_gone, pids)))
     assert cluster.nodes == []
     with pytest.raises(RuntimeError, match="does not run"):
         cluster.client()
@@ -204,7 +188,8 @@ def test_nothing_is_left_when_the_tests_themselves_are_killed(app: str) -> None:
         pids = json.loads(next_line(tests))
         tests.send_signal(signal.SIGKILL)
         tests.wait(10)
-    assert len(pids) == 3 and eventually(lambda: all(map(is_gone, pids)))
+    assert len(pids) == 3
+    until(lambda: all(map(is_gone, pids)))
 
 
 # ---- Worker objects -------------------------------------------------------------------------------------------------

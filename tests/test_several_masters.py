@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fake_frontend import FakeFrontend, Request, until
+from fake_frontend import FakeFrontend, Request
+from waiting import until
 
 import rota
 from rota.client.search import AGAIN_S, QUIET_S, SLOW_S, TAKEOVER_FIRST_S, TAKEOVER_MAX_S, Doubt, Search

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from waiting import until
+
 from rota.testing import LocalCluster
-
-PATIENCE_S = 20.0
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_signals_that_reload_or_reopen_end_nothing_and_requests_are_served_meanwhile() -> None:
@@ -29,6 +20,6 @@ def test_signals_that_reload_or_reopen_end_nothing_and_requests_are_served_meanw
             os.kill(master, number)
         while before & set(cluster.processes()):  # its one process is replaced start-first
             assert client.call("orders.echo", text="on") == "on"
-        eventually(lambda: len(cluster.processes()) == 1)
+        until(lambda: len(cluster.processes()) == 1)
         for name in ("master", "node-1"):
             assert "USR1: there is no log to open again" in cluster.log(name)

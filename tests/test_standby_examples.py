@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from lan import NETWORK, Host, NoNetwork, lan
+from waiting import until
 
 from rota.common import config
 
@@ -84,13 +84,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
     assert process.stdout is not None
     process.stdout.close()
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def virtual_ip(host: Host, verb: str) -> None:
@@ -228,14 +221,14 @@ def test_the_front_door_moves_with_the_master_of_a_real_pair(hosts: Sequence[Hos
     master(b, "--backup-of", f"tcp://{a.address}:7700")
     both = f"tcp://{a.address}:7700,tcp://{b.address}:7700"
     start(client, ROTA, "slave", f"{app}:orders", "--state", f"{tmp_path}/agent", "-m", both, said="connected to")
-    until(answers, 60)
+    until(answers, seconds=60)
     until(lambda: a.has(SHARED) and not b.has(SHARED))
     os.killpg(one.pid, signal.SIGKILL)
     a.run("ip", "link", "set", "eth0", "down")
-    until(lambda: b.has(SHARED), 60)
-    until(answers, 60)
+    until(lambda: b.has(SHARED), seconds=60)
+    until(answers, seconds=60)
     a.run("ip", "link", "set", "eth0", "up")
     master(a)
-    until(lambda: not a.has(SHARED), 60)
+    until(lambda: not a.has(SHARED), seconds=60)
     assert b.has(SHARED)
-    until(answers, 60)
+    until(answers, seconds=60)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
+
+from waiting import until
 
 from rota.cli.children import Child
 
@@ -20,13 +21,6 @@ PATIENCE_S = 30.0
 PACE_S = 0.01  # between two requests of a load, which is not to slow down what it watches
 _ADDRESS = re.compile(r"is ready: .*, (tcp://\S+)$", re.MULTILINE)
 _URL = re.compile(r"rota gateway: (http://127\.0\.0\.1:\d+) ")
-
-
-def until(condition: Callable[[], object], what: Callable[[], object] | str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
-        time.sleep(0.02)
 
 
 class Answer(NamedTuple):

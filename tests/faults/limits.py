@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from system.load import Load
-from system.pool import Pool, eventually, is_gone
+from system.pool import Pool, eventually
+from waiting import is_gone
 
 from .app import LIMIT_S
 from .play import APP, ASYNC_APP, Callers, Outcome, Victim, began, fault, judged, victim, whole

@@ -20,7 +20,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from system.ledger import Findings
 from system.load import Load
-from system.pool import Pool, eventually, is_gone
+from system.pool import Pool, eventually
+from waiting import is_gone
 
 HERE = Path(__file__).resolve().parent
 APP = f"{HERE / 'app.py'}:proof"

@@ -145,10 +145,3 @@ def eventually(holds: Callable[[], bool], within: float = 10.0) -> bool:
             return False
         time.sleep(LOOK_S)
     return True
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from waiting import is_gone
+
 from rota import Client
 
 from . import hostile
 from .ledger import Ledger
 from .load import Load
-from .pool import Pool, Status, eventually, is_gone
+from .pool import Pool, Status, eventually
 from .result import Result, judge
 
 LANES = 8

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from notify_rig import webhook
+from waiting import until
 
 from rota import Admin
 
 from .pair import Pair
 
 APP = "import rota\norders = rota.Worker('orders')\n@orders.handler\ndef one():\n    return 1\n"
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_lists_run_and_receivers_are_told_wherever_the_active_master_is(tmp_path: Path) -> None:
