@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import click
 import msgpack
 import pytest
+from click.testing import CliRunner
 from core_rig import Answer, Rig
 
-from rota.cli.main import _say
+from rota.cli.main import JSON_WANTED, Verbs, main
 from rota.common import errors, wire
 from rota.common.body import decode_error
 from rota.common.declare import declared
@@ -149,9 +151,15 @@ def test_whatever_a_target_is_its_fault_is_told(name: bytes) -> None:
 
 @pytest.mark.parametrize("details", [{}, {"code": "E1203", "cause": "the deadline passed"}])
 def test_the_command_line_shows_the_code_and_json_the_cause_too(
-    capsys: pytest.CaptureFixture[str], details: dict[str, str]
+    details: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _say(errors.Timeout("the shop is slow", details=details), as_json=True)
-    said = capsys.readouterr()
-    assert said.err == ("Error: E1203: the shop is slow\n" if details else "Error: the shop is slow\n")
-    assert json.loads(said.out) == {"schema": 1, "error": "the shop is slow", **details}
+    @click.command()
+    @click.pass_context
+    def late(ctx: click.Context) -> None:
+        ctx.meta[JSON_WANTED] = True
+        raise errors.Timeout("the shop is slow", details=details)
+
+    monkeypatch.setattr(Verbs, "get_command", lambda *_: late)
+    said = CliRunner().invoke(main, ["call"])
+    assert said.stderr == ("Error: E1203: the shop is slow\n" if details else "Error: the shop is slow\n")
+    assert json.loads(said.stdout) == {"schema": 1, "error": "the shop is slow", **details}
