@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,15 @@ def run_processes(master: FakeMaster, count: int) -> dict[str, messages.Started]
     for _ in range(count):
         master.welcome_process()
     return {each.incarnation: each for each in started}
+
+
+def closing(master: FakeMaster, node: object) -> None:
+    """Closes it in a thread, the master being played by this one."""
+    thread = threading.Thread(target=node.close)  # type: ignore[attr-defined]
+    thread.start()
+    master.expect(messages.Leaving)
+    master.tell(messages.Leave())
+    master.until(lambda: not thread.is_alive(), "the end of the node")
 
 
 def gone(master: FakeMaster, pid: int) -> None:

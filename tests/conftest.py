@@ -10,8 +10,11 @@ import agent_rig
 import gateway_rig
 import node_rig
 import pytest
+from fake_frontend import FakeFrontend
 from fake_master import FakeMaster
 from hypothesis import settings
+
+from rota.worker.page import Page
 
 settings.register_profile("shared cores", deadline=None)  # an example may have to wait for its core
 settings.load_profile("shared cores")
@@ -35,6 +38,13 @@ def start_agent(master: FakeMaster, tmp_path: Path) -> Iterator[agent_rig.Start]
 
 
 @pytest.fixture
+def page() -> Iterator[Page]:
+    made = Page.create(rows=4)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def node() -> node_rig.Node:
     return node_rig.joined()
 
@@ -42,6 +52,12 @@ def node() -> node_rig.Node:
 @pytest.fixture
 def paired() -> node_rig.Node:
     return node_rig.leasing()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeFrontend]:
+    with FakeFrontend() as made:
+        yield made
 
 
 @pytest.fixture

@@ -14,12 +14,6 @@ from rota.common.messages import Refusal, Result, Verb
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeFrontend]:
-    with FakeFrontend() as made:
-        yield made
-
-
-@pytest.fixture
 def admin(fake: FakeFrontend) -> Iterator[rota.Admin]:
     with rota.Admin(fake.address, user="ann") as made:
         yield made

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from agent_rig import closing
 from fake_master import FakeMaster
 
 import rota
@@ -43,15 +44,6 @@ def test_an_address_of_a_master_is_read_as_clients_read_it() -> None:
     )
     with pytest.raises(ValueError, match="no master's address"):
         worker().background(master="localhost")
-
-
-def closing(master: FakeMaster, node: object) -> None:
-    """Closes it in a thread, the master being played by this one."""
-    thread = threading.Thread(target=node.close)  # type: ignore[attr-defined]
-    thread.start()
-    master.expect(messages.Leaving)
-    master.tell(messages.Leave())
-    master.until(lambda: not thread.is_alive(), "the end of the node")
 
 
 def test_handlers_run_in_the_calling_process_on_its_own_objects(master: FakeMaster) -> None:

@@ -29,12 +29,6 @@ def never(_: FakeFrontend, request: Request) -> None:
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeFrontend]:
-    with FakeFrontend() as made:
-        yield made
-
-
-@pytest.fixture
 def client(fake: FakeFrontend) -> Iterator[rota.Client]:
     with rota.Client(fake.address) as made:
         yield made

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from fake_master import delivery as frame_of
 
@@ -12,13 +10,6 @@ from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.page import DONE, FLOOR, REFUSED, RUNNING, STARTED_UPTO, Page
 
 TOKEN = 99
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    made = Page.create(rows=4)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -19,13 +18,6 @@ from rota.worker.page import Page
 TOKEN = 99
 LIMIT_NS = 5_000_000_000
 BEGUN_NS = 1_000_000_000
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    made = Page.create(rows=4)
-    yield made
-    made.close()
 
 
 @pytest.fixture

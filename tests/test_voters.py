@@ -6,14 +6,13 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_rig import Start, agents_of, run_processes
+from agent_rig import Start, agents_of, closing, run_processes
 from fake_master import PATIENCE_S, FakeMaster, Frame
 
 import rota
@@ -278,15 +277,7 @@ def test_an_application_that_serves_itself_follows_too(a: FakeMaster, b: FakeMas
         follow(a, b)
         b.deliver(1, "echo", text="of b")
         assert replied(b.expect_frame(wire.REPLY)) == (OK, "of b")
-        _closing(b, node)
-
-
-def _closing(master: FakeMaster, node: object) -> None:
-    thread = threading.Thread(target=node.close)  # type: ignore[attr-defined]
-    thread.start()
-    master.expect(messages.Leaving)
-    master.tell(messages.Leave())
-    master.until(lambda: not thread.is_alive(), "the end of the node")
+        closing(b, node)
 
 
 def test_one_that_is_active_is_found_over_the_voter_links(a: FakeMaster, b: FakeMaster, start: Start) -> None:
