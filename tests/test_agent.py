@@ -9,6 +9,7 @@ import socket
 import time
 from pathlib import Path
 
+import agent_rig
 import pytest
 from agent_rig import HERE, Start, gone, run_processes
 from fake_master import PATIENCE_S, FakeMaster
@@ -84,6 +85,41 @@ def test_an_async_process_that_blocks_its_loop_is_ended_too(master: FakeMaster, 
     run_processes(master, 1)
     master.deliver(1, "orders.block")
     assert "exceeded its limit" in master.expect(messages.Exited).cause
+
+
+SLOW_STARTS = """
+import time
+from rota.worker import spawn
+start = spawn.start
+spawn.start = lambda *given: time.sleep(0.2) or start(*given)
+"""
+
+
+def test_a_node_beats_between_the_starts_of_its_processes(
+    master: FakeMaster, start_agent: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_rig, "AGENT", SLOW_STARTS + agent_rig.AGENT)
+    start_agent(processes=5)
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 5}))
+    beats = set()
+    for _ in range(5):
+        master.expect(messages.Started)
+        beats.add(master.beat)
+    assert len(beats) > 3
+
+
+def test_who_leaves_at_once_starts_nothing_of_what_was_still_to_be_started(
+    master: FakeMaster, start_agent: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_rig, "AGENT", SLOW_STARTS + agent_rig.AGENT)
+    agent = start_agent(processes=20)
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 20}))
+    master.expect(messages.Started)
+    asked = time.monotonic()
+    agent.signal(signal.SIGINT)
+    assert agent.ended() == 0 and time.monotonic() - asked < 2.0
 
 
 def test_retire_stops_one_and_a_fresh_one_comes(master: FakeMaster, start_agent: Start) -> None:

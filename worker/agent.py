@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from random import random
@@ -29,7 +30,7 @@ from .children import Children
 from .core import effects
 from .core.effects import Effect
 from .core.ports import Try
-from .core.processes import Timing
+from .core.processes import Stage, Timing
 from .core.supervision import Supervision
 from .core.votes import Ballot, Votes
 from .effects import Effects
@@ -147,6 +148,7 @@ class Agent:
         self._ctx = sockets.context()
         self._poller = zmq.Poller()
         self._effects = Effects(self._carry_out)
+        self._starts: deque[effects.Spawn] = deque()  # still to be carried out
         self._masters = Masters(settings.masters)
         self._link = MasterLink(self._ctx, self._poller, self._masters, self._core, self._effects, self._note)
         self._voters = Voters(
@@ -194,6 +196,7 @@ class Agent:
                     self._spawner.look()
                     self._processes.look()
                 self._effects.perform(self._core.tick(monotonic()))
+                self._start_one()
         finally:
             wakeup.close()
             self._close()
@@ -202,7 +205,17 @@ class Agent:
     def _wait(self) -> None:
         """pyzmq's poll counts whole seconds when a signal lands, so it is never trusted with more than a tick."""
         until = min(self._core.next_deadline(), self._processes.look_at, self._voters.next_deadline()) - monotonic()
+        until = 0.0 if self._starts else until
         self._ready = dict(self._poller.poll(int(1000 * min(until, LOOK_S)) + 1 if until > 0 else 0))
+
+    def _start_one(self) -> None:
+        """A start takes milliseconds, on a busy machine many: beats, limits and votes do not wait for a hundred."""
+        if self._starts:
+            incarnation, service = self._starts.popleft()
+            if self._core.processes.alive[incarnation].stage is Stage.SPAWNING:
+                self._spawner.spawn(incarnation, service)
+            else:  # told to stop meanwhile
+                self._processes.ended(incarnation, 0, "never began")
 
     def _close(self) -> None:
         self._spawner.close()
@@ -269,8 +282,8 @@ class Agent:
                 self._link.hello(message)
             case effects.Connect(master):
                 self._link.connect(master)
-            case effects.Spawn(incarnation, service):
-                self._spawner.spawn(incarnation, service)
+            case effects.Spawn():
+                self._starts.append(effect)
             case effects.Stop(incarnation):
                 if incarnation in self._processes.pages:
                     self._processes.stop(incarnation)
