@@ -19,6 +19,7 @@ from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
 from ..common.messages import headline
 from ..common.settings import SlaveSettings
+from ..gateway.core.calls import OF_HTTP
 from ..gateway.listening import check_free
 from ..worker.spawn import how_it_ended
 from . import gateway
@@ -220,11 +221,11 @@ def _greeting(service: dict[str, Any], address: str) -> str:
     from .render import plural
 
     option = "" if address == HERE else f" -m {address}"
-    handlers = ", ".join(service["handlers"])
+    handlers = [name for name in service["handlers"] if name not in OF_HTTP]
     return (
         f"rota run: {service['name']} is ready: {plural(service['ready'], 'process')}, {address}\n"
-        f"  handlers: {handlers}\n"
-        f"  try: rota status{option}; Ctrl-C ends"
+        + (f"  handlers: {', '.join(handlers)}\n" if handlers else "")
+        + f"  try: rota status{option}; Ctrl-C ends"
     )
 
 

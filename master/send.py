@@ -18,7 +18,7 @@ from email.utils import format_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ..common.log import printable
@@ -42,7 +42,8 @@ def deliver(receiver: Data, note: Data) -> str:
         raise Undelivered(f"{receiver['server']}: {error.smtp_code} {_text(error.smtp_error)}") from None
     except (OSError, HTTPException, smtplib.SMTPException, ValueError) as error:
         where = receiver["server"] if receiver["mail"] else receiver["to"][0]
-        raise Undelivered(f"{where}: {error or type(error).__name__}") from None
+        why = error.reason if isinstance(error, URLError) else error
+        raise Undelivered(f"{where}: {why or type(error).__name__}") from None
 
 
 def _mail(receiver: Data, note: Data) -> str:

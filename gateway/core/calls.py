@@ -24,7 +24,7 @@ MESSAGE_MAX = 4096  # characters of what an application's exception says
 
 _PATH = re.compile(rb"/-/call/([^/?]{1,255})/([^/?]{1,255})")
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_OF_HTTP = ("http", "http-safe", "websocket")  # handlers that believe what a gateway tells of the client
+OF_HTTP = ("http", "http-safe", "websocket")  # handlers that believe what a gateway tells of the client
 
 
 class Refused(Exception):
@@ -57,7 +57,7 @@ def asked(head: Head, body: bytes, services: Mapping[str, Route]) -> Asked:
     found = _PATH.fullmatch(head.target.partition(b"?")[0])
     service, handler = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
     route = services.get(service)
-    if route is None or handler in _OF_HTTP:
+    if route is None or handler in OF_HTTP:
         raise Refused(404, "There is nothing here that can be called.")
     if head.method != "POST":
         raise Refused(405, "A handler is called with POST.", b"POST")

@@ -82,7 +82,7 @@ class Checks:
         requests: it shows as failing.)
         """
         if report.kind in CRASHES or not report.kind:
-            self._failed(slot.node, slot.pool, f"its process {report.cause[:CAUSE_MAX]}", now)
+            self._failed(slot.node, slot.pool, f"its process was lost ({report.cause[:CAUSE_MAX]})", now)
 
     def misbehaved(self, slot: Slot, what: str, now: float) -> None:
         """A frame from its process that breaks the protocol."""

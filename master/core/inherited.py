@@ -147,7 +147,7 @@ class Inherited:
             self._dispatch.finish(request, code, time_us, body, 0)
         elif origin in self.lost:
             request.attempt = 1  # the older master's
-            self._dispatch.losses.settle_started(request, f"its process {self.lost.pop(origin)}", now)
+            self._dispatch.losses.settle_started(request, f"its process was lost ({self.lost.pop(origin)})", now)
         else:
             return False
         return True

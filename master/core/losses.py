@@ -93,7 +93,7 @@ class Losses:
                 never.append(request)
             else:
                 when = "after it had run; the reply is lost" if state == ROW_DONE else "while it ran"
-                self.settle_started(request, f"its process {report.cause} {when}", now, planned)
+                self.settle_started(request, f"its process was lost {when} ({report.cause})", now, planned)
         self.not_started(never, now)
 
     def abandoned(self, slot: Slot, cause: str, now: float) -> None:

@@ -228,9 +228,9 @@ class Verbs:
         settings = pool.settings
         least, most = max(settings.min_processes or 1, settings.min_active), settings.max_processes
         if processes < least or (most is not None and processes > most):
-            limits = f"from {least} to {most if most is not None else 'what the nodes offer'}"
+            limits = f"from {least} to {most}" if most is not None else f"{least} or more"
             why_not = "min_processes, min_active, max_processes"
-            raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes ({why_not})")
+            raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes ({why_not} say so)")
         record = self.fleet.staff.scale(pool, processes)
         self.fleet.events.tell(
             "scaled", pool.name, f"{pool.name}: {plural(processes, 'process')}", by, argument(args, "reason", str, "")
