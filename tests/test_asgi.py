@@ -495,6 +495,26 @@ def test_a_stop_that_fails_is_told_on_stderr(last: Any, told: str, capfd: pytest
     assert told in capfd.readouterr().err
 
 
+def test_a_lifespan_that_fails_while_requests_are_served_is_told_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+
+    async def application(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            raise OSError("the queue is gone")
+        await asyncio.sleep(0)
+        told.append(capfd.readouterr().err)
+        await send(START)
+        await send(END)
+
+    here = Hosted(application)
+    here.start()
+    assert answer_of(here.next()[1]).status == 200
+    here.close()
+    assert "OSError: the queue is gone" in told[0] and not capfd.readouterr().err
+
+
 # ---- in a pool ----
 
 

@@ -306,8 +306,6 @@ class _Lifespan:
             await self._tell("lifespan.shutdown", STOPPED, NOT_STOPPED)
         if NOT_STOPPED in self._said:
             print(f"the application says that its stop failed: {self._said[NOT_STOPPED]}", file=sys.stderr)
-        elif self._error is not None and STARTED in self._said:
-            traceback.print_exception(self._error)
 
     async def _tell(self, event: str, *answers: str) -> None:
         """Returns when the application has answered, or has ended."""
@@ -323,6 +321,9 @@ class _Lifespan:
             await self._application(scope, self._events.get, self._send)
         except BaseException as error:
             self._error = error
+            told = NOT_STOPPED in self._said or isinstance(error, asyncio.CancelledError)
+            if STARTED in self._said and not told:  # perhaps hours before its stop
+                traceback.print_exception(error)
         finally:
             self._news.set()
 
