@@ -204,6 +204,15 @@ def test_a_node_that_is_well_and_is_heard_costs_an_idle_master_a_look_or_two_a_s
     assert {node.liveness for node in rig.fleet.nodes.values()} == {Liveness.SUSPECT}
 
 
+def test_what_changes_between_two_ticks_is_looked_at_in_the_next_one_however_soon_that_comes() -> None:
+    rig = two_nodes()
+    rig.after(1.0)
+    rig.verb("drain", nodes=["n1"], force=True)
+    rig.now += 0.001
+    rig.core.tick(rig.now)
+    assert rig.fleet.nodes["n1"].intent is Intent.DETACHED
+
+
 def test_how_long_a_node_may_be_silent_may_change_meanwhile() -> None:
     rig = two_nodes()
     node = rig.fleet.nodes["n1"]

@@ -29,6 +29,8 @@ from .registry import Node, active_nodes, refresh, shut
 from .staffing import Staffing
 from .timers import Timers
 
+AT_ONCE = 0.0  # in the next tick, however soon that comes
+
 
 class Fleet:
     """Owns the nodes. `journal(record)` answers the number under which the record becomes durable."""
@@ -85,7 +87,7 @@ class Fleet:
         self.checks.restore(restored.marked, self._began)
         self.dispatch.quarantine.restore(restored.suspects)
         for node in self.nodes.values():
-            self._look_at(node, self._began)
+            self._look_at(node, AT_ONCE)
 
     def hello(self, route: bytes, hello: messages.AgentHello, token: int, now: float) -> Node | messages.Refusal:
         """An agent begins, or comes back after a lost connection."""
@@ -292,7 +294,7 @@ class Fleet:
 
     def refresh(self, node: Node, now: float) -> None:
         """After any change of it: opens and closes its slots, and lets the queues meet what was opened."""
-        self._look_at(node, now)
+        self._look_at(node, AT_ONCE)
         if self.stopping or self.held:
             shut(node)
             return
@@ -317,5 +319,5 @@ class Fleet:
             pool.reconfigure(self.services(pool.name))
         for node in self.nodes.values():
             node.planned = False  # limits and checks go with the plan
-            self._look_at(node, 0.0)
+            self._look_at(node, AT_ONCE)
         self.staff.replan = True
