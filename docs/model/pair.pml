@@ -122,8 +122,12 @@ inline forget_leases(m) {
 
 /* ---- what a master does --------------------------------------------------------------------------------------------------- */
 
-/* "the primary takes odd ones, the backup even ones" */
+/* "The primary takes odd ones, the backup even ones": who remembers its votes needs that not, and is checked without it. */
+#ifdef FORGETFUL
 #define NEXT(m) (master[m].used + 1 + (master[m].used + m) % 2)
+#else
+#define NEXT(m) (master[m].used + 1)
+#endif
 
 inline stand(m) {  /* "It makes its next epoch durable, asks every agent for its vote" */
     master[m].used = NEXT(m);

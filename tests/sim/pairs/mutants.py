@@ -34,7 +34,7 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "vote_though_leased": _CUTS,
     "vote_right_after_a_start": (faults.isolate, faults.partition, kill_agent, pause_agent),
     "lease_right_after_a_start": (faults.isolate, faults.move_agent),
-    "lease_to_two": (faults.cut_masters, faults.isolate, faults.move_agent),
+    "lease_to_two": (faults.isolate, faults.cut_masters, faults.move_agent),
     "unsure_for_ever": (faults.kill_both, faults.kill_master, kill_agent),
     "minority_elects": _CUTS,
     "one_lease_suffices": _CUTS,
