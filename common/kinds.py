@@ -89,7 +89,7 @@ class Pattern(Kind):
         return value
 
     def describe(self) -> str:
-        return self.form
+        return self.form.rstrip(",")  # it goes on with "such as" in an error
 
 
 class Name(Kind):
