@@ -186,7 +186,7 @@ def test_a_master_never_leaves_control_alone_while_somebody_waits_for_what_agent
     rig.after(0.1)
     rig.tell(slots[0].node, messages.Beat(1))
     assert rig.core.rest_s(1) > 0.0
-    rig.verb("drain", nodes=["n1"], force=True)
+    rig.verb("wait", condition="detached", names=["n1"])
     rig.tell(slots[0].node, messages.Beat(2))
     assert rig.core.rest_s(1) == 0.0
 
