@@ -83,6 +83,7 @@ class Gateway:
         self.shared = _shared(settings, self.date, self.store.open, self.new_id)
         self.take = Asking(self, start, self._client, self._proxies).take
         self._connections: dict[Connection, None] = {}
+        self._joining: set[asyncio.Task[None]] = set()
         self._of_address: Counter[str] = Counter()
         self.draining = self._shut = False
         self._ended: asyncio.Event | None = None
@@ -121,8 +122,7 @@ class Gateway:
 
     def forget(self, connection: Connection) -> None:
         self._release(connection)
-        if self._shut and not self._connections and self._ended is not None:
-            self._ended.set()
+        self._end_if_alone()
 
     def _release(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
@@ -246,9 +246,19 @@ class Gateway:
         self._server.close()
         for connection in list(self._connections):
             connection.drain()
-        self._joining = [loop.create_task(self._join(sock)) for sock in waiting]
+        self._joining = {loop.create_task(self._join(sock)) for sock in waiting}
+        for each in self._joining:
+            each.add_done_callback(self._joined)
         loop.call_later(self.settings.drain, self._end_overdue)
-        if not self._connections and not waiting:
+        self._end_if_alone()
+
+    def _joined(self, task: asyncio.Task[None]) -> None:
+        self._joining.discard(task)
+        self._end_if_alone()
+
+    def _end_if_alone(self) -> None:
+        """Who had connected and is not a connection yet counts: the last one that idles may leave before he is."""
+        if self._shut and not self._connections and not self._joining and self._ended is not None:
             self._ended.set()
 
     def _end_overdue(self) -> None:

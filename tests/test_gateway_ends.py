@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, read_all, until
 
+from rota.gateway import listening
+from rota.gateway import server as serving
 from rota.testing import LocalCluster
 
 APP = """
@@ -123,3 +128,41 @@ def test_a_drain_does_not_wait_for_who_does_not_read(start: Start, cluster: Loca
         sock.recv(1000)
         gateway.child.signal(signal.SIGTERM)
         until(lambda: gateway.child.status() is not None, "it waits for ever")
+
+
+def test_a_gateway_does_not_end_before_who_had_connected_is_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only one that idles leaves at once; then nobody is there but who waits to be accepted."""
+    seen = []
+
+    class Joined(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            seen.append(ended.is_set())
+            transport.close()
+
+    async def scenario() -> None:
+        here, there = socket.socketpair()
+        here.setblocking(False)
+        monkeypatch.setattr(listening, "shut", lambda _: [here])
+        server = serving.Gateway.__new__(serving.Gateway)
+        idle = Mock()
+        idle.drain = lambda: asyncio.get_running_loop().call_soon(server.forget, idle)
+        server.__dict__ |= {
+            "_shut": False,
+            "_server": SimpleNamespace(close=lambda: None),
+            "_connections": {idle: None},
+            "_joining": set(),
+            "_release": lambda each: server._connections.pop(each, None),
+            "_protocol": Joined,
+            "_ended": ended,
+            "settings": SimpleNamespace(drain=60.0),
+        }
+        server._shut_down(here)
+        async with asyncio.timeout(PATIENCE_S):
+            await ended.wait()
+            while not seen:
+                await asyncio.sleep(0)
+        there.close()
+
+    ended = asyncio.Event()
+    asyncio.run(scenario())
+    assert seen == [False]
