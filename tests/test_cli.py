@@ -21,6 +21,7 @@ from lines import next_line
 from rota import Admin, Client, Timeout, __version__
 from rota.cli.main import SECTIONS, main
 from rota.cli.options import arguments_of, options
+from rota.cli.run import HERE, _greeting
 from rota.cli.verb import Verb, VerbGroup
 from rota.common.settings import SlaveSettings
 from rota.testing import LocalCluster
@@ -586,6 +587,12 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
             run.send_signal(signal.SIGINT)
             assert slow.result(10) == 1.5
         assert run.wait(10) == 0
+
+
+def test_run_names_the_handlers_that_somebody_can_call() -> None:
+    site = {"name": "site", "ready": 2, "handlers": ["http", "http-safe", "websocket"]}
+    assert "handlers" not in _greeting(site, HERE)
+    assert "  handlers: quote\n" in _greeting({**site, "handlers": ["http", "quote"]}, HERE)
 
 
 @pytest.mark.parametrize(
