@@ -26,7 +26,7 @@ SEEDS = 60
 SHOWN_IN = {
     "exit_settles_at_once": 5,
     "fence_ignored": 31,
-    "what_was_done_ignored": 47,
+    "what_was_done_ignored": 721,
     "memory_ignored": 16,
     "ended_processes_ignored": 22,
     "earlier_agents_ignored": 4,
