@@ -107,7 +107,11 @@ def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
 
 def given(**arguments: Any) -> Reply:
     """The arguments that were said."""
-    return {name: value for name, value in arguments.items() if value not in (None, False, (), "")}
+    return {
+        name: value
+        for name, value in arguments.items()
+        if value is not None and value is not False and value not in ((), "")
+    }
 
 
 def waited(

@@ -52,7 +52,7 @@ def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_
 
 @verb("scale", examples=("rota scale orders 8",), exits=_CODES)
 @click.argument("service")
-@click.argument("processes", type=Whole(min=0), metavar="N")
+@click.argument("processes", type=Whole(0, 1_000_000), metavar="N")
 @wait_option
 @_timeout
 @reason_option

@@ -464,6 +464,14 @@ def test_scale_says_when_the_nodes_have_no_room_for_so_many(rota: Callable[..., 
     assert rota("scale", "orders", "0").exit_code == 5
 
 
+def test_numbers_at_their_ends_are_taken_as_they_are_or_refused(
+    rota: Callable[..., Result], cluster: LocalCluster
+) -> None:
+    nothing = rota("pause", "orders", "--for", "0s")
+    assert nothing.exit_code == 2 and "a pause lasts more than 0" in nothing.stderr, "not the usual pause instead"
+    assert rota("scale", "orders", "9" * 20).exit_code == 2
+
+
 # ---- requests -------------------------------------------------------------------------------------------------------
 
 
