@@ -327,7 +327,7 @@ def test_ctrl_c_says_that_what_was_asked_for_goes_on(
     rota: Callable[..., Result], cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = cluster.client().submit("orders.slow", seconds=1.5)
-    eventually(lambda: cluster.status()["nodes"][0]["in_flight"], lambda running: running > 0)
+    eventually(lambda: sum(node["in_flight"] for node in cluster.status()["nodes"]), lambda running: running > 0)
 
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
