@@ -549,9 +549,7 @@ def test_a_master_that_is_silent_has_no_role_as_json_too(
     assert result.exit_code == 69 and reply(result)["error"] == "no answer in time"
 
 
-@pytest.mark.parametrize(
-    "words", ["wait leader --timeout 300ms", "switchover --timeout 300ms", "drain web-1", "quarantine drop 3f"]
-)
+@pytest.mark.parametrize("words", ["wait leader --timeout 300ms", "switchover --timeout 300ms", "drain web-1"])
 def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(
     words: str, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
