@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from ..common import exits
+from ..common.addresses import MASTER_VARIABLE
 from ..common.limits import CONTROL_PORT
 from .main import JSON_WANTED
 from .verb import Failed, Mistake
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ..client.admin import Admin
     from .render import Paint
 
-MASTER_VARIABLE = "ROTA_MASTER"
 LOOK_S = 5.0  # who only looks wants to know soon that there is nobody
 FIRST_TRY_S = 2.0
 _NEVER = 1 << 62  # no event has a higher number: the shortest answer there is

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from .limits import CONTROL_PORT
 
-VARIABLE = "ROTA_MASTER"
+MASTER_VARIABLE = "ROTA_MASTER"
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\],]+)(?::(\d{1,5}))?")
 
 
@@ -17,7 +17,7 @@ def control_addresses(given: Iterable[str] | None) -> tuple[str, ...]:
     several. Raises ValueError for what is not tcp://HOST or tcp://HOST:PORT.
     """
     texts = (given,) if isinstance(given, str) else tuple(given or ())
-    names = [name.strip() for text in texts or (os.environ.get(VARIABLE, ""),) for name in text.split(",")]
+    names = [name.strip() for text in texts or (os.environ.get(MASTER_VARIABLE, ""),) for name in text.split(",")]
     found = tuple(complete(name) for name in dict.fromkeys(names) if name)
     return found or (f"tcp://127.0.0.1:{CONTROL_PORT}",)
 

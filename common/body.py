@@ -25,7 +25,7 @@ _DATETIME, _DATE, _DECIMAL, _UUID, _TUPLE, _SET, _FROZENSET = 1, 2, 3, 4, 5, 6, 
 
 # Each level of tuples and sets is packed by itself, so its bytes are copied once a level: without a limit 1 MiB that
 # is nested 1,000 deep would cost 1 GiB of copying. Lists and maps: msgpack's own limits, 511 out and 1,024 in.
-PARTS_FROM = 16 * 1024  # bytes of one value; up to there packing it costs less than to keep it apart
+PARTS_FROM = 16 * 1024  # bytes of one value; smaller ones are not worth a list of parts
 PACKED_DEPTH_MAX = 16
 NESTING_MAX = 500  # how deep the search for a bad value goes; just below msgpack's 511
 _TEXT = frozenset({str})
