@@ -343,7 +343,8 @@ def test_who_is_not_read_waits_and_loses_nothing(gateway: Gateway, cluster: Loca
         whole = (sent + len(left)) // len(one)
         assert whole > 2 and read_until(sock, b"%d" % (whole * 100_000))
         sock.sendall(close(1000))
-        assert noted(cluster, since) == "websocket.disconnect 1000 "
+        ends = {"websocket.disconnect 1000 ", "OSError the WebSocket is closed"}  # the latter, if it was just sending
+        assert noted(cluster, since) in ends
 
 
 def test_what_was_said_before_the_end_comes_before_it_though_the_client_reads_late(gateway: Gateway) -> None:
