@@ -67,7 +67,7 @@ class Session:
         self._search = Search(masters, chance, reconnect_delay)
         self._beside = Beside(masters) if len(masters) > 1 else None
         self._reasons: dict[str, str] = {}
-        self._refusals: dict[str, errors.Error] = {}
+        self._refusals: dict[str, errors.Error] = {}  # by masters that will say the same when asked again
         self._due = 0.0  # PARTED: when to dial; ASKING, GREETING: when to give up
         self._hello = b""  # still to be sent
         self._stuck: list[bytes] = []  # the transport did not take them yet
@@ -104,6 +104,8 @@ class Session:
             self._silent = False
             if self.link.send(self._hello):
                 self._hello = b""
+        if self.phase is PARTED and len(self._refusals) == len(self._search.masters):
+            self._finish(self.calls.abandon(next(iter(self._refusals.values())), sent=False))
         if self._beside is not None and now >= self._beside.due:
             self._look_beside(self._beside, now)
         late = self.calls.expire(now)
@@ -302,16 +304,16 @@ class Session:
 
     def _refused(self, refusal: Refusal, now: float) -> None:
         address = self._search.address
-        kind = FINAL.get(refusal.code)
-        if kind is not None:
-            lowest, highest = wire.VERSIONS
-            own = f"; this client speaks versions {lowest} to {highest}" if kind is errors.Incompatible else ""
-            self._refusals[address] = kind(f"{address}: {refusal.message}{own}")
         why = f"refused: {refusal.message or refusal.code}"
         if refusal.code == "standby":
             self._fail(why, now, standby=True)
         else:
             self._fail(why, now, wait_s=refusal.retry_after_ms / 1000)
+        kind = FINAL.get(refusal.code)
+        if kind is not None:
+            lowest, highest = wire.VERSIONS
+            own = f"; this client speaks versions {lowest} to {highest}" if kind is errors.Incompatible else ""
+            self._refusals[address] = kind(f"{address}: {refusal.message}{own}")
 
     def _fail(self, why: str, now: float, *, wait_s: float = 0.0, standby: bool = False, left: bool = False) -> None:
         """Give this connection up; the next attempt is where and when `search` says. `left`: the master said BYE."""
@@ -323,11 +325,10 @@ class Session:
             self.calls.closed()
             self._due = search.left(now) if left else search.lost(now)
         self.phase = PARTED
-        if len(self._refusals) == len(search.masters):
-            self._finish(self.calls.abandon(next(iter(self._refusals.values())), sent=False))
 
     def _give_up(self, why: str) -> None:
         self._part()
+        self._refusals.pop(self._search.address, None)
         self._reasons[self._search.address] = why
         self.calls.unreachable = "; ".join(f"{master}: {reason}" for master, reason in self._reasons.items())
         self._hello, self._stuck = b"", []

@@ -418,8 +418,10 @@ def test_calls_outlast_a_master_that_is_gone_for_two_seconds() -> None:
 
 def test_a_master_of_another_version_is_an_error_that_names_both(fake: FakeFrontend) -> None:
     fake.refusal = messages.Refusal("incompatible", "this master speaks versions 7 to 9", 60_000, [7, 9])
-    with rota.Client(fake.address) as client, pytest.raises(rota.Incompatible, match="7 to 9.* 1 to 1"):
-        client.call("a.b")
+    with rota.Client(fake.address) as client:
+        for _ in range(2):  # the second one comes when the master is not asked again for a minute
+            with pytest.raises(rota.Incompatible, match="7 to 9.* 1 to 1"):
+                client.options(timeout=5).call("a.b")
 
 
 def test_a_busy_master_is_asked_again(fake: FakeFrontend, client: rota.Client) -> None:
