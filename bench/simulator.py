@@ -70,7 +70,7 @@ class Peer:
 
     def say_hello(self) -> None:
         try:
-            self.send(wire.head(wire.HELLO, 0) + messages.encode(self.hello()))
+            self.send(messages.framed(wire.HELLO, 0, self.hello()))
         except zmq.Again:  # not connected yet
             self.loop.after(0.01, self.say_hello)
         self.drain()
@@ -79,7 +79,7 @@ class Peer:
         sockets.fast_send(self.sock, frame, zmq.NOBLOCK)
 
     def tell(self, message: messages.Message) -> None:
-        self.send(wire.head(wire.CONTROL, self.token) + messages.encode(message))
+        self.send(messages.framed(wire.CONTROL, self.token, message))
 
     def drain(self) -> None:
         """Until nothing is left; due after every send, since the descriptor tells edges only."""

@@ -14,7 +14,7 @@ import zmq
 from ..common import sockets, wire
 from ..common.limits import MAP_MAX
 from ..common.link import Link
-from ..common.messages import BadMessage, OperatorHello, Welcome, decode, encode
+from ..common.messages import BadMessage, OperatorHello, Welcome, decode, framed
 from .search import ACTIVE, Doubt
 
 LOOK_FIRST_S = 0.005  # after asking: connected and greeted takes a millisecond or two
@@ -98,7 +98,7 @@ class _Inquiry:
                 self.link = Link(ctx, self._master, sockets.CONTROL, MAP_MAX)
             except (ValueError, zmq.ZMQError):  # no address, or no descriptor is left: its own turn says so
                 return
-        self._hello = wire.head(wire.HELLO, 0) + encode(OperatorHello(list(wire.VERSIONS), ""))
+        self._hello = framed(wire.HELLO, 0, OperatorHello(list(wire.VERSIONS), ""))
         self.asking, self._asked_at = True, now
 
     def answer(self) -> Welcome | None:

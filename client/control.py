@@ -11,7 +11,7 @@ from ..common import exits, sockets, wire
 from ..common.errors import Denied, Incompatible
 from ..common.limits import MAP_MAX
 from ..common.link import Link
-from ..common.messages import BadMessage, Message, OperatorHello, Refusal, Welcome, decode, encode
+from ..common.messages import BadMessage, Message, OperatorHello, Refusal, Welcome, decode, framed
 
 POLL_MAX_S = 0.5  # pyzmq counts a poll that a signal interrupts in whole seconds
 BYE_LINGER_MS = 100
@@ -40,7 +40,7 @@ class Control:
 
     def greet(self, user: str, until: float) -> Welcome:
         """Raises Lost, Denied, Incompatible."""
-        hello = wire.head(wire.HELLO, 0) + encode(OperatorHello(list(wire.VERSIONS), user))
+        hello = framed(wire.HELLO, 0, OperatorHello(list(wire.VERSIONS), user))
         while not self._link.send(hello):
             if self._link.lost() or not self._pending(until, zmq.POLLOUT):
                 raise Lost("no connection")
@@ -59,7 +59,7 @@ class Control:
         return self._link.lost()
 
     def send(self, message: Message) -> None:
-        if not self._link.send(wire.head(wire.CONTROL, self._token) + encode(message)):
+        if not self._link.send(framed(wire.CONTROL, self._token, message)):
             raise Lost
 
     def message(self, until: float) -> Message | None:

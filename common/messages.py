@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
+from . import wire
 from .limits import EPOCH_MAX, ITEMS_MAX, MAP_DEPTH, MAP_MAX
 
 
@@ -430,6 +431,11 @@ def encode(message: Message) -> bytes:
     if len(data) > MAP_MAX:
         raise ValueError(f"{kind.__name__} is {len(data)} bytes, more than {MAP_MAX}")
     return data
+
+
+def framed(kind: int, token: int, message: Message) -> bytes:
+    """The frame of a HELLO, WELCOME, REFUSED or CONTROL. Raises ValueError as `encode` does."""
+    return wire.head(kind, token) + encode(message)
 
 
 def decode(data: bytes) -> Message:

@@ -124,14 +124,14 @@ class Rig:
             "generation": 0,
         }
         hello = AgentHello(**{**fields, **more})
-        self.core.control(name.encode(), wire.head(wire.HELLO, 0) + messages.encode(hello), self.now)
+        self.core.control(name.encode(), messages.framed(wire.HELLO, 0, hello), self.now)
         self.core.tick(self.now)
         self.flush()
         return self.fleet.nodes[name]
 
     def tell(self, node: Node, message: Any) -> None:
         """From the agent of this node."""
-        self.core.control(node.route, wire.head(wire.CONTROL, node.token) + messages.encode(message), self.now)
+        self.core.control(node.route, messages.framed(wire.CONTROL, node.token, message), self.now)
         self.flush()
 
     def heard(self, name: str, kind: type[Kind]) -> list[Kind]:
@@ -166,7 +166,7 @@ class Rig:
             "held": [],
         }
         hello = ProcessHello(**{**fields, **more})
-        frame = wire.head(wire.HELLO, 0) + messages.encode(hello)
+        frame = messages.framed(wire.HELLO, 0, hello)
         self.core.backend(route or incarnation.encode(), frame, self.now)
         self.flush()
 
@@ -198,8 +198,8 @@ class Rig:
 
     def client(self, session: bytes = SESSION, route: bytes = b"c", epoch: int = 0) -> int:
         """HELLO; answers the token."""
-        hello = messages.encode(messages.ClientHello([1, 1], session, epoch))
-        self.core.frontend(route, wire.head(wire.HELLO, 0) + hello, self.now)
+        hello = messages.ClientHello([1, 1], session, epoch)
+        self.core.frontend(route, messages.framed(wire.HELLO, 0, hello), self.now)
         self.flush()
         return self.dispatch.sessions[session].token
 
@@ -246,10 +246,10 @@ class Rig:
         """The answer, None if it is still to come."""
         route = b"op"
         if not self.core.operators.token(route):
-            hello = messages.encode(messages.OperatorHello([1, 1], "ann"))
-            self.core.control(route, wire.head(wire.HELLO, 0) + hello, self.now)
+            hello = messages.OperatorHello([1, 1], "ann")
+            self.core.control(route, messages.framed(wire.HELLO, 0, hello), self.now)
         token = self.core.operators.token(route)
-        frame = wire.head(wire.CONTROL, token) + messages.encode(messages.Verb(7, verb, args))
+        frame = messages.framed(wire.CONTROL, token, messages.Verb(7, verb, args))
         self.core.control(route, frame, self.now)
         self.core.tick(self.now)
         self.flush()

@@ -183,11 +183,11 @@ class FakeFrontend:
     def _hello(self, sock: zmq.Socket[bytes], route: bytes, hello: messages.Message) -> None:
         self.counts[type(hello).__name__] += 1
         if self.refusal is not None:
-            self._send(sock, route, wire.head(wire.REFUSED, 0) + messages.encode(self.refusal))
+            self._send(sock, route, messages.framed(wire.REFUSED, 0, self.refusal))
             return
         if self.state != "active" and isinstance(hello, messages.ClientHello):
             refusal = messages.Refusal("standby", "this master stands by", 0, [1, 1])
-            self._send(sock, route, wire.head(wire.REFUSED, 0) + messages.encode(refusal))
+            self._send(sock, route, messages.framed(wire.REFUSED, 0, refusal))
             return
         token, resumed = random.getrandbits(64), False
         if isinstance(hello, messages.ClientHello):
@@ -216,7 +216,7 @@ class FakeFrontend:
         else:
             assert isinstance(message, messages.Verb) and self.verb is not None
             reply = self.verb(message)
-        self._send(self.control, route, wire.head(wire.CONTROL, head.token) + messages.encode(reply))
+        self._send(self.control, route, messages.framed(wire.CONTROL, head.token, reply))
 
     def _data(self, route: bytes, head: wire.Head, frame: bytes) -> None:
         session_id = self._routes.get(route, b"")

@@ -146,7 +146,7 @@ class FakeMaster:
     # ---- sending ----------------------------------------------------------------------------------------------------
 
     def tell(self, message: messages.Message) -> None:
-        self._control.send_multipart([self.agent, wire.head(wire.CONTROL, self.token) + messages.encode(message)])
+        self._control.send_multipart([self.agent, messages.framed(wire.CONTROL, self.token, message)])
 
     def welcome_agent(self) -> messages.AgentHello:
         hello = self.expect(messages.AgentHello)
@@ -173,10 +173,10 @@ class FakeMaster:
     def _welcome(self, route: bytes, state: str, lease_ms: int) -> None:
         port = self.backend_port
         welcome = messages.Welcome(1, self.epoch, self.name, backend_port=port, state=state, lease_ms=lease_ms)
-        self._control.send_multipart([route, wire.head(wire.WELCOME, self.token) + messages.encode(welcome)])
+        self._control.send_multipart([route, messages.framed(wire.WELCOME, self.token, welcome)])
 
     def tell_voter(self, message: messages.Message) -> None:
-        self._control.send_multipart([self.voter, wire.head(wire.CONTROL, self.token) + messages.encode(message)])
+        self._control.send_multipart([self.voter, messages.framed(wire.CONTROL, self.token, message)])
 
     def ask(self, epoch: int, lease_ms: int = 50) -> messages.Grant | messages.Deny:
         """For the vote of the agent that was welcomed last."""
@@ -187,7 +187,7 @@ class FakeMaster:
     def refuse_agent(self, code: str, retry_after_ms: int = 50) -> None:
         self.expect(messages.AgentHello)
         refusal = messages.Refusal(code, "a sentence", retry_after_ms, [1, 1])
-        self._control.send_multipart([self.agent, wire.head(wire.REFUSED, 0) + messages.encode(refusal)])
+        self._control.send_multipart([self.agent, messages.framed(wire.REFUSED, 0, refusal)])
 
     def welcome_process(self, upto: int = 0) -> messages.ProcessHello:
         frame = self.expect_frame(wire.HELLO)
@@ -201,7 +201,7 @@ class FakeMaster:
         frame = self.expect_frame(wire.HELLO)
         refusal = messages.Refusal(code, "a sentence", retry_after_ms, [1, 1])
         self.process = frame.route
-        self.send(wire.head(wire.REFUSED, 0) + messages.encode(refusal))
+        self.send(messages.framed(wire.REFUSED, 0, refusal))
 
     def send(self, frame: bytes) -> None:
         self._backend.send_multipart([self.process, frame])

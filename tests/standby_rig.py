@@ -51,7 +51,7 @@ class StandbyRig(Generic[Core]):
         return []
 
     def link(self, message: Any, kind: int = wire.CONTROL, token: int = TOKEN) -> None:
-        self.core.from_link(wire.head(kind, token) + messages.encode(message), self.now)
+        self.core.from_link(messages.framed(kind, token, message), self.now)
         self.flush()
 
     def goes_on(self, epoch: int) -> None:
@@ -67,11 +67,11 @@ class StandbyRig(Generic[Core]):
     def greet(self, *nodes: str) -> None:
         for node in nodes:
             hello = VoterHello([1, 1], node, "boot", 1)
-            self.core.control(node.encode(), wire.head(wire.HELLO, 0) + messages.encode(hello), self.now)
+            self.core.control(node.encode(), messages.framed(wire.HELLO, 0, hello), self.now)
             self.flush()
 
     def say(self, node: str, message: Any) -> None:
-        frame = wire.head(wire.CONTROL, self.voters[node]) + messages.encode(message)
+        frame = messages.framed(wire.CONTROL, self.voters[node], message)
         self.core.control(node.encode(), frame, self.now)
         self.flush()
 

@@ -47,10 +47,10 @@ def test_an_agent_starts_no_more_than_it_has_room_for_whatever_it_is_told() -> N
 def ask(rig: Rig, *said: messages.Message) -> list[messages.Result]:
     """What an operator is answered."""
     hello = messages.OperatorHello(list(wire.VERSIONS), "x")
-    rig.core.control(OPERATOR, wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    rig.core.control(OPERATOR, messages.framed(wire.HELLO, 0, hello), rig.now)
     token = rig.core._token_of(OPERATOR)
     for each in said:
-        rig.core.control(OPERATOR, wire.head(wire.CONTROL, token) + messages.encode(each), rig.now)
+        rig.core.control(OPERATOR, messages.framed(wire.CONTROL, token, each), rig.now)
     rig.flush()
     return [each for each in rig.said[OPERATOR] if isinstance(each, messages.Result)]
 
@@ -134,13 +134,13 @@ def test_one_connection_has_one_session() -> None:
     rig = Rig()
     for number in range(100):
         hello = messages.ClientHello(list(wire.VERSIONS), bytes([number]) * 16)
-        rig.core.frontend(b"client", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+        rig.core.frontend(b"client", messages.framed(wire.HELLO, 0, hello), rig.now)
     assert len(rig.dispatch.sessions) == len(rig.dispatch.routes) == 1
 
 
 def test_a_client_may_not_make_the_master_decode_a_large_hello() -> None:
     rig = Rig()
-    hello = wire.head(wire.HELLO, 0) + messages.encode(messages.ClientHello(list(wire.VERSIONS), b"s" * 100_000))
+    hello = messages.framed(wire.HELLO, 0, messages.ClientHello(list(wire.VERSIONS), b"s" * 100_000))
     rig.core.frontend(b"client", hello, rig.now)
     assert rig.dispatch.counters["bad frames"] == 1
 

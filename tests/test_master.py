@@ -107,7 +107,7 @@ def test_a_peer_that_speaks_another_version_is_refused_with_both_ranges(door: st
         "backend": messages.ProcessHello([7, 9], "n1.b1.1", b"t", "orders", "1", "d", {}, 1, 1, 0, 0, 0, []),
         "control": messages.OperatorHello([7, 9], "ann"),
     }[door]
-    getattr(rig.core, door)(b"r", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    getattr(rig.core, door)(b"r", messages.framed(wire.HELLO, 0, hello), rig.now)
     ((_, frame),) = getattr(rig.out, door)
     head = wire.parse_head(frame)
     refusal = messages.decode(frame[head.head_len :])
@@ -211,7 +211,7 @@ def test_an_idle_master_ticks_ten_times_a_second_and_a_busy_one_oftener() -> Non
 
 def test_a_session_that_an_unheard_hello_made_is_told_apart_from_one_that_goes_on() -> None:
     rig = Rig()
-    hello = wire.head(wire.HELLO, 0) + messages.encode(messages.ClientHello([1, 1], SESSION))
+    hello = messages.framed(wire.HELLO, 0, messages.ClientHello([1, 1], SESSION))
     told = []
     for route in (b"first", b"second"):
         rig.core.frontend(route, hello, rig.now)
@@ -227,7 +227,7 @@ def followed() -> Rig:
     known.peer, known.electorate = Peer("b", "tcp://b:7700", "backup"), frozenset(["n1"])
     rig = Rig(restored=known)
     hello = messages.PeerHello([1, 1], "b", "tcp://b:7700", "backup", 1, 1000, "majority")
-    rig.core.control(b"b", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    rig.core.control(b"b", messages.framed(wire.HELLO, 0, hello), rig.now)
     return rig
 
 
@@ -267,7 +267,7 @@ def test_one_that_was_outvoted_says_its_last_word_once_and_hands_nothing_over() 
     rig = followed()
     rig.agent("n1")
     voter = messages.VoterHello([1, 1], "n1", "b1", 5)
-    rig.core.control(b"voter", wire.head(wire.HELLO, 0) + messages.encode(voter), rig.now)
+    rig.core.control(b"voter", messages.framed(wire.HELLO, 0, voter), rig.now)
     assert not rig.core.ready_to_end(rig.now)
     rig.core.end()  # INT, at this moment
     rig.flush()

@@ -408,7 +408,7 @@ def test_who_was_active_last_and_of_whose_voters_nobody_has_seen_another_one_kno
 
 def test_what_a_stranger_tells_of_epochs_counts_for_nothing(rig: Rig) -> None:
     hello = VoterHello([1, 1], "stranger", "boot", 1 << 20)
-    rig.core.control(b"stranger", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    rig.core.control(b"stranger", messages.framed(wire.HELLO, 0, hello), rig.now)
     rig.wait(1.1)
     assert rig.core.candidacy.epoch == 2
 
@@ -416,9 +416,9 @@ def test_what_a_stranger_tells_of_epochs_counts_for_nothing(rig: Rig) -> None:
 def test_a_snapshot_and_the_record_behind_it_are_written_in_this_order(rig: Rig) -> None:
     core = rig.core
     core.link_opened()
-    core.from_link(wire.head(wire.WELCOME, TOKEN) + messages.encode(Welcome(1, 1, "other")), rig.now)
+    core.from_link(messages.framed(wire.WELCOME, TOKEN, Welcome(1, 1, "other")), rig.now)
     for each in (Replica(7, [records.electorate("abc")], True, False), Replica(8, [records.scaled("orders", 3)])):
-        core.from_link(wire.head(wire.CONTROL, TOKEN) + messages.encode(each), rig.now)
+        core.from_link(messages.framed(wire.CONTROL, TOKEN, each), rig.now)
     (first, snapshot), (second, record) = core.out.records
     assert second == first + 1 and isinstance(snapshot, list) and isinstance(record, bytes)
 
@@ -544,7 +544,7 @@ def test_whatever_cannot_be_read_ends_the_link_not_the_standby(rig: Rig, frame: 
 def test_clients_processes_and_agents_are_told_that_this_is_a_standby(rig: Rig) -> None:
     core = rig.core
     hello = messages.AgentHello([1, 1], "n", "b", 0, 1, [], {}, [], [], "active", 0)
-    core.control(b"r", wire.head(wire.HELLO, 0) + messages.encode(hello), rig.now)
+    core.control(b"r", messages.framed(wire.HELLO, 0, hello), rig.now)
     core.frontend(b"r", wire.head(wire.HELLO, 0) + b"x", rig.now)
     core.backend(b"r", wire.head(wire.HELLO, 0) + b"x", rig.now)
     for out in (core.out.control, core.out.frontend, core.out.backend):
@@ -561,7 +561,7 @@ def test_other_frames_are_asked_who_they_are_of(rig: Rig) -> None:
 def test_a_frame_with_anothers_token_is_no_vote(rig: Rig) -> None:
     rig.wait(1.1)
     for node in "ab":
-        frame = wire.head(wire.CONTROL, rig.voters["c"]) + messages.encode(Grant(2))
+        frame = messages.framed(wire.CONTROL, rig.voters["c"], Grant(2))
         rig.core.control(node.encode(), frame, rig.now)
     rig.flush()
     assert not rig.of(BecomeActive)

@@ -295,7 +295,7 @@ def test_a_follower_hears_everything_once() -> None:
     rig = cluster()
     ask(rig, "status")
     token = rig.core.operators.token(b"op")
-    follow = wire.head(wire.CONTROL, token) + messages.encode(Follow(9, rig.core.events.last))
+    follow = messages.framed(wire.CONTROL, token, Follow(9, rig.core.events.last))
     rig.core.control(b"op", follow, rig.now)
     rig.core.events.tell("kind", "s", "one")
     rig.core.tick(rig.now)

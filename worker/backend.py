@@ -162,7 +162,7 @@ class Backend:
         if self._answer_by is not None:
             if now >= self._answer_by:
                 self.drop()
-        elif now >= self._hello_at and link.send(wire.head(wire.HELLO, 0) + messages.encode(self._hello())):
+        elif now >= self._hello_at and link.send(messages.framed(wire.HELLO, 0, self._hello())):
             self._answer_by = now + ANSWER_S
 
     def _asked(self) -> bool:

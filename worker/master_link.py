@@ -51,10 +51,10 @@ class MasterLink:
         self._poller.register(self._link.monitor, zmq.POLLIN)
 
     def hello(self, message: messages.AgentHello) -> None:
-        self._send(wire.head(wire.HELLO, 0) + messages.encode(message))
+        self._send(messages.framed(wire.HELLO, 0, message))
 
     def say(self, message: messages.Message) -> None:
-        self._send(wire.head(wire.CONTROL, self._token) + messages.encode(message))
+        self._send(messages.framed(wire.CONTROL, self._token, message))
 
     def say_bye(self) -> None:
         self._send(wire.head(wire.BYE, self._token))

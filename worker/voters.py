@@ -113,7 +113,7 @@ class _Voter:
         return None
 
     def send(self, message: Grant | Deny) -> None:
-        if self._link is not None and not self._link.send(_framed(self._token, message)):
+        if self._link is not None and not self._link.send(messages.framed(wire.CONTROL, self._token, message)):
             self._drop(monotonic())
 
     def won(self) -> None:
@@ -158,7 +158,7 @@ class _Voter:
         self._say_again(0.0)
 
     def _introduce(self, link: Link, now: float) -> None:
-        if link.send(_framed(0, self._hello(), wire.HELLO)):
+        if link.send(messages.framed(wire.HELLO, 0, self._hello())):
             self._said, self._hello_at, self._answer_by = True, inf, now + ANSWER_S
 
     def _say_again(self, at: float) -> None:
@@ -172,7 +172,3 @@ class _Voter:
         self._say_again(0.0)
         self._failures += 1
         self._open_at = now + reconnect_delay(self._failures, random())
-
-
-def _framed(token: int, message: messages.Message, kind: int = wire.CONTROL) -> bytes:
-    return wire.head(kind, token) + messages.encode(message)

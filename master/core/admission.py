@@ -8,7 +8,7 @@ from ...common import messages
 from ...common.lifecycle import Liveness
 from ...common.limits import NAME_MAX, NODES_MAX, OFFERS_MAX, SERVICES_MAX, TAGS_BYTES_MAX
 from ...common.names import valid_name
-from .outbox import refusal
+from .greeting import refusal
 from .pool import Pool
 from .registry import Node
 

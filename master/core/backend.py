@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...common import messages, wire
-from . import outbox, received
+from . import greeting, received
 from .dispatch import Dispatch
 from .fleet import Fleet
 from .frontend import Welcome
@@ -81,14 +81,14 @@ class Backend:
         hello = received.message(messages.ProcessHello, frame[fields[11] :], self._dispatch.counters)
         if hello is None:
             return
-        version = outbox.agree(hello.versions)
+        version = greeting.agree(hello.versions)
         if version is None:
-            out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
+            out.append((route, messages.framed(wire.REFUSED, 0, greeting.incompatible(hello.versions))))
             return
         found = self._fleet.processes.hello(route, hello, self._token(), now)
         if isinstance(found, messages.Refusal):
-            out.append((route, outbox.answer(wire.REFUSED, 0, found)))
+            out.append((route, messages.framed(wire.REFUSED, 0, found)))
         else:
             found.source = self.source()
             welcome = self._welcome(version, True)._replace(upto=found.acked)
-            out.append((route, outbox.answer(wire.WELCOME, found.token, welcome)))
+            out.append((route, messages.framed(wire.WELCOME, found.token, welcome)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .pool import Pool
-from .registry import Node, active_nodes
+from .registry import Node, active_nodes, why
 
 
 def refusal(pools: Iterable[Pool], nodes: dict[str, Node], leaving: set[Node], now: float) -> str | None:
@@ -26,7 +26,7 @@ def _refusal(pool: Pool, nodes: dict[str, Node], leaving: set[Node], now: float)
         return None
     rest = ", ".join(sorted(node.name for node in after)) or "none"
     others = [node for node in nodes.values() if node not in before and pool.name in node.offers]
-    waiting = "; ".join(f"{node.name} is not active ({_short(node, now)})" for node in others)
+    waiting = "; ".join(f"{node.name} is not active ({why(node, now) or 'not ready'})" for node in others)
     return (
         f"{pool.name} would be left with {len(after)} active node{'s' if len(after) != 1 else ''} ({rest}), "
         f"min_active is {least}{'; ' + waiting if waiting else ''}"
@@ -43,9 +43,3 @@ def indispensable(pools: Iterable[Pool], nodes: dict[str, Node], node: Node, now
         if len(others) < least:
             return f"{pool.name} would be left with {len(others)} of {least} active nodes"
     return ""
-
-
-def _short(node: Node, now: float) -> str:
-    from .registry import why
-
-    return why(node, now) or "not ready"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ...common import messages, wire
 from ...common.limits import HEAD_MAX
-from . import outbox, received
+from . import greeting, received
 from .dispatch import Dispatch
 from .events import EventLog
 from .outbox import Outbox
@@ -124,18 +124,18 @@ class Frontend:
         hello = received.message(messages.ClientHello, frame[fields[11] :], counters)
         if hello is None or len(hello.session) != 16:
             return
-        version = outbox.agree(hello.versions)
+        version = greeting.agree(hello.versions)
         if version is None:
-            out.append((route, outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))))
+            out.append((route, messages.framed(wire.REFUSED, 0, greeting.incompatible(hello.versions))))
             return
         resumed = hello.session in self._dispatch.sessions
         session = self._session(hello, now)
         if session is None:
-            out.append((route, outbox.answer(wire.REFUSED, 0, _too_many_clients())))
+            out.append((route, messages.framed(wire.REFUSED, 0, _too_many_clients())))
             return
         self._greet(session, route, now)
         welcome = self._welcome(version, resumed)._replace(born=session.born)
-        out.append((route, outbox.answer(wire.WELCOME, session.token, welcome)))
+        out.append((route, messages.framed(wire.WELCOME, session.token, welcome)))
 
     def _session(self, hello: messages.ClientHello, now: float) -> Session | None:
         """The one that it names, or a new one if there is room."""
@@ -196,4 +196,4 @@ class Frontend:
 
 def _too_many_clients() -> messages.Refusal:
     text = f"{SESSIONS_MAX} clients have sessions here already"
-    return outbox.refusal("busy", text, 5000)
+    return greeting.refusal("busy", text, 5000)

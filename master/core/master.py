@@ -15,7 +15,7 @@ from typing import Any
 from ...common import messages, wire
 from ...common.lifecycle import Liveness
 from ...common.limits import EPOCH_MAX
-from . import outbox, received, records, status
+from . import greeting, received, records, status
 from .backend import Backend
 from .beginning import Heritage, Identity, Past, Sections, Sources
 from .dispatch import Dispatch
@@ -26,7 +26,7 @@ from .followers import Active, Followers
 from .frontend import Frontend
 from .group import Group
 from .operators import Operators
-from .outbox import Outbox, StepDown
+from .outbox import Notify, Outbox, StepDown
 from .pair import Pair
 from .pool import Slot
 from .recollection import AGE_MAX_S
@@ -202,9 +202,9 @@ class Master:
         if not isinstance(hello, _OnControl):
             self.dispatch.counters["bad messages"] += 1
             return
-        version = outbox.agree(hello.versions)
+        version = greeting.agree(hello.versions)
         if version is None:
-            return self._refuse(route, outbox.incompatible(hello.versions))
+            return self._refuse(route, greeting.incompatible(hello.versions))
         match hello:
             case messages.OperatorHello():
                 self.operators.came(route, self._admit(route, version), hello.user)
@@ -220,11 +220,11 @@ class Master:
     def _admit(self, route: bytes, version: int) -> int:
         """Answers its token."""
         token = self._token_of(route) or self._token()
-        self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+        self.out.control.append((route, messages.framed(wire.WELCOME, token, self._welcome(version, False))))
         return token
 
     def _refuse(self, route: bytes, refusal: messages.Refusal) -> None:
-        self.out.control.append((route, outbox.answer(wire.REFUSED, 0, refusal)))
+        self.out.control.append((route, messages.framed(wire.REFUSED, 0, refusal)))
 
     def _agent_hello(self, route: bytes, hello: messages.AgentHello, version: int, now: float) -> None:
         token = self._token_of(route) or self._token()
@@ -239,7 +239,7 @@ class Master:
             del self._agents[old]
         self._agents[route] = found
         # WELCOME goes before whatever the hello has led to.
-        self.out.control.insert(place, (route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+        self.out.control.insert(place, (route, messages.framed(wire.WELCOME, token, self._welcome(version, False))))
         if found.generation > hello.generation:
             word = messages.Intent(str(found.intent), found.generation, found.by, found.reason, found.version)
             self.out.say(route, token, word)
@@ -247,11 +247,11 @@ class Master:
     def _outlived(self, route: bytes, hello: messages.AgentHello) -> None:
         """This agent knows of a higher epoch than ours."""
         if not self.pair.alone and hello.node in self.fleet.nodes:
-            self._refuse(route, outbox.refusal("standby", "another master was elected", 100))
+            self._refuse(route, greeting.refusal("standby", "another master was elected", 100))
             return self._heard_of(hello.epoch)
         ours = self.dispatch.epoch
         text = f"epoch {hello.epoch} was seen on {hello.node}, this master has {ours}: is its --state lost?"
-        self._refuse(route, outbox.refusal("denied", text, 5000))
+        self._refuse(route, greeting.refusal("denied", text, 5000))
 
     def _standby_hello(self, route: bytes, hello: messages.PeerHello, version: int, now: float) -> None:
         why = self.pair.refuse(hello)
@@ -260,9 +260,9 @@ class Master:
         if not self.durable:
             why = f"{self.identity.name} has no --state directory: it would not remember that it has a standby"
         if why:
-            return self._refuse(route, outbox.refusal("denied", why, 5000))
+            return self._refuse(route, greeting.refusal("denied", why, 5000))
         token = self._token()
-        self.out.control.append((route, outbox.answer(wire.WELCOME, token, self._welcome(version, False))))
+        self.out.control.append((route, messages.framed(wire.WELCOME, token, self._welcome(version, False))))
         self.pair.greet(route, token, hello, self.dispatch.epoch, now)
 
     def _from_standby(self, route: bytes, kind: int, body: bytes, now: float) -> None:
@@ -427,7 +427,7 @@ class Master:
             text = "requests are held" if held else "requests are dispatched again"
             self.events.tell("no quorum" if held else "quorum", self.identity.name, text)
             if held:
-                self.out.role.append(outbox.Notify("no quorum", self.identity.name, text))
+                self.out.role.append(Notify("no quorum", self.identity.name, text))
             self.fleet.hold(held, now)
 
     def _set_pace(self) -> None:
@@ -474,8 +474,8 @@ class Master:
         for route, node in self._agents.items():
             self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
         if not self.pair.alone:  # processes look out for their next master
-            refusal = outbox.refusal("standby", f"{self.identity.name} is not active any more", 100)
-            refused = outbox.answer(wire.REFUSED, 0, refusal)
+            refusal = greeting.refusal("standby", f"{self.identity.name} is not active any more", 100)
+            refused = messages.framed(wire.REFUSED, 0, refusal)
             self.out.backend += [(route, refused) for route in self.dispatch.slot_routes]
         self.pair.close(self.dispatch.epoch, handover)
         self.operators.handed_over(self.dispatch.epoch, given_back)

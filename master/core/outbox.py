@@ -92,34 +92,11 @@ class Outbox:
     def say(self, route: bytes, token: int, message: messages.Message) -> None:
         """One message on the control socket. A result that no message holds is told as that."""
         try:
-            body = messages.encode(message)
+            frame = messages.framed(wire.CONTROL, token, message)
         except ValueError as error:
             if not isinstance(message, messages.Result):
                 return  # nothing else grows with what peers say: fleet and verbs refuse what is that long
             data = {"schema": 1, "error": f"the answer is too large: {error}"}
-            body = messages.encode(messages.Result(message.id, False, exits.FAILED, data))
-        self.control.append((route, wire.head(wire.CONTROL, token) + body))
-
-
-def answer(kind: int, token: int, message: messages.Message) -> bytes:
-    """A WELCOME or REFUSED frame."""
-    return wire.head(kind, token) + messages.encode(message)
-
-
-def agree(versions: list[int]) -> int | None:
-    """The highest version that both sides speak, None when there is none."""
-    if len(versions) != 2:
-        return None
-    highest = min(versions[1], wire.VERSIONS[1])
-    return highest if highest >= max(versions[0], wire.VERSIONS[0]) else None
-
-
-def refusal(code: str, message: str, retry_after_ms: int) -> messages.Refusal:
-    return messages.Refusal(code, message, retry_after_ms, list(wire.VERSIONS))
-
-
-def incompatible(versions: list[int]) -> messages.Refusal:
-    ours = f"{wire.VERSIONS[0]} to {wire.VERSIONS[1]}"
-    theirs = " to ".join(str(each) for each in versions[:2]) or "none"
-    text = f"this master speaks protocol versions {ours}, the peer {theirs}: update the older side"
-    return refusal("incompatible", text, 30_000)
+            result = messages.Result(message.id, False, exits.FAILED, data)
+            frame = messages.framed(wire.CONTROL, token, result)
+        self.control.append((route, frame))

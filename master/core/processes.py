@@ -11,7 +11,7 @@ from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, Intent
 from ...common.limits import CONCURRENCY_MAX, NAME_MAX, STARTED_MAX
 from ...common.units import plural
-from .outbox import refusal
+from .greeting import refusal
 from .pool import Slot, Stage
 from .registry import Node
 from .staffing import STOP_GRACE_MS

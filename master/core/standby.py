@@ -15,7 +15,7 @@ from ...common.lifecycle import Liveness
 from ...common.messages import BadMessage
 from ...common.names import valid_name
 from ...common.settings import BACKUP, PRIMARY
-from . import outbox
+from . import greeting
 from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
 from .events import EventLog
@@ -102,7 +102,7 @@ class Standby(ABC):
         hello = messages.PeerHello(
             list(wire.VERSIONS), self.name, self.identity.address, self.role, self.epoch, lasts_ms, quorum, self.decider
         )
-        self.out.role.append(SayPeer(wire.head(wire.HELLO, 0) + messages.encode(hello)))
+        self.out.role.append(SayPeer(messages.framed(wire.HELLO, 0, hello)))
 
     def link_lost(self, now: float) -> None:
         """No death: an active master may well be behind a connection that broke."""
@@ -298,13 +298,13 @@ class Standby(ABC):
             self.counters["bad frames"] += 1
             return
         if kind == wire.HELLO:
-            out.append((route, outbox.answer(wire.REFUSED, 0, self._refusal())))
+            out.append((route, messages.framed(wire.REFUSED, 0, self._refusal())))
         elif kind != wire.BYE:
             out.append((route, wire.head(wire.WHO, 0)))
 
     def _refusal(self) -> messages.Refusal:
         text = f"{self.name} is a standby: the other master is at {self.peer_address or 'an unknown address'}"
-        return outbox.refusal("standby", text, RETRY_MS)
+        return greeting.refusal("standby", text, RETRY_MS)
 
     def control(self, route: bytes, frame: bytes, now: float) -> None:
         try:
@@ -336,14 +336,14 @@ class Standby(ABC):
         ):
             self.counters["bad frames"] += 1
             return
-        version = outbox.agree(hello.versions)
+        version = greeting.agree(hello.versions)
         if version is None:
-            answer = outbox.answer(wire.REFUSED, 0, outbox.incompatible(hello.versions))
+            answer = messages.framed(wire.REFUSED, 0, greeting.incompatible(hello.versions))
         elif isinstance(hello, messages.AgentHello):
             self._member_saw(hello.node, hello.epoch)
-            answer = outbox.answer(wire.REFUSED, 0, self._refusal())
+            answer = messages.framed(wire.REFUSED, 0, self._refusal())
         else:
-            answer = outbox.answer(wire.WELCOME, self._admit(route, hello, now), self._welcome(version))
+            answer = messages.framed(wire.WELCOME, self._admit(route, hello, now), self._welcome(version))
         self.out.control.append((route, answer))
         self._ask(now)
 
@@ -496,7 +496,7 @@ class Standby(ABC):
             self.events.tell("alarm", self.name, text)
 
     def _say_active(self, message: messages.Message) -> None:
-        self.out.role.append(SayPeer(wire.head(wire.CONTROL, self._link_token) + messages.encode(message)))
+        self.out.role.append(SayPeer(messages.framed(wire.CONTROL, self._link_token, message)))
 
     def _move(self, event: str) -> None:
         title = f"active master {self._active}"

@@ -44,13 +44,13 @@ class Peer:
             raise Hung("the master takes no more frames") from None
 
     def hello(self, hello: messages.Message) -> wire.Head:
-        self.send([wire.head(wire.HELLO, 0) + messages.encode(hello)])
+        self.send([messages.framed(wire.HELLO, 0, hello)])
         head = self.receive(wire.WELCOME, wire.REFUSED)
         self.token = head.token
         return head
 
     def say(self, message: messages.Message) -> None:
-        self.send([wire.head(wire.CONTROL, self.token) + messages.encode(message)])
+        self.send([messages.framed(wire.CONTROL, self.token, message)])
 
     def receive(self, *kinds: int) -> wire.Head:
         try:
@@ -109,7 +109,7 @@ def clients(stage: Stage, chance: random.Random) -> Guests:
 def _client_frames(token: int, hello: messages.Message, chance: random.Random) -> list[bytes]:
     """Its HELLO is its own: another one would make it a stranger."""
     _, *frames, _ = hostile.client_frames(token, chance)
-    frames.append(wire.head(wire.HELLO, 0) + messages.encode(hello))
+    frames.append(messages.framed(wire.HELLO, 0, hello))
     return [*frames, wire.bundles(frames)[0][1]]
 
 

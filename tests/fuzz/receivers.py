@@ -34,11 +34,11 @@ STEP_S = 0.01
 
 def _welcome(**more: Any) -> bytes:
     welcome = messages.Welcome(1, 1, "m", True, 7701, 7702, "", 1 << 20)._replace(**more)
-    return wire.head(wire.WELCOME, TOKEN) + messages.encode(welcome)
+    return messages.framed(wire.WELCOME, TOKEN, welcome)
 
 
 def _refusal(code: str) -> bytes:
-    return wire.head(wire.REFUSED, 0) + messages.encode(messages.Refusal(code, "no", 10, [1, 1]))
+    return messages.framed(wire.REFUSED, 0, messages.Refusal(code, "no", 10, [1, 1]))
 
 
 def _others(chance: random.Random) -> list[bytes]:
@@ -140,7 +140,7 @@ def flood_agent(count: int, chance: random.Random) -> int:
         messages.Leave(),
         messages.Verb(1, "status", {}),
     ]
-    genuine = [wire.head(wire.CONTROL, TOKEN) + messages.encode(each) for each in said] + _others(chance)
+    genuine = [messages.framed(wire.CONTROL, TOKEN, each) for each in said] + _others(chance)
     damages, now = 0, 100.0
     for number in range(count):
         if number % ROUND == 0:

@@ -155,9 +155,9 @@ class AgentPart:
     def _perform_one(self, effect: effects.Effect) -> None:
         match effect:
             case effects.Send(message):
-                self._send(wire.head(wire.CONTROL, self._token) + messages.encode(message))
+                self._send(messages.framed(wire.CONTROL, self._token, message))
             case effects.Hello(message):
-                self._send(wire.head(wire.HELLO, 0) + messages.encode(message))
+                self._send(messages.framed(wire.HELLO, 0, message))
             case effects.Connect(master):
                 self._disconnect()
                 self.link = self.cluster.connect("control", self.node, self._heard, self.wake, master)

@@ -158,8 +158,8 @@ class ClientPart(Caller):
             self._hello_due = True
             self._due = now + ATTEMPT_S
         elif link is not None and link.connected and self._hello_due:
-            hello = messages.encode(messages.ClientHello([1, 1], self.id, self._epoch))
-            link.send(wire.head(wire.HELLO, 0) + hello)
+            hello = messages.ClientHello([1, 1], self.id, self._epoch)
+            link.send(messages.framed(wire.HELLO, 0, hello))
             self._hello_due = False
         elif link is not None and self.calls.open:
             if now >= self._mark_at:

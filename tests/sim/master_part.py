@@ -233,11 +233,11 @@ class MasterPart:
     def verb(self, verb: str, **args: Any) -> int:
         """Asks; the answer will stand in `results` under the number that this returns."""
         if not self._operator:
-            hello = messages.encode(messages.OperatorHello([1, 1], "op"))
-            self.core.control(OPERATOR, wire.head(wire.HELLO, 0) + hello, self.clock.now)
+            hello = messages.OperatorHello([1, 1], "op")
+            self.core.control(OPERATOR, messages.framed(wire.HELLO, 0, hello), self.clock.now)
             self._flush()
         self._verbs += 1
-        frame = wire.head(wire.CONTROL, self._operator) + messages.encode(messages.Verb(self._verbs, verb, args))
+        frame = messages.framed(wire.CONTROL, self._operator, messages.Verb(self._verbs, verb, args))
         shown = " ".join(f"{name}={value}" for name, value in args.items())
         self.clock.tell("operator: %s %s", verb, shown)
         with self.cluster.checks.forced(bool(args.get("force"))):

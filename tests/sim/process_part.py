@@ -216,7 +216,7 @@ class ProcessPart:
             if self._answer_by is not None:
                 if now >= self._answer_by:
                     self._drop()
-            elif now >= self._hello_at and link.send(wire.head(wire.HELLO, 0) + messages.encode(self._hello())):
+            elif now >= self._hello_at and link.send(messages.framed(wire.HELLO, 0, self._hello())):
                 self.clock.tell("%s: HELLO, %s", self.incarnation, self._inventory())
                 self._answer_by = now + ANSWER_S
 

@@ -51,7 +51,7 @@ class Peer:
                 return head, frame[head.head_len :]
 
     def hello(self, message: messages.Message) -> wire.Head:
-        self.send(wire.head(wire.HELLO, 0) + messages.encode(message))
+        self.send(messages.framed(wire.HELLO, 0, message))
         head, _ = self.receive(wire.WELCOME, wire.REFUSED)
         self.token = head.token
         return head
@@ -122,7 +122,7 @@ def client_frames(token: int, chance: random.Random) -> list[bytes]:
 
     numbers = sorted(chance.getrandbits(32) for _ in range(8))
     frames = [
-        wire.head(wire.HELLO, 0) + messages.encode(as_client(chance.randbytes(16))),
+        messages.framed(wire.HELLO, 0, as_client(chance.randbytes(16))),
         *(request(number, b"proof.pid", body=chance.randbytes(20)) for number in numbers),
         request(numbers[-1] + 1, b"proof.pid", wire.META, b"\x81\xa1k\xa1x"),
         request(numbers[-1] + 2, b"ghostly.run"),
@@ -142,7 +142,7 @@ def client_frames(token: int, chance: random.Random) -> list[bytes]:
 def process_frames(token: int, chance: random.Random) -> list[bytes]:
     origin = wire.ORIGIN_STRUCT.pack(chance.randbytes(16), chance.getrandbits(64))
     frames = [
-        wire.head(wire.HELLO, 0) + messages.encode(as_process("nobody", "bbbbbb")),
+        messages.framed(wire.HELLO, 0, as_process("nobody", "bbbbbb")),
         wire.head(wire.REPLY, token, 1, 5, 1, 1, 1) + b"\xc0",
         wire.head(wire.REPLY, token, 1, 5, chance.getrandbits(64), chance.getrandbits(64), 1, flags=wire.RESENT) + b"x",
         wire.head(wire.REPLY, token, 99, 5, 1, 1, 1, flags=wire.ORIGIN | wire.RESENT, tail=origin) + b"x",
@@ -167,7 +167,7 @@ def operator_frames(token: int, chance: random.Random) -> list[bytes]:
         messages.Follow(9, 1 << 62),
         messages.Beat(1),
     ]
-    hello = wire.head(wire.HELLO, 0) + messages.encode(as_operator())
+    hello = messages.framed(wire.HELLO, 0, as_operator())
     return [*(head + messages.encode(each) for each in verbs), hello, _foreign_bye(chance)]
 
 
@@ -191,7 +191,7 @@ def agent_frames(token: int, chance: random.Random) -> list[bytes]:
         as_agent("", ""),
         as_agent("\0", "x")._replace(versions=[1, 1, 1], capacity=-1),
     ]
-    greetings = [wire.head(wire.HELLO, 0) + messages.encode(each) for each in hellos]
+    greetings = [messages.framed(wire.HELLO, 0, each) for each in hellos]
     return [*(head + messages.encode(each) for each in said), *greetings, _foreign_bye(chance)]
 
 
