@@ -93,6 +93,19 @@ async def die(exchange, query):
     os._exit(3)
 
 
+async def over(exchange, query):
+    """More than it announces, in pieces of so many bytes."""
+    length, piece = map(int, query.split(","))
+    headers = [(b"content-length", b"%d" % length)]
+    await exchange.raw_send({"type": "http.response.start", "status": 200, "headers": headers})
+    exchange.begun = True
+    try:
+        for _ in range(length):
+            await exchange.send(bytes(piece))
+    except Exception as error:
+        note(f"{type(error).__name__} {error}")
+
+
 async def events(exchange, query):
     try:
         while True:
@@ -187,6 +200,28 @@ async def socket_deny(scope, receive, send):
 
 async def socket_stranger(scope, receive, send):
     await send({"type": "websocket.accept", "subprotocol": "none that was offered"})
+
+
+async def socket_waver(scope, receive, send):
+    """It has begun to refuse, and then tries all else."""
+    await send({"type": "websocket.http.response.start", "status": 401})
+    for kind in ("accept", "close", "send", "http.response.start"):
+        try:
+            await send({"type": f"websocket.{kind}", "status": 200, "text": ""})
+        except Exception as error:
+            note(f"{type(error).__name__} {error}")
+    await send({"type": "websocket.http.response.body", "body": b"no"})
+    note((await receive())["type"])
+    note((await receive())["type"])
+
+
+async def socket_both_kinds(scope, receive, send):
+    await send({"type": "websocket.accept"})
+    for message in ({}, {"text": "a", "bytes": b"b"}, {"text": b"c"}, {"bytes": "d"}):
+        try:
+            await send({"type": "websocket.send", **message})
+        except Exception as error:
+            await send({"type": "websocket.send", "text": str(error), "bytes": None})
 
 
 async def socket_return(scope, receive, send):

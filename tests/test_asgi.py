@@ -133,7 +133,7 @@ def test_the_scope_says_everything_of_the_request(ask: Callable[..., Answer]) ->
     ask(application, "PUT", b"/shop/caf%C3%A9%2Fx?a=%20&b", pairs, root="/shop")
     assert seen[0] == {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
         "http_version": "1.1",
         "method": "PUT",
         "scheme": "https",

@@ -186,15 +186,25 @@ def test_of_an_answer_that_cannot_be_sent_nothing_leaves_and_another_one_may_be_
 
 def test_an_answer_that_breaks_off_is_reset() -> None:
     subject = Subject()
-    numbers = [asks(subject) for _ in range(3)]
+    numbers = [asks(subject) for _ in range(2)]
     for number in numbers:
         subject.answers.begin(number, 200, [(b"content-length", b"4")])
         subject.do(subject.answers.piece(number, b"abc"))
-    subject.do(subject.answers.piece(numbers[0], b"de"))
-    subject.do(subject.answers.end(numbers[1]))
-    subject.abort(numbers[2])
-    assert subject.resets() == {number: CODE.INTERNAL_ERROR for number in numbers} and len(subject.failed()) == 2
+    subject.do(subject.answers.end(numbers[0]))
+    subject.abort(numbers[1])
+    assert subject.resets() == {number: CODE.INTERNAL_ERROR for number in numbers} and len(subject.failed()) == 1
     assert not subject.closed
+
+
+@pytest.mark.parametrize("pieces", [[b"abc", b"de"], [b"abcd", b"e"], [b"abcde"]])
+def test_more_than_the_length_is_cut_off_and_told(pieces: list[bytes]) -> None:
+    subject = Subject()
+    number = asks(subject)
+    subject.answers.begin(number, 200, [(b"content-length", b"4")])
+    for piece in pieces:
+        subject.do(subject.answers.piece(number, piece))
+    assert subject.body(number) == b"abcd" and subject.resets() == {} and len(subject.failed()) == 1
+    assert any(isinstance(each, h2.events.StreamEnded) for each in subject.said)
 
 
 def test_head_204_and_304_have_no_body() -> None:

@@ -190,6 +190,24 @@ def test_one_large_message_is_streamed_too(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.parametrize("cluster", ["asgi"], indirect=True)
+def test_what_is_more_than_was_announced_is_cut_off_and_raises(cluster: LocalCluster) -> None:
+    async def scenario(client: rota.AsyncClient) -> None:
+        for size, told in [(4, 12), (5, 15), (10, 20)]:
+            since = notes(cluster)
+            asked = ask(client, f"/over?10,{size}".encode())
+            assert await asked.result() is None
+            assert asked.ended and asked.content == bytes(10)
+            sentence = f"BadAnswer its Content-Length is 10, its body has {told} bytes"
+            assert await asyncio.to_thread(noted, cluster, since) == sentence
+        asked = ask(client, b"/over?10,11")
+        with pytest.raises(RemoteError, match="before its answer was complete"):  # the application has caught it
+            await asked.result()
+        assert asked.got == b"", "nothing of it was sent"
+
+    with_client(cluster, scenario)
+
+
+@pytest.mark.parametrize("cluster", ["asgi"], indirect=True)
 def test_who_has_not_answered_yet_hears_that_its_caller_is_gone(cluster: LocalCluster) -> None:
     async def scenario(client: rota.AsyncClient) -> None:
         since = notes(cluster)

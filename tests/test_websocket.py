@@ -114,6 +114,34 @@ def test_a_refusal_is_an_answer(target: bytes, opening: list[Any], body: bytes, 
     run(scenario)
 
 
+def test_who_has_begun_to_refuse_can_do_nothing_else(cluster: LocalCluster, run: Callable[[Scenario], Any]) -> None:
+    async def scenario(client: rota.AsyncClient) -> None:
+        since = notes(cluster)
+        socket = connect(client, b"/waver")
+        assert await socket.result() is None
+        assert socket.opening == [401, [], None] and socket.content == b"no"
+        for at, kind in enumerate(("accept", "close", "send", "http.response.start")):
+            sentence = f"BadAnswer 'websocket.{kind}' may not be sent after websocket.http.response.start"
+            assert noted(cluster, since + at) == sentence
+        assert noted(cluster, since + 4) == "websocket.connect" and noted(cluster, since + 5) == "websocket.disconnect"
+
+    run(scenario)
+
+
+def test_a_message_is_a_text_or_bytes(run: Callable[[Scenario], Any]) -> None:
+    async def scenario(client: rota.AsyncClient) -> None:
+        socket = connect(client, b"/both_kinds")
+        await socket.accepted()
+        assert [await socket.next() for _ in range(4)] == [
+            "websocket.send needs bytes or text, and not both",
+            "websocket.send needs bytes or text, and not both",
+            "the text of a message must be a text, not bytes",
+            "the bytes of a message must be bytes, not str",
+        ]
+
+    run(scenario)
+
+
 def test_an_application_that_neither_accepts_nor_refuses_is_at_fault(run: Callable[[Scenario], Any]) -> None:
     async def scenario(client: rota.AsyncClient) -> None:
         with pytest.raises(RemoteError, match="before it had accepted or refused"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -16,7 +16,7 @@ from rota.common.errors import OK
 from rota.worker import wsgi
 from rota.worker.core.streams import Abandoned
 from rota.worker.hosting import Outcome, SyncHost
-from rota.worker.http_service import WHOLE_MAX
+from rota.worker.http_service import WHOLE_MAX, BadAnswer
 
 Start = Callable[..., Any]
 
@@ -73,9 +73,9 @@ def saying(result: Any, length: int | None = None, status: str = "200 OK") -> An
 
 @pytest.mark.parametrize(
     "result, length",
-    [([b"a", b"b"], None), ((b"ab",), None), (iter([b"a", b"b"]), 2), ([b"x" * WHOLE_MAX], None), (iter([]), None)],
+    [([b"a", b"b"], None), ((b"ab",), None), (iter([b"", b"ab"]), 2), ([b"x" * WHOLE_MAX], None), (iter([]), None)],
 )
-def test_what_is_small_and_known_to_end_is_one_message(result: Any, length: int | None) -> None:
+def test_what_is_small_and_all_there_is_one_message(result: Any, length: int | None) -> None:
     other = Other()
     answer = answer_of(run(saying(result, length), other))
     assert answer.status == 200 and other.sent == []
@@ -87,6 +87,7 @@ def test_what_is_small_and_known_to_end_is_one_message(result: Any, length: int 
         (iter([b"a", b"", b"bc"]), None, [1, 2]),
         ([b"x" * WHOLE_MAX, b"y"], None, [WHOLE_MAX + 1]),
         (iter([b"x" * 1000] * 300), 300_000, [1000] * 300),
+        (iter([b"a", b"bc"]), 3, [1, 2]),  # the second may take an hour
     ],
 )
 def test_of_anything_else_each_block_goes_out_by_itself(result: Any, length: int | None, sizes: list[int]) -> None:
@@ -138,12 +139,96 @@ def test_after_the_first_byte_exc_info_raises_again() -> None:
     assert other.blocks == [b"half"] and not other.finished
 
 
-@pytest.mark.parametrize("length, sent", [(300_001, 300), (299_000, 299)])
-def test_another_length_than_announced_does_not_end_well(length: int, sent: int) -> None:
+def test_a_body_that_is_shorter_than_announced_does_not_end_well() -> None:
     other = Other()
-    error = failure_of(run(saying(iter([b"x" * 1000] * 300), length), other))
-    assert "its Content-Length is" in error.message
-    assert len(other.blocks) == sent and not other.finished
+    error = failure_of(run(saying(iter([b"x" * 1000] * 300), 300_001), other))
+    assert "its Content-Length is 300001, its body has 300000 bytes" in error.message
+    assert len(other.blocks) == 300 and not other.finished
+
+
+@pytest.mark.parametrize("length, asked", [(2500, 3), (2000, 3), (1001, 2)])
+def test_what_is_more_than_was_announced_is_not_asked_for(
+    length: int, asked: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, seen = Other(), []
+
+    def blocks() -> Iterable[bytes]:
+        while True:
+            seen.append(True)
+            yield b"x" * 1000
+
+    assert run(saying(blocks(), length), other).code == OK
+    assert b"".join(other.blocks) == b"x" * length and other.finished and len(seen) == asked
+    said = capsys.readouterr().err
+    assert "request 4f-7: after its answer" in said and f"its Content-Length is {length}" in said
+
+
+def test_who_writes_more_than_was_announced_is_told() -> None:
+    other = Other()
+
+    def application(environ: dict[str, Any], start: Start) -> list[bytes]:
+        write = start("200 OK", [("Content-Length", "5")])
+        write(b"abc")
+        with pytest.raises(BadAnswer, match="its Content-Length is 5, its body has 6 bytes"):
+            write(b"def")
+        return [b"more"]
+
+    assert run(application, other).code == OK
+    assert other.blocks == [b"abc", b"de"] and other.finished
+
+
+def test_what_is_too_much_from_the_start_is_not_sent() -> None:
+    other = Other()
+    error = failure_of(run(saying(iter([b"abc", b"d"]), 2), other))
+    assert "its Content-Length is 2, its body has 3 bytes" in error.message and other.sent == []
+
+
+@pytest.mark.parametrize("announced, streamed", [(70_000, False), (100, False), (300_000, True)])
+def test_of_a_file_only_what_was_announced_is_sent(announced: int, streamed: bool) -> None:
+    other, content = Other(), b"0123456789" * 40_000
+
+    def application(environ: dict[str, Any], start: Start) -> Any:
+        start("206 Partial Content", [("Content-Length", str(announced))])
+        file = BytesIO(content)
+        file.seek(5)
+        return environ["wsgi.file_wrapper"](file)
+
+    outcome = run(application, other)
+    body = b"".join(other.blocks) if streamed else answer_of(outcome).body
+    assert body == content[5 : 5 + announced] and other.finished is streamed
+
+
+@pytest.mark.parametrize("blocks, streamed", [([b"a"], False), ([b"a", b"b"], True)])
+def test_what_close_raises_is_told_and_the_answer_stays_whole(
+    blocks: list[bytes], streamed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(blocks)
+
+        def close(self) -> None:
+            raise OSError("the database is gone")
+
+    other = Other()
+    outcome = run(saying(Body(), 1 if len(blocks) == 1 else None), other)
+    assert outcome.code == OK and other.finished is streamed
+    assert (b"".join(other.blocks) if streamed else answer_of(outcome).body) == b"".join(blocks)
+    said = capsys.readouterr().err
+    assert "request 4f-7: in close" in said and "the database is gone" in said
+
+
+def test_what_broke_the_answer_is_told_whatever_close_raises(capsys: pytest.CaptureFixture[str]) -> None:
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"half"
+            raise KeyError("in the middle")
+
+        def close(self) -> None:
+            raise OSError("the database is gone")
+
+    other = Other()
+    assert "in the middle" in failure_of(run(saying(Body()), other)).message and not other.finished
+    assert "the database is gone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method, status", [("HEAD", "200 OK"), ("GET", "304 Not Modified")])

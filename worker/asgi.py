@@ -14,7 +14,6 @@ from .async_hosting import was_asked_to_end
 from .async_streams import AsyncStream
 from .context import Context
 from .core.streams import Abandoned
-from .hosting import traceback_text
 from .http_service import (
     WHOLE_MAX,
     BadAnswer,
@@ -27,6 +26,7 @@ from .http_service import (
     request_id,
     service,
     split_target,
+    tell,
 )
 from .recurring import Headers
 from .websocket import WebSocket
@@ -120,7 +120,7 @@ def _scope(
             if headers.made is None:
                 headers.made = _alike(target, headers, about)
             scope = headers.made.copy()
-        scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.5"}
         scope["headers"] = list(scope["headers"])
         scope["client"] = tuple(about["client"])
         scope["state"] = state.copy()
@@ -240,13 +240,16 @@ class _Exchange:
                 self._cut = True
                 return self._end(answer(self._method, said, b""))
             self._streamed = streamed
-        data = self._streamed.piece(block)
-        if not more:
-            self._streamed.end()
+        streamed = self._streamed
+        data = streamed.piece(block)
+        if not more and not streamed.exceeds:
+            streamed.end()
         if data:
             await stream.write(data)
-        if not more and not self.over:
+        if (not more or streamed.exceeds) and not self.over:
             self._end(stream.finish())
+        if streamed.exceeds:  # its caller has all that was announced
+            streamed.end()
 
     def _end(self, result: Any) -> None:
         """All is said."""
@@ -264,7 +267,7 @@ class _Exchange:
     def failed_late(self, error: BaseException) -> None:
         if not self._cut and not isinstance(error, asyncio.CancelledError):
             # Frameworks do so for every exception: they answer with a 500, then raise it again for the server's log.
-            print(f"request {self._request_id}: after its answer:\n{traceback_text(error)}", end="", file=sys.stderr)
+            tell(self._request_id, "after its answer", error)
 
 
 def _bytes(block: object) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from msgpack import packb
 from ..common.body import PARTS_FROM, Packed, Parts, bytes_head, pack
 from .app import Worker
 from .context import Context
+from .hosting import traceback_text
 from .recurring import RecurringBinding
 
 Pair = list[bytes]  # [name, value]: a list, as a tuple costs more on the wire
@@ -27,6 +29,11 @@ _BODILESS = (204, 304)  # their Content-Length, if any, is that of another answe
 
 class BadAnswer(Exception):
     """The application broke the rules of its interface; the sentence says which."""
+
+
+def tell(known_as: str, when: str, error: BaseException) -> None:
+    """What the application raised when its caller hears nothing more: on stderr, with the id of the request."""
+    print(f"request {known_as}: {when}:\n{traceback_text(error)}", end="", file=sys.stderr)
 
 
 def service(name: str, http: Callable[..., Any], websocket: Callable[..., Any]) -> Worker:
@@ -111,30 +118,40 @@ def remembered(said: Any, status: object, fields: Iterable[Any]) -> Said:
 
 
 class Streamed:
-    """The bytes of an answer that goes out as it comes into being: the opening of docs/HTTP.md, then the body."""
+    """The bytes of an answer that goes out as it comes into being: the opening of docs/HTTP.md, then the body.
+    `exceeds`: there was more of that than was announced.
+    """
 
-    __slots__ = ("has_body", "_announced", "_opening", "_size")
+    __slots__ = ("exceeds", "has_body", "_announced", "_opening", "_size")
 
     def __init__(self, method: str, status: int, headers: list[Pair]) -> None:
+        self.exceeds = False
         self.has_body = method != "HEAD" and status not in _BODILESS
         self._announced = content_length(headers) if self.has_body else None
         self._opening = opening([status, headers])
         self._size = 0
 
     def piece(self, block: bytes) -> bytes:
-        """What to send for it. BadAnswer if it is more than was announced."""
+        """What to send for it: no more than was announced, where a client stops to read. BadAnswer if it is too much,
+        and nothing was sent before.
+        """
+        before = self._size
         self._size += len(block)
         if self._announced is not None and self._size > self._announced:
-            raise BadAnswer(
-                f"its Content-Length is {self._announced}, its body has {self._size} bytes, and more may come"
-            )
+            if self._opening:
+                raise self._other_length()
+            self.exceeds = True
+            return block[: max(0, self._announced - before)]
         first, self._opening = self._opening, b""
         return first + block if first else block
 
     def end(self) -> None:
-        """BadAnswer if it is less than was announced."""
+        """BadAnswer if it is not what was announced."""
         if self._announced is not None and self._size != self._announced:
-            raise BadAnswer(f"its Content-Length is {self._announced}, its body has {self._size} bytes")
+            raise self._other_length()
+
+    def _other_length(self) -> BadAnswer:
+        return BadAnswer(f"its Content-Length is {self._announced}, its body has {self._size} bytes")
 
 
 def opening(values: list[Any]) -> bytes:

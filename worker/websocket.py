@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 from msgpack import Unpacker, packb
@@ -12,12 +11,12 @@ from ..common.limits import WEBSOCKET_MESSAGE_MAX
 from .async_streams import AsyncStream
 from .context import Context
 from .core.streams import Abandoned
-from .hosting import traceback_text
-from .http_service import BadAnswer, begun, header, headers_of, opening
+from .http_service import BadAnswer, begun, header, headers_of, opening, tell
 
 Message = dict[str, Any]
 
 CONNECTING, OPEN, REFUSING, CLOSED = range(4)
+_ANSWERING = (CONNECTING, REFUSING)  # the handshake
 
 NORMAL, NO_CODE, LOST, RESTART = 1000, 1005, 1006, 1012  # RFC 6455 section 7.4, and its registry
 
@@ -32,8 +31,7 @@ class WebSocket:
         "_end",
         "_request_id",
         "_state",
-        "_status",
-        "_headers",
+        "_opening",
         "_stream",
         "_items",
     )
@@ -49,8 +47,7 @@ class WebSocket:
         self._state = CONNECTING
         self._connect = True  # is still to be told
         self._end: Message | None = None  # the disconnect, from when it is known
-        self._status = 0  # of a refusal
-        self._headers: list[list[bytes]] = []
+        self._opening = b""  # of a refusal, until the first bytes of its body
         self._items = Unpacker(
             raw=False, max_buffer_size=WEBSOCKET_MESSAGE_MAX + _HEAD_MAX, max_array_len=2, max_map_len=0, max_ext_len=0
         )
@@ -62,7 +59,7 @@ class WebSocket:
             self._connect = False
             return {"type": "websocket.connect"}
         stream = self._stream
-        while self._end is None and self._state == CONNECTING and not stream.abandoned and not stream.leaving:
+        while self._end is None and self._state in _ANSWERING and not stream.abandoned and not stream.leaving:
             await stream.changed()
         if self._end is None and stream.leaving:
             self._end = _disconnect(RESTART, "the service restarts")
@@ -109,9 +106,11 @@ class WebSocket:
             await stream.write(_packed(message))
         elif kind == "websocket.close" and self._state in (CONNECTING, OPEN):
             await self._close(message)
-        elif kind == "websocket.http.response.start" and self._state == CONNECTING and not self._status:
-            self._status, self._headers, *_ = begun(message)
-        elif kind == "websocket.http.response.body" and self._status:
+        elif kind == "websocket.http.response.start" and self._state == CONNECTING:
+            status, headers, *_ = begun(message)
+            self._opening = opening([status, headers, None])
+            self._state = REFUSING
+        elif kind == "websocket.http.response.body" and self._state == REFUSING:
             await self._refuse(message)
         else:
             raise BadAnswer(f"{kind!r:.200} may not be sent {_WHEN[self._state]}")
@@ -144,8 +143,9 @@ class WebSocket:
         block, more = message.get("body", b""), message.get("more_body", False)
         if not isinstance(block, bytes | bytearray | memoryview):
             raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
-        first = opening([self._status, self._headers, None]) if self._state == CONNECTING else b""
-        self._state = REFUSING if more else CLOSED
+        first, self._opening = self._opening, b""
+        if not more:
+            self._state = CLOSED
         await self._stream.write(first + block)
         if not more:
             self._end = self._end or _disconnect(LOST)
@@ -160,13 +160,13 @@ class WebSocket:
 
     async def returned(self) -> None:
         """Who just returns has closed."""
-        if self._state in (CONNECTING, REFUSING) and not self._stream.abandoned:
+        if self._state in _ANSWERING and not self._stream.abandoned:
             raise BadAnswer("the application returned before it had accepted or refused the WebSocket")
         await self._finish()
 
     def failed_late(self, error: BaseException) -> None:
         if not isinstance(error, asyncio.CancelledError | OSError):
-            print(f"request {self._request_id}: after its close:\n{traceback_text(error)}", end="", file=sys.stderr)
+            tell(self._request_id, "after its close", error)
 
     async def _finish(self) -> None:
         """Returns when the caller has all of it."""
@@ -190,11 +190,13 @@ def _disconnect(code: int, reason: str = "") -> Message:
 
 
 def _packed(message: Message) -> bytes:
-    data = message.get("bytes")
+    data, text = message.get("bytes"), message.get("text")
+    if (data is None) is (text is None):
+        raise BadAnswer("websocket.send needs bytes or text, and not both")
     if data is None:
-        data = message.get("text")
+        data = text
         if not isinstance(data, str):
-            raise BadAnswer("websocket.send needs bytes or text")
+            raise BadAnswer(f"the text of a message must be a text, not {type(data).__name__}")
     elif not isinstance(data, bytes | bytearray | memoryview):
         raise BadAnswer(f"the bytes of a message must be bytes, not {type(data).__name__}")
     packed: bytes = packb(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from io import BufferedReader, BytesIO, RawIOBase
 from types import TracebackType
@@ -30,6 +30,7 @@ from .http_service import (
     said_of,
     service,
     split_target,
+    tell,
 )
 from .recurring import Headers
 
@@ -53,7 +54,7 @@ def worker(application: Application, name: str) -> Worker:
         environ = _environ(ctx, method, target, headers, body, about)
         if made.threads != 1:
             environ["wsgi.multithread"] = True
-        response = _Response(method, ctx)
+        response = _Response(method, ctx, environ["rota.request_id"])
         return response.collect(application(environ, response.start))
 
     made = service(name, http, _refuse_websocket)
@@ -199,19 +200,20 @@ class _File(FileWrapper):
 
 
 class _Response:
-    """What the application says. It is kept, and is one message, when it is small and known to end; else each block
+    """What the application says. It is kept, and is one message, when it is small and all there; else each block
     goes out before the next is asked for. The headers count as sent with the first byte of the body.
     """
 
     _said: Said | None = None
     _held = 0  # bytes of its blocks
-    _hold = 0  # so many may be
+    _hurries = True  # nobody knows when the next block comes
     _streamed: Streamed | None = None
     _complete = False  # the rest of the body is not sent anyway
 
-    def __init__(self, method: str, ctx: Context) -> None:
+    def __init__(self, method: str, ctx: Context, known_as: str) -> None:
         self._method = method
         self._ctx = ctx
+        self._request_id = known_as
         self._blocks: list[bytes] = []
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Callable[..., Any]:
@@ -228,6 +230,12 @@ class _Response:
         return self.write
 
     def write(self, block: bytes) -> None:
+        """What `start_response` returns."""
+        self._add(block)
+        if self._streamed is not None and self._exceeds:
+            self._streamed.end()
+
+    def _add(self, block: bytes) -> None:
         if not isinstance(block, bytes):
             raise BadAnswer(f"the body must be made of bytes, not of {type(block).__name__}")
         if self._said is None:
@@ -235,15 +243,21 @@ class _Response:
         if not block or self._complete:
             return
         if self._streamed is not None:
-            self._ctx.stream.write(self._streamed.piece(block))
+            if data := self._streamed.piece(block):
+                self._ctx.stream.write(data)
             return
-        streams = self._ctx.stream is not None
-        if not self._hold and not self._blocks and streams:
-            self._hold = _may_hold(self._said)
         self._blocks.append(block)
         self._held += len(block)
-        if self._held > self._hold and streams:
+        if self._ctx.stream is not None and not self._may_wait(self._said):
             self._begin(self._said)
+
+    @property
+    def _exceeds(self) -> bool:
+        return self._streamed is not None and self._streamed.exceeds
+
+    def _may_wait(self, said: Said) -> bool:
+        """For what comes, if anything does: no block is to be kept while the application makes the next (PEP 3333)."""
+        return self._held <= WHOLE_MAX and (not self._hurries or self._held == content_length(said.headers))
 
     def collect(self, result: Iterable[bytes]) -> Packed | None:
         """The result of the handler; None when the caller has all of the answer already. Closes what was returned,
@@ -254,23 +268,46 @@ class _Response:
             if type(block) is bytes and len(block) <= WHOLE_MAX and said is not None:  # as most are
                 return answer(self._method, said, block)
         try:
-            if isinstance(result, _WHOLE):
-                self._hold = WHOLE_MAX
-            for block in _blocks(result):
-                self.write(block)
-                if self._complete:
+            for block in self._blocks_of(result):
+                self._add(block)
+                if self._complete or self._exceeds:
                     break
             if self._said is None:
                 raise BadAnswer("the application returned without having called start_response")
         finally:
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
+            self._close(result)
         if self._streamed is None or self._complete:
             return answer(self._method, self._said, b"".join(self._blocks))
-        self._streamed.end()
-        self._ctx.stream.finish()
+        self._end(self._streamed)
         return None
+
+    def _blocks_of(self, result: Any) -> Iterable[bytes]:
+        blocks, said = _blocks(result), self._said
+        if isinstance(result, _File) and said is not None:
+            size = content_length(said.headers)
+            if size is not None:
+                self._hurries = size > WHOLE_MAX
+                return _upto(size, blocks)
+        self._hurries = not isinstance(result, _WHOLE)
+        return blocks
+
+    def _close(self, result: Any) -> None:
+        """What it raises is no part of the answer."""
+        close = getattr(result, "close", None)
+        if close is not None:
+            try:
+                close()
+            except BaseException as error:
+                tell(self._request_id, "in close, behind its answer", error)
+
+    def _end(self, streamed: Streamed) -> None:
+        try:
+            streamed.end()
+        except BadAnswer as error:
+            if not streamed.exceeds:
+                raise
+            tell(self._request_id, "after its answer", error)  # whose caller has all that was announced
+        self._ctx.stream.finish()
 
     def _begin(self, said: Said) -> None:
         self._streamed = streamed = Streamed(self._method, said.status, said.headers)
@@ -281,11 +318,6 @@ class _Response:
             self._complete = True
 
 
-def _may_hold(said: Said) -> int:
-    size = content_length(said.headers)
-    return WHOLE_MAX if size is not None and size <= WHOLE_MAX else 0
-
-
 def _blocks(result: Any) -> Iterable[bytes]:
     if isinstance(result, _NO_BLOCKS):
         raise BadAnswer(f"the application must return an iterable of bytes, not {type(result).__name__}: say [body]")
@@ -294,6 +326,15 @@ def _blocks(result: Any) -> Iterable[bytes]:
     except TypeError:
         raise BadAnswer(f"the application must return an iterable of bytes, not {_kind(result)}") from None
     return blocks
+
+
+def _upto(size: int, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Of a file as much as was announced: an application may mean a part of it (PEP 3333)."""
+    for block in blocks:
+        yield block[:size]
+        size -= len(block)
+        if size <= 0:
+            return
 
 
 def _status(status: Any) -> int:

@@ -56,7 +56,10 @@ class Answers:
             return []
         if framing.left is not None:
             if len(data) > framing.left:
-                self.abort(number)
+                if framing.left:
+                    self._queue(stream, data[: framing.left])
+                framing.left = 0
+                self.end(number)
                 return [Failed(number, Wrong("the answer is longer than its Content-Length"))]
             framing.left -= len(data)
         self._queue(stream, data)
