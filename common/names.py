@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from .limits import NAME_MAX
 
+NEAREST_MAX = 3
 _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
 
 
@@ -24,12 +25,12 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The known names that look most like `name`, best first; all of them when there are at most `count`."""
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that look most like `name`, best first; the first ones when none does."""
     from difflib import get_close_matches  # 3 ms to import, and only an error needs it
 
     choices = sorted(known)
-    return get_close_matches(name, choices, n=count, cutoff=0.5) or choices[:count]
+    return get_close_matches(name, choices, n=NEAREST_MAX, cutoff=0.5) or choices[:NEAREST_MAX]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -1,18 +1,6 @@
 """Shell of `core.errands`: the commands run in a process of their own, which nothing that they do can make slow.
 
-For the server:
-
-    errands = Errands(config, control_address, tell)    tell(kind, subject, text): of the event log; `.tell` may be set
-    errands.fd                                          to be polled for input, for good; then `attend(now)`
-    errands.due_at                                      then `attend(now)`, too
-    errands.became("active" | "standby", why, now)      at the start, too
-    errands.happened(kind, subject, text, now)          kinds: common/settings/notify.py; others are nobody's
-    errands.peer = address                              of the other master, once it is known
-    errands.alarms(); errands.reconfigure(config)
-    errands.leave(why, clock, hurry)                    the last word of a master that is told to stop: up to 10 s
-    errands.close()
-
-There is one for the whole life of the process, whatever the master becomes.
+There is one for the whole life of the master's process, whatever the master becomes.
 """
 
 from __future__ import annotations
@@ -48,7 +36,10 @@ PROGRAMS = Programs(rota=_python(_PACKAGE), send=_python(f"{__package__}.send"))
 
 
 class Errands:
-    """Starts its process only where lists or receivers are set, and again when it ends."""
+    """Starts its process only where lists or receivers are set, and again when it ends. `attend` when `fd` is readable
+    and when `due_at` has come. `tell` is that of the event log; `control` the address of this master, `peer` that of
+    the other one.
+    """
 
     def __init__(self, config: Config, control: str, tell: Callable[[str, str, str], None]) -> None:
         self._core = core.Errands(
@@ -95,7 +86,6 @@ class Errands:
         self.due_at = 0.0
 
     def attend(self, now: float) -> None:
-        """When `fd` is ready, or `due_at` has come."""
         for fd, events in self._epoll.poll(0):
             if self._runner is not None and fd == _fd(self._runner.stdout):
                 self._receive(now)
@@ -108,7 +98,9 @@ class Errands:
         return self._core.alarms()
 
     def leave(self, why: str, clock: Callable[[], float], hurry: Callable[[], bool]) -> None:
-        """Returns when all that was to be done is done, when its time is over, or when somebody is in a hurry."""
+        """The last word of a master that is told to stop. Returns when all that was to be done is done, when its time
+        is over, or when somebody is in a hurry.
+        """
         self.became(core.CLOSED, why, clock())
         while self._core.busy(clock()) and not hurry():
             self._epoll.poll(LOOK_S)

@@ -22,6 +22,7 @@ from . import addresses, engine
 from .core import outbox
 from .core.beginning import Heritage, Identity, Past, Sections, Sources
 from .core.engine_standby import EngineStandby
+from .core.errands import ACTIVE, STANDBY
 from .core.master import Master
 from .core.outbox import Outbox
 from .core.pair_standby import PairStandby
@@ -121,9 +122,9 @@ class Server:
         self._watch()
         if isinstance(self.core, Standby):
             self.errands.peer = self.core.peer_address
-            self.errands.became("standby", "the other master is active, or may be", boottime())
+            self.errands.became(STANDBY, "the other master is active, or may be", boottime())
         else:
-            self.errands.became("active", f"active with epoch {self.core.dispatch.epoch}", boottime())
+            self.errands.became(ACTIVE, f"active with epoch {self.core.dispatch.epoch}", boottime())
         if self._told_to_stop:
             self.core.stop(boottime())
 

@@ -22,7 +22,7 @@ import pytest
 from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, until
 from http2_rig import DATA, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
 from test_http2 import HOSTILE
-from tls_rig import Authority, connect, read_all, secured, secured_on
+from tls_rig import LOOPS, Authority, connect, read_all, secured, secured_on_loop
 
 from rota.testing import LocalCluster
 
@@ -44,15 +44,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
-def gateway(
-    request: pytest.FixtureRequest,
-    cluster: LocalCluster,
-    authority: Authority,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Gateway]:
-    with secured_on(request.param, tmp_path_factory.mktemp("gateway"), cluster, authority) as running:
-        yield running
+gateway = pytest.fixture(scope="module", params=LOOPS)(secured_on_loop)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from gateway_rig import APP, Gateway, Start, children_of, front, listens, read_until, until
-from tls_rig import Authority, connect, get, read_all, secured, secured_on, wait_ready
+from tls_rig import LOOPS, Authority, connect, get, read_all, secured, secured_on_loop, wait_ready
 
 from rota.gateway.certificate import BadCertificate, Certificate
 from rota.testing import LocalCluster
@@ -37,15 +37,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
-def gateway(
-    request: pytest.FixtureRequest,
-    cluster: LocalCluster,
-    authority: Authority,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Gateway]:
-    with secured_on(request.param, tmp_path_factory.mktemp("gateway"), cluster, authority) as running:
-        yield running
+gateway = pytest.fixture(scope="module", params=LOOPS)(secured_on_loop)
 
 
 def write_config(folder: Path, *lines: str) -> str:

@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from gateway_rig import PATIENCE_S, Gateway, Start, front, starting, until
 
 from rota.testing import LocalCluster
 
+LOOPS = ["uvloop", "asyncio"]
 WITHOUT_UVLOOP = "raise ImportError"
 
 
@@ -56,11 +56,16 @@ def secured(start: Start, cluster: LocalCluster, files: tuple[str, str], authori
     return gateway
 
 
-@contextmanager
-def secured_on(loop: str, folder: Path, cluster: LocalCluster, authority: Authority) -> Iterator[Gateway]:
-    """The same on this event loop, "uvloop" or "asyncio", with an access log."""
+def secured_on_loop(
+    request: pytest.FixtureRequest,
+    cluster: LocalCluster,
+    authority: Authority,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Gateway]:
+    """The same as a fixture, with an access log. Its parameter is the event loop, of LOOPS."""
+    folder = tmp_path_factory.mktemp("gateway")
     with pytest.MonkeyPatch.context() as patch, starting(folder) as starter:
-        if loop == "asyncio":
+        if request.param == "asyncio":
             (folder / "uvloop.py").write_text(WITHOUT_UVLOOP)
             patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield secured(starter, cluster, authority.issue(), authority, "--access-log", "common")

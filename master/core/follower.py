@@ -24,8 +24,6 @@ COPY = Struct("<16sQI")  # session, acknowledged answer sequence, length of the 
 
 
 class Follower:
-    """One standby: over which route it follows, and how far it has come."""
-
     def __init__(self, peer: Peer, out: Outbox, events: EventLog) -> None:
         self.peer = peer
         self.liveness = Liveness.UNKNOWN

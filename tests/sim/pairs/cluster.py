@@ -15,7 +15,7 @@ from ..network import BEGINNING, Connection, Path, Router, Violation
 from .agent_part import PairAgent
 from .checks import PairChecks
 from .client_part import PairClient
-from .master_part import Journal, PairMaster
+from .master_part import PairJournal, PairMaster
 
 if TYPE_CHECKING:
     from rota.master.core.master import Master
@@ -65,7 +65,7 @@ class PairCluster(Cluster):
         self.coming: set[str] = set()  # masters that are about to be started again
         self.counts: Counter[str] = Counter()  # of what happened, for the report
         self.answered_after = 0.0  # seconds after the last fault
-        self._journals = {PRIMARY: Journal(), BACKUP: Journal()}
+        self._journals = {PRIMARY: PairJournal(), BACKUP: PairJournal()}
         self._first, self._second_s = first, second_s
         super().__init__(seed, nodes, clients, True, concurrency, credit)
 

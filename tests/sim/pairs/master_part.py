@@ -16,7 +16,7 @@ from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Restored
 from rota.master.core.standby import Standby
 
-from ..master_part import PROBE_EVERY_S, MasterPart
+from ..master_part import PROBE_EVERY_S, Journal, MasterPart
 from .links import Context, PeerLink
 
 if TYPE_CHECKING:
@@ -26,21 +26,15 @@ FSYNC_S = (0.001, 0.012)  # least and most
 TURN_S = 0.15  # the loop ticks at least so often
 
 
-class Journal:
-    """What `master/journal.py` keeps: it survives its master. One fsync takes all that was handed over before it."""
+class PairJournal(Journal):
+    """One fsync takes all that was handed over before it."""
 
     def __init__(self) -> None:
-        self.records: list[bytes] = []
-        self.epoch, self.epoch_by, self.stood = 0, "", 0
+        super().__init__()
+        self.epoch_by, self.stood = "", 0
         self.last = 0
         self.done = 0
         self._work: deque[tuple[int, bytes | list[bytes]]] = deque()
-
-    def restored(self) -> Restored:
-        restored = Restored()
-        for record in self.records:
-            restored.read(record)
-        return restored
 
     def hand_over(self, number: int, work: bytes | list[bytes]) -> None:
         """A record; a list takes the place of all that was before it."""
@@ -77,9 +71,9 @@ class Journal:
 
 class PairMaster(MasterPart):
     cluster: PairCluster
-    journal: Journal  # type: ignore[assignment]
+    journal: PairJournal  # type: ignore[assignment]
 
-    def __init__(self, cluster: PairCluster, name: str, backup_of: str | None, journal: Journal) -> None:
+    def __init__(self, cluster: PairCluster, name: str, backup_of: str | None, journal: PairJournal) -> None:
         self._open(cluster, name)
         self.name = name
         self.journal = journal
