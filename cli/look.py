@@ -183,13 +183,13 @@ def events(masters: Sequence[str], follow: bool, since: int, limit: int, as_json
     With --json: one object; with --follow, one object a line for each event.
     """
     with admin(masters) as master:
-        reply = master.verb("events", {"since": since, "limit": limit}, LOOK_S)
+        found = list(master.events(since, limit=limit, timeout=LOOK_S))
         if as_json and not follow:
-            print_json(reply)
+            print_json({"events": found})
             return
-        _print_events(reply["events"], as_json)
+        _print_events(found, as_json)
         if follow:
-            _follow(master, reply["events"][-1]["number"] if reply["events"] else since, as_json)
+            _follow(master, found[-1]["number"] if found else since, as_json)
 
 
 def _follow(master: Admin, since: int, as_json: bool) -> None:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from ..common import exits
-from ..common.addresses import MASTER_VARIABLE
+from ..common.addresses import MASTER_VARIABLE, control_addresses
 from ..common.limits import CONTROL_PORT
 from .main import JSON_WANTED
 from .verb import Failed, Mistake
@@ -35,13 +34,12 @@ class Whole(click.IntRange):
 
 
 def _addresses(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
-    from ..common.kinds import Address, Several
-
+    if not all(given):  # of a script whose variable is not set
+        raise click.BadParameter("it is empty: tcp://HOST:PORT expected", ctx, param)
     try:
-        return tuple(Several(Address(), limit=8).read(",".join(given))) if given else ()
+        return control_addresses(given)
     except ValueError as error:
-        said_there = ctx.get_parameter_source("masters") is ParameterSource.ENVIRONMENT
-        raise click.BadParameter(str(error), ctx, param, MASTER_VARIABLE if said_there else None) from None
+        raise click.BadParameter(str(error), ctx, param, None if given else MASTER_VARIABLE) from None
 
 
 def _json_flag(ctx: click.Context, param: click.Parameter, given: bool) -> bool:
@@ -63,7 +61,6 @@ master_option = click.option(
     "--master",
     "masters",
     metavar="ADDRESS",
-    envvar=MASTER_VARIABLE,
     multiple=True,
     callback=_addresses,
     help=f"Control address of the master; several with commas. Default: tcp://127.0.0.1:{CONTROL_PORT}.",

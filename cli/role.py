@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from ..common import exits
-from .operator import admin, json_option, master_option, seconds_option, show
+from ..common.log import printable
+from .operator import admin, json_option, master_option, seconds_option, show, tell
 from .verb import Failed, Mistake, verb
 
 
@@ -24,16 +25,22 @@ from .verb import Failed, Mistake, verb
 def role(masters: Sequence[str], timeout: float, as_json: bool) -> None:
     """Say what the master at one address is now.
 
-    Exit 0 if it is the active one, 3 if it is anything else, 69 if it does not answer.
+    Exit 0 if it is the active one, 3 if it is anything else, 69 if it does not answer. What keeps one that is not
+    active from becoming it is on stderr.
     """
     if len(masters) > 1:
-        raise Mistake("-m: one address: that of the master that is asked")
+        raise Mistake(f"which master? One address with -m, not {' and '.join(masters)}")
     from ..common.errors import Timeout
 
     try:
         with admin(masters) as master:
-            state = master.status(timeout=timeout)["master"]["state"]
+            found = master.status(timeout=timeout)["master"]
     except Timeout as error:
         raise Failed(str(error), exits.UNREACHABLE) from None
-    show({"state": state}, as_json, lambda: [state])
-    sys.exit(exits.DONE if state == "active" else exits.DEGRADED)
+    state, alarms = found["state"], found["alarms"]
+    show({"state": state, "alarms": alarms}, as_json, lambda: [state])
+    if state == "active":
+        return
+    for alarm in () if as_json else alarms:
+        tell(f"alarm: {printable(alarm)}")
+    sys.exit(exits.DEGRADED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from math import inf
 from time import monotonic
 from typing import Any, Self
 
@@ -159,7 +158,7 @@ class Admin:
         force: at a standby that does not stand by itself; the active one is dead. Raises Refused where no standby
         follows, Timeout when it is still under way after `timeout` seconds.
         """
-        return self._operator.switch(_given(force=force, reason=reason), 0.0 if force else inf, monotonic() + timeout)
+        return self._operator.switch(_given(force=force, reason=reason), monotonic() + timeout, 0.0 if force else None)
 
     def wait(self, condition: str, *names: str, timeout: float = WAIT_S) -> Data:
         """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded, paused,
@@ -168,13 +167,18 @@ class Admin:
         """
         return self._operator.wait(condition, list(names), monotonic() + timeout)
 
-    def events(self, since: int = 0, follow: bool = False) -> Iterator[Data]:
-        """The events after number `since`, oldest first; with `follow` also those to come, until it is closed."""
+    def events(
+        self, since: int = 0, follow: bool = False, *, limit: int = 1000, timeout: float = ANSWER_S
+    ) -> Iterator[Data]:
+        """The newest `limit` events after number `since`, oldest first; with `follow` all after it, and those to come,
+        until it is closed. Where no master is active, those that a standby has.
+        """
         if follow:
             yield from self._operator.follow(since)
-        else:
-            until = monotonic() + ANSWER_S
-            yield from self._operator.ask("events", {"since": since}, until, standby_after=0.0)["events"]
+            return
+        args = {"since": since, "limit": limit}
+        found = self._operator.ask("events", args, monotonic() + timeout, standby_after=0.0)["events"]
+        yield from [event for event in found if event["number"] > since][-limit:]  # a standby tells all that it has
 
     def verb(self, verb: str, args: Data, timeout: float = ANSWER_S) -> Data:
         """Any verb by its name, with the arguments of docs/PROTOCOL.md, at the active master."""

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from ..common import exits
-from ..common.errors import Unavailable
+from ..common.errors import Error, Unavailable
 from ..common.messages import Follow, Happened, Result, Verb
 from .active import ActiveMaster
 from .control import POLL_MAX_S, Control, Lost
@@ -16,7 +16,8 @@ from .search import ACTIVE
 
 ANSWER_S = 30.0  # a verb that only decides, and the search for a master: a restart in between is no reason to fail
 GRACE_S = 2.0  # the master's own "time was over" knows what is pending, so it may come a little late
-STANDBY_S = 5.0  # so long the only master may be a standby before it is asked nevertheless: it may be taking over
+STANDBY_S = 5.0  # so long nobody may be active before a standby is asked nevertheless: it may be taking over
+WHY_S = 1.0  # a standby that was met a moment ago tells what it waits for
 
 Data = dict[str, Any]
 
@@ -29,7 +30,9 @@ class Operator:
         self._number = 0  # of the last question
 
     def ask(self, verb: str, args: Data, until: float, standby_after: float | None = None) -> Data:
-        """`standby_after`: so many seconds later a standby will do, if no master is active."""
+        """`standby_after`: so many seconds later a standby will do, if no master is active. None: it will not do, and
+        Unavailable is raised with what it says of why nobody can be elected.
+        """
         return self._ask(verb, lambda _: args, until, standby_after)
 
     def wait(self, condition: str, names: list[str], until: float) -> Data:
@@ -38,14 +41,15 @@ class Operator:
 
         return self._ask("wait", args, until + GRACE_S)
 
-    def switch(self, args: Data, standby_after: float, until: float) -> Data:
+    def switch(self, args: Data, until: float, standby_after: float | None) -> Data:
         """Not as other verbs: said again to the next master it would lead back."""
         status = self._ask("status", lambda _: {"nodes": False}, until, standby_after)
         master, peer = status["master"], status["master"].get("peer") or {}
         before, began = master["epoch"], monotonic()
         result: Data = {}
         try:
-            result = _data(self._result(self._master.control(until, standby_after), "switchover", args, until))
+            control = self._master.control(until, inf if standby_after is None else standby_after)
+            result = _data(self._result(control, "switchover", args, until))
         except Lost:
             pass  # its answer may be what was lost: whoever is active next tells
         self._master.part()
@@ -72,16 +76,23 @@ class Operator:
 
     def _ask(self, verb: str, args: Callable[[float], Data], until: float, standby_after: float | None = None) -> Data:
         """`args`: as they are at that time; a lost connection does not stop the clock."""
-        if standby_after is None:  # of several one becomes active; the only one says where the active one is
-            standby_after = inf if verb == "wait" or self._master.several else STANDBY_S
+        patience_s = standby_after
+        if patience_s is None:
+            patience_s = inf if verb == "wait" else STANDBY_S
         while True:
             try:
-                control = self._master.control(until, standby_after)
+                control = self._master.control(until, patience_s)
             except Unavailable as error:
                 if verb == "wait" and self._master.seen_standby:
-                    raise exits.error(exits.UNDER_WAY, str(error)) from None
+                    raise exits.error(exits.UNDER_WAY, self._why_none(monotonic() + WHY_S) or str(error)) from None
                 raise
             try:
+                if standby_after is None and not self._master.is_active:
+                    if why := self._alarms(control, until):
+                        raise exits.error(exits.UNREACHABLE, why)
+                    if self._master.several:  # one of them becomes active; the only one says where the active one is
+                        patience_s = inf
+                        continue
                 result = self._result(control, verb, args(monotonic()), until)
             except Lost:
                 self._master.part()
@@ -89,6 +100,20 @@ class Operator:
             if not (self._master.is_active and _is_standby(result)):
                 return _data(result)
             self._master.part()  # it stepped down meanwhile
+
+    def _why_none(self, until: float) -> str:
+        """What a standby says of it, if one is still there."""
+        try:
+            return self._alarms(self._master.control(until, 0.0), until)
+        except (Error, Lost):
+            return ""
+
+    def _alarms(self, standby: Control, until: float) -> str:
+        """Why it does not take over, which only people can change; "" if it may yet, or hears the active one."""
+        master = _data(self._result(standby, "status", {"nodes": False}, until))["master"]
+        alarms, peer = "; ".join(master.get("alarms", ())), master.get("peer") or {}
+        waits = master["state"] != ACTIVE and peer.get("liveness") != "live"
+        return f"{master['name']} is a {master['state']}, and {alarms}" if alarms and waits else ""
 
     def _result(self, control: Control, verb: str, args: Data, until: float) -> Result:
         self._number += 1

@@ -51,7 +51,7 @@ class Search:
     def unfit(self, welcome: Welcome, now: float) -> str:
         """Why this master is not the one, "" if it is. One address is not chosen among: whoever is there is it."""
         if welcome.state != ACTIVE:
-            return f"it is {welcome.state[:20]}"
+            return f"it is a {welcome.state[:20]}"
         if welcome.epoch < self.epoch and len(self.masters) > 1:
             self._older_at = min(self._older_at, now + OLDER_S)
             if now < self._older_at:

@@ -31,5 +31,7 @@ def complete(name: str) -> str:
 def split(address: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(address)
     if match is None or not 0 < int(match[2] or CONTROL_PORT) < 65536:
-        raise ValueError(f"{address!r} is no master's address: tcp://HOST:PORT expected")
+        meant = f"tcp://{address}"
+        hint = f"; did you mean {meant}?" if _ADDRESS.fullmatch(meant) else ""
+        raise ValueError(f"{address!r} is no master's address: tcp://HOST:PORT expected{hint}")
     return match[1], int(match[2] or CONTROL_PORT)

@@ -192,9 +192,22 @@ def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sent
 
 def test_an_address_that_is_wrong_is_told_with_the_variable_that_it_came_from() -> None:
     result = CliRunner().invoke(main, ["status"], env={"ROTA_MASTER": "master"})
-    assert result.exit_code == 2 and "for ROTA_MASTER: must be an address" in result.stderr
+    assert result.exit_code == 2 and "for ROTA_MASTER: 'master' is no master's address" in result.stderr
     result = CliRunner().invoke(main, ["status", "-m", "master"], env={"ROTA_MASTER": "tcp://b:7700"})
-    assert result.exit_code == 2 and "for '-m' / '--master': must be an address" in result.stderr
+    assert result.exit_code == 2 and "for '-m' / '--master': 'master' is no master's address" in result.stderr
+
+
+def test_an_address_that_is_empty_is_not_this_machine() -> None:
+    result = CliRunner().invoke(main, ["status", "-m", ""], env={"ROTA_MASTER": "tcp://b:7700"})
+    assert result.exit_code == 2 and "for '-m' / '--master': it is empty" in result.stderr
+
+
+@pytest.mark.parametrize("named", ["tcp://127.0.0.1:1,tcp://localhost", " tcp://127.0.0.1:1 , tcp://localhost:7700,"])
+def test_addresses_are_read_as_those_of_clients_are(named: str) -> None:
+    for words, variable in ((["role"], named), (["role", "-m", named], "")):
+        result = CliRunner().invoke(main, words, env={"ROTA_MASTER": variable})
+        assert result.exit_code == 2, result.output
+        assert "not tcp://127.0.0.1:1 and tcp://localhost:7700" in result.stderr
 
 
 def test_an_answer_that_cannot_be_written_is_told_in_a_sentence() -> None:

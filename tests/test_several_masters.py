@@ -76,7 +76,7 @@ def test_a_cut_connection_is_made_again_at_the_same_master_and_a_goodbye_leads_t
 
 def test_a_standby_and_an_older_master_are_not_used() -> None:
     ours = search()
-    assert ours.unfit(welcome("standby"), 0.0) == "it is standby"
+    assert ours.unfit(welcome("standby"), 0.0) == "it is a standby"
     assert ours.unfit(welcome(epoch=3), 0.0) == ""
     ours.found(3)
     assert "epoch 2, and 3 was seen" in ours.unfit(welcome(epoch=2), 0.0)
@@ -191,7 +191,7 @@ def test_whoever_knows_only_the_standby_is_led_to_the_active_one(pair: Pair) -> 
 def test_a_standby_that_says_nonsense_leads_nowhere(pair: Pair) -> None:
     first, second = pair
     second.other = "http://a,b"
-    with rota.Client(second.address) as client, pytest.raises(rota.Unavailable, match="it is standby"):
+    with rota.Client(second.address) as client, pytest.raises(rota.Unavailable, match="it is a standby"):
         client.options(timeout=0.3).call("a.b", 1)
 
 
@@ -415,11 +415,60 @@ def test_waiting_for_a_leader_ends_with_an_active_master_or_says_who_stands_by(p
     knows(second, "b")
     first.state = "standby"
     with rota.Admin([first.address, second.address]) as admin:
-        with pytest.raises(rota.Timeout, match="no master is active .*it is standby") as caught:
+        with pytest.raises(rota.Timeout, match="no master is active .*it is a standby") as caught:
             admin.wait("leader", timeout=0.3)
         assert caught.value.exit_code == 75  # type: ignore[attr-defined]
         threading.Timer(0.3, lambda: setattr(second, "state", "active")).start()
         admin.wait("leader", timeout=10)
+
+
+UNELECTABLE = "no master can be elected: start n1 again"
+
+
+def candidate(fake: FakeFrontend) -> None:
+    """It stands, and not enough of those that vote are there. As ever it answers nothing but status and events."""
+    fake.state = "candidate"
+
+    def answer(verb: Verb) -> Result:
+        if verb.verb not in ("status", "events"):
+            return Result(verb.id, False, 5, {"error": "b is a standby: ask the active master, a", "active": ""})
+        peer = {"name": "a", "liveness": "dead"}
+        master = {"name": "b", "state": "candidate", "epoch": 1, "peer": peer, "alarms": [UNELECTABLE]}
+        events = [{"number": number} for number in range(1, 6)]
+        return Result(verb.id, True, 0, {"schema": 1, "master": master, "events": events})
+
+    fake.verb = answer
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_where_nobody_can_be_elected_a_verb_says_why_long_before_its_time_is_over(
+    pair: Pair, several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.client.operator.STANDBY_S", 0.1)
+    _, second = pair
+    candidate(second)
+    with rota.Admin(["tcp://127.0.0.1:1", second.address] if several else second.address) as admin:
+        for ask in (lambda: admin.forget("n1"), admin.switchover):
+            before = time.monotonic()
+            with pytest.raises(rota.Unavailable, match=f"b is a candidate, and {UNELECTABLE}") as caught:
+                ask()
+            assert caught.value.exit_code == 69  # type: ignore[attr-defined]
+            assert time.monotonic() - before < 5
+
+
+def test_waiting_for_a_leader_goes_on_where_nobody_can_be_elected_and_says_why_at_its_end(pair: Pair) -> None:
+    _, second = pair
+    candidate(second)
+    with rota.Admin(["tcp://127.0.0.1:1", second.address]) as admin:
+        with pytest.raises(rota.Timeout, match=f"b is a candidate, and {UNELECTABLE}"):
+            admin.wait("leader", timeout=0.2)
+
+
+def test_the_events_of_a_standby_are_cut_as_those_of_an_active_master_are(pair: Pair) -> None:
+    _, second = pair
+    candidate(second)
+    with rota.Admin(second.address) as admin:
+        assert [event["number"] for event in admin.events(2, limit=2)] == [4, 5]
 
 
 def test_followed_events_go_on_at_who_took_over(pair: Pair) -> None:

@@ -24,8 +24,12 @@ def test_each_master_says_what_it_is_by_its_exit_code(tmp_path: Path) -> None:
         as_json = role("-m", made.addresses["b"], "--json")
     assert (active.exit_code, active.stdout) == (exits.DONE, "active\n")
     assert (standby.exit_code, standby.stdout) == (exits.DEGRADED, "standby\n")
-    assert both.exit_code == exits.USAGE and "one address" in both.stderr
-    assert as_json.exit_code == exits.DEGRADED and json.loads(as_json.stdout) == {"schema": 1, "state": "standby"}
+    assert both.exit_code == exits.USAGE and "which master? One address with -m" in both.stderr
+    assert as_json.exit_code == exits.DEGRADED and json.loads(as_json.stdout) == {
+        "schema": 1,
+        "state": "standby",
+        "alarms": [],
+    }
 
 
 def test_where_no_master_is_the_exit_code_is_69() -> None:
