@@ -33,7 +33,7 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
     exits=(*_CODES, exits.UNDER_WAY, exits.INTERRUPTED),
 )
 @click.argument("service")
-@seconds_option("--for", help="When it ends by itself. Default: the service's pause_for (30s); at most 1h.")
+@seconds_option("--for", "duration", help="When it ends by itself. Default: the service's pause_for (30s); at most 1h.")
 @wait_option
 @seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit 75.")
 @reason_option
@@ -42,11 +42,11 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
 def pause(
     masters: Sequence[str],
     service: str,
+    duration: float | None,
     wait: bool,
     timeout: float,
     as_json: bool,
     reason: str | None,
-    **duration: float | None,
 ) -> None:
     """Hold the requests of a service, until `rota resume`.
 
@@ -54,16 +54,15 @@ def pause(
     on: returns when there is none left, or at once with --no-wait. Said again it counts anew from now. It ends by
     itself; if that is before the last request was answered: exit 1.
     """
-    from .render import duration as lasting
-    from .render import plural
+    from . import render
 
     with patient_admin(masters) as master:
-        reply = master.pause(service, **given(duration=duration["for"], reason=reason), wait=False)
-        begun = f"{service}: paused for {lasting(reply['left_s'])}"
+        reply = master.pause(service, **given(duration=duration, reason=reason), wait=False)
+        begun = f"{service}: paused for {render.duration(reply['left_s'])}"
+        flight = render.plural(reply["in_flight"], "request")
         if not wait:
-            show(reply, as_json, lambda: [f"{begun}, {plural(reply['in_flight'], 'request')} in flight"])
+            show(reply, as_json, lambda: [f"{begun}, {flight} in flight"])
             return
-        flight = plural(reply["in_flight"], "request")
         told = f"{begun}, waiting for {flight} in flight" if reply["in_flight"] else ""
         reply = waited(master, reply, told, as_json, "paused", service, timeout=timeout)
     show(reply, as_json, lambda: [f"{begun}, nothing is in flight"])
