@@ -890,9 +890,7 @@ def test_it_is_answered_when_it_is_durable_and_survives_a_restart() -> None:
     ward.flush()
     assert ward.result() is not None
     ask(ward, "blacklist", action="enable", names=["n1"])
-    restored = records.Restored()
-    for record in ward.records:
-        restored.read(record)
+    restored = records.Restored.of(ward.records)
     assert restored.exempt == {"orders"}
     again = records.Restored()
     for record in restored.records():
@@ -1055,9 +1053,7 @@ def test_whatever_happens_the_budget_and_the_deadlines_hold(seed: int) -> None:
 
 def reborn(ward: Ward, boot: str = "b1", seconds: float = 1.0) -> tuple[Rig, Node]:
     """A master that begins with the records of this one, that much later; n1 says hello to it."""
-    restored = records.Restored()
-    for data in ward.records:
-        restored.read(data)
+    restored = records.Restored.of(ward.records)
     rig = Rig(service={"health": HealthSettings()}, restored=restored, epoch=2)
     rig.wall = ward.wall + seconds
     rig.core.fleet.wall = lambda: ward.wall + seconds

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Self
 
 from ..common import host
@@ -108,7 +108,7 @@ class Background:
         while self._page.words[PHASE] != READY:
             if monotonic() >= deadline:
                 raise Timeout(f"{self.name} was not ready within {timeout:g} s")
-            threading.Event().wait(POLL_S)
+            sleep(POLL_S)
 
     def drain(self, **options: Any) -> dict[str, Any]:
         """As `rota drain` on this node: nothing new comes, what runs is finished. Options as of Admin.drain."""

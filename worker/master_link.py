@@ -100,8 +100,7 @@ class MasterLink:
 
     def _send(self, frame: bytes) -> None:
         if self._link is not None and not self._link.send(frame):
-            self._disconnect()
-            self._effects.perform(self._core.connection.lost(monotonic()))
+            self._lose()
 
     def _lose(self) -> None:
         self._disconnect()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...common.units import plural
 from .pool import Pool
 from .registry import Node, active_nodes, why
 
@@ -28,7 +29,7 @@ def _refusal(pool: Pool, nodes: dict[str, Node], leaving: set[Node], now: float)
     others = [node for node in nodes.values() if node not in before and pool.name in node.offers]
     waiting = "; ".join(f"{node.name} is not active ({why(node, now) or 'not ready'})" for node in others)
     return (
-        f"{pool.name} would be left with {len(after)} active node{'s' if len(after) != 1 else ''} ({rest}), "
+        f"{pool.name} would be left with {plural(len(after), 'active node')} ({rest}), "
         f"min_active is {least}{'; ' + waiting if waiting else ''}"
     )
 

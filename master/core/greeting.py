@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ...common import wire
-from ...common.messages import Refusal
+from ...common.messages import AgentHello, OperatorHello, PeerHello, Refusal, VoterHello
+
+OnControl = AgentHello | OperatorHello | VoterHello | PeerHello  # who says HELLO there
 
 
 def agree(versions: list[int]) -> int | None:

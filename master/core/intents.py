@@ -88,6 +88,10 @@ class Intents:
             if node.by == AGENT and node.intent is not Intent.ACTIVE:
                 self._step(node, "rejoin", AGENT, "started again", now)
 
+    def say(self, node: Node) -> None:
+        word = messages.Intent(str(node.intent), node.generation, node.by, node.reason, node.version)
+        self._fleet.out.say(node.route, node.token, word)
+
     def let_leave(self, node: Node) -> None:
         self._fleet.out.say(node.route, node.token, messages.Leave())
 
@@ -132,8 +136,7 @@ class Intents:
         if node.leaving and node.by == AGENT:
             return 0  # no operator's word: it ends with that agent
         if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
-            word = messages.Intent(str(node.intent), node.generation, node.by, node.reason, node.version)
-            fleet.out.say(node.route, node.token, word)
+            self.say(node)
         return fleet.journal(records.intent(node))
 
     def _recheck_ready(self, node: Node, before: Intent) -> None:

@@ -43,9 +43,6 @@ STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, w
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
 
 
-_OnControl = messages.AgentHello | messages.OperatorHello | messages.VoterHello | messages.PeerHello
-
-
 class Leaving(StrEnum):
     """Why a master dispatches nothing any more."""
 
@@ -199,7 +196,7 @@ class Master:
 
     def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
         hello = received.any_message(body, self.counters)
-        if not isinstance(hello, _OnControl):
+        if not isinstance(hello, greeting.OnControl):
             self.dispatch.counters["bad messages"] += 1
             return
         version = greeting.agree(hello.versions)
@@ -241,8 +238,7 @@ class Master:
         # WELCOME goes before whatever the hello has led to.
         self.out.control.insert(place, (route, messages.framed(wire.WELCOME, token, self._welcome(version, False))))
         if found.generation > hello.generation:
-            word = messages.Intent(str(found.intent), found.generation, found.by, found.reason, found.version)
-            self.out.say(route, token, word)
+            self.fleet.intents.say(found)
 
     def _outlived(self, route: bytes, hello: messages.AgentHello) -> None:
         """This agent knows of a higher epoch than ours."""

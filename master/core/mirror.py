@@ -56,9 +56,7 @@ class Mirror:
         self._pending.append((self._ours, replica.sequence))
 
     def _begin(self, snapshot: list[bytes], sequence: int, peer: Peer) -> None:
-        fresh = Restored()
-        for data in snapshot:
-            fresh.read(data)
+        fresh = Restored.of(snapshot)
         fresh.peer = peer
         self.known, self._sequence = fresh, sequence
         self._ours += 1

@@ -170,11 +170,16 @@ class Restored:
         self.peer: Peer | None = None
         self.members: dict[str, Peer] = {}
 
-    def copy(self) -> Restored:
-        made = Restored()
-        for record in self.records():
+    @classmethod
+    def of(cls, records: Iterable[bytes]) -> Restored:
+        """Raises ValueError as `read` does."""
+        made = cls()
+        for record in records:
             made.read(record)
         return made
+
+    def copy(self) -> Restored:
+        return self.of(self.records())
 
     def read(self, data: bytes) -> None:
         """Raises ValueError for a record that this version does not understand."""

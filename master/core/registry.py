@@ -133,8 +133,7 @@ def why(node: Node, now: float) -> str:
     if node.liveness is Liveness.CLOSED:
         return "its agent said goodbye; start it again, or `rota forget` it"
     if node.intent is Intent.DRAINING:
-        left = node.in_flight()
-        return f"draining{asked}{because}; {left} request{'s' if left != 1 else ''} in flight"
+        return f"draining{asked}{because}; {plural(node.in_flight(), 'request')} in flight"
     if node.intent is Intent.DETACHED:
         return f"detached{asked}{because}; `rota rejoin {node.name}` brings it back"
     if node.liveness is Liveness.SUSPECT:

@@ -331,9 +331,7 @@ class Standby(ABC):
         return 0.0
 
     def _hello(self, route: bytes, hello: messages.Message | None, now: float) -> None:
-        if not isinstance(
-            hello, messages.OperatorHello | messages.VoterHello | messages.PeerHello | messages.AgentHello
-        ):
+        if not isinstance(hello, greeting.OnControl):
             self.counters["bad frames"] += 1
             return
         version = greeting.agree(hello.versions)
@@ -347,9 +345,8 @@ class Standby(ABC):
         self.out.control.append((route, answer))
         self._ask(now)
 
-    def _admit(
-        self, route: bytes, hello: messages.OperatorHello | messages.VoterHello | messages.PeerHello, now: float
-    ) -> int:
+    def _admit(self, route: bytes, hello: greeting.OnControl, now: float) -> int:
+        """Answers its token."""
         token = self._sources.token()
         if isinstance(hello, messages.OperatorHello):
             self._operators.came(route, token, hello.user)

@@ -31,10 +31,7 @@ class Journal:
         self.epoch = 0
 
     def restored(self) -> Restored:
-        restored = Restored()
-        for record in self.records:
-            restored.read(record)
-        return restored
+        return Restored.of(self.records)
 
 
 class MasterPart:
