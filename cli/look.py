@@ -26,6 +26,7 @@ from .operator import (
     tell,
     width,
 )
+from .operator import wait as until
 from .verb import Mistake, verb
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
     if condition == "leader" and names:
         raise Mistake(f"leader takes no NAME: it is the master that is active; not {names[0]!r}")
     with patient_admin(masters, timeout) as master:
-        reply = master.wait(condition, *names, timeout=timeout)
+        reply = until(master, condition, *names, timeout=timeout)
     show(reply, as_json, lambda: [f"{' '.join([condition, *reply['names']])}: after {duration(reply['waited_s'])}"])
 
 

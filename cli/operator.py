@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 5.0  # who only looks wants to know soon that there is nobody
 FIRST_TRY_S = 2.0
+TELL_AFTER_S = 3.0  # of silence
 _NEVER = 1 << 62  # no event has a higher number: the shortest answer there is
 
 Reply = dict[str, Any]
@@ -118,10 +119,30 @@ def waited(
     if begun and not as_json:
         tell(begun)
     try:
-        return {**reply, "waited_s": master.wait(condition, *names, timeout=timeout)["waited_s"]}
+        return {**reply, "waited_s": wait(master, condition, *names, timeout=timeout)["waited_s"]}
     except KeyboardInterrupt:
         sentence = "interrupted; what was asked for goes on: `rota status` shows how far it is"
         raise Failed(sentence, exits.INTERRUPTED) from None
+
+
+def wait(master: Admin, condition: str, *names: str, timeout: float) -> Reply:
+    """Wait until it is so. What it hangs on is told after a while: a name may be wrong, or a node not there."""
+    from ..common.errors import Timeout
+    from .render import duration
+
+    left = timeout - TELL_AFTER_S
+    if left <= 0:
+        return master.wait(condition, *names, timeout=timeout)
+    try:
+        return master.wait(condition, *names, timeout=TELL_AFTER_S)
+    except Timeout as error:
+        tell(f"{error}; waiting for {duration(left)} more")
+    try:
+        reply = master.wait(condition, *names, timeout=left)
+    except Timeout as error:
+        error.details["waited_s"] = timeout
+        raise
+    return {**reply, "waited_s": TELL_AFTER_S + reply["waited_s"]}
 
 
 def show(reply: Reply, as_json: bool, lines: Callable[[], Sequence[str]]) -> None:

@@ -190,6 +190,12 @@ def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sent
     assert result.exit_code == 2 and sentence in result.stderr and result.stdout == ""
 
 
+def test_a_wrong_command_line_is_told_as_json_too() -> None:
+    for words in ("drain --json", "scale orders many --json", "scale orders --json"):
+        result = CliRunner().invoke(main, words.split())
+        assert result.exit_code == 2 and f"Error: {reply(result)['error']}" in result.stderr
+
+
 def test_an_address_that_is_wrong_is_told_with_the_variable_that_it_came_from() -> None:
     result = CliRunner().invoke(main, ["status"], env={"ROTA_MASTER": "master"})
     assert result.exit_code == 2 and "for ROTA_MASTER: 'master' is no master's address" in result.stderr
@@ -453,6 +459,17 @@ def test_a_wait_that_takes_too_long_exits_75_and_goes_on(rota: Callable[..., Res
     assert result.exit_code == 75 and "still under way" in result.stderr
     assert [call.result(10) for call in calls] == [1.5, 1.5]
     assert rota("wait", "detached", "web-1").exit_code == 0
+
+
+def test_what_a_wait_hangs_on_is_told_while_it_waits(
+    rota: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.cli.operator.TELL_AFTER_S", 0.1)
+    result = rota("wait", "ready", "oders", "--timeout", "300ms", "--json")
+    why = "not ready yet, still under way: oders: no node offers it yet"
+    assert result.exit_code == 75
+    assert result.stderr.splitlines() == [f"{why}; waiting for 200ms more", f"Error: {why}"]
+    assert reply(result)["waited_s"] == 0.3, "not only since it was told"
 
 
 def test_recheck_and_forget(rota: Callable[..., Result]) -> None:

@@ -173,7 +173,7 @@ class Operators(Connected):
             elif waited_s >= wait.timeout_s:
                 data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
                 names = "; ".join(f"{name}: {text}" for name, text in pending.items())
-                data["error"] = f"not {wait.condition} after {round(wait.timeout_s, 1):g} s, still under way: {names}"
+                data["error"] = f"not {wait.condition} yet, still under way: {names}"
                 self._answer(waiter.route, waiter.id, verbs.Outcome(data, exit=exits.UNDER_WAY))
             else:
                 left.append(waiter)
