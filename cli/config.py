@@ -15,7 +15,7 @@ from ..common import config
 from ..common.entries import Entry, Mistake, dotted
 from ..common.example import example
 from ..common.exits import BAD_CONFIG, FAILED
-from .gateway import wrong_files
+from .gateway import mistakes
 from .operator import json_option
 from .options import config_option, exit_with, load_or_exit
 from .verb import Mistake as WrongLine
@@ -53,8 +53,8 @@ def check(config_file: str | None, as_json: bool) -> None:
     It is FILE and the environment. The pages and certificates of which it says where they are must be there, too.
     """
     try:
-        if missing := wrong_files(config.load(config_file)):
-            raise config.ConfigErrors(missing)
+        if wrong := mistakes(config.load(config_file)):
+            raise config.ConfigErrors(wrong)
     except config.ConfigErrors as errors:
         if not as_json:
             exit_with(errors)

@@ -1,8 +1,7 @@
-"""rota gateway: an HTTP front door; and the one that `rota run` and `rota master` start with --http."""
+"""rota gateway: an HTTP front door; and with what `rota run` and `rota master` start one."""
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,17 +13,14 @@ from ..common import entries, exits
 from ..common.collector import loading
 from ..common.declare import declared
 from ..common.kinds import ROUTE, Name
-from ..common.settings import HttpSettings
+from ..common.settings import HttpSettings, ServiceHttpSettings
 from .options import arguments_of, config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
     from ..common.config import Config
     from ..gateway.server import Start
-    from .children import Child
 
-MASTERS_MAX = 8  # that http.master may have
-STOPS_S = 5.0  # beyond what a drain may take, before it is not waited for
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -106,14 +102,18 @@ def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pair
 
 def start_of(config: Config, more_routes: Pairs) -> Start:
     """What a gateway with this configuration is started with. Failed: two services claim one route."""
-    from ..gateway.core.routes import routes
+    from ..gateway.core.routes import Claimed, routes
     from ..gateway.server import Start
 
-    services = {name: service.http for name, service in config.services.items()}
+    services = http_services(config)
     try:
         return Start(config.http, routes(services, more_routes), services)
-    except ValueError as error:
+    except Claimed as error:
         raise Failed(str(error), exits.BAD_CONFIG) from None
+
+
+def http_services(config: Config) -> dict[str, ServiceHttpSettings]:
+    return {name: service.http for name, service in config.services.items()}
 
 
 def arguments(config_file: str | None, http: HttpSettings, masters: str, routes: Pairs) -> list[str]:
@@ -129,16 +129,17 @@ def has_routes(config: Config) -> bool:
     return any(service.http.routes for service in config.services.values())
 
 
-def check_files(config: Config) -> None:
-    """Failed where a gateway with this configuration would not start for its pages or its certificate."""
-    if wrong := wrong_files(config):
+def check(config: Config) -> None:
+    """Failed where a gateway with this configuration would not start."""
+    if wrong := mistakes(config):
         raise Failed("\n".join(map(str, wrong)), exits.BAD_CONFIG)
 
 
-def wrong_files(config: Config) -> list[entries.Mistake]:
-    """Pages and certificates with which a gateway would not start, and where the configuration names them."""
+def mistakes(config: Config) -> list[entries.Mistake]:
+    """Routes, pages and certificates with which a gateway would not start, and where the configuration names them."""
     from ..gateway.certificate import BadCertificate
     from ..gateway.core.pages import BadPage
+    from ..gateway.core.routes import Claimed, routes
     from ..gateway.pages import ServicePages
     from ..gateway.server import certificate_of
 
@@ -149,6 +150,11 @@ def wrong_files(config: Config) -> list[entries.Mistake]:
     }
     readers["http.tls_certificate"] = partial(certificate_of, config.http)
     wrong = []
+    try:
+        routes(http_services(config))
+    except Claimed as error:
+        key = entries.dotted("service", error.service, "http", "routes")
+        wrong.append(entries.Mistake(config.places[key], key, f"cannot be used: {error}"))
     for key, read in readers.items():
         try:
             read()
@@ -156,52 +162,3 @@ def wrong_files(config: Config) -> list[entries.Mistake]:
             place = config.places.get(key, config.places.get("http.tls_key", entries.Place("default")))
             wrong.append(entries.Mistake(place, key, f"cannot be used: {error}"))
     return wrong
-
-
-class Beside:
-    """The gateway of a master: started when that listens, taken down with it."""
-
-    def __init__(self, config_file: str | None, config: Config, routes: Pairs) -> None:
-        """Raises PortInUse; Mistake when nothing would be served."""
-        from ..gateway.listening import check_free
-
-        self._child: Child | None = None
-        self._file = config_file
-        self._http = config.http
-        self._routes = routes
-        self._host = config.master.bind.rpartition(":")[0].removeprefix("tcp://")
-        said = config.http.master if "http.master" in config.places else ()
-        self._others = [*(config.standby.backup_of or ()), *said]  # whoever of the pair is active is called
-        if self._http.bind is None:
-            if routes:
-                raise Mistake("--route is for HTTP requests: say --http HOST:PORT, too")
-            return
-        called = any(service.http.calls for service in config.services.values())
-        if not routes and not called and not has_routes(config):
-            raise Mistake('which service is --http for? Say --route /=NAME, or routes = ["/"] in [service.NAME.http]')
-        check_free(self._http.bind)
-        check_files(config)
-
-    def start(self, control_port: int) -> None:
-        from .children import Child
-
-        if self._http.bind is not None:
-            host = "127.0.0.1" if self._host in ("*", "0.0.0.0", "[::]") else self._host
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # it inherits that: one that comes while
-            try:  # it starts is taken by its crew, and does not end it
-                masters = ",".join(list(dict.fromkeys([f"tcp://{host}:{control_port}", *self._others]))[:MASTERS_MAX])
-                self._child = Child(arguments(self._file, self._http, masters, self._routes))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def reread(self) -> None:
-        if self._child is not None:
-            self._child.signal(signal.SIGHUP)
-
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.signal(signal.SIGTERM)
-
-    def end(self) -> None:
-        if self._child is not None:
-            self._child.end(self._http.lead + self._http.drain + STOPS_S)

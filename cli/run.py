@@ -111,7 +111,7 @@ def _front(config_file: str | None, config: Config) -> Front | None:
         return None
     try:
         check_free(bind)
-        gateway.check_files(config)
+        gateway.check(config)
     except PortInUse as error:
         raise Failed(str(error)) from None
     if gateway.has_routes(config):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from ..common import exits
 from ..common.collector import loading
 from ..common.settings import MasterSettings, SlaveSettings, StandbySettings
-from .gateway import Beside, Pairs, http_option, route_option
+from .gateway import Pairs, http_option, route_option
 from .options import config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
     from ..common.config import Config
     from ..worker.agent import AgentSettings
+    from .beside import Beside
 
 
 @verb(
@@ -45,6 +46,7 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
         from ..master.engine import EngineError
         from ..master.journal import JournalError
         from ..master.server import main
+        from .beside import Beside
 
     flags = {**flags, **({"http.bind": http} if http else {})}
     config = load_or_exit(config_file, flags)

@@ -41,10 +41,15 @@ PEER_LINGER_MS = 100  # for the last frames to the other master
 
 
 class Beside(Protocol):
-    """What runs beside a master, in processes of its own."""
+    """What runs beside a master, in processes of its own. `attend` when `due_at` has come."""
 
-    def start(self, control_port: int) -> None:
+    due_at: float
+
+    def start(self, control_port: int, now: float) -> None:
         """The master listens."""
+
+    def attend(self, now: float) -> None:
+        """Perhaps it has ended."""
 
     def stop(self) -> None:
         """The master is told to stop, and finishes what it has."""
@@ -259,6 +264,8 @@ class Server:
     def _do_due(self, now: float) -> None:
         if now >= self.errands.due_at:
             self._attend_errands(now)
+        if self._beside is not None and now >= self._beside.due_at:
+            self._beside.attend(now)
         self._effects.tick(now)
         self.core.counters["bad frames"] += self.ports.take_bad()
         self.core.tick(now)
@@ -267,7 +274,8 @@ class Server:
         self._events.write()
 
     def _next_deadline(self) -> float:
-        return min(self.core.next_deadline(), self.errands.due_at, self._effects.next_deadline())
+        beside_at = self._beside.due_at if self._beside is not None else inf
+        return min(self.core.next_deadline(), self.errands.due_at, beside_at, self._effects.next_deadline())
 
     # ---- what else wakes it ----------------------------------------------------------------------
 
@@ -408,7 +416,7 @@ def main(config: Config, reread: Callable[[], Config] | None = None, beside: Bes
     systemd.notify("READY=1")
     try:
         if beside is not None:
-            beside.start(numbers["control"])
+            beside.start(numbers["control"], boottime())
         return server.serve()
     finally:
         server.close()

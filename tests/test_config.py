@@ -343,6 +343,14 @@ def test_check_names_the_line_of_pages_and_certificates_that_are_not_there(write
     ]
 
 
+def test_check_names_the_line_of_a_route_that_another_service_has(write) -> None:
+    path = write('[service.shop.http]\nroutes = ["/"]\n\n[service.blog.http]\nroutes = ["/blog", "/"]\n')
+    result = run("check", path)
+    assert result.exit_code == 78 and result.stderr.splitlines() == [
+        f"{path}:5: service.blog.http.routes cannot be used: the route / is claimed by shop and by blog: take one away"
+    ]
+
+
 def test_the_file_may_be_said_without_its_option_but_not_twice(write) -> None:
     path, other = write("[master]\nbnd = 1\n"), "other.toml"
     assert run("check", path, env={"ROTA_CONFIG": other}).stderr.startswith(f"{path}:2: ")

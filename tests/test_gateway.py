@@ -18,6 +18,7 @@ import pytest
 from gateway_rig import (
     APP,
     PATIENCE_S,
+    URL,
     Gateway,
     Load,
     Start,
@@ -372,9 +373,14 @@ def test_a_gateway_without_its_extra_says_what_that_costs(
     assert server._hint(HttpSettings(tls_certificate=certificate)) == hint
 
 
-def test_a_master_has_a_gateway_beside_it_and_takes_it_down(start: Start) -> None:
+def test_a_master_has_a_gateway_beside_it_starts_it_again_and_takes_it_down(start: Start) -> None:
     words = ["master", "--bind", "tcp://127.0.0.1:*", "--http", "127.0.0.1:*", "--route", "/=site"]
     master = start(*words).listening()
+    (pid,) = children_of(master.child.pid)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: len(set(URL.findall(master.child.output()))) == 2, "the port of another one")
+    assert "its gateway ended: killed by SIGKILL; it is started again in 1 s" in master.child.output()
+    master.port = int(URL.findall(master.child.output())[-1])
     assert master.get("/")[0] == 503
     master.child.signal(signal.SIGTERM)
     assert master.child.wait(PATIENCE_S) and master.child.status() == 0

@@ -33,20 +33,26 @@ class Route(NamedTuple):
 _Table = list[tuple[bytes, Route]]
 
 
+class Claimed(ValueError):
+    """By two services: one route. `service`: the second of them."""
+
+    def __init__(self, route: str, first: str, service: str) -> None:
+        super().__init__(f"the route {route} is claimed by {first} and by {service}: take one away")
+        self.service = service
+
+
 class Routes:
     """`find` is given what came: any spelling of a host, with or without a port."""
 
     def __init__(self, routes: Iterable[tuple[str, Route]]) -> None:
-        """Of (prefix as in the settings, route). Raises ValueError when two services claim the same."""
+        """Of (prefix as in the settings, route). Raises Claimed when two services claim the same."""
         self._hosts: dict[str, dict[bytes, Route]] = {}
         self._seen: dict[bytes, _Table] = {}
         for text, route in routes:
             host, prefix = _split(text)
             known = self._hosts.setdefault(host, {}).setdefault(prefix, route)
             if known.service != route.service:
-                raise ValueError(
-                    f"the route {text} is claimed by {known.service} and by {route.service}: take one away"
-                )
+                raise Claimed(text, known.service, route.service)
 
     def __bool__(self) -> bool:
         return bool(self._hosts)
@@ -71,7 +77,7 @@ class Routes:
 
 
 def routes(services: Mapping[str, ServiceHttpSettings], more: Iterable[tuple[str, str]] = ()) -> Routes:
-    """Of the settings of all services, and more as (prefix, service). Raises ValueError, as `Routes` does."""
+    """Of the settings of all services, and more as (prefix, service). Raises Claimed, as `Routes` does."""
     said = [(text, name) for name, settings in services.items() for text in settings.routes or ()]
     return Routes(
         (text, route_to(name, text, services.get(name, ServiceHttpSettings()))) for text, name in [*said, *more]
