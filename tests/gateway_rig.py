@@ -76,6 +76,7 @@ class Gateway:
 
 
 def read_all(sock: socket.socket) -> bytes:
+    """Under TLS it raises SSLEOFError when the connection ends without a word."""
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, until
+from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, read_all, until
 from http2_rig import DATA, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
 from test_http2 import HOSTILE
-from tls_rig import LOOPS, Authority, connect, read_all, secured, secured_on_loop
+from tls_rig import LOOPS, Authority, connect, secured, secured_on_loop
 
 from rota.testing import LocalCluster
 

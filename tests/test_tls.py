@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from gateway_rig import APP, Gateway, Start, children_of, front, listens, read_until, until
-from tls_rig import LOOPS, Authority, connect, get, read_all, secured, secured_on_loop, wait_ready
+from gateway_rig import APP, Gateway, Start, children_of, front, listens, read_all, read_until, until
+from tls_rig import LOOPS, Authority, connect, get, secured, secured_on_loop, wait_ready
 
 from rota.gateway.certificate import BadCertificate, Certificate
 from rota.testing import LocalCluster

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from gateway_rig import PATIENCE_S, Gateway, Start, front, starting, until
+from gateway_rig import PATIENCE_S, Gateway, Start, front, read_all, starting, until
 
 from rota.testing import LocalCluster
 
@@ -80,8 +80,3 @@ def get(gateway: Gateway, authority: Authority, target: str, *fields: str) -> by
     with connect(gateway.port, authority.context()) as sock:
         sock.sendall("\r\n".join(lines).encode())
         return read_all(sock)
-
-
-def read_all(sock: ssl.SSLSocket) -> bytes:
-    """Raises SSLEOFError when the connection ends without a word."""
-    return b"".join(iter(lambda: sock.recv(65536), b""))

@@ -11,6 +11,7 @@ from rota.worker.core import effects
 from rota.worker.core.processes import Timing
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
+from rota.worker.effects import Effects
 from rota.worker.page import FENCE_EPOCH, FLOOR, OBEY, PHASE, READY, STARTED_UPTO
 
 from .network import Connection, Timer, Watchdog
@@ -41,7 +42,7 @@ class AgentPart:
         self._token = 0
         self._epoch = self._obey = 0
         self._look_at = clock.now
-        self._effects: deque[effects.Effect] = deque()
+        self._effects = Effects(self._carry_out)
         self._watchdog = Watchdog(node)
         self._timer = Timer(clock, self.step)
         self._timer.set(clock.now)
@@ -77,7 +78,7 @@ class AgentPart:
         if self.clock.now < self.paused_until:
             self.clock.at(self.paused_until, self.leave)
         elif self.alive:
-            self._perform(self.core.leaving.ask(LEAVE_S, self.clock.now))
+            self._effects.perform(self.core.leaving.ask(LEAVE_S, self.clock.now))
             self.wake()
 
     def pause(self, seconds: float) -> None:
@@ -108,7 +109,7 @@ class AgentPart:
                 self._receive(frame)
         if now >= self._look_at:
             self._look(now)
-        self._perform(self.core.tick(now))
+        self._effects.perform(self.core.tick(now))
         if self.alive:
             due = self.core.next_deadline()
             self._watchdog.turn(due, now)
@@ -118,41 +119,36 @@ class AgentPart:
         self._look_at = now + LOOK_S
         for incarnation, process in list(self.processes.items()):
             if process.page.words[PHASE] == READY:
-                self._perform(self.core.processes.ready(incarnation, now))
-            self._perform(self.core.processes.seen(incarnation, *process.overdue(), now))
+                self._effects.perform(self.core.processes.ready(incarnation, now))
+            self._effects.perform(self.core.processes.seen(incarnation, *process.overdue(), now))
 
     def _attend_link(self, now: float) -> None:
         link = self.link
         if link is not None and link.lost:
             self._disconnect()
-            self._perform(self.core.connection.lost(now))
+            self._effects.perform(self.core.connection.lost(now))
         elif link is not None and link.connected and not self._introduced:
             self._introduced = True
-            self._perform(self.core.connected(now))
+            self._effects.perform(self.core.connected(now))
 
     def _receive(self, frame: bytes) -> None:
         head = wire.parse_head(frame)
         now = self.clock.now
         body = frame[head.head_len :]
         if head.kind == wire.CONTROL and head.token == self._token and self.core.connection.greeted:
-            self._perform(self.core.received(messages.decode(body), now))
+            self._effects.perform(self.core.received(messages.decode(body), now))
         elif head.kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self._token = head.token
-            self._perform(self.core.welcomed(welcome, now))
+            self._effects.perform(self.core.welcomed(welcome, now))
         elif head.kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
             self.clock.tell("%s: refused: %s", self.node, refusal.message)
-            self._perform(self.core.refused(refusal, now))
+            self._effects.perform(self.core.refused(refusal, now))
         elif head.kind == wire.WHO:
-            self._perform(self.core.who(now))
+            self._effects.perform(self.core.who(now))
 
     # ---- effects -----------------------------------------------------------------------------------------------------
 
-    def _perform(self, wanted: list[effects.Effect]) -> None:
-        self._effects.extend(wanted)
-        while self._effects:
-            self._perform_one(self._effects.popleft())
-
-    def _perform_one(self, effect: effects.Effect) -> None:
+    def _carry_out(self, effect: effects.Effect) -> None:
         match effect:
             case effects.Send(message):
                 self._send(messages.framed(wire.CONTROL, self._token, message))
@@ -189,7 +185,7 @@ class AgentPart:
         process.page.words[FENCE_EPOCH] = self._epoch
         process.page.words[OBEY] = self._obey
         self.processes[incarnation] = process
-        self._effects.extendleft(reversed(self.core.processes.spawned(incarnation, process.ticket, process.pid)))
+        self._effects.perform_first(self.core.processes.spawned(incarnation, process.ticket, process.pid))
 
     def _quit(self) -> None:
         self._send(wire.head(wire.BYE, self._token))
@@ -207,7 +203,7 @@ class AgentPart:
             if self.clock.now < self.paused_until:
                 self.clock.at(self.paused_until, read)
             elif self.alive and process.alive:
-                self._perform(self.core.processes.recalled(process.incarnation, floor, words[STARTED_UPTO]))
+                self._effects.perform(self.core.processes.recalled(process.incarnation, floor, words[STARTED_UPTO]))
 
         self.clock.after(RECALL_WAIT_S, read)
 
@@ -219,7 +215,7 @@ class AgentPart:
     def _send(self, frame: bytes) -> None:
         if self.link is not None and not self.link.send(frame):
             self._disconnect()
-            self._effects.extend(self.core.connection.lost(self.clock.now))
+            self._effects.perform(self.core.connection.lost(self.clock.now))
 
     def _disconnect(self) -> None:
         link, self.link = self.link, None
@@ -237,7 +233,7 @@ class AgentPart:
         del self.processes[process.incarnation]
         rows, started_upto = process.page.report(), process.page.words[STARTED_UPTO]
         self.cluster.drop_page(process.page)
-        self._perform(
+        self._effects.perform(
             self.core.processes.exited(process.incarnation, status, how, started_upto, rows, "", self.clock.now)
         )
         self.wake()

@@ -67,7 +67,7 @@ class PairAgent(AgentPart):
             self._told_who_won(master, welcome.epoch)
 
     def _told_who_won(self, master: int, epoch: int) -> None:
-        self._perform(self.core.connection.won(master, epoch, self.clock.now))
+        self._effects.perform(self.core.connection.won(master, epoch, self.clock.now))
 
     def _asked(self, vote: Vote) -> Grant | Deny:
         now, votes = self.clock.now, self.core.votes
@@ -79,16 +79,16 @@ class PairAgent(AgentPart):
             return Grant(vote.epoch, poll=True)
         self.cluster.ballots[self.node] = Ballot(vote.epoch, vote.master)
         self.cluster.remembered[self.node] = self.core.intent, vote.epoch
-        self._perform(self.core.voted(vote, now))
+        self._effects.perform(self.core.voted(vote, now))
         self.clock.tell("%s: votes for %s in epoch %d", self.node, vote.master, vote.epoch)
         self.cluster.checks.granted(self.node, vote)
         return Grant(vote.epoch, votes.before)
 
-    def _perform_one(self, effect: effects.Effect) -> None:
+    def _carry_out(self, effect: effects.Effect) -> None:
         if isinstance(effect, effects.Lease):
             self.core.votes.leased(effect.master, effect.epoch, effect.lasts_s, self.clock.now)
             self.cluster.checks.leases(self.node, effect.master, effect.lasts_s)
         elif isinstance(effect, effects.Unsure):
             self.core.votes.unsure(self.clock.now + effect.lasts_s)
         else:
-            super()._perform_one(effect)
+            super()._carry_out(effect)
