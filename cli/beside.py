@@ -7,6 +7,7 @@ from math import inf
 
 from ..common.config import Config
 from ..common.log import note
+from ..common.restarts import Restarts
 from ..gateway.listening import check_free
 from ..worker.spawn import how_it_ended
 from .children import Child
@@ -16,8 +17,6 @@ from .verb import Mistake
 MASTERS_MAX = 8  # that http.master may have
 STOPS_S = 5.0  # beyond what a drain may take, before it is not waited for
 LOOK_S = 0.5  # between two looks whether it has ended
-AGAIN_FIRST_S, AGAIN_MAX_S = 1.0, 30.0  # until it is started anew: what ends at its start must not keep a core busy
-WELL_S = 60.0  # of life, after which an end is a first one again
 
 
 class Beside:
@@ -28,8 +27,7 @@ class Beside:
         self.due_at = inf
         self._child: Child | None = None
         self._arguments: list[str] | None = None  # None: none is to run (any more)
-        self._started_at = 0.0
-        self._pause_s = AGAIN_FIRST_S / 2
+        self._restarts = Restarts()
         self._file = config_file
         self._http = config.http
         self._routes = routes
@@ -77,7 +75,8 @@ class Beside:
         self._let_go(self._http.lead + self._http.drain + STOPS_S)
 
     def _start(self, words: list[str], now: float) -> None:
-        self.due_at, self._started_at = now + LOOK_S, now
+        self.due_at = now + LOOK_S
+        self._restarts.started(now)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # it inherits that: one that comes while it
         try:  # starts is taken by its crew, and does not end it
             self._child = Child(words)
@@ -92,6 +91,6 @@ class Beside:
             child.end(grace)
 
     def _again(self, what: str, now: float) -> None:
-        self._pause_s = AGAIN_FIRST_S if now - self._started_at > WELL_S else min(AGAIN_MAX_S, 2 * self._pause_s)
-        self.due_at = now + self._pause_s
-        note(f"rota master: its gateway {what}; it is started again in {self._pause_s:g} s")
+        pause_s = self._restarts.pause(now)
+        self.due_at = now + pause_s
+        note(f"rota master: its gateway {what}; it is started again in {pause_s:g} s")

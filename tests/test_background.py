@@ -14,7 +14,7 @@ from agent_rig import closing
 from fake_master import FakeMaster
 
 import rota
-from rota.common import messages, wire
+from rota.common import messages, restarts, wire
 from rota.common.body import decode_result
 from rota.worker import background
 from rota.worker.page import RUNNING
@@ -70,6 +70,28 @@ def test_an_agent_that_hangs_does_not_keep_the_application(master: FakeMaster, m
         assert agent is not None
         agent.send_signal(signal.SIGSTOP)
     assert agent.returncode == -signal.SIGKILL
+
+
+def test_an_agent_that_is_killed_is_started_again(
+    master: FakeMaster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(restarts, "FIRST_S", 0.01)
+    with worker().background(master=master.address, name="app-1") as node:
+        boots = set()
+        for _ in range(2):
+            boots.add(master.welcome_agent().boot)
+            master.tell(messages.Plan({"orders": 1}))
+            master.expect(messages.Started)
+            master.welcome_process()
+            master.deliver(1, "orders.pid")
+            assert decode_result(master.expect_frame(wire.REPLY).body) == os.getpid()
+            agent = node._agent
+            assert agent is not None
+            if len(boots) == 1:
+                agent.kill()
+        assert len(boots) == 2
+        closing(master, node)
+    assert "the agent of app-1 ended: killed by SIGKILL; another one is started in 0.01 s" in capfd.readouterr().err
 
 
 def test_a_slot_that_was_drained_comes_back(master: FakeMaster) -> None:

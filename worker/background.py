@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Self
 from ..common import host
 from ..common.addresses import control_addresses
 from ..common.errors import LoadError, Timeout
+from ..common.log import note
+from ..common.restarts import Restarts
 from .backend import Rejected
 from .loading import version_of
 from .page import PHASE, READY, Page
 from .process import Process, Specification
-from .spawn import as_typed
+from .spawn import as_typed, how_it_ended
 
 if TYPE_CHECKING:
     from .app import Worker
@@ -69,17 +71,13 @@ class Background:
             "drain_deadline": drain_deadline,
         }
         self._agent: subprocess.Popen[bytes] | None = None
+        self._restarts = Restarts()
+        self._turn = threading.Lock()  # to put another agent in the place of one, or to leave
+        self._leaving = threading.Event()
 
     def __enter__(self) -> Self:
         self._page = Page.create()
-        self._agent = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"{__package__}.embedded"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(self._page.fd,),
-            start_new_session=True,  # Ctrl-C is for the application, which then leaves in its own order
-        )
-        self._say({**self._options, "page_fd": self._page.fd})
+        self._agent = self._start_agent()
         self._thread = threading.Thread(target=self._serve, name=f"rota-{self.worker.name}", daemon=True)
         self._thread.start()
         return self
@@ -89,7 +87,9 @@ class Background:
 
     def close(self) -> None:
         """Drain, finish, leave: as TERM does at a node."""
-        agent, self._agent = self._agent, None
+        with self._turn:
+            agent, self._agent = self._agent, None
+            self._leaving.set()
         if agent is None:
             return
         self._say({"leave": self._drain_deadline}, agent)
@@ -128,12 +128,43 @@ class Background:
     # ---- the thread -------------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """One incarnation after the other, as the agent says, until it has left."""
         agent = self._agent
-        assert agent is not None and agent.stdout is not None
+        while agent is not None:
+            self._obey(agent)
+            agent = self._another(f"ended: {how_it_ended(agent.wait())}")
+
+    def _obey(self, agent: subprocess.Popen[bytes]) -> None:
+        """One incarnation after the other, as the agent says, until it has left."""
+        assert agent.stdout is not None
         for line in agent.stdout:
             failure = self._serve_one(agent, Specification(**json.loads(line)["start"]))
             self._say({"ended": failure}, agent)
+
+    def _another(self, what: str) -> subprocess.Popen[bytes] | None:
+        """In the place of an agent that ended by itself; None where it was told to leave."""
+        while not self._leaving.is_set():
+            pause_s = self._restarts.pause(monotonic())
+            note(f"rota: the agent of {self.name} {what}; another one is started in {pause_s:g} s")
+            self._leaving.wait(pause_s)
+            with self._turn:
+                try:
+                    self._agent = None if self._leaving.is_set() else self._start_agent()
+                    return self._agent
+                except OSError as error:
+                    what = f"cannot be started: {error}"
+        return None
+
+    def _start_agent(self) -> subprocess.Popen[bytes]:
+        self._restarts.started(monotonic())
+        agent = subprocess.Popen(
+            [sys.executable, "-P", "-m", f"{__package__}.embedded"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(self._page.fd,),
+            start_new_session=True,  # Ctrl-C is for the application, which then leaves in its own order
+        )
+        self._say({**self._options, "page_fd": self._page.fd}, agent)
+        return agent
 
     def _serve_one(self, agent: subprocess.Popen[bytes], specification: Specification) -> str:
         """The reason if it could not start."""
@@ -152,9 +183,8 @@ class Background:
             return str(error)
         return ""
 
-    def _say(self, message: dict[str, Any], agent: subprocess.Popen[bytes] | None = None) -> None:
-        agent = agent or self._agent
-        assert agent is not None and agent.stdin is not None
+    def _say(self, message: dict[str, Any], agent: subprocess.Popen[bytes]) -> None:
+        assert agent.stdin is not None
         try:
             agent.stdin.write(json.dumps(message).encode() + b"\n")
             agent.stdin.flush()
