@@ -18,7 +18,8 @@ from ..common import collector, log, memory, systemd
 from ..common import config as configuration
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
-from . import addresses, engine
+from ..common.signals import Signals
+from . import addresses, engine, signals
 from .core import outbox
 from .core.beginning import Heritage, Identity, Past, Sections, Sources
 from .core.engine_standby import EngineStandby
@@ -34,7 +35,6 @@ from .journal import Journal, JournalError
 from .log import EventWriter
 from .peer_link import PeerLink
 from .ports import Ports
-from .signals import Asked, Signals
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PEER_LINGER_MS = 100  # for the last frames to the other master
@@ -70,7 +70,8 @@ class Server:
         self.peer = PeerLink()
         self._told_to_stop = False  # whatever this master becomes meanwhile
         self._listen_at = 0.0  # control rests until then
-        self._signals = Signals()  # before anybody is told that it is here
+        self._signals = Signals(signals.WANTED)  # before anybody is told that it is here
+        self._signalled = b""  # their numbers, while nobody has obeyed them
         self.errands = Errands(
             config,
             addresses.here(config.master, self.ports.numbers["control"]),
@@ -284,7 +285,7 @@ class Server:
         self._all, self._others = select.poll(), select.poll()  # the others: all but control
         self._woken: dict[int, Callable[[], None]] = {
             self.journal.wake_fd: self._recorded,
-            self._signals.fd: self._signals.awake,
+            self._signals.fd: self._note_signals,
             self.errands.fd: lambda: self._attend_errands(boottime()),
             **{fd: lambda: None for fd in self.peer.fds},  # it is attended before each wait
         }
@@ -335,11 +336,14 @@ class Server:
 
     # ---- signals and the end ---------------------------------------------------------------------
 
+    def _note_signals(self) -> None:
+        self._signalled += self._signals.numbers()
+
     def _ending(self, now: float) -> bool:
         """Does what signals ask for. True: the last word is said."""
-        if not self._signals.numbers and not self.core.ready_to_end(now):
+        if not self._signalled and not self.core.ready_to_end(now):
             return False
-        asked = self._signals.take(self.core.stopping)
+        asked, self._signalled = signals.asked(self._signalled, self.core.stopping), b""
         self._obey(asked, now)
         core = self.core
         if not asked.at_once and not core.ready_to_end(now):
@@ -351,11 +355,11 @@ class Server:
         if not asked.at_once:
             if isinstance(core, Master) and core.pair.peer:
                 self.errands.peer = core.pair.peer.address
-            self.errands.leave("told to stop", boottime, lambda: bool(self._signals.numbers))
+            self.errands.leave("told to stop", boottime, lambda: bool(self._signals.numbers()))
         self._events.write()
         return True
 
-    def _obey(self, asked: Asked, now: float) -> None:
+    def _obey(self, asked: signals.Asked, now: float) -> None:
         if asked.end:
             self._told_to_stop = True
             self.core.stop(now)

@@ -25,6 +25,7 @@ from ..common.clock import boottime
 from ..common.limits import CONTROL_PORT, PAGE_ROWS
 from ..common.link import reconnect_delay
 from ..common.messages import Deny, Grant, Vote, VoterHello, Welcome
+from ..common.signals import Signals
 from . import groups, spawn
 from .children import Children
 from .core import effects
@@ -38,10 +39,11 @@ from .master_link import MasterLink
 from .masters import Masters
 from .ports import PortTries
 from .processes import LOOK_S, Processes, Spawner
-from .signals import Signals
 from .state import State
 from .voters import Voters
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_WANTED = (*_ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU)
 FENCE_WAIT_S = 0.005  # for a fence what RECALL_WAIT_S is for a floor, of as many pages as there are
 
 
@@ -160,7 +162,7 @@ class Agent:
         self._poller.register(self._ports.fd, zmq.POLLIN)
         self._ready: dict[Any, int] = {}  # what the last poll found
         self._told_systemd = False
-        self._terms = 0
+        self._told_to_leave = False
         self._done = False
 
     def _make_spawner(self) -> Spawner:
@@ -178,7 +180,7 @@ class Agent:
         if ended := groups.end(self._state.left):
             pids = ", ".join(map(str, ended))
             self._note(f"ended what was left of an earlier agent's processes: {len(ended)} (pid {pids})")
-        wakeup = Signals()
+        wakeup = Signals(_WANTED)
         self._poller.register(wakeup.fd, zmq.POLLIN)
         try:
             while not self._done:
@@ -229,11 +231,11 @@ class Agent:
         """However many of a kind there are: those that ask for something ask once."""
         now = monotonic()
         for number in numbers:
-            if number == signal.SIGTERM and not self._terms:
-                self._terms += 1
+            if number == signal.SIGTERM and not self._told_to_leave:
+                self._told_to_leave = True
                 self._notify("STOPPING=1")
                 self._effects.perform(self._core.leaving.ask(self._settings.drain_deadline, now))
-            elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            elif number in _ENDING:
                 self._effects.perform(self._core.leaving.at_once(now))
                 return
         if more := numbers.count(signal.SIGTTIN) - numbers.count(signal.SIGTTOU):

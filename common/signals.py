@@ -1,0 +1,32 @@
+"""Signals for a loop: their handlers do nothing, a pipe wakes the loop, and that does the work."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+
+PIPE_BYTES = 65536  # a pipe holds no more
+
+
+class Signals:
+    """`fd` is readable when some of those wanted have come. For the main thread, until the process ends."""
+
+    def __init__(self, wanted: Iterable[int]) -> None:
+        self.fd, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in wanted:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def numbers(self) -> bytes:
+        """Of those that have come since it was last asked, one byte each."""
+        try:
+            return os.read(self.fd, PIPE_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Those that come from now on do nothing."""
+        signal.set_wakeup_fd(-1)
+        os.close(self.fd)
+        os.close(self._writer)
