@@ -109,7 +109,7 @@ class AsyncClient(View):
 
     async def close(self) -> None:
         """As `Client.close`."""
-        self._home.close()
+        await self._home.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,11 +169,11 @@ class _Home:
             raise RuntimeError("this client belongs to another event loop; make one for each")
         return self.known
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._closed = True
         driver, self.known = self.known, None
         if driver is not None and self._end is not None and self._end.detach():
-            driver.close()
+            await driver.leave()
 
 
 class _Driver:
@@ -203,6 +203,15 @@ class _Driver:
     def withdraw(self, call: Call) -> None:
         self._session.calls.cancel(call)
         self._step_soon()
+
+    async def leave(self) -> None:
+        try:
+            self._session.leave(monotonic())
+            self._step_soon()
+            while pause := self._session.leaving(monotonic()):
+                await asyncio.sleep(pause)
+        finally:
+            self.close()
 
     def close(self) -> None:
         if self._timer is not None:

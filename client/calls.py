@@ -98,6 +98,7 @@ class Calls:
         self._begun_most = BEGUN_LOOK  # of them, until those that are over are looked for
         self._resend: deque[Call] = deque()
         self._orders: deque[bytes] = deque()  # frames of CANCEL, and of streams
+        self._given_up: dict[int, None] = {}  # numbers of what was sent and given up: no answer to it has come
         self._session = session
         self._token = self._epoch = 0
         self._next = 1
@@ -119,6 +120,11 @@ class Calls:
         """Something was sent, and its answer is due over this connection."""
         return bool(self._sent)
 
+    @property
+    def under_way(self) -> bool:
+        """A master may have something of ours, given up or not."""
+        return bool(self._sent or self._given_up)
+
     # ---- the connection -----------------------------------------------------------------------------------------
 
     def opened(self, token: int, epoch: int, resumed: bool, body_max: int, now: float) -> list[Failed]:
@@ -132,6 +138,10 @@ class Calls:
         self._acked = 0  # say again what was received: the last frame may be what was lost
         self._spoke_at = now
         self._resend = deque(self._sent.values())
+        for number in self._given_up:
+            self.unknown(number)  # what was said before may be lost
+        if not resumed:  # nor has it what these would be answered with
+            self._given_up.clear()
         self.body_max = body_max or BODY_MAX
         return self._fail_waiting([(call, self._too_large(call)) for call in self._waiting if self._is_large(call)])
 
@@ -178,7 +188,7 @@ class Calls:
             self._waiting_bytes -= len(call.body)
             call.body = b""
         elif self._sent.get(call.number) is call:
-            self._remove(call)
+            self._give_up(call)
             if self.open:
                 self.unknown(call.number)
 
@@ -217,6 +227,7 @@ class Calls:
         call = self._sent.pop(number, None)
         if call is None:
             self.strangers += 1
+            self._given_up.pop(number, None)
             return None
         self._sent_bytes -= len(call.body)
         return call
@@ -347,7 +358,7 @@ class Calls:
                 call.parted(now)
         late = [call for call in self._sent.values() if call.deadline + grace <= now]
         for call in late:
-            self._remove(call)
+            self._give_up(call)
         unsent = [(call, self._never_sent(call)) for call in self._waiting if call.deadline <= now]
         failed = [(call, self._no_answer(call)) for call in late] + self._fail_waiting(unsent)
         first_sent = min([call.deadline for call in self._sent.values()], default=inf) + grace
@@ -392,6 +403,12 @@ class Calls:
     def _remove(self, call: Call) -> None:
         del self._sent[call.number]
         self._sent_bytes -= len(call.body)
+
+    def _give_up(self, call: Call) -> None:
+        self._remove(call)
+        self._given_up[call.number] = None
+        if len(self._given_up) > WINDOW:  # no master has more of ours
+            del self._given_up[next(iter(self._given_up))]
 
     def _below(self) -> int:
         """No number under it waits for an answer."""

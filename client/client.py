@@ -7,7 +7,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet, finalize
 
@@ -101,7 +101,10 @@ class Client(View):
                 future.cancel()
 
     def close(self) -> None:
-        """Say goodbye; calls that are still waited for end as Cancelled. Closes all views. May be called twice."""
+        """Say goodbye; calls that are still waited for end as Cancelled. Closes all views. May be called twice.
+
+        While calls are waited for it returns when the master has heard of it, or after a second.
+        """
         self._home.stop(self._home.cell)
 
     def __enter__(self) -> Self:
@@ -180,6 +183,7 @@ class Engine:
         failure: Error | None = None
         try:
             self._serve(session, waker)
+            self._leave(session)
         except BaseException as error:
             failure = Error(f"the I/O thread of this client failed: {error!r}")
             raise
@@ -208,6 +212,13 @@ class Engine:
             ready = self._sleep(poll, now if awaited else session.next_deadline(), waker)
             look = monitor in ready
             came = awaited or look or dealer in ready
+
+    def _leave(self, session: Session) -> None:
+        session.leave(monotonic(), self._failure)
+        while pause := session.leaving(now := monotonic()):
+            session.receive(now)
+            session.send(now)
+            sleep(pause)
 
     def _take_inbox(self, session: Session) -> None:
         inbox, calls = self._inbox, session.calls

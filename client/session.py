@@ -39,6 +39,8 @@ ATTEMPT_S = 3.0  # to connect (2 s at most) and be greeted
 SILENT_S = 1.0  # without a word, and calls past their deadlines: then a new connection is worth a try
 BATCH = 256  # answers taken in one go: callbacks wait for them, and sends wait for the callbacks
 BYE_LINGER_MS = 100
+LEAVE_S = 1.0  # for BYE to be heard, over another connection if need be: a master that is there takes a tenth of it
+LEAVING_TICK_S = 0.005  # between two looks meanwhile
 
 PARTED, ASKING, GREETING, OPEN = "parted", "asking", "greeting", "open"
 _STREAM = (wire.CHUNK, wire.CREDIT)
@@ -78,6 +80,8 @@ class Session:
         self._born = 0  # of the session, as its master tells
         self._mark_at = 0.0
         self._body_max = BODY_MAX
+        self._leave_by = 0.0  # until then it matters that a master hears our BYE
+        self._told: Link | None = None  # BYE was said over this one
 
     # ---- what the owner calls -----------------------------------------------------------------------------------
 
@@ -131,12 +135,34 @@ class Session:
             return False
         return self.link.awaited(bool(self._stuck or self._hello))
 
+    def leave(self, now: float, error: errors.Error | None = None) -> None:
+        """Whoever still waits gets this error, or Cancelled. `close` has its turn when `leaving` is 0."""
+        if self.calls.under_way:
+            self._leave_by = now + LEAVE_S
+        self._finish(self.calls.abandon(error or errors.Cancelled("the client was closed")))
+
+    def leaving(self, now: float) -> float:
+        """Seconds until the next look: a master may have something of ours and has not heard our BYE. 0: it has, or is
+        not to be reached.
+        """
+        link = self.link
+        if now >= self._leave_by:
+            return 0.0
+        if self.phase is OPEN and link is not None and link is not self._told:
+            self._say_bye(link)
+            link.send(wire.head(wire.ACK, self._token))  # of a session that is no more: it asks WHO that was
+        return LEAVING_TICK_S
+
     def close(self, error: errors.Error | None = None) -> None:
         """BYE: the master cancels what was waited for. Whoever still waits gets this error, or Cancelled."""
-        if self.phase is OPEN and self.link is not None:
-            self.link.send(wire.head(wire.BYE, self._token))
+        if self.phase is OPEN and self.link is not None and self.link is not self._told:
+            self._say_bye(self.link)
         self.drop(BYE_LINGER_MS)
         self._finish(self.calls.abandon(error or errors.Cancelled("the client was closed")))
+
+    def _say_bye(self, link: Link) -> None:
+        self._told = link
+        link.send(wire.head(wire.BYE, self._token))
 
     def drop(self, linger_ms: int = 0) -> None:
         """Without a word to anybody."""
@@ -201,7 +227,9 @@ class Session:
 
     def _take_other(self, frame: wire.Body, fields: tuple[int, ...], now: float) -> None:
         kind, number = fields[3], fields[8]
-        if kind == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
+        if kind == wire.WHO and self._told is self.link:
+            self._leave_by = 0.0  # our BYE was heard
+        elif kind == wire.WHO:  # our session or our route is forgotten there; what was sent is dropped
             self._greet(now)
         elif fields[5] != self._token:
             self.damaged += 1  # a stale connection's; the answer comes again when asked for

@@ -175,6 +175,7 @@ class FakeFrontend:
             self._hello(sock, route, messages.decode(body))
         elif head.kind == wire.BYE:
             self.counts["bye"] += 1
+            self._routes.pop(route, None)
         elif sock is self.control:
             self._control(route, head, messages.decode(body))
         else:

@@ -162,6 +162,36 @@ def test_closing_ends_what_is_waited_for() -> None:
     play(scene)
 
 
+def test_who_closes_just_when_the_connection_is_cut_says_goodbye_over_another() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        with proxied(fake) as proxy:
+            call = client.submit("a.b")
+            await until(lambda: fake.seen)
+            proxy.cut()
+            await client.close()
+        with pytest.raises(rota.Cancelled):
+            await call
+        await until(lambda: fake.counts["bye"] == 3)  # two are of who asked the way
+        assert len(fake.seen) == 1
+
+    play(scene)
+
+
+def test_what_is_cancelled_while_the_connection_is_cut_is_cancelled_over_the_next() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        with proxied(fake) as proxy:
+            call = client.submit("a.b")
+            await until(lambda: fake.seen)
+            proxy.cut()
+            call.cancel()
+            await until(lambda: fake.counts["cancel"] == 1)
+            await client.close()
+
+    play(scene)
+
+
 def test_a_forgotten_client_says_goodbye_when_its_last_call_is_over() -> None:
     async def scene(fake: FakeFrontend, _: rota.AsyncClient) -> None:
         call = rota.AsyncClient(fake.address).submit("a.b", 1)

@@ -179,6 +179,40 @@ def test_cancelling_a_sent_call_tells_the_master() -> None:
     assert calls.answered(1, 1, 60) is None
 
 
+def test_what_was_given_up_is_said_again_over_each_new_connection_until_it_is_answered() -> None:
+    calls = opened()
+    before, while_parted, late, waited_for = submitted(calls, 4)
+    late.deadline = 5.0
+    frames(calls)
+    calls.cancel(before)
+    frames(calls)  # and lost with the connection
+    calls.closed()
+    calls.cancel(while_parted)
+    calls.expire(6.0)
+    for _ in range(2):
+        calls.opened(TOKEN, 1, True, 0, 6.0)
+        told = [(head.kind, head.number) for head in frames(calls, 6.0)]
+        assert told[:4] == [*((wire.CANCEL, each) for each in (1, 2, 3)), (wire.REQUEST, 4)]
+        calls.closed()
+    for number in (1, 2, 3):
+        calls.answered(number, number, 60)
+    calls.opened(TOKEN, 1, True, 0, 6.0)
+    assert [head.number for head in frames(calls, 6.0) if head.kind == wire.CANCEL] == []
+    assert waited_for.number == 4 and calls.under_way
+
+
+def test_a_master_that_does_not_know_the_session_is_told_once_what_was_given_up() -> None:
+    calls = opened()
+    (call,) = submitted(calls, 1)
+    frames(calls)
+    calls.cancel(call)
+    for expected in ([1], []):
+        calls.closed()
+        calls.opened(TOKEN, 2, False, 0, 1.0)
+        assert [head.number for head in frames(calls) if head.kind == wire.CANCEL] == expected
+    assert not calls.under_way
+
+
 def test_cancelling_a_waiting_call_takes_no_number() -> None:
     calls = opened()
     first, _ = submitted(calls, 2)

@@ -477,6 +477,20 @@ def test_closing_says_goodbye_and_ends_what_is_waited_for(fake: FakeFrontend) ->
         client.submit("a.b")
 
 
+def test_who_closes_just_when_the_connection_is_cut_says_goodbye_over_another(fake: FakeFrontend) -> None:
+    fake.answer = never
+    with proxied(fake) as proxy:
+        client = rota.Client(fake.address)
+        future = client.submit("a.b")
+        until(lambda: fake.seen)
+        proxy.cut()
+        client.close()
+    with pytest.raises(rota.Cancelled):
+        future.result(0)
+    until(lambda: fake.counts["bye"] == 3)  # two are of who asked the way
+    assert len(fake.seen) == 1
+
+
 def test_a_forgotten_client_says_goodbye(fake: FakeFrontend) -> None:
     client = rota.Client(fake.address)
     client.call("a.b")

@@ -27,16 +27,16 @@ SHOWN_IN = {
     "exit_settles_at_once": 5,
     "fence_ignored": 28,
     "what_was_done_ignored": 721,
-    "memory_ignored": 13,
+    "memory_ignored": 672,
     "ended_processes_ignored": 49,
     "earlier_agents_ignored": 4,
-    "age_ignored": 19,
+    "age_ignored": 45,
     "nodes_that_left_ignored": 252,
     "work_before_durable": 28,
-    "line_of_a_lost_process_waits": 124,
+    "line_of_a_lost_process_waits": 3,
     "stream_not_sent_again": 12,
-    "stream_offsets_ignored": 20,
-    "answers_of_two_runs": 25,
+    "stream_offsets_ignored": 54,
+    "answers_of_two_runs": 4,
 }
 
 

@@ -16,6 +16,7 @@ from system.proxy import PROXIED, Proxy
 
 HERE = Path(__file__).parent.parent
 MIB = 1024 * 1024
+FREED_S = 4.0  # a master that heard nothing would wait for 5 s, or for 90 s
 
 
 class Behind(LocalCluster):
@@ -91,6 +92,29 @@ def test_events_go_on_over_a_new_connection(cluster: Behind) -> None:
             await asked.until(lambda: len(asked.got) > before + 100)
             assert set(asked.content.split(b"\n")[:-1]) == {b"event"}
             client.withdraw(asked)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("leaves", ["withdraws", "closes"])
+@pytest.mark.parametrize("target", [b"/events", b"/many?64"])
+def test_who_goes_just_when_connections_are_cut_holds_no_process(target: bytes, leaves: str, cluster: Behind) -> None:
+    async def scenario() -> None:
+        client = rota.AsyncClient(cluster.proxied)
+        asked = ask(client, target)
+        await asked.until(lambda: len(asked.got) > 10)
+        cluster.proxy.reset("backend")
+        cluster.proxy.reset("frontend")
+        if leaves == "withdraws":
+            client.withdraw(asked)
+        else:
+            await client.close()
+            with pytest.raises(rota.Cancelled):
+                await asked.result()
+        async with asyncio.timeout(FREED_S):
+            while cluster.status()["services"][0]["in_flight"]:
+                await asyncio.sleep(0.02)
+        await client.close()
 
     asyncio.run(scenario())
 
