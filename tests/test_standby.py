@@ -62,6 +62,24 @@ def rig() -> Rig:
     return made
 
 
+@pytest.mark.parametrize(
+    "backup_of, told",
+    [
+        ("tcp://other:7700", "no master is active: the one at tcp://other:7700 is the backup of another one, as me is"),
+        ("tcp://me:7700", "me is to stand by for itself: --backup-of is for the address of the other master"),
+    ],
+    ids=["each other's", "its own"],
+)
+def test_a_backup_without_a_primary_says_so_until_there_is_one(backup_of: str, told: str) -> None:
+    rig = Rig(backup_of=(backup_of,))
+    rig.core.link_opened()
+    rig.link(Welcome(1, 0, "other", state="standby"), wire.WELCOME)
+    (alarm,) = rig.core.status(rig.now)["master"]["alarms"]
+    assert alarm.startswith(told) and rig.stage is Stage.FOLLOWING
+    rig.follow()
+    assert not rig.core.status(rig.now)["master"]["alarms"]
+
+
 # ---- LIVE, DEAD, CLOSE -----------------------------------------------------------------------------------------------
 
 

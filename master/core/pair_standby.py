@@ -11,8 +11,8 @@ from math import inf
 from typing import Any
 
 from ...common.lifecycle import Liveness
-from ...common.messages import Closing, Pulse
-from ...common.settings import AGENTS, ANY, PRIMARY
+from ...common.messages import Closing, Pulse, Welcome
+from ...common.settings import AGENTS, ANY, BACKUP, PRIMARY
 from .candidacy import Candidacy, Stage
 from .leases import majority
 from .standby import Standby
@@ -32,6 +32,19 @@ class PairStandby(Standby):
     def _try_next(self) -> None:
         """There is only one."""
 
+    def _welcomed(self, welcome: Welcome, token: int, now: float) -> None:
+        super()._welcomed(welcome, token, now)
+        if self._idle_peer and self.role == BACKUP and not self.candidacy.seen:
+            self._alarm("no primary", self._why_no_primary())
+
+    def _why_no_primary(self) -> str:
+        if self.peer_address == self.identity.address:
+            return f"{self.name} is to stand by for itself: --backup-of is for the address of the other master"
+        return (
+            f"no master is active: the one at {self.peer_address} is the backup of another one, as {self.name} is; "
+            f"start the primary without --backup-of"
+        )
+
     # ---- what the active says --------------------------------------------------------------------------------------
 
     def _pulse(self, pulse: Pulse, now: float) -> None:
@@ -40,6 +53,7 @@ class PairStandby(Standby):
             return
         if self.candidacy.stage is not Stage.FOLLOWING:
             self.events.tell("withdrawn", self.name, f"{self._active} is heard again")
+        self.alarms.pop("no primary", None)
         self._heard(pulse, now)
 
     def _closed(self, closing: Closing, now: float) -> None:
