@@ -335,6 +335,29 @@ def test_the_stream_of_a_caller_that_is_gone_does_not_hold_its_process() -> None
     assert len(on.to_process(wire.CANCEL)) == 1
 
 
+def test_the_stream_of_a_caller_whose_connection_is_gone_is_given_up_as_soon_as_the_caller_has() -> None:
+    on = Streaming()
+    on.answer(0, b"one")
+    on.rig.after(6.0)
+    assert on.to_client(wire.PROBE)  # the transport finds out whether it is still there
+    on.rig.dispatch.route_gone(on.rig.dispatch.sessions[SESSION])
+    on.rig.after(29.0)
+    assert on.to_process(wire.CANCEL) == []
+    on.rig.after(2.0)
+    assert len(on.to_process(wire.CANCEL)) == 1
+
+
+def test_a_caller_that_is_back_in_time_keeps_its_stream() -> None:
+    on = Streaming()
+    on.answer(0, b"one")
+    on.rig.dispatch.route_gone(on.rig.dispatch.sessions[SESSION])
+    on.rig.after(29.0)
+    on.rig.client(route=b"another")
+    on.rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT, route=b"another")
+    on.rig.after(20.0)
+    assert on.to_process(wire.CANCEL) == []
+
+
 def test_a_master_that_slept_does_not_take_its_callers_for_gone() -> None:
     on = Streaming()
     on.answer(0, b"one")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _FLAGS_AT = 7  # in the header
 ORPHAN_S = CLIENT_TIMEOUT_S  # for the caller of an older master's stream to come: then it has given up
 CLAIM_S = 5.0  # for a client to say again what it waits for, over a new connection
+PARTED_S = CLIENT_TIMEOUT_S  # for a caller whose connection is gone: it waits so long for another one
+PROBE_EVERY_S = 5.0  # a connection that nothing is sent over tells nobody that it is gone
 SILENT_S = 90.0  # a caller that is there says ACK every 60 s; one that lost us has given up after CLIENT_TIMEOUT_S
 NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
 
@@ -47,6 +49,7 @@ class Streams:
         self._dispatch = dispatch
         self._streams: dict[Request, _Stream] = {}
         self._awake_since = 0.0
+        self._probe_at = 0.0
         self._forsaken: dict[Request, float] = {}  # nobody waits for these: when their processes are to be told
 
     def __len__(self) -> int:
@@ -178,7 +181,10 @@ class Streams:
         for request, stream in list(self._streams.items()):
             if request.answered:
                 del self._streams[request]
-            elif now >= stream.claim_by or (
+                continue
+            if stream.begun and stream.claim_by == inf and not request.session.route:
+                stream.claim_by = now + PARTED_S
+            if now >= stream.claim_by or (
                 stream.begun and now > max(request.session.heard_at, self._awake_since) + SILENT_S
             ):
                 self._dispatch.cancel(request.session, request.number)
@@ -190,6 +196,16 @@ class Streams:
                 if self._granted(request):
                     again = stream.from_client._replace(again=True)
                     self._to_client(request, again.frame(request.session.token, request.number))
+
+        if now >= self._probe_at:
+            self._probe_at = now + PROBE_EVERY_S
+            self._probe()
+
+    def _probe(self) -> None:
+        """A caller whose process was killed says nothing more, and a stream may be quiet for hours."""
+        for session in {request.session: None for request, stream in self._streams.items() if stream.begun}:
+            if not session.unsent:
+                self._dispatch.send(session, wire.head(wire.PROBE, session.token))
 
     def _granted(self, request: Request) -> int:
         """Of its upload, by the attempt that is under way: a process that did not ask gets nothing."""
