@@ -47,8 +47,8 @@ route_option = click.option(
 )
 
 
-def http_option(what: str) -> Callable[[Any], Any]:
-    """`--http` of a command that starts a gateway: http.bind."""
+def http_option(command: Any) -> Any:
+    """`--http` of a command that starts a gateway beside something else: http.bind."""
     kind = declared(HttpSettings)["bind"].kind
 
     def read(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
@@ -59,9 +59,9 @@ def http_option(what: str) -> Callable[[Any], Any]:
             raise click.BadParameter(str(error), ctx, param) from None
         return given  # as it is written: "off" is to win over a file
 
-    bind = click.option("--http", metavar="HOST:PORT", callback=read, help=f"{what} Default: off.")
-    secure = options(HttpSettings, only=("tls_certificate", "tls_key"))
-    return lambda command: bind(secure(command))
+    what = "Run a gateway, too, that takes HTTP requests here. Default: off."
+    bind = click.option("--http", metavar="HOST:PORT", callback=read, help=what)
+    return bind(options(HttpSettings, only=("tls_certificate", "tls_key"))(command))
 
 
 @verb(

@@ -298,7 +298,3 @@ def wrapped(text: str, width: int) -> list[str]:
     return [
         line for part in text.split("\n") for line in textwrap.wrap(printable(part), width, subsequent_indent="    ")
     ]
-
-
-def joined(lines: Iterable[str]) -> str:
-    return "\n".join(lines)

@@ -61,7 +61,7 @@ _OWN = ("app", "name", "service", "version", "tags", *_HOW)
     metavar="ADDRESS",
     help=f"Control address of the master; * as port for any free one. Default: {HERE}.",
 )
-@gateway.http_option("Run a gateway, too, that takes HTTP requests here.")
+@gateway.http_option
 @click.option(
     "--reload",
     "reload",

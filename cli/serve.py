@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @config_option
 @options(MasterSettings)
 @options(StandbySettings)
-@http_option("Run a gateway, too, that takes HTTP requests here.")
+@http_option
 @route_option
 def master(config_file: str | None, flags: dict[str, object], http: str | None, more_routes: Pairs) -> None:
     """Run a master.

@@ -112,13 +112,9 @@ class Name(Kind):
 HOST = Pattern(r"[A-Za-z0-9.:_-]{1,253}", "a host name or IP address", "10.0.0.5")
 # The system takes a larger one modulo 65536, and listens there without a word.
 _PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
-_ONE_HOST = rf"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(?::{_PORT})?"
-HOST_PORT = Pattern(rf"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):{_PORT}", "HOST:PORT", "127.0.0.1:5432")
-LISTEN = Pattern(
-    rf"(?:\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?:\*|{_PORT})",
-    "HOST:PORT to listen on (either may be *)",
-    "0.0.0.0:8080",
-)
+_HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]"  # an IPv6 address in brackets
+HOST_PORT = Pattern(rf"(?:{_HOST}):{_PORT}", "HOST:PORT", "127.0.0.1:5432")
+LISTEN = Pattern(rf"(?:\*|{_HOST}):(?:\*|{_PORT})", "HOST:PORT to listen on (either may be *)", "0.0.0.0:8080")
 ROUTE = Pattern(
     r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?/[A-Za-z0-9._~!$&'()*+;=:@%/-]{0,255}",
     "a path prefix, with a host before it where it is for one host only,",
@@ -154,7 +150,7 @@ class Address(Kind):
         return "an address, tcp://HOST:PORT"
 
 
-_ADDRESS = re.compile(r"tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(\*|[0-9]{1,5})")
+_ADDRESS = re.compile(rf"tcp://(\*|{_HOST}):(\*|[0-9]{{1,5}})")
 
 
 def split_address(address: str) -> tuple[str, str] | None:
@@ -381,9 +377,8 @@ class Lease(Kind):
     """Who decides which master is active: `agents`, or the address of an engine."""
 
     metavar = "LEASE"
-    _ETCD: ClassVar[re.Pattern[str]] = re.compile(
-        rf"etcd://{_ONE_HOST}(,{_ONE_HOST})*(/[A-Za-z0-9._/-]{{1,200}})?", re.ASCII
-    )
+    _ONE: ClassVar[str] = rf"(?:{_HOST})(?::{_PORT})?"
+    _ETCD: ClassVar[re.Pattern[str]] = re.compile(rf"etcd://{_ONE}(,{_ONE})*(/[A-Za-z0-9._/-]{{1,200}})?", re.ASCII)
 
     def read(self, value: object) -> str:
         if isinstance(value, str):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Sequence
+from time import monotonic
 from typing import Any
 
 from ..client.admin import Admin
@@ -23,7 +23,6 @@ class Readiness:
         self,
         services: Collection[str],
         after: float,
-        clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str], None] | None = note,
     ) -> None:
         """`tell`: whom it is told that a master does not answer, or a service is not there, or is again; None: another
@@ -34,12 +33,11 @@ class Readiness:
         self._services = frozenset(services)
         self._missing: frozenset[str] | None = None  # of them; None: no master has said which there are
         self._after = after
-        self._clock = clock
         self._well_at = float("-inf")
         self._why = "no master has answered yet"
 
     def reason(self) -> str:
-        return "" if self._clock() - self._well_at <= self._after else self._why
+        return "" if monotonic() - self._well_at <= self._after else self._why
 
     def heard(self, services: Sequence[dict[str, Any]], closed: Collection[str] = ()) -> None:
         """What a master said of all services, and which are closed for maintenance: their page is to be seen."""
@@ -49,7 +47,7 @@ class Readiness:
         self._look_for({service["name"] for service in services}.union(closed))
         ours = self._services
         if any(service["open"] for service in services if service["name"] in ours) or not ours.isdisjoint(closed):
-            self._well_at = self._clock()
+            self._well_at = monotonic()
         else:
             self._why = f"no process of {' or '.join(sorted(self._services))} may be given work"
 

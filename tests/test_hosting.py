@@ -189,7 +189,8 @@ def test_a_result_that_cannot_be_sent_names_handler_and_path() -> None:
 
 
 def test_a_result_that_is_too_large_is_refused_with_both_sizes() -> None:
-    here = hosted(lambda size: b"x" * size, body_max=1000)
+    here = hosted(lambda size: b"x" * size)
+    here.body_max = 1000
     assert here.run(delivery("quote", size=900)).code == OK
     error = error_of(here.run(delivery("quote", size=2000)))
     assert isinstance(error, rota.PayloadTooLarge)

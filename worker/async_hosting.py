@@ -20,7 +20,6 @@ from types import CoroutineType
 from typing import Any
 
 from ..common.errors import Cancelled, Error, LoadError
-from ..common.limits import BODY_MAX
 from ..common.loops import new_event_loop
 from .app import Handler, Worker, is_async
 from .hosting import Delivery, Outcome, SyncHost, ailment, examined, failed, hook_failed, remote_error, verdict
@@ -43,7 +42,6 @@ class AsyncHost:
         concurrency: int,
         threads: int = 1,
         version: str = "unversioned",
-        body_max: int = BODY_MAX,
         stream_of: Callable[[Any], Any] = lambda delivery: None,
     ) -> None:
         """`done(number, outcome)` is called exactly once for each delivery that was started. `threads`: for the sync
@@ -52,7 +50,7 @@ class AsyncHost:
         self.worker = worker
         self.concurrency = concurrency
         self._done = done
-        self._host = SyncHost(worker, version=version, body_max=body_max, stream_of=stream_of)
+        self._host = SyncHost(worker, version=version, stream_of=stream_of)
         self._running: dict[int, Running] = {}
         self._beyond: set[Running] = set()  # handlers that go on after their answers
         self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
@@ -137,7 +135,7 @@ class AsyncHost:
             except LoadError:
                 raise  # it has its own sentence
             except Exception as error:
-                raise hook_failed("on_start", hook, error) from error
+                raise hook_failed(hook, error) from error
 
     async def _shut_down(self) -> None:
         for hook in reversed(self.worker.stop_hooks):

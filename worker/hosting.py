@@ -66,16 +66,13 @@ class SyncHost:
         worker: Worker,
         *,
         version: str = "unversioned",
-        body_max: int = BODY_MAX,
         stream_of: Callable[[Any], Any] = lambda delivery: None,
     ) -> None:
-        """`body_max`: bytes of one result; the master says how many. `stream_of`: what a delivery's context has as its
-        stream, None if its caller takes none.
-        """
+        """`stream_of`: what a delivery's context has as its stream, None if its caller takes none."""
         self.worker = worker
         self._stream_of = stream_of
         self.version = version
-        self.body_max = body_max
+        self.body_max = BODY_MAX  # bytes of one result; the master says how many
 
     def start_up(self) -> None:
         """Run the start hooks. LoadError, with the traceback, if one raises."""
@@ -85,7 +82,7 @@ class SyncHost:
             except LoadError:
                 raise  # it has its own sentence
             except Exception as error:
-                raise hook_failed("on_start", hook, error) from error
+                raise hook_failed(hook, error) from error
 
     def run(self, delivery: Delivery) -> Outcome:
         """Run a delivery. Never raises: every delivery has an outcome, even that of a handler that calls sys.exit()."""
@@ -208,9 +205,9 @@ def _is_machinery(frame: TracebackType) -> bool:
     return f"{module}.".startswith(_MACHINERY) or module == "runpy"
 
 
-def hook_failed(decorator: str, hook: Callable[[], Any], error: BaseException) -> LoadError:
+def hook_failed(hook: Callable[[], Any], error: BaseException) -> LoadError:
     name = getattr(hook, "__name__", repr(hook))
-    cause = f"{decorator} function {name} failed: {type(error).__name__}: {error}"
+    cause = f"on_start function {name} failed: {type(error).__name__}: {error}"
     return LoadError(cause, details={"traceback_text": traceback_text(error)})
 
 

@@ -21,7 +21,7 @@ STARTED_UPTO, FLOOR, FENCE_EPOCH, OBEY, PHASE, STOP, ROWS, HANDLED, GRACE = rang
 FIRST_ROW = 16
 ROW_WORDS = 8
 
-FREE, RUNNING, DONE, REFUSED = range(4)  # states of a row
+RUNNING, DONE, REFUSED = range(1, 4)  # states of a row; 0: it is free
 BOOTING, READY, STOPPING = 1, 2, 3  # phases
 
 # Number, state, started at, kill at, origin (session and request number, as they stand on the wire), epoch. Native

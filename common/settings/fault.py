@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..declare import Section, setting
-from ..kinds import (
-    Optional,
-    Wording,
-)
+from ..kinds import Optional, Wording
 
 Words = Mapping[str, str]  # "text", "code"; see kinds.Wording
 
