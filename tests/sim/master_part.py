@@ -38,7 +38,7 @@ class MasterPart:
     """One loop over three routers, effects in the order of the real one."""
 
     def __init__(self, cluster: Cluster, settings: MasterSettings, services: ServiceSettings, journal: Journal | None):
-        self._open(cluster, "the master")
+        self._open(cluster, "master")
         self.journal = journal
         clock, epoch = self.clock, 1
         if journal is not None:
@@ -64,6 +64,7 @@ class MasterPart:
         """All that is the same in whatever role."""
         self.cluster = cluster
         self.clock = clock = cluster.clock
+        self.name = name
         self.control = Router(clock, self._woken)
         self.frontend = Router(clock, self._woken)
         self.backend = Router(clock, self._woken)
@@ -160,15 +161,15 @@ class MasterPart:
         events = self.core.events
         if events.last > self.told:
             for event in events.since(self.told):
-                self.clock.tell("master: %s", lambda event=event: f"{event['kind']}: {event['text']}")
+                self.clock.tell("%s: %s", self.name, lambda event=event: f"{event['kind']}: {event['text']}")
             self.told = events.last
 
     def _send_deliveries(self, slot: Any) -> None:
         frames, slot.outgoing = slot.outgoing, []
         for place, frame in enumerate(frames):
-            self.clock.tell("master: delivery %s → %s", lambda frame=frame: _number(frame), slot.incarnation)
+            self.clock.tell("%s: delivery %s → %s", self.name, lambda frame=frame: _number(frame), slot.incarnation)
             if not self.backend.send(slot.route, frame):
-                self.clock.tell("master: that to %s is undeliverable", slot.incarnation)
+                self.clock.tell("%s: that to %s is undeliverable", self.name, slot.incarnation)
                 self.core.undeliverable(slot, frames[place:], True, self.clock.now)
                 return
 

@@ -20,7 +20,7 @@ from sim.cluster import Cluster
 HERE = Path(__file__).resolve().parent / "transcripts"
 CALL_EVERY_S = 0.02
 # Lines of every single request; what became of them all stands in the last line.
-HIDDEN = ("master: delivery %s → %s", "%s: runs call %d (%s)", "%s: call %d (%s)%s, %s s", "%s: HELLO, %s")
+HIDDEN = ("%s: delivery %s → %s", "%s: runs call %d (%s)", "%s: call %d (%s)%s, %s s", "%s: HELLO, %s")
 
 Scenario = Callable[[Cluster], None]
 

@@ -75,7 +75,6 @@ class PairMaster(MasterPart):
 
     def __init__(self, cluster: PairCluster, name: str, backup_of: str | None, journal: PairJournal) -> None:
         self._open(cluster, name)
-        self.name = name
         self.journal = journal
         self.standby_settings = replace(
             StandbySettings(),
@@ -227,13 +226,6 @@ class PairMaster(MasterPart):
         for router in (self.control, self.frontend, self.backend):
             router.close()
         self.cluster.start_again(self.name, self.cluster.between(0.05, 2.0))
-
-    def _tell_events(self) -> None:
-        events = self.core.events
-        if events.last > self.told:
-            for event in events.since(self.told):
-                self.clock.tell("%s: %s", self.name, lambda event=event: f"{event['kind']}: {event['text']}")
-            self.told = events.last
 
     # ---- effects -----------------------------------------------------------------------------------------------------
 
