@@ -45,8 +45,13 @@ def _of_service(service: Reply) -> Iterator[str]:
 def _of_node(node: Reply) -> Iterator[str]:
     name = node["name"]
     if node["intent"] == "active" and node["liveness"] in ("unknown", "suspect", "dead"):
-        yield f"{name} is {node['liveness']}: {node['why']}"
+        yield f"{name} is {_because(node['liveness'], node['why'])}"
     if node["health"] in ("blacklisted", "trial"):  # of one that is degraded an alarm tells
-        yield f"{name} is {node['health']}: {node['why']}"
+        yield f"{name} is {_because(node['health'], node['why'])}"
     for failing in node["failing"]:
         yield f"{failing['service']} does not start on {name}: {headline(failing['text'])}"
+
+
+def _because(state: str, why: str) -> str:
+    """Mostly the reason begins with the state itself: "dead: silent for 5 s"."""
+    return why if state in why.partition(":")[0] else f"{state}: {why}"

@@ -14,7 +14,7 @@ import click
 
 from ..common import exits
 from .call import read_values, target_argument, values_argument
-from .operator import Whole, json_option, master_option, print_json, seconds_option, tell
+from .operator import Number, Whole, json_option, master_option, print_json, seconds_option, tell
 from .tally import Tally
 from .verb import Mistake, verb
 
@@ -36,9 +36,7 @@ MOST_WAITING = 10_000  # at a fixed rate: beyond it the service is drowned, and 
 )
 @target_argument
 @values_argument
-@click.option(
-    "--rate", type=click.FloatRange(0.001, 1e6), metavar="N", help="Requests a second, whatever becomes of them."
-)
+@click.option("--rate", type=Number(0.001, 1e6), metavar="N", help="Requests a second, whatever becomes of them.")
 @click.option("--concurrency", type=Whole(1, 10_000), metavar="N", help="Requests in flight. Default: 16.")
 @seconds_option("--duration", help="How long to send. Default: 10s, or until --requests are sent.")
 @click.option("--requests", type=Whole(1), metavar="N", help="How many to send.")

@@ -34,6 +34,10 @@ class Whole(click.IntRange):
     name = "whole number"  # click calls an x that is no number "not a valid integer range"
 
 
+class Number(click.FloatRange):
+    name = "number"
+
+
 def _addresses(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
     if not all(given):  # of a script whose variable is not set
         raise click.BadParameter("it is empty: tcp://HOST:PORT expected", ctx, param)

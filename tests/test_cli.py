@@ -179,6 +179,7 @@ def test_help_shows_choices_and_defaults_as_they_are_typed_and_no_default_where_
         ("call orders", "'service.handler' expected"),
         ("call orders.quote X", "k=v or k:=JSON expected"),
         ("load orders.quote --rate 5 --concurrency 2", "say one of them"),
+        ("load orders.quote --rate x", "'x' is not a valid number"),
         ("scale orders many", "'many' is not a valid whole number"),
         ("wait leader orders", "leader takes no NAME"),
         ("slave", "what is to be served?"),
@@ -499,6 +500,7 @@ def test_numbers_at_their_ends_are_taken_as_they_are_or_refused(
 ) -> None:
     nothing = rota("pause", "orders", "--for", "0s")
     assert nothing.exit_code == 2 and "a pause lasts more than 0" in nothing.stderr, "not the usual pause instead"
+    assert "for_s" not in nothing.stderr, "what no operator can type"
     assert rota("scale", "orders", "9" * 20).exit_code == 2
 
 

@@ -276,7 +276,7 @@ class Verbs:
         pool, pauses = self._pool(args), self.fleet.pauses
         for_s = argument(args, "for_s", float, pool.settings.pause_for)
         if not 0 < for_s <= PAUSE_MAX_S:
-            text = f"a pause lasts more than 0 and at most {PAUSE_MAX_S:g} s, not {for_s:g} s (for_s)"
+            text = f"a pause lasts more than 0 and at most {PAUSE_MAX_S:g} s, not {for_s:g} s"
             raise Refuse(exits.USAGE, f"{text}; `rota maintenance` closes a service for longer")
         changed = pool.name not in pauses.held
         record = pauses.pause(pool, for_s, by, argument(args, "reason", str, ""), now)
