@@ -275,6 +275,28 @@ def test_a_stream_of_an_older_master_whose_caller_never_comes_is_given_up() -> N
     assert [wire.parse(frame)[3] for _, _, frame in rig.deliveries] == [wire.CANCEL]
 
 
+def test_a_stream_of_an_older_master_that_its_caller_has_given_up_is_cancelled_at_once() -> None:
+    rig = Rig(epoch=2)
+    node = rig.agent(epoch=1)
+    rig.process(node, received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+    rig.client(epoch=1)
+    rig.say(wire.CANCEL, number=1)
+    rig.after(0.05)
+    assert [wire.parse(frame)[3] for _, _, frame in rig.deliveries] == [wire.CANCEL]
+
+
+def test_so_it_is_where_its_caller_is_back_before_its_process() -> None:
+    before = records.Restored()
+    before.read(records.present("n1", True))
+    rig = Rig(epoch=2, restored=before)
+    rig.client(epoch=1)
+    rig.say(wire.CANCEL, number=1)
+    rig.agent(processes=[Started("n1.b1.1", "orders", b"t", 1)])
+    rig.process_hello("n1.b1.1", received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+    rig.after(0.05)
+    assert [wire.parse(frame)[3] for _, _, frame in rig.deliveries] == [wire.CANCEL]
+
+
 def test_a_stream_that_nobody_waits_for_is_cancelled_though_an_older_attempt_of_it_runs_elsewhere() -> None:
     """An older master's attempt, whose process comes back only after this one had the request run again."""
     on = Streaming()

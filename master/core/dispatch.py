@@ -457,7 +457,7 @@ class Dispatch:
     def cancel(self, session: Session, number: int) -> None:
         request = session.open.get(number)
         if request is None:
-            return
+            return self.inherited.cancel((session.id, number))
         self.withdraw(request)
         self.fail(request, errors.Cancelled.code, "cancelled by the caller")
 

@@ -34,6 +34,7 @@ class Inherited:
         self.kept: dict[Origin, tuple[int, int, bytes]] = {}  # code, µs, body of a reply
         self.lost: dict[Origin, str] = {}  # started by a process that died since: why
         self.returned: dict[Origin, None] = {}  # its process was fenced off before it began
+        self.given_up: dict[Origin, None] = {}  # by callers that were here before their processes
         self.recollection = Recollection()  # what processes have done
         # Fate or service not known yet; True: an older master may have run it.
         self.waiting: dict[Request, bool] = {}
@@ -58,7 +59,8 @@ class Inherited:
         request.tick = {}
         request.answered = True  # nobody waits for it here, until its caller resends it
         slot.inflight[held.number] = request
-        if held.epoch != self._dispatch.epoch:  # of our own epoch: its node was given up, and its caller has its answer
+        # Of our own epoch: its node was given up, and its caller has its answer.
+        if held.epoch != self._dispatch.epoch and request.origin() not in self.given_up:
             self.orphans[held.session, held.request] = request
 
     def give_back(self, request: Request) -> None:
@@ -70,6 +72,14 @@ class Inherited:
             if len(self.returned) >= KEPT_MAX:
                 del self.returned[next(iter(self.returned))]
             self.returned[origin] = None
+
+    def cancel(self, origin: Origin) -> None:
+        """Its caller is here, and does not wait for it."""
+        orphan = self.orphans.pop(origin, None)
+        if orphan is not None:
+            self._dispatch.streams.forsaken(orphan)
+        elif self.told(True) is Told.NOT_YET and len(self.given_up) < KEPT_MAX:
+            self.given_up[origin] = None
 
     def awaits_caller(self, request: Request) -> bool:
         """It is this attempt that its caller may still come for: another process may run another of the same origin."""

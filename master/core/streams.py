@@ -135,11 +135,15 @@ class Streams:
         if slot is not None and slot.inflight.get(request.delivery) is request and _streams(request):
             self._cancel(slot, request.delivery)
 
+    def forsaken(self, request: Request) -> None:
+        """Nobody will come for it: at the next tick its process is told."""
+        self._forsaken[request] = 0.0
+
     def unsent(self, requests: list[Request]) -> None:
         """Frames of these were not taken by a connection that is there: at the next tick their ends begin anew."""
         for request in requests:
             if request.answered:
-                self._forsaken[request] = 0.0  # it was CANCEL
+                self.forsaken(request)  # it was CANCEL
             else:
                 self._of(request).torn = True
 
