@@ -221,6 +221,20 @@ def test_a_session_that_an_unheard_hello_made_is_told_apart_from_one_that_goes_o
     assert told[0].born == told[1].born != 0
 
 
+@pytest.mark.parametrize("door, place", [("frontend", "one lower"), ("backend", "two lower")])
+def test_who_dials_the_wrong_port_is_told_where_control_is(door: str, place: str) -> None:
+    rig = Rig()
+    hello = messages.framed(wire.HELLO, 0, messages.OperatorHello([1, 1], ""))
+    getattr(rig.core, door)(b"operator", hello, rig.now)
+    ((route, frame),) = getattr(rig.out, door)
+    refusal = messages.decode(frame[wire.HEADER_SIZE :])
+    assert route == b"operator" and isinstance(refusal, messages.Refusal)
+    assert (refusal.code, refusal.message) == (
+        "port",
+        f"this is not the control port of the master, which by default is {place}",
+    )
+
+
 def followed() -> Rig:
     """Node n1 votes, and the standby has said HELLO."""
     known = Restored()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...common import messages, wire
-from . import greeting, received
+from . import greeting
 from .dispatch import Dispatch
 from .fleet import Fleet
 from .frontend import Welcome
@@ -78,7 +78,10 @@ class Backend:
             self._dispatch.counters["unknown routes"] += 1
             out.append((route, wire.head(wire.WHO, 0)))
             return
-        hello = received.message(messages.ProcessHello, frame[fields[11] :], self._dispatch.counters)
+        hello = greeting.read(messages.ProcessHello, frame[fields[11] :], "two lower", self._dispatch.counters)
+        if isinstance(hello, messages.Refusal):
+            out.append((route, messages.framed(wire.REFUSED, 0, hello)))
+            return
         if hello is None:
             return
         version = greeting.agree(hello.versions)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ...common import messages, wire
 from ...common.limits import HEAD_MAX
-from . import greeting, received
+from . import greeting
 from .dispatch import Dispatch
 from .events import EventLog
 from .outbox import Outbox
@@ -121,7 +121,10 @@ class Frontend:
         if len(frame) > HEAD_MAX:  # whoever knows no more than this port may not make us decode a mebibyte
             counters["bad frames"] += 1
             return
-        hello = received.message(messages.ClientHello, frame[fields[11] :], counters)
+        hello = greeting.read(messages.ClientHello, frame[fields[11] :], "one lower", counters)
+        if isinstance(hello, messages.Refusal):
+            out.append((route, messages.framed(wire.REFUSED, 0, hello)))
+            return
         if hello is None or len(hello.session) != 16:
             return
         version = greeting.agree(hello.versions)

@@ -195,7 +195,7 @@ class Master:
             self.out.control.append((route, wire.head(wire.WHO, 0)))
 
     def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
-        hello = received.any_message(body, self.counters)
+        hello = received.message(body, self.counters)
         if not isinstance(hello, greeting.OnControl):
             self.dispatch.counters["bad messages"] += 1
             return
@@ -264,7 +264,7 @@ class Master:
     def _from_standby(self, route: bytes, kind: int, body: bytes, now: float) -> None:
         if kind == wire.BYE:
             return self.pair.gone(route, said_bye=True)
-        message = received.any_message(body, self.counters) if kind == wire.CONTROL else None
+        message = received.message(body, self.counters) if kind == wire.CONTROL else None
         if message is not None:
             self.pair.from_standby(route, message, now)
             self._confirm(now)
@@ -299,7 +299,7 @@ class Master:
         self.operators.gone(route)
 
     def _from_operator(self, route: bytes, body: bytes, now: float) -> None:
-        message = received.any_message(body, self.counters)
+        message = received.message(body, self.counters)
         if isinstance(message, messages.Verb):
             self.operators.verb(route, message, now)
         elif isinstance(message, messages.Follow):
@@ -309,7 +309,7 @@ class Master:
         self._set_pace()
 
     def _from_agent(self, node: Node, frame: bytes, head_len: int, now: float) -> None:
-        message = received.any_message(frame[head_len:], self.counters)
+        message = received.message(frame[head_len:], self.counters)
         if message is None:
             return
         if node.liveness in (Liveness.DEAD, Liveness.CLOSED):
