@@ -384,7 +384,13 @@ def test_a_body_that_is_too_large_is_refused_when_it_is_and_no_room_is_503() -> 
         Held.room = 1_000_000
 
 
-@pytest.mark.parametrize("fields", [[(":path", "/")], [("X", "y")], [("x", "a\nb")], [("x", "a" * 8200)]])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(":path", "/")], [("X", "y")], [("x", "a\nb")], [("x", "a" * 8200)],
+        [("content-length", "3")], [("x", "y"), ("host", "a")], [("expect", "100-continue")], [("connection", "close")],
+    ],
+)  # fmt: skip
 def test_bad_trailers_are_refused_and_good_ones_dropped(fields: list[tuple[str, str]]) -> None:
     subject = raw(START + request(1, POST, 0) + frame(DATA, b"abc", 0, 1) + request(1, fields))
     assert subject.statuses() == {1: "400"} and not subject.asked and not subject.closed

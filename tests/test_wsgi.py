@@ -96,6 +96,7 @@ def test_the_environment_says_everything_of_the_request() -> None:
         "SERVER_NAME": "shop.example",
         "SERVER_PORT": "8443",
         "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTPS": "on",
         "REMOTE_ADDR": "192.0.2.7",
         "REMOTE_PORT": "40123",
         "HTTP_HOST": "shop.example:8443",
@@ -106,6 +107,11 @@ def test_the_environment_says_everything_of_the_request() -> None:
     flags = [environ[f"wsgi.{each}"] for each in ("multithread", "multiprocess", "run_once")]
     assert flags == [False, True, False]
     assert environ["rota.request_id"] == "4f-7"
+
+
+def test_without_tls_nothing_says_that_there_is() -> None:
+    environ = environ_for(scheme="http")
+    assert environ["wsgi.url_scheme"] == "http" and "HTTPS" not in environ
 
 
 def test_the_path_is_decoded_and_below_its_root() -> None:

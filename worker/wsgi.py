@@ -144,6 +144,7 @@ def _always(scheme: str, version: str, root: str, server_host: str, server_port:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.file_wrapper": _File,
+        **({"HTTPS": "on"} if scheme == "https" else {}),
     }
 
 

@@ -20,6 +20,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PSEUDO = frozenset([b":method", b":scheme", b":authority", b":path"])
 _OF_HTTP_1 = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
 _LENGTH = re.compile(rb"[0-9]{1,19}")
+_OF_THE_HEAD = _OF_HTTP_1 | {b"content-length", b"expect", b"host"}  # as behind a chunked body (chunks.py)
 TRAILERS_MAX = 8192  # bytes, as behind a chunked body
 
 
@@ -50,7 +51,8 @@ def check_trailers(fields: Iterable[Field]) -> None:
     size = 0
     for name, value in fields:
         size += len(name) + len(value)
-        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None or size > TRAILERS_MAX:
+        proper = _NAME.fullmatch(name) and _VALUE.fullmatch(value) and name not in _OF_THE_HEAD
+        if not proper or size > TRAILERS_MAX:
             raise Rejected("trailer")
 
 
