@@ -37,9 +37,6 @@ class Leasing(NamedTuple):
     near: frozenset[str]
 
 
-Wanted = tuple[str, object]  # "node n1" → "drain", "service s" → 3
-
-
 class PairChecks(Checks):
     """With quorum "any" only what that promises: no page runs what is below its fence, each call ends once."""
 
@@ -56,7 +53,7 @@ class PairChecks(Checks):
         self._voted: set[tuple[str, int]] = set()  # node, epoch
         self._leasing: dict[str, Leasing] = {}
         self.maybe: Counter[str] = Counter()  # calls that ended as MaybeExecuted: had they run?
-        self._asked: dict[str, int] = {}  # what operators asked for last, by what it is about
+        self._asked: dict[str, int] = {}  # what operators asked for last, by what it is about: "node n1", "service s"
         self._held: dict[str, tuple[int, object, frozenset[str]]] = {}  # what was acknowledged: by whom it is known
 
     # ---- who may dispatch --------------------------------------------------------------------------------------------

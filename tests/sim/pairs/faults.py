@@ -130,7 +130,8 @@ def isolate(cluster: PairCluster) -> None:
     others = [PRIMARY, BACKUP]
     if machine in others:
         others = [*cluster.agents, *(client.name for client in cluster.clients), *others]
-    others.remove(machine) if machine in others else None
+    if machine in others:
+        others.remove(machine)
     if cluster.rng.random() < 0.4:
         others = cluster.rng.sample(others, cluster.rng.randint(1, len(others)))
     cluster.clock.tell("FAULT: %s is cut from %s (%s) for %s s", machine, ", ".join(others), ways, seconds)
