@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from agent_rig import HERE, Start, gone, run_processes
 from fake_master import PATIENCE_S, FakeMaster
 from waiting import is_gone
 
-from rota.common import messages, wire
+from rota.common import exits, messages, wire
 from rota.common.body import decode_result
+from rota.worker import agent
+from rota.worker.agent import AgentSettings
 from rota.worker.page import DONE, RUNNING
 from rota.worker.spawn import as_typed
 
@@ -478,3 +481,16 @@ def test_a_directory_is_kept_as_typed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PWD", "/")  # a lie: another directory
     assert as_typed(".") == str(tmp_path / "release")
     assert as_typed("/x/y") == "/x/y"
+
+
+def test_an_interpreter_without_rota_is_told_as_that(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    settings = AgentSettings(app=f"{HERE / 'node_app.py'}:orders", app_dir=str(tmp_path), python=str(python))
+    assert agent.main(settings) == exits.LOAD_FAILED
+    expected = f"rota slave: {python} has no rota, which each process imports: install it there, too"
+    assert capfd.readouterr().err.strip() == expected

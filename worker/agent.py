@@ -44,6 +44,7 @@ from .voters import Voters
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _WANTED = (*_ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU)
+_PACKAGE = __name__.partition(".")[0]
 FENCE_WAIT_S = 0.005  # for a fence what RECALL_WAIT_S is for a floor, of as many pages as there are
 
 
@@ -120,7 +121,10 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
         status = child.reap()
     if status == 0 and text:
         return str(json.loads(text)["service"])
-    print(child.tail() or f"the application failed to load: {spawn.how_it_ended(status)}", file=sys.stderr)
+    said = child.tail() or f"the application failed to load: {spawn.how_it_ended(status)}"
+    if f"(ModuleNotFoundError: No module named {_PACKAGE!r})" in said:
+        said = f"rota slave: {place.python} has no {_PACKAGE}, which each process imports: install it there, too"
+    print(said, file=sys.stderr)
     return None
 
 
