@@ -135,7 +135,11 @@ def main() -> int:
     page = Page(options.pop("page_fd"))
     service = options.pop("service")
     options["masters"] = tuple(options["masters"])
-    return EmbeddedAgent(AgentSettings(app="", processes=1, **options), service, page).run()
+    try:
+        return EmbeddedAgent(AgentSettings(app="", processes=1, **options), service, page).run()
+    except OSError as error:
+        print(f"rota: {error}", file=sys.stderr)
+        return exits.FAILED
 
 
 def _first_line() -> bytes:
