@@ -249,7 +249,7 @@ class _Exchange:
         if (not more or streamed.exceeds) and not self.over:
             self._end(stream.finish())
         if streamed.exceeds:  # its caller has all that was announced
-            streamed.end()
+            raise streamed.other_length()
 
     def _end(self, result: Any) -> None:
         """All is said."""

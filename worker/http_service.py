@@ -139,7 +139,7 @@ class Streamed:
         self._size += len(block)
         if self._announced is not None and self._size > self._announced:
             if self._opening:
-                raise self._other_length()
+                raise self.other_length()
             self.exceeds = True
             return block[: max(0, self._announced - before)]
         first, self._opening = self._opening, b""
@@ -148,9 +148,9 @@ class Streamed:
     def end(self) -> None:
         """BadAnswer if it is not what was announced."""
         if self._announced is not None and self._size != self._announced:
-            raise self._other_length()
+            raise self.other_length()
 
-    def _other_length(self) -> BadAnswer:
+    def other_length(self) -> BadAnswer:
         return BadAnswer(f"its Content-Length is {self._announced}, its body has {self._size} bytes")
 
 

@@ -233,8 +233,8 @@ class _Response:
     def write(self, block: bytes) -> None:
         """What `start_response` returns."""
         self._add(block)
-        if self._streamed is not None and self._exceeds:
-            self._streamed.end()
+        if self._streamed is not None and self._streamed.exceeds:
+            raise self._streamed.other_length()
 
     def _add(self, block: bytes) -> None:
         if not isinstance(block, bytes):
@@ -252,10 +252,6 @@ class _Response:
         if self._ctx.stream is not None and not self._may_wait(self._said):
             self._begin(self._said)
 
-    @property
-    def _exceeds(self) -> bool:
-        return self._streamed is not None and self._streamed.exceeds
-
     def _may_wait(self, said: Said) -> bool:
         """For what comes, if anything does: no block is to be kept while the application makes the next (PEP 3333)."""
         return self._held <= WHOLE_MAX and (not self._hurries or self._held == content_length(said.headers))
@@ -271,7 +267,7 @@ class _Response:
         try:
             for block in self._blocks_of(result):
                 self._add(block)
-                if self._complete or self._exceeds:
+                if self._complete or (self._streamed is not None and self._streamed.exceeds):
                     break
             if self._said is None:
                 raise BadAnswer("the application returned without having called start_response")
@@ -302,12 +298,10 @@ class _Response:
                 tell(self._request_id, "in close, behind its answer", error)
 
     def _end(self, streamed: Streamed) -> None:
-        try:
+        if streamed.exceeds:  # its caller has all that was announced
+            tell(self._request_id, "after its answer", streamed.other_length())
+        else:
             streamed.end()
-        except BadAnswer as error:
-            if not streamed.exceeds:
-                raise
-            tell(self._request_id, "after its answer", error)  # whose caller has all that was announced
         self._ctx.stream.finish()
 
     def _begin(self, said: Said) -> None:
