@@ -254,6 +254,7 @@ class Calls:
         failed = self._fail_waiting([(call, error) for call in self._waiting if call.number == 0])
         if sent:
             failed += [(call, error) for call in self._sent.values()]
+            self._given_up.update(dict.fromkeys(self._sent))
             for call, _ in failed:
                 self._sent.pop(call.number, None)
             self._sent_bytes = 0

@@ -201,6 +201,16 @@ def test_what_was_given_up_is_said_again_over_each_new_connection_until_it_is_an
     assert waited_for.number == 4 and calls.under_way
 
 
+def test_what_was_abandoned_is_cancelled_at_a_master_that_is_found_later() -> None:
+    calls = opened()
+    submitted(calls, 2)
+    frames(calls)
+    calls.closed()
+    calls.abandon(Error("the client was closed"))
+    calls.opened(TOKEN, 4, False, 0, 1.0)
+    assert [(head.kind, head.number) for head in frames(calls)] == [(wire.CANCEL, 1), (wire.CANCEL, 2)]
+
+
 def test_a_master_that_does_not_know_the_session_is_told_once_what_was_given_up() -> None:
     calls = opened()
     (call,) = submitted(calls, 1)
