@@ -6,10 +6,11 @@ import subprocess
 import sys
 from itertools import count
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from rota.common import lifecycle
+from rota.common import lifecycle, messages
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -53,6 +54,21 @@ def test_every_transition_of_the_tables_is_in_the_pictures(table: dict[str, dict
     for before, row in table.items():
         for event, after in row.items():
             assert before == after or re.search(rf"{before} --> {after}: .*\b{event}\b", page), (before, event)
+
+
+@pytest.mark.parametrize("part", ["master", "worker", "client", "gateway", "common"])
+def test_every_module_has_its_place_in_the_architecture(part: str) -> None:
+    page = (DOCS / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    modules = [path.stem for path in (ROOT / part).rglob("*.py") if path.parent.name != "settings"]
+    assert [name for name in modules if name != "__init__" and not re.search(rf"[`/]{name}(\.py)?`", page)] == []
+
+
+def test_every_message_of_the_control_socket_is_explained_with_its_fields() -> None:
+    pages = [(DOCS / name).read_text(encoding="utf-8") for name in ("PROTOCOL.md", "STANDBY.md")]
+    rows = [line for page in pages for line in page.splitlines() if line.startswith("| `")]
+    for kind in get_args(messages.Message):
+        explained = "".join(row for row in rows if re.match(rf"\| `{kind.__name__}\b", row))
+        assert [field for field in kind._fields if explained and not re.search(rf"\b{field}\b", explained)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

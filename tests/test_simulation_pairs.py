@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from sim.mutants import MUTANTS as MUTANTS_OF_ONE
 from sim.pairs import faults
 from sim.pairs.cluster import BACKUP, PRIMARY, PairCluster
 from sim.pairs.history import history
@@ -29,6 +32,11 @@ def test_whatever_breaks_one_master_dispatches_and_calls_are_answered(seed: int)
 
 def test_the_same_seed_is_the_same_history() -> None:
     assert history(4) == history(4)
+
+
+def test_each_rule_that_is_broken_stands_on_the_page() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "SIMULATION.md").read_text(encoding="utf-8")
+    assert [name for name in (*MUTANTS_OF_ONE, *MUTANTS) if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", SOON_FOUND)
