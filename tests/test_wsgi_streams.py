@@ -146,7 +146,7 @@ def test_a_body_that_is_shorter_than_announced_does_not_end_well() -> None:
     assert len(other.blocks) == 300 and not other.finished
 
 
-@pytest.mark.parametrize("length, asked", [(2500, 3), (2000, 3), (1001, 2)])
+@pytest.mark.parametrize("length, asked", [(2500, 3), (2000, 3), (1001, 2), (5, 1)])
 def test_what_is_more_than_was_announced_is_not_asked_for(
     length: int, asked: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,10 +177,10 @@ def test_who_writes_more_than_was_announced_is_told() -> None:
     assert other.blocks == [b"abc", b"de"] and other.finished
 
 
-def test_what_is_too_much_from_the_start_is_not_sent() -> None:
+def test_a_list_that_is_longer_than_announced_is_refused_and_nothing_sent() -> None:
     other = Other()
-    error = failure_of(run(saying(iter([b"abc", b"d"]), 2), other))
-    assert "its Content-Length is 2, its body has 3 bytes" in error.message and other.sent == []
+    error = failure_of(run(saying([b"abc", b"d"], 2), other))
+    assert "its Content-Length is '2', its body has 4 bytes" in error.message and other.sent == []
 
 
 @pytest.mark.parametrize("announced, streamed", [(70_000, False), (100, False), (300_000, True)])

@@ -234,14 +234,14 @@ class _Exchange:
 
     async def _pour(self, stream: AsyncStream, said: Said, block: bytes, more: bool) -> None:
         """It goes out now; returns when there is room for more."""
-        if self._streamed is None:
-            streamed = Streamed(self._method, said.status, said.headers)
-            if not streamed.has_body:
-                self._cut = True
-                return self._end(answer(self._method, said, b""))
-            self._streamed = streamed
-        streamed = self._streamed
+        streamed = self._streamed or Streamed(self._method, said.status, said.headers)
+        if not streamed.has_body:
+            self._cut = True
+            return self._end(answer(self._method, said, b""))
         data = streamed.piece(block)
+        if streamed.exceeds and self._streamed is None:  # nothing of it was sent
+            raise streamed.other_length()
+        self._streamed = streamed
         if not more and not streamed.exceeds:
             streamed.end()
         if data:

@@ -132,16 +132,12 @@ class Streamed:
         self._size = 0
 
     def piece(self, block: bytes) -> bytes:
-        """What to send for it: no more than was announced, where a client stops to read. BadAnswer if it is too much,
-        and nothing was sent before.
-        """
+        """What to send for it: no more than was announced, where a client stops to read."""
         before = self._size
         self._size += len(block)
         if self._announced is not None and self._size > self._announced:
-            if self._opening:
-                raise self.other_length()
             self.exceeds = True
-            return block[: max(0, self._announced - before)]
+            block = block[: max(0, self._announced - before)]
         first, self._opening = self._opening, b""
         return first + block if first else block
 
