@@ -71,6 +71,7 @@ class Master:
         self.events = EventLog(sources.wall)
         self.dispatch = Dispatch(self.out, past.epoch, settings.master)
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, sources, self._journal, now)
+        self._serve_dispatch(settings, sources)
         self.known = past.known.copy()  # the sum of all records: what a standby gets first
         self.fleet.restore(past.known)
         if past.known.peer or past.known.members:  # nodes may have to find out first that it is not that one any more
@@ -93,12 +94,6 @@ class Master:
         self.dispatches_until = self.pair.until()
         for session, frame in heritage.answers:
             self.dispatch.inherited.recorded(session, frame)
-        self.dispatch.losses.tell = self.events.tell
-        self.dispatch.services = settings.services
-        self.dispatch.inherited.told = lambda older: self.fleet.census.told(older, self._now)
-        self.dispatch.quarantine.tell = self.events.tell
-        self.dispatch.quarantine.wall = sources.wall
-        self.dispatch.quarantine.journal = self._journal
         self.durable = settings.durable
         self.alarms: dict[str, str] = {}
         self.operators = Operators(
@@ -122,6 +117,16 @@ class Master:
         self.events.tell("master", identity.name, f"active with epoch {past.epoch}")
         if self.durable:
             self._know_from(heritage.complete)
+
+    def _serve_dispatch(self, settings: Sections, sources: Sources) -> None:
+        """What it asks, and what it tells."""
+        dispatch = self.dispatch
+        dispatch.services = settings.services
+        dispatch.inherited.told = lambda older: self.fleet.census.told(older, self._now)
+        dispatch.losses.tell = self.events.tell
+        dispatch.quarantine.tell = self.events.tell
+        dispatch.quarantine.wall = sources.wall
+        dispatch.quarantine.journal = self._journal
 
     def _know_from(self, complete: bool) -> None:
         """Since which epoch the records name every node that was given anything."""
@@ -317,36 +322,37 @@ class Master:
             del self._agents[node.route]
             self.out.control.append((node.route, wire.head(wire.WHO, 0)))
             return
-        if isinstance(message, messages.Beat):
-            self._routine += 1
-            self.fleet.beat(node, now, message.unheard_ms / 1000)
-            if message.epoch > self.dispatch.epoch:
-                self._heard_of(message.epoch)
-            else:
-                self.pair.beat(node.name, message, now)
-            self.out.control.append((node.route, frame))  # the same Beat
-        elif isinstance(message, messages.Started):
-            self.fleet.processes.started(node, message, now)
-        elif isinstance(message, messages.Exited):
-            self.fleet.processes.exited(node, message, now)
-        elif isinstance(message, messages.Ending):
-            self.fleet.processes.ending(node, message, now)
-        elif isinstance(message, messages.Failing):
-            self.fleet.processes.failing(node, message)
-        elif isinstance(message, messages.Recalled):
-            self.fleet.recalls.answered(node, message, now)
-        elif isinstance(message, messages.Usage):
-            self._routine += 1
-            self.fleet.processes.usage(node, message)
-        elif isinstance(message, messages.Leaving):
-            self.fleet.intents.leaving(node, message, now)
-            self._set_pace()
-        elif isinstance(message, messages.Unwell):
-            self.fleet.checks.port(node, message.service, message.text)
-        elif isinstance(message, messages.Reload):
-            self.fleet.intents.reload(node, message)
-        else:
-            self.dispatch.counters["bad messages"] += 1
+        match message:
+            case messages.Beat():
+                self._routine += 1
+                self.fleet.beat(node, now, message.unheard_ms / 1000)
+                if message.epoch > self.dispatch.epoch:
+                    self._heard_of(message.epoch)
+                else:
+                    self.pair.beat(node.name, message, now)
+                self.out.control.append((node.route, frame))  # the same Beat
+            case messages.Started():
+                self.fleet.processes.started(node, message, now)
+            case messages.Exited():
+                self.fleet.processes.exited(node, message, now)
+            case messages.Ending():
+                self.fleet.processes.ending(node, message, now)
+            case messages.Failing():
+                self.fleet.processes.failing(node, message)
+            case messages.Recalled():
+                self.fleet.recalls.answered(node, message, now)
+            case messages.Usage():
+                self._routine += 1
+                self.fleet.processes.usage(node, message)
+            case messages.Leaving():
+                self.fleet.intents.leaving(node, message, now)
+                self._set_pace()
+            case messages.Unwell():
+                self.fleet.checks.port(node, message.service, message.text)
+            case messages.Reload():
+                self.fleet.intents.reload(node, message)
+            case _:
+                self.dispatch.counters["bad messages"] += 1
 
     def status(self, now: float, nodes: bool = True) -> dict[str, Any]:
         dispatch = self.dispatch
