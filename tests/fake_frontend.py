@@ -49,7 +49,6 @@ class _Session:
         self.token = 0
         self.sequence = 0
         self.known: set[int] = set()
-        self.kept: dict[int, bytes] = {}  # request number → frame after the head, as (code, body)
         self.answers: dict[int, tuple[int, int, bytes]] = {}  # number → sequence, code, body
 
 
@@ -279,7 +278,7 @@ def _bind(sock: zmq.Socket[bytes], port: int) -> int:
 
 
 class Proxy:
-    """A TCP proxy before one port. `cut()` resets what is connected; `refuse` closes what comes."""
+    """A TCP proxy before one port. `cut()` ends what is connected; `refuse` what comes."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -297,7 +296,7 @@ class Proxy:
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for end in pair:
-                _reset(end)
+                _shut(end)
 
     def close(self) -> None:
         _shut(self._listener)
@@ -311,12 +310,12 @@ class Proxy:
             except OSError:
                 return
             if self.refuse:
-                _reset(near)
+                _shut(near)
                 continue
             try:
                 far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                _reset(near)
+                _shut(near)
                 continue
             self._pairs.append((near, far))
             for source, sink in ((near, far), (far, near)):
@@ -331,10 +330,6 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
         pass
     _shut(sink)
     _shut(source)
-
-
-def _reset(end: socket.socket) -> None:
-    _shut(end)
 
 
 def _shut(end: socket.socket) -> None:
