@@ -172,7 +172,7 @@ def test_who_closes_just_when_the_connection_is_cut_says_goodbye_over_another() 
             await client.close()
         with pytest.raises(rota.Cancelled):
             await call
-        await until(lambda: fake.counts["bye"] == 3)  # two are of who asked the way
+        await until(lambda: fake.counts["bye"] >= 3)  # two are of who asked the way
         assert len(fake.seen) == 1
 
     play(scene)

@@ -487,7 +487,7 @@ def test_who_closes_just_when_the_connection_is_cut_says_goodbye_over_another(fa
         client.close()
     with pytest.raises(rota.Cancelled):
         future.result(0)
-    until(lambda: fake.counts["bye"] == 3)  # two are of who asked the way
+    until(lambda: fake.counts["bye"] >= 3)  # two are of who asked the way
     assert len(fake.seen) == 1
 
 
