@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import time
 from collections import deque
@@ -15,7 +14,6 @@ from ..common.settings import COMMON, OFF
 
 FLUSH_BYTES = 32 * 1024  # written at once when there is so much
 KEPT_BYTES = 1024 * 1024  # of lines that nobody reads; beyond it they are dropped, and counted
-_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 class Entry(NamedTuple):
@@ -122,7 +120,5 @@ def _json(entry: Entry, stamp: bytes) -> bytes:
 
 
 def _quoted(text: bytes) -> bytes:
-    """Without what would end the quotes, and what a terminal may obey: nobody outside writes a line of his own."""
-    if b'"' in text or b"\\" in text:
-        text = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return text if text.isascii() else _NOT_ASCII.sub(lambda found: b"\\x%02x" % ord(found[0]), text)
+    """Without what would end the quotes: what came from outside cannot write a line of its own."""
+    return text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') if b'"' in text or b"\\" in text else text

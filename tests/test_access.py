@@ -29,12 +29,6 @@ def test_what_a_client_sends_cannot_end_its_field_or_line() -> None:
     assert fields["agent"] == ENTRY.agent.decode() and fields["seconds"] == 0.0015
 
 
-def test_bytes_that_are_not_ascii_are_written_as_numbers() -> None:
-    entry = ENTRY._replace(agent=b"caf\xe9 \x9b2J", referer=b'\xff"')
-    assert b' "\\xff\\"" "caf\\xe9 \\x9b2J" ' in written(COMMON, entry)
-    assert json.loads(written(JSON, entry))["agent"] == "caf\xe9 \x9b2J"
-
-
 def test_a_log_that_nobody_reads_neither_stops_a_gateway_nor_grows_without_end() -> None:
     reader, writer = os.pipe()
     log = AccessLog(COMMON, writer)

@@ -207,12 +207,6 @@ def test_more_than_the_length_is_cut_off_and_told(pieces: list[bytes]) -> None:
     assert any(isinstance(each, h2.events.StreamEnded) for each in subject.said)
 
 
-def test_the_value_of_a_header_may_have_bytes_that_are_not_ascii() -> None:
-    subject = raw()
-    subject.feed(blocks(block([*GET, ("cookie", b"name=caf\xc3\xa9"), ("x", b"\xff")]), 1, END_STREAM))
-    assert subject.asked[0].head.headers[1:] == [(b"cookie", b"name=caf\xc3\xa9"), (b"x", b"\xff")]
-
-
 def test_head_204_and_304_have_no_body() -> None:
     subject = Subject()
     for status, method, length in [(200, "HEAD", "5"), (204, "GET", None), (304, "GET", None)]:
@@ -256,9 +250,7 @@ REFUSED = {
     "field-space": [[*GET, ("x", " a")], [*GET, ("x", "a\t")], [*GET, ("x", " ")]],
     "other-length": [[*GET, ("content-length", "1")]],
     "control": [[*GET, ("x", "a\r\nb: c")], [*GET, ("x", "a\0")], [M, S, ("x", "\x7f"), P]],
-    "non-ascii": [
-        [M, S, A, (":path", b"/\xc3\xa4")], [M, S, (":authority", b"\xe4"), P], [(":method", b"G\xcb"), S, A, P],
-    ],
+    "non-ascii": [[*GET, ("x", b"\xff")], [M, S, A, (":path", b"/\xc3\xa4")]],
     "no-name": [[*GET, ("", "a")]],
     "name": [[*GET, ("a b", "c")], [*GET, ("a:b", "c")], [*GET, ("x\n", "c")]],
     "method": [[S, A, P], [(":method", ""), S, A, P], [(":method", "G T"), S, A, P]],

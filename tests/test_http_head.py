@@ -118,14 +118,24 @@ REFUSED: dict[str, list[bytes]] = {
         POST + b"Content-Length\x0b: 5\r\n\r\nhello",
     ],
     "non-ascii": [
+        with_host(b"X: \xff"),
+        with_host(b"X: caf\xc3\xa9"),
         with_host(b"X\xc3\xa9: a"),
         with_host(b"\xa0X: a"),
+        get(b"Host: \xe4.example"),
+        get(b"Host: a\x85"),
         target(b"/caf\xc3\xa9"),
         target(b"/\xa0"),
         target(b"/?q=\xff"),
         b"G\xc3\x8bT / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET\xa0/ HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/\xd9\xa1.1\r\nHost: a\r\n\r\n",
+        coded(b" chunked\xa0"),
+        coded(b" ch\xc5\xafnked"),
+        coded(b" \xc4\xb0dentity"),
+        measured(b" \xb2"),
+        measured(b" \xd9\xa5"),
+        measured(b" 5\x85"),
     ],
     "head-end": [
         b"G",
@@ -257,7 +267,7 @@ REFUSED: dict[str, list[bytes]] = {
             b" [::g]",
             b" [::1]:x", b" [v1.a]", b" [fe80::1%25eth0]", b" a%2eb", b" 'a'", b' "a"', b" <a>", b" a;b", b" *",
             b" {a}",
-            b" \xe4.example", b" a\x85", b" " + b"a" * 256, b" a:80 ,b", b" (a)", b" a=b", b" a|b",
+            b" " + b"a" * 256, b" a:80 ,b", b" (a)", b" a=b", b" a|b",
         )
     ] + [b"GET / HTTP/1.0\r\nHost:\r\n\r\n", b"GET http://a/ HTTP/1.1\r\nHost:\r\n\r\n"],
     "other-host": [
@@ -292,7 +302,6 @@ REFUSED: dict[str, list[bytes]] = {
     "length": [
         measured(b" " + length)
         for length in (
-            b"\xb2", b"\xd9\xa5", b"5\x85",
             b"", b"-5", b"+5", b"5, 5", b"5,5", b"5,6", b",5", b"5,", b"5 5", b"5;", b"0x5", b"0b1", b"0o5", b"5h",
             b"5.0",
             b"5e0", b"1_0", b"'5'", b'"5"', b"five", b"5 ,5", b"-0", b"- 5", b"5-", b"NaN", b"inf",
@@ -312,7 +321,6 @@ REFUSED: dict[str, list[bytes]] = {
     "coding": [
         coded(b" " + coding)
         for coding in (
-            b"chunked\xa0", b"ch\xc5\xafnked", b"\xc4\xb0dentity",
             b"", b"identity", b"gzip", b"deflate", b"compress", b"br", b"xchunked", b"chunkedx", b"x-chunked",
             b"chunke",
             b"chunked, chunked", b"chunked,chunked", b"chunked, gzip", b"chunked, identity", b"identity, identity",
@@ -427,7 +435,7 @@ REFUSED: dict[str, list[bytes]] = {
     "trailer": [
         sized(b"0", b"\r\n" + trailer + b"\r\n\r\n")
         for trailer in (
-            b"X", b"X : y", b" X: y", b"\tX: y", b": y", b"X: \0", b"X\xff: y", b"X: y\r\n z", b"X: y\nZ: z",
+            b"X", b"X : y", b" X: y", b"\tX: y", b": y", b"X: \0", b"X: \xff", b"X: y\r\n z", b"X: y\nZ: z",
             b"X Y: z", b"X: y\rz",
             b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Host: b", b"host: a", b"X: y\r\ncontent-length: 5",
             b"Connection: close", b"Expect: 100-continue", b"GET / HTTP/1.1", b"X: " + b"y" * TRAILERS_MAX, b"\n",
@@ -596,13 +604,6 @@ def test_chunked_is_chunked_in_any_case(space: bytes, name: bytes, coding: bytes
 def test_chunks_are_put_together(chunks: bytes, body: bytes) -> None:
     assert served(CHUNKED + chunks)[1] == body
     assert len(verdict([CHUNKED + chunks + SMUGGLED]).dispatched) == 2
-
-
-@pytest.mark.parametrize("value", [b"caf\xc3\xa9", b"caf\xe9", b"\xff", bytes(range(0x80, 0x100))])
-def test_a_value_may_have_bytes_that_are_not_ascii(value: bytes) -> None:
-    head, _ = served(with_host(b"Cookie: name=" + value))
-    assert end_to_end(head.headers)[1] == [b"cookie", b"name=" + value]
-    assert served(CHUNKED + b"5\r\nhello\r\n0\r\nX: " + value + b"\r\n\r\n")[1] == b"hello"
 
 
 @pytest.mark.parametrize("length", [b"5", b"05", b"0" * 18 + b"5"])

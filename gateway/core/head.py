@@ -68,8 +68,7 @@ _METHOD = rb"[A-Z][A-Z0-9_-]{0,19}"
 _TARGET = (
     rb'[!"$-~]'  # all that is visible but "#", which no client sends; browsers do send " < > [ ] ^ ` { | } as they are
 )
-# A value may have any byte from 0x80 on (RFC 9110 5.5, obs-text): browsers send cookies of scripts as raw UTF-8.
-FIELDS = rb"(?:" + _TOKEN + rb"++:[\t -~\x80-\xff]*+\r\n)*+"
+FIELDS = rb"(?:" + _TOKEN + rb"++:[\t -~]*+\r\n)*+"
 
 # A proper head is the one and then the other.
 _ASKED = re.compile(rb"(?!CONNECT )(" + _METHOD + rb") (/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++) ")
@@ -80,7 +79,7 @@ _IMPROPER = [
     (rule, re.compile(pattern))
     for rule, pattern in [
         ("control", rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
-        ("non-ascii", rb"\A[^\r\x80-\xff]*+[\x80-\xff]|\n[^:\r\x80-\xff]*+[\x80-\xff]"),
+        ("non-ascii", rb"[\x80-\xff]"),
         ("request-line", rb"\A(?![^\t\r ]++ [^\t\r ]++ HTTP/[0-9]\.[0-9]\r)"),
         ("version", rb"\A[^\r]*+(?<! HTTP/1\.[01])\r"),
         ("method", rb"\A(?!" + _TOKEN + rb"++ )"),

@@ -15,7 +15,7 @@ from .rules import Rejected
 Field = tuple[bytes, bytes]
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
-_VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*+(?<=[!-~\x80-\xff]))?)?")
+_VALUE = re.compile(rb"(?:[!-~](?:[\t -~]*+(?<=[!-~]))?)?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PSEUDO = frozenset([b":method", b":scheme", b":authority", b":path"])
 _OF_HTTP_1 = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
@@ -67,10 +67,8 @@ def _parted(fields: Iterable[Field], limits: Limits) -> tuple[dict[bytes, bytes]
         if len(name) + len(value) > limits.line and name != b":path":
             raise Rejected("field-size")
         if _VALUE.fullmatch(value) is None:
-            raise Rejected("control" if _CONTROL.search(value) else "field-space")
+            raise Rejected(_bad_value(value))
         if name[:1] == b":":
-            if not value.isascii():
-                raise Rejected("non-ascii")
             if headers or name not in _PSEUDO or name in pseudo:
                 raise Rejected("pseudo")
             pseudo[name] = value
@@ -89,6 +87,12 @@ def _parted(fields: Iterable[Field], limits: Limits) -> tuple[dict[bytes, bytes]
     if len(headers) > limits.headers:
         raise Rejected("field-count")
     return pseudo, headers
+
+
+def _bad_value(value: bytes) -> str:
+    if _CONTROL.search(value):
+        return "control"
+    return "field-space" if value.isascii() else "non-ascii"
 
 
 def _host(pseudo: dict[bytes, bytes], headers: list[Field]) -> bytes:

@@ -23,7 +23,7 @@ RULES = {
     "head-size": Rule(431, "9110 5.4", "the head has more than {head} bytes (http.max_head)"),
     "field-count": Rule(431, "9110 5.4", "there are more than {headers} header fields (http.max_headers)"),
     "control": Rule(400, "9110 5.5", "a control character stands in the head"),
-    "non-ascii": Rule(400, "9110 5.5", "a byte that is not ASCII stands in the request line or in a header's name"),
+    "non-ascii": Rule(400, "9110 5.5", "a byte that is not ASCII stands in the head"),
     "head-end": Rule(400, "9112 8", "the connection ended within the head"),
     # ---- the request line
     "request-line": Rule(400, "9112 3", "the request line is not: method, space, target, space, HTTP/1.1"),
