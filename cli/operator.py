@@ -68,7 +68,8 @@ master_option = click.option(
     metavar="ADDRESS",
     multiple=True,
     callback=_addresses,
-    help=f"Control address of the master; several with commas. Default: tcp://127.0.0.1:{CONTROL_PORT}.",
+    help="Control address of the master; several with commas."
+    f" Default: {MASTER_VARIABLE}, else tcp://127.0.0.1:{CONTROL_PORT}.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, is_eager=True, callback=_json_flag, help="Print the reply as JSON on stdout."

@@ -167,6 +167,11 @@ def test_help_shows_choices_and_defaults_as_they_are_typed_and_no_default_where_
     assert "none." not in text and "{}" not in text and "false" not in text
 
 
+def test_help_names_the_variable_that_stands_for_the_master() -> None:
+    text = " ".join(CliRunner().invoke(main, ["status", "--help"]).stdout.split())
+    assert "Default: ROTA_MASTER, else tcp://127.0.0.1:7700." in text
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
