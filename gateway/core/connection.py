@@ -303,7 +303,7 @@ class Connection:
             self._deadline = now + self._timeouts.head
         if buffer[0] == 0x0D and not self._skip_empty_line():
             return self._more("head-end")
-        end = end_of_head(buffer, 0, self._limits)
+        end = end_of_head(buffer, self._limits)
         if end < 0:
             return self._more("head-end")
         head = self._heads[bytes(buffer[:end])]

@@ -136,25 +136,25 @@ class Heads(dict[bytes, Head]):
         return head
 
 
-def end_of_head(buffer: bytes | bytearray, start: int, limits: Limits) -> int:
-    """The index behind the empty line that ends the head which begins at `start`; -1: it has not come yet.
+def end_of_head(buffer: bytes | bytearray, limits: Limits) -> int:
+    """The index behind the empty line that ends the head with which this begins; -1: it has not come yet.
     Rejected: whatever comes, no proper head can begin like this.
     """
-    end = buffer.find(b"\r\n\r\n", start, start + limits.head)
-    if 0 <= end - start < limits.line:
+    end = buffer.find(b"\r\n\r\n", 0, limits.head)
+    if 0 <= end < limits.line:
         return end + 4  # as short as this it is not too long
     if end >= 0:
-        _check_lines(buffer, start, end + 2, limits)
+        _check_lines(buffer, end + 2, limits)
         return end + 4
-    _check_lines(buffer, start, min(len(buffer), start + limits.head), limits)
-    if len(buffer) - start > limits.head:
+    _check_lines(buffer, min(len(buffer), limits.head), limits)
+    if len(buffer) > limits.head:
         raise Rejected("head-size")
     return -1
 
 
-def _check_lines(buffer: bytes | bytearray, start: int, stop: int, limits: Limits) -> None:
+def _check_lines(buffer: bytes | bytearray, stop: int, limits: Limits) -> None:
     """Rejected: the first byte that breaks a line, makes it too long, or is of a line too many. The last may go on."""
-    line, count = start, 0
+    line = count = 0
     while True:
         end = buffer.find(b"\n", line, stop)
         cr = buffer.find(b"\r", line, stop if end < 0 else end)
@@ -232,7 +232,7 @@ def _said(block: bytes, limits: Limits) -> Said | None:
 
 def _broken_rule(head: bytes, limits: Limits) -> str:
     end = max(0, len(head) - 2)  # the empty line
-    _check_lines(head, 0, end, limits)
+    _check_lines(head, end, limits)
     for rule, pattern in _IMPROPER:
         if pattern.search(head, 0, end) is not None:
             return rule
