@@ -410,7 +410,10 @@ def test_the_only_master_that_stands_by_refuses_and_says_who_is_active(
         admin.scale("orders", 3)
 
 
-def test_waiting_for_a_leader_ends_with_an_active_master_or_says_who_stands_by(pair: Pair) -> None:
+def test_waiting_for_a_leader_ends_with_an_active_master_or_says_who_stands_by(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.client.operator.GRACE_S", 0.1)
     first, second = pair
     knows(second, "b")
     first.state = "standby"
@@ -456,7 +459,10 @@ def test_where_nobody_can_be_elected_a_verb_says_why_long_before_its_time_is_ove
             assert time.monotonic() - before < 5
 
 
-def test_waiting_for_a_leader_goes_on_where_nobody_can_be_elected_and_says_why_at_its_end(pair: Pair) -> None:
+def test_waiting_for_a_leader_goes_on_where_nobody_can_be_elected_and_says_why_at_its_end(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.client.operator.GRACE_S", 0.1)
     _, second = pair
     candidate(second)
     with rota.Admin(["tcp://127.0.0.1:1", second.address]) as admin:
