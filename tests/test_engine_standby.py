@@ -15,7 +15,7 @@ from rota.common.settings import StandbySettings
 from rota.master.core import followers, records
 from rota.master.core.beginning import Identity, Past
 from rota.master.core.candidacy import Stage
-from rota.master.core.engine_lease import Answer, EngineLease, Question, Row
+from rota.master.core.engine_lease import RETRIES, Answer, EngineLease, Question, Row
 from rota.master.core.engine_standby import EngineStandby
 from rota.master.core.events import EventLog
 from rota.master.core.group import Group
@@ -84,6 +84,15 @@ class Rig(StandbyRig[EngineStandby]):
         return bool(self.of(BecomeActive))
 
 
+def heard_only(rig: Rig, seconds: float) -> None:
+    """The active one renews nothing meanwhile."""
+    for _ in range(round(seconds / 0.02)):
+        rig.now += 0.02
+        rig.pulse()
+        rig.core.tick(rig.now)
+        rig.flush()
+
+
 @pytest.fixture
 def rig() -> Rig:
     made = Rig()
@@ -136,17 +145,22 @@ def test_a_node_that_has_a_lease_running_to_a_master_of_a_pair_is_waited_for(rig
 
 def test_an_active_one_that_is_heard_but_cannot_renew_is_replaced(rig: Rig) -> None:
     rig.greet("n1")
-    for _ in range(150):
-        rig.now += 0.02
-        rig.pulse()
-        rig.core.tick(rig.now)
-        rig.flush()
-        if rig.engine.row.holder == "b life":
-            break
+    heard_only(rig, 1.5 * T)
     assert rig.engine.row.holder == "b life" and rig.core.liveness is Liveness.LIVE
     rig.pulse()
     rig.say("n1", Grant(2))
     assert rig.active, "it does not give up for being heard"
+
+
+def test_an_active_one_that_is_heard_is_the_first_to_have_the_lease_when_the_engine_is_back(rig: Rig) -> None:
+    rig.engine.away = True
+    heard_only(rig, 3 * T)
+    rig.engine.away = False
+    heard_only(rig, 2 * T / RETRIES)  # in which it tries to renew it twice
+    assert rig.engine.row.holder == "a life" and rig.stage is Stage.FOLLOWING
+    rig.goes_on(1)
+    heard_only(rig, 0.5 * T)
+    assert rig.engine.row.holder == "a life" and rig.stage is Stage.FOLLOWING
 
 
 def test_one_that_lost_the_race_follows_whoever_won(rig: Rig) -> None:

@@ -19,6 +19,9 @@ from .engine_lease import Answer, EngineLease
 from .standby import Standby
 
 TURN_S = 0.1  # a backup lets the primary go first, and waits at random up to so long
+HEARD = (
+    0.25  # of the lease: an active one that is heard tries to renew it each tenth, so it goes first when it can again
+)
 STALE_S = 2.0  # one that did not hear the active lately lets those go first that did
 HANDOVER_S = 1.0  # so long after a CLOSE the lease is looked for at each turn
 
@@ -130,6 +133,8 @@ class EngineStandby(Standby):
         if self.liveness is Liveness.UNKNOWN or self._forced:
             return 0.0
         late = 0.0 if self._is_complete(now) else STALE_S
+        if now - self._heard_at < HEARD * self.lease.lease_s:
+            late += HEARD * self.lease.lease_s
         if self._goodbye is not None:
             is_first = self._goodbye.to in ("", self.name)
             return 0.0 if is_first else TURN_S * (1 + self._sources.random())
