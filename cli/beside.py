@@ -43,7 +43,7 @@ class Beside:
             raise Mistake('which service is --http for? Say --route /=NAME, or routes = ["/"] in [service.NAME.http]')
         check_free(self._http.bind)
         check(config)
-        start_of(config, routes)
+        start_of(config, routes)  # with the routes of the command line, too
 
     def start(self, control_port: int, now: float) -> None:
         if self._http.bind is not None:

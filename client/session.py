@@ -25,7 +25,7 @@ from ..common.body import decode_error
 from ..common.clock import boottime
 from ..common.limits import BODY_MAX
 from ..common.link import Link, reconnect_delay
-from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, encode
+from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, framed
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
 from . import streams
@@ -102,14 +102,8 @@ class Session:
         """Do what is due and send what can be sent."""
         if self.phase is OPEN:
             self._flush(now)
-        elif now >= self._due:
-            self._dial(now) if self.phase is PARTED else self._fail("no answer", now)
-        elif self._hello and self.link is not None:
-            self._silent = False
-            if self.link.send(self._hello):
-                self._hello = b""
-        if self.phase is PARTED and len(self._refusals) == len(self._search.masters):
-            self._finish(self.calls.abandon(next(iter(self._refusals.values())), sent=False))
+        else:
+            self._look_for_one(now)
         if self._beside is not None and now >= self._beside.due:
             self._look_beside(self._beside, now)
         late = self.calls.expire(now)
@@ -265,13 +259,23 @@ class Session:
 
     # ---- becoming open ------------------------------------------------------------------------------------------
 
+    def _look_for_one(self, now: float) -> None:
+        if now >= self._due:
+            self._dial(now) if self.phase is PARTED else self._fail("no answer", now)
+        elif self._hello and self.link is not None:
+            self._silent = False
+            if self.link.send(self._hello):
+                self._hello = b""
+        if self.phase is PARTED and len(self._refusals) == len(self._search.masters):
+            self._finish(self.calls.abandon(next(iter(self._refusals.values())), sent=False))
+
     def _dial(self, now: float) -> None:
-        hello = encode(OperatorHello(list(wire.VERSIONS), ""))
+        hello = framed(wire.HELLO, 0, OperatorHello(list(wire.VERSIONS), ""))
         self._connect(self._search.address, sockets.CONTROL, ASKING, hello, now)
 
     def _connect(self, address: str, role: str, phase: str, hello: bytes, now: float) -> None:
         self.phase, self._due, self._heard_at = phase, now + ATTEMPT_S, now
-        self._hello = wire.head(wire.HELLO, 0) + hello
+        self._hello = hello
         try:
             self.link = Link(self._ctx, address, role, self._body_max)
         except (ValueError, zmq.ZMQError) as error:  # no address, or no descriptor is left
@@ -313,10 +317,10 @@ class Session:
         self.calls.closed()
         self.phase, self._due = GREETING, now + ATTEMPT_S
         self._stuck = []
-        self._hello = wire.head(wire.HELLO, 0) + self._client_hello()
+        self._hello = self._client_hello()
 
     def _client_hello(self) -> bytes:
-        return encode(ClientHello(list(wire.VERSIONS), self.id, self._epoch))
+        return framed(wire.HELLO, 0, ClientHello(list(wire.VERSIONS), self.id, self._epoch))
 
     def _opened(self, welcome: Welcome, token: int, now: float) -> None:
         self.phase, self._token, self._epoch = OPEN, token, welcome.epoch
@@ -337,7 +341,7 @@ class Session:
             self._fail(why, now, standby=True)
         else:
             self._fail(why, now, wait_s=refusal.retry_after_ms / 1000)
-        kind = FINAL.get(refusal.code)
+        kind = FINAL.get(refusal.code)  # noted behind _fail, which forgets what this master said before
         if kind is not None:
             lowest, highest = wire.VERSIONS
             own = f"; this client speaks versions {lowest} to {highest}" if kind is errors.Incompatible else ""
