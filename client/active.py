@@ -14,7 +14,7 @@ import zmq
 
 from ..common import exits, sockets
 from ..common.errors import Denied, Error, Incompatible
-from ..common.link import reconnect_delay
+from ..common.link import NO_CONNECTION, reconnect_delay
 from ..common.messages import Welcome
 from .beside import Beside, anew
 from .control import Control, Lost
@@ -113,7 +113,7 @@ class ActiveMaster:
         except _Moved:
             return
         except Lost as lost:
-            attempt.reasons[address] = str(lost) or "no connection"
+            attempt.reasons[address] = str(lost) or NO_CONNECTION
         except (Denied, Incompatible) as error:
             attempt.final[address] = error
             attempt.reasons[address] = str(error)
@@ -126,7 +126,9 @@ class ActiveMaster:
         elif due >= until:
             tried = "; ".join(f"{master}: {why}" for master, why in attempt.reasons.items())
             what = "no master is active" if search.seen_standby else "no master answers"
-            raise exits.error(exits.UNREACHABLE, f"{what} ({tried})")
+            unreachable = exits.error(exits.UNREACHABLE, f"{what} ({tried})")
+            unreachable.details["masters"] = attempt.reasons
+            raise unreachable
         else:
             sleep(max(0.0, due - monotonic()))
 

@@ -87,7 +87,7 @@ class Calls:
     def __init__(self, window: int = WINDOW, session: bytes = bytes(16)) -> None:
         self.window = window
         self.open = False
-        self.unreachable = "none has answered yet"  # why no master is reached, for the error of who waited for one
+        self.unreachable: dict[str, str] = {}  # master -> why it is not reached, for the error of who waited for one
         self.strangers = 0  # answers that nobody waited for: duplicates, and those of calls that were given up
         self.body_max = WAITING_BYTES  # its master says what it takes, and then what waits is looked at again
         self._waiting: deque[Call] = deque()
@@ -368,14 +368,22 @@ class Calls:
         return failed
 
     def _no_answer(self, call: Call) -> Error:
-        cause = "" if self.open else f", and no master can be reached ({self.unreachable})"
-        return Timeout(f"no answer to {name(call)} within its time-out{cause}; it may have run")
+        late = f"no answer to {name(call)} within its time-out"
+        if self.open:
+            return Timeout(f"{late}; it may have run")
+        cause = f"{late}, and {self._none_reached()}; it may have run"
+        return Timeout(cause, details={"masters": {**self.unreachable}})
 
     def _never_sent(self, call: Call) -> Error:
         if self.open:
             why = f"{name(call)} waited for its turn behind {len(self._sent)} others; it was not sent"
             return Timeout(why, details={"started": False})
-        return Unavailable(f"{name(call)} was not sent: no master can be reached ({self.unreachable})")
+        why = f"{name(call)} was not sent: {self._none_reached()}"
+        return Unavailable(why, details={"masters": {**self.unreachable}})
+
+    def _none_reached(self) -> str:
+        reasons = "; ".join(f"{master}: {reason}" for master, reason in self.unreachable.items())
+        return f"no master can be reached ({reasons or 'none has answered yet'})"
 
     # ---- bookkeeping --------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import zmq
 from ..common import exits, sockets, wire
 from ..common.errors import Denied, Incompatible
 from ..common.limits import MAP_MAX
-from ..common.link import Link
+from ..common.link import NO_CONNECTION, Link
 from ..common.messages import BadMessage, Message, OperatorHello, Refusal, Welcome, decode, framed
 
 POLL_MAX_S = 0.5  # pyzmq counts a poll that a signal interrupts in whole seconds
@@ -43,7 +43,7 @@ class Control:
         hello = framed(wire.HELLO, 0, OperatorHello(list(wire.VERSIONS), user))
         while not self._link.send(hello):
             if self._link.lost() or not self._pending(until, zmq.POLLOUT):
-                raise Lost("no connection")
+                raise Lost(NO_CONNECTION)
         frame = self._frame(until)
         if frame is None:
             raise Lost("no answer")
@@ -68,7 +68,7 @@ class Control:
             frame = self._frame(until)
             if frame is None:
                 return None
-            if len(frame) >= wire.HEADER_SIZE and frame[6] == wire.WHO:
+            if len(frame) >= wire.HEADER_SIZE and frame[wire.KIND_AT] == wire.WHO:
                 raise Lost("the master does not know this connection")
             message = _decoded(frame)
             if message is not None:
@@ -86,7 +86,7 @@ class Control:
                 self.heard_at = monotonic()
                 return frame
             if self._link.lost():
-                raise Lost("connection lost" if self._link.connected else "no connection")
+                raise Lost(self._link.ended())
             if not self._pending(until, zmq.POLLIN):
                 return None
 

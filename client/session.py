@@ -68,7 +68,6 @@ class Session:
         self._ctx = sockets.context()
         self._search = Search(masters, chance, reconnect_delay)
         self._beside = Beside(masters) if len(masters) > 1 else None
-        self._reasons: dict[str, str] = {}
         self._refusals: dict[str, errors.Error] = {}  # by masters that will say the same when asked again
         self._due = 0.0  # PARTED: when to dial; ASKING, GREETING: when to give up
         self._hello = b""  # still to be sent
@@ -95,7 +94,7 @@ class Session:
         if look and self.link is not None and self.link.lost():
             if self.phase is OPEN:
                 self._take(now)  # what came before the end
-            self._fail("connection lost" if self.link.connected else "no connection", now)
+            self._fail(self.link.ended(), now)
         return more
 
     def send(self, now: float) -> None:
@@ -326,7 +325,7 @@ class Session:
         self.phase, self._token, self._epoch = OPEN, token, welcome.epoch
         self._heard_at = now
         self._search.found(welcome.epoch)
-        self._reasons.clear()
+        self.calls.unreachable.clear()
         self._refusals.clear()
         # `resumed` says only that the session was there; it may have been made by a HELLO whose WELCOME was lost.
         resumed = welcome.resumed and welcome.born == self._born
@@ -361,8 +360,7 @@ class Session:
     def _give_up(self, why: str) -> None:
         self._part()
         self._refusals.pop(self._search.address, None)
-        self._reasons[self._search.address] = why
-        self.calls.unreachable = "; ".join(f"{master}: {reason}" for master, reason in self._reasons.items())
+        self.calls.unreachable[self._search.address] = why
         self._hello, self._stuck = b"", []
 
     # ---- beside it ----------------------------------------------------------------------------------------------

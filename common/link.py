@@ -14,6 +14,8 @@ from . import sockets
 from .limits import BODY_MAX, RECONNECT_FIRST_S, RECONNECT_MAX_S
 from .sockets import fast_recv, fast_send
 
+NO_CONNECTION = "no connection"  # why a master is not reached: nobody listens there
+
 _EVENT = struct.Struct("=HI")
 _NOBLOCK = int(zmq.NOBLOCK)  # the enumeration's member would be converted at each call
 
@@ -71,6 +73,10 @@ class Link:
             else:
                 return True
         return False
+
+    def ended(self) -> str:
+        """Why a link that is lost is so."""
+        return "connection lost" if self.connected else NO_CONNECTION
 
     def send(self, frame: bytes) -> bool:
         """False when the frame could not be queued: no connection (yet), or the peer does not read."""

@@ -24,7 +24,7 @@ HELLO, WELCOME, REFUSED, BYE, WHO, PROBE = 1, 2, 3, 4, 5, 6
 BUNDLE = 7  # several messages in one frame: what was waiting for the same peer anyway
 REQUEST, ANSWER, CANCEL, ACK = 16, 17, 18, 19
 DELIVER, REPLY = 32, 33
-CHUNK, CREDIT = 48, 49  # reserved: streams with a credit of their own
+CHUNK, CREDIT = 48, 49  # of a stream, which has a credit of its own
 CONTROL = 64
 
 # Flags.
@@ -33,6 +33,7 @@ RESENT, META, ORIGIN, MORE, KEYED, OLDER, PINNED = 1, 2, 4, 8, 16, 32, 64
 HEADER = Struct("<IBBBBQIIQQQHH")  # the checksum first: it covers one contiguous piece, all the head after it
 HEADER_SIZE = HEADER.size  # 52
 CRC_SIZE = 4
+KIND_AT, FLAGS_AT, EPOCH_AT = 6, 7, 16  # for who wants one field of a frame that was parsed before
 
 BUNDLE_BYTES_MAX = 32 * 1024  # beyond it copying costs more than a frame
 COPY_TWICE_MAX = 4096

@@ -256,12 +256,13 @@ def test_the_masters_own_timeout_may_come_a_little_after_the_deadline() -> None:
 
 def test_a_call_that_was_never_sent_ends_as_unavailable_and_names_the_masters() -> None:
     calls = Calls()
-    calls.unreachable = "tcp://a:7700: no connection"
+    calls.unreachable["tcp://a:7700"] = "no connection"
     submitted(calls, 1, deadline=5.0)
     assert calls.expire(4.9) == []
     ((_, error),) = calls.expire(5.0)
     assert isinstance(error, Unavailable)
     assert "tcp://a:7700: no connection" in str(error)
+    assert error.details["masters"] == {"tcp://a:7700": "no connection"}
 
 
 def test_a_call_that_was_sent_before_the_connection_was_lost_ends_as_timeout_at_its_deadline() -> None:

@@ -444,7 +444,7 @@ def test_damaged_and_foreign_frames_are_dropped(fake: FakeFrontend, client: rota
             wire.head(wire.CHUNK, session.token),
             wire.head(wire.PROBE, session.token),
         ):
-            fake.frontend.send_multipart([session.route, frame])
+            fake.send(fake.frontend, session.route, frame)
         return echo(fake, request)
 
     fake.answer = noise
@@ -456,7 +456,7 @@ def test_a_result_that_cannot_be_decoded_is_a_protocol_error(fake: FakeFrontend,
     def garbage(fake: FakeFrontend, request: Request) -> None:
         session = fake.sessions[request.session]
         head = wire.head(wire.ANSWER, session.token, number=request.number, upto=1)
-        fake.frontend.send_multipart([session.route, head + b"\xc1"])
+        fake.send(fake.frontend, session.route, head + b"\xc1")
 
     fake.answer = garbage
     with pytest.raises(rota.ProtocolError):

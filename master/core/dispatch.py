@@ -34,6 +34,7 @@ _HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries th
 _parse = wire.parse
 _head = wire.head
 _delivery_head = wire.delivery_head
+_FLAGS_AT = wire.FLAGS_AT
 _TO_PROCESS = wire.META | wire.KEYED | wire.MORE
 _COLD = wire.RESENT | wire.KEYED | wire.PINNED  # flags that the hot path leaves to others
 _ODD = 0xFF & ~(wire.META | wire.MORE)  # what HTTP requests have is usual
@@ -182,7 +183,7 @@ class Dispatch:
             slot.acked,
             attempt,
             request.target_len,
-            frame[7] & _TO_PROCESS,
+            frame[_FLAGS_AT] & _TO_PROCESS,
             request.session.id,
             request.number,
             frame[request.tail_at : head_len],

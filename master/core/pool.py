@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...common.lifecycle import Health
 from ...common.limits import CREDIT_MAX, CREDIT_USUAL
 from ...common.messages import Handler
-from ...common.wire import KEYED, PINNED, Frame
+from ...common.wire import FLAGS_AT, KEYED, PINNED, Frame
 from .retries import RetryBudget
 from .sessions import Source
 
@@ -32,7 +32,6 @@ STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is
 # a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
 PARKED_US = 2048  # service times are known up to powers of two
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
-_FLAGS_AT = 7  # in the header
 _ENOUGH = 512  # service times; beyond it each look halves the weight of those before
 NO_HANDLER = Handler()  # of what is not known yet
 UNCAPPED = 1 << 30
@@ -88,12 +87,12 @@ class Request:
 
     def pinned(self) -> bool:
         """It belongs to a session, whose requests go to one process."""
-        return bool(self.frame) and self.frame[_FLAGS_AT] & PINNED != 0
+        return bool(self.frame) and self.frame[FLAGS_AT] & PINNED != 0
 
     def may_run_again(self) -> bool:
         """Started and lost: is a second run allowed? Only the handler may say so (a key alone does not)."""
         idempotent = self.handler.idempotent
-        return idempotent == "yes" or (idempotent == "key" and self.frame[_FLAGS_AT] & KEYED != 0)
+        return idempotent == "yes" or (idempotent == "key" and self.frame[FLAGS_AT] & KEYED != 0)
 
 
 class Stage(StrEnum):

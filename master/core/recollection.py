@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 AGE_MAX_S = 60.0  # what was asked earlier is not looked into: records of who has left need not go back further
 DRIFT = 0.01  # between two clocks
 MARGIN_S = 0.1  # our own clock is read once for all that is received together
-_EPOCH_AT = 16  # in the header
-_FLAGS_AT = 7
 _PAIR = struct.Struct("<QQ")
 
 
@@ -69,10 +67,10 @@ class Recollection:
 
     def never_ran(self, request: Request, now: float) -> bool:
         """To be asked when everybody has told. A key stands for other requests, too, which may have run for it."""
-        if request.frame[_FLAGS_AT] & wire.KEYED or self.whole_since is None:
+        if request.frame[wire.FLAGS_AT] & wire.KEYED or self.whole_since is None:
             return False
         asked = request.session.asked_after(request.number)
-        epoch = int.from_bytes(request.frame[_EPOCH_AT : _EPOCH_AT + 4], "little")
+        epoch = int.from_bytes(request.frame[wire.EPOCH_AT : wire.EPOCH_AT + 4], "little")
         if epoch < self.whole_since or asked <= max(self.since, now - self.age_max):
             return False
         return not self.was_done(request)

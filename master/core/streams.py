@@ -19,7 +19,6 @@ from .sessions import Session
 if TYPE_CHECKING:
     from .dispatch import Dispatch
 
-_FLAGS_AT = 7  # in the header
 ORPHAN_S = CLIENT_TIMEOUT_S  # for the caller of an older master's stream to come: then it has given up
 CLAIM_S = 5.0  # for a client to say again what it waits for, over a new connection
 PARTED_S = CLIENT_TIMEOUT_S  # for a caller whose connection is gone: it waits so long for another one
@@ -253,4 +252,4 @@ class Streams:
 
 
 def _streams(request: Request) -> bool:
-    return bool(request.frame) and request.frame[_FLAGS_AT] & wire.MORE != 0
+    return bool(request.frame) and request.frame[wire.FLAGS_AT] & wire.MORE != 0

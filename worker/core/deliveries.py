@@ -30,7 +30,6 @@ SETTLE_EVERY = 16  # acknowledged replies are let go so many at once; large ones
 _US_MAX = (1 << 32) - 1
 _TARGET = wire.WITH_ORIGIN
 _ORIGIN_AT = slice(wire.HEADER_SIZE, _TARGET)
-_FLAGS_AT = 7  # in the header
 
 _META, _ORIGIN, _REPLY = wire.META, wire.ORIGIN, wire.REPLY
 _COPY_TWICE_MAX = wire.COPY_TWICE_MAX
@@ -79,7 +78,7 @@ class Delivery:
     @property
     def streams(self) -> bool:
         """Its caller understands chunks."""
-        return self.frame[_FLAGS_AT] & wire.MORE != 0
+        return self.frame[wire.FLAGS_AT] & wire.MORE != 0
 
     @property
     def request_id(self) -> str:
