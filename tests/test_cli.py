@@ -572,7 +572,9 @@ def test_ctrl_c_ends_a_load_with_its_summary(rota: Callable[..., Result], cluste
 def test_without_a_master_status_says_so_and_exits_69(free_port: int) -> None:
     result = CliRunner().invoke(main, ["status", "--json", "-m", f"tcp://127.0.0.1:{free_port}"])
     assert result.exit_code == 69 and "no master answers" in result.stderr
+    assert result.stderr.endswith("start one with `rota master`, or say where it is: -m or ROTA_MASTER\n")
     assert "no master answers" in reply(result)["error"]
+    assert reply(result)["masters"] == {f"tcp://127.0.0.1:{free_port}": "no connection"}
 
 
 def test_a_master_that_is_silent_has_no_role_as_json_too(
