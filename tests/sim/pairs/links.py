@@ -83,6 +83,9 @@ class SimLink:
         self.connected = self.connected or self._connection.connected
         return self._connection.lost
 
+    def ended(self) -> str:
+        return "lost" if self.connected else "no connection"
+
     def send(self, frame: bytes) -> bool:
         return self._connection.send(bytes(frame))
 
