@@ -4,10 +4,10 @@ import pytest
 from fake_master import delivery as frame_of
 
 from rota.common import wire
-from rota.common.errors import NOT_STARTED, OK, MaybeExecuted
+from rota.common.errors import BY_FENCE, BY_FLOOR, NOT_STARTED, OK, MaybeExecuted
 from rota.worker.core import deliveries as module
 from rota.worker.core.deliveries import Deliveries, Delivery
-from rota.worker.page import DONE, FLOOR, REFUSED, RUNNING, STARTED_UPTO, Page
+from rota.worker.page import DONE, FENCE_EPOCH, FLOOR, REFUSED, RUNNING, STARTED_UPTO, Page
 
 TOKEN = 99
 
@@ -61,6 +61,23 @@ def test_the_page_knows_a_delivery_before_it_runs_and_its_limit(ledger: Deliveri
     assert page.words[STARTED_UPTO] == 2
 
 
+def test_names_that_callers_invent_are_not_remembered(ledger: Deliveries) -> None:
+    for number, handler in enumerate(("orders.quote", "orders.a", "orders.b"), 1):
+        take(ledger, number, handler=handler)
+    assert len(ledger._handlers) == 1
+
+
+def test_the_agent_kills_later_by_the_grace_and_never_where_there_is_no_limit(page: Page) -> None:
+    ledger = Deliveries(page, {"quote": 5_000_000_000}, 0, grace_ns=2_000_000_000)
+    limited, unlimited = take(ledger, 1), take(ledger, 2, handler="orders.other")
+    assert (limited.kill_ns, unlimited.kill_ns) == (6_000_000_000, 0)
+    assert [row.kill_ns for row in page.used_rows()] == [8_000_000_000, 0]
+    ledger.limit(limited, now_ns=3_000_000_000, limit_ns=0)  # it streams, and no piece of it is awaited
+    ledger.limit(unlimited, now_ns=3_000_000_000, limit_ns=5_000_000_000)
+    assert (limited.kill_ns, unlimited.kill_ns) == (0, 8_000_000_000)
+    assert [(row.started_ns, row.kill_ns) for row in page.used_rows()] == [(3_000_000_000, 0), (3_000_000_000, 10**10)]
+
+
 def test_a_delivery_that_comes_twice_is_dropped(ledger: Deliveries) -> None:
     take(ledger, 2)
     assert try_to_take(ledger, frame_of(TOKEN, 1, 2, "orders.quote")) is None
@@ -74,6 +91,17 @@ def test_a_fenced_delivery_is_answered_as_not_started(ledger: Deliveries, page: 
     assert not taken.may_run
     assert wire.parse_head(ledger.not_started(taken)).code == NOT_STARTED
     assert page.used_rows()[0].state == REFUSED
+
+
+@pytest.mark.parametrize(("word", "by"), [(FLOOR, BY_FLOOR), (FENCE_EPOCH, BY_FENCE)])
+def test_who_kept_it_from_starting_is_told_and_what_comes_next_runs(
+    ledger: Deliveries, page: Page, word: int, by: bytes
+) -> None:
+    page.words[FLOOR] = 1
+    page.words[word] = 2
+    frame = ledger.not_started(take(ledger, 1, epoch=1))
+    assert frame[wire.parse_head(frame).head_len :] == by
+    assert take(ledger, 2, epoch=2).may_run
 
 
 def test_replies_are_kept_until_their_sequence_is_acknowledged(ledger: Deliveries, page: Page) -> None:
@@ -105,6 +133,7 @@ def test_a_reply_for_another_epoch_names_its_origin(ledger: Deliveries) -> None:
     ledger.welcomed(token=100, epoch=2, upto=0)
     head = wire.parse_head(ledger.reply(taken, OK, b"", 10))
     assert (head.flags, head.epoch, head.token) == (wire.ORIGIN, 1, 100)
+    assert wire.parse_head(ledger.reply(take(ledger, 2, epoch=2), OK, b"", 10)).flags == 0
 
 
 def test_a_row_is_used_again_only_after_its_reply_was_acknowledged(ledger: Deliveries, page: Page) -> None:
@@ -115,22 +144,28 @@ def test_a_row_is_used_again_only_after_its_reply_was_acknowledged(ledger: Deliv
     assert page.words[STARTED_UPTO] == 4
     ledger.not_started(overfull)
     assert take(ledger, 6, upto=1).may_run
+    ledger.welcomed(TOKEN, 1, upto=5)
+    again = [take(ledger, number) for number in (7, 8, 9, 10)]
+    assert [each.may_run for each in again] == [True, True, True, False]
+    assert sorted(row.number for row in page.running()) == [6, 7, 8, 9]
 
 
 def test_kept_replies_are_bounded_in_bytes_and_say_what_was_given_up(
     ledger: Deliveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEPT_BYTES_MAX", 15_000)
-    for number in (1, 2, 3):
-        ledger.reply(take(ledger, number), OK, b"x" * 10_000, 1)
+    monkeypatch.setattr(module, "KEPT_BYTES_MAX", 25_000)
+    for number, size in enumerate((1, 10_000, 10_000, 10_000), 1):
+        ledger.reply(take(ledger, number), OK, b"x" * size, 1)
     codes = [wire.parse_head(frame).code for frame in ledger.welcomed(TOKEN, 1, 0)]
-    assert codes == [MaybeExecuted.code, MaybeExecuted.code, OK]
+    assert codes == [OK, MaybeExecuted.code, OK, OK], "no more than it takes; a small one holds nothing worth"
 
 
 def test_a_delivery_without_origin_or_with_an_impossible_target_is_dropped(ledger: Deliveries) -> None:
     assert try_to_take(ledger, wire.head(wire.DELIVER, TOKEN, 1, 0, 1)) is None
     tail = wire.ORIGIN_STRUCT.pack(b"s" * 16, 1)
     assert try_to_take(ledger, wire.head(wire.DELIVER, TOKEN, 1, 0, 1, 0, 1, 9, wire.ORIGIN, tail)) is None
+    long = wire.head(wire.DELIVER, TOKEN, 1, 0, 1, 0, 1, 9, 0, tail + b"o.greeting")
+    assert try_to_take(ledger, long) is None
     assert ledger.received_upto == 0
 
 
@@ -184,3 +219,13 @@ def test_what_was_not_started_was_not_done(ledger: Deliveries, page: Page) -> No
     ledger.not_started(take(ledger, 1))
     ledger.reply(take(ledger, 2), OK, b"", 1)
     assert numbers(ledger.done(0)[0]) == [2]
+
+
+def test_refusals_make_it_forget_nothing(page: Page) -> None:
+    ledger = Deliveries(page, {}, 0, remember=16)
+    page.words[FLOOR] = 20
+    for number in range(1, 23):
+        taken = take(ledger, number, upto=number - 1)
+        _ = ledger.reply(taken, OK, b"", 1) if taken.may_run else ledger.not_started(taken)
+    origins, back_ms = ledger.done(now_ns=5_000_000_000)
+    assert (numbers(origins), back_ms) == ([20, 21, 22], -1)
