@@ -11,11 +11,12 @@ from core_rig import SESSION, Rig, held
 from rota.common import errors, wire
 from rota.common.errors import NOT_STARTED
 from rota.common.limits import HEAD_MAX
-from rota.common.messages import Exited, Recall, Recalled, Row, Started
+from rota.common.messages import Exited, Handler, Recall, Recalled, Row, Started
 from rota.master.core import records
 from rota.worker.page import DONE, REFUSED, RUNNING
 
 OK = 0
+ORIGIN = wire.ORIGIN_STRUCT.pack(SESSION, 50)
 MAYBE, OVERLOADED, TIMEOUT = errors.MaybeExecuted.code, errors.Overloaded.code, errors.Timeout.code
 
 
@@ -55,6 +56,16 @@ def test_the_deadline_travels_as_what_is_left_of_it() -> None:
     assert 580 <= wire.parse_head(rig.deliveries[1][2]).time <= 600
 
 
+def test_a_deadline_that_passed_since_the_last_tick_travels_as_nothing_left() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.request(2, timeout_ms=100)
+    rig.now += 0.15
+    rig.reply(slot, 1)
+    assert wire.parse_head(rig.deliveries[1][2]).time == 0
+
+
 def test_a_process_is_never_given_more_than_its_credit() -> None:
     rig = Rig()
     slots = rig.pool_of(2, credit=3)
@@ -89,6 +100,17 @@ def test_each_delivery_acknowledges_the_replies_before_it() -> None:
 # ---- too much, too late ----------------------------------------------------------------------------------------------
 
 
+def test_a_reply_behind_a_lost_one_acknowledges_nothing() -> None:
+    """The process would let go of the one that was lost."""
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=2)
+    rig.request(1)
+    rig.request(2)
+    rig.reply(slot, 2, sequence=2)
+    rig.request(3)
+    assert wire.parse_head(rig.deliveries[-1][2]).upto == 0
+
+
 def test_beyond_its_limit_the_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     rig = Rig(service={"queue_limit": 2})
     rig.pool_of(1)
@@ -96,6 +118,24 @@ def test_beyond_its_limit_the_queue_refuses_at_once_and_says_when_to_come_again(
         rig.request(number)
     assert rig.codes() == {4: OVERLOADED}
     assert msgpack.unpackb(rig.answers[0].body)["retry_after_ms"] > 0
+
+
+@pytest.mark.parametrize(("is_open", "least", "most"), [(True, 600, 1200), (False, 1000, 1000)])
+def test_who_is_refused_is_to_come_again_when_about_half_of_the_queue_was_served(
+    is_open: bool, least: int, most: int
+) -> None:
+    rig = Rig(service={"queue_limit": 4})
+    (slot,) = rig.pool_of(1)
+    for number in range(1, 11):
+        rig.request(number)
+        rig.reply(slot, number, time=300_000)
+    rig.after(0.1)
+    rig.request(11)
+    if not is_open:  # nothing is known then
+        rig.dispatch.losses.disconnected(slot)
+    for number in range(12, 17):
+        rig.request(number)
+    assert least <= msgpack.unpackb(rig.answers[-1].body)["retry_after_ms"] <= most
 
 
 def test_beyond_its_bytes_the_queue_refuses_and_they_come_free_again() -> None:
@@ -366,6 +406,36 @@ def test_a_full_route_is_tried_again_later_and_not_for_ever() -> None:
     assert rig.where() == [(slot.incarnation, 1), (slot.incarnation, 2)]
 
 
+def test_what_comes_does_not_overtake_what_a_full_route_gave_back() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.dispatch.losses.undeliverable(slot, [rig.deliveries.pop()[2]], False, rig.now)
+    rig.request(2)
+    rig.request(3, key="basket")
+    assert rig.deliveries == []
+    rig.after(0.1)
+    assert [request.number for request in slot.inflight.values()] == [1]
+
+
+def test_what_was_settled_meanwhile_is_not_settled_again_by_a_full_route() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.reply(slot, 1)
+    frames = [rig.deliveries[0][2], wire.head(wire.CREDIT, slot.token, number=1)]
+    rig.dispatch.losses.undeliverable(slot, frames, False, rig.now)
+    assert rig.codes() == {1: OK} and rig.dispatch.pools["orders"].queued == 0
+
+
+def test_nothing_is_given_to_a_process_whose_connection_is_gone() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.dispatch.losses.disconnected(slot)
+    rig.request(1)
+    assert rig.deliveries == [] and rig.dispatch.pools["orders"].queued == 1
+
+
 def test_after_a_reconnect_what_never_arrived_runs_elsewhere_and_what_is_held_is_waited_for() -> None:
     rig = Rig()
     first, second = rig.pool_of(2, credit=2)
@@ -415,12 +485,13 @@ def test_a_reply_that_was_acknowledged_is_not_waited_for_again() -> None:
     assert not slot.inflight, "its credit would be gone for good"
 
 
-def test_a_delivery_that_its_process_no_longer_knows_ends_as_maybe_executed() -> None:
+@pytest.mark.parametrize("received_upto", [1, 3])
+def test_a_delivery_that_its_process_no_longer_knows_ends_as_maybe_executed(received_upto: int) -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1)
     rig.request(1)
     rig.dispatch.losses.disconnected(slot)
-    rig.process_hello(slot.incarnation, b"new route", received_upto=3)
+    rig.process_hello(slot.incarnation, b"new route", received_upto=received_upto)
     assert rig.codes() == {1: MAYBE}
 
 
@@ -444,6 +515,23 @@ def test_a_stray_reply_is_counted_and_dropped() -> None:
     assert rig.dispatch.counters["stray replies"] == 2
 
 
+@pytest.mark.parametrize(
+    ("epoch", "code", "flags", "tail"),
+    [
+        (2, OK, wire.ORIGIN, ORIGIN),
+        (0, OK, wire.ORIGIN, ORIGIN),
+        (1, NOT_STARTED, wire.ORIGIN, ORIGIN),
+        (1, OK, 0, ORIGIN),
+        (1, OK, wire.ORIGIN, b"short"),
+    ],
+)
+def test_what_is_no_reply_of_an_older_masters_time_is_not_kept(epoch: int, code: int, flags: int, tail: bytes) -> None:
+    rig = restarted()
+    slot = rig.process(rig.agent())
+    rig.reply(slot, 5, epoch=epoch, code=code, flags=flags, tail=tail)
+    assert not rig.dispatch.inherited.kept and rig.dispatch.counters["stray replies"] == 1
+
+
 # ---- parked work -----------------------------------------------------------------------------------------------------
 
 
@@ -459,6 +547,27 @@ def test_work_that_is_parked_behind_a_long_one_is_taken_back_when_another_is_idl
     rig.tell(first.node, Recalled(first.incarnation, 3, 1))
     assert rig.where()[-1] == (second.incarnation, 3)
     assert list(first.inflight) == [1]
+    assert first.recall == 0, "it may be asked again"
+
+
+def test_what_is_not_below_the_floor_may_have_started_and_is_left_where_it_is() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=4)
+    for number in range(1, 7):
+        rig.request(number)
+    assert list(first.inflight) == [1, 2, 3]
+    rig.tell(first.node, Recalled(first.incarnation, 3, 1))
+    assert 3 in first.inflight and 2 not in first.inflight
+
+
+def test_a_process_that_has_nothing_to_give_back_is_not_taken_for_a_stopped_one() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.reply(slot, 1)
+    rig.tell(slot.node, Recalled(slot.incarnation, 2, 1))
+    rig.request(2)
+    assert len(rig.deliveries) == 2 and not rig.out.cuts
 
 
 def test_a_recall_whose_answer_was_lost_is_said_again_after_the_agent_came_back() -> None:
@@ -487,10 +596,11 @@ def test_nothing_is_taken_back_while_nobody_is_idle() -> None:
 # ---- resends ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_is_dropped_and_counted() -> None:
+@pytest.mark.parametrize("key", ["", "basket"])
+def test_a_replay_is_dropped_and_counted(key: str) -> None:
     rig = Rig()
     rig.pool_of(2)
-    rig.request(1)
+    rig.request(1, key=key)
     rig.request(1)
     assert len(rig.deliveries) == 1
     assert rig.dispatch.counters["replayed"] == 1
@@ -567,6 +677,26 @@ def test_what_a_full_client_did_not_take_is_sent_again_in_its_order() -> None:
     assert [answer.number for answer in rig.answers] == [1, 2, 3]
 
 
+def test_only_what_a_full_client_did_not_take_is_sent_again_even_if_it_is_no_longer_kept() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    for number in range(1, 6):
+        rig.request(number)
+        rig.reply(slot, number)
+    rig.say(wire.ACK, upto=1)
+    session = rig.dispatch.sessions[SESSION]
+    for kind, upto in ((wire.ANSWER, 3), (wire.PROBE, 0), (wire.ANSWER, 5)):
+        rig.dispatch.answer_blocked(session, [wire.head(kind, 1, number=upto, upto=upto)], False)
+    number, _ = session.kept[2]
+    session.kept[2] = number, b""
+    rig.answers.clear()
+    rig.after(0.05)
+    told = [(answer.number, answer.sequence, answer.code) for answer in rig.answers]
+    assert told == [(3, 3, OK), (4, 4, MAYBE), (5, 5, OK)]
+    rig.after(0.05)
+    assert len(rig.answers) == 3
+
+
 # ---- an older master -------------------------------------------------------------------------------------------------
 
 
@@ -618,6 +748,28 @@ def test_a_kept_reply_that_comes_before_its_resend_waits_for_it() -> None:
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"kept")
 
 
+def test_a_reply_that_comes_after_its_node_was_given_up_still_waits_for_its_caller() -> None:
+    rig = restarted()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    slot = rig.fleet.processes.slots[incarnation]
+    rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now)
+    rig.reply(slot, 5, epoch=1, flags=wire.ORIGIN, tail=ORIGIN, body=b"late")
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"late")
+
+
+def test_what_was_lost_with_its_node_before_its_caller_came_is_told_so() -> None:
+    rig = restarted()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    rig.dispatch.losses.abandoned(rig.fleet.processes.slots[incarnation], "its node is dead", rig.now)
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    assert rig.codes() == {50: MAYBE} and "its node is dead" in rig.answers[0].cause
+
+
 def test_what_died_with_its_process_under_an_older_master_is_maybe_executed() -> None:
     rig = restarted()
     report = Exited("n1.b1.1", "orders", -9, "was killed", 5, [Row(5, RUNNING, SESSION, 50, 1)], "")
@@ -648,6 +800,17 @@ def test_a_node_that_does_not_come_back_is_waited_for_no_longer_than_it_takes_to
     assert rig.codes() == {}
     rig.after(1.0, beat=False)
     assert rig.codes() == {50: MAYBE}
+
+
+def test_a_deadline_that_passes_while_its_fate_is_not_known_is_no_time_out() -> None:
+    """Which would say less: it may have run."""
+    rig = restarted()
+    rig.client(epoch=1)
+    rig.request(50, timeout_ms=500, flags=wire.RESENT | wire.OLDER, epoch=1)
+    rig.request(51, timeout_ms=500)
+    rig.after(0.6)
+    assert rig.codes() == {50: MAYBE, 51: errors.NoService.code}
+    assert rig.dispatch.queued_bytes == 0
 
 
 def test_a_new_call_to_a_service_that_is_not_back_yet_waits_for_it() -> None:
@@ -726,6 +889,27 @@ def test_a_request_waits_for_the_first_process_of_its_service_and_is_checked_the
     rig.process(node)
     assert rig.codes() == {2: errors.NoService.code}
     assert [number for _, number in rig.where()] == [1]
+    assert (rig.dispatch.pools["orders"].queued, rig.dispatch.queued_bytes) == (0, 0)
+
+
+def test_what_waited_for_the_first_process_may_run_again_if_its_handler_turns_out_to_allow_it() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.request(1, "orders.again")
+    slot = rig.process(node)
+    rig.exited(slot, started_upto=1, rows=[(1, RUNNING)])
+    assert rig.codes() == {}
+
+
+def test_what_a_new_version_says_of_a_handler_holds_from_then_on() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.process(node)
+    rig.request(1)
+    slot = rig.process(node, 2, version="2", digest="e", handlers={"quote": Handler("yes")})
+    rig.request(2)
+    rig.exited(slot, started_upto=1, rows=[(1, RUNNING)])
+    assert rig.codes() == {}
 
 
 def test_a_request_whose_delivery_no_process_could_read_is_dropped() -> None:
@@ -756,8 +940,8 @@ def test_a_body_that_the_transport_would_cut_on_its_way_to_a_process_is_refused(
 def test_flags_that_no_client_may_set_are_refused(flags: int) -> None:
     rig = Rig()
     rig.pool_of(1)
-    rig.request(1, flags=flags)
-    assert rig.deliveries == []
+    rig.request(1, flags=flags, key="basket")
+    assert (rig.deliveries, rig.answers) == ([], [])
     assert rig.dispatch.counters["bad frames"] == 1
 
 
@@ -857,6 +1041,17 @@ def test_a_master_that_stops_gives_back_what_waits_and_says_up_to_where_it_heard
         (wire.BYE, 3, 0),
     ]
     assert list(slot.inflight) == [1], "what was dispatched comes to the next master from its process"
+
+
+def test_a_master_that_stops_gives_back_what_is_new_of_what_waits_for_nodes_to_tell() -> None:
+    rig = restarted()
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    rig.request(51)
+    assert rig.dispatch.hand_back() == 1
+    rig.flush()
+    assert rig.codes() == {51: NOT_STARTED} and list(rig.dispatch.sessions[SESSION].open) == [50]
+    assert rig.dispatch.queued_bytes == len(rig.dispatch.sessions[SESSION].open[50].frame)
 
 
 def test_what_had_started_once_is_not_given_back() -> None:

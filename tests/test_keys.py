@@ -194,9 +194,12 @@ def test_a_call_after_a_time_out_attaches_to_what_still_runs() -> None:
     rig.request(1, key="basket", timeout_ms=100)
     rig.after(0.2)
     rig.request(2, key="basket")
+    rig.request(3, key="basket", timeout_ms=100)
+    rig.after(0.2)
+    assert "started" not in msgpack.unpackb(rig.answers[-1].body), "its attempt runs"
     assert len(rig.deliveries) == 1
     rig.reply(slot, 1, body=b"booked")
-    assert rig.codes() == {1: TIMEOUT, 2: OK}
+    assert rig.codes() == {1: TIMEOUT, 2: OK, 3: TIMEOUT}
 
 
 def test_each_caller_has_a_deadline_of_his_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from core_rig import SESSION, Rig, held
 
@@ -116,7 +117,7 @@ def test_what_is_held_is_bounded_as_a_queue_is() -> None:
         rig.request(number)
     (refused,) = rig.answers
     assert refused.number == 3 and refused.code == errors.Overloaded.code and "which is paused" in refused.cause
-    assert b"retry_after_ms" in refused.body
+    assert msgpack.unpackb(refused.body)["retry_after_ms"] == pytest.approx(5000, abs=100)
     resume(rig)
     assert len(rig.deliveries) == 1
 

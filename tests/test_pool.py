@@ -153,6 +153,18 @@ def test_an_empty_shelf_has_no_first() -> None:
     assert Shelf().first() is None
 
 
+def test_a_process_may_come_to_the_shelf_with_much_in_flight() -> None:
+    orders = pool(credit=8)
+    a, b = slot(orders, "a"), slot(orders, "b", is_open=False)
+    b.inflight = {number: request() for number in range(5)}
+    b.open = True
+    orders.adopt(b)
+    give(b, 5)
+    assert orders.shelf.first() is a
+    give(a, 1)
+    assert orders.shelf.first() is a
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["give", "take", "open", "close"])), max_size=60))
 def test_the_shelf_holds_exactly_what_is_open_and_has_credit(steps: list[tuple[int, str]]) -> None:
     orders = pool(credit=3)
@@ -207,6 +219,18 @@ def test_credit_follows_a_service_that_became_slow() -> None:
     for _ in range(2048):
         observe(orders, 20_000)
     assert orders.credit == 1
+
+
+def test_what_is_long_past_counts_less_and_all_that_was_served_is_counted() -> None:
+    orders = pool()
+    for time_us in (20, 20_000):
+        for _ in range(3000):
+            observe(orders, time_us)
+    assert orders.credit == 1 and orders.p95_us > 20_000
+    for _ in range(3000):
+        observe(orders, 20)
+    assert orders.credit == CREDIT_MAX
+    assert orders.served() == 9000
 
 
 def test_rare_slow_requests_do_not_lower_the_credit() -> None:

@@ -292,6 +292,15 @@ def test_what_never_ran_and_finds_no_room_may_be_told_so() -> None:
     assert rig.codes() == {52: errors.Overloaded.code}
 
 
+def test_what_may_have_run_and_finds_no_room_is_not_told_that_nothing_was_run() -> None:
+    rig = Later()
+    rig.default = replace(rig.default, queue_limit=1)
+    rig.back()
+    for number in (50, 51, 52):
+        rig.resend(number, None, "orders.again")
+    assert rig.codes() == {52: MAYBE}
+
+
 def test_without_a_journal_nothing_is_known_to_be_complete() -> None:
     rig = Rig(state=None, heritage=Heritage(complete=True))
     rig.client(epoch=1)

@@ -242,9 +242,7 @@ class Dispatch:
         head = _head(_ANSWER, session.token, self.epoch, time_us, number, sequence, 0, code)
         answer = head + frame[head_len:] if len(frame) < _COPY_TWICE_MAX else _with_body(head, frame, head_len)
         session.keep(number, answer, self.settings.answers_bytes)
-        if session.unsent:
-            self.unsent[session] = None
-        elif session.route:
+        if session.route and not session.unsent:
             if not session.outgoing:
                 self.out.sessions.append(session)
             session.outgoing.append(answer)
@@ -404,8 +402,8 @@ class Dispatch:
 
     def _unusual(self, session: Session, fields: tuple[int, ...], frame: wire.Frame, now: float) -> bool:
         """True if the request is to be accepted as new."""
-        flags, number, below = fields[4], fields[8], fields[10]
-        if flags & ~_KNOWN or flags & _WHOLE_ONLY == _WHOLE_ONLY or below > number:
+        flags, number = fields[4], fields[8]
+        if flags & ~_KNOWN or flags & _WHOLE_ONLY == _WHOLE_ONLY:
             self.counters["bad frames"] += 1
             return False
         if not flags & wire.RESENT:

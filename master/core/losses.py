@@ -65,7 +65,7 @@ class Losses:
     def rejoined(self, slot: Slot, received_upto: int, held: list[Held], now: float) -> None:
         """A process said HELLO (again): what it never received goes elsewhere, what it holds is waited for."""
         holds = {each.number for each in held}
-        missing = [n for n in slot.inflight if n > received_upto or n not in holds]
+        missing = [n for n in slot.inflight if n not in holds]
         never = [slot.inflight.pop(n) for n in missing if n > received_upto]
         dropped = [slot.inflight.pop(n) for n in missing if n <= received_upto]
         if slot.last_number == 0:  # its first HELLO here; later all that it holds is in flight or was answered
