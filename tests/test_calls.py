@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from rota.client import calls as module
 from rota.client.calls import GRACE_S, KEEP_S, SWEEP_S, WAITING_MAX, Call, Calls
 from rota.common import wire
 from rota.common.errors import Error, Overloaded, PayloadTooLarge, Timeout, Unavailable
@@ -127,6 +130,43 @@ def test_a_session_that_the_master_does_not_know_counts_answers_anew() -> None:
     assert [head.upto for head in frames(calls, 1.0)] == [0]
     assert calls.answered(2, 1, 60) is not None
     assert frames(calls, 3.0) == [] and frames(calls, 3.0 + ACK_AFTER_S)[0].upto == 1
+
+
+def test_what_came_out_of_turn_from_one_session_acknowledges_nothing_of_the_next() -> None:
+    calls = opened()
+    submitted(calls, 3)
+    frames(calls)
+    calls.answered(2, 2, 60)
+    calls.closed()
+    calls.opened(TOKEN, 9, False, 1000, 1.0)
+    frames(calls, 1.0)
+    calls.answered(1, 1, 60)
+    submitted(calls, 1)
+    assert frames(calls, 1.0)[0].upto == 1
+
+
+def test_what_was_acknowledged_over_a_connection_that_is_gone_is_acknowledged_again() -> None:
+    calls = opened()
+    submitted(calls, 1)
+    frames(calls)
+    calls.answered(1, 1, 60)
+    assert [head.kind for head in frames(calls, ACK_AFTER_S)] == []
+    assert [head.upto for head in frames(calls, 2 * ACK_AFTER_S)] == [1]
+    calls.closed()
+    calls.opened(TOKEN, 3, True, 1000, 3.0)
+    frames(calls, 3.0)
+    assert [head.upto for head in frames(calls, 3.0 + ACK_AFTER_S)] == [1]
+
+
+def test_without_a_connection_nothing_is_due_but_deadlines() -> None:
+    calls = opened()
+    submitted(calls, 2)
+    frames(calls)
+    calls.answered(1, 1, 60)
+    frames(calls)
+    calls.closed()
+    calls.expire(1.0)
+    assert calls.next_deadline() == 1000.0
 
 
 def test_64_answers_are_acknowledged_without_a_request() -> None:
@@ -296,6 +336,22 @@ def test_more_calls_than_may_wait_are_refused() -> None:
     assert isinstance(calls.submit(Asked()), Overloaded)
 
 
+def test_the_bytes_that_wait_are_bounded_and_come_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES", 100)
+    calls = opened(window=1)
+    first, second = Asked(body=b"x" * 50), Asked(body=b"x" * 50)
+    for most in (first, second):
+        assert calls.submit(most) is None
+    assert isinstance(calls.submit(Asked()), Overloaded)
+    frames(calls)  # the first is sent
+    assert calls.submit(Asked(body=b"x" * 50)) is None and isinstance(calls.submit(Asked()), Overloaded)
+    calls.cancel(second)
+    assert calls.submit(Asked(body=b"x" * 50)) is None and isinstance(calls.submit(Asked()), Overloaded)
+    assert calls.answered(1, 1, 60) is first
+    calls.again(first)
+    assert isinstance(calls.submit(Asked(body=b"")), Overloaded)
+
+
 def test_a_payload_above_the_masters_limit_is_refused_before_anything_is_sent() -> None:
     calls = opened()
     error = calls.submit(Asked(body=b"x" * 1001))
@@ -339,6 +395,16 @@ def test_what_a_master_gives_back_is_sent_anew_under_another_number() -> None:
     ]
     assert calls.answered(3, 1, 60) is first
     assert calls.answered(2, 2, 60) is second
+
+
+def test_what_a_master_gave_back_may_be_given_up_before_its_turn() -> None:
+    calls = opened()
+    (call,) = submitted(calls, 1)
+    frames(calls)
+    assert calls.answered(1, 1, 60) is call
+    calls.again(call)
+    calls.cancel(call)
+    assert frames(calls) == [] and not calls.under_way
 
 
 def test_what_a_stopping_master_never_heard_is_sent_anew_in_its_order() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_rig import SESSION, Rig
+from core_rig import SESSION, Rig, held
 
 from rota.common import errors, messages, wire
 from rota.common.messages import End, Exited, Row
@@ -80,6 +80,43 @@ def test_a_spent_budget_is_told_once_however_many_it_refuses() -> None:
         killed(rig, slot)
     assert rig.dispatch.counters["retry budget spent"] == 20
     assert len(events(rig, "retries")) == 1
+
+
+def test_what_is_lost_after_its_deadline_is_not_run_again() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.again", timeout_ms=100)
+    rig.now += 0.1
+    killed(rig, first)
+    assert rig.codes() == {1: MAYBE} and "its deadline passed" in rig.answers[0].cause
+    assert not second.inflight
+
+
+@pytest.mark.parametrize(
+    ("target", "by", "codes", "attempts"),
+    [
+        ("orders.quote", errors.BY_FENCE, {}, [1]),
+        ("orders.again", errors.BY_FENCE, {}, [2]),  # what was refused may have been its second attempt
+        ("orders.quote", errors.BY_FLOOR, {50: MAYBE}, []),
+        ("orders.again", errors.BY_FLOOR, {}, [2]),
+    ],
+)
+def test_what_an_older_master_dispatched_is_run_elsewhere_where_no_other_process_can_have_run_it(
+    target: str, by: bytes, codes: dict[int, int], attempts: list[int]
+) -> None:
+    """Below the floor that master took it back, and may have given it to another one."""
+    rig = Rig(epoch=2)
+    (slot,) = rig.pool_of(1)
+    rig.process_hello(slot.incarnation, b"again", received_upto=5, held=[held(5, 50)])
+    rig.client(epoch=1)
+    rig.request(50, target, flags=wire.RESENT | wire.OLDER, epoch=1)
+    assert rig.deliveries == []
+    rig.reply(slot, 5, code=errors.NOT_STARTED, epoch=1, body=by)
+    assert rig.codes() == codes
+    assert [wire.parse_head(frame).below for _, _, frame in rig.deliveries] == attempts
+    for _, number, _ in rig.deliveries:
+        rig.reply(slot, number)
+    assert not slot.inflight and 50 in rig.codes()
 
 
 def test_what_had_not_started_is_not_charged() -> None:

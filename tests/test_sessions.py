@@ -81,3 +81,4 @@ def test_bytes_and_sequences_add_up_whatever_is_acknowledged(steps: list[int | N
         assert len(made.kept) == made.sequence - made.acked
         assert [not frame for _, frame in made.kept] == sorted([not frame for _, frame in made.kept], reverse=True)
         assert made.dropped == sum(not frame for _, frame in made.kept)
+        assert made.owed() == len(made.kept) * (wire.HEADER_SIZE + 100)
