@@ -251,7 +251,7 @@ class Calls:
 
     def abandon(self, error: Error, sent: bool = True) -> list[Failed]:
         """Give up everything, or only what was never sent, with this error."""
-        failed = self._fail_waiting([(call, error) for call in self._waiting if call.number == 0])
+        failed = self._fail_waiting([(call, error) for call in self._waiting])
         if sent:
             failed += [(call, error) for call in self._sent.values()]
             self._given_up.update(dict.fromkeys(self._sent))
@@ -440,4 +440,4 @@ class Calls:
             if first > self._upto + 1 and next_then > below:
                 return
             heappop(self._early)
-            self._upto = max(self._upto, first)
+            self._upto = first

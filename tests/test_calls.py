@@ -49,6 +49,21 @@ def test_a_request_says_what_is_left_of_its_deadline() -> None:
     assert frames(calls, now=7.5)[0].time == 2500
 
 
+def test_a_request_whose_deadline_has_just_passed_says_that_a_millisecond_is_left() -> None:
+    calls = opened()
+    submitted(calls, 1, deadline=1.0)
+    assert [head.time for head in frames(calls, 1.5)] == [1]
+
+
+def test_a_large_request_says_whose_it_is() -> None:
+    calls = Calls(session=b"s" * 16)
+    calls.opened(TOKEN, 1, False, 1 << 20, 0.0)
+    calls.submit(Asked(body=bytes(wire.BUNDLE_BYTES_MAX + 1)))
+    (frame,) = calls.frames(0.0, 10)
+    assert wire.parse_head(frame).flags == wire.ORIGIN
+    assert wire.ORIGIN_STRUCT.unpack_from(frame, wire.HEADER_SIZE) == (b"s" * 16, 1)
+
+
 def test_an_answer_finishes_its_call_once() -> None:
     calls = opened()
     (call,) = submitted(calls, 1)
@@ -313,6 +328,21 @@ def test_a_call_that_was_sent_before_the_connection_was_lost_ends_as_timeout_at_
     assert errors(calls.expire(5.0)) == [Timeout]
 
 
+def test_a_call_that_waits_behind_others_ends_as_a_time_out_that_says_that_nothing_was_run() -> None:
+    calls = opened(window=1)
+    submitted(calls, 1)
+    (late,) = submitted(calls, 1, deadline=1.0)
+    (later,) = submitted(calls, 1, deadline=2.0)
+    (withdrawn,) = submitted(calls, 1, deadline=1.0)
+    frames(calls)
+    calls.cancel(withdrawn)
+    ((call, error),) = calls.expire(1.5)
+    assert call is late and isinstance(error, Timeout) and error.details == {"started": False}
+    assert calls.next_deadline() == 2.0
+    assert [call for call, _ in calls.expire(2.0)] == [later]
+    assert len(calls) == 1
+
+
 def test_late_calls_do_not_make_every_look_through_all_of_them() -> None:
     calls = opened()
     for late in range(10):
@@ -328,6 +358,36 @@ def test_calls_above_the_window_wait_for_their_turn() -> None:
     assert [head.number for head in frames(calls)] == [1, 2]
     calls.answered(2, 1, 60)
     assert [head.number for head in frames(calls)] == [3]
+
+
+def test_bytes_above_the_window_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WINDOW_BYTES", 100)
+    calls = opened()
+    asked = [Asked(body=b"x" * 60) for _ in range(7)]
+    for call in asked:
+        assert calls.submit(call) is None
+    assert [head.number for head in frames(calls)] == [1, 2]
+    calls.answered(1, 1, 60)
+    assert [head.number for head in frames(calls)] == [3]
+    calls.cancel(asked[1])
+    assert [head.number for head in frames(calls) if head.kind == wire.REQUEST] == [4]
+    calls.began(asked[2])
+    assert [head.number for head in frames(calls)] == [5]
+    calls.abandon(Unavailable("x"))
+    submitted(calls, 1)
+    assert [head.number for head in frames(calls)] == [6]
+    assert calls.window == module.WINDOW
+
+
+def test_what_was_given_up_is_remembered_of_no_more_than_a_master_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WINDOW", 2)
+    calls = opened()
+    for call in submitted(calls, 3):
+        frames(calls)
+        calls.cancel(call)
+    calls.closed()
+    calls.opened(TOKEN, 3, True, 1000, 1.0)
+    assert [head.number for head in frames(calls)] == [2, 3]
 
 
 def test_more_calls_than_may_wait_are_refused() -> None:
@@ -375,6 +435,8 @@ def test_giving_up_what_was_never_sent_leaves_what_was_sent() -> None:
     sent, waiting = submitted(calls, 2)
     frames(calls)
     failure = Unavailable("x")
+    (withdrawn,) = submitted(calls, 1)
+    calls.cancel(withdrawn)
     assert calls.abandon(failure, sent=False) == [(waiting, failure)]
     assert calls.abandon(failure) == [(sent, failure)]
     assert len(calls) == 0
@@ -416,6 +478,7 @@ def test_what_a_stopping_master_never_heard_is_sent_anew_in_its_order() -> None:
     calls.opened(TOKEN, 4, False, 1000, 1.0)
     assert [(head.number, head.epoch) for head in frames(calls)] == [(1, 3), (2, 3), (5, 4), (6, 4)]
     assert [calls.answered(number, number - 4, 60) for number in (5, 6)] == asked[2:]
+    assert len(calls) == 2
 
 
 def test_what_an_earlier_master_was_sent_is_not_sent_anew_because_a_later_one_never_heard_it() -> None:
@@ -427,4 +490,8 @@ def test_what_an_earlier_master_was_sent_is_not_sent_anew_because_a_later_one_ne
     calls.heard_upto(0)
     calls.closed()
     calls.opened(TOKEN, 5, False, 1000, 2.0)
-    assert [(head.number, head.epoch, bool(head.flags & wire.RESENT)) for head in frames(calls)] == [(1, 3, True)]
+    older = wire.RESENT | wire.OLDER
+    assert [(head.number, head.epoch, head.flags) for head in frames(calls)] == [(1, 3, older)]
+    calls.closed()
+    calls.opened(TOKEN, 5, True, 1000, 3.0)
+    assert [head.flags for head in frames(calls)] == [older], "whoever had it first is gone all the same"
