@@ -52,6 +52,14 @@ def test_a_node_that_serves_nothing_may_always_go() -> None:
     assert drain(rig, "empty") == exits.DONE
 
 
+def test_a_node_that_is_not_active_may_go_though_too_few_are() -> None:
+    rig = Rig(service={"min_active": 2})
+    rig.process(rig.agent("n1", capacity=1))
+    rig.agent("n2", capacity=1)
+    assert drain(rig, "n2") == exits.DONE
+    assert drain(rig, "n1") == exits.REFUSED
+
+
 def test_a_node_that_still_ramps_does_not_count() -> None:
     rig = Rig(service={"ramp": 10.0})
     rig.process(rig.agent("n1", capacity=1))

@@ -12,7 +12,7 @@ from rota.common import errors, wire
 from rota.common.errors import NOT_STARTED
 from rota.common.limits import HEAD_MAX
 from rota.common.messages import Exited, Handler, Recall, Recalled, Row, Started
-from rota.master.core import records
+from rota.master.core import inherited, records
 from rota.worker.page import DONE, REFUSED, RUNNING
 
 OK = 0
@@ -813,6 +813,44 @@ def test_a_deadline_that_passes_while_its_fate_is_not_known_is_no_time_out() -> 
     assert rig.dispatch.queued_bytes == 0
 
 
+def test_what_waits_for_nodes_to_tell_is_bounded_as_the_queue_is() -> None:
+    before = records.Restored()
+    before.read(records.present("n1", True))
+    rig = Rig(epoch=2, restored=before, queue_bytes=100)
+    rig.client(epoch=1)
+    rig.request(50)
+    rig.request(51, flags=wire.RESENT | wire.OLDER, epoch=1)
+    rig.request(52)
+    assert rig.codes() == {51: MAYBE, 52: OVERLOADED}
+
+
+def test_replies_that_nobody_asks_for_are_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inherited, "KEPT_MAX", 3)
+    monkeypatch.setattr(inherited, "KEPT_BYTES_MAX", 100)
+    kept = restarted().dispatch.inherited
+    for number, size in ((1, 40), (1, 40), (2, 40), (3, 20)):
+        kept.keep((SESSION, number), OK, 1, b"x" * size)
+    assert [number for _, number in kept.kept] == [1, 2, 3]
+    kept.keep((SESSION, 4), OK, 1, b"")
+    assert [number for _, number in kept.kept] == [2, 3, 4]
+    assert kept.take((SESSION, 2)) == (OK, 1, b"x" * 40)
+    kept.keep((SESSION, 5), OK, 1, b"x" * 80)
+    assert [number for _, number in kept.kept] == [3, 4, 5]
+    kept.keep((SESSION, 6), OK, 1, b"x")
+    assert [number for _, number in kept.kept] == [4, 5, 6]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_only_what_an_older_master_dispatched_and_a_caller_waits_for_is_kept_for_it(cancelled: bool) -> None:
+    rig = restarted()
+    rig.client(epoch=1)
+    if cancelled:
+        rig.say(wire.CANCEL, 50)
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=6, held=[held(5, 50), held(6, 51, epoch=2)])
+    assert [number for _, number in rig.dispatch.inherited.orphans] == ([] if cancelled else [50])
+
+
 def test_a_new_call_to_a_service_that_is_not_back_yet_waits_for_it() -> None:
     rig = restarted()
     rig.request(1)
@@ -1052,6 +1090,18 @@ def test_a_master_that_stops_gives_back_what_is_new_of_what_waits_for_nodes_to_t
     rig.flush()
     assert rig.codes() == {51: NOT_STARTED} and list(rig.dispatch.sessions[SESSION].open) == [50]
     assert rig.dispatch.queued_bytes == len(rig.dispatch.sessions[SESSION].open[50].frame)
+
+
+def test_a_master_that_stops_waits_for_what_processes_have_not_begun() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1)
+    rig.core.stop(rig.now)
+    rig.flush()
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1)]
+    assert not rig.fleet.recalls.settled()
+    rig.tell(first.node, Recalled(first.incarnation, 2, 1))
+    assert rig.fleet.recalls.settled() and list(first.inflight) == [1]
 
 
 def test_what_had_started_once_is_not_given_back() -> None:

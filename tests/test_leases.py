@@ -57,6 +57,15 @@ def test_an_old_lease_does_not_shorten_a_newer_one() -> None:
     assert leases.until() == 101.2
 
 
+def test_an_answer_that_comes_twice_takes_nothing_from_the_next() -> None:
+    leases = Leases(S, ["a"])
+    leases.echoed("a", 1, 100.0)
+    leases.echoed("a", 2, 100.2)
+    for beat, until in ((1, 101.0), (1, 101.0), (2, 101.2)):
+        leases.heard("a", beat)
+        assert leases.until() == until
+
+
 def test_one_of_two_nodes_may_be_silent() -> None:
     leases = Leases(S, ["a", "b"])
     leased(leases, "a", 100.0)

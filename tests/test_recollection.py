@@ -13,6 +13,7 @@ from core_rig import SESSION, Rig, held
 from rota.client.ages import GROWTH, MARK_S, Ages
 from rota.common import errors, wire
 from rota.common.errors import MaybeExecuted
+from rota.common.limits import AGES_MAX
 from rota.common.messages import Exited, Leaving, Row, Started
 from rota.master.core import records
 from rota.master.core.beginning import Heritage
@@ -106,6 +107,8 @@ def test_an_idempotent_handler_runs_what_was_done_once_more() -> None:
         ({"done_ms": 1500}, True),
         ({"done_ms": 900}, False),
         ({"done_ms": 1010}, False),  # within the margin
+        ({"done_ms": 1115}, False),  # its clock may be faster than ours
+        ({"done_ms": 1125}, True),
         ({"done_ms": 0}, False),
         ({"ended_ms": 1500}, True),
         ({"ended_ms": 900}, False),
@@ -131,6 +134,15 @@ def test_one_long_request_does_not_spoil_the_others() -> None:
         rig.resend(number, None)
     assert sorted(rig.codes()) == [1, 59], "the bound for 59 is that of request 1"
     assert rig.dispatch.pools["orders"].queued + len(rig.deliveries) == 4
+
+
+def test_of_ages_that_are_half_told_or_too_many_the_whole_and_the_first_count() -> None:
+    rig = Later()
+    rig.client(epoch=1)
+    token = rig.dispatch.routes[b"c"].token
+    for body, count in ((PAIR.pack(50, 1000) + b"half", 1), (PAIR.pack(50, 1000) * (AGES_MAX + 1), AGES_MAX)):
+        rig.core.frontend(b"c", wire.head(wire.ACK, token) + body, rig.now)
+        assert len(rig.dispatch.sessions[SESSION].asked) == count
 
 
 def test_a_client_that_tells_no_age_gets_no_second_run() -> None:

@@ -110,6 +110,21 @@ def test_a_lease_never_becomes_shorter() -> None:
     assert votes.refusal(vote(2, "c"), LATER + 4.9) is not None
 
 
+def test_each_answered_beat_makes_it_longer() -> None:
+    votes = obeying()
+    votes.leased("a", 3, LEASE_S, LATER + 0.5)
+    assert votes.refusal(vote(4), LATER + LEASE_S + 0.4) is not None
+
+
+def test_what_was_seen_or_released_is_not_forgotten_for_something_lower() -> None:
+    votes = obeying(epoch=3)
+    votes.saw(2)
+    votes.released(3)
+    votes.released(2)
+    assert not votes.may_lease(3) and not votes.may_lease(2)
+    assert votes.refusal(vote(3), LATER + 5) is not None
+
+
 def test_from_the_grant_on_no_lower_epoch_gets_a_lease() -> None:
     votes = obeying()
     ask(votes, vote(4), LATER + 2)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +68,9 @@ def test_a_head_that_is_longer_than_its_frame_or_than_allowed_is_a_bad_frame() -
         parse(frame[:-1])
     with pytest.raises(BadFrame):
         parse(head(wire.HELLO, 0, tail=b"x" * (HEAD_MAX - HEADER_SIZE + 1)))
+    beyond = frame[4:48] + struct.pack("<H", HEADER_SIZE + 1) + frame[50:HEADER_SIZE]
+    with pytest.raises(BadFrame):
+        parse(struct.pack("<I", zlib.crc32(beyond)) + beyond)
     parse(head(wire.HELLO, 0, tail=b"x" * (HEAD_MAX - HEADER_SIZE)))
 
 
@@ -120,6 +125,29 @@ def test_a_bundle_that_does_not_add_up_is_a_bad_frame(count: int, rest: bytes) -
     except BadFrame:
         return
     assert sum(map(len, found)) + 4 * count == len(rest), "these bytes happened to be one"
+
+
+@pytest.mark.parametrize(
+    ("count", "lengths", "rest"),
+    [
+        (0, [], b""),
+        (2, [1, 1], b"abc"),
+        (2, [1, 1], b"a"),
+        (2, [1], b""),
+        (10_000, [0] * 10_000, b""),  # more than there is room for: each costs whoever reads them
+    ],
+)
+def test_the_lengths_in_a_bundle_add_up_and_are_not_too_many(count: int, lengths: list[int], rest: bytes) -> None:
+    frame = head(wire.BUNDLE, 0, number=count) + struct.pack(f"<{len(lengths)}I", *lengths) + rest
+    with pytest.raises(BadFrame):
+        split(frame, parse(frame))
+
+
+def test_as_many_of_the_smallest_messages_as_fit_are_one_bundle() -> None:
+    frames = [head(wire.ACK, 1)] * (wire.BUNDLE_BYTES_MAX // HEADER_SIZE)
+    ((count, frame),) = bundles(frames)
+    assert count == len(frames) and split(frame, parse(frame)) == frames
+    assert [count for count, _ in bundles(frames * 2)] == [count, count]
 
 
 def large(body: bytes) -> tuple[wire.Large, bytes]:
