@@ -120,7 +120,7 @@ def test_beyond_its_limit_the_queue_refuses_at_once_and_says_when_to_come_again(
     assert msgpack.unpackb(rig.answers[0].body)["retry_after_ms"] > 0
 
 
-@pytest.mark.parametrize(("is_open", "least", "most"), [(True, 600, 1200), (False, 1000, 1000)])
+@pytest.mark.parametrize(("is_open", "least", "most"), [(True, 200, 400), (False, 1000, 1000)])
 def test_who_is_refused_is_to_come_again_when_about_half_of_the_queue_was_served(
     is_open: bool, least: int, most: int
 ) -> None:
@@ -128,7 +128,7 @@ def test_who_is_refused_is_to_come_again_when_about_half_of_the_queue_was_served
     (slot,) = rig.pool_of(1)
     for number in range(1, 11):
         rig.request(number)
-        rig.reply(slot, number, time=300_000)
+        rig.reply(slot, number, time=100_000)
     rig.after(0.1)
     rig.request(11)
     if not is_open:  # nothing is known then
@@ -495,12 +495,13 @@ def test_a_delivery_that_its_process_no_longer_knows_ends_as_maybe_executed(rece
     assert rig.codes() == {1: MAYBE}
 
 
-def test_a_fenced_delivery_runs_elsewhere() -> None:
+@pytest.mark.parametrize("by", [b"", errors.BY_FLOOR, errors.BY_FENCE])
+def test_a_fenced_delivery_runs_elsewhere(by: bytes) -> None:
     rig = Rig()
     first, second = rig.pool_of(2)
-    rig.request(1)
+    rig.request(1, "orders.again")
     rig.fleet.nodes["n1"].slots[second.incarnation].inflight.clear()
-    rig.reply(first, 1, code=NOT_STARTED, body=b"")
+    rig.reply(first, 1, code=NOT_STARTED, body=by)
     assert len(rig.deliveries) == 2
     assert wire.parse_head(rig.deliveries[-1][2]).below == 1
 
@@ -560,6 +561,18 @@ def test_what_is_not_below_the_floor_may_have_started_and_is_left_where_it_is() 
     assert 3 in first.inflight and 2 not in first.inflight
 
 
+def test_who_gave_something_back_has_room_for_what_waits() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=2)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.tell(slot.node, Recalled(slot.incarnation, 3, 1))
+    assert [request.number for request in slot.inflight.values()] == [1, 2]
+    rig.say(wire.CANCEL, 2)
+    rig.tell(slot.node, Recalled(slot.incarnation, 4, 1))
+    assert [request.number for request in slot.inflight.values()] == [1, 3]
+
+
 def test_a_process_that_has_nothing_to_give_back_is_not_taken_for_a_stopped_one() -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1)
@@ -582,6 +595,28 @@ def test_a_recall_whose_answer_was_lost_is_said_again_after_the_agent_came_back(
     rig.agent(processes=known)
     rig.after(0.06)
     assert len(rig.heard("n1", Recall)) == 2
+
+
+def test_what_was_given_just_now_is_not_taken_back() -> None:
+    rig = Rig()
+    _, second = rig.pool_of(2, credit=2)
+    rig.after(1.0)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.reply(second, 1)
+    rig.after(0.01)
+    assert rig.heard("n1", Recall) == [] and not second.pool.stalled
+
+
+def test_nothing_is_taken_back_from_a_process_that_runs_many_at_once() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=4)
+    first.concurrency = 4
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.reply(second, 1)
+    rig.after(0.1)
+    assert len(first.inflight) == 2 and rig.heard("n1", Recall) == []
 
 
 def test_nothing_is_taken_back_while_nobody_is_idle() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from core_rig import SESSION, Rig, held
 
@@ -106,7 +108,7 @@ def test_what_an_older_master_dispatched_is_run_elsewhere_where_no_other_process
 ) -> None:
     """Below the floor that master took it back, and may have given it to another one."""
     rig = Rig(epoch=2)
-    (slot,) = rig.pool_of(1)
+    slot, _ = rig.pool_of(2)
     rig.process_hello(slot.incarnation, b"again", received_upto=5, held=[held(5, 50)])
     rig.client(epoch=1)
     rig.request(50, target, flags=wire.RESENT | wire.OLDER, epoch=1)
@@ -114,9 +116,31 @@ def test_what_an_older_master_dispatched_is_run_elsewhere_where_no_other_process
     rig.reply(slot, 5, code=errors.NOT_STARTED, epoch=1, body=by)
     assert rig.codes() == codes
     assert [wire.parse_head(frame).below for _, _, frame in rig.deliveries] == attempts
-    for _, number, _ in rig.deliveries:
-        rig.reply(slot, number)
-    assert not slot.inflight and 50 in rig.codes()
+    for given, number, _ in rig.deliveries:
+        rig.reply(given, number)
+    assert len(rig.deliveries) == len(attempts) and 50 in rig.codes()
+
+
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda rig, slot: rig.dispatch.losses.undeliverable(slot, [rig.deliveries[1][2]], False, rig.now),
+        lambda rig, slot: rig.tell(slot.node, messages.Recalled(slot.incarnation, 3, 1)),
+        lambda rig, slot: rig.process_hello(slot.incarnation, b"again", received_upto=1, held=[held(1, 1)]),
+        lambda rig, slot: rig.exited(slot, started_upto=1, rows=[(1, RUNNING)]),
+        lambda rig, slot: rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now),
+    ],
+    ids=["undeliverable", "recalled", "rejoined", "exited", "abandoned"],
+)
+def test_where_nothing_is_parked_any_more_nothing_is_asked_back(settle: Callable[[Rig, Slot], None]) -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=2)
+    rig.request(1)
+    rig.request(2)
+    rig.say(wire.CANCEL, 2)
+    assert slot in slot.pool.parked
+    settle(rig, slot)
+    assert not slot.pool.parked
 
 
 def test_what_had_not_started_is_not_charged() -> None:

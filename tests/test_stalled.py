@@ -28,6 +28,16 @@ def test_a_process_that_started_nothing_of_what_it_had_is_given_nothing_more() -
         rig.request(number)
     rig.after(1.0)
     assert not first.inflight and len(second.inflight) == 4
+    assert rig.out.cuts == [first.source], "a connection that lost its frames would lose them for ever"
+
+
+def test_it_is_given_something_again_as_soon_as_it_has_a_new_connection() -> None:
+    rig = Rig()
+    first, _ = stopped(rig)
+    rig.process_hello(first.incarnation, b"again", received_upto=2)
+    rig.request(5)
+    rig.request(6)
+    assert len(first.inflight) == 1
 
 
 def test_it_is_given_something_again_as_soon_as_it_answers() -> None:

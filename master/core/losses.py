@@ -157,7 +157,7 @@ class Losses:
             if request.answered:
                 self._dispatch.keys.not_started(request)
         ours = self._dispatch.epoch
-        self._run_elsewhere([request for request in requests if request.answered or request.epoch == ours], now)
+        self._run_elsewhere([request for request in requests if request.epoch == ours], now)
         for request in requests:
             # What an older master dispatched it may have taken back and had run elsewhere.
             if not request.answered and request.epoch != ours and now is not None:
