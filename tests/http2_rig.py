@@ -55,8 +55,9 @@ class Heard:
         self.resets: dict[int, int] = {}
         self.ended: set[int] = set()
         self.goaway: int | None = None
+        self.last = 2**31 - 1  # stream that is served, as GOAWAY says
+        self.decoder = Decoder()
         self._buffer = b""
-        self._decoder = Decoder()
 
     def read(self, data: bytes) -> None:
         self._buffer += data
@@ -66,14 +67,16 @@ class Heard:
             self._buffer = self._buffer[size:]
             if kind == HEADERS:
                 assert flags & END_HEADERS
-                self.statuses[number] = str(dict(self._decoder.decode(payload))[":status"])
+                self.statuses[number] = str(dict(self.decoder.decode(payload))[":status"])
             elif kind == DATA:
                 self.bodies.setdefault(number, bytearray()).extend(payload)
             elif kind == RST_STREAM:
                 self.resets[number] = int.from_bytes(payload, "big")
             elif kind == GOAWAY:
                 assert self.goaway in (None, 0), "two ends"
-                self.goaway = int.from_bytes(payload[4:8], "big")
+                last, self.goaway = (int.from_bytes(each, "big") for each in (payload[:4], payload[4:8]))
+                assert last <= self.last, "what was given up is not taken back (RFC 9113 6.8)"
+                self.last = last
             if kind in (HEADERS, DATA) and flags & END_STREAM:
                 self.ended.add(number)
 

@@ -495,6 +495,23 @@ def test_a_table_that_a_client_wishes_larger_stays_small() -> None:
     assert subject.core._books.encoder.header_table_size == 4096
 
 
+@pytest.mark.parametrize(
+    "sizes", [[0], [50], [50, 50], [50, 4096], [50, 4096, 4096], [100_000, 50], [100_000, 100_000], [9999, 0, 9999, 60]]
+)
+def test_whatever_tables_a_client_wishes_in_a_row_it_can_read_what_is_said_to_it(sizes: list[int]) -> None:
+    """RFC 7541 4.2: a client whose table has become smaller is told so with the next head, or it gives up."""
+    subject = raw(START + request(1) + request(3) + request(5))
+    field = (b"x-a", b"a" * 20)
+    subject.answer(1, b"", 200, field)
+    subject.feed(b"".join(frame(SETTINGS, b"\0\1" + size.to_bytes(4, "big")) for size in sizes))
+    subject.heard.decoder.max_allowed_table_size = sizes[-1]
+    subject.answer(3, b"", 200, field, (b"x-b", b"b"))
+    subject.feed(frame(SETTINGS))
+    subject.answer(5, b"", 404, field, (b"x-b", b"b"))
+    assert subject.statuses() == {1: "200", 3: "200", 5: "404"}
+    assert subject.heard.decoder.header_table_size <= min(sizes[-1], 4096)
+
+
 def test_bodies_of_many_streams_do_not_fill_the_memory() -> None:
     subject = Subject(Limits(body=4_000_000))
     Held.room = 10_000_000

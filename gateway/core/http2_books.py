@@ -79,7 +79,15 @@ class Books(H2Connection):
         return self._heads.fields
 
     def keep_table_small(self) -> None:
-        self.encoder.header_table_size = min(self.encoder.header_table_size, TABLE_MAX)
+        """Of changes in a row the smallest and the last one are told (RFC 7541 4.2). hpack would tell all of them, or
+        none if the last was none.
+        """
+        encoder = self.encoder
+        if encoder.header_table_size > TABLE_MAX:
+            encoder.header_table_size = TABLE_MAX
+        if changes := encoder.table_size_changes:
+            encoder.table_size_changes = [min(changes), changes[-1]]
+            encoder.header_table.resized = True
 
     def send_fields(self, number: int, found: Iterable[tuple[bytes, bytes]], end: bool = False) -> None:
         """`send_headers`, of an answer."""
