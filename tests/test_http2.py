@@ -645,6 +645,16 @@ def test_a_connection_whose_window_stays_empty_is_cut() -> None:
     assert subject.closed and isinstance(subject.effects[-1], Reset)
 
 
+def test_a_window_that_nobody_waits_for_may_stay_empty() -> None:
+    """RFC 9113 6.9: a client owes no window for what it has cancelled; its other requests are served."""
+    subject = raw(START + request(1) + request(3))
+    subject.answer(1, b"x" * 200_000)
+    subject.feed(frame(RST_STREAM, b"\0\0\0\x08", 0, 1))
+    subject.tick(60.0)
+    subject.answer(3, b"", 204)
+    assert subject.statuses()[3] == "204" and subject.gone() == [1] and not subject.closed
+
+
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 

@@ -58,16 +58,19 @@ class Turns:
         """Who may send, and how many bytes."""
         books = self._books
         while self._ready:
+            stream = self._ready[0]
+            if stream.is_empty:  # it is closed
+                self._ready.popleft()
+                continue
             if books.outbound_flow_control_window <= 0:
                 self.patience.stalls(now)
-                break
-            stream = self._ready.popleft()
-            if stream.is_empty:  # it is closed
-                continue
+                return None
+            self._ready.popleft()
             room = min(books.local_flow_control_window(stream.id), FRAME_MAX)
             if room > 0:
                 return stream, room
             stream.patience.stalls(now)
+        self.patience.goes_on(now)  # nobody waits for it
         return None
 
     def took(self, stream: Stream, size: int, now: float) -> None:
