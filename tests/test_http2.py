@@ -671,6 +671,13 @@ def test_a_drain_serves_the_last_stream_refuses_others_and_closes() -> None:
     assert isinstance(close, Close) and close.within > 10.0, "the last answer is read in peace"
 
 
+def test_a_stream_that_was_given_up_is_not_taken_back_by_a_second_goodbye() -> None:
+    """RFC 9113 6.8: the last stream of a GOAWAY is never above that of the one before."""
+    subject = raw(START + request(1))
+    subject.drain().feed(request(3) + frame(PING, bytes(7)))
+    assert (subject.goaway, subject.heard.last) == (CODE.FRAME_SIZE_ERROR, 1)
+
+
 def test_a_client_that_says_goodbye_gets_what_it_asked_for() -> None:
     subject = raw(START + request(1) + frame(GOAWAY, bytes(8)))
     assert not subject.closed

@@ -89,7 +89,7 @@ class Http2:
         except Broken as broken:
             self._break(broken.code, effects)
         except ProtocolError as error:
-            self._break(error.error_code, effects, said=True)
+            self._break(error.error_code, effects)
         return effects
 
     def lost(self) -> None:
@@ -306,9 +306,8 @@ class Http2:
         # The last answer is read.
         return self._end(self._timeouts.write + self._turns.unsent / self._timeouts.write_rate)
 
-    def _break(self, code: ErrorCodes | int, effects: list[StreamEffect], said: bool = False) -> None:
-        if not said:
-            self._goaway(code)
+    def _break(self, code: ErrorCodes | int, effects: list[StreamEffect]) -> None:
+        self._goaway(code)
         effects += [Gone(number) for number in self._streams]
         effects += self._end(self._timeouts.linger)
 

@@ -94,6 +94,9 @@ class Books(H2Connection):
         marked = [NeverIndexedHeaderTuple(*field) if field[0] in _UNINDEXED else HeaderTuple(*field) for field in found]
         self.send_headers(number, marked, end_stream=end)
 
+    def _terminate_connection(self, error_code: ErrorCodes | int) -> None:
+        """h2's own goodbye may name a later stream than the one before (RFC 9113 6.8)."""
+
     def goaway(self, last: int, code: ErrorCodes | int) -> None:
         """h2's own would be the last that it sends."""
         payload = last.to_bytes(4, "big") + int(code).to_bytes(4, "big")
