@@ -111,6 +111,8 @@ class Http2:
                 return
             if frame.kind > CONTINUATION:  # an extension
                 return
+            if frame.kind == RST_STREAM and self._is_idle(frame.stream):  # h2 passes over it
+                raise Broken(ErrorCodes.PROTOCOL_ERROR)
         for event in self._books.receive_data(frame.data):
             self._event(event, effects, now)
 
@@ -121,6 +123,10 @@ class Http2:
         if kind == DATA and number in self._streams and (frame.size >= SMALL or frame.flags & END_STREAM):
             return 0
         return OF_RESET if kind == RST_STREAM else OF_FRAME
+
+    def _is_idle(self, number: int) -> bool:
+        """Nobody has opened it yet, or ever will: we push nothing."""
+        return number > self._highest or number % 2 == 0
 
     def _client_leaves(self, frame: Frame) -> None:
         if frame.stream:
