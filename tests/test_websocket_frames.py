@@ -322,6 +322,16 @@ def test_what_is_not_deflated_is_bad_payload() -> None:
     assert ended is not None and ended[0] == 1007
 
 
+def test_what_stands_behind_the_last_block_of_a_message_is_bad_payload_and_is_not_kept() -> None:
+    """RFC 7692 7.2.3.4: one byte of padding may."""
+    hello = bytes.fromhex("f348cdc9c90700")
+    assert outcome(deflated().received(frame(TEXT, hello, rsv=4), 0.0)).items == ["Hello"]
+    socket = deflated()
+    assert socket.received(frame(TEXT, hello, rsv=4, fin=False), 0.0) == []
+    ended = outcome(socket.received(frame(CONT, bytes(60_000), fin=False), 0.0)).ended
+    assert ended is not None and ended[0] == 1007
+
+
 @pytest.mark.parametrize(
     "offers",
     [

@@ -33,6 +33,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OURS = (b"sec-websocket-", b"upgrade")  # how names of headers begin that are ours to say
 BATCH = WINDOW  # bytes of messages; with more than that `hold` follows, for no more may be under way to a process
 _PONGS_MAX = 16  # that are owed; of a flood of pings only the last are answered (RFC 6455 5.5.3)
+_PADDING = 1  # byte, behind the last block of a compressed message (RFC 7692 7.2.3.4)
 _SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}  # codes that may stand in a frame
 
 
@@ -335,6 +336,8 @@ class _Deflate(PerMessageDeflate):
         try:
             plain = self._decompressor.decompress(data, self._most + 1)
         except ZlibError:
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        if len(self._decompressor.unused_data) > _PADDING:  # it would be kept, however much comes
             return CloseReason.INVALID_FRAME_PAYLOAD_DATA
         return CloseReason.MESSAGE_TOO_BIG if self._decompressor.unconsumed_tail else plain
 
