@@ -53,7 +53,7 @@ class HttpProtocol(Carried):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._http.lost()
+        self.core.lost()
         request, self.request = self.request, None
         if request is not None:
             request.abandon()

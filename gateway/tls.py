@@ -55,10 +55,11 @@ class Tls(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._over = True
-        if self._above is None:
+        above, self._above = self._above, None  # which has this: as a cycle they would wait for the collector
+        if above is None:
             self._gateway.forget(self)
         else:
-            self._above.connection_lost(exc)
+            above.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._over:

@@ -63,6 +63,7 @@ class Socket(Request):
         self._told = 0  # bytes of them that were `taken`
         self._over = False  # one of them has closed it
         self._ended = False  # the call is over; what it brought may wait for the client
+        self._farewell: asyncio.TimerHandle | None = None
 
     def failed(self, error: BaseException) -> Answer:
         if isinstance(error, NoService) and error.details.get("unknown") == "handler":
@@ -91,6 +92,8 @@ class Socket(Request):
         if self.core is None:
             super().finish(value, error)
             return
+        if self._farewell is not None:
+            self._farewell.cancel()
         try:
             if error is not None and not self._over:
                 self.gateway.fault(self, SWITCHING, error)
@@ -232,7 +235,7 @@ class Socket(Request):
         self.out.end()
         self.gateway.pour(self)
         self._forget()  # it may wait for room before it looks at what came
-        asyncio.get_running_loop().call_later(FAREWELL_S, self._give_up)
+        self._farewell = asyncio.get_running_loop().call_later(FAREWELL_S, self._give_up)
 
     def _give_up(self) -> None:
         if not self.out.over:

@@ -20,6 +20,7 @@ from system.proxy import PROXIED, Proxy
 from test_http_streams import noted, notes
 from test_websocket_frames import HOSTILE
 from tls_rig import Authority, secured
+from tls_rig import connect as tls_connect
 from websocket_rig import ACCEPT, BINARY, CLOSE, TEXT, close, frame, handshake, read
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -516,6 +517,22 @@ def test_over_tls_it_is_wss(start: Start, cluster: LocalCluster, tmp_path: Path)
             await connection.close(4000, "enough")
 
     run(scenario)
+
+
+def test_who_vanishes_in_the_middle_of_a_message_leaves_nothing_in_memory(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    gateway = secured(start, cluster, authority.issue(), authority)
+    context, before = authority.context(), memory_of(gateway)
+    for _ in range(150):
+        sock = tls_connect(gateway.port, context)
+        sock.sendall(handshake("/echo", "Sec-WebSocket-Protocol: chat"))
+        assert read_until_head(sock).startswith(b"HTTP/1.1 101 ")
+        sock.sendall(frame(BINARY, bytes(900_000), fin=False))
+        vanish(sock)
+    until(lambda: in_flight(cluster) == 0, "a WebSocket is still there")
+    assert memory_of(gateway) - before < 60 * MIB
 
 
 def test_messages_go_on_while_another_client_is_not_read(gateway: Gateway) -> None:

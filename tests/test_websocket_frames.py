@@ -226,6 +226,14 @@ def test_a_connection_that_ends_without_a_word_is_1006() -> None:
 # ---- who is there ---------------------------------------------------------------------------------------------------
 
 
+def test_a_connection_that_is_lost_leaves_nothing_of_a_message() -> None:
+    socket = WebSocket(SMALL, 0.0)
+    socket.received(frame(BINARY, bytes(900), fin=False), 0.0)
+    socket.lost()
+    assert not socket._message and socket.next_deadline() is None
+    assert socket.say("x", 1.0) == socket.close(1000, "", 1.0) == socket.hold(False, 1.0) == []
+
+
 def test_a_silent_client_is_pinged_and_one_that_answers_lives() -> None:
     socket = WebSocket(SMALL, 0.0)
     assert socket.next_deadline() == 20.0 and socket.tick(19.9) == []

@@ -137,6 +137,11 @@ class WebSocket:
         """A client that is done says so in a frame."""
         return self._lost(Close())
 
+    def lost(self) -> None:
+        """There is no connection any more: what came of a message is dropped."""
+        self.state = _CLOSED
+        self._message.clear()
+
     @property
     def reads(self) -> bool:
         """Whether more bytes are wanted. It becomes true again when `held` is taken back."""
