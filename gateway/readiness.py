@@ -63,12 +63,11 @@ class Readiness:
                 self._tell(f"rota gateway: the service '{name}' is there now")
         self._missing = missing
 
-    def unheard(self) -> None:
+    def unheard(self, masters: Sequence[str]) -> None:
         if not self._silent:
             self._silent = True
-            self._tell(
-                "rota gateway: no master answers; trying on; is one running? -m or ROTA_HTTP_MASTER says where it is"
-            )
+            where = f"no master answers at {', '.join(masters)}"  # mostly a name that is wrong, or the default
+            self._tell(f"rota gateway: {where}; trying on; is one running? -m or ROTA_HTTP_MASTER says where it is")
         self._why = "no master answers"
 
     def watch(self, masters: Sequence[str], stop: threading.Event) -> None:
@@ -80,5 +79,5 @@ class Readiness:
                     status = admin.verb("status", {"nodes": False}, ANSWER_S)
                     self.heard(status["services"], status["master"].get("maintenance", ()))
                 except (Error, KeyError, TypeError):
-                    self.unheard()
+                    self.unheard(masters)
                 stop.wait(pause)

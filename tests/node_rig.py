@@ -19,7 +19,7 @@ class Node:
             "web-1",
             "3f2a9c",
             **{
-                "masters": 2,
+                "masters": ["tcp://a:7700", "tcp://b:7700"],
                 "capacity": 4,
                 "offers": ["orders"],
                 "tags": {},

@@ -35,7 +35,7 @@ def test_damaged_frames_of_a_master_end_nobody_who_reads_them(receiver: str) -> 
 
 
 def test_an_agent_starts_no_more_than_it_has_room_for_whatever_it_is_told() -> None:
-    options = {"masters": 1, "capacity": 4, "offers": ["orders"], "tags": {}}
+    options = {"masters": ["m"], "capacity": 4, "offers": ["orders"], "tags": {}}
     core = Supervision("web-1", "3f2a9c", reconnect_delay=lambda failures: 0.1, **options)
     core.tick(1.0)
     core.connected(1.0)

@@ -328,16 +328,18 @@ def test_a_gateway_without_a_master_says_so_once_and_when_it_answers(start: Star
         words = ["gateway", "--bind", "127.0.0.1:*", "-m", nobody, "--route", "/=site", "--workers", "2"]
         gateway = start(*words).listening()
         until(lambda: "no master answers" in gateway.child.output(), "nothing is said")
-    assert gateway.child.output().count("no master answers; trying on; is one running? -m or ROTA_HTTP_MASTER") == 1
+    said = f"no master answers at {nobody}; trying on; is one running? -m or ROTA_HTTP_MASTER"
+    assert gateway.child.output().count(said) == 1
 
 
 def test_whether_a_master_answers_is_told_when_it_changes() -> None:
     told: list[str] = []
     readiness = Readiness(["site"], 1.0, tell=told.append)
-    for event in (readiness.unheard, readiness.unheard, heard := lambda: readiness.heard([], ["site"]), heard):
+    unheard, heard = lambda: readiness.unheard(["tcp://m:7700"]), lambda: readiness.heard([], ["site"])
+    for event in (unheard, unheard, heard, heard):
         event()
     assert [text.partition(";")[0] for text in told] == [
-        "rota gateway: no master answers",
+        "rota gateway: no master answers at tcp://m:7700",
         "rota gateway: a master answers",
     ]
 

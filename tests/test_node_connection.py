@@ -79,7 +79,7 @@ def test_a_node_that_never_met_a_master_says_so_once() -> None:
     for _ in range(4):
         node.tick(1.0)
         told += [effect.text for effect in node.core.connection.lost(node.now) if isinstance(effect, Note)]
-    assert len(told) == 1 and told[0].startswith("no master answers")
+    assert len(told) == 1 and told[0].startswith("no master answers at tcp://a:7700, tcp://b:7700; trying on;")
 
 
 def test_who_won_is_dialled_at_once(paired: Node) -> None:

@@ -141,7 +141,7 @@ class Agent:
         self._core = Supervision(
             settings.name,
             os.urandom(3).hex(),
-            masters=len(settings.masters),
+            masters=settings.masters,
             capacity=settings.processes,
             offers=[service] if service else [],
             tags=settings.tags,

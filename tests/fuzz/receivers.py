@@ -145,7 +145,7 @@ def flood_agent(count: int, chance: random.Random) -> int:
     for number in range(count):
         if number % ROUND == 0:
             core = Supervision(
-                "web-1", "3f2a9c", masters=1, capacity=4, offers=["orders"], tags={}, reconnect_delay=lambda n: 0.1
+                "web-1", "3f2a9c", masters=["m"], capacity=4, offers=["orders"], tags={}, reconnect_delay=lambda n: 0.1
             )
             core.tick(now)
             core.connected(now)

@@ -54,7 +54,7 @@ class AgentPart:
         return Supervision(
             self.node,
             cluster.new_boot(),
-            masters=masters,
+            masters=[f"m{number}" for number in range(masters)],
             capacity=CAPACITY,
             offers=["s"],
             tags={},

@@ -5,7 +5,7 @@ One is tried after the other until an active one knows this node. Which one that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...common.limits import BEAT_S
@@ -40,14 +40,15 @@ class Refusals:
 class Connection:
     """Methods are events; each returns its effects in the order in which they are to happen."""
 
-    def __init__(self, masters: int, votes: Votes, reconnect_delay: Callable[[int], float]) -> None:
-        """`masters`: how many addresses there are. `reconnect_delay`: failures in a row → seconds, with its jitter."""
+    def __init__(self, masters: Sequence[str], votes: Votes, reconnect_delay: Callable[[int], float]) -> None:
+        """`masters`: their addresses. `reconnect_delay`: failures in a row → seconds, with its jitter."""
         self.master = 0  # index of the one that we talk to
         self.greeted = False
         self.in_touch = False  # some master answers us, on whatever connection
         self.heard_at = 0.0
         self.welcome: Welcome | None = None  # the last one
-        self._masters = masters
+        self._addresses = ", ".join(masters)
+        self._masters = len(masters)
         self._votes = votes
         self._reconnect_delay = reconnect_delay
         self._failures = 0  # connections in a row that came to nothing
@@ -132,7 +133,8 @@ class Connection:
             return [Note("the master is lost; connecting again")]
         # Once, and not for the first failure: a master that is started with its nodes may come a moment later.
         if self._failures == 2 and not self.in_touch:
-            return [Note("no master answers; trying on; is one running? -m or ROTA_SLAVE_MASTER says where it is")]
+            where = f"no master answers at {self._addresses}"  # mostly a name that is wrong, or the default
+            return [Note(f"{where}; trying on; is one running? -m or ROTA_SLAVE_MASTER says where it is")]
         return []
 
     def won(self, master: int, epoch: int, now: float) -> list[Effect]:

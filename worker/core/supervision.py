@@ -31,7 +31,7 @@ class Supervision:
         node: str,
         boot: str,
         *,
-        masters: int,
+        masters: Sequence[str],
         capacity: int,
         offers: Sequence[str],
         tags: Mapping[str, str],
@@ -42,7 +42,7 @@ class Supervision:
         votes: Votes | None = None,
         embedded: bool = False,
     ) -> None:
-        """`masters`: how many addresses there are. `reconnect_delay`: failures in a row → seconds, with its jitter.
+        """`masters`: their addresses. `reconnect_delay`: failures in a row → seconds, with its jitter.
         `votes`: of a node that is asked for any; else `epoch` is the highest that was seen.
         """
         self.node = node
