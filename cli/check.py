@@ -13,9 +13,10 @@ Reply = dict[str, Any]
 
 def problems(status: Reply) -> list[str]:
     """Sentences, the master's first; none when all is well."""
+    closed = status["master"].get("maintenance", ())
     return [
         *_of_master(status["master"]),
-        *(text for service in status["services"] for text in _of_service(service)),
+        *(text for service in status["services"] if service["name"] not in closed for text in _of_service(service)),
         *(text for node in status["nodes"] for text in _of_node(node)),
     ]
 
@@ -32,7 +33,8 @@ def _of_master(master: Reply) -> Iterator[str]:
 
 
 def _of_service(service: Reply) -> Iterator[str]:
-    name, ready, least = service["name"], service["ready"], service["min"]
+    name, ready = service["name"], service["ready"]
+    least = min(service["min"], service["target"])  # without min_processes `rota scale` may ask for fewer
     if not ready:
         yield f"{name} has no ready process; {plural(service['queued'], 'request')} in its queue"
     elif ready < least:

@@ -140,6 +140,9 @@ def test_a_node_s_state_says_first_what_keeps_traffic_away(changes: dict[str, An
 def test_what_an_operator_asked_for_is_not_degraded() -> None:
     nodes = [node(), node("web-2", intent="detached", processes=[]), node("web-3", liveness="closed")]
     assert problems(reply(nodes=nodes)) == []
+    assert problems(reply(services=[service(target=3, ready=3)])) == []  # `rota scale`, without min_processes
+    closed = service(target=0, ready=0, active_nodes=0)
+    assert problems(reply(services=[closed], master={"maintenance": {"orders": {"stopped": True}}})) == []
 
 
 @pytest.mark.parametrize(
