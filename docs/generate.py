@@ -34,7 +34,9 @@ named.
   node there.
 * Durations are `"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"7d"`, or a number of seconds. Sizes are `"64KiB"`, `"1MiB"`
   (powers of 1024), `"1GB"` (powers of 1000), or a number of bytes.
-* **HUP** reads file and environment again. A setting marked *restart* keeps its value until then, and the log says so.
+* **HUP** of a master reads file and environment again. A setting marked *restart* keeps its value until then, and the
+  log says so. HUP of a node replaces its processes one at a time, that of a gateway reads pages and certificate again:
+  their settings wait for a restart.
 * `rota config init` writes an example, `rota config check FILE` lists all mistakes with `file:line` and exits 78 (pages
   and certificates that cannot be read are mistakes, too), `rota config show FILE` prints what is in force and where it
   comes from.

@@ -32,6 +32,11 @@ def test_every_default_is_a_value_that_a_user_could_have_written() -> None:
             assert setting.kind.read(tomli.loads(f"key = {shown}")["key"]) == default, setting.name
 
 
+def test_hup_promises_nothing_to_a_node_and_to_a_gateway_which_read_no_settings_again() -> None:
+    of_others = [setting for setting in SETTINGS if setting.name.partition(".")[0] in ("slave", "http")]
+    assert [setting.name for setting in of_others if setting.reload] == []
+
+
 def test_every_setting_says_what_it_is_and_why_in_one_sentence() -> None:
     for setting in SETTINGS:
         for text in (setting.what, setting.why):

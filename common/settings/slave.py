@@ -64,6 +64,7 @@ class SlaveSettings(Section):
         "how many processes this node has room for, all services together",
         "one a core keeps the cores busy; more pays off when handlers mostly wait",
         flags=("-p", "--processes"),
+        reload=False,
     )
     threads: int = setting(
         1,
@@ -71,6 +72,7 @@ class SlaveSettings(Section):
         "how many requests a process of a WSGI application serves at once, each in a thread",
         "applications that do not say so need not be safe to be called from several threads",
         flags=("--threads",),
+        reload=False,
     )
     concurrency: int = setting(
         limits.PAGE_ROWS,
@@ -78,6 +80,7 @@ class SlaveSettings(Section):
         "how many requests a process of an async application serves at once; an open WebSocket is one",
         "what one event loop can do is soon done by fewer; open WebSockets mostly wait, so more of them fit",
         flags=("--concurrency",),
+        reload=False,
     )
     service: str | None = setting(
         None,
@@ -94,6 +97,7 @@ class SlaveSettings(Section):
         "without it a file VERSION in app_dir is read at each start of a process, so that a "
         "swapped symlink brings its own version",
         flags=("--version",),
+        reload=False,
     )
     tags: Mapping[str, str] = setting(
         {},
@@ -109,6 +113,7 @@ class SlaveSettings(Section):
         "the attribute of APP is a function without parameters that makes the application",
         "calling what is callable would call every WSGI application",
         flags=("--factory",),
+        reload=False,
     )
     interface: str = setting(
         "auto",
@@ -116,6 +121,7 @@ class SlaveSettings(Section):
         "what APP is: a WSGI or ASGI application, a rota.Worker, or (auto) what it looks like",
         "the number of its parameters, and whether it is async, tell nearly all applications apart",
         flags=("--interface",),
+        reload=False,
     )
     app_dir: str = setting(
         ".",
@@ -123,6 +129,7 @@ class SlaveSettings(Section):
         "directory of the application, kept as typed and entered at each start of a process",
         "resolved only once, a symlink would go on naming the old release",
         flags=("--app-dir",),
+        reload=False,
     )
     python: str | None = setting(
         None,
@@ -130,6 +137,7 @@ class SlaveSettings(Section):
         "interpreter of the processes; without it, the one that runs the agent",
         "a virtual environment a release needs the one of its own release",
         flags=("--python",),
+        reload=False,
     )
     state: str | None = setting(
         None,
@@ -144,16 +152,19 @@ class SlaveSettings(Section):
         Duration("1s", "1h"),
         "how long a process may take until it is ready; then the start counts as failed",
         "an import that hangs must show as a failure; large models need more",
+        reload=False,
     )
     drain_deadline: float = setting(
         60.0,
         Duration("0s", "1d"),
         "how long TERM waits for requests in flight before the agent leaves",
         "with stop_grace it stays below the 90 s of TimeoutStopSec, after which systemd kills",
+        reload=False,
     )
     stop_grace: float = setting(
         10.0,
         Duration("0s", "1h"),
         "how long a process that is told to stop may take for its on_stop hooks; then SIGKILL",
         "closing connections takes moments; docker stop gives 10 s too",
+        reload=False,
     )

@@ -184,7 +184,7 @@ class Supervision:
             return [Note("HUP: nothing is reloaded, since no master is connected that could replace processes in turn")]
         return [
             Send(messages.Reload(list(self.offers))),
-            Note("HUP: the master is asked to replace the processes, one at a time"),
+            Note("HUP: the master is asked to replace the processes, one at a time; settings wait for a restart"),
         ]
 
     # ---- time -------------------------------------------------------------------------------------------------------
