@@ -210,12 +210,16 @@ class Failing(NamedTuple):
     text: str
 
 
+NOT_READY = "was not ready within"
+
+
 def headline(text: str) -> str:
     """The line that names the cause, of what a process wrote before it ended: the last of a traceback, the first one
-    of what Python dumps at a fatal signal.
+    of what Python dumps at a fatal signal, unless it was its agent who sent that and says why.
     """
     lines = text.strip().split("\n")
-    return next((line for line in reversed(lines) if line.startswith("Fatal Python error: ")), lines[-1])
+    named = ("Fatal Python error: ", NOT_READY)
+    return next((line for line in reversed(lines) if line.startswith(named)), lines[-1])
 
 
 class Recalled(NamedTuple):

@@ -408,6 +408,18 @@ def test_an_application_that_breaks_later_is_failing_with_its_traceback(
     master.expect(messages.Failing, lambda failing: failing.failures == 0)
 
 
+def test_a_start_that_hangs_is_failing_with_its_stack_and_its_time(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "hangs.py").write_text("import time\nprint('migrating')\ntime.sleep(1000)\n")
+    start_agent(app="hangs:app", app_dir=str(tmp_path), start_timeout=1.0)
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 1}))
+    failing = master.expect(messages.Failing)
+    assert messages.headline(failing.text) == "was not ready within 1 s (slave.start_timeout)"
+    assert 'hangs.py", line 3 in <module>' in failing.text
+
+
 def test_a_swapped_symlink_takes_effect_at_the_next_start(
     master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:

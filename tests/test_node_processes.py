@@ -60,11 +60,15 @@ def test_a_process_that_still_boots_is_stopped_by_term(node: Node) -> None:
 
 def test_a_process_that_does_not_get_ready_is_killed_and_counts_as_failed(node: Node) -> None:
     node.plan(1)
-    assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(60.1)
-    effects = node.die("web-1.3f2a9c.1", -9)
+    kills = [effect for effect in node.advance(60.2) if isinstance(effect, Kill)]
+    assert kills == [Kill("web-1.3f2a9c.1", SIGABRT), Kill("web-1.3f2a9c.1", SIGKILL)]
+    dumped = "Fatal Python error: Aborted\n  File wsgi.py, line 7"
+    effects = node.die("web-1.3f2a9c.1", -6, dumped)
     (exited,) = sent(effects, messages.Exited)
-    assert exited.cause == "was not ready within 60 s"
-    assert sent(effects, Failing)[0].failures == 1
+    assert exited.cause == "was not ready within 60 s (slave.start_timeout)"
+    (failing,) = sent(effects, Failing)
+    assert (failing.failures, failing.text) == (1, f"{dumped}\n{exited.cause}")
+    assert messages.headline(failing.text) == exited.cause
 
 
 def test_failing_starts_back_off_and_say_so(node: Node) -> None:

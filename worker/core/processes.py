@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple
 
 from ...common import messages
-from ...common.messages import End, Message
+from ...common.messages import NOT_READY, End, Message
 from .backoff import WELL_AFTER_S, Backoff
 from .connection import Connection
 from .effects import Effect, Kill, Note, SetFloor, Spawn, Stop
@@ -186,7 +186,8 @@ class Processes:
         effects: list[Effect] = self._connection.say(exited) if process.pid else []
         if process.stage is not Stage.STOPPING:
             effects.append(Note(f"process {incarnation} of {process.service}: {cause}"))
-            effects += self._failed(process, text or cause, now)
+            said = f"{text}\n{cause}".strip() if process.end is End.START else text or cause
+            effects += self._failed(process, said, now)
         return effects
 
     def _failed(self, process: Process, text: str, now: float) -> list[Effect]:
@@ -241,7 +242,7 @@ class Processes:
                 _, signal = process.due.pop(0)
                 if process.stage is Stage.BOOTING:
                     process.end = End.START
-                    process.cause = f"was not ready within {self._timing.start_timeout_s:g} s"
+                    process.cause = f"{NOT_READY} {self._timing.start_timeout_s:g} s (slave.start_timeout)"
                 process.aborted = process.aborted or signal == SIGABRT
                 effects.append(Kill(process.incarnation, signal))
         return effects
@@ -271,7 +272,8 @@ class Processes:
         self._sequence += 1
         incarnation = f"{self._names}.{self._sequence}"
         process = Process(incarnation, service, now)
-        process.due = [(now + self._timing.start_timeout_s, SIGKILL)]
+        late = now + self._timing.start_timeout_s
+        process.due = [(late, SIGABRT), (late + ABORT_S, SIGKILL)]  # its stack says where the start hangs
         self.alive[incarnation] = process
         return Spawn(incarnation, service)
 
