@@ -164,7 +164,8 @@ def recheck(
 def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: str | None) -> None:
     """Strike decommissioned nodes off the registry.
 
-    They must be detached, dead or gone; the agent of one that is still here is told to leave.
+    They must be detached, dead or gone; the agent of one that is still here is told to leave. A service that no other
+    node offers is forgotten with them.
     """
     with patient_admin(masters) as master:
         reply = master.forget(*nodes, **given(reason=reason))

@@ -128,6 +128,20 @@ def test_a_detached_node_that_is_forgotten_is_told_to_leave() -> None:
     assert rig.heard("n1", Leave) and "n1" not in rig.fleet.nodes
 
 
+def test_a_service_that_only_forgotten_nodes_offered_is_waited_for_by_nobody() -> None:
+    rig = cluster()
+    for number, service in enumerate(("typo", "typo", "asked")):
+        node = rig.agent(f"n{3 + number}", offers=[service])
+        if service == "asked":
+            rig.request(1, target="asked.f")
+        rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    assert rig.verb("wait", condition="ready", names=[], timeout_s=1.0) is None
+    assert ask(rig, "forget", nodes=["n3"]).exit == exits.DONE
+    assert "typo" in rig.dispatch.pools  # n4 may come back
+    assert ask(rig, "forget", nodes=["n4", "n5"]).exit == exits.DONE
+    assert set(rig.dispatch.pools) == {"orders", "asked"}  # that one is still asked for
+
+
 def test_to_forget_a_node_that_never_was_is_not_found() -> None:
     result = ask(cluster(), "forget", nodes=["n11"])
     assert result.exit == exits.NOT_FOUND and "n1" in result.data["nearest"]

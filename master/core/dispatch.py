@@ -326,6 +326,10 @@ class Dispatch:
                 self.leave_queue(request)
                 self.fail(request, errors.NoService.code, target, unknown="handler")
 
+    def is_done_with(self, pool: Pool) -> bool:
+        """Nothing waits for it, and no payload of it is suspected."""
+        return not (pool.queued or self.inherited.waiting or self.quarantine.knows(pool))
+
     def forget_targets(self) -> None:
         """After a service left, or its interface changed."""
         self._targets.clear()

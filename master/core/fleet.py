@@ -152,8 +152,19 @@ class Fleet:
         del self.nodes[node.name]
         self.forgotten.add(node.name)
         self.census.forgotten(node, now)
+        offered = {service for each in self.nodes.values() for service in each.offers}
+        for service in node.offers:
+            if service not in offered:
+                self._strike(service)
         self.changed = True
         return self.journal(records.forgotten(node.name))
+
+    def _strike(self, service: str) -> None:
+        """No node offers it any more: nobody is to wait for it, or be alarmed. Unless something still hangs on it."""
+        pool = self.dispatch.pools.get(service)
+        if pool is not None and not pool.slots and not self.staff.reloading(pool) and self.dispatch.is_done_with(pool):
+            del self.dispatch.pools[service]
+            self.dispatch.forget_targets()
 
     def recheck(self, node: Node) -> None:
         """Asks the node again what it can contribute: the plan is sent anew, which clears the agent's back-off.

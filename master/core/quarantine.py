@@ -368,6 +368,9 @@ class Quarantine:
     def ids(self) -> list[str]:
         return [case.id for case in self.cases.values()]
 
+    def knows(self, pool: Pool) -> bool:
+        return any(case.pool is pool for case in self.cases.values())
+
     def quarantined(self, pool: Pool) -> int:
         """How many payloads of this service are refused."""
         return sum(case.pool is pool and case.state is State.QUARANTINED for case in self.cases.values())
