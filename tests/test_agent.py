@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import agent_rig
@@ -499,10 +500,27 @@ def test_an_interpreter_without_rota_is_told_as_that(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    python.chmod(0o755)
+    python = script(tmp_path / "python", f'exec {sys.executable} -S "$@"')
     settings = AgentSettings(app=f"{HERE / 'node_app.py'}:orders", app_dir=str(tmp_path), python=str(python))
     assert agent.main(settings) == exits.LOAD_FAILED
     expected = f"rota slave: {python} has no rota, which each process imports: install it there, too"
     assert capfd.readouterr().err.strip() == expected
+    assert agent.main(replace(settings, python=str(tmp_path / "none"))) == exits.FAILED
+    assert capfd.readouterr().err == f"rota slave: --python {tmp_path}/none cannot be run: No such file or directory\n"
+
+
+def test_an_interpreter_that_is_too_old_is_told_as_that_also_when_a_release_brings_it(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    python = script(tmp_path / "python", "echo 'Unknown option: -P' >&2; echo 'Try `python -h'; exit 2")
+    start_agent(python=str(python))
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 1}))
+    failing = master.expect(messages.Failing)
+    assert failing.text == f"{python} is older than Python 3.11: rota runs in 3.11 and newer"
+
+
+def script(path: Path, line: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return path

@@ -44,7 +44,6 @@ from .voters import Voters
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _WANTED = (*_ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU)
-_PACKAGE = __name__.partition(".")[0]
 FENCE_WAIT_S = 0.005  # for a fence what RECALL_WAIT_S is for a floor, of as many pages as there are
 
 
@@ -94,8 +93,11 @@ def main(settings: AgentSettings) -> int:
                 return exits.LOAD_FAILED
         return Agent(settings, service).run()
     except OSError as error:
-        lost = not os.path.isdir(settings.app_dir)
-        text = f"--app-dir {settings.app_dir} is no directory of this machine" if lost else str(error)
+        text = str(error)
+        if not os.path.isdir(settings.app_dir):
+            text = f"--app-dir {settings.app_dir} is no directory of this machine"
+        elif error.filename is not None and error.filename == settings.python:
+            text = f"--python {settings.python} cannot be run: {error.strerror}"
         print(f"rota slave: {text}", file=sys.stderr)
         return exits.FAILED
 
@@ -122,9 +124,8 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
     if status == 0 and text:
         return str(json.loads(text)["service"])
     said = child.tail() or f"the application failed to load: {spawn.how_it_ended(status)}"
-    if f"(ModuleNotFoundError: No module named {_PACKAGE!r})" in said:
-        said = f"rota slave: {place.python} has no {_PACKAGE}, which each process imports: install it there, too"
-    print(said, file=sys.stderr)
+    unfit = spawn.unfit(place.python, said)
+    print(f"rota slave: {unfit}" if unfit else said, file=sys.stderr)
     return None
 
 

@@ -16,6 +16,7 @@ from . import groups
 
 TAIL_BYTES = 4096  # of its output: what an exit report carries
 OUTPUT_MAX = 1024 * 1024  # bytes of output that are kept of one process
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Place(NamedTuple):
@@ -123,6 +124,15 @@ def start(
     except BrokenPipeError:
         pass  # it ended already; its exit says why
     return child
+
+
+def unfit(python: str, said: str) -> str:
+    """The sentence for what an interpreter writes that cannot run ours at all; "" for anything else."""
+    if said.startswith("Unknown option: -P"):
+        return f"{python} is older than Python 3.11: {_PACKAGE} runs in 3.11 and newer"
+    if f"(ModuleNotFoundError: No module named {_PACKAGE!r})" in said:
+        return f"{python} has no {_PACKAGE}, which each process imports: install it there, too"
+    return ""
 
 
 def how_it_ended(status: int) -> str:
