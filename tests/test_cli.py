@@ -155,6 +155,13 @@ def test_a_verb_that_does_not_exist_is_told_with_the_one_that_was_meant() -> Non
     assert result.exit_code == 2 and "there is no command 'quarantine lst'; did you mean list?" in result.stderr
 
 
+def test_an_option_before_the_command_is_told_where_it_belongs() -> None:
+    result = CliRunner().invoke(main, ["-m", "tcp://127.0.0.1:7700", "status"])
+    assert result.exit_code == 2 and "options stand behind the command: rota COMMAND -m …" in result.stderr
+    result = CliRunner().invoke(main, ["--verson"])
+    assert result.exit_code == 2 and "Did you mean '--version'?" in result.stderr
+
+
 @pytest.mark.parametrize("later", ["rollout", "logs", "keys"])
 def test_verbs_that_do_not_work_yet_are_not_there(later: str) -> None:
     assert CliRunner().invoke(main, [later]).exit_code == 2
