@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..common.log import printable as printable
+from ..common.units import in_a_row
 from ..common.units import plural as plural
 
 Reply = dict[str, Any]
@@ -230,12 +231,8 @@ def _remarks(node: Reply, paint: Paint, width: int) -> list[str]:
     if node["why"] and not any(node["why"].startswith(f"{each['service']} failed ") for each in node["failing"]):
         lines += ["", *wrapped(f"{node['name']}: {node['why']}", width)]
     for failing in node["failing"]:
-        again = duration(failing["retry_in_ms"] / 1000)
-        times = "once" if failing["failures"] == 1 else f"{failing['failures']} times in a row"
-        lines += [
-            "",
-            paint(f"{node['name']}: {failing['service']} failed {times}, next try in {again}:", "red"),
-        ]
+        times, again = in_a_row(failing["failures"]), duration(failing["retry_in_ms"] / 1000)
+        lines += ["", paint(f"{node['name']}: {failing['service']} failed {times}, next try in {again}:", "red")]
         lines += tail(failing["text"])
     return lines
 

@@ -66,6 +66,10 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def in_a_row(count: int) -> str:
+    return "once" if count == 1 else f"{plural(count, 'time')} in a row"
+
+
 def _duration_of_text(text: str) -> float:
     if _NUMBER.fullmatch(text):
         return _finite(float(text))

@@ -128,6 +128,16 @@ def test_a_detached_node_that_is_forgotten_is_told_to_leave() -> None:
     assert rig.heard("n1", Leave) and "n1" not in rig.fleet.nodes
 
 
+def test_one_failure_is_not_told_as_a_row_of_them() -> None:
+    rig = Rig()
+    node = rig.agent()
+    told = []
+    for failures in (1, 2):
+        rig.tell(node, Failing("orders", failures, 500, "ValueError: no"))
+        told.append(rig.core.status(rig.now)["nodes"][0]["why"].partition(",")[0])
+    assert told == ["orders failed once", "orders failed 2 times in a row"]
+
+
 def test_a_service_that_only_forgotten_nodes_offered_is_waited_for_by_nobody() -> None:
     rig = cluster()
     for number, service in enumerate(("typo", "typo", "asked")):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...common import lifecycle, messages, wire
 from ...common.lifecycle import Health, Intent
 from ...common.limits import CONCURRENCY_MAX, NAME_MAX, STARTED_MAX
-from ...common.units import plural
+from ...common.units import in_a_row
 from .greeting import refusal
 from .pool import Slot, Stage
 from .registry import Node
@@ -79,7 +79,7 @@ class Processes:
             node.failing[failing.service] = failing._replace(text=failing.text[-FAILING_TEXT_MAX:])
             if before is None or before.failures != failing.failures:
                 cause = messages.headline(failing.text)
-                text = f"{failing.service} failed on {node.name} ({plural(failing.failures, 'time')} in a row): {cause}"
+                text = f"{failing.service} failed on {node.name} ({in_a_row(failing.failures)}): {cause}"
                 self._fleet.events.tell("failing", node.name, text)
         self._fleet.changed = True
 

@@ -8,7 +8,7 @@ from math import ceil
 from ...common import lifecycle
 from ...common.lifecycle import Health, Intent, Liveness
 from ...common.messages import Failing, headline
-from ...common.units import plural
+from ...common.units import in_a_row, plural
 from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
 from .timers import Tick
@@ -147,7 +147,7 @@ def why(node: Node, now: float) -> str:
         if not any(slot.open for slot in node.slots.values() if slot.pool.name == failing.service):
             cause = headline(failing.text)
             retry = f"next try in {failing.retry_in_ms / 1000:g} s"
-            return f"{failing.service} failed {plural(failing.failures, 'time')} in a row, {retry}: {cause}"
+            return f"{failing.service} failed {in_a_row(failing.failures)}, {retry}: {cause}"
     if not node.recorded:
         return "waiting for the journal"
     if not node.capacity:
