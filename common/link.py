@@ -47,7 +47,7 @@ class Link:
             raise
         self.readable = sockets.readable(self.dealer)
         try:
-            self.dealer.connect(address)
+            sockets.connect(self.dealer, address)
         except zmq.ZMQError as error:
             self.close()
             raise ValueError(f"{address!r} is no address to connect to: {error}") from None

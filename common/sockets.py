@@ -115,6 +115,23 @@ def _common(sock: zmq.Socket[bytes], role: str, body_max: int) -> None:
         sock.heartbeat_ivl, sock.heartbeat_timeout = CONTROL_HEARTBEAT_MS
 
 
+def bind(sock: zmq.Socket[bytes], address: str) -> None:
+    """Raises ZMQError."""
+    _set_family(sock, address)
+    sock.bind(address)
+
+
+def connect(sock: zmq.Socket[bytes], address: str) -> None:
+    """Begins to. Raises ZMQError when the address cannot be one."""
+    _set_family(sock, address)
+    sock.connect(address)
+
+
+def _set_family(sock: zmq.Socket[bytes], address: str) -> None:
+    """IPv6 is what stands in brackets. Not names: libzmq would take ::1 for localhost, and try no other address."""
+    sock.ipv6 = "[" in address
+
+
 def monitor(sock: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     """The socket that tells when a dealer's connection came about or was lost."""
     return sock.get_monitor_socket(_WATCHED)

@@ -45,7 +45,7 @@ class Ports:
     def _bind(self, role: str, address: str, body_max: int) -> Port:
         sock = sockets.router(self._context, role, body_max)
         try:
-            sock.bind(address)
+            sockets.bind(sock, address)
         except zmq.ZMQError as error:
             raise PortInUse(_why_not(role, address, error)) from None
         self.numbers[role] = int(bytes(sock.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").rpartition(b":")[2])

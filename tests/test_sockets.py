@@ -18,7 +18,9 @@ from lan import lan
 from rota.common import sockets
 from rota.common.limits import BODY_MAX, HEAD_MAX
 from rota.common.link import Link
+from rota.common.settings import MasterSettings
 from rota.common.wire import BUNDLE_BYTES_MAX
+from rota.master.ports import Ports
 
 ROLES = (sockets.CONTROL, sockets.FRONTEND, sockets.BACKEND, sockets.PEER)
 PATIENCE_MS = 10_000
@@ -77,6 +79,25 @@ def test_every_option_of_a_dealer_is_as_it_was_set(ctx: Any, role: str) -> None:
     assert (sock.get(zmq.TCP_KEEPALIVE), sock.get(zmq.TCP_KEEPALIVE_CNT)) == (1, sockets.KEEPALIVES)
     assert sock.get(zmq.TCP_KEEPALIVE_IDLE) == sockets.KEEPALIVE_IDLE_S
     assert sock.get(zmq.TCP_KEEPALIVE_INTVL) == sockets.KEEPALIVE_INTERVAL_S
+
+
+@pytest.mark.parametrize(
+    ("address", "ipv6"), [("tcp://[::1]:1", 1), ("tcp://localhost:1", 0), ("tcp://127.0.0.1:1", 0)]
+)
+def test_ipv6_is_spoken_to_addresses_in_brackets(ctx: Any, address: str, ipv6: int) -> None:
+    assert Link(ctx, address, sockets.CONTROL).dealer.get(zmq.IPV6) == ipv6
+
+
+def test_a_master_on_all_addresses_of_both_kinds_is_reached_by_either() -> None:
+    everywhere = dict.fromkeys(("bind", "frontend", "backend"), "tcp://[::]:*")
+    with lan(1) as (host,), host.inside():  # its loopback has both, whatever this machine's has
+        ports = Ports(MasterSettings(**everywhere))
+        with sockets.context() as ctx:
+            for local in ("[::1]", "127.0.0.1"):
+                link = Link(ctx, f"tcp://{local}:{ports.numbers[sockets.CONTROL]}", sockets.CONTROL)
+                assert link.monitor.poll(PATIENCE_MS) and not link.lost()
+                link.close()
+        ports.close()
 
 
 def test_a_context_has_room_for_many_and_is_not_the_global_one(ctx: Any) -> None:
