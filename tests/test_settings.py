@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rota.common import config, host, limits
 from rota.common.declare import Computed, Setting, declared
 from rota.common.example import example
-from rota.common.kinds import Address, Boolean, Integer, Several, Table, Text, TimeOfDay
+from rota.common.kinds import HOST, Address, Boolean, Integer, Several, Table, Text, TimeOfDay
 from rota.common.settings import OF_A_SERVICE, RULES, SECTIONS, MasterSettings, ServiceSettings
 from rota.common.units import format_duration, format_size, parse_duration, parse_size
 
@@ -153,6 +153,12 @@ def test_a_size_is_read_back_as_it_is_shown(size: int) -> None:
 def test_an_address_to_connect_to_names_one_host_and_port(address: object) -> None:
     with pytest.raises(ValueError, match="^must"):
         Address().read(address)
+
+
+def test_a_host_that_becomes_part_of_an_address_has_the_brackets_of_one() -> None:
+    assert HOST.read("[fd00::5]") == "[fd00::5]"
+    with pytest.raises(ValueError, match=r"such as 10\.0\.0\.5 or \[fd00::5\]"):
+        HOST.read("fd00::5")
 
 
 def test_an_address_without_scheme_or_port_is_told_the_whole_one() -> None:
