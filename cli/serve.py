@@ -50,6 +50,8 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
 
     flags = {**flags, **({"http.bind": http} if http else {})}
     config = load_or_exit(config_file, flags)
+    if config.http.bind is None and not {"http.tls_certificate", "http.tls_key"}.isdisjoint(flags):
+        raise Mistake("--tls-cert and --tls-key are for HTTP requests: say --http HOST:PORT, too")
     try:
         beside = Beside(config_file, config, more_routes)
         try:

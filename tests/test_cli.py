@@ -155,6 +155,12 @@ def test_a_verb_that_does_not_exist_is_told_with_the_one_that_was_meant() -> Non
     assert result.exit_code == 2 and "there is no command 'quarantine lst'; did you mean list?" in result.stderr
 
 
+@pytest.mark.parametrize("command", [["master", "--bind", "tcp://127.0.0.1:1"], ["run", "calls_app.py"]])
+def test_a_certificate_without_an_address_for_http_is_a_mistake(command: list[str]) -> None:
+    result = CliRunner().invoke(main, [*command, "--tls-cert", "cert.pem"])
+    assert result.exit_code == 2 and "say --http HOST:PORT, too" in result.stderr
+
+
 def test_an_option_before_the_command_is_told_where_it_belongs() -> None:
     result = CliRunner().invoke(main, ["-m", "tcp://127.0.0.1:7700", "status"])
     assert result.exit_code == 2 and "options stand behind the command: rota COMMAND -m …" in result.stderr
