@@ -195,6 +195,9 @@ def test_a_stop_ends_also_the_last_processes_when_what_they_run_is_done(sizes: d
     rig.reply(busy, 1)
     rig.after(0.1)
     assert busy.stage is Stage.RETIRED and rig.codes() == {1: errors.OK}
+    assert {node["why"].rpartition(", ")[2] for node in rig.core.status(rig.now)["nodes"]} == {
+        "or it is closed for maintenance"
+    }
     rig.verb("maintenance", service="orders", on=False)
     rig.after(0.1)
     assert first.node.plan == {"orders": 2}

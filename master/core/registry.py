@@ -154,7 +154,9 @@ def why(node: Node, now: float) -> str:
         return ""  # a witness is as it should be
     if not node.plan:
         return "no process is planned here: " + (
-            "other nodes have all that is wanted" if node.offers else "it offers nothing"
+            "other nodes have all that is wanted, or it is closed for maintenance"
+            if node.offers
+            else "it offers nothing"
         )
     if not any(slot.stage is Stage.READY for slot in node.slots.values()):
         return f"its processes are starting ({len(node.slots)} of {sum(node.plan.values())})"
