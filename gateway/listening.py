@@ -63,12 +63,14 @@ def _bound(address: str, host: str, port: int, shared: bool) -> socket.socket:
         sock.bind(where)
     except OSError as error:
         sock.close()
-        raise PortInUse(_why_not(address, port, error)) from None
+        raise PortInUse(why_not(address, port, error)) from None
     sock.setblocking(False)
     return sock
 
 
-def _why_not(address: str, port: int, error: OSError) -> str:
+def why_not(address: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EACCES and port < 1024:
+        return f"the HTTP address {address} is for root only: a port below 1024 needs CAP_NET_BIND_SERVICE"
     if error.errno != errno.EADDRINUSE:
         return f"the HTTP address {address} cannot be bound: {error.strerror}"
     return f"the HTTP address {address} is in use{holder(port)}: stop that, or choose another one"

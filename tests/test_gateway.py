@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import re
@@ -33,7 +34,7 @@ from gateway_rig import (
 )
 
 from rota.common.settings import HttpSettings
-from rota.gateway import server
+from rota.gateway import listening, server
 from rota.gateway.readiness import Readiness
 from rota.testing import LocalCluster
 
@@ -330,6 +331,12 @@ def test_a_gateway_without_a_master_says_so_once_and_when_it_answers(start: Star
         until(lambda: "no master answers" in gateway.child.output(), "nothing is said")
     said = f"no master answers at {nobody}; trying on; is one running? -m or ROTA_HTTP_MASTER"
     assert gateway.child.output().count(said) == 1
+
+
+def test_a_port_that_only_root_may_have_is_told_as_that() -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied")
+    assert "127.0.0.1:443 is for root only" in listening.why_not("127.0.0.1:443", 443, refused)
+    assert listening.why_not("127.0.0.1:8080", 8080, refused).endswith("cannot be bound: Permission denied")
 
 
 def test_whether_a_master_answers_is_told_when_it_changes() -> None:
