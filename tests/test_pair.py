@@ -94,6 +94,18 @@ def test_a_takeover_that_is_impossible_is_an_alarm(rig: Rig) -> None:
     assert not rig.pair.alarms(rig.now)
 
 
+def test_nothing_is_handed_over_to_a_standby_that_cannot_be_elected(rig: Rig) -> None:
+    rig.greet()
+    rig.recorded()
+    rig.pair.from_standby(ROUTE, Promise(1, 1000, len(rig.journal), voters=1), rig.now)
+    assert "no takeover is possible: of 2 nodes that vote 1 are connected to other" in rig.pair.unready()
+    rig.pair.settings = StandbySettings(quorum="any")  # which asks nobody for a vote
+    assert rig.pair.unready() == "" and not rig.pair.alarms(rig.now)
+    rig.pair.settings = StandbySettings()
+    rig.pair.from_standby(ROUTE, Promise(2, 1000, len(rig.journal), voters=2), rig.now)
+    assert rig.pair.unready() == ""
+
+
 def test_what_the_standby_has_not_recorded_is_not_relied_upon_until_it_is_given_up(rig: Rig) -> None:
     rig.greet()
     rig.recorded()

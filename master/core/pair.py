@@ -134,6 +134,10 @@ class Pair(Followers):
         self._known.peer = None
         return self._journal(records.peer(None), True)
 
+    def unready(self) -> str:
+        """Handing over to one that cannot be elected would leave nobody: who stepped down needs the same votes."""
+        return super().unready() or (self._unelectable(self.standby) if self.standby else "")
+
     # ---- the agents ------------------------------------------------------------------------------------------------
 
     def beat(self, node: str, beat: messages.Beat, now: float) -> None:
@@ -176,14 +180,20 @@ class Pair(Followers):
                 "lease; requests are held until that changes"
             )
         found += self._missed(now)
-        wanted = majority(len(self.leases.electorate))
-        if standby.followed and 0 <= self._voters_there < wanted and self.leases.electorate:
-            found.append(
-                f"no takeover is possible: of {len(self.leases.electorate)} nodes that vote {self._voters_there} are "
-                f"connected to {standby.peer.name}, and {wanted} are needed; nodes want both masters' addresses (-m), "
-                "and `rota forget` those that are gone for good"
-            )
+        if why := self._unelectable(standby):
+            found.append(why)
         return found
+
+    def _unelectable(self, standby: Follower) -> str:
+        """Why it would stand in vain; empty when it would not, or does not say."""
+        voters, wanted = len(self.leases.electorate), majority(len(self.leases.electorate))
+        if self.settings.quorum == ANY or not standby.followed or not voters or not 0 <= self._voters_there < wanted:
+            return ""
+        return (
+            f"no takeover is possible: of {voters} nodes that vote {self._voters_there} are connected to "
+            f"{standby.peer.name}, and {wanted} are needed; nodes want both masters' addresses (-m), and `rota forget` "
+            "those that are gone for good"
+        )
 
     def status(self, now: float) -> dict[str, Any]:
         quorum = {
