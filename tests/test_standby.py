@@ -323,6 +323,7 @@ def test_with_too_few_voters_it_says_what_to_start(rig: Rig) -> None:
     rig.greet("a")
     (alarm,) = alarms()  # the others died without a goodbye
     assert "of 3 nodes that vote 1 are connected to me, and 2 are needed: start 1 of b, c again" in alarm
+    assert "with both masters' addresses (-m)" in alarm
     assert "`rota witness --name b -m …`" in alarm
     rig.greet("c")
     assert not alarms()

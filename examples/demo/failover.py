@@ -165,9 +165,10 @@ class Demo:
 
     @staticmethod
     def complete(status: Status) -> bool:
-        peer = status["master"].get("peer") or {}
+        peer, alarms = status["master"].get("peer") or {}, status["master"]["alarms"]  # no takeover is possible: one
         ready = all(len(processes(status, name)) == PROCESSES for name in NODES)
-        return ready and active_nodes(status) == len(NODES) and peer.get("liveness") == "live" and peer.get("lag") == 0
+        follows = peer.get("liveness") == "live" and peer.get("lag") == 0 and not alarms
+        return ready and active_nodes(status) == len(NODES) and follows
 
     def watch(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -133,8 +133,9 @@ class PairStandby(Standby):
             if (here := size - len(away)) < needed and size:
                 return (
                     f"no master can be elected: of {size} nodes that vote {here} are connected to {self.name}, and "
-                    f"{needed} are needed: start {needed - here} of {', '.join(away)} again; for one that is gone for "
-                    f"good `rota witness --name {away[0]} -m …` votes in its place; then `rota forget` the others"
+                    f"{needed} are needed: start {needed - here} of {', '.join(away)} again, with both masters' "
+                    f"addresses (-m); for one that is gone for good `rota witness --name {away[0]} -m …` votes in its "
+                    "place; then `rota forget` the others"
                 )
         return ""
 

@@ -89,9 +89,10 @@ class Pair:
         return str(self.status(name)["master"]["state"])
 
     def follows(self) -> bool:
-        """The active one has a standby that is in sync."""
-        peer = self.status()["master"].get("peer")
-        return peer is not None and peer["liveness"] == "live" and peer["lag"] == 0
+        """The active one has a standby that is in sync, and that could be elected."""
+        master = self.status()["master"]
+        peer, electable = master.get("peer"), not any("no takeover" in alarm for alarm in master["alarms"])
+        return peer is not None and peer["liveness"] == "live" and peer["lag"] == 0 and electable
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"

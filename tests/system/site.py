@@ -109,7 +109,8 @@ class Site:
         peer = status["master"].get("peer") or {}
         live = [node for node in status["nodes"] if node["liveness"] == "live"]
         running = [name for name, child in self.masters.nodes.items() if child.status() is None]
-        return peer.get("liveness") == "live" and peer.get("lag") == 0 and len(live) >= len(running)
+        electable = not any("no takeover is possible" in alarm for alarm in status["master"]["alarms"])
+        return peer.get("liveness") == "live" and peer.get("lag") == 0 and electable and len(live) >= len(running)
 
     def executions(self) -> list[Execution]:
         return [each for each in self.ledger.executions() if each.word == "began"]
