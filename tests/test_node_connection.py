@@ -7,7 +7,7 @@ from node_rig import Node, dialled, welcome
 
 from rota.common import messages
 from rota.worker.core import connection
-from rota.worker.core.effects import Connect, Effect, Fence, Kill, Note, Stop, Unsure
+from rota.worker.core.effects import Connect, Effect, Fence, Kill, Note, Reach, Stop, Unsure
 
 
 def test_a_hello_that_is_never_answered_is_said_over_another_connection(node: Node) -> None:
@@ -142,6 +142,12 @@ def test_standbys_are_passed_by_in_turn_and_quietly(how: str) -> None:
     assert turns == [0, 1] * (connection.EAGER // 2)
     assert notes == ["no master is active; trying on"]
     assert not node.core.connection.greeted
+
+
+def test_an_only_master_that_stands_by_is_reached_for_its_question() -> None:
+    refusal = messages.Refusal("standby", "not here", 0, [])
+    assert Node(masters=["tcp://a:7700"]).core.refused(refusal, 0.0) == [Reach()]
+    assert Node().core.refused(refusal, 0.0) == []  # of several all are reached from the beginning
 
 
 def test_while_no_master_is_in_touch_attempts_become_rarer(paired: Node) -> None:

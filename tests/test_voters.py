@@ -320,6 +320,16 @@ def test_a_node_of_one_master_is_not_asked_for_votes(a: FakeMaster, start: Start
     assert not a.voters
 
 
+def test_a_node_of_one_master_votes_where_that_one_turns_out_to_be_one_of_a_pair(b: FakeMaster, start: Start) -> None:
+    """Else nobody could be elected after its restart: nodes that were started before their master had a backup."""
+    start(masters=[b.address])
+    b.refuse_agent("standby")
+    b.welcome_voter()
+    granted(b, 2)
+    win(b, 2)
+    assert b.welcome_agent().epoch == 2
+
+
 def test_a_lower_epoch_is_not_obeyed_and_another_master_is_tried(a: FakeMaster, b: FakeMaster, start: Start) -> None:
     start()
     b.epoch = 7

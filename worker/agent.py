@@ -306,6 +306,8 @@ class Agent:
                 self._core.votes.leased(master, epoch, lasts_s, boottime())
             case effects.Unsure(lasts_s):
                 self._core.votes.unsure(boottime() + lasts_s)
+            case effects.Reach():
+                self._voters.reach()
             case effects.Remember(intent, epoch):
                 self._keep(lambda: self._state.remember(intent, epoch))
             case effects.Weigh():

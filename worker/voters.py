@@ -1,7 +1,7 @@
 """The voter links of an agent: one to each master, all the time, over which it is asked for its vote and told who won.
 
-A shell without decisions, for an agent with more than one master. Beside them it has its main link, to the one master
-that it obeys; that one may ask for a vote too.
+A shell without decisions. Beside them the agent has its main link, to the one master that it obeys; that one may ask
+for a vote too. Who knows one master alone has a voter link only once that one turns out to be one of a pair (`reach`).
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ class Voters:
         asked: Callable[[Vote], Grant | Deny],
         won: Callable[[int, int], None],
     ) -> None:
-        """`welcomed(master, welcome)`, `won(master, epoch)`: by index of the address. None for a single master."""
-        addresses = masters if len(masters) > 1 else ()
-        self._voters = [_Voter(ctx, poller, address, hello) for address in addresses]
+        """`welcomed(master, welcome)`, `won(master, epoch)`: by index of the address."""
+        self._to_come = [_Voter(ctx, poller, address, hello) for address in masters]
+        self._voters: list[_Voter] = []
+        if len(masters) > 1:
+            self.reach()
         self._welcomed = welcomed
         self._asked = asked
         self._won = won
@@ -45,6 +47,11 @@ class Voters:
     @property
     def in_touch(self) -> bool:
         return any(voter.greeted for voter in self._voters)
+
+    def reach(self) -> None:
+        """From now on there is a link to each master."""
+        self._voters += self._to_come
+        self._to_come.clear()
 
     def attend(self) -> None:
         """Everything that is due or has come. Never blocks, but for what `asked` does."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ...common.limits import BEAT_S
 from ...common.messages import Message, Refusal, Welcome
-from .effects import Connect, Effect, Note, Send, Unsure
+from .effects import Connect, Effect, Note, Reach, Send, Unsure
 from .votes import Votes
 
 SILENCE_S = 3.0  # of a master: as long as it gives us; the connection is then worth nothing
@@ -182,7 +182,8 @@ class Connection:
             self.master = (self.master + 1) % self._masters
         self._winner = None
         self._connect_at = now + self._pause()
-        return [Note("no master is active; trying on")] if self._failures == EAGER else []
+        effects: list[Effect] = [Reach()] if self._masters == 1 else []
+        return [*effects, Note("no master is active; trying on")] if self._failures == EAGER else effects
 
     def _pause(self) -> float:
         """Seconds until the next attempt. Of masters in touch one will soon be active: they are asked in turn."""

@@ -71,6 +71,10 @@ class Unsure(NamedTuple):
     lasts_s: float
 
 
+class Reach(NamedTuple):
+    """The only master is not active: it has to be reached over a voter connection, for it may ask for our vote."""
+
+
 class Remember(NamedTuple):
     intent: messages.Intent
     epoch: int
@@ -101,6 +105,7 @@ Effect = (
     | Fence
     | Lease
     | Unsure
+    | Reach
     | Remember
     | Weigh
     | Try
