@@ -8,7 +8,7 @@ import pytest
 from core_rig import SESSION, Rig, held
 
 from rota.common import errors, wire
-from rota.common.messages import Started
+from rota.common.messages import ROW_RUNNING, Exited, Row, Started
 from rota.common.streams import WINDOW, Chunk, Credit, chunk_of, credit_of
 from rota.master.core import records
 from rota.master.core.pool import Slot
@@ -325,6 +325,74 @@ def test_a_caller_that_is_back_before_its_process_finds_its_stream_again() -> No
     rig.after(0.05)
     (credit,) = [frame for _, _, frame in rig.deliveries]
     assert credit_of(wire.parse(credit), credit) == (WINDOW + 500, 500, True)
+
+
+class Resent:
+    """A second master with two processes of one node; the first gave its caller's request 1 to one of them, and that
+    has not come back yet. The caller is back, and has received so many bytes of the answer.
+    """
+
+    def __init__(self, received: int, **service: int) -> None:
+        before = records.Restored()
+        before.read(records.present("n1", True))
+        self.rig = Rig(epoch=2, restored=before, service=service)
+        named = [Started(f"n1.b1.{number}", "orders", b"t", number) for number in (1, 2)]
+        self.node = self.rig.agent(processes=named)
+        self.rig.process_hello("n1.b1.1")
+        self.rig.client(epoch=1)
+        self.rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT | wire.OLDER, epoch=1)
+        session = self.rig.dispatch.sessions[SESSION]
+        credit = Credit(WINDOW + received, received, True)
+        self.rig.core.frontend(session.route, credit.frame(session.token, 1), self.rig.now)
+        self.rig.after(0.05)
+
+    def back(self) -> None:
+        self.rig.process_hello("n1.b1.2", received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+        self.rig.after(0.05)
+
+    def sent(self) -> list[tuple[str, int]]:
+        """To which process, of which kind."""
+        return [(slot.incarnation, wire.parse(frame)[3]) for slot, _, frame in self.rig.deliveries]
+
+
+def test_an_older_masters_answer_that_has_begun_waits_for_its_process() -> None:
+    """Another one would begin it anew: the caller could only give it up."""
+    on = Resent(received=500)
+    on.rig.after(1.0)
+    assert on.sent() == [] and on.rig.codes() == {}
+    on.back()
+    assert on.sent() == [("n1.b1.2", wire.CREDIT)]
+
+
+def test_an_older_masters_answer_that_has_begun_is_not_made_again() -> None:
+    on = Resent(received=500)
+    on.rig.after(10.0)
+    assert on.sent() == [] and on.rig.codes() == {1: MAYBE}
+
+
+def test_nor_is_one_whose_process_died() -> None:
+    on = Resent(received=500)
+    rows = [Row(7, ROW_RUNNING, SESSION, 1, 1)]
+    on.rig.tell(on.node, Exited("n1.b1.2", "orders", -9, "was killed by signal 9", 7, rows, ""))
+    on.rig.after(0.5)
+    assert on.sent() == [] and on.rig.codes() == {1: MAYBE}
+
+
+def test_an_older_masters_answer_that_has_begun_has_no_deadline() -> None:
+    """Its next piece may take hours."""
+    on = Resent(received=500)
+    on.back()
+    for _ in range(10):
+        on.rig.say(wire.ACK)
+        on.rig.after(30.0)
+    assert on.rig.codes() == {}
+
+
+def test_what_has_not_begun_is_run_again_at_once_and_the_older_attempt_is_given_up() -> None:
+    on = Resent(received=0)
+    assert on.sent() == [("n1.b1.1", wire.DELIVER)]
+    on.back()
+    assert on.sent()[1:] == [("n1.b1.2", wire.CANCEL)]
 
 
 def test_an_answer_that_has_begun_ends_when_its_caller_is_back_and_does_not_ask_for_it() -> None:

@@ -60,8 +60,14 @@ class Inherited:
         request.answered = True  # nobody waits for it here, until its caller resends it
         slot.inflight[held.number] = request
         # Of our own epoch: its node was given up, and its caller has its answer.
-        if held.epoch != self._dispatch.epoch and request.origin() not in self.given_up:
+        if held.epoch != self._dispatch.epoch and not self._is_given_up(request.origin()):
             self.orphans[held.session, held.request] = request
+
+    def _is_given_up(self, origin: Origin) -> bool:
+        """Its caller was here before its process, and does not wait for it, or for another attempt."""
+        session = self._dispatch.sessions.get(origin[0])
+        known = session.open.get(origin[1]) if session is not None else None
+        return origin in self.given_up or (known is not None and known not in self.waiting)
 
     def give_back(self, request: Request) -> None:
         """The fence of its process kept it from starting, and it was given to nobody else: its caller's resend may run.
@@ -113,6 +119,8 @@ class Inherited:
         if older:
             if self._settled_by_evidence(request, now):
                 return
+            if self._is_untold(request):
+                return self._hold(request, older)
             older = not self._never_ran(request, now)
         if not older and self._dispatch.maintenance.takes(request):
             return
@@ -120,13 +128,22 @@ class Inherited:
             del self.returned[request.origin()]
             # The refused attempt of a default handler was its only one; another handler's may be its second.
             older = request.may_run_again()
-        if found and (not older or (request.may_run_again() and request.pool.settings.max_attempts > 1)):
+        if found and (not older or self._may_run_again(request)):
             request.attempt = int(older)  # the older master's counts as one
             self._dispatch.admit(request, now)
         elif self.told(request.session.epoch > 0) is Told.NOT_YET:
             self._hold(request, older)
         else:
             self.give_up(request, older)
+
+    def _is_untold(self, request: Request) -> bool:
+        """Whether it may run again depends on what its caller has of an answer."""
+        return request.may_run_again() and self._dispatch.streams.untold(request)
+
+    def _may_run_again(self, request: Request) -> bool:
+        """Of an answer that has begun the rest is worth something, another one is not: its process is waited for."""
+        again = request.may_run_again() and request.pool.settings.max_attempts > 1
+        return again and not self._dispatch.streams.begun(request)
 
     def _never_ran(self, request: Request, now: float) -> bool:
         return self.told(True) is Told.ALL and self.recollection.never_ran(request, now)
@@ -155,7 +172,7 @@ class Inherited:
         elif origin in self.kept:
             code, time_us, body = self.take(origin)
             self._dispatch.finish(request, code, time_us, body, 0)
-        elif origin in self.lost:
+        elif origin in self.lost and not self._is_untold(request):
             request.attempt = 1  # the older master's
             self._dispatch.losses.settle_started(request, f"its process was lost ({self.lost.pop(origin)})", now)
         else:

@@ -59,6 +59,10 @@ class Streams:
         stream = self._streams.get(request)
         return stream is not None and stream.begun
 
+    def untold(self, request: Request) -> bool:
+        """Its caller says behind it how much of an answer it has, and has not said so yet."""
+        return _streams(request) and request not in self._streams
+
     # ---- process → client ----------------------------------------------------------------------------------------
 
     def from_process(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
@@ -82,9 +86,7 @@ class Streams:
             self._dispatch.counters["bad frames"] += 1
             return
         if not stream.begun:
-            stream.begun = True
-            request.tick.pop(request, None)
-            request.deadline += NO_DEADLINE_S
+            _begin(request, stream)
         session = request.session
         head = wire.head(
             wire.CHUNK, session.token, epoch, number=request.number, below=offset, code=attempt, flags=flags & wire.MORE
@@ -122,7 +124,10 @@ class Streams:
     def _answer_credit(self, request: Request, fields: tuple[int, ...], frame: wire.Frame) -> None:
         credit, slot = self._read(fields, frame), request.slot
         if credit is not None:
-            self._of(request).from_process = credit
+            stream = self._of(request)
+            stream.from_process = credit
+            if credit.received and not stream.begun:  # over an older master
+                _begin(request, stream)
             if slot is not None:
                 self._to_process(slot, credit.frame(slot.token, request.delivery))
 
@@ -249,6 +254,12 @@ class Streams:
 
     def _cancel(self, slot: Slot, delivery: int) -> None:
         self._to_process(slot, wire.head(wire.CANCEL, slot.token, number=delivery))
+
+
+def _begin(request: Request, stream: _Stream) -> None:
+    stream.begun = True
+    request.tick.pop(request, None)
+    request.deadline += NO_DEADLINE_S
 
 
 def _streams(request: Request) -> bool:
