@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rota.common import messages, wire
 from rota.common.settings import StandbySettings
+from rota.master.core import records
 from rota.master.core.outbox import StepDown
 from rota.master.core.records import Peer, Restored
 
@@ -287,3 +288,11 @@ def test_one_that_was_outvoted_says_its_last_word_once_and_hands_nothing_over() 
     rig.flush()
     assert [said.handover for said in rig.said[b"b"] if isinstance(said, messages.Closing)] == [False]
     assert [each for each in rig.out.role if isinstance(each, StepDown)] == [StepDown(5)]
+
+
+def test_what_it_began_with_holds_nothing_of_its_processes_and_requests() -> None:
+    """The journal keeps it as long as the process lives, and what waits at a master that steps down may be 256 MiB."""
+    known = Restored()
+    known.read(records.present("n1", True))
+    rig = Rig(epoch=2, restored=known)
+    assert rig.process(rig.agent()).node.slots and not known.nodes["n1"].slots

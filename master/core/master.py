@@ -72,8 +72,8 @@ class Master:
         self.dispatch = Dispatch(self.out, past.epoch, settings.master)
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, sources, self._journal, now)
         self._serve_dispatch(settings, sources)
-        self.known = past.known.copy()  # the sum of all records: what a standby gets first
-        self.fleet.restore(past.known)
+        self.known = past.known  # the sum of all records: what a standby gets first
+        self.fleet.restore(past.known.copy())  # whoever keeps the records is not to keep the nodes, and all behind them
         if past.known.peer or past.known.members:  # nodes may have to find out first that it is not that one any more
             self.fleet.patient_until = now + settings.standby.takeover_grace
         self.events.adopt(heritage.events)
