@@ -16,7 +16,7 @@ from weakref import finalize
 
 from ..common.addresses import control_addresses
 from ..common.body import Packed, encode_call
-from ..common.errors import Error
+from ..common.errors import Error, Unavailable
 from ..common.wire import MORE
 from .calls import Address, Call
 from .session import Session
@@ -56,7 +56,8 @@ class AsyncClient(View):
 
     def start(self, call: Call, target: str, /, *args: Any, **kwargs: Any) -> None:
         """As `submit`, for a call that is the caller's own: `call.finish` is called by the event loop, and by `start`
-        itself if it cannot be sent at all. For a gateway, whose requests need neither a future nor a task.
+        itself if it cannot be sent at all, as by a client that is closed. For a gateway, whose requests need neither a
+        future nor a task.
         """
         streams = isinstance(call, StreamCall) and not self.keyed
         self.begin(call, self.address(target, streams), encode_call(args, kwargs), monotonic())
@@ -68,7 +69,11 @@ class AsyncClient(View):
 
     def begin(self, call: Call, address: Address, body: Packed, now: float) -> None:
         """`start`, for who has encoded the call: many are the same but for a few bytes."""
-        driver = self._home.known or self._home.driver()
+        driver = self._home.known
+        if driver is None:
+            if self._home.closed:
+                return call.finish(None, Unavailable("not sent: the client is closed"))
+            driver = self._home.driver()
         call.timeout = self._options.timeout
         call.deadline = now + call.timeout
         call.address = address
@@ -77,16 +82,18 @@ class AsyncClient(View):
 
     def pour(self, call: StreamCall) -> None:
         """Something was written to `call.out`."""
-        self._home.driver().say(call)
+        if (driver := self._home.known) is not None:  # else it is closed, and the call is over
+            driver.say(call)
 
     def taken(self, call: StreamCall, size: int) -> None:
         """So many bytes of its answer have left our memory: as many more may come."""
         call.into.taken(size)
-        self._home.driver().say(call)
+        self.pour(call)
 
     def withdraw(self, call: Call) -> None:
         """Nobody waits for a call that was started; what is queued of it is not run, and `finish` is not called."""
-        self._home.driver().withdraw(call)
+        if (driver := self._home.known) is not None:
+            driver.withdraw(call)
 
     async def map(
         self, target: str, items: Iterable[Any] | AsyncIterable[Any], /, *, window: int = 64
@@ -155,11 +162,11 @@ class _Home:
     def __init__(self, masters: tuple[str, ...]) -> None:
         self._masters = masters
         self.known: _Driver | None = None
-        self._closed = False
+        self.closed = False
         self._end: finalize[..., _Home] | None = None
 
     def driver(self) -> _Driver:
-        if self._closed:
+        if self.closed:
             raise RuntimeError("this client is closed")
         loop = asyncio.get_running_loop()
         if self.known is None:
@@ -170,7 +177,7 @@ class _Home:
         return self.known
 
     async def close(self) -> None:
-        self._closed = True
+        self.closed = True
         driver, self.known = self.known, None
         if driver is not None and self._end is not None and self._end.detach():
             await driver.leave()

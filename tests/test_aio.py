@@ -10,7 +10,9 @@ import pytest
 from fake_frontend import FakeFrontend, Request, echo, proxied
 
 import rota
+from rota.client.streams import StreamCall
 from rota.common.body import encode_error
+from rota.common.streams import Outflow
 
 PATIENCE_S = 20.0
 
@@ -157,6 +159,40 @@ def test_closing_ends_what_is_waited_for() -> None:
             await call
         with pytest.raises(RuntimeError, match="closed"):
             client.submit("a.b")
+        await until(lambda: fake.counts["bye"] == 2)
+
+    play(scene)
+
+
+class Own(StreamCall):
+    """A call of the caller's own, and the error that it ended with."""
+
+    error: rota.Error | None = None
+
+    def __init__(self, client: rota.AsyncClient) -> None:
+        self.client = client
+        self.out = Outflow()
+
+    def finish(self, value: object, error: rota.Error | None) -> None:
+        """As a gateway's does, it has something to say to its client still."""
+        self.error = error
+        self.client.pour(self)
+        self.client.taken(self, 1)
+        self.client.withdraw(self)
+
+
+def test_calls_of_ones_own_end_with_their_client_and_none_begins_behind_it() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        calls = [Own(client), Own(client)]
+        for each in calls:
+            client.start(each, "a.b")
+        await until(lambda: len(fake.seen) == 2)
+        await client.close()
+        assert all(isinstance(each.error, rota.Cancelled) for each in calls)
+        late = Own(client)
+        client.start(late, "a.b")
+        assert isinstance(late.error, rota.Unavailable)
         await until(lambda: fake.counts["bye"] == 2)
 
     play(scene)

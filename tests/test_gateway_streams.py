@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, joined, starting, until
+from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, in_flight, joined, starting, until
 from system.proxy import PROXIED, Proxy
 
 from rota.testing import LocalCluster
@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 KIB, MIB = 1024, 1024 * 1024
 SIZES = [0, 1, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, 8 * MIB]
 BLOCK = bytes(range(256)) * 256
+FREED_S = 4.0  # a master that was told nothing would find out after 5 s, and wait for 30 s
 
 
 @pytest.fixture(scope="module", params=["wsgi", "asgi"])
@@ -226,6 +227,20 @@ def test_a_drain_lets_downloads_end_and_ends_what_is_endless(
         assert time.monotonic() - began > 0.9
         assert got.count(b"event\n") > 10 and not got.endswith(b"0\r\n\r\n")
     until(lambda: going.child.status() == 0, "it does not end")
+
+
+def test_a_gateway_that_ends_at_once_breaks_answers_off_and_frees_their_processes(
+    start: Start, cluster: LocalCluster
+) -> None:
+    ending = front(start, cluster).ready()
+    with ending.connect() as endless:
+        ask(endless, "/events")
+        ending.child.signal(signal.SIGINT)
+        got, _ = rest(endless)
+    assert not got.endswith(b"0\r\n\r\n")
+    assert ending.child.wait(PATIENCE_S) and ending.child.status() == 0, ending.child.output()
+    assert "Traceback" not in ending.child.output()
+    until(lambda: not in_flight(cluster), "its process is held", FREED_S)
 
 
 def test_a_connection_to_the_master_that_is_cut_costs_no_byte(start: Start, cluster: LocalCluster) -> None:
