@@ -209,6 +209,9 @@ class Gateway:
         finally:
             sweep.cancel()
             stop.set()
+            self._server.close()
+            for sock in listening.shut(listener):  # a master that is gone is waited for: the address is to be free
+                sock.close()
             await self._client.close()
             self._access.flush()
         return 0

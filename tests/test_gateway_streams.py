@@ -14,7 +14,19 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, in_flight, joined, starting, until
+from gateway_rig import (
+    PATIENCE_S,
+    Gateway,
+    Start,
+    children_of,
+    filled,
+    front,
+    in_flight,
+    joined,
+    listens,
+    starting,
+    until,
+)
 from system.proxy import PROXIED, Proxy
 
 from rota.testing import LocalCluster
@@ -241,6 +253,23 @@ def test_a_gateway_that_ends_at_once_breaks_answers_off_and_frees_their_processe
     assert ending.child.wait(PATIENCE_S) and ending.child.status() == 0, ending.child.output()
     assert "Traceback" not in ending.child.output()
     until(lambda: not in_flight(cluster), "its process is held", FREED_S)
+
+
+def test_a_gateway_that_ends_with_its_master_leaves_its_address_at_once(start: Start, cluster: LocalCluster) -> None:
+    """That master may be started again in the same moment, with another gateway."""
+    ending = front(start, cluster).ready()
+    master = cluster._master
+    assert master is not None
+    with ending.connect() as endless:
+        ask(endless, "/events")
+        master.signal(signal.SIGSTOP)
+        try:
+            ending.child.signal(signal.SIGINT)
+            until(lambda: not listens(ending.port))
+            assert children_of(ending.child.pid), "it still looks for a master to say goodbye to"
+        finally:
+            master.signal(signal.SIGCONT)
+    assert ending.child.wait(PATIENCE_S)
 
 
 def test_a_connection_to_the_master_that_is_cut_costs_no_byte(start: Start, cluster: LocalCluster) -> None:
