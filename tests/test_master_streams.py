@@ -51,6 +51,34 @@ class Streaming:
         return [frame for to, _, frame in self.rig.deliveries if to is slot and wire.parse(frame)[3] == kind]
 
 
+class Resent:
+    """A second master with two processes of one node; the first gave its caller's request 1 to one of them, and that
+    has not come back yet. The caller is back, and has received so many bytes of the answer.
+    """
+
+    def __init__(self, received: int) -> None:
+        before = records.Restored()
+        before.read(records.present("n1", True))
+        self.rig = Rig(epoch=2, restored=before)
+        named = [Started(f"n1.b1.{number}", "orders", b"t", number) for number in (1, 2)]
+        self.node = self.rig.agent(processes=named)
+        self.rig.process_hello("n1.b1.1")
+        self.rig.client(epoch=1)
+        self.rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT | wire.OLDER, epoch=1)
+        session = self.rig.dispatch.sessions[SESSION]
+        credit = Credit(WINDOW + received, received, True)
+        self.rig.core.frontend(session.route, credit.frame(session.token, 1), self.rig.now)
+        self.rig.after(0.05)
+
+    def back(self) -> None:
+        self.rig.process_hello("n1.b1.2", received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+        self.rig.after(0.05)
+
+    def sent(self) -> list[tuple[str, int]]:
+        """To which process, of which kind."""
+        return [(slot.incarnation, wire.parse(frame)[3]) for slot, _, frame in self.rig.deliveries]
+
+
 def test_a_process_learns_that_its_caller_takes_streams() -> None:
     assert wire.parse_head(Streaming().delivery).flags & wire.MORE
     rig = Rig()
@@ -297,6 +325,18 @@ def test_so_it_is_where_its_caller_is_back_before_its_process() -> None:
     assert [wire.parse(frame)[3] for _, _, frame in rig.deliveries] == [wire.CANCEL]
 
 
+@pytest.mark.parametrize("end", [wire.CANCEL, wire.BYE, None])
+def test_so_it_is_where_its_caller_came_and_went_before_its_process(end: int | None) -> None:
+    on = Resent(received=500)
+    if end is not None:
+        on.rig.say(end, number=1)
+    else:  # it was waited for as long as processes are
+        on.rig.after(6.0)
+        assert on.rig.codes() == {1: MAYBE}
+    on.back()
+    assert on.sent() == [("n1.b1.2", wire.CANCEL)]
+
+
 def test_a_stream_that_nobody_waits_for_is_cancelled_though_an_older_attempt_of_it_runs_elsewhere() -> None:
     """An older master's attempt, whose process comes back only after this one had the request run again."""
     on = Streaming()
@@ -325,34 +365,6 @@ def test_a_caller_that_is_back_before_its_process_finds_its_stream_again() -> No
     rig.after(0.05)
     (credit,) = [frame for _, _, frame in rig.deliveries]
     assert credit_of(wire.parse(credit), credit) == (WINDOW + 500, 500, True)
-
-
-class Resent:
-    """A second master with two processes of one node; the first gave its caller's request 1 to one of them, and that
-    has not come back yet. The caller is back, and has received so many bytes of the answer.
-    """
-
-    def __init__(self, received: int, **service: int) -> None:
-        before = records.Restored()
-        before.read(records.present("n1", True))
-        self.rig = Rig(epoch=2, restored=before, service=service)
-        named = [Started(f"n1.b1.{number}", "orders", b"t", number) for number in (1, 2)]
-        self.node = self.rig.agent(processes=named)
-        self.rig.process_hello("n1.b1.1")
-        self.rig.client(epoch=1)
-        self.rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT | wire.OLDER, epoch=1)
-        session = self.rig.dispatch.sessions[SESSION]
-        credit = Credit(WINDOW + received, received, True)
-        self.rig.core.frontend(session.route, credit.frame(session.token, 1), self.rig.now)
-        self.rig.after(0.05)
-
-    def back(self) -> None:
-        self.rig.process_hello("n1.b1.2", received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
-        self.rig.after(0.05)
-
-    def sent(self) -> list[tuple[str, int]]:
-        """To which process, of which kind."""
-        return [(slot.incarnation, wire.parse(frame)[3]) for slot, _, frame in self.rig.deliveries]
 
 
 def test_an_older_masters_answer_that_has_begun_waits_for_its_process() -> None:

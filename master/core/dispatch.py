@@ -469,7 +469,7 @@ class Dispatch:
         if self.keys.leave(request):
             return "while the call that its key stands for was under way"
         if request in self.inherited.waiting:
-            self.inherited.release(request)
+            self.inherited.withdraw(request)
             return "while its fate was not known"
         if request.slot is None:
             self.leave_queue(request)

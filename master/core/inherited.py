@@ -84,7 +84,17 @@ class Inherited:
         orphan = self.orphans.pop(origin, None)
         if orphan is not None:
             self._dispatch.streams.forsaken(orphan)
-        elif self.told(True) is Told.NOT_YET and len(self.given_up) < KEPT_MAX:
+        elif self.told(True) is Told.NOT_YET:
+            self._give_up(origin)
+
+    def withdraw(self, request: Request) -> None:
+        """Its caller waits for it no longer."""
+        if self.release(request):
+            self._give_up(request.origin())
+
+    def _give_up(self, origin: Origin) -> None:
+        """A process that comes with it is told."""
+        if len(self.given_up) < KEPT_MAX:
             self.given_up[origin] = None
 
     def awaits_caller(self, request: Request) -> bool:
@@ -184,6 +194,7 @@ class Inherited:
         a while only: an older master may have had its reply.
         """
         if older:
+            self._give_up(request.origin())
             cause = "a master was restarted, and no process that came back to this one has it"
             if self.recollection.was_done(request):
                 cause = "it was executed, and its answer was lost with the master before this one"
