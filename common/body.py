@@ -280,15 +280,22 @@ _RESTORERS = [_restorer(depth) for depth in range(PACKED_DEPTH_MAX + 1)]
 
 def _first_problem(root: str, value: Any) -> str | None:
     """The path of the first value that cannot be sent, and why: only after packing has failed."""
-    stack = [iter([(root, value)])]
+    stack = [(root, iter([(root, value)]))]
     while stack:
-        path, value = next(stack[-1], (None, None))
-        if path is None:
-            stack.pop()
-        elif len(stack) > NESTING_MAX:
+        path, values = stack[-1]
+        try:
+            entry = next(values, None)
+            if entry is None:
+                stack.pop()
+                continue
+            path, value = entry
+            children = _children(path, value)
+        except Exception as error:  # of the value's own code, or a field that was never set
+            return f"{_shortened(path)}: cannot be read: {type(error).__name__}: {error}"
+        if len(stack) > NESTING_MAX:
             return f"{_shortened(path)}: nested deeper than {NESTING_MAX}, or contains itself"
-        elif (children := _children(path, value)) is not None:
-            stack.append(children)
+        if children is not None:
+            stack.append((path, children))
         elif problem := _problem(value):
             return f"{_shortened(path)}: {problem}"
     return None

@@ -102,6 +102,16 @@ class Line:
     kind: ClassVar[str] = "not a field"
 
 
+@dataclass
+class Half:
+    total: int = field(init=False)  # and nobody sets it
+
+
+class Moody(list[object]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("not now")
+
+
 @dataclass(slots=True, frozen=True)
 class Basket:
     lines: tuple[Line, ...]
@@ -142,6 +152,8 @@ def test_some_values_arrive_as_something_plainer(value: Any, arrives: Any) -> No
         ({"d": Decimal("1" * 2000)}, "arguments.d: a Decimal of more than 1024 digits"),
         ({"d": timedelta(1)}, "arguments.d: cannot send a 'timedelta'"),
         ({"f": (i for i in ())}, "arguments.f: cannot send a 'generator'"),
+        ({"h": [Half()]}, "arguments.h[0]: cannot be read: AttributeError: 'Half' object has no attribute 'total'"),
+        ({"m": Moody([object()])}, "arguments.m: cannot be read: RuntimeError: not now"),
     ],
 )
 def test_a_bad_argument_is_a_type_error_that_names_its_path(value: dict[str, Any], problem: str) -> None:
