@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pytest
@@ -29,6 +30,11 @@ class Delivery(NamedTuple):
     idempotency_key: str | None = "basket-17"
     session: str | None = "user-42"
     headers: Mapping[str, str] = {"traceparent": "00-ab-cd-01"}
+
+
+@dataclass
+class Half:
+    total: int = field(init=False)  # and nobody sets it
 
 
 def delivery(handler: str, number: int = 1, **kwargs: Any) -> Delivery:
@@ -188,6 +194,14 @@ def test_a_result_that_cannot_be_sent_names_handler_and_path() -> None:
     assert (error.type, error.message) == ("TypeError", "orders.quote: result.items[1]: cannot send a 'object'")
 
 
+def test_a_result_whose_own_code_raises_while_it_is_read_is_a_failure_of_its_handler() -> None:
+    """The process ended of it, and an async one never answered."""
+    error = remote_error_of(hosted(lambda: {"items": [Half()]}).run(delivery("quote")))
+    assert error.message == (
+        "orders.quote: result.items[0]: cannot be read: AttributeError: 'Half' object has no attribute 'total'"
+    )
+
+
 def test_a_result_that_is_too_large_is_refused_with_both_sizes() -> None:
     here = hosted(lambda size: b"x" * size)
     here.body_max = 1000
@@ -204,12 +218,14 @@ def test_hooks_run_in_order_and_a_failing_one_is_told(capsys: pytest.CaptureFixt
     orders.on_start(lambda: order.append("warm"))
     orders.on_stop(lambda: order.append("disconnect"))
     orders.on_stop(lambda: 1 // 0)
+    orders.on_stop(lambda: sys.exit("told to end"))
     orders.on_stop(lambda: order.append("flush"))
     here = SyncHost(orders)
     here.start_up()
     here.shut_down()
     assert order == ["connect", "warm", "flush", "disconnect"]
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError" in told and "SystemExit: told to end" in told
 
 
 def test_a_failing_start_hook_is_a_load_error_with_its_traceback() -> None:
@@ -239,6 +255,9 @@ def test_a_health_probe_says_no_with_an_exception() -> None:
     orders = rota.Worker("orders")
     orders.health(lambda: 1 // 0)
     assert SyncHost(orders).check_health().startswith("the health probe raised ZeroDivisionError")
+    others = rota.Worker("others")
+    others.health(lambda: sys.exit("ill"))
+    assert SyncHost(others).check_health() == "the health probe raised SystemExit: ill"
 
 
 def test_a_delivery_without_a_handler_asks_for_the_health_probe() -> None:
@@ -503,13 +522,32 @@ def test_a_failing_async_start_hook_is_a_load_error() -> None:
     loop.close()
 
 
-@pytest.mark.parametrize("answer", [None, False, OSError("gone")])
+def test_a_start_hook_that_would_end_the_process_is_a_load_error() -> None:
+    orders = rota.Worker("orders")
+
+    @orders.on_start
+    def connect() -> None:
+        sys.exit("no database")
+
+    with pytest.raises(rota.LoadError, match="connect failed: SystemExit: no database"):
+        SyncHost(orders).start_up()
+
+    @orders.on_start
+    async def warm() -> None: ...
+
+    loop = Loop(orders)
+    loop.thread.join(PATIENCE_S)
+    assert len(loop.failure) == 1 and "connect failed: SystemExit: no database" in str(loop.failure[0])
+    loop.close()
+
+
+@pytest.mark.parametrize("answer", [None, False, OSError("gone"), SystemExit("gone")])
 def test_an_async_health_probe_reports(answer: Any) -> None:
     orders = rota.Worker("orders")
 
     @orders.health
     async def probe() -> Any:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 

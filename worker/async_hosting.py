@@ -22,7 +22,18 @@ from typing import Any
 from ..common.errors import Cancelled, Error, LoadError
 from ..common.loops import new_event_loop
 from .app import Handler, Worker, is_async
-from .hosting import Delivery, Outcome, SyncHost, ailment, examined, failed, hook_failed, remote_error, verdict
+from .hosting import (
+    FAILURES,
+    Delivery,
+    Outcome,
+    SyncHost,
+    ailment,
+    examined,
+    failed,
+    hook_failed,
+    remote_error,
+    verdict,
+)
 
 Running = asyncio.Task[None] | Future[Outcome] | None
 
@@ -134,14 +145,14 @@ class AsyncHost:
                 await self._call(hook)
             except LoadError:
                 raise  # it has its own sentence
-            except Exception as error:
+            except FAILURES as error:
                 raise hook_failed(hook, error) from error
 
     async def _shut_down(self) -> None:
         for hook in reversed(self.worker.stop_hooks):
             try:
                 await self._call(hook)
-            except Exception:
+            except FAILURES:
                 traceback.print_exc()
 
     async def _finish(self) -> None:
@@ -167,7 +178,7 @@ class AsyncHost:
         hook = self.worker.health_hook
         try:
             return verdict(await self._call(hook)) if hook else ""
-        except Exception as error:
+        except FAILURES as error:
             return ailment(error)
 
     async def _without_handler(self, delivery: Delivery, begun: int) -> None:

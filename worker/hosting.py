@@ -22,6 +22,7 @@ from .context import Delivered
 MESSAGE_MAX = 8 * 1024  # characters of an exception's text
 TRACEBACK_MAX = 16 * 1024  # characters; its ends are what one reads
 FRAMES_MAX = 50  # of one traceback: a RecursionError has a thousand
+FAILURES = (Exception, SystemExit)  # of a hook: where a process ends is not for it to say
 
 
 class Delivery(Protocol):
@@ -81,7 +82,7 @@ class SyncHost:
                 hook()
             except LoadError:
                 raise  # it has its own sentence
-            except Exception as error:
+            except FAILURES as error:
                 raise hook_failed(hook, error) from error
 
     def run(self, delivery: Delivery) -> Outcome:
@@ -108,7 +109,7 @@ class SyncHost:
             return ""
         try:
             return verdict(hook())
-        except Exception as error:
+        except FAILURES as error:
             return ailment(error)
 
     def shut_down(self) -> None:
@@ -116,7 +117,7 @@ class SyncHost:
         for hook in reversed(self.worker.stop_hooks):
             try:
                 hook()
-            except Exception:
+            except FAILURES:
                 traceback.print_exc()
 
     def unknown(self, delivery: Delivery, begun: int) -> Outcome:
