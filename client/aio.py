@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..common.link import Link
 
 
+_ELSEWHERE = "this client belongs to another event loop; make one for each"
+
+
 class AsyncClient(View):
     """`rota.Client` with await. Belongs to the event loop of its first call; the loop must have `add_reader`.
 
@@ -173,13 +176,19 @@ class _Home:
             self.known = _Driver(self._masters, loop)
             self._end = finalize(self, self.known.forget)
         elif self.known.loop is not loop:
-            raise RuntimeError("this client belongs to another event loop; make one for each")
+            raise RuntimeError(_ELSEWHERE)
         return self.known
 
     async def close(self) -> None:
-        self.closed = True
-        driver, self.known = self.known, None
-        if driver is not None and self._end is not None and self._end.detach():
+        driver = self.known
+        if driver is not None and driver.loop is not asyncio.get_running_loop() and not driver.loop.is_closed():
+            raise RuntimeError(_ELSEWHERE)
+        self.closed, self.known = True, None
+        if driver is None or self._end is None or not self._end.detach():
+            return
+        if driver.loop.is_closed():  # and with it whoever waited
+            driver.drop()
+        else:
             await driver.leave()
 
 
@@ -231,7 +240,11 @@ class _Driver:
         try:
             self.loop.call_soon_threadsafe(self.close)
         except RuntimeError:  # the loop is closed, and with it whoever waited
-            self._session.drop()
+            self.drop()
+
+    def drop(self) -> None:
+        """Without the loop, which is closed."""
+        self._session.drop()
 
     def _step_soon(self) -> None:
         """One step for everything that is submitted in this turn of the loop."""

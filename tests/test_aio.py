@@ -244,6 +244,19 @@ def test_a_client_belongs_to_the_loop_of_its_first_call() -> None:
         assert asyncio.run(_one(client)) == [1]
         with pytest.raises(RuntimeError, match="another event loop"):
             asyncio.run(_one(client))
+        asyncio.run(client.close())  # whose loop is closed: nobody waits any more
+        with pytest.raises(RuntimeError, match="closed"):
+            asyncio.run(_one(client))
+
+
+def test_a_client_cannot_be_closed_in_a_loop_that_is_not_its_own() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        assert await client.call("a.b", 1) == [1]
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(client.close()))
+        assert await client.call("a.b", 2) == [2]
+
+    play(scene)
 
 
 async def _one(client: rota.AsyncClient) -> object:
