@@ -72,8 +72,10 @@ class View:
             "timeout": timeout,
             "idempotency_key": idempotency_key,
             "session": session,
-            "headers": headers,
+            "headers": None if headers is None else dict(headers),  # ours: who gave it may change it
         }
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+            raise TypeError(f"timeout is {timeout!r}: a number of seconds expected")
         if timeout is not None and not 0 < timeout <= TIMEOUT_MAX_S:
             raise ValueError(f"timeout is {timeout!r}: seconds expected, more than 0 and at most {TIMEOUT_MAX_S:.0f}")
         view = copy(self)
@@ -91,9 +93,11 @@ class View:
 
     def _new_address(self, target: str) -> Address:
         """To be looked for in `_addresses` before."""
-        encoded = target.encode()
+        encoded = target.encode() if isinstance(target, str) else b""
         if not 0 < len(encoded) <= TARGET_MAX or "." not in target:
-            raise ValueError(f"{target[:80]!r} is no target: 'service.handler' expected, {TARGET_MAX} bytes at most")
+            raise ValueError(
+                f"{str(target)[:80]!r} is no target: 'service.handler' expected, {TARGET_MAX} bytes at most"
+            )
         if len(self._addresses) >= ADDRESSES_MAX:
             self._addresses.clear()
         options = self._options

@@ -17,9 +17,15 @@ def control_addresses(given: Iterable[str] | None) -> tuple[str, ...]:
     several. Raises ValueError for what is not tcp://HOST or tcp://HOST:PORT.
     """
     texts = (given,) if isinstance(given, str) else tuple(given or ())
-    names = [name.strip() for text in texts or (os.environ.get(MASTER_VARIABLE, ""),) for name in text.split(",")]
+    names = [name.strip() for text in texts or (os.environ.get(MASTER_VARIABLE, ""),) for name in _names(text)]
     found = tuple(complete(name) for name in dict.fromkeys(names) if name)
     return found or (f"tcp://127.0.0.1:{CONTROL_PORT}",)
+
+
+def _names(text: str) -> list[str]:
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no master's address: a text expected, tcp://HOST:PORT")
+    return text.split(",")
 
 
 def complete(name: str) -> str:

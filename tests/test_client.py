@@ -11,8 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from queue import Queue
 from typing import Any
 
+import msgpack
 import pytest
 import zmq
 from fake_frontend import FakeFrontend, Request, echo, proxied
@@ -58,13 +62,15 @@ def test_rota_master_names_the_masters(fake: FakeFrontend, monkeypatch: pytest.M
 
 
 def test_what_is_no_address_is_a_value_error() -> None:
-    for wrong in ("127.0.0.1:7700", "tcp://", "tcp://host:0", "tcp://a b:1", "ipc:///tmp/x"):
+    wrong: Any
+    for wrong in ("127.0.0.1:7700", "tcp://", "tcp://host:0", "tcp://a b:1", "ipc:///tmp/x", ["tcp://a:1"], None):
         with pytest.raises(ValueError, match="no master's address"):
             rota.Client(wrong)
 
 
 def test_what_is_no_target_is_a_value_error(client: rota.Client) -> None:
-    for wrong in ("", "orders", "a." + "b" * 300):
+    wrong: Any
+    for wrong in ("", "orders", "a." + "b" * 300, 5, None):
         with pytest.raises(ValueError, match="no target"):
             client.submit(wrong)
 
@@ -230,8 +236,6 @@ def test_options_travel_in_the_head(fake: FakeFrontend, client: rota.Client) -> 
     assert request.target == "orders.quote"
     assert request.flags == wire.META | wire.KEYED | wire.PINNED
     assert 1500 < request.time_ms <= 2000
-    import msgpack
-
     assert msgpack.unpackb(request.meta) == {"k": "k1", "s": "user", "h": {"x": "y"}}
 
 
@@ -256,6 +260,18 @@ def test_wrong_options_are_refused(client: rota.Client) -> None:
         client.options(headers={"x": "y" * 5000})
     with pytest.raises(TypeError, match="text expected"):
         client.options(session=1)  # type: ignore[arg-type]
+    kind: Any
+    for kind in (True, "5", timedelta(seconds=5), Decimal(5)):  # the last one was taken, and failed at each call
+        with pytest.raises(TypeError, match="a number of seconds expected"):
+            client.options(timeout=kind)
+
+
+def test_a_view_keeps_its_headers_when_who_gave_them_changes_theirs(fake: FakeFrontend, client: rota.Client) -> None:
+    headers = {"x": "y"}
+    view = client.options(headers=headers)
+    headers["x"] = "z"
+    view.options(timeout=5).call("a.b")
+    assert msgpack.unpackb(fake.seen[0].meta) == {"h": {"x": "y"}}
 
 
 def test_cancelling_a_future_tells_the_master(fake: FakeFrontend, client: rota.Client) -> None:
