@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
@@ -100,7 +100,7 @@ class AsyncClient(View):
 
     async def map(
         self, target: str, items: Iterable[Any] | AsyncIterable[Any], /, *, window: int = 64
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """As `Client.map`; `async for`. Items may come from an asynchronous iterator."""
         if window < 1:
             raise ValueError(f"window is {window}: at least 1 expected")

@@ -6,7 +6,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet, finalize
@@ -76,29 +76,30 @@ class Client(View):
         engine.post(reply)
         return reply
 
-    def map(self, target: str, items: Iterable[Any], /, *, window: int = 64) -> Iterator[Any]:
+    def map(self, target: str, items: Iterable[Any], /, *, window: int = 64) -> Generator[Any, None, None]:
         """The results of one call for each item, in the order of the items, `window` of them under way at once.
 
-        An item is a mapping of named arguments, a tuple of positional ones, or the only argument. The first error is
-        raised in its turn; that and closing the iterator cancel what is under way.
+        An item is a mapping of named arguments, a tuple of positional ones, or the only argument. No item is taken
+        before the first result is asked for; then as many as `window`, before there is one. The first error is raised
+        in its turn; that, Ctrl-C and closing the iterator cancel what is under way.
         """
         if window < 1:
             raise ValueError(f"window is {window}: at least 1 expected")
         return self._results(target, items, window)
 
-    def _results(self, target: str, items: Iterable[Any], window: int) -> Iterator[Any]:
+    def _results(self, target: str, items: Iterable[Any], window: int) -> Generator[Any, None, None]:
         under_way: deque[Future[Any]] = deque()
         try:
             for item in items:
-                if len(under_way) == window:
-                    yield under_way.popleft().result()
+                if len(under_way) >= window:
+                    yield _first_of(under_way)
                 args, kwargs = as_arguments(item)
                 under_way.append(self.submit(target, *args, **kwargs))
             while under_way:
-                yield under_way.popleft().result()
+                yield _first_of(under_way)
         finally:
-            for future in under_way:
-                future.cancel()
+            while under_way:
+                under_way.popleft().cancel()
 
     def close(self) -> None:
         """Say goodbye; calls that are still waited for end as Cancelled. Closes all views. May be called twice.
@@ -112,6 +113,13 @@ class Client(View):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _first_of(under_way: deque[Future[Any]]) -> Any:
+    """Its result. It leaves when that is here: whoever is interrupted before cancels it with the others."""
+    result = under_way[0].result()
+    under_way.popleft()
+    return result
 
 
 class Engine:

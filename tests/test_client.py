@@ -163,7 +163,7 @@ def test_map_has_no_more_under_way_than_its_window(fake: FakeFrontend, client: r
     fake.later(lambda: fake.reply(fake.seen[0], 0, "one"))
     thread.join(10)
     assert first == ["one"]
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     until(lambda: fake.counts["cancel"] == 6)
 
 
@@ -335,6 +335,19 @@ def test_ctrl_c_cancels_the_call_and_is_raised(fake: FakeFrontend, client: rota.
     with pytest.raises(KeyboardInterrupt):
         client.call("a.b")
     until(lambda: fake.counts["cancel"] == 1)
+
+
+def test_ctrl_c_cancels_all_that_map_has_under_way(fake: FakeFrontend, client: rota.Client) -> None:
+    fake.answer = never
+
+    def press() -> None:
+        until(lambda: len(fake.seen) == 3)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(client.map("a.b", range(3)))
+    until(lambda: fake.counts["cancel"] == 3)
 
 
 def test_a_call_that_the_master_never_answers_ends_at_its_time_out(fake: FakeFrontend, client: rota.Client) -> None:
