@@ -300,6 +300,8 @@ def _in_child() -> None:
         engine = home.cell[0]
         _left_behind.append(engine)
         home.cell[0] = Engine(engine.masters)
+        if engine.closing:
+            home.cell[0].stop()
 
 
 if hasattr(os, "register_at_fork"):

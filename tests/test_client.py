@@ -552,6 +552,20 @@ def test_a_forked_child_gets_a_session_of_its_own(fake: FakeFrontend) -> None:
     assert fake.counts["executed"] == 3
 
 
+def test_a_closed_client_is_closed_in_a_forked_child_too(fake: FakeFrontend) -> None:
+    program = (
+        "import os, sys, rota\n"
+        "client = rota.Client(sys.argv[1])\n"
+        "client.close()\n"
+        "pid = os.fork()\n"
+        "if pid: sys.exit(os.waitpid(pid, 0)[1])\n"
+        "try: client.call('a.b')\n"
+        "except RuntimeError: os._exit(0)\n"
+        "os._exit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, fake.address], check=True, timeout=30)
+
+
 def test_a_process_that_ends_without_closing_says_goodbye(fake: FakeFrontend) -> None:
     program = "import sys, rota\nclient = rota.Client(sys.argv[1])\nclient.call('a.b')\n"
     subprocess.run([sys.executable, "-c", program, fake.address], check=True, timeout=30)
