@@ -137,14 +137,14 @@ class Engine:
         self._withdrawn: deque[Reply] = deque()
         self._waker: Waker | None = None
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # a signal handler may close what its thread is just starting
         self._asleep = False
-        self._closing = False
+        self.closing = False
         self._ended = False
         self._failure: Error = Cancelled("the client was closed")
 
     def post(self, reply: Reply) -> None:
-        if self._closing:
+        if self.closing:
             raise RuntimeError("this client is closed")
         if self._thread is None:
             self._start()
@@ -162,17 +162,22 @@ class Engine:
     def stop(self) -> None:
         """Returns when the thread has ended; from a callback, which runs in that thread, at once."""
         with self._starting:
-            self._closing = True
+            self.closing = True
             thread = self._thread
-        if thread is None:
-            return
+            if thread is None:
+                self._ended = True  # for who has found it open, and posts now
+                return
         self._wake()
-        if thread is not threading.current_thread():
+        if not self.is_here():
             thread.join()
+
+    def is_here(self) -> bool:
+        """Whether this is its thread: a callback."""
+        return self._thread is threading.current_thread()
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None and not self._closing:
+            if self._thread is None and not self.closing:
                 waker, session = Waker(), self._new_session(self.masters)
                 thread = threading.Thread(target=self._run, args=(session, waker), name="rota-client", daemon=True)
                 thread.start()
@@ -196,7 +201,7 @@ class Engine:
             failure = Error(f"the I/O thread of this client failed: {error!r}")
             raise
         finally:
-            self._closing = self._ended = True
+            self.closing = self._ended = True
             self._failure = failure or self._failure
             self._drop_inbox()
             session.close(self._failure)
@@ -205,7 +210,7 @@ class Engine:
         link: Link | None = None
         poll, dealer, monitor = _watching(link, waker)
         came, look = False, False
-        while not self._closing:
+        while not self.closing:
             now = monotonic()
             if came:
                 session.receive(now, look)
@@ -241,7 +246,7 @@ class Engine:
     def _sleep(self, poll: select.poll, until: float, waker: Waker) -> list[int]:
         """Until something happens; returns the descriptors that have it."""
         self._asleep = True  # before the inbox is looked at: who posts after that look sees the flag, and wakes us
-        if self._inbox or self._withdrawn or self._closing:
+        if self._inbox or self._withdrawn or self.closing:
             left = 0.0
         else:
             left = until - monotonic()

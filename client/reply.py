@@ -79,7 +79,9 @@ class Reply(Call, Future):  # type: ignore[type-arg]
                 return
             try:
                 callback(self)
-            except Exception:
+            except BaseException as error:
+                if not isinstance(error, Exception) and not self._engine.is_here():
+                    raise  # to whoever added it: what ends the thread of all calls would end them all
                 LOGGER.exception("exception calling callback for %r", self)
 
     def cancel(self) -> bool:
@@ -117,6 +119,8 @@ class Reply(Call, Future):  # type: ignore[type-arg]
         return self._exception if self._state == FINISHED else super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:
+        if self._engine.is_here():
+            raise RuntimeError("a done callback, in the client's I/O thread, may submit a call, not wait for one")
         gate = allocate_lock()
         gate.acquire()
         with self._guard:

@@ -102,8 +102,33 @@ def test_a_done_callback_runs_once_before_or_after_the_answer(client: rota.Clien
 
 def test_a_callback_that_raises_harms_nobody(client: rota.Client, caplog: pytest.LogCaptureFixture) -> None:
     client.submit("a.b", 1).add_done_callback(lambda future: 1 / 0)
+    client.submit("a.b", 1).add_done_callback(lambda future: sys.exit("told to end"))
     assert client.call("a.b", 2) == [2]
-    assert "ZeroDivisionError" in caplog.text
+    assert client.call("a.b", 3) == [3]
+    assert "ZeroDivisionError" in caplog.text and "SystemExit: told to end" in caplog.text
+
+
+def test_what_a_callback_raises_to_end_the_thread_that_adds_it_ends_that(client: rota.Client) -> None:
+    future = client.submit("a.b", 1)
+    future.result()
+    with pytest.raises(SystemExit):
+        future.add_done_callback(lambda future: sys.exit("told to end"))
+
+
+def test_a_callback_that_waits_for_a_call_is_told_that_it_must_not(client: rota.Client) -> None:
+    """It waited for its own thread, for ever, and so did all others and the end of the program."""
+    raised: Queue[BaseException] = Queue()
+
+    def call(_: object) -> None:
+        try:
+            client.call("a.b", 2)
+        except BaseException as error:
+            raised.put(error)
+
+    client.submit("a.b", 1).add_done_callback(call)
+    error = raised.get(timeout=10)
+    assert isinstance(error, RuntimeError) and "may submit a call, not wait for one" in str(error)
+    assert client.call("a.b", 3) == [3]
 
 
 def test_callbacks_may_submit(client: rota.Client) -> None:
@@ -518,6 +543,24 @@ def test_who_closes_just_when_the_connection_is_cut_says_goodbye_over_another(fa
         future.result(0)
     until(lambda: fake.counts["bye"] >= 3)  # two are of who asked the way
     assert len(fake.seen) == 1
+
+
+@pytest.mark.parametrize("moment", ["_start", "_new_session"])
+def test_who_calls_first_while_the_client_is_closed_is_told(
+    moment: str, fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread before the start, or by a signal handler in the midst of it."""
+    client = rota.Client(fake.address)
+    engine = client._home.cell[0]
+    carry_on = getattr(engine, moment)
+
+    def close_first(*args: Any) -> Any:
+        client.close()
+        return carry_on(*args)
+
+    monkeypatch.setattr(engine, moment, close_first)
+    with pytest.raises(rota.Cancelled, match="closed"):
+        client.submit("a.b").result(10)
 
 
 def test_a_forgotten_client_says_goodbye(fake: FakeFrontend) -> None:
