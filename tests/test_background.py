@@ -138,14 +138,22 @@ def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(m
         closing(master, node)
 
 
-def test_the_end_of_the_application_is_reported(master: FakeMaster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", [False, True])
+def test_the_end_of_the_application_is_reported(forks: bool, master: FakeMaster, tmp_path: Path) -> None:
+    """Also when a child that it forked lives on, which holds all its descriptors open."""
     app = tmp_path / "app.py"
     app.write_text(
         "import rota, time\nw = rota.Worker('orders')\n"
         f"@w.handler\ndef nap() -> None: open({str(tmp_path / 'begun')!r}, 'w'); time.sleep(60)\n"
-        f"with w.background(master={master.address!r}, name='app-1'): time.sleep(60)\n"
+        f"with w.background(master={master.address!r}, name='app-1'):\n"
+        "    import os\n"
+        f"    child = os.fork() if {forks} else -1\n"
+        "    if child: print(child, flush=True)\n"
+        "    time.sleep(60)\n"
     )
-    application = subprocess.Popen([sys.executable, str(app)])
+    application = subprocess.Popen([sys.executable, str(app)], stdout=subprocess.PIPE, text=True)
+    assert application.stdout is not None
+    child = int(application.stdout.readline())
     try:
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))
@@ -153,12 +161,17 @@ def test_the_end_of_the_application_is_reported(master: FakeMaster, tmp_path: Pa
         master.welcome_process()
         master.deliver(1, "orders.nap")
         master.until((tmp_path / "begun").exists)
+        application.kill()
+        application.wait(10)
+        exited = master.expect(messages.Exited)
+        assert (exited.cause, exited.started_upto) == ("the application ended", 1)
+        master.until(lambda: [frame for frame in master.control if frame.head.kind == wire.BYE])
     finally:
         application.kill()
         application.wait(10)
-    exited = master.expect(messages.Exited)
-    assert (exited.cause, exited.started_upto) == ("the application ended", 1)
-    master.until(lambda: [frame for frame in master.control if frame.head.kind == wire.BYE])
+        application.stdout.close()
+        if child > 0:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None:

@@ -56,8 +56,10 @@ class Parent(Spawner):
         self._current = ""  # the one that has the slot, taken out or not
         self._read = b""
         self._parent = os.getppid()
+        self._parent_ended = os.pidfd_open(self._parent)  # not the pipe alone: a child that it forked holds that open
         self._poller = poller
         self._poller.register(0, zmq.POLLIN)
+        self._poller.register(self._parent_ended, zmq.POLLIN)
 
     def spawn(self, incarnation: str, service: str) -> None:
         self._waiting = incarnation
@@ -89,13 +91,14 @@ class Parent(Spawner):
 
     def reap(self, ready: Container[int]) -> None:
         """What the parent says."""
-        if 0 not in ready:
-            return
-        data = os.read(0, 65536)
-        *lines, self._read = (self._read + data).split(b"\n")
-        for line in lines:
-            self._told(json.loads(line))
-        if not data:
+        orphaned = self._parent_ended in ready
+        if 0 in ready:
+            data = os.read(0, 65536)
+            *lines, self._read = (self._read + data).split(b"\n")
+            for line in lines:
+                self._told(json.loads(line))
+            orphaned = orphaned or not data
+        if orphaned:
             self._orphaned()
 
     def look(self) -> None:
@@ -118,6 +121,7 @@ class Parent(Spawner):
 
     def _orphaned(self) -> None:
         self._poller.unregister(0)
+        self._poller.unregister(self._parent_ended)
         self._current = "gone"
         for incarnation in list(self._core.processes.alive):  # one that still waits for the slot, too
             self._processes.ended(incarnation, -9, "the application ended")
