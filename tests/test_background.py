@@ -174,6 +174,40 @@ def test_the_end_of_the_application_is_reported(forks: bool, master: FakeMaster,
             os.kill(child, signal.SIGKILL)
 
 
+def test_a_forked_child_that_leaves_the_block_leaves_the_node_to_its_parent(master: FakeMaster) -> None:
+    with worker().background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        incarnation = master.expect(messages.Started).incarnation
+        master.welcome_process()
+        child = os.fork()
+        if not child:
+            try:
+                node.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        master.tell(messages.Retire(incarnation, 10_000))
+        master.until(lambda: [each for each in master.control if isinstance(each.message, messages.Exited)])
+        assert not [each for each in master.control if isinstance(each.message, messages.Leaving)]
+        closing(master, node)
+
+
+def test_a_node_has_one_block_and_is_ready_in_it_or_not_at_all(master: FakeMaster) -> None:
+    node = worker().background(master=master.address, name="app-1")
+    with pytest.raises(RuntimeError, match="does not run"):
+        node.wait_ready(0.1)
+    with node:
+        master.welcome_agent()
+        with pytest.raises(RuntimeError, match="had its block"), node:
+            pass
+        with pytest.raises(rota.Timeout, match=r"app-1 was not ready within 0.1 s$"):
+            node.wait_ready(0.1)
+        closing(master, node)
+    with pytest.raises(RuntimeError, match="does not run"):
+        node.wait_ready(0.1)
+
+
 def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None:
     made = worker()
 
@@ -185,6 +219,8 @@ def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))
         assert "no database" in master.expect(messages.Failing).text
+        with pytest.raises(rota.Timeout, match="(?s)within 0.1 s; its last start failed:.*no database"):
+            node.wait_ready(0.1)
         closing(master, node)
 
 

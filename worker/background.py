@@ -35,7 +35,7 @@ LEFT_S = 10.0  # for an agent to end, after the deadline of its drain
 
 
 class Background:
-    """One slot in this process, from `with` to its end; `name` is the node's.
+    """One slot in this process, from `with` to its end, once; `name` is the node's.
 
     `drain()`, `rejoin()` as the command line does; both wait. Reload and scale are refused by the master: only whoever
     runs the application can start it anew. A handler over its limit cannot be killed: the slot is taken out of the
@@ -71,11 +71,16 @@ class Background:
             "drain_deadline": drain_deadline,
         }
         self._agent: subprocess.Popen[bytes] | None = None
+        self._pid = 0  # of who entered the block
+        self._failure = ""  # why the last start failed
         self._restarts = Restarts()
         self._turn = threading.Lock()  # to put another agent in the place of one, or to leave
         self._leaving = threading.Event()
 
     def __enter__(self) -> Self:
+        if self._pid:
+            raise RuntimeError(f"{self.name} had its block already: make another one by background(...)")
+        self._pid = os.getpid()
         self._page = Page.create()
         self._agent = self._start_agent()
         self._thread = threading.Thread(target=self._serve, name=f"rota-{self.worker.name}", daemon=True)
@@ -86,7 +91,9 @@ class Background:
         self.close()
 
     def close(self) -> None:
-        """Drain, finish, leave: as TERM does at a node."""
+        """Drain, finish, leave: as TERM does at a node. A forked child leaves the node to its parent."""
+        if os.getpid() != self._pid:
+            return
         with self._turn:
             agent, self._agent = self._agent, None
             self._leaving.set()
@@ -103,11 +110,18 @@ class Background:
             self._page.close()
 
     def wait_ready(self, timeout: float = 30.0) -> None:
-        """Until the slot serves. Raises Timeout."""
+        """Until the slot serves. Raises Timeout, with the traceback of a start hook that failed; RuntimeError outside
+        the block.
+        """
         deadline = monotonic() + timeout
-        while self._page.words[PHASE] != READY:
+        while True:
+            if self._agent is None:
+                raise RuntimeError(f"{self.name} does not run: use it in its `with` block")
+            if self._page.words[PHASE] == READY:
+                return
             if monotonic() >= deadline:
-                raise Timeout(f"{self.name} was not ready within {timeout:g} s")
+                why = f"; its last start failed:\n{self._failure}" if self._failure else ""
+                raise Timeout(f"{self.name} was not ready within {timeout:g} s{why}")
             sleep(POLL_S)
 
     def drain(self, **options: Any) -> dict[str, Any]:
@@ -137,8 +151,8 @@ class Background:
         """One incarnation after the other, as the agent says, until it has left."""
         assert agent.stdout is not None
         for line in agent.stdout:
-            failure = self._serve_one(agent, Specification(**json.loads(line)["start"]))
-            self._say({"ended": failure}, agent)
+            self._failure = self._serve_one(agent, Specification(**json.loads(line)["start"]))
+            self._say({"ended": self._failure}, agent)
 
     def _another(self, what: str) -> subprocess.Popen[bytes] | None:
         """In the place of an agent that ended by itself; None where it was told to leave."""
