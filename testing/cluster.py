@@ -34,7 +34,7 @@ class LocalCluster:
             assert cluster.client().call("orders.quote", symbol="X") == ...
 
     app        `module:attribute`, `file.py:attribute`, `file.py`, or a `rota.Worker` that is defined in a file
-    nodes      how many, or their names; processes: of each
+    nodes      how many, or their names, each once; processes: of each
     app_dir    folder that the application is imported from (default: that of the file, or the current one)
     state      True, or a folder: the master remembers intents and its epoch across `restart_master()`
     settings   of `rota.toml`, by their dotted names: {"service.orders.queue_limit": 10, "master.dead_after": "1s"}
@@ -59,7 +59,7 @@ class LocalCluster:
     ) -> None:
         source = Source(app, None) if isinstance(app, str) else source_of(app)
         self._source = source if app_dir is None else Source(source.app, os.path.abspath(app_dir))
-        self._names = [f"node-{number}" for number in range(1, nodes + 1)] if isinstance(nodes, int) else list(nodes)
+        self._names = _names(nodes)
         self._processes = processes
         self._state = state
         self._settings = settings or {}
@@ -321,6 +321,15 @@ class LocalCluster:
 
     def _log(self, name: str) -> Path:
         return self._path(f"{name}.log")
+
+
+def _names(nodes: int | Sequence[str]) -> list[str]:
+    if isinstance(nodes, int):
+        return [f"node-{number}" for number in range(1, nodes + 1)]
+    names = [nodes] if isinstance(nodes, str) else list(nodes)
+    if len(set(names)) < len(names):
+        raise ValueError(f"nodes: each has a name of its own, not {names}")
+    return names
 
 
 def _raise_failing(node: dict[str, Any]) -> None:

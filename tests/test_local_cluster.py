@@ -167,6 +167,14 @@ def test_settings_reach_master_and_services_and_a_node_without_work_is_not_waite
         assert cluster.status()["services"][0]["max"] == 1
 
 
+def test_nodes_have_the_names_that_they_are_given_each_its_own(app: str) -> None:
+    """Of two with one name the first was never ended; one name by itself was taken for one of each letter."""
+    with LocalCluster(app, nodes="web") as cluster:
+        assert cluster.nodes == ["web"]
+    with pytest.raises(ValueError, match="a name of its own, not"):
+        LocalCluster(app, nodes=["web", "web"])
+
+
 def test_nothing_is_left_when_the_block_raises(app: str) -> None:
     pids: list[int] = []
     with pytest.raises(ZeroDivisionError), LocalCluster(app, nodes=["one"]) as cluster:
