@@ -22,7 +22,7 @@ import rota
 
 orders = rota.Worker("orders")
 
-@orders.handler
+@orders.handler(idempotent=True)  # what goes to a process that was killed a moment ago runs again elsewhere
 def quote(symbol: str) -> dict:
     return {"symbol": symbol, "pid": os.getpid(), "mood": os.environ.get("MOOD", "")}
 """
