@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +15,10 @@ from lan import Host
 import rota
 from rota.cli.children import Child, Where, where
 
+from .pool import eventually
+
 PATIENCE_S = 30.0
+URL = re.compile(r"http://([0-9.]+:[0-9]+)")
 
 
 class Pair:
@@ -25,10 +29,10 @@ class Pair:
         folder: Path,
         *,
         env: dict[str, str] | None = None,
-        http: str = "",
+        http: Sequence[str] = (),
         hosts: Mapping[str, Host] | None = None,
     ) -> None:
-        """`http`: a route; each master then has a gateway of its own. `hosts`: where each master and node runs; without
+        """`http`: routes; each master then has a gateway of its own. `hosts`: where each master and node runs; without
         it all are on this machine.
         """
         self.folder = folder
@@ -38,7 +42,7 @@ class Pair:
         self.addresses: dict[str, str] = {}
         self._words: dict[str, tuple[str, ...]] = {}
         self._where: dict[str, Where] = {}
-        self._http = ["--http", "127.0.0.1:*", "--route", http] if http else []
+        self._routes = [word for route in http for word in ("--route", route)]
         own = {name: text for name, text in os.environ.items() if not name.startswith("ROTA_")}
         self._env = {**own, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
 
@@ -56,9 +60,10 @@ class Pair:
         else:
             folder.mkdir()
             self._words[name] = words
+        door = ["--http", f"{host}:*", *self._routes] if self._routes else []
         with self._on(name):
             child = Child(
-                ["master", "--name", name, "--state", str(folder), "--bind", bind, *self._http, *words], log, env=env
+                ["master", "--name", name, "--state", str(folder), "--bind", bind, *door, *words], log, env=env
             )
         self.masters[name] = child
         found = where(child, PATIENCE_S)
@@ -79,6 +84,17 @@ class Pair:
     @property
     def both(self) -> Sequence[str]:
         return tuple(self.addresses.values())
+
+    def door(self, name: str) -> str:
+        """host:port of the gateway that this master started."""
+        found: list[str] = []
+
+        def listens() -> bool:
+            found.extend(URL.findall(self.log(name).read_text()))
+            return bool(found)
+
+        assert eventually(listens, PATIENCE_S), self.log(name).read_text()
+        return found[0]
 
     def status(self, *names: str) -> dict[str, Any]:
         """Of whoever is active; of these masters, whatever they are."""
@@ -109,7 +125,11 @@ class Pair:
 
 @contextmanager
 def pair(
-    folder: Path, *, env: dict[str, str] | None = None, http: str = "", hosts: Mapping[str, Host] | None = None
+    folder: Path,
+    *,
+    env: dict[str, str] | None = None,
+    http: Sequence[str] = (),
+    hosts: Mapping[str, Host] | None = None,
 ) -> Iterator[Pair]:
     """Both masters, the backup in sync as soon as it can be; nodes are started by the test."""
     made = Pair(folder, env=env, http=http, hosts=hosts)

@@ -112,6 +112,9 @@ class Site:
         electable = not any("no takeover is possible" in alarm for alarm in status["master"]["alarms"])
         return peer.get("liveness") == "live" and peer.get("lag") == 0 and electable and len(live) >= len(running)
 
+    def in_flight(self) -> int:
+        return sum(service["in_flight"] for service in self.status()["services"])
+
     def executions(self) -> list[Execution]:
         return [each for each in self.ledger.executions() if each.word == "began"]
 
@@ -177,8 +180,11 @@ def site(
     hosts: bool = False,
     start: Callable[[Site, str], None] | None = None,
     env: Mapping[str, str] | None = None,
+    http: Sequence[str] = (),
 ) -> Iterator[Site]:
-    """Everything is there and in sync. `hosts`: each part is on a host of its own. `start`: how a node is started."""
+    """Everything is there and in sync. `hosts`: each part is on a host of its own. `start`: how a node is started.
+    `http`: routes, of a gateway at each master.
+    """
     ledger = Ledger(folder / "executed")
     config = folder / "rota.toml"
     config.write_text("[service.proof]\nramp = 0\n")
@@ -189,7 +195,7 @@ def site(
             names = ["a", "b", *nodes, "client"]
             network = dict(zip(names, stack.enter_context(lan(len(names))), strict=True))
             stack.enter_context(network["client"].inside())
-        masters = stack.enter_context(pair(folder, env=env, hosts=network))
+        masters = stack.enter_context(pair(folder, env=env, http=http, hosts=network))
         made = Site(masters, ledger, network)
         stack.callback(made.close)
         for name in nodes:

@@ -12,9 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from gateway_rig import Gateway, starting
+from gateway_rig import Load as Gets
 
 import rota
 
@@ -22,13 +26,18 @@ from .load import Load
 from .pool import eventually
 from .result import Result, judge
 from .site import APP, SETTLED_S, Site, TimedLoad, site
+from .streams import Streams
 
 MEDIAN_LIMIT_S, MAX_LIMIT_S, HOLE_LIMIT_S = 2.0, 3.0, 3.5  # from the fault to the first answer
 WARM = 200  # calls: some two seconds of load
 ADDED_LIMIT_S = 0.25  # to the slowest call, by a planned switchover
 STOPPED_S = 10.0
 DOWN_S = 30.0
+STALL_LIMIT_S = 1.0  # of a stream, by a planned switchover
+HELD_S = 10.0  # from the end of all streams until nothing is in flight
+STREAM_KILLS = 2
 TIGHT_S = 5.0  # time-out of calls while nobody is there
+STREAMS_APP = Path(__file__).with_name("streams_app.py")
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 MAYBE = ("MaybeExecuted",)  # what a call may be told whose process is lost with its master, or whose answer was
 
@@ -271,6 +280,79 @@ def detached(folder: Path, runs: int) -> Measured:
         return judged("one of two nodes detached, active killed", place, runs, took(gaps), "max 3.0 s", misses)
 
 
+# ---- streams -------------------------------------------------------------------------------------------------------
+
+ROUTES = ("/=site", "/old=old")
+STREAMING = {
+    "asgi": (1, "--service", "site", "--concurrency", "64"),
+    "wsgi": (8, "--service", "old"),
+    "proof": (1, "--concurrency", "8"),
+}  # node, which has the name of its application → its processes, and how it is started
+
+
+@contextmanager
+def streaming(folder: Path, hosts: bool = False) -> Iterator[tuple[Site, Gateway]]:
+    """A gateway at each master, and one of the client's own, which is there as long as the client."""
+    with (
+        site(folder, nodes=tuple(STREAMING), hosts=hosts, start=_start_streaming, http=ROUTES) as place,
+        starting(folder) as start,
+    ):
+        routes = [word for route in ROUTES for word in ("--route", route)]
+        own = start("gateway", "--bind", "127.0.0.1:*", "-m", ",".join(place.masters.both), *routes)
+        place.admin.wait("ready", "site", "old", timeout=SETTLED_S)
+        yield place, own.listening().ready()
+
+
+def _start_streaming(place: Site, name: str) -> None:
+    processes, *words = STREAMING[name]
+    place.start_node(name, *words, app=f"{STREAMS_APP}:{name}", processes=processes)
+
+
+def switch_amid_streams(place: Site, opened: Streams) -> None:
+    opened.more(10)
+    place.admin.switchover(reason="measured")
+    opened.more(10)
+    place.in_sync()
+
+
+def kill_amid_streams(place: Site, opened: Streams) -> None:
+    opened.more(10)
+    name, _ = place.active()
+    place.kill(name)
+    opened.more(10)
+    place.masters.start_master(name)
+    place.in_sync()
+
+
+def held(place: Site) -> int:
+    """So many are in flight though all have ended `HELD_S` ago."""
+    return 0 if eventually(lambda: not place.in_flight(), HELD_S) else place.in_flight()
+
+
+def streams(folder: Path, runs: int) -> Measured:
+    """To and fro, under streams at all gateways; then the active one is killed, under streams at the client's own, as a
+    master's gateway dies with it.
+    """
+    with streaming(folder, hosts=True) as (place, own), Gets(own.port, "/whole", connections=2) as gets:
+        doors = [f"127.0.0.1:{own.port}", *(place.masters.door(name) for name in "ab")]
+        with Streams(place.ledger, place.masters.both, doors) as planned:
+            for _ in range(runs):
+                switch_amid_streams(place, planned)
+        still = held(place)
+        with Streams(place.ledger, place.masters.both, doors[:1] * 2) as killed:
+            for _ in range(STREAM_KILLS):
+                kill_amid_streams(place, killed)
+        still += held(place)
+        figure = f"{planned.begun + killed.begun} begun, {place.ledger.check().failed} broken; longest stall "
+        figure += f"{planned.stall:.2f} s, killed {killed.stall:.2f} s; {still} in flight {HELD_S:g} s later"
+        misses = [f"{still} in flight {HELD_S:g} s after the end"] if still else []
+        for each, limit in ((planned, STALL_LIMIT_S), (killed, MAX_LIMIT_S)):
+            misses += [f"{each.stalled} stood still for {each.stall:.2f} s"] if each.stall > limit else []
+        misses += [f"plain GETs: {dict(gets.outcomes)}"] if set(gets.outcomes) != {200} else []
+        limit = f"0 broken, 0 in flight; stall {STALL_LIMIT_S} s, {MAX_LIMIT_S} s"
+        return judged("switched, killed under streams", place, runs, figure, limit, misses, told=())
+
+
 # ---- in the middle of something ------------------------------------------------------------------------------------
 
 
@@ -452,6 +534,7 @@ SCENARIOS = {
     "both_down": Scenario(both_down, 1),
     "two_nodes": Scenario(two_nodes, 2),
     "detached": Scenario(detached, 3),
+    "streams": Scenario(streams, 10),
     "mid_drain": Scenario(mid_drain, 3),
     "rolling": Scenario(rolling, 3),
     "partitions": Scenario(partitions, 50),

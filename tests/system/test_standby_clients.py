@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from gateway_rig import APP as SITE
-from gateway_rig import URL, Gateway, starting
+from gateway_rig import Gateway, starting
 from gateway_rig import Load as Gets
 
 import rota
@@ -29,7 +29,7 @@ SOON = {"ROTA_STANDBY_TAKEOVER_GRACE": "2s"}  # until a standby that has not com
 
 @pytest.fixture
 def masters(tmp_path: Path) -> Iterator[Pair]:
-    with pair(tmp_path, env={"PROOF_FILE": str(tmp_path / "executed"), **SOON}, http="/=site") as made:
+    with pair(tmp_path, env={"PROOF_FILE": str(tmp_path / "executed"), **SOON}, http=["/=site"]) as made:
         made.start_node("work", f"{APP}:proof")
         made.start_node("web", SITE)
         with rota.Admin(made.both) as admin:
@@ -41,10 +41,7 @@ def masters(tmp_path: Path) -> Iterator[Pair]:
 def gateway_of(masters: Pair, name: str) -> Gateway:
     """The one that this master started."""
     found = Gateway.__new__(Gateway)
-    assert eventually(lambda: URL.search(masters.log(name).read_text()) is not None)
-    match = URL.search(masters.log(name).read_text())
-    assert match is not None
-    found.port = int(match[1])
+    found.port = int(masters.door(name).rpartition(":")[2])
     return found.ready()
 
 
