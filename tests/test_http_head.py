@@ -10,9 +10,10 @@ from http_rig import Held, Verdict, cut, one_by_one, verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rota.gateway.core.chunks import CHUNKS_MAX, EXTENSIONS_MAX, LINE_MAX, TRAILERS_MAX
+from rota.gateway.core.chunks import CHUNK_BYTES, CHUNKS_MAX, EXTENSIONS_MAX, LINE_MAX, TRAILERS_MAX, Chunks
 from rota.gateway.core.head import Head, Limits, end_of_head, end_to_end, read
 from rota.gateway.core.rules import OF_HTTP_2, RULES, Rejected
+from rota.gateway.core.upload import Upload
 
 HOST = b"Host: a\r\n"
 GET = b"GET / HTTP/1.1\r\n"
@@ -786,6 +787,14 @@ def test_a_proper_body_is_read_and_a_damaged_one_is_read_the_same_or_refused(
 def test_no_bytes_raise_anything_but_rejected(data: bytes) -> None:
     for head in (data, data + b"\r\n\r\n", GET + data + b"\r\n\r\n", GET + HOST + data):
         try:
+def test_of_long_chunks_there_may_be_more() -> None:
+    body = Upload(Held, inline=1 << 30)
+    subject = Chunks(1 << 30, body)
+    for _ in range(2 * CHUNKS_MAX):
+        assert not subject.feed(bytearray(b"400\r\n" + bytes(CHUNK_BYTES) + b"\r\n"))
+    assert subject.feed(bytearray(b"0\r\n\r\n")) and body.size == 2 * CHUNKS_MAX * CHUNK_BYTES
+
+
             assert -1 <= end_of_head(head, LIMITS) <= len(head)
             read(head, LIMITS)
         except Rejected as rejected:

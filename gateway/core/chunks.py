@@ -69,7 +69,7 @@ class Chunks:
             self._ended = True
             return
         self._count += 1
-        if self._count > max(CHUNKS_MAX, self.body.size // CHUNK_BYTES):
+        if self._count > max(CHUNKS_MAX, (self.body.size + size) // CHUNK_BYTES):
             raise Rejected("chunk-count")
         if self.body.size + size > self._most:
             raise Rejected("body-size")
