@@ -301,8 +301,9 @@ class Connection:
         if self.state is _IDLE:
             self.state = _HEAD
             self._deadline = now + self._timeouts.head
-        if buffer[0] == 0x0D and not self._skip_empty_line():
-            return self._more("head-end")
+        if buffer[0] == 0x0D and not self._skipped and buffer.startswith(b"\r\n"):  # old clients send it (RFC 9112 2.2)
+            self._skipped = True
+            del buffer[:2]
         end = end_of_head(buffer, self._limits)
         if end < 0:
             return self._more("head-end")
@@ -322,15 +323,6 @@ class Connection:
             self._chunks = Chunks(self._limits.body, self._upload) if head.chunked else None
         effects = self._read_body(now, head)
         return [Write(CONTINUE), *effects] if head.expects_continue and not buffer and not effects else effects
-
-    def _skip_empty_line(self) -> bool:
-        """Old clients send one after a body (RFC 9112 2.2). False: its second byte has not come."""
-        if len(self._buffer) == 1:
-            return False
-        if not self._skipped and self._buffer.startswith(b"\r\n"):
-            self._skipped = True
-            del self._buffer[:2]
-        return bool(self._buffer)
 
     def _read_body(self, now: float, head: Head) -> list[Effect]:
         upload = self._upload
