@@ -154,6 +154,7 @@ def test_the_client_is_the_nearest_address_that_is_not_a_proxy_of_ours(said: byt
         (b"for=_hidden", (["10.0.0.1", 5], "http", b"own.example")),
         (b'for="\\1.2.3.4"', (["1.2.3.4", 0], "http", b"own.example")),
         (b", for=1.2.3.4 ; proto=https ,", (["1.2.3.4", 0], "https", b"own.example")),
+        (b"for=1.2.3.4;proto=https,,", (["1.2.3.4", 0], "https", b"own.example")),
         (b"proto=https", (["10.0.0.1", 5], "https", b"own.example")),
         (b'for=1.2.3.4;host="a/b";proto=ftp', (["1.2.3.4", 0], "http", b"own.example")),
         # malformed anywhere: nothing of it counts
@@ -180,7 +181,7 @@ def test_a_long_forwarded_is_read_in_time_that_is_linear() -> None:
 
 
 def test_a_request_keeps_an_id_that_is_fit_for_a_log_and_gets_one_otherwise() -> None:
-    assert request_id([(b"x-request-id", b"abc-1")], lambda: "new") == "abc-1"
+    assert request_id([(b"x", b"y"), (b"x-request-id", b"abc-1")], lambda: "new") == "abc-1"
     for bad in (b"", b"a b", b'a"b', b"x" * 129, b"\xff"):
         assert request_id([(b"x-request-id", bad)], lambda: "new") == "new"
 
@@ -206,3 +207,6 @@ def test_two_tries_with_one_key_are_the_same_call() -> None:
         return keyed(fields, about), about
 
     assert call(1, "a") == call(2, "b")
+    fields, about = call(1, "a")
+    assert fields == [[b"host", b"x"], [b"idempotency-key", b"k"]]
+    assert about == {"client": ["1.2.3.4", 0], "id": "", "root": ""}

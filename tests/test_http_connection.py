@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from http_rig import DATE, OK, broken_rule, connection, one_by_one, whole
+from http_rig import DATE, OK, broken_rule, connection, one_by_one, shared, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.gateway.core.connection import FLOOD_MAX, WAITING_MAX, Connection, State
 from rota.gateway.core.effects import Close, Dispatch, Effect, Refused, Write
-from rota.gateway.core.response import CONTINUE, Unsendable, response
+from rota.gateway.core.response import CONTINUE, RETRY_AFTER_S, Unsendable, fields, plain, response
 from rota.gateway.core.shared import Timeouts
+from rota.gateway.core.upload import INLINE_MAX
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
@@ -88,19 +89,39 @@ def test_no_more_is_wanted_than_some_waiting_bytes_and_a_flood_closes() -> None:
     assert subject.answered(200, [], b"", 0.0) == []
 
 
-def test_a_whole_body_is_wanted_however_long() -> None:
+@pytest.mark.parametrize("size", [2 * WAITING_MAX, 1_000_000])
+def test_a_whole_body_is_wanted_however_long(size: int) -> None:
     subject = connection()
-    subject.received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n", 0.0)
+    subject.received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size, 0.0)
     for _ in range(9):
-        assert subject.received(b"x" * 100_000, 0.0) == [] and subject.reads
-    assert whole(dispatched(subject, b"x" * 100_000)) == b"x" * 1_000_000
+        assert subject.received(b"x" * (size // 10), 0.0) == [] and subject.reads
+    assert whole(dispatched(subject, b"x" * (size - size // 10 * 9))) == b"x" * size
+
+
+def test_a_request_that_comes_in_one_is_taken_only_where_nothing_else_is() -> None:
+    begun, behind, blocked = connection(), connection(), connection()
+    begun.received(GET[:9], 0.0)
+    dispatched(behind)
+    dispatched(blocked)
+    blocked.answered(200, [], b"", 0.0)
+    blocked.blocked(0.0)
+    for subject in (begun, behind, blocked):
+        assert subject.whole(GET) is None
+    large = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (INLINE_MAX + 1)
+    common = shared()
+    Connection(common, 0.0).received(large, 0.0)
+    assert Connection(common, 0.0).whole(large + bytes(INLINE_MAX + 1)) is None, "it is one for a spool"
+    subject = connection()
+    assert subject.whole(GET) is not None
+    assert subject.next_deadline() is None, "how long an answer takes is the call's to limit"
 
 
 @pytest.mark.parametrize("head", [POST, CHUNKED])
 def test_who_expects_it_is_told_to_continue_before_the_body_is_read(head: bytes) -> None:
-    subject = connection()
-    assert subject.received(head[:-2] + b"Expect: 100-Continue\r\n\r\n", 0.0) == [Write(CONTINUE)]
+    subject, head = connection(), head[:-2] + b"Expect: 100-Continue\r\n\r\n"
+    assert subject.received(head, 0.0) == [Write(CONTINUE)]
     assert subject.received(b"5", 0.0) == []
+    assert connection().received(head + b"5", 0.0) == [], "it does not wait for that"
 
 
 @pytest.mark.parametrize("end", [b"Content-Length: 0\r\n\r\n", b"\r\n", b"Content-Length: 5\r\n\r\nhello"])
@@ -111,6 +132,12 @@ def test_where_no_more_is_to_come_nobody_is_told_to_continue(end: bytes) -> None
 def test_a_body_that_is_too_large_is_refused_instead_of_continued() -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
     assert refused(connection().received(head, 0.0)) == "body-size"
+
+
+def test_a_refused_request_keeps_its_id() -> None:
+    told, write, _ = connection().received(CHUNKED[:-2] + b"X-Request-Id: abc-1\r\n\r\nx\r\n", 0.0)
+    assert isinstance(told, Refused) and isinstance(write, Write)
+    assert told.request_id == "abc-1" and b"\r\nX-Request-Id: abc-1\r\n" in write.data
 
 
 HEAD = GET.replace(b"GET", b"HEAD")
@@ -151,8 +178,24 @@ def test_the_last_answer_has_time_to_be_read_whatever_comes_behind(end: bytes) -
     subject = connection()
     dispatched(subject, GET + end)
     subject.eof(0.0)
-    close = subject.answered(200, [], b"", 0.0)[-1]
+    answer, *refusal, close = subject.answered(200, [], b"", 0.0)
     assert isinstance(close, Close) and close.within >= T.linger
+    assert bool(refusal) is (end not in (b"", b"\r\n")), "an empty line is no request"
+
+
+def test_a_client_that_is_gone_is_answered_by_nothing() -> None:
+    subject = connection()
+    dispatched(subject)
+    subject.lost()
+    assert subject.answered(200, [], b"", 0.0) == subject.begin(200, [], 0.0) == []
+    assert subject.piece(b"x", 0.0) == subject.end(0.0) == []
+
+
+def test_where_another_protocol_begins_its_first_bytes_are_handed_over() -> None:
+    subject = connection()
+    dispatched(subject, GET + b"frame")
+    assert subject.leave() == b"frame" and subject.state is State.CLOSED
+    assert subject.received(GET, 0.0) == subject.eof(0.0) == [] and subject.next_deadline() is None
 
 
 def test_nothing_is_read_behind_a_broken_rule() -> None:
@@ -237,6 +280,14 @@ def test_a_body_has_its_least_rate_after_some_grace(head: bytes, begin: bytes) -
     assert refused(subject.tick(stopped)) == "body-rate"
 
 
+def test_a_later_body_has_its_time_from_its_head() -> None:
+    subject = connection()
+    dispatched(subject)
+    subject.answered(200, [], b"", 10.0)
+    subject.received(POST, 1000.0)
+    assert subject.next_deadline() == 1000.0 + T.body
+
+
 def test_what_frames_the_chunks_is_not_counted_as_body() -> None:
     subject = connection()
     subject.received(CHUNKED, 0.0)
@@ -256,7 +307,28 @@ def test_a_slow_reader_is_cut_and_nothing_is_read_from_it_meanwhile() -> None:
     cut = 10.0 + T.write + len(write.data) / T.write_rate
     assert subject.next_deadline() == pytest.approx(cut)
     assert subject.received(GET, 11.0) == subject.tick(12.0) == []
+    assert subject.reads
+    assert subject.received(GET * (WAITING_MAX // len(GET)), 12.0) == [] and not subject.reads
     assert subject.tick(cut + 0.1) == [Close()]
+
+
+def test_each_answer_has_its_grace_however_slowly_the_one_before_was_read() -> None:
+    subject = connection()
+    for now in (0.0, 100.0):
+        dispatched(subject, now=now)
+        [write] = subject.answered(200, [], b"x" * 8192, now)
+        assert isinstance(write, Write)
+        subject.blocked(now)
+        assert subject.next_deadline() == pytest.approx(now + T.write + len(write.data) / T.write_rate)
+        subject.written(now + 0.9 * T.write)
+
+
+def test_an_answer_from_memory_has_the_time_of_any_answer() -> None:
+    subject = connection()
+    dispatched(subject)
+    assert subject.answered_with(8192, 0.0)
+    subject.blocked(0.0)
+    assert subject.next_deadline() == T.write + 8192 / T.write_rate
 
 
 def test_when_all_has_left_what_waits_is_read() -> None:
@@ -368,6 +440,8 @@ LENGTH_7 = [(b"Content-Length", b"7")]
         (HEAD, 200, LENGTH_7, b"", 7),
         (HEAD, 200, [], b"hello", 5),
         (HEAD, 200, LENGTH_7, b"hello!!", 7),
+        (HEAD, 200, LENGTH_7, b"hello", 7),
+        (GET, 200, 2 * LENGTH_7, b"hello!!", 7),
         (HEAD, 200, [], b"", None),
         (HEAD, 204, LENGTH_7, b"", None),
         (HEAD, 404, [], b"no", 2),
@@ -435,9 +509,35 @@ def test_of_an_answer_that_cannot_be_sent_nothing_leaves_and_another_one_may_be_
 def test_nor_does_anything_leave_of_one_in_pieces_that_cannot_begin() -> None:
     subject = connection()
     dispatched(subject, GET)
-    with pytest.raises(Unsendable):
-        subject.begin(200, [(b"X", b"a\nb")], 0.0)
+    for name, value in ((b"X", b"a\nb"), (b"Content-Length", b"+2"), (b"Content-Length", b"1" * 20)):
+        with pytest.raises(Unsendable):
+            subject.begin(200, [(name, value)], 0.0)
     assert [type(each) for each in subject.answered(500, [], b"so", 0.0)] == [Write]
+
+
+@pytest.mark.parametrize(
+    "method, headers, size, found",
+    [
+        ("GET", LENGTH_7, None, b"7"),
+        ("GET", LENGTH_7, 7, b"7"),
+        ("GET", [], 7, b"7"),
+        ("GET", [], None, None),
+        ("HEAD", [], None, None),
+        ("HEAD", [], 7, b"7"),
+        ("HEAD", LENGTH_7, None, b"7"),
+    ],
+)
+def test_in_http_2_an_answer_has_the_same_length(
+    method: str, headers: list[tuple[bytes, bytes]], size: int | None, found: bytes | None
+) -> None:
+    sent, _ = fields(method, 200, [*headers, (b"Date", b"then")], size, date=DATE)
+    assert [value for name, value in sent if name == b"content-length"] == ([] if found is None else [found])
+    assert [value for name, value in sent if name == b"date"] == [b"then"]
+
+
+def test_a_refusal_for_want_of_room_says_when_to_come_again() -> None:
+    assert b"\r\nRetry-After: %d\r\n" % RETRY_AFTER_S in plain(503, "no room", date=DATE)
+    assert b"Retry-After" not in plain(400, "bad", date=DATE)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8)), max_size=3), st.binary(max_size=20))

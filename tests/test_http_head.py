@@ -69,6 +69,8 @@ REFUSED: dict[str, list[bytes]] = {
         GET + b"Host: a\r\nX: b\rTransfer-Encoding: chunked\r\n\r\n",
         GET + b"Host: a\r\nX: b\nContent-Length: 5\r\n\r\nhello",
         GET + b"\nHost: a\r\n\r\n",
+        b"\rX",  # this is no empty line: nor is it waited for
+        b"GET / HTTP/1.1\n" + b"a" * LIMITS.line + b"\r\n\r\n",  # however long what is behind it
         b"GET / HTTP/9.9\r\nFolded\r\n here: b\n\n",  # the line end is what both parsers must agree on: it goes first
     ],
     "request-line-size": [
@@ -571,14 +573,16 @@ def test_an_address_of_the_same_host_is_a_path(address: bytes, path: bytes) -> N
     assert served(target(address))[0].target == path
 
 
-def test_options_may_ask_about_the_server() -> None:
+def test_options_may_ask_about_the_server_or_about_a_path() -> None:
     assert served(target(b"*", b"OPTIONS"))[0].target == b"*"
     assert served(target(b"http://a", b"OPTIONS"))[0].target == b"*"
+    assert served(target(b"http://a/x", b"OPTIONS"))[0].target == b"/x"
 
 
 def test_one_empty_line_before_a_request_is_skipped() -> None:
     assert served(b"\r\n" + SMUGGLED)[0].target == b"/admin"
     assert len(verdict([(b"\r\n" + SMUGGLED) * 2 + b"\r\n"]).dispatched) == 2
+    assert len(verdict([CHUNKED + WHOLE + b"\r\n" + SMUGGLED]).dispatched) == 2
 
 
 @pytest.mark.parametrize("space", [b"", b" ", b"   "])
@@ -618,7 +622,7 @@ def test_a_length_may_begin_with_zeros(length: bytes) -> None:
         (b"1.1", b"X: y", True), (b"1.1", b"Connection: close", False), (b"1.1",
         b"connection: Keep-Alive, CLOSE", False),
         (b"1.1", b"Connection: x,,", True), (b"1.1", b"Connection: x\r\nConnection: close", False),
-        (b"1.0", b"X: y", False), (b"1.0", b"Connection: Keep-Alive", True), (b"1.0",
+        (b"1.0", b"X: y", False), (b"1.0", b"Connection: x", False), (b"1.0", b"Connection: Keep-Alive", True), (b"1.0",
         b"Connection: keep-alive, close", False),
     ],
 )  # fmt: skip
@@ -663,9 +667,57 @@ def test_what_concerns_the_application_is_passed_on_in_order() -> None:
         (b"accept", b"*/*"),
         (b"cookie", b"c=d"),
         (b"x-forwarded-for", b"1.2.3.4"),
+        (b"x-named", b"cookie"),  # only Connection names what is dropped
     ]
     head, _ = served(get(*[name + b": " + value for name, value in fields]))
     assert end_to_end(head.headers) == [list(field) for field in fields]
+
+
+# ---- every byte at every place ---------------------------------------------------------------------------------------
+
+DIGIT = frozenset(b"0123456789")
+UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+HEX = DIGIT | frozenset(b"abcdefABCDEF")
+VISIBLE = frozenset(range(0x21, 0x7F))
+TOKEN = VISIBLE - frozenset(b'"(),/:;<=>?@[\\]{}')  # RFC 9110 5.6.2
+VALUE = VISIBLE | frozenset(b"\t ")
+LAST = CHUNKED + b"0"
+END = b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "before, behind, allowed",
+    [
+        (b"A", b" / HTTP/1.1\r\n" + HOST + b"\r\n", UPPER | DIGIT | frozenset(b"-_")),
+        (b"GET /", b" HTTP/1.1\r\n" + HOST + b"\r\n", VISIBLE - frozenset(b"#")),
+        (b"GET http://a/", b" HTTP/1.1\r\n" + HOST + b"\r\n", VISIBLE - frozenset(b"#")),
+        (GET + b"Host: a", b"b" + END, HEX | UPPER | frozenset(b"ghijklmnopqrstuvwxyz._-")),
+        (GET + b"Host: a:1", b"1" + END, DIGIT),
+        (GET + b"Host: [::", b"1]" + END, HEX | frozenset(b":.")),
+        (GET + HOST + b"X", b": y" + END, TOKEN | frozenset(b":")),
+        (GET + HOST + b"X: a", b"b" + END, VALUE),
+        (POST + b"Content-Length: 0", b"0" + END + b"x" * 90, DIGIT),
+        (LAST + b";a", b"b" + END, TOKEN | frozenset(b";=")),
+        (LAST + b";a=b", b"c" + END, TOKEN | frozenset(b";")),
+        (LAST + b';a="b', b'c"' + END, VALUE - frozenset(b'"\\')),
+        (LAST + b"\r\nX", b": y" + END, TOKEN | frozenset(b":")),
+        (LAST + b"\r\nX: a", b"b" + END, VALUE),
+    ],
+    ids="method target address host port ipv6 name value length extension its-value quoted trailer its-value".split(),
+)
+def test_every_byte_that_a_grammar_does_not_have_is_refused(
+    before: bytes, behind: bytes, allowed: frozenset[int]
+) -> None:
+    taken = {byte for byte in range(256) if verdict([before + bytes([byte]) + behind]).dispatched}
+    assert taken == allowed
+
+
+def test_only_hexadecimal_digits_are_the_size_of_a_chunk() -> None:
+    def taken(byte: int) -> bool:
+        size = int(bytes([byte]), 16) if byte in HEX else 5
+        return bool(verdict([sized(b"0" + bytes([byte]), b"\r\n" + b"x" * size + b"\r\n0\r\n\r\n")]).dispatched)
+
+    assert {byte for byte in range(256) if taken(byte)} == HEX
 
 
 # ---- one byte more or less -------------------------------------------------------------------------------------------
@@ -718,6 +770,12 @@ def test_a_chunk_line_at_its_limit(more: int, rule: str | None) -> None:
     assert rule_of(CHUNKED + b"0;" + b"a" * (LINE_MAX - 2 + more) + b"\r\n\r\n") == rule
 
 
+@pytest.mark.parametrize("more, rule", [(-1, None), (0, None), (1, "chunk-extension")])
+def test_the_extensions_of_a_body_at_their_limit(more: int, rule: str | None) -> None:
+    ends = [b"1;" + b"a" * (size - 1) + b"\r\nx\r\n" for size in [128] * (EXTENSIONS_MAX // 128 - 1) + [128 + more]]
+    assert rule_of(CHUNKED + b"".join(ends) + b"0\r\n\r\n") == rule
+
+
 @pytest.mark.parametrize("more, rule", [(-1, None), (0, None), (1, "trailer")])
 def test_trailers_at_their_limit(more: int, rule: str | None) -> None:
     assert rule_of(CHUNKED + b"0\r\nX:" + b"a" * (TRAILERS_MAX - 4 + more) + b"\r\n\r\n") == rule
@@ -727,6 +785,14 @@ def test_chunks_at_their_number() -> None:
     data = CHUNKED + b"1\r\nx\r\n" * CHUNKS_MAX
     assert verdict([data + b"0\r\n\r\n"]).dispatched[0].body == b"x" * CHUNKS_MAX
     assert verdict([data + b"1\r\nx\r\n0\r\n\r\n"]).rule == "chunk-count"
+
+
+def test_of_long_chunks_there_may_be_more() -> None:
+    body = Upload(Held, inline=1 << 30)
+    subject = Chunks(1 << 30, body)
+    for _ in range(2 * CHUNKS_MAX):
+        assert not subject.feed(bytearray(b"400\r\n" + bytes(CHUNK_BYTES) + b"\r\n"))
+    assert subject.feed(bytearray(b"0\r\n\r\n")) and body.size == 2 * CHUNKS_MAX * CHUNK_BYTES
 
 
 # ---- any bytes -------------------------------------------------------------------------------------------------------
@@ -787,14 +853,6 @@ def test_a_proper_body_is_read_and_a_damaged_one_is_read_the_same_or_refused(
 def test_no_bytes_raise_anything_but_rejected(data: bytes) -> None:
     for head in (data, data + b"\r\n\r\n", GET + data + b"\r\n\r\n", GET + HOST + data):
         try:
-def test_of_long_chunks_there_may_be_more() -> None:
-    body = Upload(Held, inline=1 << 30)
-    subject = Chunks(1 << 30, body)
-    for _ in range(2 * CHUNKS_MAX):
-        assert not subject.feed(bytearray(b"400\r\n" + bytes(CHUNK_BYTES) + b"\r\n"))
-    assert subject.feed(bytearray(b"0\r\n\r\n")) and body.size == 2 * CHUNKS_MAX * CHUNK_BYTES
-
-
             assert -1 <= end_of_head(head, LIMITS) <= len(head)
             read(head, LIMITS)
         except Rejected as rejected:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from http_rig import Held, connection, shared, whole
 from hypothesis import given
@@ -11,14 +13,18 @@ from rota.gateway.core.connection import Connection, State
 from rota.gateway.core.effects import Close, Dispatch, Effect, Reset, Write, Wrong
 from rota.gateway.core.head import Limits
 from rota.gateway.core.shared import BANKED_S, UNREAD_MAX, Timeouts
-from rota.gateway.core.upload import INLINE_MAX
+from rota.gateway.core.upload import INLINE_MAX, Upload
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET / HTTP/1.0\r\n\r\n"
 KEPT = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 HEAD = GET.replace(b"GET", b"HEAD")
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 LENGTH_5 = [(b"Content-Length", b"5")]
 T = Timeouts()
+
+
+LAST = GET[:-2] + b"Connection: close\r\n\r\n"
 
 
 def begun(data: bytes = GET, headers: object = (), status: int = 200) -> tuple[Connection, bytes]:
@@ -50,8 +56,55 @@ def test_an_answer_without_a_length_is_chunked_and_each_piece_leaves_at_once() -
 def test_a_length_is_kept_and_the_connection_goes_on() -> None:
     subject, head = begun(headers=LENGTH_5)
     assert b"\r\nContent-Length: 5\r\n" in head and b"chunked" not in head
+    assert b"Connection" not in head
     assert sent(subject.piece(b"hel", 0.0) + subject.piece(b"lo", 0.0) + subject.end(0.0)) == b"hello"
     assert isinstance(subject.received(GET, 0.0)[0], Dispatch)
+
+
+def test_there_is_one_answer() -> None:
+    subject, _ = begun(headers=[(b"X", b"y"), *LENGTH_5])
+    with pytest.raises(RuntimeError):
+        subject.begin(200, [], 0.0)
+    subject.piece(b"hello", 0.0)
+    subject.end(0.0)
+    with pytest.raises(RuntimeError):
+        subject.begin(200, [], 0.0)
+
+
+def test_the_last_answer_says_so_and_has_time_to_be_read() -> None:
+    asked, drained = begun(LAST), connection()
+    drained.received(GET, 0.0)
+    drained.drain()
+    [head] = drained.begin(200, [], 0.0)
+    assert isinstance(head, Write)
+    for subject, said in (asked, (drained, head.data)):
+        assert b"\r\nConnection: close\r\n" in said
+        size = len(said + sent(subject.piece(b"x" * 65536, 0.0))) + 5
+        last, close = subject.end(3.0)
+        assert last == Write(b"0\r\n\r\n") and close == Close(pytest.approx(T.write + size / T.write_rate))
+
+
+@pytest.mark.parametrize("late, left", [(5.0, 5.0), (0.0, 0.1)])
+def test_the_last_answer_has_the_time_that_is_left_where_its_reader_stalls(late: float, left: float) -> None:
+    subject, _ = begun(LAST)
+    subject.blocked(0.0)
+    due = subject.next_deadline()
+    assert due is not None
+    _, close = subject.end(due - late)
+    assert close == Close(pytest.approx(left, abs=0.01))
+
+
+def test_what_comes_behind_is_not_read_before_its_reader_has_all() -> None:
+    subject, _ = begun(GET + GET)
+    subject.blocked(0.0)
+    assert subject.end(0.0) == [Write(b"0\r\n\r\n")]
+    assert isinstance(subject.written(1.0)[0], Dispatch)
+
+
+def test_an_answer_that_has_not_begun_is_broken_off_at_once() -> None:
+    subject = connection()
+    subject.received(GET, 0.0)
+    assert subject.abort(0.0) == [Close()]
 
 
 def test_more_than_the_length_is_cut_off_and_told() -> None:
@@ -69,12 +122,16 @@ def test_less_than_the_length_is_no_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "data, status, headers",
-    [(HEAD, 200, []), (HEAD, 200, LENGTH_5), (GET, 204, []), (GET, 304, LENGTH_5), (GET, 205, [])],
-)
-def test_where_there_is_no_body_none_is_sent(data: bytes, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    "data, status, headers, length",
+    [(HEAD, 200, [], None), (HEAD, 200, LENGTH_5, b"5"), (GET, 204, [], None), (GET, 304, LENGTH_5, b"5"),
+     (GET, 205, [], b"0"), (KEPT.replace(b"GET", b"HEAD"), 200, [], None)],
+)  # fmt: skip
+def test_where_there_is_no_body_none_is_sent(
+    data: bytes, status: int, headers: list[tuple[bytes, bytes]], length: bytes | None
+) -> None:
     subject, head = begun(data, headers, status)
     assert b"chunked" not in head
+    assert re.findall(rb"\r\nContent-Length: (.*)\r\n", head) == ([] if length is None else [length])
     assert subject.piece(b"hello", 0.0) == subject.end(0.0) == []
     assert subject.state is State.IDLE
 
@@ -120,10 +177,14 @@ def test_a_request_behind_it_waits_for_its_end_and_a_drain_too() -> None:
 def test_a_client_that_ends_is_gone_where_nobody_knows_how_long_it_takes() -> None:
     endless, _ = begun()
     assert endless.eof(0.0) == [Close()]
-    known, _ = begun(headers=LENGTH_5)
+    known, head = begun(headers=LENGTH_5)
     assert known.eof(0.0) == []
     assert sent(known.piece(b"hello", 0.0)) == b"hello"
-    assert isinstance(known.end(0.0)[0], Close)
+    assert known.end(0.0) == [Close(T.write + len(head + b"hello") / T.write_rate)]
+    behind, _ = begun(GET + GET, headers=LENGTH_5)
+    behind.eof(0.0)
+    behind.piece(b"hello", 0.0)
+    assert isinstance(behind.end(0.0)[0], Dispatch)
 
 
 # ---- readers --------------------------------------------------------------------------------------------------------
@@ -162,6 +223,20 @@ def test_who_stops_reading_is_cut_whatever_was_read_before() -> None:
     assert subject.next_deadline() == pytest.approx(T.write + UNREAD_MAX / T.write_rate)
 
 
+def test_reading_quickly_buys_no_grace_and_a_piece_more_has_its_time() -> None:
+    subject, _ = begun()
+    for _ in range(20):
+        subject.piece(b"x" * 65536, 0.0)
+        assert subject.takes
+        subject.blocked(0.0)
+        assert not subject.takes
+        subject.written(0.0)
+    subject.piece(b"x", 0.0)
+    subject.blocked(0.0)
+    subject.piece(b"x" * 65536, 0.0)
+    assert subject.next_deadline() == pytest.approx(T.write + 65536 / T.write_rate, abs=0.1)
+
+
 def test_silence_of_the_application_costs_its_reader_nothing() -> None:
     subject, _ = begun()
     assert subject.next_deadline() is None
@@ -190,6 +265,25 @@ def test_a_body_beyond_a_bound_is_a_spool_and_whole(size: int) -> None:
     assert isinstance(asked.body, bytes) is (size <= INLINE_MAX)
 
 
+def test_what_is_in_a_spool_is_not_in_memory_as_well() -> None:
+    subject = Upload(Held, inline=4)
+    subject.add(b"hell")
+    assert subject.in_memory == 4
+    subject.add(b"o")
+    spool = subject.whole()
+    assert subject.in_memory == 0 and not isinstance(spool, bytes) and spool.read(0, 9) == b"hello"
+
+
+@pytest.mark.parametrize("large", [post(INLINE_MAX + 1) + bytes(INLINE_MAX + 1), CHUNKED + b"1\r\nx\r\n0\r\n\r\n"])
+def test_the_body_behind_another_is_its_own(large: bytes) -> None:
+    subject = connection()
+    assert isinstance(subject.received(large, 0.0)[-1], Dispatch)
+    subject.answered(200, [], b"", 0.0)
+    assert subject.received(post(5) + b"hel", 0.0) == []
+    [asked] = subject.received(b"lo", 0.0)
+    assert isinstance(asked, Dispatch) and asked.body == b"hello"
+
+
 def test_the_spool_of_a_body_that_does_not_come_is_closed() -> None:
     made: list[Held] = []
 
@@ -197,12 +291,12 @@ def test_the_spool_of_a_body_that_does_not_come_is_closed() -> None:
         made.append(Held())
         return made[-1]
 
-    for end in (lambda subject: subject.eof(1.0), lambda subject: subject.tick(1e6)):
+    for end in (lambda subject: subject.eof(1.0), lambda subject: subject.tick(1e6), Connection.lost):
         subject = Connection(shared(open_spool=opened), 0.0)
         subject.received(post(1_000_000) + bytes(500_000), 0.0)
         assert not made[-1].closed
-        assert isinstance(end(subject)[-1], Close)
-        assert made[-1].closed
+        end(subject)
+        assert subject.state is State.CLOSED and made[-1].closed
 
 
 def test_a_quick_beginning_buys_no_more_than_some_minutes() -> None:
@@ -219,7 +313,7 @@ def test_whatever_pieces_a_body_comes_in_it_is_the_same(sizes: list[int], chunke
     body = b"".join(pieces)
     subject = connection()
     if chunked:
-        effects = subject.received(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 0.0)
+        effects = subject.received(CHUNKED, 0.0)
         for piece in pieces:
             effects += subject.received(b"%x\r\n%b\r\n" % (len(piece), piece), 0.0)
         effects += subject.received(b"0\r\n\r\n", 0.0)

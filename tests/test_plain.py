@@ -69,6 +69,7 @@ def test_an_answer_from_memory_is_made_of_the_same_bytes(size: int, kind: Any) -
         answer([(b"Content-Type", b"text/plain")], b"longer"),
         answer([(b"Content-Type", b"text/plain"), (b"a", b"b")], b"body"),
         answer([], b"body"),
+        answer([(b"Content-Type", b"text/plain")], b"body") + b" and more",
         encode_result(None),
         encode_result([200, [[b"Content-Type", b"text/plain"]], "text"]),
         b"",
@@ -79,6 +80,14 @@ def test_another_answer_is_made_anew(other: bytes) -> None:
     for _ in range(2):
         subject.answered(answer([(b"Content-Type", b"text/plain")], b"body"))
     assert subject.likeness is not None and subject.likeness.response(other, b"7-1", DATE) is None
+
+
+@pytest.mark.parametrize("value", [None, 5, "text", b"abc", [], [200, [], "text"], {0: 200, 1: [], 2: b""}])
+def test_what_is_no_answer_is_for_others_to_judge(value: object) -> None:
+    subject = plain()
+    for _ in range(3):
+        assert subject.answered(encode_result(value)) == value
+    assert subject.likeness is None
 
 
 @pytest.mark.parametrize(
@@ -111,12 +120,13 @@ def test_what_changes_with_each_answer_is_not_remembered() -> None:
 
 
 def test_bytes_are_no_answer_where_it_is_to_say_more() -> None:
-    asked, old, last = (
+    asked, old, kept, last = (
         HEAD % b"GET",
         b"GET / HTTP/1.0\r\n\r\n",
+        b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     )
-    for data, sent in ((asked, True), (old, False), (last, False)):
+    for data, sent in ((asked, True), (old, False), (kept, False), (last, False)):
         subject = connection()
         assert not subject.answered_with(9, 0.0)  # of nothing
         subject.received(data, 0.0)
