@@ -25,13 +25,15 @@ HELLO = PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 1000, "major
 class Rig:
     """The active's side, its journal, and what it says to its standby."""
 
-    def __init__(self, known: Restored | None = None, voters: str = "ab", complete: bool = True) -> None:
+    def __init__(
+        self, known: Restored | None = None, voters: str = "ab", complete: bool = True, quorum: str = "majority"
+    ) -> None:
         self.now = 100.0
         self.voters = frozenset(voters)
         self.journal: list[bytes] = []
         self.out = Outbox()
         known = known or Restored()
-        active = Active("me", StandbySettings(), known, 0, self._journal, self.out, EventLog(lambda: 0.0))
+        active = Active("me", StandbySettings(quorum=quorum), known, 0, self._journal, self.out, EventLog(lambda: 0.0))
         self.pair = Pair(active, {}, lambda _: self.voters, complete, self.now)
         self.pair.tick(1, self.now)
 
@@ -40,11 +42,21 @@ class Rig:
         self.pair.record(len(self.journal), record, ours)
         return len(self.journal)
 
-    def greet(self) -> None:
-        self.pair.greet(ROUTE, TOKEN, HELLO, 1, self.now)
+    def greet(self, address: str = HELLO.address) -> None:
+        self.pair.greet(ROUTE, TOKEN, HELLO._replace(address=address), 1, self.now)
 
     def recorded(self) -> None:
         self.pair.recorded(len(self.journal), 1, self.now)
+
+    def promise(self, lasts_ms: int = 1000, has: int | None = None, voters: int = 2) -> None:
+        """The answer to the last pulse. `has`: records; all, if it is not said."""
+        number = self.said(Pulse)[-1].number
+        has = len(self.journal) if has is None else has
+        self.pair.from_standby(ROUTE, Promise(number, lasts_ms, has, voters=voters), self.now)
+
+    def tick(self, now: float) -> None:
+        self.now = now
+        self.pair.tick(1, now)
 
     def said(self, kind: type) -> list[Any]:
         found = [messages.decode(frame[wire.parse_head(frame).head_len :]) for _, frame in self.out.control]
@@ -83,6 +95,25 @@ def test_a_promise_lasts_no_longer_than_takeover_after_whatever_it_says(rig: Rig
     rig.recorded()
     rig.pair.from_standby(ROUTE, Promise(1, 10**15, 0), rig.now)
     assert rig.pair.until() <= rig.now + 1.0
+
+
+def test_a_promise_counts_from_its_pulse_for_as_long_as_it_says(rig: Rig) -> None:
+    rig.greet()
+    rig.recorded()
+    rig.tick(105.0)
+    assert rig.pair.until() == 101.0
+    rig.now = 105.4
+    rig.promise(300)
+    assert rig.pair.until() == 105.3
+    rig.promise()
+    assert rig.pair.until() == 105.3, "this pulse was answered"
+
+
+def test_with_any_as_quorum_it_may_always_dispatch() -> None:
+    rig = Rig(quorum="any")
+    rig.pair.greet(ROUTE, TOKEN, HELLO._replace(quorum="any"), 1, rig.now)
+    rig.recorded()
+    assert not rig.pair.alone and rig.pair.until() == inf
 
 
 def test_a_takeover_that_is_impossible_is_an_alarm(rig: Rig) -> None:
@@ -189,3 +220,108 @@ def test_without_any_node_it_needs_a_promise_until_the_standby_has_its_records()
     rig.greet()
     rig.pair.from_standby(ROUTE, Promise(rig.said(Pulse)[0].number, 1000, 0), rig.now)
     assert rig.pair.until() == inf
+
+
+# ---- who votes, with a standby ---------------------------------------------------------------------------------------
+
+
+def followed(rig: Rig) -> Rig:
+    """Its standby is there, and has all."""
+    rig.greet()
+    rig.recorded()
+    rig.promise()
+    rig.tick(rig.now + 1.0)
+    return rig
+
+
+def test_who_votes_changes_when_the_standby_has_that_on_record(rig: Rig) -> None:
+    followed(rig)
+    told = len(rig.journal)
+    rig.tick(102.0)
+    assert len(rig.journal) == told, "nothing changes"
+    rig.voters = frozenset("abc")
+    for now in (103.0, 104.0):
+        rig.tick(now)
+        assert rig.journal[told:] == [records.electorate("abc", before="ab")], "it is proposed once"
+        assert rig.said(Replica)[-1].records == rig.journal[told:]
+    rig.promise(has=told)
+    assert rig.pair.leases.electorate == frozenset("ab")
+    rig.tick(105.0)
+    rig.promise()
+    assert rig.pair.leases.electorate == frozenset("abc") and rig.journal[-1] == records.electorate("abc")
+    assert rig.said(Replica)[-1].records == [records.electorate("abc")]
+
+
+def test_who_votes_does_not_change_while_the_standby_is_not_heard(rig: Rig) -> None:
+    followed(rig)
+    told = len(rig.journal)
+    rig.pair.gone(ROUTE)
+    rig.voters = frozenset("abc")
+    rig.tick(102.0)
+    assert len(rig.journal) == told and rig.pair.leases.electorate == frozenset("ab")
+
+
+def test_a_standby_that_comes_back_is_told_of_the_change_that_it_has_not_agreed_to(rig: Rig) -> None:
+    followed(rig)
+    rig.voters = frozenset("abc")
+    rig.tick(102.0)
+    rig.pair.gone(ROUTE)
+    rig.greet()
+    assert records.electorate("abc", before="ab") in rig.said(Replica)[-1].records
+
+
+def test_started_again_it_has_the_change_agreed_to_first() -> None:
+    known = Restored()
+    known.peer = OTHER
+    known.electorate, known.electorate_before = frozenset("abc"), frozenset("ab")
+    rig = Rig(known, voters="abc")
+    assert (rig.pair.leases.electorate, rig.pair.leases.proposed) == (frozenset("ab"), frozenset("abc"))
+
+
+# ---- another address, and none ---------------------------------------------------------------------------------------
+
+
+def test_a_standby_with_another_address_gets_nothing_before_that_is_on_record(rig: Rig) -> None:
+    followed(rig)
+    heard = len(rig.out.control)
+    rig.greet("tcp://new:7700")
+    assert rig.journal[-1] == records.peer(OTHER._replace(address="tcp://new:7700"))
+    rig.tick(102.0)
+    rig.pair.recorded(len(rig.journal) - 1, 1, rig.now)
+    assert len(rig.out.control) == heard
+    rig.recorded()
+    assert rig.said(Replica)[-1].first and rig.pair.peer == OTHER._replace(address="tcp://new:7700")
+    assert rig.pair.until() == 101.0, "what it promised before counts, and nothing else"
+
+
+def test_one_that_is_forgotten_has_no_say(rig: Rig) -> None:
+    followed(rig)
+    rig.pair.gone(ROUTE)
+    assert rig.pair.until() < inf
+    rig.pair.forget("other")
+    assert rig.pair.until() == inf and rig.journal[-1] == records.peer(None)
+    rig.voters = frozenset("c")
+    rig.tick(200.0)
+    assert rig.pair.leases.electorate == frozenset("c") and not rig.pair.alarms(rig.now)
+
+
+# ---- for people ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_promise_and_leases_it_says_that_requests_are_held(rig: Rig) -> None:
+    followed(rig)
+    rig.tick(101.9)
+    rig.promise()
+    assert not rig.pair.alarms(rig.now) and rig.pair.status(rig.now)["peer"]["promise_ms"] == 1000
+    rig.tick(104.0)
+    assert "no quorum" in rig.pair.alarms(rig.now)[0]
+    status = rig.pair.status(rig.now)
+    assert status["peer"]["promise_ms"] == 0 and not status["quorum"]["may_dispatch"]
+    rig.tick(rig.now + StandbySettings().takeover_grace)
+    assert any(alarm.startswith("no standby: other") for alarm in rig.pair.alarms(rig.now))
+
+
+def test_without_any_node_no_takeover_is_missed() -> None:
+    rig = followed(Rig(voters=""))
+    rig.promise(voters=0)
+    assert not rig.pair.alarms(rig.now)
