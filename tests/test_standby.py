@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import zmq
 from standby_rig import TOKEN, StandbyRig, T, sections
 
 from rota.common import messages, wire
@@ -15,7 +16,7 @@ from rota.common.settings import StandbySettings
 from rota.master.core import records
 from rota.master.core.beginning import Identity, Past
 from rota.master.core.candidacy import Candidacy, Stage
-from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise
+from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer
 from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Peer, Restored
 from rota.master.core.verbs import Refuse
@@ -24,7 +25,9 @@ from rota.master.core.verbs import Refuse
 class Rig(StandbyRig[PairStandby]):
     """The agents would vote for it, unless a test says that they would not."""
 
-    def __init__(self, electorate: str = "abc", backup: bool = True, was_active: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, electorate: str = "abc", backup: bool = True, was_active: bool = False, stood: int = 0, **settings: Any
+    ) -> None:
         super().__init__()
         self.electorate = electorate
         self.polled: dict[str, list[Vote]] = {}
@@ -37,7 +40,7 @@ class Rig(StandbyRig[PairStandby]):
         self.core = PairStandby(
             Identity("me", address="tcp://me:7700"),
             sections(replace(StandbySettings(), **given)),
-            Past(known, epoch=0 if backup else 5, epoch_by="me" if was_active else "other"),
+            Past(known, epoch=0 if backup else 5, epoch_by="me" if was_active else "other", stood=stood),
             self.sources,
             self.now,
         )
@@ -80,6 +83,13 @@ def test_a_backup_without_a_primary_says_so_until_there_is_one(backup_of: str, t
     assert not rig.core.status(rig.now)["master"]["alarms"]
 
 
+def test_a_primary_does_not_ask_for_one_nor_does_a_backup_that_knows_of_an_epoch() -> None:
+    for rig in (Rig(backup=False), Rig(stood=2)):
+        rig.core.link_opened()
+        rig.link(Welcome(1, 0, "other", state="standby"), wire.WELCOME)
+        assert not rig.core.alarms
+
+
 # ---- LIVE, DEAD, CLOSE -----------------------------------------------------------------------------------------------
 
 
@@ -113,6 +123,39 @@ def test_a_lost_connection_is_no_death(rig: Rig) -> None:
     assert rig.stage is Stage.FOLLOWING and rig.of(Dial)
 
 
+def test_who_stands_first_by_configuration_does_not_stand_after_a_goodbye_either() -> None:
+    rig = Rig(backup=False)
+    rig.greet(*"abc")
+    rig.follow(6)
+    rig.link(Closing(6, False))
+    rig.wait(60.0)
+    assert rig.core.liveness is Liveness.CLOSED and rig.stage is Stage.FOLLOWING
+
+
+def test_the_goodbye_of_an_older_active_means_nothing(rig: Rig) -> None:
+    rig.pulse(epoch=3)
+    rig.link(Closing(1, True))
+    assert rig.core.liveness is Liveness.LIVE and rig.stage is Stage.FOLLOWING
+
+
+def test_an_older_active_gets_no_promise_nor_does_any_once_it_has_won(rig: Rig) -> None:
+    rig.pulse(epoch=3)
+    rig.said.clear()
+    rig.pulse(epoch=2)
+    assert not rig.told(Promise)
+    rig.wait(1.1)
+    rig.grant("a", "b")
+    rig.pulse(epoch=3)
+    assert not rig.told(Promise) and rig.stage is Stage.WON
+
+
+def test_what_was_said_over_an_earlier_link_counts_for_nothing(rig: Rig) -> None:
+    rig.said.clear()
+    rig.link(messages.Pulse(9, 1, 7), token=TOKEN + 1)
+    rig.link(Closing(1, True), token=TOKEN + 1)
+    assert not rig.told(Promise) and rig.stage is Stage.FOLLOWING and not rig.of(HangUp)
+
+
 def test_after_a_goodbye_without_handover_silence_means_nothing_until_it_is_live_again(rig: Rig) -> None:
     rig.link(Closing(1, False))
     rig.wait(60.0)
@@ -124,7 +167,22 @@ def test_after_a_goodbye_without_handover_silence_means_nothing_until_it_is_live
 
 def test_a_goodbye_that_hands_over_is_followed_at_once(rig: Rig) -> None:
     rig.link(Closing(1, True))
-    assert rig.stage is Stage.CANDIDATE
+    assert rig.stage is Stage.CANDIDATE and rig.of(HangUp)
+    rig.wait(10.0)
+    rig.grant("a", "b")
+    assert rig.of(BecomeActive)[0].complete, "that was its last word"
+
+
+def test_what_it_has_not_got_or_would_leave_at_once_is_not_handed_over_to_it(rig: Rig) -> None:
+    rig.core.stop(rig.now)
+    rig.link(Closing(1, True))
+    rig.wait(5.0)
+    assert rig.stage is Stage.FOLLOWING and rig.core.ready_to_end(rig.now)
+    empty = Rig()
+    empty.core.link_opened()
+    empty.link(Welcome(1, 1, "other"), wire.WELCOME)
+    empty.link(Closing(1, True))
+    assert empty.stage is Stage.FOLLOWING
 
 
 def test_the_standby_that_stood_still_itself_does_not_call_that_silence(rig: Rig) -> None:
@@ -216,6 +274,13 @@ def test_a_vote_counts_as_a_lease_from_when_it_was_first_asked_for(rig: Rig) -> 
     assert all(until <= asked_at + T for until in rig.of(BecomeActive)[0].granted.values())
 
 
+def test_each_voter_is_told_who_has_won(rig: Rig) -> None:
+    rig.wait(1.1)
+    rig.grant("a", "b")
+    told = {route: messages.decode(frame[wire.parse_head(frame).head_len :]) for route, frame in rig.core.won()}
+    assert told == dict.fromkeys([b"a", b"b", b"c"], messages.Won(2))
+
+
 def test_votes_of_nodes_that_do_not_count_make_no_master(rig: Rig) -> None:
     rig.greet("d")
     rig.greet("e")
@@ -245,14 +310,55 @@ def test_without_any_node_two_that_were_started_again_do_not_wait_for_votes() ->
     rig.core.link_opened()
     rig.link(Welcome(1, 5, "other", state="standby"), wire.WELCOME)
     rig.wait(0.1)
-    assert rig.of(BecomeActive)
+    (won,) = rig.of(BecomeActive)
+    assert not won.complete, "nobody's vote could tell of a third one"
 
 
 def test_without_any_node_it_takes_what_is_handed_over() -> None:
     rig = Rig(electorate="")
     rig.follow()
     rig.link(Closing(1, True))
+    (won,) = rig.of(BecomeActive)
+    assert won.complete and rig.core.mirror.known.peer is not None, "the other one may follow it"
+
+
+def test_without_any_node_it_is_alone_when_an_operator_says_so() -> None:
+    rig = Rig(electorate="")
+    rig.follow()
+    rig.wait(5.0)
+    force(rig)
+    assert rig.of(BecomeActive) and rig.core.mirror.known.peer is None
+
+
+def test_what_an_operator_said_is_over_when_the_active_is_heard_again(rig: Rig) -> None:
+    rig.would_vote = False
+    rig.link(Closing(1, False))
+    rig.wait(2.0)
+    force(rig)
+    rig.electorate = ""
+    rig.follow()
+    rig.link(Closing(1, True))
+    assert rig.of(BecomeActive) and rig.core.mirror.known.peer is not None
+
+
+def test_whoever_has_followed_nobody_is_not_left_alone() -> None:
+    rig = Rig(electorate="")
+    rig.wait(2.0)
+    force(rig)
+    rig.wait(5.0)
+    assert not rig.of(BecomeActive)
+
+
+@pytest.mark.parametrize(("electorate", "before", "enough"), [("", "a", "a"), ("ab", "cd", "abcd"), ("ab", "", "ab")])
+def test_who_counted_before_is_asked_and_has_a_say(rig: Rig, electorate: str, before: str, enough: str) -> None:
+    rig.link(Replica(8, [records.electorate(electorate, before=before)]))
+    rig.greet("d", "z")
+    rig.wait(1.1)
+    rig.grant(*enough[:-1])
+    assert not rig.of(BecomeActive)
+    rig.grant(enough[-1])
     assert rig.of(BecomeActive)
+    assert "z" not in rig.asked and "z" not in rig.polled, "it would know of an epoch that nobody has to believe it"
 
 
 def test_while_a_change_is_not_agreed_both_electorates_must_have_voted(rig: Rig) -> None:
@@ -285,13 +391,91 @@ def test_a_candidate_that_was_refused_rests_though_the_active_is_dead(rig: Rig) 
     assert rig.stage is Stage.CANDIDATE and rig.core.candidacy.epoch > epoch
 
 
+def test_a_candidate_whose_active_is_heard_before_its_epoch_is_durable_asks_nobody() -> None:
+    subject = Candidacy("m", T, 1, False)
+    subject.stand()
+    subject.withdraw()
+    subject.raised(0.0)
+    assert subject.stage is Stage.FOLLOWING and subject.to_ask("abc", 0.0) == []
+
+
+def polling(odd: bool = False) -> Candidacy:
+    """That asked a and b, for epoch 6 or 7."""
+    subject = Candidacy("m", T, 5, odd)
+    subject.poll(0.0)
+    assert subject.to_ask("ab", 0.0) == ["a", "b"]
+    return subject
+
+
+def candidate(odd: bool = False) -> Candidacy:
+    subject = polling(odd)
+    subject.stand()
+    assert not subject.is_over(1e9), "it waits for its disk"
+    subject.raised(0.5)
+    subject.to_ask("ab", 0.5)
+    return subject
+
+
+def test_a_round_is_over_after_one_lease_or_when_its_epoch_is_no_news() -> None:
+    subject = polling()
+    assert not subject.is_over(T - 0.1) and subject.is_over(T)
+    subject.saw(6)
+    assert subject.is_over(0.0)
+    subject = candidate()
+    assert not subject.is_over(T + 0.4) and subject.is_over(T + 0.5)
+
+
+def test_only_who_was_asked_in_this_round_has_a_say_and_from_then_on() -> None:
+    subject = candidate()
+    subject.answered("c", Grant(6), 0.5, 0.6)
+    subject.answered("a", Grant(6), 0.5, 0.6)
+    assert subject.granted == {"a": 0.5 + T}
+    assert subject.to_ask("ab", 0.7) == ["b"], "who has granted it is not asked again"
+
+
+def test_only_a_candidate_that_is_refused_rests_and_who_granted_it_does_not_refuse_it() -> None:
+    subject = polling()
+    subject.answered("a", Deny(6, 6, 0, ""), 0.5, 0.1)
+    assert subject.stage is Stage.POLLING
+    subject = candidate()
+    subject.answered("a", Grant(6), 0.5, 0.6)
+    subject.answered("a", Deny(6, 6, 0, ""), 0.5, 0.6)
+    assert subject.stage is Stage.CANDIDATE
+    subject.answered("b", Deny(6, 6, 0, ""), 0.5, 1.0)
+    assert subject.rests and not subject.again(1.0 + 1.4 * T) and subject.again(1.0 + 1.5 * T)
+    subject.withdraw()
+    assert not subject.rests and not subject.again(1e9), "the active was heard"
+
+
+@pytest.mark.parametrize(("before", "foreign"), [(0, 5), (5, 5), (6, 6), (-1, 6)])
+def test_who_may_have_been_active_meanwhile_is_known_from_votes(before: int, foreign: int) -> None:
+    subject = candidate(odd=True)
+    subject.answered("a", Grant(7, before), 0.5, 0.6)
+    assert subject.foreign == foreign
+
+
+def test_its_own_epochs_are_nobody_elses() -> None:
+    subject = candidate()
+    subject.saw(6)
+    assert subject.foreign == 5
+    subject.saw(9)
+    subject.saw(8)
+    assert (subject.seen, subject.foreign) == (9, 9)
+
+
+def test_nobody_is_elected_by_nobody() -> None:
+    subject = candidate()
+    assert not subject.has_won(frozenset()) and not subject.has_won(frozenset(), frozenset())
+
+
 def test_the_primary_stands_for_odd_epochs_the_backup_for_even_ones() -> None:
     for seen, odd, epoch in ((0, True, 1), (0, False, 2), (1, True, 3), (1, False, 2), (7, True, 9), (7, False, 8)):
         assert Candidacy("m", T, seen, odd).stand() == epoch
 
 
-def test_with_any_as_quorum_it_is_active_without_votes() -> None:
-    rig = Rig(quorum="any")
+@pytest.mark.parametrize("electorate", ["abc", ""])
+def test_with_any_as_quorum_it_is_active_without_votes(electorate: str) -> None:
+    rig = Rig(electorate, quorum="any")
     rig.follow()
     rig.wait(1.1)
     assert rig.of(BecomeActive)[0].epoch == 2
@@ -364,12 +548,51 @@ def test_it_does_not_stand_before_its_last_promise_is_over(rig: Rig) -> None:
     assert rig.stage is Stage.CANDIDATE
 
 
-def test_one_that_has_not_got_everything_yet_takes_over_nothing() -> None:
-    rig = Rig()
+def incomplete(backup: bool) -> Rig:
+    rig = Rig(backup=backup)
+    rig.greet(*"abc")
     rig.core.link_opened()
-    rig.link(Welcome(1, 1, "other"), wire.WELCOME)
+    rig.link(Welcome(1, 6, "other"), wire.WELCOME)
     rig.link(Replica(7, [records.electorate("abc")], True, True))  # and more to come
-    rig.pulse()
+    rig.pulse(6)
+    return rig
+
+
+@pytest.mark.parametrize("backup", [True, False])
+def test_one_that_has_not_got_everything_yet_takes_over_nothing(backup: bool) -> None:
+    rig = incomplete(backup)
+    rig.wait(3.0)
+    assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING
+
+
+def test_one_that_has_not_got_everything_does_not_say_that_it_knows_all() -> None:
+    rig = incomplete(backup=False)
+    rig.link(Closing(6, False))
+    rig.wait(1.1)
+    force(rig)
+    rig.grant("a", "b", before=6)
+    assert not rig.of(BecomeActive)[0].complete
+
+
+def test_who_was_not_active_last_and_has_heard_nobody_does_not_say_that_it_knows_all() -> None:
+    rig = Rig(backup=False)
+    rig.greet(*"abc")
+    rig.wait(3.0)
+    rig.grant("a", "b", before=5)
+    assert not rig.of(BecomeActive)[0].complete
+
+
+def test_started_again_it_never_stands_for_an_epoch_twice() -> None:
+    rig = Rig(backup=False, was_active=True, stood=9)
+    rig.greet(*"abc")
+    rig.wait(3.0)
+    assert rig.core.candidacy.epoch == 11
+
+
+def test_one_that_is_told_to_stop_says_goodbye_and_does_not_stand(rig: Rig) -> None:
+    rig.core.stop(rig.now)
+    rig.flush()
+    assert wire.parse_head(rig.of(SayPeer)[-1].frame).kind == wire.BYE
     rig.wait(3.0)
     assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING
 
@@ -381,10 +604,50 @@ def test_one_that_was_out_of_touch_too_long_does_not_say_that_it_knows_all(rig: 
 
 
 def test_a_link_over_which_nobody_speaks_is_given_up_and_dialled_anew(rig: Rig) -> None:
+    rig.wait(9.0, pulses=1)
     rig.wait(2.5)
     assert not rig.of(HangUp)
     rig.wait(1.0)
     assert rig.of(HangUp) and rig.of(Dial)
+    rig.core.link_opened()
+    rig.link(Welcome(1, 1, "other"), wire.WELCOME)
+    rig.effects.clear()
+    rig.wait(2.5)
+    assert not rig.of(HangUp), "it has as long over another one"
+
+
+def test_whoever_refuses_it_is_left_alone_for_as_long_as_that_says(rig: Rig) -> None:
+    rig.link(messages.Refusal("denied", "two are enough", 2000, [1, 1]), wire.REFUSED)
+    rig.effects.clear()
+    assert "two are enough" in rig.core.alarms["refused"]
+    rig.wait(1.9)
+    assert not rig.of(Dial)
+    rig.wait(0.2)
+    assert rig.of(Dial)
+    rig.follow()
+    assert not rig.core.alarms
+
+
+def test_a_broken_connection_is_made_again_a_moment_later(rig: Rig) -> None:
+    rig.core.link_lost(rig.now)
+    rig.effects.clear()
+    rig.wait(0.1)
+    assert not rig.of(Dial)
+    rig.wait(0.2)
+    assert len(rig.of(Dial)) == 1
+
+
+def test_where_no_other_master_is_known_none_is_dialled() -> None:
+    rig = Rig(backup=False)
+    rig.core.mirror.known.peer = None
+    rig.wait(1.0)
+    assert not rig.of(Dial)
+
+
+def test_a_probe_is_no_reason_to_hang_up(rig: Rig) -> None:
+    rig.core.from_link(wire.head(wire.PROBE, TOKEN), rig.now)
+    rig.flush()
+    assert not rig.of(HangUp)
 
 
 def test_a_goodbye_that_it_did_not_act_on_does_not_make_it_know_all(rig: Rig) -> None:
@@ -394,6 +657,7 @@ def test_a_goodbye_that_it_did_not_act_on_does_not_make_it_know_all(rig: Rig) ->
     rig.flush()
     rig.grant("a", "b")
     assert not rig.of(BecomeActive)[0].complete
+    assert rig.core.mirror.known.peer is not None, "with votes it is not alone: it needs leases"
 
 
 def test_where_another_master_stood_meanwhile_it_does_not_say_that_it_knows_all(rig: Rig) -> None:
@@ -428,8 +692,54 @@ def test_who_was_active_last_and_of_whose_voters_nobody_has_seen_another_one_kno
 def test_what_a_stranger_tells_of_epochs_counts_for_nothing(rig: Rig) -> None:
     hello = VoterHello([1, 1], "stranger", "boot", 1 << 20)
     rig.core.control(b"stranger", messages.framed(wire.HELLO, 0, hello), rig.now)
+    rig.flush()
+    rig.say("stranger", Deny(2, 1 << 20, 0, ""))
     rig.wait(1.1)
     assert rig.core.candidacy.epoch == 2
+
+
+def agent_hello(node: str, epoch: int) -> messages.AgentHello:
+    return messages.AgentHello([1, 1], node, "boot", epoch, 1, [], {}, [], [], "active", 0)
+
+
+@pytest.mark.parametrize("hello", [VoterHello([1, 1], "a", "boot", 9), agent_hello("a", 9)])
+@pytest.mark.parametrize("electorate", ["abc", ""])
+def test_what_a_node_that_counts_tells_of_epochs_is_believed(hello: Any, electorate: str) -> None:
+    """Where nobody votes there is nobody else to believe."""
+    rig = Rig(electorate, backup=False)
+    rig.core.control(b"a", messages.framed(wire.HELLO, 0, hello), rig.now)
+    assert rig.core.candidacy.seen == 9
+
+
+def test_what_another_master_tells_of_epochs_is_believed() -> None:
+    rig = Rig()
+    rig.core.link_opened()
+    rig.link(Welcome(1, 9, "other", state="standby"), wire.WELCOME)
+    assert rig.core.candidacy.seen == 9
+
+
+def test_a_voter_is_asked_as_soon_as_it_comes_and_one_that_left_is_missed(rig: Rig) -> None:
+    rig.core.control(b"c", wire.head(wire.BYE, rig.voters["c"]), rig.now)
+    assert rig.core.status(rig.now)["master"]["quorum"]["voters"] == ["a", "b"]
+    rig.wait(1.1)
+    asked = rig.now
+    rig.greet("c")
+    assert rig.now == asked and len(rig.asked["c"]) == 1
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 300])
+def test_what_is_no_name_is_no_voter(rig: Rig, name: str) -> None:
+    rig.greet(name)
+    assert rig.core._voters.nodes == set("abc")
+
+
+def test_what_no_voter_says_is_none_of_its_business(rig: Rig) -> None:
+    rig.wait(1.1)
+    rig.say("a", messages.Noted("web-1"))
+    rig.core.control(b"new", messages.framed(wire.HELLO, 0, messages.Pulse(1, 1, 1)), rig.now)
+    rig.core.control(b"new", messages.framed(wire.HELLO, 0, VoterHello([98, 99], "new", "boot", 1)), rig.now)
+    (refusal,) = [each for _, each in rig.core.out.control if wire.parse_head(each).kind == wire.REFUSED]
+    assert b"incompatible" in refusal and rig.stage is Stage.CANDIDATE
 
 
 def test_a_snapshot_and_the_record_behind_it_are_written_in_this_order(rig: Rig) -> None:
@@ -457,6 +767,42 @@ def idle(rig: Rig) -> None:
     """The other master is there, and no more active than this one."""
     rig.core.link_opened()
     rig.link(Welcome(1, 5, "other", state="standby"), wire.WELCOME)
+
+
+def test_a_backup_that_was_active_last_stands_at_a_start_and_first() -> None:
+    rig = Rig(electorate="", was_active=True)
+    rig.wait(T)
+    idle(rig)
+    rig.wait(0.1)
+    assert rig.stage is not Stage.FOLLOWING
+
+
+def test_of_two_that_start_together_the_primary_waits_for_whoever_was_active_last() -> None:
+    for was_active, stands in ((True, True), (False, False)):
+        rig = Rig(backup=False, was_active=was_active, takeover_after=0.3)
+        rig.greet(*"abc")
+        rig.wait(0.4)
+        idle(rig)
+        rig.wait(0.1)
+        assert (rig.stage is not Stage.FOLLOWING) is stands
+
+
+def test_what_was_idle_may_be_active_behind_another_connection() -> None:
+    rig = Rig(backup=False, was_active=True)
+    rig.greet(*"abc")
+    idle(rig)
+    rig.core.link_lost(rig.now)
+    rig.wait(1.5)
+    assert rig.stage is Stage.FOLLOWING
+
+
+def test_a_master_that_stood_still_after_its_start_has_waited_for_nobody() -> None:
+    rig = Rig(backup=False, was_active=True)
+    rig.greet(*"abc")
+    rig.now += 30.0
+    rig.core.tick(rig.now)
+    rig.wait(1.0)
+    assert rig.stage is Stage.FOLLOWING
 
 
 @pytest.mark.parametrize(("backup", "was_active", "within"), [(False, True, 1.3), (False, False, 1.7)])
@@ -490,6 +836,12 @@ def test_a_primary_whose_other_master_does_not_answer_stands_after_a_while() -> 
     assert rig.stage is Stage.CANDIDATE
 
 
+def force(rig: Rig) -> Any:
+    outcome = rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
+    rig.flush()
+    return outcome
+
+
 def test_an_operator_may_have_it_stand_but_not_against_a_live_active(rig: Rig) -> None:
     def ask() -> Any:
         return rig.core._verb(messages.Verb(1, "switchover", {"force": True}), rig.now)
@@ -499,6 +851,63 @@ def test_an_operator_may_have_it_stand_but_not_against_a_live_active(rig: Rig) -
     rig.link(Closing(1, False))
     rig.wait(2.0)
     assert ask().exit == 0 and rig.core.candidacy.epoch == 2
+
+
+def test_what_was_handed_over_needs_no_promise_to_run_out(rig: Rig) -> None:
+    rig.link(Closing(1, True))
+    assert force(rig).exit == 0
+
+
+class Desk:
+    """An operator at the control socket of a standby."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self._put(messages.framed(wire.HELLO, 0, messages.OperatorHello([1, 1], "me")))
+        ((_, frame),) = rig.core.out.control
+        self.token = wire.parse_head(frame).token
+
+    def _put(self, frame: bytes) -> None:
+        self.rig.core.out.control.clear()
+        self.rig.core.control(b"desk", frame, self.rig.now)
+
+    def says(self, message: Any) -> Any:
+        self._put(messages.framed(wire.CONTROL, self.token, message))
+        ((_, frame),) = self.rig.core.out.control
+        self.rig.core.out.control.clear()
+        return messages.decode(frame[wire.parse_head(frame).head_len :])
+
+    def asks(self, verb: str, **args: Any) -> messages.Result:
+        found = self.says(messages.Verb(1, verb, args))
+        assert isinstance(found, messages.Result)
+        return found
+
+
+def test_an_operator_is_shown_what_a_standby_has_and_is_sent_to_the_active_for_the_rest(rig: Rig) -> None:
+    rig.sequence += 2
+    rig.pulse()
+    rig.wait(0.5)
+    desk = Desk(rig)
+    rig.core.journal_failed("the disk is full")
+    found = desk.asks("status").data["master"]
+    assert (found["state"], found["alarms"], found["quorum"]["may_dispatch"]) == (
+        "standby",
+        ["the disk is full"],
+        False,
+    )
+    peer = found["peer"]
+    assert (peer["name"], peer["role"], peer["liveness"], peer["lag"]) == ("other", "primary", "live", 2)
+    assert peer["heard_ms"] == peer["promise_ms"] == 500
+    assert [event["kind"] for event in desk.asks("events").data["events"]] == ["master", "LIVE", "alarm"]
+    for verb, args in (("drain", {"force": True}), ("switchover", {})):
+        refused = desk.asks(verb, **args)
+        assert not refused.ok and "ask the active master, other at tcp://other:7700" in refused.data["error"]
+    rig.wait(1.1)
+    assert desk.asks("status").data["master"]["state"] == "candidate"
+    assert isinstance(desk.says(messages.Follow(2, 0)), messages.Happened)
+    rig.core.control(b"desk", wire.head(wire.BYE, desk.token), rig.now)
+    desk._put(messages.framed(wire.CONTROL, desk.token, messages.Verb(1, "status", {})))
+    assert [wire.parse_head(frame).kind for _, frame in rig.core.out.control] == [wire.WHO]
 
 
 def test_an_operator_cannot_have_it_break_its_promise(rig: Rig) -> None:
@@ -533,6 +942,26 @@ def test_a_gap_ends_the_connection_and_everything_comes_anew(rig: Rig) -> None:
 def test_a_record_that_is_not_understood_is_an_alarm_not_an_end(rig: Rig) -> None:
     rig.link(Replica(8, [b"\x81\xa1t\xa3new"]))
     assert "update it" in rig.core.alarms["records"] and rig.of(HangUp)
+    rig.wait(3.0)
+    assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING, "it has not got everything"
+    rig.follow()
+    assert not rig.core.alarms
+
+
+@pytest.mark.parametrize(("backup", "role"), [(True, "primary"), (False, "backup")])
+def test_the_active_is_on_record_as_the_other_one_and_its_epoch_once(backup: bool, role: str) -> None:
+    rig = Rig(backup=backup)
+    rig.follow(6)
+    rig.pulse(6)
+    assert rig.core.mirror.known.peer == Peer("other", "tcp://other:7700", role)
+    assert rig.of(Rise) == [Rise(6, "other")]
+
+
+def test_what_happened_at_the_active_goes_before_what_happened_here(rig: Rig) -> None:
+    rig.link(messages.Happened(1, [{"number": 41, "kind": "join"}, {"number": 42, "kind": "leave"}]))
+    found = rig.core.history()
+    assert [event["kind"] for event in found] == ["join", "leave", "master", "LIVE"]
+    assert [event["number"] for event in found] == [41, 42, 43, 44]
 
 
 def test_answers_are_kept_until_their_caller_has_acknowledged_them(rig: Rig) -> None:
@@ -574,7 +1003,15 @@ def test_clients_processes_and_agents_are_told_that_this_is_a_standby(rig: Rig) 
 
 def test_other_frames_are_asked_who_they_are_of(rig: Rig) -> None:
     rig.core.frontend(b"r", wire.head(wire.REQUEST, 7, number=1), rig.now)
-    assert wire.parse_head(rig.core.out.frontend[-1][1]).kind == wire.WHO
+    large = wire.Large(zmq.Frame(wire.head(wire.REQUEST, 7, number=1)))
+    rig.core.frontend_large(b"s", large, rig.now)
+    rig.core.backend_large(b"t", large, rig.now)
+    rig.core.control(b"u", messages.framed(wire.CONTROL, 7, Grant(2)), rig.now)
+    rig.core.frontend(b"v", wire.head(wire.BYE, 7), rig.now)
+    rig.core.frontend(b"w", b"garbage", rig.now)
+    out = rig.core.out
+    asked = [(route, wire.parse_head(frame).kind) for route, frame in (*out.frontend, *out.backend, *out.control)]
+    assert asked == [(route, wire.WHO) for route in (b"r", b"s", b"t", b"u")]
 
 
 def test_a_frame_with_anothers_token_is_no_vote(rig: Rig) -> None:

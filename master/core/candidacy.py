@@ -64,7 +64,6 @@ class Candidacy:
         self.granted.clear()
         self._asked.clear()
         self._ask_at.clear()
-        self._again_at = inf
 
     def saw(self, epoch: int) -> None:
         self.seen = max(self.seen, epoch)

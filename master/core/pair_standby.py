@@ -108,8 +108,8 @@ class PairStandby(Standby):
 
     def _has_won(self) -> bool:
         if self._polls:
-            electorate, before = self.mirror.known.electorate, self.mirror.known.electorate_before
-            return self.candidacy.has_won(electorate, electorate if before is None else before)
+            known = self.mirror.known
+            return self.candidacy.has_won(known.electorate, known.electorate_before or frozenset())
         return self._is_elected or self._idle_peer or self.liveness is Liveness.CLOSED or self._is_left
 
     @property
