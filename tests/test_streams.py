@@ -173,3 +173,73 @@ def test_an_end_that_comes_with_what_was_there_already_is_an_end() -> None:
     into.came(Chunk(0, b"all", True))
     into.came(Chunk(0, b"all", False))
     assert into.ended
+
+
+def test_what_the_other_side_misses_is_sent_again_once_for_each_word_of_that():
+    out = Outflow(granted=WINDOW)
+    out.write(bytes(2 * CHUNK_MAX))
+    assert not pieces(out)[2:]
+    for _ in range(2):
+        out.credited(Credit(WINDOW, CHUNK_MAX, True))
+        assert [each.offset for each in pieces(out)] == [CHUNK_MAX]
+    out.credited(Credit(WINDOW, CHUNK_MAX, False))
+    assert pieces(out) == []
+
+
+def test_an_end_that_was_lost_is_sent_again():
+    out = Outflow(granted=WINDOW)
+    out.write(b"abc")
+    pieces(out)
+    out.end()
+    assert pieces(out) == [Chunk(3, b"", False)]
+    out.credited(Credit(WINDOW, 3, False))
+    assert pieces(out) == []
+    out.again()
+    assert pieces(out) == [Chunk(3, b"", False)]
+
+
+def test_the_word_of_an_end_that_was_lost_is_said_again():
+    for asked_by in ("chunk", "connection"):
+        into = Inflow(granted=WINDOW)
+        into.came(Chunk(0, b"all", False))
+        assert into.credit() is not None and into.credit() is None
+        if asked_by == "chunk":
+            assert into.came(Chunk(0, b"all", False)) == b""
+        else:
+            into.again()
+        credit = into.credit()
+        assert credit is not None and credit.received == 4 and into.credit() is None
+
+
+def test_nothing_is_written_behind_the_end():
+    out = Outflow()
+    out.end()
+    with pytest.raises(ValueError):
+        out.write(b"x")
+
+
+def test_what_may_all_be_sent_blocks_nobody():
+    out = Outflow(granted=WINDOW)
+    out.write(bytes(WINDOW))
+    assert not out.blocked
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_a_late_credit_takes_nothing_back(replay: bool) -> None:
+    out = Replay(3 * WINDOW, lambda offset, size: bytes(size)) if replay else Outflow()
+    if isinstance(out, Outflow):
+        out.write(bytes(3 * WINDOW))
+    out.credited(Credit(2 * WINDOW, 0, False))
+    assert pieces(out)[-1].offset == 2 * WINDOW - CHUNK_MAX
+    for credit in (Credit(2 * WINDOW, WINDOW, False), Credit(WINDOW, 0, False)):
+        out.credited(credit)
+        assert (out.granted, out.received) == (2 * WINDOW, WINDOW)
+    assert pieces(out) == []
+    out.credited(Credit(2 * WINDOW + CHUNK_MAX, WINDOW, False))
+    assert [each.offset for each in pieces(out)] == [2 * WINDOW], "what is on its way is not sent again"
+
+
+def test_an_upload_whose_bytes_are_lost_sends_nothing_in_their_place():
+    out = Replay(10, lambda offset, size: b"short")
+    out.credited(Credit(WINDOW, 0, True))
+    assert out.next() is None and not out.over
