@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from node_rig import Node, sent, spawns, welcome
 
@@ -31,6 +33,29 @@ def test_leaving_has_a_deadline(node: Node) -> None:
     node.ready()
     node.core.leaving.ask(2, node.now)
     assert Stop("web-1.3f2a9c.1") in node.advance(2.1)
+
+
+def test_who_is_told_twice_that_it_leaves_asks_once_and_keeps_its_deadline(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.leaving.ask(2, node.now)
+    assert node.core.leaving.next_deadline() == node.now + 2
+    assert node.core.leaving.ask(60, node.now) == []
+    assert Stop("web-1.3f2a9c.1") in node.advance(2.1)
+    assert node.core.leaving.next_deadline() == inf, "it goes already"
+
+
+def test_a_pause_of_our_own_takes_no_time_from_a_node_that_leaves(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.core.leaving.ask(2, node.now)
+    assert not any(isinstance(effect, Stop) for effect in node.tick(60))
+    assert not any(isinstance(effect, Stop) for effect in node.advance(1.9))
+    assert Stop("web-1.3f2a9c.1") in node.advance(0.2)
+
+
+def test_only_who_leaves_says_so(node: Node) -> None:
+    assert not sent(node.core.welcomed(messages.Welcome(1, 1, "m"), node.now), messages.Leaving)
 
 
 def test_a_node_without_a_master_leaves_at_once() -> None:
@@ -102,6 +127,16 @@ def test_leaving_at_once_kills_what_runs(node: Node) -> None:
         SIGKILL,
         SIGKILL,
     ]
+
+
+def test_what_is_killed_as_its_node_leaves_gets_no_other_signal_and_keeps_its_cause(node: Node) -> None:
+    node.plan(2)
+    node.ready()
+    node.hear(Retire("web-1.3f2a9c.1", 0))
+    node.core.leaving.at_once(node.now)
+    assert not any(isinstance(effect, Kill | Stop) for effect in node.advance(30))
+    ends = [sent(node.die(f"web-1.3f2a9c.{number}", -9), messages.Exited)[0].kind for number in (1, 2)]
+    assert ends == ["stopped", "agent leaving"]
 
 
 def test_a_boot_that_was_replaced_by_a_newer_one_goes(node: Node) -> None:

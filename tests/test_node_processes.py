@@ -9,7 +9,7 @@ from node_rig import Node, sent, spawns
 from rota.common import messages
 from rota.common.messages import Failing, Plan, Retire
 from rota.worker.core.effects import Kill, Send, SetFloor, Stop
-from rota.worker.core.processes import SIGABRT, SIGKILL, SIGTERM, Overdue
+from rota.worker.core.processes import OUT_OF_MEMORY, SIGABRT, SIGKILL, SIGTERM, Overdue
 
 
 def test_a_plan_is_followed_and_each_start_is_told_at_once(node: Node) -> None:
@@ -17,6 +17,20 @@ def test_a_plan_is_followed_and_each_start_is_told_at_once(node: Node) -> None:
     assert spawns(effects) == ["web-1.3f2a9c.1", "web-1.3f2a9c.2"]
     assert [started.pid for started in sent(effects, messages.Started)] == [1, 2]
     assert node.plan(2) == []  # idempotent
+
+
+def test_of_several_services_each_has_its_own_processes() -> None:
+    node = Node(offers=["orders", "site"])
+    node.join()
+    node.hear(Plan({"orders": 1}))
+    node.tick()
+    node.hear(Plan({"orders": 1, "site": 2}))
+    assert len(spawns(node.tick())) == 2
+
+
+def test_no_more_run_than_each_and_its_replacement_whatever_a_master_wants(node: Node) -> None:
+    assert len(spawns(node.plan(100))) == 2 * node.core.processes.capacity
+    assert spawns(node.plan(101)) == []
 
 
 def test_a_service_that_is_not_offered_is_never_started(node: Node) -> None:
@@ -39,6 +53,54 @@ def test_retire_replaces_one_process_and_with_a_smaller_plan_it_is_the_one_that_
     assert spawns(node.tick()) == ["web-1.3f2a9c.3"]
     node.hear(Retire("web-1.3f2a9c.2", 1000))
     assert node.plan(1) == []  # both in one batch: nothing is started to be stopped
+
+
+def test_what_stops_already_or_is_gone_is_not_retired_again(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.hear(Retire("web-1.3f2a9c.1", 1000))
+    assert node.hear(Retire("web-1.3f2a9c.1", 60_000)) == node.hear(Retire("long.gone.1", 0)) == []
+    assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(12.1), "the first one holds"
+
+
+def test_a_retired_process_has_the_grace_that_its_master_gives_it_and_then_ours(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    node.plan(0)
+    node.hear(Retire("web-1.3f2a9c.1", 2000))
+    assert [e for e in node.advance(11.9) if isinstance(e, Kill)] == []
+    assert Kill("web-1.3f2a9c.1", SIGTERM) in node.advance(0.2)
+
+
+def test_a_process_that_stops_while_it_boots_does_not_become_ready(node: Node) -> None:
+    node.plan(1)
+    node.hear(Retire("web-1.3f2a9c.1", 0))
+    assert node.core.processes.ready("web-1.3f2a9c.1", node.now) == []
+    assert node.core.processes.ready("long.gone.1", node.now) == []
+    assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(1.1)
+
+
+def test_one_that_is_ready_is_not_ended_for_its_start(node: Node) -> None:
+    node.plan(1)
+    node.ready()
+    assert [e for e in node.advance(70.0) if isinstance(e, Kill)] == []
+
+
+def test_one_that_is_to_stop_before_it_was_spawned_is_told_with_its_ticket_and_never_boots(node: Node) -> None:
+    node.hear(Plan({"orders": 1}))
+    node.core.tick(node.now)
+    assert node.core.hello(node.now).processes == [], "nobody could say which process it is"
+    node.hear(Retire("web-1.3f2a9c.1", 0))
+    (started,) = sent(node.core.processes.spawned("web-1.3f2a9c.1", b"t" * 16, 7), messages.Started)
+    assert (started.ticket, started.pid) == (b"t" * 16, 7)
+    node.ready("web-1.3f2a9c.1")
+    assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(1.1)
+
+
+def test_of_one_that_was_never_spawned_no_master_hears(node: Node) -> None:
+    node.hear(Plan({"orders": 1}))
+    node.core.tick(node.now)
+    assert sent(node.die("web-1.3f2a9c.1"), messages.Exited) == [] and node.core.hello(node.now).exits == []
 
 
 def test_a_process_that_does_not_stop_gets_term_and_then_kill(node: Node) -> None:
@@ -65,7 +127,7 @@ def test_a_process_that_does_not_get_ready_is_killed_and_counts_as_failed(node: 
     dumped = "Fatal Python error: Aborted\n  File wsgi.py, line 7"
     effects = node.die("web-1.3f2a9c.1", -6, dumped)
     (exited,) = sent(effects, messages.Exited)
-    assert exited.cause == "was not ready within 60 s (slave.start_timeout)"
+    assert (exited.cause, exited.kind) == ("was not ready within 60 s (slave.start_timeout)", "start")
     (failing,) = sent(effects, Failing)
     assert (failing.failures, failing.text) == (1, f"{dumped}\n{exited.cause}")
     assert messages.headline(failing.text) == exited.cause
@@ -178,6 +240,7 @@ def test_a_handler_over_its_limit_is_aborted_then_killed_and_replaced_at_once(no
     node.ready()
     effects = node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now)
     assert effects == [Send(messages.Ending("web-1.3f2a9c.1")), Kill("web-1.3f2a9c.1", SIGABRT)]
+    assert [e for e in node.tick(0.05) if isinstance(e, Kill)] == [], "it writes where it hangs"
     assert node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now) == []
     assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(0.15)
     (exited,) = sent(node.die("web-1.3f2a9c.1", -6), messages.Exited)
@@ -191,7 +254,10 @@ def test_a_process_with_other_work_has_a_grace_and_gets_no_more(node: Node) -> N
     effects = node.core.processes.seen("web-1.3f2a9c.1", 3, Overdue(5.0, 2), node.now)
     assert effects == [Send(messages.Ending("web-1.3f2a9c.1")), Stop("web-1.3f2a9c.1")]
     assert [e for e in node.advance(0.9) if isinstance(e, Kill)] == []
-    assert [e.signal for e in node.advance(0.3) if isinstance(e, Kill)] == [SIGABRT, SIGKILL]
+    assert [e.signal for e in node.tick(0.15) if isinstance(e, Kill)] == [SIGABRT]
+    assert node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now) == [], "it was aborted"
+    assert [e.signal for e in node.advance(0.1) if isinstance(e, Kill)] == [SIGKILL]
+    assert node.core.processes.seen("long.gone.1", 1, Overdue(5.0, 0), node.now) == []
 
 
 def test_a_hung_process_is_not_waited_for_when_its_other_work_is_done(node: Node) -> None:
@@ -238,12 +304,22 @@ def test_why_a_process_ended_is_told_in_one_word(node: Node) -> None:
     assert end(-11) == "start"  # it was never ready
     assert end(3) == "exited"
     assert end(-11) == "signalled"
+    assert end(0) == "exited"
     assert end(-9, out_of_memory=True) == "out of memory"
     node.hear(Retire(next(iter(node.core.processes.alive)), 0))
     assert end(-9) == "stopped"
     node.core.leaving.at_once(node.now)
     (exited,) = sent(node.die(next(iter(node.core.processes.alive)), -9), messages.Exited)
     assert exited.kind == "agent leaving"
+
+
+def test_what_the_kernel_ended_for_want_of_memory_is_told_so(node: Node) -> None:
+    for out_of_memory, cause in ((True, OUT_OF_MEMORY), (False, "ended by signal 9")):
+        (name,) = spawns(node.plan(1))
+        node.ready()
+        effects = node.core.processes.exited(name, -9, "ended by signal 9", 0, [], "", node.now, out_of_memory)
+        assert sent(effects, messages.Exited)[0].cause == cause
+        node.core.processes.backoff.troubles.clear()
 
 
 def test_parked_work_is_recalled_through_the_page(node: Node) -> None:
@@ -260,6 +336,19 @@ def test_a_pause_of_our_own_takes_no_time_from_a_process_that_stops(node: Node) 
     assert [e for e in node.tick(60) if isinstance(e, Kill)] == []
     assert [e for e in node.advance(9.8) if isinstance(e, Kill)] == []
     assert Kill("web-1.3f2a9c.1", SIGTERM) in node.advance(0.3)
+
+
+def test_the_next_signal_and_the_next_try_are_waited_for(node: Node) -> None:
+    node.plan(2)
+    node.ready("web-1.3f2a9c.2")
+    processes = node.core.processes
+    assert processes.next_deadline() == node.now + 60.0
+    node.die("web-1.3f2a9c.1")
+    assert processes.next_deadline() == node.now + 0.5
+    node.hear(Retire("web-1.3f2a9c.2", 0))
+    assert processes.next_deadline() == node.now + 0.5
+    processes.backoff.troubles.clear()
+    assert processes.next_deadline() == node.now + 10.0
 
 
 # ---- what they weigh -------------------------------------------------------------------------------------------------

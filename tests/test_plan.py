@@ -76,3 +76,5 @@ def test_what_nobody_sized_runs_all_that_is_offered() -> None:
 
 def test_services_without_a_size_share_what_is_left() -> None:
     assert allocate({"a": None, "b": None, "c": 1}, [room("n1", 4, "a", "b", "c")]) == {"n1": {"c": 1, "a": 2, "b": 1}}
+    three = allocate({"a": None, "b": None, "c": None}, [room("n1", 7, "a", "b", "c"), room("n2", 2, "a", "b", "c")])
+    assert three == {"n1": {"a": 3, "b": 2, "c": 2}, "n2": {"a": 1, "b": 1}}
