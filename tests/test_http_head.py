@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.gateway.core.chunks import CHUNK_BYTES, CHUNKS_MAX, EXTENSIONS_MAX, LINE_MAX, TRAILERS_MAX, Chunks
-from rota.gateway.core.head import Head, Limits, end_of_head, end_to_end, read
+from rota.gateway.core.head import Head, Limits, end_of_head, end_to_end, is_host, read
 from rota.gateway.core.rules import OF_HTTP_2, RULES, Rejected
 from rota.gateway.core.upload import Upload
 
@@ -544,7 +544,19 @@ def test_any_visible_path_is_for_the_application_to_judge(path: bytes) -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [b"GET", b"HEAD", b"POST", b"DELETE", b"PROPFIND", b"M-SEARCH", b"VERSION-CONTROL", b"A", b"B" * 20, b"X_Y"],
+    [
+        b"GET",
+        b"HEAD",
+        b"POST",
+        b"DELETE",
+        b"PROPFIND",
+        b"M-SEARCH",
+        b"VERSION-CONTROL",
+        b"A",
+        b"B" * 20,
+        b"X_Y",
+        b"CONNECTED",
+    ],
 )
 def test_a_method_of_capitals_is_for_the_application_to_judge(method: bytes) -> None:
     assert served(target(b"/", method))[0].method == method.decode()
@@ -557,6 +569,16 @@ def test_a_method_of_capitals_is_for_the_application_to_judge(method: bytes) -> 
 )  # fmt: skip
 def test_names_and_addresses_are_hosts(host: bytes) -> None:
     assert served(get(b"Host: " + host))[0].host == host
+    assert served(target(b"http://" + host + b"/x", host=host))[0].target == b"/x"
+
+
+def test_a_port_is_a_number_of_16_bits() -> None:
+    assert [port for port in range(100_000) if is_host(b"a:%d" % port)] == list(range(1 << 16))
+
+
+@pytest.mark.parametrize("size, proper", [(1, False), (2, True), (45, True), (46, False)])
+def test_an_address_in_brackets_has_the_length_of_one(size: int, proper: bool) -> None:
+    assert is_host(b"[" + b":" * size + b"]") is proper
 
 
 @pytest.mark.parametrize(
@@ -688,7 +710,9 @@ END = b"\r\n\r\n"
 @pytest.mark.parametrize(
     "before, behind, allowed",
     [
+        (b"", b"ET / HTTP/1.1\r\n" + HOST + b"\r\n", UPPER),
         (b"A", b" / HTTP/1.1\r\n" + HOST + b"\r\n", UPPER | DIGIT | frozenset(b"-_")),
+        (b"GET / HTTP/1.", b"\r\n" + HOST + b"\r\n", frozenset(b"01")),
         (b"GET /", b" HTTP/1.1\r\n" + HOST + b"\r\n", VISIBLE - frozenset(b"#")),
         (b"GET http://a/", b" HTTP/1.1\r\n" + HOST + b"\r\n", VISIBLE - frozenset(b"#")),
         (GET + b"Host: a", b"b" + END, HEX | UPPER | frozenset(b"ghijklmnopqrstuvwxyz._-")),
@@ -703,7 +727,10 @@ END = b"\r\n\r\n"
         (LAST + b"\r\nX", b": y" + END, TOKEN | frozenset(b":")),
         (LAST + b"\r\nX: a", b"b" + END, VALUE),
     ],
-    ids="method target address host port ipv6 name value length extension its-value quoted trailer its-value".split(),
+    ids=(
+        "first method version target address host port ipv6 name value length"
+        " extension its-value quoted trailer its-value"
+    ).split(),
 )
 def test_every_byte_that_a_grammar_does_not_have_is_refused(
     before: bytes, behind: bytes, allowed: frozenset[int]
