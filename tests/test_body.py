@@ -272,7 +272,9 @@ def test_a_megabyte_of_declared_arrays_costs_little() -> None:
     assert time.process_time() - begun < 2  # 0.1 s was measured
 
 
-@pytest.mark.parametrize("value", [1, [], [[], {}, 1], [{}, []], [[], {1: 2}], [[], {b"a": 1}], {"a": 1}])
+@pytest.mark.parametrize(
+    "value", [1, [], [[], {}, 1], [{}, []], ["ab", {}], [[], []], [[], {1: 2}], [[], {b"a": 1}], {"a": 1}]
+)
 def test_a_body_that_is_no_call_is_a_protocol_error(value: Any) -> None:
     with pytest.raises(rota.ProtocolError, match="not a call"):
         decode_call(encode_result(value))
@@ -299,7 +301,17 @@ def test_an_error_with_odd_text_gets_through() -> None:
     assert isinstance(found, rota.RemoteError) and found.message == "no file caf\\udce9"
 
 
-@pytest.mark.parametrize("data", [b"\x90", b"\x01", b"\xc1", encode_result({"cause": 1}), encode_result({1: 2})])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x90",
+        b"\x01",
+        b"\xc1",
+        encode_result({"cause": 1}),
+        encode_result({1: 2}),
+        encode_result({"retry_after_ms": "5"}),
+    ],
+)
 def test_a_body_that_is_no_error_is_a_protocol_error(data: bytes) -> None:
     assert type(decode_error(rota.Timeout.code, data)) is rota.ProtocolError
 

@@ -572,6 +572,11 @@ def test_names_and_addresses_are_hosts(host: bytes) -> None:
     assert served(target(b"http://" + host + b"/x", host=host))[0].target == b"/x"
 
 
+@pytest.mark.parametrize("name", [b"x-host", b"Hosts", b"X-Content-Length", b"Content-Length-X", b"TE"])
+def test_a_tab_frames_nothing_in_other_fields(name: bytes) -> None:
+    assert served(with_host(name + b":\ta\tb"))[0].headers[1] == (name.lower(), b"a\tb")
+
+
 def test_a_port_is_a_number_of_16_bits() -> None:
     assert [port for port in range(100_000) if is_host(b"a:%d" % port)] == list(range(1 << 16))
 

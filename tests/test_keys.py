@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -393,6 +394,39 @@ def test_an_answer_is_recorded_for_keys_for_and_no_longer() -> None:
     assert (len(rig.dispatch.keys.recorded), rig.dispatch.keys.bytes) == (0, 0)
     rig.request(3, key="basket")
     assert len(rig.deliveries) == 2
+
+
+def test_a_call_that_attaches_later_has_all_the_time_of_its_own() -> None:
+    """What is queued waits for the last deadline of those that wait for it, however early the first one gives up."""
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    two_clients(rig)
+    rig.request(1, key="basket", route=b"c1", timeout_ms=2000)
+    rig.request(1, key="basket", route=b"c2", timeout_ms=20_000)
+    (attempt,) = rig.dispatch.keys.attempts.values()
+    assert attempt.request.deadline == rig.now + 20.0
+    rig.request(2, key="basket", route=b"c1", timeout_ms=2000)
+    assert attempt.request.deadline == rig.now + 20.0
+    rig.after(5.0)
+    rig.reply(slot, 1)
+    assert len(rig.deliveries) == 2, "the second caller still waits"
+
+
+def test_an_answer_behind_one_that_is_kept_longer_is_not_given_when_its_time_is_over() -> None:
+    rig = Rig(service={"keys_for": 100.0})
+    (slot,) = rig.pool_of(1)
+    rig.request(1, key="kept")
+    rig.reply(slot, 1)
+    rig.default = replace(rig.default, keys_for=10.0)
+    rig.dispatch.pools["orders"].settings = rig.default
+    rig.request(2, key="basket")
+    rig.reply(slot, 2)
+    rig.after(11.0)
+    rig.request(3, key="basket")
+    assert len(rig.deliveries) == 3
+    rig.request(4, key="kept")
+    assert len(rig.deliveries) == 3
 
 
 def test_the_oldest_answers_go_when_all_are_larger_than_keys_bytes() -> None:

@@ -139,6 +139,13 @@ def test_what_is_killed_as_its_node_leaves_gets_no_other_signal_and_keeps_its_ca
     assert ends == ["stopped", "agent leaving"]
 
 
+def test_who_leaves_at_once_says_that_no_time_is_left(node: Node) -> None:
+    node.core.leaving.at_once(node.now)
+    node.now += 1
+    effects = node.core.welcomed(messages.Welcome(1, 1, "m"), node.now)
+    assert sent(effects, messages.Leaving) == [messages.Leaving(0)]
+
+
 def test_a_boot_that_was_replaced_by_a_newer_one_goes(node: Node) -> None:
     node.plan(1)
     effects = node.core.refused(messages.Refusal("stale", "a newer boot is here", 0, [1, 1]), node.now)

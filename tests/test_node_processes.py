@@ -80,6 +80,20 @@ def test_a_process_that_stops_while_it_boots_does_not_become_ready(node: Node) -
     assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(1.1)
 
 
+def test_one_that_was_to_stop_before_it_was_ready_has_not_failed(node: Node) -> None:
+    node.plan(1)
+    node.hear(Retire("web-1.3f2a9c.1", 0))
+    assert sent(node.die("web-1.3f2a9c.1", -15), Failing) == []
+
+
+def test_why_it_was_ended_stays_whatever_comes_later(node: Node) -> None:
+    node.plan(1)
+    node.advance(60.1)
+    node.hear(Retire("web-1.3f2a9c.1", 0))
+    (exited,) = sent(node.die("web-1.3f2a9c.1", -9), messages.Exited)
+    assert (exited.cause, exited.kind) == ("was not ready within 60 s (slave.start_timeout)", "start")
+
+
 def test_one_that_is_ready_is_not_ended_for_its_start(node: Node) -> None:
     node.plan(1)
     node.ready()

@@ -9,7 +9,7 @@ from core_rig import Rig
 from rota.common.messages import Plan, Reload, Retire, Usage
 from rota.common.settings import ServiceSettings
 from rota.master.core.pool import Slot, Stage
-from rota.master.core.recycle import reload_is_due
+from rota.master.core.recycle import due, next_replacement, reload_is_due
 
 
 def pool_of(count: int, nodes: int = 1, **service: object) -> Rig:
@@ -164,10 +164,63 @@ def test_max_rss_replaces_a_process_that_grew() -> None:
     assert retired(rig) == [slot.incarnation] and slot.retire_reason == "max_rss: 101 MiB"
 
 
+@pytest.mark.parametrize(
+    ("service", "slot", "why"),
+    [
+        ({"max_requests": 3}, {"handled": 2}, ""),
+        ({"max_requests": 3}, {"handled": 3}, "max_requests: 3 handled"),
+        ({"max_rss": 100 << 20}, {"rss": 100 << 20}, ""),
+        ({"max_rss": 100 << 20}, {"rss": 101 << 20}, "max_rss: 101 MiB"),
+        ({"max_age": 60.0}, {"ready_at": 40.0}, ""),
+        ({"max_age": 60.0}, {"ready_at": 39.0}, "max_age: 61 s"),
+        ({}, {"handled": 10**9, "rss": 1 << 40, "ready_at": 0.0}, ""),
+    ],
+)
+def test_a_process_is_due_beyond_its_limits_and_not_before(
+    service: dict[str, object], slot: dict[str, float], why: str
+) -> None:
+    rig = pool_of(1, **service)
+    (old,) = rig.fleet.processes.slots.values()
+    assert old.ready_at == rig.now == 100.0
+    for name, value in slot.items():
+        setattr(old, name, value)
+    found = next_replacement(old.pool, rig.now)
+    assert due(old.pool, old, rig.now) == why and (found.old if found else None) is (old if why else None)
+
+
+@pytest.mark.parametrize(
+    ("count", "nodes", "least", "start_first"),
+    [
+        (1, 1, None, True),
+        (2, 1, None, False),
+        (2, 1, 2, True),
+        (3, 1, 2, False),
+        (1, 2, None, True),
+        (2, 2, None, False),
+    ],
+)
+def test_it_is_replaced_start_first_where_the_others_cannot_spare_it(
+    count: int, nodes: int, least: int | None, start_first: bool
+) -> None:
+    """The last one of its node: that would not serve meanwhile."""
+    rig = pool_of(count, nodes, min_processes=least)
+    pool = rig.dispatch.pools["orders"]
+    pool.reload = [next(iter(pool.slots))]
+    found = next_replacement(pool, rig.now)
+    assert found is not None and found.start_first is start_first
+    found.old.open = False
+    assert next_replacement(pool, rig.now) is None, "it is on its way out, or not well: nobody waits for it"
+
+
 def test_max_age_replaces_the_oldest_first() -> None:
     rig = pool_of(2, max_age=60.0)
     rig.after(61.0)
     assert retired(rig) == ["n1.b1.1"]
+
+
+@pytest.mark.parametrize(("every", "since", "found"), [(60.0, 59.0, False), (60.0, 60.0, True), (None, 1e9, False)])
+def test_a_reload_is_due_after_its_interval(every: float | None, since: float, found: bool) -> None:
+    assert reload_is_due(replace(ServiceSettings(), reload_every=every), since, 0.0) is found
 
 
 def test_reload_every_counts_from_the_last_reload() -> None:
@@ -191,13 +244,33 @@ def test_reload_at_is_due_once_a_day(since_last_s: float, now: str, due: bool) -
 
 
 def test_a_reload_does_not_take_the_last_active_node_away() -> None:
+    """The fresh process came up on the other node, which then left: it waits until the budget allows it."""
     rig = pool_of(1, nodes=2)
     rig.verb("reload", service="orders")
-    rig.after(0.2)
+    rig.after(0.1)
     first = rig.fleet.staff._replacements[rig.dispatch.pools["orders"]].old
     other = next(slot for slot in rig.fleet.processes.slots.values() if slot.node is not first.node)
-    rig.process(first.node, 2)
-    rig.dispatch.losses.disconnected(other)
+    rig.exited(other)
+    fresh = rig.process(other.node, 2)
+    fresh.open = False
+    rig.after(1.0)
+    assert first.stage is Stage.READY and first.open
+    fresh.open = True
+    rig.after(1.0)
+    assert first.stage is Stage.RETIRED and open_slots(rig) == 1
+
+
+def test_a_process_that_does_not_finish_is_replaced_at_its_deadline_and_gets_no_grace() -> None:
+    rig = pool_of(2, drain_deadline=3.0)
+    rig.request(1, timeout_ms=60_000)
+    busy = next(slot for slot in rig.fleet.processes.slots.values() if slot.inflight)
+    rig.verb("reload", service="orders")
+    pool = rig.dispatch.pools["orders"]
+    pool.reload = [busy.incarnation]
+    rig.after(2.0)
+    assert busy.stage is Stage.CLOSING and not busy.open and rig.fleet.staff.busy()
+    rig.after(1.2)
+    assert rig.heard("n1", Retire) == [Retire(busy.incarnation, 0)]
+    replaced(rig, busy, 3)
     rig.after(0.2)
-    assert first.stage in (Stage.CLOSING, Stage.RETIRED, Stage.READY)
-    assert open_slots(rig) >= 1
+    assert not rig.fleet.staff.busy()

@@ -9,7 +9,7 @@ from core_rig import Rig
 
 from rota.common import wire
 from rota.common.lifecycle import Health, Intent, Liveness
-from rota.common.limits import BEAT_S
+from rota.common.limits import BEAT_S, CONCURRENCY_MAX, NAME_MAX, STARTED_MAX
 from rota.common.messages import (
     Beat,
     Ending,
@@ -29,6 +29,7 @@ from rota.common.messages import (
 )
 from rota.master.core import records
 from rota.master.core.pool import Stage
+from rota.master.core.records import Restored
 from rota.master.core.registry import active_nodes, why
 
 
@@ -332,6 +333,55 @@ def test_every_exit_is_noted_once_or_again() -> None:
     assert rig.heard("n1", Noted) == [Noted(slot.incarnation)] * 2
 
 
+def test_while_the_last_replies_of_a_process_are_read_it_ends_once_and_does_not_come_back() -> None:
+    rig = two_nodes()
+    slot = next(iter(rig.fleet.nodes["n1"].slots.values()))
+    for _ in range(2):
+        rig.tell(slot.node, Exited(slot.incarnation, "orders", -9, "was killed by signal 9", 0, [], ""))
+    assert [event["kind"] for event in rig.core.events.since(0)].count("process lost") == 1
+    rig.process_hello(slot.incarnation)
+    assert slot.stage is Stage.EXITED and not slot.open
+
+
+def test_only_its_own_agent_ends_a_process() -> None:
+    rig = two_nodes()
+    slot = next(iter(rig.fleet.nodes["n1"].slots.values()))
+    rig.tell(rig.fleet.nodes["n2"], Exited(slot.incarnation, "orders", -9, "was killed by signal 9", 0, [], ""))
+    rig.after(1.0)
+    assert slot.open and slot.stage is Stage.READY
+
+
+def test_a_process_that_its_agent_knows_no_more_is_gone() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    gone, kept = node.slots.values()
+    rig.agent("n1", processes=[Started(kept.incarnation, "orders", b"t", 2)])
+    assert list(node.slots.values()) == [kept] and kept.open
+    assert gone.stage is Stage.EXITED and gone.incarnation not in rig.dispatch.pools["orders"].slots
+
+
+@pytest.mark.parametrize("incarnation, service", [("n1.b1." + "9" * 2 * NAME_MAX, "orders"), ("n1.b1.1", "site")])
+def test_what_no_agent_could_have_started_is_not_believed(incarnation: str, service: str) -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.tell(node, Started(incarnation, service, b"t", 1))
+    assert not node.slots and rig.dispatch.counters["bad messages"] == 1
+
+
+def test_of_one_node_no_more_processes_are_believed_than_its_settings_allow() -> None:
+    rig = Rig()
+    node = rig.agent()
+    for number in range(STARTED_MAX + 1):
+        rig.started(node, number)
+    assert len(node.slots) == STARTED_MAX
+
+
+@pytest.mark.parametrize("says, counts", [(1 << 40, CONCURRENCY_MAX), (0, 1), (-5, 1), (7, 7)])
+def test_how_many_requests_a_process_says_it_runs_at_once_is_bounded(says: int, counts: int) -> None:
+    rig = Rig()
+    assert rig.process(rig.agent(), concurrency=says).concurrency == counts
+
+
 # ---- drain -----------------------------------------------------------------------------------------------------------
 
 
@@ -620,6 +670,23 @@ def test_why_names_what_keeps_traffic_away() -> None:
     assert "ann" in why(node, rig.now) and "kernel" in why(node, rig.now)
 
 
+def test_what_fails_is_told_when_it_changes_and_forgotten_when_it_is_over() -> None:
+    def told() -> int:
+        return [event["kind"] for event in rig.core.events.since(0)].count("failing")
+
+    rig = Rig()
+    node = rig.agent()
+    for failures, count in ((1, 1), (1, 1), (2, 2)):
+        rig.tell(node, Failing("orders", failures, 2000, "Traceback"))
+        assert told() == count and node.failing["orders"].failures == failures
+    rig.tell(node, Failing("orders", 0, 0, ""))
+    rig.tell(node, Failing("nobody-has-this", 1, 2000, "Traceback"))
+    assert told() == 2 and node.failing == {}
+    rig.tell(node, Failing("orders", 1, 2000, "Traceback"))
+    rig.process(node)
+    assert node.failing == {}
+
+
 def test_a_huge_traceback_is_cut_before_it_fills_a_message() -> None:
     rig = Rig()
     node = rig.agent()
@@ -654,6 +721,58 @@ def test_a_pool_grows_on_queue_wait_and_shrinks_with_hysteresis() -> None:
     assert rig.heard("n1", Plan)[-1].processes == {"orders": 3}
     rig.after(12.0)
     assert rig.heard("n1", Plan)[-1].processes == {"orders": 1}
+
+
+@pytest.mark.parametrize(
+    ("service", "scaled", "runs"),
+    [
+        ({}, None, 4),
+        ({}, 3, 3),
+        ({}, 0, 0),
+        ({}, 9, 4),
+        ({"min_processes": 2}, None, 2),
+        ({"min_processes": 2}, 1, 2),
+        ({"min_processes": 2}, 9, 4),
+        ({"max_processes": 3}, None, 3),
+        ({"max_processes": 3}, 9, 3),
+        ({"max_processes": 3}, 1, 1),
+        ({"min_processes": 2, "max_processes": 3}, 3, 3),
+    ],
+)
+def test_a_size_is_what_an_operator_says_within_what_is_set_and_offered(
+    service: dict[str, object], scaled: int | None, runs: int
+) -> None:
+    restored = Restored()
+    if scaled is not None:
+        restored.targets = {"orders": scaled}
+    rig = Rig(service=service, restored=restored)
+    rig.agent(capacity=4)
+    assert rig.heard("n1", Plan)[-1].processes == ({"orders": runs} if runs else {})
+
+
+def test_a_pool_whose_processes_are_all_at_work_does_not_shrink() -> None:
+    rig = Rig(service={"min_processes": 1, "max_processes": 3, "grow_after": 0.5, "shrink_after": 5.0})
+    node = rig.agent(capacity=3)
+    rig.process(node)
+    for number in range(1, 3):
+        rig.request(number, timeout_ms=10**6)
+    rig.after(0.7)
+    rig.process(node, 2)
+    rig.after(30.0)
+    assert rig.heard("n1", Plan)[-1].processes == {"orders": 2}
+
+
+def test_a_pool_with_one_more_than_it_needs_gives_up_one_at_a_time() -> None:
+    rig = Rig(service={"min_processes": 1, "max_processes": 3, "shrink_after": 5.0})
+    node = rig.agent(capacity=3)
+    rig.dispatch.pools["orders"].target, rig.fleet.staff.replan = 3, True
+    rig.after(0.1)
+    for number in (1, 2, 3):
+        rig.process(node, number)
+    for runs in (3, 2, 1, 1):
+        rig.after(4.0)
+        assert rig.heard("n1", Plan)[-1].processes == {"orders": runs}
+        rig.after(1.1)
 
 
 def test_what_a_drained_node_ran_runs_on_the_others() -> None:

@@ -11,6 +11,7 @@ from rota.common import messages
 from rota.common.messages import Failing, Retire
 from rota.worker.core import connection
 from rota.worker.core.effects import Fence, Hello, Lease, Note, Remember, Send, Stop
+from rota.worker.core.ports import Try
 
 BEATS = count(1)
 
@@ -96,8 +97,28 @@ def test_an_intent_is_remembered_and_reported(node: Node) -> None:
 
 
 def test_room_for_one_more_is_told(node: Node) -> None:
+    before = node.core.hello(node.now).hellos
     (hello,) = node.core.resize(5, node.now)
     assert isinstance(hello, Hello) and hello.message.capacity == 5
+    assert hello.message.hellos == before + 1, "of two on their way the later one counts"
+    assert not any(isinstance(effect, Hello) for effect in node.core.welcomed(welcome(), node.now))
+    (hello,) = node.core.resize(0, node.now)
+    assert isinstance(hello, Hello) and hello.message.capacity == 1
+
+
+def test_an_epoch_that_is_no_news_is_not_written_again(node: Node) -> None:
+    assert not any(isinstance(effect, Remember) for effect in node.core.welcomed(welcome(1), node.now))
+    assert any(isinstance(effect, Remember) for effect in node.core.welcomed(welcome(2), node.now))
+
+
+def test_what_its_plan_says_of_limits_and_ports_is_followed(node: Node) -> None:
+    node.hear(messages.Plan({"orders": 0}, {"orders": 5000}, {"orders": messages.PortCheck("db:5432", 1000, 300)}))
+    assert node.core.processes.limits_ms == {"orders": 5000}
+    assert [effect for effect in node.tick() if isinstance(effect, Try)] == [Try("orders", 1, "db:5432", 0.3)]
+    assert sent(node.tick(0.3), messages.Unwell), "no answer"
+    assert not node.core.tried("orders", 1, "refused"), "it was late"
+    node.tick(1.0)
+    assert sent(node.core.tried("orders", 2, ""), messages.Unwell) == [messages.Unwell("orders", "")]
 
 
 def test_a_beat_that_answers_a_new_one_of_the_master_is_a_lease_and_noted_first(paired: Node) -> None:
