@@ -186,6 +186,33 @@ def test_a_request_keeps_an_id_that_is_fit_for_a_log_and_gets_one_otherwise() ->
         assert request_id([(b"x-request-id", bad)], lambda: "new") == "new"
 
 
+def test_what_goes_into_a_log_or_a_key_is_of_so_many_bytes_of_these() -> None:
+    def kept(value: bytes) -> bool:
+        return request_id([(b"x-request-id", value)], lambda: "") == value.decode("latin-1")
+
+    letters = set(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    assert {byte for byte in range(256) if kept(bytes([byte]))} == letters | set(b"._~+/=:@-")
+    assert kept(b"x" * 128) and not kept(b"x" * 129)
+    keys = {byte for byte in range(256) if key_of([(b"idempotency-key", bytes([byte]))])}
+    assert keys == set(range(0x21, 0x7F))
+    assert key_of([(b"idempotency-key", b"x" * 255)]) and not key_of([(b"idempotency-key", b"x" * 256)])
+
+
+def test_a_trace_is_of_hexadecimal_digits_in_lower_case_at_every_place() -> None:
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for place, old in enumerate(trace):
+        found = {
+            byte
+            for byte in range(256)
+            if trace_of([(b"traceparent", trace[:place] + bytes([byte]) + trace[place + 1 :])])
+        }
+        assert found == (set(b"-") if old == ord("-") else set(b"0123456789abcdef"))
+    for longer in (b"0" + trace, trace + b"0", trace.replace(b"-b7", b"0-b7"), trace.replace(b"-01", b"0-01")):
+        assert trace_of([(b"traceparent", longer)]) == {}
+    for zeros in (trace.replace(b"b7ad6b7169203331", b"0" * 16), trace.replace(b"00-", b"ff-")):
+        assert trace_of([(b"traceparent", zeros)]) == {}
+
+
 def test_only_one_well_formed_key_and_trace_count() -> None:
     assert key_of([(b"idempotency-key", b'"k-1"')]) == '"k-1"'
     assert key_of([(b"idempotency-key", b"k 1")]) == key_of([(b"idempotency-key", b"k")] * 2) == key_of([]) == ""

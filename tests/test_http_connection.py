@@ -535,6 +535,24 @@ def test_in_http_2_an_answer_has_the_same_length(
     assert [value for name, value in sent if name == b"date"] == [b"then"]
 
 
+def test_no_byte_that_could_end_a_header_leaves() -> None:
+    """Those from 0x80 on are the application's business."""
+
+    def leaves(name: bytes, value: bytes) -> bool:
+        try:
+            found = fields("GET", 200, [(name, value)], 0, date=DATE)[0]
+            return (name.lower(), value) in found and name + b": " + value in answer_to(GET, 200, [(name, value)])[0]
+        except Unsendable:
+            with pytest.raises(Unsendable):
+                answer_to(GET, 200, [(name, value)])
+            return False
+
+    values = {byte for byte in range(256) if leaves(b"X", b"a%cb" % byte)}
+    assert values == set(range(0x20, 0x7F)) | set(range(0x80, 0x100)) | {0x09}
+    names = {byte for byte in range(256) if leaves(b"X%c" % byte, b"a")}
+    assert names == set(range(0x21, 0x7F)) - set(b'"(),/:;<=>?@[\\]{}')
+
+
 def test_a_refusal_for_want_of_room_says_when_to_come_again() -> None:
     assert b"\r\nRetry-After: %d\r\n" % RETRY_AFTER_S in plain(503, "no room", date=DATE)
     assert b"Retry-After" not in plain(400, "bad", date=DATE)

@@ -628,7 +628,9 @@ def test_chunked_is_chunked_in_any_case(space: bytes, name: bytes, coding: bytes
         (b"0000000000000005\r\nhello\r\n0\r\n\r\n", b"hello"),
         (b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", b"01234567890123456789"),
         (b'5;a;b=c;d="e f,;"\r\nhello\r\n0;x\r\n\r\n', b"hello"),
+        (b'5;a=""\r\nhello\r\n0\r\n\r\n', b"hello"),
         (b"5\r\nhello\r\n0\r\nX: y\r\nETag:\r\n\r\n", b"hello"),
+        (b"5\r\nhello\r\n0\r\nX-Host: y\r\nExpected: y\r\n\r\n", b"hello"),
         (b"2\r\n\r\n\r\n0\r\n\r\n", b"\r\n"),
         (b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n"),
     ],
@@ -680,11 +682,18 @@ def test_an_upgrade_that_is_not_served_is_a_plain_request(upgrade: bytes) -> Non
         b"Trailer: X",
         b"Connection: keep-alive", b"Connection: X-Named\r\nX-Named: a", b"X-Named: a\r\nConnection: a, x-NAMED ,b",
         b"X-Named: a\r\nConnection: a\r\nConnection: close,X-Named", b"Expect: 100-continue", b"Connection: host",
+        b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk", b"Proxy-Authenticate: x",
     ],
 )  # fmt: skip
 def test_what_concerns_the_hop_or_may_be_confused_is_no_refusal_but_not_passed_on(field: bytes) -> None:
     head, _ = served(with_host(field))
     assert end_to_end(head.headers) == [[b"host", b"a"]]
+
+
+def test_an_application_sees_no_coding_and_always_the_length() -> None:
+    assert end_to_end(served(CHUNKED + WHOLE)[0].headers) == [[b"host", b"a"]]
+    head, _ = served(POST + b"Connection: content-length\r\nContent-Length: 5\r\n\r\nhello")
+    assert end_to_end(head.headers) == [[b"host", b"a"], [b"content-length", b"5"]]
 
 
 def test_what_concerns_the_application_is_passed_on_in_order() -> None:

@@ -427,6 +427,9 @@ def test_an_answer_behind_one_that_is_kept_longer_is_not_given_when_its_time_is_
     assert len(rig.deliveries) == 3
     rig.request(4, key="kept")
     assert len(rig.deliveries) == 3
+    rig.reply(slot, 3)
+    expected = sum(ENTRY_BYTES + len(b"orders.quote") + len(key) + len(b"ok") for key in ("kept", "basket"))
+    assert rig.dispatch.keys.bytes == expected, "what it replaces counts no more"
 
 
 def test_the_oldest_answers_go_when_all_are_larger_than_keys_bytes() -> None:

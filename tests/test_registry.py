@@ -341,6 +341,7 @@ def test_while_the_last_replies_of_a_process_are_read_it_ends_once_and_does_not_
     assert [event["kind"] for event in rig.core.events.since(0)].count("process lost") == 1
     rig.process_hello(slot.incarnation)
     assert slot.stage is Stage.EXITED and not slot.open
+    assert wire.parse_head(rig.out.backend[-1][1]).kind == wire.REFUSED
 
 
 def test_only_its_own_agent_ends_a_process() -> None:
