@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from .limits import CONTROL_PORT
 
@@ -35,9 +35,41 @@ def complete(name: str) -> str:
 
 
 def split(address: str) -> tuple[str, int]:
-    match = _ADDRESS.fullmatch(address)
-    if match is None or not 0 < int(match[2] or CONTROL_PORT) < 65536:
-        meant = f"tcp://{address}"
-        hint = f"; did you mean {meant}?" if _ADDRESS.fullmatch(meant) else ""
+    parts = _parts(address)
+    if parts is None:
+        hint = meant(address, lambda guess: _parts(guess) is not None)
         raise ValueError(f"{address!r} is no master's address: tcp://HOST:PORT expected{hint}")
-    return match[1], int(match[2] or CONTROL_PORT)
+    return parts
+
+
+def meant(text: str, fits: Callable[[str], bool]) -> str:
+    """`"; did you mean tcp://[::1]:7700?"` of `tcp://::1:7700`, or nothing when no guess fits."""
+    return next((f"; did you mean {guess}?" for guess in _guesses(text) if fits(guess)), "")
+
+
+def _parts(address: str) -> tuple[str, int] | None:
+    match = _ADDRESS.fullmatch(address)
+    port = int(match[2] or CONTROL_PORT) if match else 0
+    return (match[1], port) if match and 0 < port < 65536 else None
+
+
+def _guesses(text: str) -> Iterator[str]:
+    """With the scheme, without a slash at the end, an IPv6 address in brackets; each also with the usual port."""
+    bare = text.removeprefix("tcp://").rstrip("/")
+    host, _, port = bare.rpartition(":")
+    if _is_ipv6(host):
+        bare = f"[{host}]:{port}"
+    elif _is_ipv6(bare):
+        bare = f"[{bare}]"
+    yield f"tcp://{bare}"
+    yield f"tcp://{bare}:{CONTROL_PORT}"
+
+
+def _is_ipv6(text: str) -> bool:
+    from ipaddress import IPv6Address  # 4 ms, and only a mistake needs it
+
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .limits import CONTROL_PORT, NAME_MAX
+from .addresses import meant
+from .limits import NAME_MAX
 from .names import did_you_mean, valid_name
 from .units import format_duration, format_size, parse_duration, parse_size
 
@@ -138,7 +139,8 @@ class Address(Kind):
     def read(self, value: object) -> str:
         parts = split_address(value) if isinstance(value, str) else None
         if parts is None:
-            raise ValueError(f"must be {self.describe()}, not {quoted(value)}{_fix(value)}")
+            fix = meant(value, lambda guess: split_address(guess) is not None) if isinstance(value, str) else ""
+            raise ValueError(f"must be {self.describe()}, not {quoted(value)}{fix}")
         host, port = parts
         if not self.bind and (host == "*" or port == "*"):
             raise ValueError(f"must name one host and port to connect to, not {quoted(value)}")
@@ -163,16 +165,6 @@ def next_port(address: str, step: int) -> str:
     """The same host, `step` ports further; any free port stays any free port."""
     host, port = split_address(address) or ("*", "*")
     return f"tcp://{host}:{port if port == '*' else int(port) + step}"
-
-
-def _fix(value: object) -> str:
-    if isinstance(value, str) and split_address(f"tcp://{value}"):
-        return f"; did you mean tcp://{value}?"
-    if isinstance(value, str) and split_address(f"{value}:{CONTROL_PORT}"):
-        return f"; did you mean {value}:{CONTROL_PORT}?"
-    if isinstance(value, str) and split_address(f"tcp://{value}:{CONTROL_PORT}"):
-        return f"; did you mean tcp://{value}:{CONTROL_PORT}?"
-    return ""
 
 
 class Network(Kind):

@@ -1,5 +1,6 @@
 """The declarations themselves, and what is made of them: example file, reference page, flags."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.common import config, host, limits
+from rota.common.addresses import control_addresses
 from rota.common.declare import Computed, Setting, declared
 from rota.common.example import example
 from rota.common.kinds import HOST, Address, Boolean, Integer, Several, Table, Text, TimeOfDay
@@ -161,11 +163,35 @@ def test_a_host_that_becomes_part_of_an_address_has_the_brackets_of_one() -> Non
         HOST.read("fd00::5")
 
 
-def test_an_address_without_scheme_or_port_is_told_the_whole_one() -> None:
-    with pytest.raises(ValueError, match=r"did you mean tcp://master:7700\?"):
-        Address().read("master:7700")
-    with pytest.raises(ValueError, match=r"did you mean tcp://master:7700\?"):
-        Address().read("tcp://master")
+MEANT = {
+    "master:7700": "tcp://master:7700",
+    "tcp://master:7700/": "tcp://master:7700",
+    "tcp://::1:7701": "tcp://[::1]:7701",
+    "fd00::5:7701": "tcp://[fd00::5]:7701",
+}
+
+
+WITHOUT_PORT = {"tcp://master": "tcp://master:7700", "::1": "tcp://[::1]:7700"}
+
+
+@pytest.mark.parametrize(("written", "whole"), (MEANT | WITHOUT_PORT).items())
+def test_an_address_that_is_none_is_told_the_one_that_was_meant(written: str, whole: str) -> None:
+    with pytest.raises(ValueError, match=rf"; did you mean {re.escape(whole)}\?$"):
+        Address().read(written)
+
+
+@pytest.mark.parametrize(("written", "whole"), (MEANT | {"::1": "tcp://[::1]"}).items())
+def test_that_of_a_master_may_be_without_its_port(written: str, whole: str) -> None:
+    with pytest.raises(ValueError, match=rf"; did you mean {re.escape(whole)}\?$"):
+        control_addresses(written)
+
+
+@pytest.mark.parametrize("written", ["tcp://m:0", "tcp://m:70000", "ipc:///x", "tcp://a b", "tcp://:7700"])
+def test_of_an_address_that_nobody_can_guess_nothing_is_guessed(written: str) -> None:
+    with pytest.raises(ValueError, match="expected$"):
+        control_addresses(written)
+    with pytest.raises(ValueError, match=r"^must .*[^?]$"):
+        Address().read(written)
 
 
 def test_a_number_in_quotes_is_no_number_in_a_file_but_is_one_in_a_variable() -> None:
