@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class _Document:
             yield self._mistake(section, f"must be a section, [{dotted(*section)}]")
             return
         for key, value in values.items():
-            if section[0] == "service" and len(section) == 2 and key in OF_A_SERVICE:
+            if key in _within(section):
                 yield from self._section((*section, key), value)
             else:
                 yield from self._entry(section, key, value)
@@ -127,7 +127,12 @@ def _unknown_key(section: Section, key: str) -> str:
     homes = _sections_with(key)
     if homes:
         return f"is not a setting of [{dotted(*section)}] but of {' and '.join(homes)}"
-    return "is not a setting" + did_you_mean(key, declared(class_of(section)))
+    return "is not a setting" + did_you_mean(key, [*declared(class_of(section)), *_within(section)])
+
+
+def _within(section: Section) -> Sequence[str]:
+    """The sections that may stand in this one."""
+    return OF_A_SERVICE if section[0] == "service" and len(section) == 2 else ()
 
 
 def _sections_with(key: str) -> list[str]:

@@ -473,6 +473,15 @@ def test_mistakes_in_a_section_within_a_service_have_their_line(write) -> None:
     ]
 
 
+def test_a_section_within_a_service_that_is_not_there_is_told_with_the_one_that_was_meant(write) -> None:
+    path = write('[service.orders.healt]\ncheck = "port"\n[service.orders]\nweigths = { web-1 = 2 }\nstandby.x = 1')
+    assert mistakes(path) == [
+        "rota.toml:1: service.orders.healt is not a setting; did you mean health?",
+        "rota.toml:4: service.orders.weigths is not a setting; did you mean weights?",
+        "rota.toml:5: service.orders.standby is not a setting",
+    ]
+
+
 def test_what_config_show_prints_of_a_section_within_a_service_loads_again(write) -> None:
     path = write('[service.orders.fault]\ntimeout = { text = "too \\"slow\\"", code = "E7" }\noverloaded = "x"\n')
     before = config.load(path, {}).services["orders"]
