@@ -11,7 +11,6 @@ from .operator import (
     LOOK_S,
     Reply,
     admin,
-    given,
     json_option,
     master_option,
     paint,
@@ -51,7 +50,7 @@ def list_(masters: Sequence[str], as_json: bool) -> None:
 @reason_option
 @master_option
 @json_option
-def clear(masters: Sequence[str], nodes: Sequence[str], reason: str | None, as_json: bool) -> None:
+def clear(masters: Sequence[str], nodes: Sequence[str], reason: str, as_json: bool) -> None:
     """Take nodes back at once, and forget how often they fell."""
     _change("clear", masters, nodes, reason, as_json, "cleared", "nothing to clear")
 
@@ -61,7 +60,7 @@ def clear(masters: Sequence[str], nodes: Sequence[str], reason: str | None, as_j
 @reason_option
 @master_option
 @json_option
-def disable(masters: Sequence[str], names: Sequence[str], reason: str | None, as_json: bool) -> None:
+def disable(masters: Sequence[str], names: Sequence[str], reason: str, as_json: bool) -> None:
     """Keep a node, or the nodes of a service, off the blacklist.
 
     What is on it comes back at once. It is checked on, and shown as degraded. This outlasts restarts of the master.
@@ -74,7 +73,7 @@ def disable(masters: Sequence[str], names: Sequence[str], reason: str | None, as
 @reason_option
 @master_option
 @json_option
-def enable(masters: Sequence[str], names: Sequence[str], reason: str | None, as_json: bool) -> None:
+def enable(masters: Sequence[str], names: Sequence[str], reason: str, as_json: bool) -> None:
     """End what `disable` began."""
     _change("enable", masters, names, reason, as_json, "enabled", "enabled already")
 
@@ -84,10 +83,10 @@ for _command in (list_, clear, disable, enable):
 
 
 def _change(
-    action: str, masters: Sequence[str], names: Sequence[str], reason: str | None, as_json: bool, done: str, so: str
+    action: str, masters: Sequence[str], names: Sequence[str], reason: str, as_json: bool, done: str, so: str
 ) -> None:
     with patient_admin(masters) as master:
-        reply = master.blacklist(action, *names, **given(reason=reason))
+        reply = master.blacklist(action, *names, reason=reason)
     show(reply, as_json, lambda: [f"{each['name']}: {done if each['changed'] else so}" for each in reply["names"]])
 
 

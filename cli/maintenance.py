@@ -8,7 +8,6 @@ import click
 
 from ..common import exits
 from .operator import (
-    given,
     json_option,
     master_option,
     patient_admin,
@@ -47,7 +46,7 @@ def maintenance(
     retry_after: float | None,
     wait: bool,
     timeout: float,
-    reason: str | None,
+    reason: str,
     as_json: bool,
 ) -> None:
     """Close a service for maintenance, or open it again.
@@ -58,8 +57,9 @@ def maintenance(
     from .render import plural
 
     with patient_admin(masters) as master:
-        more = given(stop=stop, retry_after=retry_after, reason=reason)
-        reply = master.maintenance(service, state == "on", **more, wait=False)
+        reply = master.maintenance(
+            service, state == "on", stop=stop, retry_after=retry_after, reason=reason, wait=False
+        )
         flight = f"{plural(reply['in_flight'], 'request')} in flight" if state == "on" and reply["in_flight"] else ""
         if flight and wait:
             begun = f"{service}: closed, waiting for {flight}"

@@ -10,7 +10,6 @@ import click
 from ..common import exits
 from .operator import (
     Reply,
-    given,
     json_option,
     master_option,
     pairs,
@@ -70,7 +69,7 @@ def drain(
     as_json: bool,
     deadline: float | None,
     force: bool,
-    reason: str | None,
+    reason: str,
     dry_run: bool,
 ) -> None:
     """Take nodes out of the pool without losing a request.
@@ -79,9 +78,10 @@ def drain(
     nodes stay so, across restarts, until `rota rejoin`. Several nodes are drained together or not at all.
     """
     chosen = _chosen(nodes, everyone, tags)
-    arguments = given(deadline=deadline, force=force, reason=reason, dry_run=dry_run)
     with patient_admin(masters) as master:
-        reply = master.drain(*nodes, **chosen, **arguments, wait=False)
+        reply = master.drain(
+            *nodes, **chosen, deadline=deadline, force=force, reason=reason, dry_run=dry_run, wait=False
+        )
         _finish(master, "drain", reply, "detached", wait and not dry_run, timeout, as_json)
 
 
@@ -100,6 +100,7 @@ def drain(
 @click.option(
     "--version",
     metavar="TEXT",
+    default="",
     help="Version that its processes report in place of their own; it is not compared with anything.",
 )
 @reason_option
@@ -114,8 +115,8 @@ def rejoin(
     wait: bool,
     timeout: float,
     as_json: bool,
-    version: str | None,
-    reason: str | None,
+    version: str,
+    reason: str,
     dry_run: bool,
 ) -> None:
     """Take drained nodes into the pool again.
@@ -124,9 +125,8 @@ def rejoin(
     its share of requests is full.
     """
     chosen = _chosen(nodes, everyone, tags)
-    arguments = given(version=version, reason=reason, dry_run=dry_run)
     with patient_admin(masters) as master:
-        reply = master.rejoin(*nodes, **chosen, **arguments, wait=False)
+        reply = master.rejoin(*nodes, **chosen, version=version, reason=reason, dry_run=dry_run, wait=False)
         _finish(master, "rejoin", reply, "active", wait and not dry_run, timeout, as_json)
 
 
@@ -161,14 +161,14 @@ def recheck(
 @reason_option
 @master_option
 @json_option
-def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: str | None) -> None:
+def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: str) -> None:
     """Strike decommissioned nodes off the registry.
 
     They must be detached, dead or gone; the agent of one that is still here is told to leave. A service that no other
     node offers is forgotten with them.
     """
     with patient_admin(masters) as master:
-        reply = master.forget(*nodes, **given(reason=reason))
+        reply = master.forget(*nodes, reason=reason)
     if as_json:
         print_json(reply)
         return
@@ -180,7 +180,7 @@ def _chosen(nodes: Sequence[str], everyone: bool, tags: Sequence[str]) -> Reply:
     """Exactly one way to say which nodes."""
     if sum((bool(nodes), everyone, bool(tags))) != 1:
         raise Mistake("say which nodes, in one way: NODE…, --all or --tag k=v")
-    return given(all=everyone, tags=pairs(tags, "--tag"))
+    return {"all": everyone, "tags": pairs(tags, "--tag")}
 
 
 def _finish(

@@ -74,7 +74,7 @@ master_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, is_eager=True, callback=_json_flag, help="Print the reply as JSON on stdout."
 )
-reason_option = click.option("--reason", metavar="TEXT", help="Why; shown in status and events.")
+reason_option = click.option("--reason", metavar="TEXT", default="", help="Why; shown in status and events.")
 wait_option = click.option("--wait/--no-wait", default=True, help="Return when it is done (the default), or at once.")
 
 
@@ -106,15 +106,6 @@ def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
 
         tell(f"{error}; trying for {duration(patience_s)}")
     return master
-
-
-def given(**arguments: Any) -> Reply:
-    """The arguments that were said."""
-    return {
-        name: value
-        for name, value in arguments.items()
-        if value is not None and value is not False and value not in ((), "")
-    }
 
 
 def waited(

@@ -8,7 +8,6 @@ import click
 
 from ..common import exits
 from .operator import (
-    given,
     json_option,
     master_option,
     patient_admin,
@@ -46,7 +45,7 @@ def pause(
     wait: bool,
     timeout: float,
     as_json: bool,
-    reason: str | None,
+    reason: str,
 ) -> None:
     """Hold the requests of a service, until `rota resume`.
 
@@ -57,7 +56,7 @@ def pause(
     from . import render
 
     with patient_admin(masters) as master:
-        reply = master.pause(service, **given(duration=duration, reason=reason), wait=False)
+        reply = master.pause(service, duration=duration, reason=reason, wait=False)
         begun = f"{service}: paused for {render.duration(reply['left_s'])}"
         flight = render.plural(reply["in_flight"], "request")
         if not wait:
@@ -73,11 +72,11 @@ def pause(
 @reason_option
 @master_option
 @json_option
-def resume(masters: Sequence[str], service: str, reason: str | None, as_json: bool) -> None:
+def resume(masters: Sequence[str], service: str, reason: str, as_json: bool) -> None:
     """Dispatch what is held of a service, the oldest first."""
     from .render import plural
 
     with patient_admin(masters) as master:
-        reply = master.resume(service, **given(reason=reason))
+        reply = master.resume(service, reason=reason)
     held = f"resumed; it held {plural(reply['held'], 'request')}" if reply["changed"] else "was not paused"
     show(reply, as_json, lambda: [f"{service}: {held}"])

@@ -12,7 +12,6 @@ from .operator import (
     LOOK_S,
     Reply,
     admin,
-    given,
     json_option,
     master_option,
     paint,
@@ -77,7 +76,7 @@ def show_(masters: Sequence[str], id: str, as_json: bool) -> None:
 @reason_option
 @master_option
 @json_option
-def retry(masters: Sequence[str], id: str, reason: str | None, as_json: bool) -> None:
+def retry(masters: Sequence[str], id: str, reason: str, as_json: bool) -> None:
     """Let requests with this payload run again, alone at first.
 
     Nothing is sent by this: the next such request of a caller is tried. If it is answered the others follow; if one
@@ -91,7 +90,7 @@ def retry(masters: Sequence[str], id: str, reason: str | None, as_json: bool) ->
 @reason_option
 @master_option
 @json_option
-def drop(masters: Sequence[str], id: str, reason: str | None, as_json: bool) -> None:
+def drop(masters: Sequence[str], id: str, reason: str, as_json: bool) -> None:
     """Forget an entry: its requests run as all do, no death counts."""
     _change("drop", masters, id, reason, as_json, "forgotten", "forgotten before")
 
@@ -100,11 +99,9 @@ for _command in (list_, show_, retry, drop):
     quarantine_group.add_command(_command)
 
 
-def _change(
-    action: str, masters: Sequence[str], id: str, reason: str | None, as_json: bool, done: str, already: str
-) -> None:
+def _change(action: str, masters: Sequence[str], id: str, reason: str, as_json: bool, done: str, already: str) -> None:
     with patient_admin(masters) as master:
-        reply = master.quarantine(action, id, **given(reason=reason))
+        reply = master.quarantine(action, id, reason=reason)
     show(reply, as_json, lambda: [f"{reply['id']}: {done if reply['changed'] else already}"])
 
 

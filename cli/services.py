@@ -9,7 +9,6 @@ import click
 from ..common import exits
 from .operator import (
     Whole,
-    given,
     json_option,
     master_option,
     patient_admin,
@@ -33,7 +32,7 @@ _timeout = seconds_option("--timeout", default="5m", help="How long to wait; the
 @reason_option
 @master_option
 @json_option
-def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_json: bool, reason: str | None) -> None:
+def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_json: bool, reason: str) -> None:
     """Replace the processes of a service, one at a time.
 
     The fresh ones run the code that is now on disk.
@@ -41,7 +40,7 @@ def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_
     from .render import duration, plural
 
     with patient_admin(masters) as master:
-        reply = master.reload(service, **given(reason=reason), wait=False)
+        reply = master.reload(service, reason=reason, wait=False)
         begun = f"{service}: {plural(reply['processes'], 'process')} to replace, one at a time"
         if not wait:
             show(reply, as_json, lambda: [begun])
@@ -65,7 +64,7 @@ def scale(
     wait: bool,
     timeout: float,
     as_json: bool,
-    reason: str | None,
+    reason: str,
 ) -> None:
     """Set how many processes a service has.
 
@@ -74,7 +73,7 @@ def scale(
     from .render import plural
 
     with patient_admin(masters) as master:
-        reply = master.scale(service, processes, **given(reason=reason))
+        reply = master.scale(service, processes, reason=reason)
         room = reply.get("room", processes)
         if wait:
             reply = waited(master, reply, "", as_json, "ready", service, timeout=timeout)

@@ -13,7 +13,6 @@ from .operator import (
     LOOK_S,
     Reply,
     admin,
-    given,
     json_option,
     master_option,
     patient_admin,
@@ -58,7 +57,7 @@ def switchover(
     at: tuple[int, int] | None,
     timeout: float,
     as_json: bool,
-    reason: str | None,
+    reason: str,
 ) -> None:
     """Hand over from the active master to its standby.
 
@@ -70,7 +69,7 @@ def switchover(
             _has_standby(masters)
         _wait_until(_next(at, time.time()), time.time, time.sleep)
     with admin(masters) if force else patient_admin(masters, timeout) as master:
-        cost = master.switchover(**given(force=force, reason=reason), timeout=timeout)
+        cost = master.switchover(force=force, reason=reason, timeout=timeout)
     with admin([cost["address"]]) as risen:
         after = risen.status(timeout=LOOK_S)["master"]
     if as_json:
