@@ -14,7 +14,7 @@ import click
 
 from ..common import exits
 from .call import read_values, target_argument, values_argument
-from .operator import Number, Whole, json_option, master_option, print_json, seconds_option, tell
+from .operator import Number, Whole, json_option, master_option, patient_admin, print_json, seconds_option, tell
 from .tally import Tally
 from .verb import Mistake, verb
 
@@ -32,7 +32,7 @@ MOST_WAITING = 10_000  # at a fixed rate: beyond it the service is drowned, and 
         "rota load orders.quote symbol=X --rate 500 --duration 1m",
         "rota load orders.quote symbol=X --requests 100000 --concurrency 64 --json",
     ),
-    exits=(exits.FAILED,),
+    exits=(exits.FAILED, exits.UNREACHABLE),
 )
 @target_argument
 @values_argument
@@ -56,7 +56,7 @@ def load(
 ) -> None:
     """Put load on a handler.
 
-    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed.
+    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed, 69 if none was sent.
 
     With --rate, the time that a request should have been sent counts, so that a stall is seen by all requests that it
     would have met.
@@ -64,9 +64,11 @@ def load(
     if rate and concurrency:
         raise Mistake("--rate sends whatever is in flight, --concurrency waits for it: say one of them")
     from ..client.client import Client
+    from ..common.errors import Unavailable
 
     arguments = read_values(values)
     until = inf if requests and duration is None else 10.0 if duration is None else duration
+    patient_admin(masters, timeout).close()  # where no master answers it says so soon
     with Client(*masters) as client:
         view = client.options(timeout=timeout)
         try:
@@ -75,7 +77,10 @@ def load(
         except (ValueError, TypeError) as error:
             raise Mistake(str(error)) from None
     print_json(report) if as_json else click.echo("\n".join(summary(report)))
-    sys.exit(exits.FAILED if report["failed"] else exits.DONE)
+    if not report["failed"]:
+        return
+    unsent = not report["answered"] and report["failures"].keys() == {Unavailable.__name__}
+    sys.exit(exits.UNREACHABLE if unsent else exits.FAILED)
 
 
 def due_times(rate: float | None, requests: int | None) -> Iterator[float]:

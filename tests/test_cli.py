@@ -601,7 +601,15 @@ def test_a_master_that_is_silent_has_no_role_as_json_too(
     assert result.exit_code == 69 and reply(result)["error"] == "no answer in time"
 
 
-@pytest.mark.parametrize("words", ["wait leader --timeout 300ms", "switchover --timeout 300ms", "drain web-1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "wait leader --timeout 300ms",
+        "switchover --timeout 300ms",
+        "drain web-1",
+        "load orders.quote --requests 2 --timeout 300ms",
+    ],
+)
 def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(
     words: str, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -610,6 +618,12 @@ def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(
     result = CliRunner().invoke(main, [*words.split(), "-m", f"tcp://127.0.0.1:{free_port}"])
     assert result.exit_code == 69
     assert re.match(r"no master answers \(.*\); trying for (300ms|30s)\n", result.stderr), result.stderr
+
+
+def test_a_load_of_which_nothing_was_sent_ends_as_a_call_does_and_with_its_summary(free_port: int) -> None:
+    words = "load orders.quote --requests 2 --timeout 300ms --json".split()
+    result = CliRunner().invoke(main, [*words, "-m", f"tcp://127.0.0.1:{free_port}"])
+    assert result.exit_code == 69 and reply(result)["failures"] == {"Unavailable": 2}
 
 
 def test_without_a_master_a_call_ends_with_its_time(free_port: int) -> None:
