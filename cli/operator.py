@@ -102,9 +102,10 @@ def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
     try:
         master.verb("events", {"since": _NEVER}, min(FIRST_TRY_S, patience_s))
     except Unavailable as error:
+        from .nowhere import cannot_resolve
         from .render import duration
 
-        tell(f"{error}; trying for {duration(patience_s)}")
+        tell(f"{error}{cannot_resolve(error)}; trying for {duration(patience_s)}")
     return master
 
 

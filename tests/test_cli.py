@@ -620,6 +620,23 @@ def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(
     assert re.match(r"no master answers \(.*\); trying for (300ms|30s)\n", result.stderr), result.stderr
 
 
+@pytest.mark.parametrize("host", ["master.invalid", "master..here"])
+def test_a_host_that_is_not_known_is_told(host: str, free_port: int) -> None:
+    words = ["wait", "leader", "--timeout", "300ms", "-m", f"tcp://{host}:7700,tcp://127.0.0.1:{free_port}"]
+    result = CliRunner().invoke(main, words)
+    soon, error = result.stderr.splitlines()
+    assert result.exit_code == 69 and f"; cannot resolve {host}; trying for 300ms" in soon
+    assert f"; cannot resolve {host}; start one with `rota master`" in error
+
+
+def test_a_call_to_a_host_that_is_not_known_tells_it_though_the_connection_is_only_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rota.client.session.ATTEMPT_S", 0.1)
+    result = CliRunner().invoke(main, ["call", "orders.quote", "--timeout", "300ms", "-m", "tcp://master.invalid"])
+    assert result.exit_code == 69 and "; cannot resolve master.invalid; start one" in result.stderr
+
+
 def test_a_load_of_which_nothing_was_sent_ends_as_a_call_does_and_with_its_summary(free_port: int) -> None:
     words = "load orders.quote --requests 2 --timeout 300ms --json".split()
     result = CliRunner().invoke(main, [*words, "-m", f"tcp://127.0.0.1:{free_port}"])
