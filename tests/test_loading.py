@@ -135,6 +135,34 @@ def test_an_application_that_fails_to_import_shows_its_own_traceback(tmp_path: P
         assert "app_j" not in sys.modules
 
 
+@pytest.mark.parametrize("text", ["from shop_q.sub import prices\n", "from . import prices\n"])
+def test_a_file_that_imports_its_own_package_is_told_how_to_say_it_as_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    for name in ("shop_q/__init__.py", "shop_q/sub/__init__.py", "shop_q/sub/prices.py"):
+        write(tmp_path, name, "")
+    path = write(tmp_path, "shop_q/sub/app.py", text + ORDERS)
+    hint = f"; the file belongs to a package: say shop_q.sub.app with --app-dir {tmp_path} in place of {path}"
+    error = failure(f"{path}:orders")
+    assert str(error).endswith(hint) and error.traceback_text.endswith(hint + "\n")
+    assert load("shop_q.sub.app:orders", app_dir=str(tmp_path)).name == "orders"
+    monkeypatch.chdir(tmp_path)
+    for name in ("shop_q.sub.app", "shop_q.sub", "shop_q"):
+        del sys.modules[name]
+    monkeypatch.setattr(sys, "path", sys.path[1:])
+    assert str(failure("shop_q/sub/app.py")).endswith("say shop_q.sub.app in place of shop_q/sub/app.py")
+
+
+@pytest.mark.parametrize("text", ["import no_such_library\n", "from shop_r import nothing\n", "raise ImportError\n"])
+def test_a_file_of_a_package_that_fails_for_another_reason_is_told_nothing_else(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "shop_r/__init__.py", "")
+    path = write(tmp_path, "shop_r/app.py", text)
+    sys.path.append(str(tmp_path))
+    assert "belongs to a package" not in str(failure(path))
+    alone = write(tmp_path, "shop_s/app_s.py", "from . import prices\n")
+    assert "belongs to a package" not in str(failure(alone))
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [

@@ -143,7 +143,7 @@ def _hint_for(missing: str) -> str:
 
 
 def _import_file(path: str) -> ModuleType:
-    path = os.path.abspath(path)
+    typed, path = path, os.path.abspath(path)
     if not os.path.isfile(path):
         raise LoadError(f"there is no file {path}")
     name = _module_name(path)
@@ -157,10 +157,26 @@ def _import_file(path: str) -> ModuleType:
     sys.modules[name] = module  # as import does: dataclasses and pickle look their module up there
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, ImportError) and (module_name := _as_module(error, path)):
+            error.msg = f"{error}; the file belongs to a package: say {module_name} in place of {typed}"
         raise
     return module
+
+
+def _as_module(error: ImportError, path: str) -> str:
+    """What finds a file that imports its own package, which its folder alone does not have; "" for any other error."""
+    folder, stem = os.path.split(path.removesuffix(".py"))
+    parts = [stem]
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        parts.insert(0, package)
+    by_name = isinstance(error, ModuleNotFoundError) and error.name == parts[0]
+    if len(parts) == 1 or not (by_name or "attempted relative import with no known parent" in str(error)):
+        return ""
+    where = "" if folder == os.getcwd() else f" with --app-dir {folder}"
+    return f"{'.'.join(parts).removesuffix('.__init__')}{where}"
 
 
 def _module_name(path: str) -> str:
