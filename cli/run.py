@@ -18,8 +18,8 @@ from ..common import exits
 from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
 from ..common.messages import headline
+from ..common.names import OF_HTTP
 from ..common.settings import SlaveSettings
-from ..gateway.core.calls import OF_HTTP
 from ..gateway.listening import check_free
 from ..worker.spawn import how_it_ended
 from . import gateway

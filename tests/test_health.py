@@ -935,6 +935,7 @@ def test_settings_of_health_have_a_section_of_their_own(tmp_path: Any) -> None:
         ("every = '1s'\ntimeout = '1s'", "must be less than every"),
         ("check = 'port'", "needs port"),
         ("args = { a = 1 }", "needs a handler"),
+        ("check = 'request'\nhandler = 'http-safe'", "http-safe or websocket for check = request"),
         ("blacklist = '10m'", "must not be above blacklist_max"),
         ("check = 'ping'", "one of heartbeat, port, dummy, request"),
         ("expect = 1979-05-27", "must be a text, a number"),

@@ -18,6 +18,7 @@ from ..kinds import (
     Optional,
     Table,
 )
+from ..names import OF_HTTP
 
 HEARTBEAT, PORT, DUMMY, REQUEST = "heartbeat", "port", "dummy", "request"  # how deep a health check looks
 
@@ -126,5 +127,12 @@ RULES = (
         "handler",
         lambda s: bool(s.args) and s.handler is None,
         "needs a handler to be given to",
+    ),
+    Rule(
+        "handler",
+        "check",
+        lambda s: s.check == REQUEST and s.handler in OF_HTTP,
+        "must not be http, http-safe or websocket for check = request: they need an HTTP request, which no check has; "
+        "without a handler the processes are asked whether they answer",
     ),
 )

@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from ...common import errors
+from ...common.names import OF_HTTP
 from . import forms
 from .answers import Answer, fault_of, headers
 from .forms import Fault
@@ -24,7 +25,6 @@ MESSAGE_MAX = 4096  # characters of what an application's exception says
 
 _PATH = re.compile(rb"/-/call/([^/?]{1,255})/([^/?]{1,255})")
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-OF_HTTP = ("http", "http-safe", "websocket")  # handlers that believe what a gateway tells of the client
 
 
 class Refused(Exception):
