@@ -10,7 +10,7 @@ from typing import Any
 from ..client.admin import Admin
 from ..common.errors import Error
 from ..common.log import note
-from ..common.names import unknown
+from ..common.names import did_you_mean
 
 LOOK_MAX_S = 1.0
 ANSWER_S = 2.0
@@ -57,7 +57,8 @@ class Readiness:
         missing = before - there
         if self._missing is None:
             for name in sorted(missing):
-                self._tell(f"rota gateway: {unknown('service', name, there)} (503 until it is there)")
+                meant = did_you_mean(name, there)
+                self._tell(f"rota gateway: nobody serves '{name}' yet: 503 until somebody does{meant}")
         else:
             for name in sorted(before - missing):
                 self._tell(f"rota gateway: the service '{name}' is there now")

@@ -357,14 +357,23 @@ def test_a_service_that_is_not_there_is_told_once_and_when_it_is_there() -> None
     for there in (["shop"], ["shop"], ["shop", "shp"], ["shop", "shp"], ["shop"]):
         readiness.heard([{"name": name, "open": 1} for name in there], ["closed"])
     assert told == [
-        "rota gateway: there is no service 'shp'; did you mean shop? (503 until it is there)",
+        "rota gateway: nobody serves 'shp' yet: 503 until somebody does; did you mean shop?",
         "rota gateway: the service 'shp' is there now",
     ]
 
 
+def test_a_service_whose_nodes_are_not_back_yet_is_not_taken_for_another_one() -> None:
+    told: list[str] = []
+    Readiness(["orders", "shop"], 1.0, tell=told.append).heard([{"name": "shop", "open": 1}])
+    assert told == ["rota gateway: nobody serves 'orders' yet: 503 until somebody does"]
+
+
 def test_a_gateway_whose_route_names_no_service_says_so_at_its_start(start: Start, cluster: LocalCluster) -> None:
     gateway = front(start, cluster, routes=("/=site", "/b=sit")).ready()
-    until(lambda: "there is no service 'sit'; did you mean site?" in gateway.child.output(), "nothing is said")
+    until(
+        lambda: "nobody serves 'sit' yet: 503 until somebody does; did you mean site?" in gateway.child.output(),
+        "nothing is said",
+    )
 
 
 @pytest.mark.parametrize(
