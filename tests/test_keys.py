@@ -356,6 +356,18 @@ def test_a_keyed_resend_after_a_restart_attaches_to_what_an_older_master_dispatc
     assert (rig.codes(), bodies(rig)) == ({3: OK, 4: OK}, [b"booked"] * 2)
 
 
+def test_a_keyed_resend_that_is_here_before_its_process_gets_what_that_answers() -> None:
+    rig = Rig(epoch=2, state="")
+    rig.client(epoch=1)
+    rig.request(3, key="basket", flags=wire.RESENT | wire.OLDER, epoch=1)
+    held = [Held(1, 5, b"s" * 16, 3, False)]
+    slot = rig.process(rig.agent(capacity=1), held=held, received_upto=5, started_upto=5)
+    assert rig.codes() == {} and not rig.deliveries
+    rig.after(0.5)
+    rig.reply(slot, 5, epoch=1, body=b"booked")
+    assert (rig.codes(), bodies(rig)) == ({3: OK}, [b"booked"])
+
+
 def test_a_keyed_resend_that_waits_for_its_process_gives_up_at_its_deadline() -> None:
     rig = Rig(epoch=2, state="")
     rig.client(epoch=1)

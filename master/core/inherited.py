@@ -67,7 +67,8 @@ class Inherited:
         """Its caller was here before its process, and does not wait for it, or for another attempt."""
         session = self._dispatch.sessions.get(origin[0])
         known = session.open.get(origin[1]) if session is not None else None
-        return origin in self.given_up or (known is not None and known not in self.waiting)
+        waits = known is None or self._dispatch.keys.made_for(known) in self.waiting
+        return origin in self.given_up or not waits
 
     def give_back(self, request: Request) -> None:
         """The fence of its process kept it from starting, and it was given to nobody else: its caller's resend may run.

@@ -110,6 +110,11 @@ class Keys:
             self._forget(key)
             self._begin(Attempt(self, key, digest, request, now), request, older, now)
 
+    def made_for(self, request: Request) -> Request:
+        """What is run for this one: the attempt of its key, or itself."""
+        attempt = self._callers.get(request)
+        return request if attempt is None else attempt.request
+
     def leave(self, request: Request) -> bool:
         """Its caller gave up, or its deadline passed, if it waited for an attempt."""
         attempt = self._callers.pop(request, None)
