@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
 
-from ..common.errors import Error, NoService
+from ..common.errors import Cancelled, Error, NoService
 from ..common.log import note
 from ..common.settings import HttpSettings
 from ..common.streams import Outflow
@@ -62,7 +62,7 @@ class Socket(Request):
         self._items = Items()
         self._told = 0  # bytes of them that were `taken`
         self._over = False  # one of them has closed it
-        self._ended = False  # the call is over; what it brought may wait for the client
+        self._last = 0  # code with which the call is over; what it brought may wait for the client
         self._farewell: asyncio.TimerHandle | None = None
 
     def failed(self, error: BaseException) -> Answer:
@@ -97,7 +97,7 @@ class Socket(Request):
         try:
             if error is not None and not self._over:
                 self.gateway.fault(self, SWITCHING, error)
-            self._ended = True
+            self._last = GOING_AWAY if isinstance(error, Cancelled) else FAILED  # by our own end
             self._say()
         except BadItem as bad:
             self._blame(bad)
@@ -162,8 +162,8 @@ class Socket(Request):
             self._take(items.given)
         if core.takes:
             self._take(items.fed)
-            if self._ended:
-                self._close(FAILED, "")  # nothing, where it was closed before, as it should be
+            if self._last:
+                self._close(self._last, "")  # nothing, where it was closed before, as it should be
 
     def _take(self, upto: int) -> None:
         if upto > self._told:

@@ -410,6 +410,19 @@ def test_a_gateway_that_drains_says_so_when_its_time_is_over(
     assert gateway.child.wait(PATIENCE_S) and gateway.child.status() == 0
 
 
+def test_a_gateway_that_ends_at_once_says_that_it_goes_away(start: Start, cluster: LocalCluster) -> None:
+    gateway, since = front(start, cluster).ready(), notes(cluster)
+
+    async def scenario() -> None:
+        async with to(gateway) as connection:
+            gateway.child.signal(signal.SIGINT)
+            assert await end_of(connection) == (1001, "")
+        assert await asyncio.to_thread(noted, cluster, since) == "websocket.disconnect 1006 "
+
+    run(scenario)
+    assert gateway.child.wait(PATIENCE_S) and gateway.child.status() == 0
+
+
 def test_a_node_that_leaves_says_1012_at_its_deadline_and_not_before(start: Start, tmp_path: Path) -> None:
     with hosting(tmp_path / "closed", **{"slave.drain_deadline": "1s"}) as cluster:
         gateway = front(start, cluster).ready()
