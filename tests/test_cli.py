@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from free_ports import free_port
 from lines import next_line
 
 from rota import Admin, Client, Timeout, __version__
@@ -582,12 +583,13 @@ def test_ctrl_c_ends_a_load_with_its_summary(rota: Callable[..., Result], cluste
 # ---- without a master -----------------------------------------------------------------------------------------------
 
 
-def test_without_a_master_status_says_so_and_exits_69(free_port: int) -> None:
-    result = CliRunner().invoke(main, ["status", "--json", "-m", f"tcp://127.0.0.1:{free_port}"])
+def test_without_a_master_status_says_so_and_exits_69() -> None:
+    nowhere = f"tcp://127.0.0.1:{free_port()}"
+    result = CliRunner().invoke(main, ["status", "--json", "-m", nowhere])
     assert result.exit_code == 69 and "no master answers" in result.stderr
     assert result.stderr.endswith("start one with `rota master`, or say where it is: -m or ROTA_MASTER\n")
     assert "no master answers" in reply(result)["error"]
-    assert reply(result)["masters"] == {f"tcp://127.0.0.1:{free_port}": "no connection"}
+    assert reply(result)["masters"] == {nowhere: "no connection"}
 
 
 def test_a_master_that_is_silent_has_no_role_as_json_too(
@@ -610,19 +612,17 @@ def test_a_master_that_is_silent_has_no_role_as_json_too(
         "load orders.quote --requests 2 --timeout 300ms",
     ],
 )
-def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(
-    words: str, free_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rota.cli.operator.FIRST_TRY_S", 0.1)
     monkeypatch.setattr("rota.client.admin.ANSWER_S", 0.3)
-    result = CliRunner().invoke(main, [*words.split(), "-m", f"tcp://127.0.0.1:{free_port}"])
+    result = CliRunner().invoke(main, [*words.split(), "-m", f"tcp://127.0.0.1:{free_port()}"])
     assert result.exit_code == 69
     assert re.match(r"no master answers \(.*\); trying for (300ms|30s)\n", result.stderr), result.stderr
 
 
 @pytest.mark.parametrize("host", ["master.invalid", "master..here"])
-def test_a_host_that_is_not_known_is_told(host: str, free_port: int) -> None:
-    words = ["wait", "leader", "--timeout", "300ms", "-m", f"tcp://{host}:7700,tcp://127.0.0.1:{free_port}"]
+def test_a_host_that_is_not_known_is_told(host: str) -> None:
+    words = ["wait", "leader", "--timeout", "300ms", "-m", f"tcp://{host}:7700,tcp://127.0.0.1:{free_port()}"]
     result = CliRunner().invoke(main, words)
     soon, error = result.stderr.splitlines()
     assert result.exit_code == 69 and f"; cannot resolve {host}; trying for 300ms" in soon
@@ -637,26 +637,16 @@ def test_a_call_to_a_host_that_is_not_known_tells_it_though_the_connection_is_on
     assert result.exit_code == 69 and "; cannot resolve master.invalid; start one" in result.stderr
 
 
-def test_a_load_of_which_nothing_was_sent_ends_as_a_call_does_and_with_its_summary(free_port: int) -> None:
+def test_a_load_of_which_nothing_was_sent_ends_as_a_call_does_and_with_its_summary() -> None:
     words = "load orders.quote --requests 2 --timeout 300ms --json".split()
-    result = CliRunner().invoke(main, [*words, "-m", f"tcp://127.0.0.1:{free_port}"])
+    result = CliRunner().invoke(main, [*words, "-m", f"tcp://127.0.0.1:{free_port()}"])
     assert result.exit_code == 69 and reply(result)["failures"] == {"Unavailable": 2}
 
 
-def test_without_a_master_a_call_ends_with_its_time(free_port: int) -> None:
-    words = ["call", "orders.quote", "--timeout", "300ms", "-m", f"tcp://127.0.0.1:{free_port}"]
+def test_without_a_master_a_call_ends_with_its_time() -> None:
+    words = ["call", "orders.quote", "--timeout", "300ms", "-m", f"tcp://127.0.0.1:{free_port()}"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 69 and "Traceback" not in result.output
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # ---- run, master, slave ---------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import msgpack
 import pytest
 import zmq
 from fake_frontend import FakeFrontend, Request, echo, proxied
+from free_ports import free_port
 from waiting import until
 
 import rota
@@ -36,12 +36,6 @@ def never(_: FakeFrontend, request: Request) -> None:
 def client(fake: FakeFrontend) -> Iterator[rota.Client]:
     with rota.Client(fake.address) as made:
         yield made
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_a_call_returns_the_result(client: rota.Client) -> None:

@@ -9,10 +9,10 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from free_ports import free_ports
 from gateway_rig import APP, PATIENCE_S, Gateway, Load, Start, children_of, in_flight, listens, starting, until
 
 from rota.testing import LocalCluster
@@ -29,12 +29,6 @@ def documented(port: int, gateways: list[int]) -> str:
         assert text.count(old) == 1, old
         text = text.replace(old, new if isinstance(new, str) else f"127.0.0.1:{new}")
     return text
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in held]
 
 
 @pytest.fixture(scope="module")
