@@ -96,6 +96,7 @@ class Probe:
             "service": settings.service or "",
             "version": settings.version or "",
             "answer_fd": writer,
+            "agent_pid": os.getpid(),
         }
         self._answer = os.fdopen(reader)
         try:
@@ -108,19 +109,17 @@ class Probe:
             return None
         status = self._child.reap()
         said = self._child.unshown(OUTPUT_MAX).decode("utf-8", "replace").strip()
-        answer = self._close()
-        if status == 0 and answer:
+        with self._answer, self._child.output:  # a line: whoever was forked there may have the other end for ever
+            answer = self._answer.readline() if status == 0 else ""
+        if answer:
             return Loaded(True, str(json.loads(answer)["service"]))
         return Loaded(False, said or f"the application failed to load: {spawn.how_it_ended(status)}")
 
     def kill(self) -> None:
         self._child.signal(signal.SIGKILL)
         self._child.reap()
-        self._close()
-
-    def _close(self) -> str:
         with self._answer, self._child.output:
-            return self._answer.read()
+            pass
 
 
 class Reloading:

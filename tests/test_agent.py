@@ -395,6 +395,50 @@ def test_the_service_is_learnt_from_a_probe_and_a_broken_application_exits_70(
     assert "nothing_of_this_name" in broken.log.read_text()
 
 
+APPLICATION = "import rota\napp = rota.Worker('orders')\n@app.handler\ndef f() -> None: ...\n"
+THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+STDOUT = "import sys\nclass Closed:\n    def flush(self): raise ValueError\nsys.stdout = Closed()\n"
+PID = "import os, time\nwith open('pid', 'w') as file:\n    print(os.getpid(), file=file)\ntime.sleep(600)\n"
+CHILD = f"import os\nif os.fork() == 0:\n    os.setsid()\n    exec({PID!r})\nwhile not os.path.exists('pid'): ...\n"
+
+
+def noted(file: Path, master: FakeMaster) -> int:
+    """The pid that PID writes there."""
+    master.until(lambda: file.exists() and file.read_text().endswith("\n"), "the start of it")
+    return int(file.read_text())
+
+
+@pytest.mark.parametrize("code", [THREAD, STDOUT, CHILD], ids=["thread", "stdout", "child"])
+def test_what_an_application_leaves_behind_where_it_is_probed_is_not_waited_for(
+    master: FakeMaster, start_agent: Start, tmp_path: Path, code: str
+) -> None:
+    (tmp_path / "busy.py").write_text(code + APPLICATION)
+    start_agent(app="busy:app", app_dir=str(tmp_path), service=None)
+    try:
+        assert master.welcome_agent().offers == ["orders"]
+    finally:
+        if code is CHILD:
+            os.kill(noted(tmp_path / "pid", master), signal.SIGKILL)
+
+
+def test_an_application_that_does_not_come_to_its_end_is_told_in_time(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "stuck.py").write_text("import time\nprint('asking the database', flush=True)\ntime.sleep(600)\n")
+    stuck = start_agent(app="stuck:app", app_dir=str(tmp_path), service=None, start_timeout=1.0)
+    assert stuck.ended() == exits.LOAD_FAILED
+    assert stuck.log.read_text() == ("asking the database\nthe application failed to load: was not loaded within 1 s\n")
+
+
+def test_a_probe_ends_with_its_agent(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(PID)
+    agent = start_agent(app="stuck:app", app_dir=str(tmp_path), service=None)
+    pid = noted(tmp_path / "pid", master)
+    agent.signal(signal.SIGKILL)
+    agent.ended()
+    gone(master, pid)
+
+
 def test_an_application_that_breaks_later_is_failing_with_its_traceback(
     master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:

@@ -115,15 +115,20 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
     """The name of the service, found in an interpreter of its own; None, after the traceback, when it does not load."""
     reader, writer = os.pipe()
     with os.fdopen(reader) as answer:
-        specification = {**settings.application(), "service": "", "answer_fd": writer}
+        specification = {**settings.application(), "service": "", "answer_fd": writer, "agent_pid": os.getpid()}
         child = spawn.start(place, "probe", specification, (writer,), None)
         os.close(writer)
-        text = answer.read()
-        select.select([child.pidfd], [], [])  # it has answered, and may not have ended yet: reap() would kill it
+        late = not select.select([child.pidfd], [], [], settings.start_timeout)[0]
+        if late:
+            child.signal(signal.SIGKILL)
         status = child.reap()
-    if status == 0 and text:
-        return str(json.loads(text)["service"])
-    said = child.tail() or f"the application failed to load: {spawn.how_it_ended(status)}"
+        # A line of it: whoever was forked there may have the other end for ever.
+        if status == 0 and (text := answer.readline()):
+            return str(json.loads(text)["service"])
+    how = f"was not loaded within {settings.start_timeout:g} s" if late else spawn.how_it_ended(status)
+    said = child.tail()
+    if late or not said:
+        said = f"{said}\nthe application failed to load: {how}".lstrip()
     unfit = spawn.unfit(place.python, said)
     print(f"rota slave: {unfit}" if unfit else said, file=sys.stderr)
     return None

@@ -1,7 +1,7 @@
 """`python -m rota.worker.probe`: what an application offers, learnt in an interpreter of its own.
 
 The agent runs no code of users, yet must know the name of their service before it can offer it. Specification in on
-stdin as for a process; the interface out on the descriptor it names, as JSON. Exit 70 with a traceback when the
+stdin as for a process; the name out on the descriptor that it tells, a line of JSON. Exit 70 with a traceback when the
 application does not load.
 """
 
@@ -12,28 +12,41 @@ import gc
 if __name__ == "__main__":
     gc.disable()  # until it is loaded: before the other imports
 
+import atexit
 import json
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from ..common import collector
 from ..common.errors import LoadError
 from ..common.exits import LOAD_FAILED
 from .loading import load_application
+from .orphans import end_with
 
 
 def main() -> int:
     collector.loaded()
     specification = json.load(sys.stdin)
+    end_with(specification["agent_pid"])
     try:
-        worker, version = load_application(specification)
+        worker, _ = load_application(specification)
     except LoadError as error:
         print(error.traceback_text or error, file=sys.stderr)
         return LOAD_FAILED
-    with os.fdopen(specification["answer_fd"], "w") as answer:
-        json.dump({**worker.interface(), "version": version}, answer)
+    os.write(specification["answer_fd"], json.dumps({"service": worker.name}).encode() + b"\n")
     return 0
 
 
+def _end(status: int) -> NoReturn:
+    """Threads that the application has started may never end, and the interpreter would wait for them."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # one of the application's own
+            stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

@@ -12,7 +12,6 @@ import gc
 if __name__ == "__main__":
     gc.disable()  # until it is loaded: before the other imports
 
-import ctypes
 import faulthandler
 import json
 import os
@@ -21,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zmq
 
@@ -36,6 +35,7 @@ from .core.deliveries import Deliveries, Delivery
 from .core.streams import Streams
 from .hosting import Outcome, SyncHost
 from .loading import load_application
+from .orphans import end_with
 from .page import GRACE, OBEY, PHASE, READY, STOP, STOPPING, Page
 from .streams import Pump, SyncStream
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from .app import Worker
 
 ASYNC_GRACE_S = 1.0  # between the cancellation of a task that is over its limit and the end of its process
-_PR_SET_PDEATHSIG = 1
 
 
 class Specification(NamedTuple):
@@ -85,9 +84,7 @@ def main() -> int:
 
 def _settle(specification: Specification) -> None:
     """What the agent may rely on: it ends with its agent, dumps its stack on ABRT, leaves INT and HUP to the agent."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != specification.agent_pid:
-        _orphaned()  # the agent ended before we asked to be told
+    end_with(specification.agent_pid)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -98,10 +95,6 @@ def _settle(specification: Specification) -> None:
     os.close(null)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _orphaned() -> NoReturn:
-    os._exit(1)
 
 
 class Process:
@@ -184,7 +177,7 @@ class Process:
 
     def _end_with_agent(self) -> None:
         if os.getppid() != self.specification.agent_pid:
-            _orphaned()
+            os._exit(1)
 
 
 def _serve(process: Process) -> None:
