@@ -104,6 +104,10 @@ class Probe:
         finally:
             os.close(writer)
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def outcome(self) -> Loaded | None:
         if not select.select([self._child.pidfd], [], [], 0)[0]:
             return None
@@ -166,6 +170,10 @@ class Reloading:
             self._replace(master, service)
         except Error as error:
             tell(f"rota run: {error}")
+
+    def pids(self) -> list[int]:
+        """Of what it has started."""
+        return [self._probe.pid] if self._probe is not None else []
 
     def stop(self) -> None:
         self._changes.stop()

@@ -21,6 +21,7 @@ from ..common.messages import headline
 from ..common.names import OF_HTTP
 from ..common.settings import SlaveSettings
 from ..gateway.listening import check_free
+from ..worker.orphans import reap_adopted
 from ..worker.spawn import how_it_ended
 from . import gateway
 from .children import Child, where
@@ -151,6 +152,7 @@ class Foreground:
         with admin([place.control]) as asked:
             while slave.status() is None:
                 self._obey(slave)
+                reap_adopted(self._own())
                 if (ended := master.status()) is not None:
                     raise Failed(f"the master ended: {how_it_ended(ended)}\n{master.unshown()}".rstrip())
                 click.echo(master.unshown(), nl=False, err=True)
@@ -180,6 +182,10 @@ class Foreground:
         child = Child(arguments, log, env=self._environment)
         self._children.append(child)
         return child
+
+    def _own(self) -> set[int]:
+        probes = self._reloading.pids() if self._reloading else ()
+        return {*(child.pid for child in self._children), *probes}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -401,6 +402,13 @@ STDOUT = "import sys\nclass Closed:\n    def flush(self): raise ValueError\nsys.
 PID = "import os, time\nwith open('pid', 'w') as file:\n    print(os.getpid(), file=file)\ntime.sleep(600)\n"
 CHILD = f"import os\nif os.fork() == 0:\n    os.setsid()\n    exec({PID!r})\nwhile not os.path.exists('pid'): ...\n"
 
+LEAVES = "import os\nif not os.fork():\n    os.fork() or print(os.getpid(), file=open('pid', 'w'))\n    os._exit(0)\n"
+
+
+def become_subreaper() -> None:
+    """What process 1 of a container is to those whose parents have ended."""
+    ctypes.CDLL(None).prctl(36, 1)
+
 
 def noted(file: Path, master: FakeMaster) -> int:
     """The pid that PID writes there."""
@@ -437,6 +445,17 @@ def test_a_probe_ends_with_its_agent(master: FakeMaster, start_agent: Start, tmp
     agent.signal(signal.SIGKILL)
     agent.ended()
     gone(master, pid)
+
+
+def test_the_first_process_of_a_container_reaps_what_applications_leave_to_it(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "busy.py").write_text(LEAVES + APPLICATION)
+    start_agent({"preexec_fn": become_subreaper}, app="busy:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    run_processes(master, 1)
+    left = noted(tmp_path / "pid", master)
+    master.until(lambda: not Path(f"/proc/{left}").exists(), "the end of what was left")
 
 
 def test_an_application_that_breaks_later_is_failing_with_its_traceback(

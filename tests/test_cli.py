@@ -1,5 +1,6 @@
 """The command line: what each verb prints, where, and how it exits."""
 
+import ctypes
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from free_ports import free_port
 from lines import next_line
+from waiting import until
 
 from rota import Admin, Client, Timeout, __version__
 from rota.cli.main import SECTIONS, main
@@ -666,6 +668,21 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
             run.send_signal(signal.SIGINT)
             assert slow.result(10) == 1.5
         assert run.wait(10) == 0
+
+
+def test_run_reaps_what_its_node_leaves_to_it(tmp_path: Path) -> None:
+    code = "import os\nif not os.fork():\n    os.fork() or print(os.getpid(), file=open('pid', 'w'))\n    os._exit(0)\n"
+    (tmp_path / "shop.py").write_text(code + APP)
+    command = [*ROTA, "run", "shop.py", "-p", "1", "--bind", "tcp://127.0.0.1:*", "--service", "orders"]
+    run = subprocess.Popen(command, cwd=tmp_path, preexec_fn=lambda: ctypes.CDLL(None).prctl(36, 1))
+    try:
+        pid = tmp_path / "pid"
+        until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        until(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
+        assert run.poll() is None
+    finally:
+        run.terminate()
+        run.wait(10)
 
 
 def test_run_names_the_handlers_that_somebody_can_call() -> None:

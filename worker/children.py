@@ -13,6 +13,7 @@ import zmq
 
 from ..common import exits
 from . import groups, oom, spawn
+from .orphans import reap_adopted
 from .page import Page
 from .processes import Processes, Spawner
 
@@ -80,8 +81,9 @@ class Children(Spawner):
             page.close()
 
     def look(self) -> None:
-        """At what they wrote, and at the kernel's counter."""
+        """At what they wrote, at the kernel's counter, and at what they have left to us."""
         self._oom_kills.look(self._oom_counter.read(), monotonic())
+        reap_adopted({child.pid for child in self._children.values()})
         for child in self._children.values():
             _show(child)
 
