@@ -238,13 +238,37 @@ def test_addresses_are_read_as_those_of_clients_are(named: str) -> None:
         assert "not tcp://127.0.0.1:1 and tcp://localhost:7700" in result.stderr
 
 
-def test_an_answer_that_cannot_be_written_is_told_in_a_sentence() -> None:
+@pytest.mark.parametrize("words", ["config show", "--help", "--version", "status --help"])
+def test_an_answer_that_cannot_be_written_is_told_in_a_sentence(words: str) -> None:
     with open("/dev/full", "w") as full:
-        found = subprocess.run([*ROTA, "config", "show"], stdout=full, stderr=subprocess.PIPE, text=True)
+        found = subprocess.run([*ROTA, *words.split()], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (found.returncode, found.stderr) == (
         1,
         "Error: the answer could not be written: [Errno 28] No space left on device\n",
     )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("words", ["status", "events", "call orders.quote symbol=X"])
+def test_a_verb_does_without_what_was_closed(cluster: LocalCluster, words: str, closed: str) -> None:
+    script = f'exec "$@" {closed}'
+    command = ["sh", "-c", script, "sh", *ROTA, *words.split(), "-m", cluster.address]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_nothing_of_a_daemon_is_where_its_stderr_was(tmp_path: Path, free_port: int) -> None:
+    address = f"tcp://127.0.0.1:{free_port}"
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *ROTA, "master", "--bind", address]
+    master = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        with Admin(address) as admin:
+            eventually(admin.status, lambda status: status["master"]["state"] == "active")
+        opened = [os.readlink(f"/proc/{master.pid}/fd/{fd}") for fd in range(3)]
+        assert opened == ["/dev/null"] * 3
+    finally:
+        master.terminate()
+        assert master.wait(10) == 0
 
 
 def test_a_sign_that_the_terminal_does_not_have_is_a_question_mark(cluster: LocalCluster) -> None:
