@@ -16,10 +16,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..common.errors import Error
+from ..common.log import note
 from ..worker import spawn
 from ..worker.interface import DEV
 from ..worker.loading import names_a_file, split_spec
-from .operator import tell
 from .verb import Failed
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Changes:
                 with self._lock:
                     self._names.update(path for _, path in found)
         except (OSError, RuntimeError) as error:  # the system watches so many folders and no more
-            tell(f"rota run: changes are not noticed any more: {error}")
+            note(f"rota run: changes are not noticed any more: {error}")
 
     def take(self) -> list[str]:
         """Their names, once."""
@@ -157,7 +157,7 @@ class Reloading:
     def tick(self, master: Admin, service: str) -> None:
         """Never raises because of the master: what it did not hear it is told again."""
         if names := self._changes.take():
-            tell(f"rota run: {', '.join(names[:3])}{' …' if len(names) > 3 else ''} changed")
+            note(f"rota run: {', '.join(names[:3])}{' …' if len(names) > 3 else ''} changed")
             if self._probe is not None:  # it may have read what was there before
                 self._probe.kill()
             self._probe = Probe(self._settings)
@@ -169,7 +169,7 @@ class Reloading:
         try:
             self._replace(master, service)
         except Error as error:
-            tell(f"rota run: {error}")
+            note(f"rota run: {error}")
 
     def pids(self) -> list[int]:
         """Of what it has started."""
@@ -187,7 +187,7 @@ class Reloading:
             if loaded.ok:
                 self._broken.unlink(missing_ok=True)
             else:
-                tell(f"{loaded.text}\nrota run: the code does not load; it is tried again when a file changes")
+                note(f"{loaded.text}\nrota run: the code does not load; it is tried again when a file changes")
                 self._show_broken(loaded.text)
         return loaded
 
@@ -212,9 +212,9 @@ class Reloading:
         elif failing and failing != self._failing:  # it loads, and does not start; it is on the terminal already
             self._failing = failing
             self._show_broken(failing)
-            tell("rota run: the changed code does not start; what was there before goes on serving")
+            note("rota run: the changed code does not start; what was there before goes on serving")
         elif self._begun_at is not None and not left and not failing:
-            tell(f"rota run: the changed code serves, {monotonic() - self._begun_at:.1f} s after it was loaded")
+            note(f"rota run: the changed code serves, {monotonic() - self._begun_at:.1f} s after it was loaded")
             self._begun_at = None
             self._broken.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ import click
 from ..common import exits
 from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
+from ..common.log import note
 from ..common.messages import headline
 from ..common.names import OF_HTTP
 from ..common.settings import SlaveSettings
@@ -25,7 +26,7 @@ from ..worker.orphans import reap_adopted
 from ..worker.spawn import how_it_ended
 from . import gateway
 from .children import Child, where
-from .operator import Reply, admin, tell
+from .operator import Reply, admin
 from .options import arguments_of, config_option, load_or_exit, options
 from .serve import agent_settings
 from .verb import Failed, Mistake, verb
@@ -155,7 +156,7 @@ class Foreground:
                 reap_adopted(self._own())
                 if (ended := master.status()) is not None:
                     raise Failed(f"the master ended: {how_it_ended(ended)}\n{master.unshown()}".rstrip())
-                click.echo(master.unshown(), nl=False, err=True)
+                note(master.unshown())
                 if self._gateway is not None:
                     self._look_at_gateway(self._gateway, slave)
                 if not self._is_ready and not self._stops:
@@ -196,7 +197,7 @@ class Foreground:
             fast = self._signals.pop(0) == signal.SIGQUIT or self._stops
             self._stops += 1
             if not fast:
-                tell("rota run: finishing what is running; once more ends at once")
+                note("rota run: finishing what is running; once more ends at once")
             for child in [self._gateway or slave] if not fast else filter(None, (self._gateway, slave)):
                 child.signal(signal.SIGINT if fast else signal.SIGTERM)
 
@@ -218,7 +219,7 @@ class Foreground:
         services = [each for each in status["services"] if each["target"] and each["ready"] >= each["target"]]
         if services:
             self._is_ready = True
-            tell(_greeting(services[0], address))
+            note(_greeting(services[0], address))
             if self._front is not None:
                 self._gateway = self._start(self._front(address, services[0]["name"]), None)
 

@@ -694,6 +694,23 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
         assert run.wait(10) == 0
 
 
+def test_run_goes_on_where_nothing_that_it_says_can_be_written(app: str, tmp_path: Path, free_port: int) -> None:
+    address = f"tcp://127.0.0.1:{free_port}"
+    with open("/dev/full", "w") as full:
+        command = [*ROTA, "run", app, "-p", "1", "--bind", address]
+        run = subprocess.Popen(command, stdout=full, stderr=full, cwd=tmp_path)
+    try:
+        with Admin(address) as admin:
+            admin.wait("ready", "orders")
+        with Client(address) as client:
+            assert client.call("orders.quote", symbol="X") is not None
+        run.send_signal(signal.SIGINT)
+        assert run.wait(10) == 0
+    finally:
+        run.kill()
+        run.wait()
+
+
 def test_run_reaps_what_its_node_leaves_to_it(tmp_path: Path) -> None:
     code = "import os\nif not os.fork():\n    os.fork() or print(os.getpid(), file=open('pid', 'w'))\n    os._exit(0)\n"
     (tmp_path / "shop.py").write_text(code + APP)
