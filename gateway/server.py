@@ -72,13 +72,13 @@ class Gateway:
         self.pages = pages
         self.certificate = certificate
         self._scheme = "https" if certificate else "http"
-        self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir)
+        self._faults = _Faults()
+        self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir, self._faults.tell)
         self.date = _date_of(time.time)
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
         self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
         self._readiness = Readiness(start.served(), settings.ready_after, tell=note if first else None)
         self._access = AccessLog(settings.access_log)
-        self._faults = _Faults()
         self.new_id = _ids().__next__
         self.shared = _shared(settings, self.date, self.store.open, self.new_id)
         self.take = Asking(self, start, self._client, self._proxies).take

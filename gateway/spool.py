@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 
 from .core.upload import NoRoom
 
@@ -14,14 +15,20 @@ MEMORY_MAX = 32 * 1024 * 1024  # of all spools of a process; beyond it even smal
 class Store:
     """What the spools of one process may hold together."""
 
-    def __init__(self, most: int, memory: int, folder: str) -> None:
-        """most: bytes of all spools, in memory and on disk. memory: of one, before it becomes a file in `folder`."""
+    def __init__(
+        self, most: int, memory: int, folder: str, tell: Callable[[str], object] = lambda sentence: None
+    ) -> None:
+        """most: bytes of all spools, in memory and on disk. memory: of one, before it becomes a file in `folder`.
+        tell: is called with a sentence when files begin to fail.
+        """
         self.held = 0
         self.in_memory = 0
         self.share = most // 4  # of one answer: it may go on for ever, and its reader always be a little behind
         self.memory = memory
         self.folder = folder
         self._most = most
+        self._tell = tell
+        self._failure = ""
 
     def open(self) -> FileSpool:
         return FileSpool(self, self.memory)
@@ -30,6 +37,12 @@ class Store:
         if self.held + size > self._most:
             raise NoRoom(f"{self.held} bytes wait already")
         self.held += size
+
+    def wrote(self, failure: str = "") -> None:
+        """To a file, or that it failed, and why: whoever sends is told only to come again."""
+        if failure and failure != self._failure:
+            self._tell(f"there is no room for large bodies in {self.folder} (http.spool_dir): {failure}")
+        self._failure = failure
 
 
 class FileSpool:
@@ -53,7 +66,9 @@ class FileSpool:
         else:
             try:
                 self._to_file(data)
+                store.wrote()
             except OSError as error:
+                store.wrote(error.strerror or str(error))
                 store.held -= size
                 raise NoRoom(str(error)) from None
         self.size += size

@@ -149,6 +149,13 @@ def test_where_the_spools_are_full_new_bodies_are_503_and_small_ones_are_served(
     until(lambda: small.get("/digest", "POST", bytes(300_000))[0] == 200, "the room is not given back")
 
 
+def test_a_folder_of_spools_that_takes_nothing_is_told(start: Start, cluster: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "rota.toml").write_text(f'[http]\nspool_memory = "64KiB"\nspool_dir = "{tmp_path}/missing"\n')
+    gateway = front(start, cluster, "-c", str(tmp_path / "rota.toml"))
+    assert gateway.get("/digest", "POST", bytes(300_000))[0] == 503
+    until(lambda: f"large bodies in {tmp_path}/missing (http.spool_dir): No such" in gateway.child.output(), "no word")
+
+
 # ---- as it comes ----------------------------------------------------------------------------------------------------
 
 

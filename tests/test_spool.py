@@ -81,6 +81,22 @@ def test_a_disk_that_takes_nothing_is_no_room(tmp_path: Path) -> None:
     assert spool.read(0, 9) == b"1234" and store.held == 4
 
 
+def test_a_disk_that_takes_nothing_is_told_when_it_begins(tmp_path: Path) -> None:
+    folder, told = tmp_path / "missing", []
+    store = Store(1000, 0, str(folder), told.append)
+    sentence = f"there is no room for large bodies in {folder} (http.spool_dir): No such file or directory"
+    for times in (1, 2):
+        for _ in range(2):
+            with pytest.raises(NoRoom):
+                store.open().write(b"5")
+        assert told == [sentence] * times
+        folder.mkdir()
+        spool = store.open()
+        spool.write(b"5")
+        spool.close()
+        folder.rmdir()
+
+
 def test_the_memory_of_all_spools_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spools, "MEMORY_MAX", 10)
     store = Store(1000, 8, str(tmp_path))
