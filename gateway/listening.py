@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import resource
 import socket
 
+from ..common import descriptors
 from ..common.inuse import PortInUse, holder
 
 DEFAULT = "0.0.0.0:8080"
@@ -39,12 +39,8 @@ def room_for(connections: int) -> str:
     wrong with that, "" if nothing is.
     """
     wanted = connections + _OWN_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted:
-        return f"http.connections is {connections}, but only {hard} descriptors are allowed here: raise `ulimit -Hn`"
+    if (most := descriptors.allow(wanted)) < wanted:
+        return f"http.connections is {connections}, but only {most} descriptors are allowed here: raise `ulimit -Hn`"
     return ""
 
 

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Protocol
 
-from ..common import collector, log, memory, systemd
+from ..common import collector, descriptors, log, memory, systemd
 from ..common import config as configuration
 from ..common.clock import boottime
 from ..common.config import Config, ConfigErrors
@@ -38,6 +38,9 @@ from .ports import Ports
 
 LOOK_S = 0.002  # how long control, journal and signals may wait while requests keep the loop busy
 PEER_LINGER_MS = 100  # for the last frames to the other master
+# One a connection: of each client, of each agent two, of each process. Where there is none left, libzmq's thread keeps
+# a core busy with whoever would connect, and nobody is told.
+DESCRIPTORS = 65_536
 
 
 class Beside(Protocol):
@@ -402,6 +405,7 @@ def main(config: Config, reread: Callable[[], Config] | None = None, beside: Bes
     """Serves until it is told to stop. Raises PortInUse or JournalError with a sentence for the user."""
     collector.loaded()
     memory.keep_freed()
+    descriptors.allow(DESCRIPTORS)
     server = Server(config, reread, beside)
     numbers = server.ports.numbers
     host = config.master.bind.rpartition(":")[0]

@@ -5,12 +5,14 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,20 @@ def test_nothing_of_a_daemon_is_where_its_stderr_was(tmp_path: Path, free_port: 
             eventually(admin.status, lambda status: status["master"]["state"] == "active")
         opened = [os.readlink(f"/proc/{master.pid}/fd/{fd}") for fd in range(3)]
         assert opened == ["/dev/null"] * 3
+    finally:
+        master.terminate()
+        assert master.wait(10) == 0
+
+
+def test_a_master_has_as_many_connections_as_it_is_allowed(tmp_path: Path, free_port: int) -> None:
+    address = f"tcp://127.0.0.1:{free_port}"
+    limits = resource.RLIMIT_NOFILE, (60, 200)
+    command = [*ROTA, "master", "--bind", address]
+    master = subprocess.Popen(command, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(*limits))
+    try:
+        with ExitStack() as several:
+            admins = [several.enter_context(Admin(address)) for _ in range(80)]
+            assert all(admin.status()["master"]["state"] == "active" for admin in admins)
     finally:
         master.terminate()
         assert master.wait(10) == 0
