@@ -154,11 +154,16 @@ class Journal:
             path.with_suffix(".damaged").write_bytes(data)
 
     def _read_record(self, record: bytes) -> None:
-        value = msgpack.unpackb(record)
-        if value.get("t") == "epoch":
-            self._note_epoch(value["epoch"], value.get("by", "?"))
-        else:
-            self.restored.read(record)
+        """Raises ValueError with a sentence: it is whole, so it is what was written."""
+        try:
+            value = msgpack.unpackb(record)
+            if value["t"] == "epoch":
+                self._note_epoch(value["epoch"], value.get("by", "?"))
+            else:
+                self.restored.read(record)
+        except Exception as error:
+            text = f"a record is not understood; was it a newer version that wrote it? Start that one ({error!r})"
+            raise ValueError(text) from None
 
     def _replace(self, records: list[bytes]) -> None:
         fresh = self._path.with_suffix(".new")

@@ -4,6 +4,7 @@ import os
 import select
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,9 +130,10 @@ def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
         Journal(tmp_path / "file")
 
 
-def test_a_record_of_a_later_version_is_not_guessed_at(tmp_path: Path) -> None:
-    write(tmp_path, b"\x81\xa1t\xa4what").close()
-    with pytest.raises(JournalError, match="not understood"):
+@pytest.mark.parametrize("record", [{"t": "what"}, {"t": "epoch"}, {"t": "epoch", "epoch": "1"}, {}, [], None, "epoch"])
+def test_a_record_of_a_later_version_is_not_guessed_at(tmp_path: Path, record: object) -> None:
+    write(tmp_path, msgpack.packb(record)).close()
+    with pytest.raises(JournalError, match=r"not understood; was it a newer version that wrote it\? Start that one"):
         Journal(tmp_path)
 
 
