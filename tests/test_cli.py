@@ -769,6 +769,16 @@ def test_a_busy_port_is_told_with_its_number(cluster: LocalCluster, app: str) ->
         assert "Traceback" not in busy.stderr
 
 
+@pytest.mark.parametrize("host", ["nowhere.invalid", "[::1]"])
+def test_an_address_that_is_none_of_this_machine_is_told(host: str) -> None:
+    words = ["master", "--bind", f"tcp://{host}:7700"]
+    none = subprocess.run([*ROTA, *words], capture_output=True, text=True, timeout=30)
+    assert (none.returncode, none.stderr) == (
+        1,
+        f"Error: the control address tcp://{host}:7700 cannot be bound: it is no IPv4 address of this machine\n",
+    )
+
+
 def test_mistakes_of_the_file_are_all_told_at_once_and_exit_78(tmp_path: Path) -> None:
     file = tmp_path / "rota.toml"
     file.write_text("[master]\nbnd = 1\n[slave]\nprocesses = 0\n")
