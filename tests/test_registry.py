@@ -407,8 +407,12 @@ def test_a_drain_is_complete_when_the_count_is_zero_at_the_master() -> None:
     rig.reply(slot, 1)
     rig.after(0.04)
     assert node.intent is Intent.DETACHED
-    assert {each.incarnation for each in rig.heard(node.name, Retire)} == set(node.slots)
-    assert rig.heard(node.name, Plan)[-1].processes == {}
+    retired = rig.heard(node.name, Retire)
+    assert {each.incarnation for each in retired} == set(node.slots)
+    plans = rig.heard(node.name, Plan)
+    assert plans[-1].processes == {} and plans[-2].processes
+    said = rig.heard(node.name, tuple)
+    assert said.index(plans[-1]) < said.index(retired[0]), "it would start others in their place"
 
 
 def test_a_draining_node_that_beats_is_live() -> None:

@@ -122,11 +122,17 @@ class Staffing:
             for service in self._last_of(node, wanted, now):
                 wanted[service] = 1
                 self._look_again_at = now + GROW_EVERY_S
-            if wanted != node.plan or not node.planned:
-                node.plan, node.planned = wanted, True
-                self.fleet.out.say(node.route, node.token, self._plan(wanted))
+            self._say_plan(node, wanted)
             self._retire_surplus(node, now)
         self.fleet.changed = True
+
+    def plan_nothing(self, node: Node) -> None:
+        self._say_plan(node, {})
+
+    def _say_plan(self, node: Node, wanted: dict[str, int]) -> None:
+        if wanted != node.plan or not node.planned:
+            node.plan, node.planned = wanted, True
+            self.fleet.out.say(node.route, node.token, self._plan(wanted))
 
     def _plan(self, wanted: dict[str, int]) -> messages.Plan:
         return messages.Plan(wanted, self._limits_ms(wanted), self.fleet.checks.port_checks(list(wanted)))
