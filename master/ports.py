@@ -146,8 +146,8 @@ def _peer(fd: int) -> str:
 
 
 def _why_not(role: str, address: str, error: zmq.ZMQError) -> str:
-    if error.errno == errno.ENODEV:
-        return f"the {role} address {address} cannot be bound: it is no IPv4 address of this machine"
+    if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL):
+        return f"the {role} address {address} cannot be bound: it is no address of this machine"
     if error.errno != errno.EADDRINUSE:
         return f"the {role} address {address} cannot be bound: {error.strerror}"
     by = holder(int(address.rpartition(":")[2])) if address.startswith("tcp://") else ""

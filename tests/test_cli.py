@@ -259,8 +259,8 @@ def test_a_verb_does_without_what_was_closed(cluster: LocalCluster, words: str, 
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_nothing_of_a_daemon_is_where_its_stderr_was(tmp_path: Path, free_port: int) -> None:
-    address = f"tcp://127.0.0.1:{free_port}"
+def test_nothing_of_a_daemon_is_where_its_stderr_was(tmp_path: Path) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
     command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *ROTA, "master", "--bind", address]
     master = subprocess.Popen(command, cwd=tmp_path)
     try:
@@ -273,8 +273,8 @@ def test_nothing_of_a_daemon_is_where_its_stderr_was(tmp_path: Path, free_port: 
         assert master.wait(10) == 0
 
 
-def test_a_master_has_as_many_connections_as_it_is_allowed(tmp_path: Path, free_port: int) -> None:
-    address = f"tcp://127.0.0.1:{free_port}"
+def test_a_master_has_as_many_connections_as_it_is_allowed(tmp_path: Path) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
     limits = resource.RLIMIT_NOFILE, (60, 200)
     command = [*ROTA, "master", "--bind", address]
     master = subprocess.Popen(command, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(*limits))
@@ -710,8 +710,8 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
         assert run.wait(10) == 0
 
 
-def test_run_goes_on_where_nothing_that_it_says_can_be_written(app: str, tmp_path: Path, free_port: int) -> None:
-    address = f"tcp://127.0.0.1:{free_port}"
+def test_run_goes_on_where_nothing_that_it_says_can_be_written(app: str, tmp_path: Path) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
     with open("/dev/full", "w") as full:
         command = [*ROTA, "run", app, "-p", "1", "--bind", address]
         run = subprocess.Popen(command, stdout=full, stderr=full, cwd=tmp_path)
@@ -769,13 +769,13 @@ def test_a_busy_port_is_told_with_its_number(cluster: LocalCluster, app: str) ->
         assert "Traceback" not in busy.stderr
 
 
-@pytest.mark.parametrize("host", ["nowhere.invalid", "[::1]"])
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "[2001:db8::1]"])
 def test_an_address_that_is_none_of_this_machine_is_told(host: str) -> None:
     words = ["master", "--bind", f"tcp://{host}:7700"]
     none = subprocess.run([*ROTA, *words], capture_output=True, text=True, timeout=30)
     assert (none.returncode, none.stderr) == (
         1,
-        f"Error: the control address tcp://{host}:7700 cannot be bound: it is no IPv4 address of this machine\n",
+        f"Error: the control address tcp://{host}:7700 cannot be bound: it is no address of this machine\n",
     )
 
 
