@@ -5,15 +5,17 @@ python tests/servers/engines.py    says what is missing, with the line that inst
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.request import urlopen
 
 PATIENCE_S = 30.0
 
@@ -41,7 +43,12 @@ class Etcd:
         words += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
         with (self._folder / "etcd.log").open("ab") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=log)
-        wait_for_port(self.port)
+        wait_until(lambda: self._is_healthy(mine), f"nobody listens at {mine}, or it has not elected itself")
+
+    @staticmethod
+    def _is_healthy(url: str) -> bool:
+        with urlopen(f"{url}/health", timeout=1.0) as answer:
+            return json.load(answer)["health"] == "true"
 
     def stop(self) -> None:
         process, self._process = self._process, None
@@ -101,15 +108,16 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def wait_for_port(port: int) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
     by = monotonic() + PATIENCE_S
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
-            return
+            if condition():
+                return
         except OSError:
-            assert monotonic() < by, f"nobody listens at {port}"
-            sleep(0.02)
+            pass
+        assert monotonic() < by, what
+        sleep(0.02)
 
 
 def _programs() -> list[Path]:
