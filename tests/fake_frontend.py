@@ -160,7 +160,7 @@ class FakeFrontend:
             route, *frames = sock.recv_multipart()
             self._frame(sock, route, frames[-1])
         if self.deaf:
-            time.sleep(0.005)
+            time.sleep(0.005)  # what is not read makes each poll return at once
         while self._orders:
             self._orders.pop(0)()
 

@@ -24,6 +24,12 @@ def opened(window: int = 4096, epoch: int = 3) -> Calls:
     return calls
 
 
+def forgotten(calls: Calls) -> None:
+    """Its next master does not know the session."""
+    calls.closed()
+    calls.opened(TOKEN, 9, False, 1000, 1.0)
+
+
 def frames(calls: Calls, now: float = 0.0) -> list[wire.Head]:
     return [wire.parse_head(frame) for frame in calls.frames(now, 10_000)]
 
@@ -140,8 +146,7 @@ def test_a_session_that_the_master_does_not_know_counts_answers_anew() -> None:
     submitted(calls, 2)
     frames(calls)
     calls.answered(1, 1, 60)
-    calls.closed()
-    calls.opened(TOKEN, 9, False, 1000, 1.0)
+    forgotten(calls)
     assert [head.upto for head in frames(calls, 1.0)] == [0]
     assert calls.answered(2, 1, 60) is not None
     assert frames(calls, 3.0) == [] and frames(calls, 3.0 + ACK_AFTER_S)[0].upto == 1
@@ -152,8 +157,7 @@ def test_what_came_out_of_turn_from_one_session_acknowledges_nothing_of_the_next
     submitted(calls, 3)
     frames(calls)
     calls.answered(2, 2, 60)
-    calls.closed()
-    calls.opened(TOKEN, 9, False, 1000, 1.0)
+    forgotten(calls)
     frames(calls, 1.0)
     calls.answered(1, 1, 60)
     submitted(calls, 1)

@@ -13,6 +13,7 @@ from rota.common.errors import NOT_STARTED
 from rota.common.limits import HEAD_MAX
 from rota.common.messages import Exited, Handler, Recall, Recalled, Row, Started
 from rota.master.core import inherited, records
+from rota.master.core.pool import Slot
 from rota.worker.page import DONE, REFUSED, RUNNING
 
 OK = 0
@@ -743,14 +744,20 @@ def restarted(must_tell: bool = True) -> Rig:
     return Rig(epoch=2, restored=before)
 
 
-def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
+def holding() -> tuple[Rig, Slot]:
+    """A master that was started again, and the process of a node that still runs an attempt of its predecessor."""
     rig = restarted()
     incarnation = rig.started(rig.agent())
     rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    return rig, rig.fleet.processes.slots[incarnation]
+
+
+def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
+    rig, slot = holding()
     rig.client(epoch=1)
     rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.deliveries == []
-    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1, body=b"from before")
+    rig.reply(slot, 5, epoch=1, body=b"from before")
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
 
 
@@ -784,10 +791,7 @@ def test_a_kept_reply_that_comes_before_its_resend_waits_for_it() -> None:
 
 
 def test_a_reply_that_comes_after_its_node_was_given_up_still_waits_for_its_caller() -> None:
-    rig = restarted()
-    incarnation = rig.started(rig.agent())
-    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
-    slot = rig.fleet.processes.slots[incarnation]
+    rig, slot = holding()
     rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now)
     rig.reply(slot, 5, epoch=1, flags=wire.ORIGIN, tail=ORIGIN, body=b"late")
     rig.client(epoch=1)
@@ -796,10 +800,8 @@ def test_a_reply_that_comes_after_its_node_was_given_up_still_waits_for_its_call
 
 
 def test_what_was_lost_with_its_node_before_its_caller_came_is_told_so() -> None:
-    rig = restarted()
-    incarnation = rig.started(rig.agent())
-    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
-    rig.dispatch.losses.abandoned(rig.fleet.processes.slots[incarnation], "its node is dead", rig.now)
+    rig, slot = holding()
+    rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now)
     rig.client(epoch=1)
     rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.codes() == {50: MAYBE} and "its node is dead" in rig.answers[0].cause
@@ -932,12 +934,10 @@ def test_two_processes_that_hold_the_same_request_break_nothing() -> None:
 
 
 def test_what_an_older_master_dispatched_holds_its_credit() -> None:
-    rig = restarted()
-    incarnation = rig.started(rig.agent())
-    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50)])
+    rig, slot = holding()
     rig.request(1)
     assert rig.deliveries == []
-    rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1)
+    rig.reply(slot, 5, epoch=1)
     assert len(rig.deliveries) == 1
 
 
