@@ -35,11 +35,11 @@ class Liveness(StrEnum):
 
 
 class Health(StrEnum):
-    UNCHECKED = "unchecked"  # no process of it was ready since it came, or its first checks are not passed
-    UP = "up"  # a process of it is ready, nothing speaks against it
+    UNCHECKED = "unchecked"  # none of its processes was ready since it came, or its first checks are not passed
+    UP = "up"  # one of its processes is ready, and nothing speaks against it
     DEGRADED = "degraded"  # would be blacklisted, but the budget needs it
     BLACKLISTED = "blacklisted"  # until a point in time
-    TRIAL = "trial"  # one credit, to see
+    TRIAL = "trial"  # one credit, as a trial
 
 
 INTENT: dict[Intent, dict[str, Intent]] = {

@@ -23,23 +23,28 @@ _HEAD = """\
 
 <!-- Generated from common/settings by docs/generate.py; change it there. -->
 
-Each setting comes from the first of these that has it: a **flag** (`--bind`), an **environment variable**
-(`ROTA_MASTER_BIND`), the **file** (`-c rota.toml`, or `ROTA_CONFIG`), its **default**. No file is read unless it is
-named.
+Each setting comes from the first of these that has it:
 
-* The variable of a setting is `ROTA_<SECTION>_<KEY>`; an empty one counts as not set. Services have none: their names
-  may not be fit for a variable. In a variable, a list is `a,b` and a table `a=1,b=2`.
-* `ROTA_MASTER`, without a key, is not a setting of a node: it is where clients and operator commands find the master. A
-  slave node takes `ROTA_SLAVE_MASTER`, so that an application that is a client of another cluster cannot move its own
-  node there.
-* Durations are `"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"7d"`, or a number of seconds. Sizes are `"64KiB"`, `"1MiB"`
-  (powers of 1024), `"1GB"` (powers of 1000), or a number of bytes.
-* **HUP** of a master reads file and environment again. A setting marked *restart* keeps its value until then, and the
-  log says so. HUP of a node replaces its processes one at a time, that of a gateway reads pages and certificate again:
-  their settings wait for a restart.
-* `rota config init` writes an example, `rota config check FILE` lists all mistakes with `file:line` and exits 78 (pages
-  and certificates that cannot be read are mistakes, too), `rota config show FILE` prints what is in force and where it
-  comes from.
+1. a **flag** (`--bind`),
+2. an **environment variable** (`ROTA_MASTER_BIND`),
+3. the **file** (`-c rota.toml`, or `ROTA_CONFIG`),
+4. its **default**.
+
+No file is read unless it is named.
+
+* **Variables.** The variable of a setting is `ROTA_<SECTION>_<KEY>`; an empty one counts as not set. Services have
+  none: their names may not be fit for a variable. In a variable, a list is `a,b` and a table `a=1,b=2`.
+* **`ROTA_MASTER`**, without a key, is not a setting of a node: it is where clients and operator commands find the
+  master. A slave node takes `ROTA_SLAVE_MASTER`, so that an application that is a client of another cluster cannot move
+  its own node there.
+* **Units.** Durations are `"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"7d"`, or a number of seconds. Sizes are `"64KiB"`,
+  `"1MiB"` (powers of 1024), `"1GB"` (powers of 1000), or a number of bytes.
+* **HUP** of a master reads file and environment again. A setting marked *restart* keeps its value until a restart, and
+  the log says so. HUP of a node replaces its processes one at a time; HUP of a gateway reads pages and certificate
+  again. Their settings wait for a restart.
+* **Commands.** `rota config init` writes an example. `rota config check FILE` lists all mistakes with `file:line` and
+  exits 78 (pages and certificates that cannot be read are mistakes, too). `rota config show FILE` prints what is in
+  force and where it comes from.
 """
 
 

@@ -18,37 +18,42 @@ _HEAD = """\
 
 <!-- Generated from common/lifecycle.py by docs/generate.py; change it there. -->
 
-A node is in four states at once, one on each axis; there is no state "up" that would mix what an operator wants
-with what the master sees. Each axis is a table. An event that a state does not know (–) raises and changes nothing:
-it is a fault of rota, not of a peer. `rota status` shows of each node since when it is so, who said so and why,
-and, where a state ends by itself, until when.
+A node is in four states at once, one on each axis. There is no single state "up" that would mix what an operator
+wants with what the master sees.
+
+Each axis is a table. An event that a state does not know (–) raises and changes nothing: it is a fault of rota, not of
+a peer. For each node `rota status` shows since when it has been in its state, who put it there and why, and, where a
+state ends by itself, until when.
 """
 
 _INTENT = """\
-What operators want. It is journaled before it is acknowledged, and the agents keep a copy, so that a drained node
-stays drained when master, agent or machine starts again. Leaving *draining* is a matter of the count that the
-master keeps (`empty`), of the drain deadline (`deadline`), or of the node's death (`dead`); an operator may change
-their mind before.
+What operators want. An intent is journaled before it is acknowledged, and the agents keep a copy, so that a drained
+node stays drained when master, agent or machine starts again.
+
+A node leaves *draining* when the count that the master keeps is zero (`empty`), at the drain deadline (`deadline`), or
+when the node dies (`dead`). Until then an operator may change their mind.
 """
 
 _LIVENESS = """\
-What the master observes. An agent beats each 200 ms, for all its processes; it runs no user code, so a spinning
+What the master observes. An agent beats every 200 ms, for all its processes. It runs no user code, so a spinning
 handler does not make a node look dead. `late` comes after `suspect_after` of silence, `silent` after `dead_after`.
 Only when a node is dead are the requests that run there settled as lost.
 """
 
 _HEALTH = """\
-What checks and results say ([FAULTS.md](FAULTS.md), "Health and blacklist"). It closes at the start (no process of the
-node was ready yet, or its service wants checks to be passed first: nothing is sent there) and opens in doubt later: a
-node that would be blacklisted stays in the pool as *degraded* (`spare`) when `min_active` needs it, or when it is not
-alone in falling. *blacklisted* ends with its time, *trial* with its requests or after a minute, *degraded* with checks
-or answers that are well again. Each `restart` (another boot, a rejoin) begins anew.
+What checks and results say ([FAULTS.md](FAULTS.md), "Health and blacklist").
+
+* *At the start* health is closed: nothing is sent to a node of which no process was ready yet, or whose service wants
+  checks to be passed first.
+* *Later* it stays open in doubt: a node that would be blacklisted stays in the pool as *degraded* (`spare`) when
+  `min_active` needs it, or when it is not alone in falling.
+* *blacklisted* ends with its time, *trial* with its requests or after a minute, *degraded* with checks or answers that
+  are well again. Each `restart` (another boot, a rejoin) begins anew.
 """
 
 _RAMP = """\
-Derived, so it has no table: the share of the node's slots that is open, from 0 to 1. It rises over `ramp` from the
-moment at which the node joined, one credit being the least, and is 1 at once when no other node could carry the
-rest.
+The share of the node's slots that is open, from 0 to 1. It is derived, so it has no table. It rises over `ramp` from
+the moment at which the node joined, never below one credit, and is 1 at once when no other node could carry the rest.
 
 ```mermaid
 stateDiagram-v2
@@ -110,7 +115,7 @@ def _edges() -> str:
                 published[name].append(f"{before} → {after}")
     rows = [f"| **{name}** | {', '.join(moves)} |\n" for name, moves in published.items()]
     return (
-        "\nWhat is published as an event are edges, not states; *suspect* and back makes no noise.\n\n"
+        "\nEvents are published for edges, not for states; *suspect* and back makes no noise.\n\n"
         "| edge | published at |\n|---|---|\n" + "".join(rows)
     )
 
@@ -125,5 +130,5 @@ def _eligible() -> str:
     )
     return (
         f"\n## Eligible\n\nA node may be given new work when its {sentence}. "
-        "One in *trial* gets one request at a time, one that ramps up its share.\n"
+        "A node in *trial* gets one request at a time, a node that ramps up its share.\n"
     )

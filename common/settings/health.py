@@ -25,7 +25,7 @@ HEARTBEAT, PORT, DUMMY, REQUEST = "heartbeat", "port", "dummy", "request"  # how
 
 @dataclass(init=False, repr=False, eq=False, slots=True)
 class HealthSettings(Section):
-    """How it is found out whether a node serves this service well, and what follows when it does not."""
+    """How the master finds out whether a node serves this service well, and what follows when it does not."""
 
     section: ClassVar[str] = "service.health"
 
@@ -33,19 +33,19 @@ class HealthSettings(Section):
         HEARTBEAT,
         Choice((HEARTBEAT, PORT, DUMMY, REQUEST)),
         "how deep to look: the agent's beat, a port on the node, any answer of a process, an expected answer",
-        "beats and what happens to real requests tell most; the deeper checks need to know the application",
+        "beats and the fate of real requests tell most; the deeper checks need to know the application",
     )
     port: str | None = setting(
         None,
         Optional(HOST_PORT),
         "HOST:PORT that the node must be able to connect to, for check = port",
-        "there is no dependency that could be assumed",
+        "no dependency could be assumed",
     )
     handler: str | None = setting(
         None,
         Optional(Name()),
         "handler that dummy and request call; without it, the application's health function",
-        "an application without a health function answers all the same, which is what dummy asks",
+        "an application without a health function answers all the same, and dummy asks for no more",
     )
     args: Mapping[str, Any] = setting(
         {},
@@ -81,25 +81,25 @@ class HealthSettings(Section):
         3,
         Integer(1, 100),
         "failures in a row (checks, crashes, hangs, protocol errors) after which a node counts as ill",
-        "two happen to a node that only restarts a process",
+        "two can happen to a node that only restarts a process",
     )
     blacklist: float = setting(
         5.0,
         Duration("100ms", "1h"),
         "how long a node is on the blacklist for the first time; each further time doubles it",
-        "about the time in which a process is started anew",
+        "about the time that a process takes to restart",
     )
     blacklist_max: float = setting(
         300.0,
         Duration("100ms", "1d"),
         "longest time on the blacklist",
-        "a node that was mended must not have to wait for an operator",
+        "a node that was repaired must not have to wait for an operator",
     )
     eject: bool = setting(
         True,
         Boolean(),
         "put nodes that are ill on the blacklist; false only shows them",
-        "a node that loses what it is given should be given nothing; false where a human is to decide",
+        "a node that loses what it is given should be given nothing; false where a human should decide",
     )
 
 

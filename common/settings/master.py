@@ -100,7 +100,7 @@ class MasterSettings(Section):
     queue_bytes: int = setting(
         256 * 2**20,
         Size("1MiB", "64GiB"),
-        "most bytes of requests that wait in the queues of all services together",
+        "most bytes of requests that wait, in the queues of all services together",
         "a bound on memory where queue_limit only counts; beyond it callers get Overloaded",
     )
     max_message: int = setting(
@@ -114,20 +114,20 @@ class MasterSettings(Section):
         600.0,
         Duration("10s", "1d"),
         "silence of a client after which its session, with the answers kept for it, is closed",
-        "a client that is away longer learns MaybeExecuted for what it had in flight",
+        "a client that is away longer gets MaybeExecuted for what it had in flight",
     )
     answers_bytes: int = setting(
         16 * 2**20,
         Size("64KiB", "4GiB"),
         "most bytes of answers kept for one session until the client acknowledges them",
-        "beyond it only the number is kept, and a resend learns MaybeExecuted; a client that "
+        "beyond it only the number is kept, and a resend gets MaybeExecuted; a client that "
         "has this much to read and reads nothing for a second is cut",
     )
     answers_total: int = setting(
         512 * 2**20,
         Size("1MiB", "1TiB"),
         "most bytes of answers kept for all sessions together",
-        "a bound on memory whatever the number of clients: the session that owes most is cut first",
+        "a bound on memory whatever the number of clients: the session that has most to read is cut first",
     )
 
     keys_bytes: int = setting(
@@ -140,7 +140,7 @@ class MasterSettings(Section):
         100_000,
         Integer(1, 10_000_000),
         "most sessions whose process is remembered, of all services together",
-        "some 40 MiB; the one heard of last is kept longest, and one that was forgotten mostly finds its place again",
+        "some 40 MiB; the most recently used are kept, and one that was forgotten mostly finds its place again",
     )
 
     def frontend_address(self) -> str:

@@ -41,7 +41,7 @@ class Receivers(Kind):
 
 @dataclass(init=False, repr=False, eq=False, slots=True)
 class NotifySettings(Section):
-    """Somebody whom the master tells of takeovers, in order and each time once: by mail, or a webhook."""
+    """A receiver of notifications: the master tells it of takeovers, each once and in order, by mail or a webhook."""
 
     section: ClassVar[str] = "notify"
 
@@ -49,13 +49,13 @@ class NotifySettings(Section):
         None,
         Optional(Receivers()),
         "mail addresses, or the URL that is sent a JSON object with POST",
-        "a section without it is a mistake: nobody would be told",
+        "a section without it is a mistake: nobody would be notified",
     )
     events: tuple[str, ...] = setting(
         KINDS,
         Several(Choice(KINDS), limit=len(KINDS)),
-        "what is told",
-        "all of it is rare, and each of them may be the reason for the next",
+        "which events are told",
+        "all are rare, and each may be the reason for the next",
     )
     server: str = setting(
         "127.0.0.1:25",
@@ -66,26 +66,26 @@ class NotifySettings(Section):
     security: str = setting(
         PLAIN,
         Choice((PLAIN, STARTTLS, TLS)),
-        "how the SMTP server is spoken to; its certificate is checked",
+        "how to connect to the SMTP server; its certificate is checked",
         "a relay on the same machine has no certificate; starttls is usual on port 587, tls on 465",
     )
     sender: str = setting(
         "rota@localhost",
         MAIL,
         "address from which mail comes",
-        "servers beyond the machine's own mostly want one of a domain of theirs",
+        "servers on other machines mostly want an address in a domain of theirs",
     )
     user: str | None = setting(
         None,
         Optional(Text(limit=256)),
         "name to log in to the SMTP server with",
-        "a relay on the same machine asks for none",
+        "a relay on the same machine asks for no login",
     )
     password_file: str | None = setting(
         None,
         Optional(File()),
         "file with the password of user, or with the secret of a webhook, sent as Authorization: Bearer …",
-        "a file can be kept from other eyes; it is read each time, so that it may be changed",
+        "a file can be kept private; it is read each time, so that it may be changed",
     )
     timeout: float = setting(
         10.0,
@@ -97,7 +97,7 @@ class NotifySettings(Section):
         86400.0,
         Duration("0s", "7d"),
         "how long a notification is tried again, first after 1 s, then after 2 s, 4 s … up to a minute",
-        "a mail server may be down for a night; what is a day old helps nobody any more",
+        "a mail server may be down for a night; a notification that is a day old helps nobody",
     )
 
     @property

@@ -42,19 +42,19 @@ class ServiceSettings(Section):
         None,
         Optional(Integer(1, 100_000), word="all"),
         "most processes of the service, over all nodes",
-        "what nodes have room for is meant to be used",
+        "the room that nodes have is meant to be used",
     )
     grow_after: float = setting(
         0.5,
         Duration("10ms", "10m"),
         "how long the oldest request waits in the queue before a process is added",
-        "about the start of an interpreter: growing sooner would answer to bursts that are over",
+        "about the time an interpreter takes to start: growing sooner would respond to bursts that are over",
     )
     shrink_after: float = setting(
         300.0,
         Duration("1s", "1d"),
-        "how long a process must have been spare before it is taken away",
-        "outlasts what comes each minute; a process too many costs memory, one too few waits",
+        "how long a process must have been spare before it is stopped",
+        "outlasts load that recurs each minute; a process too many costs memory, one too few makes requests wait",
     )
     min_active: int = setting(
         1,
@@ -66,25 +66,25 @@ class ServiceSettings(Section):
         1000,
         Integer(0, 1_000_000),
         "most requests that wait; beyond it callers get Overloaded at once",
-        "a longer queue is only later bad news; 0 refuses what no process can take now",
+        "a longer queue only delays the bad news; 0 refuses what no process can take now",
     )
     queue_timeout: float = setting(
         30.0,
         Duration("1ms", "1d"),
         "how long a request waits in the queue before its caller gets Overloaded",
-        "the default timeout of a call: sooner would refuse work that is still waited for",
+        "the default timeout of a call: sooner would refuse work that a caller still waits for",
     )
     pause_for: float = setting(
         30.0,
         Duration("100ms", format_duration(limits.PAUSE_MAX_S)),
         "how long `rota pause` holds requests when nobody says how long, or resumes",
-        "the default timeout of a call: what is held longer nobody waits for",
+        "the default timeout of a call: nobody waits for what is held longer",
     )
     credit: int | None = setting(
         None,
         Optional(Integer(1, limits.PAGE_ROWS), word="auto"),
         "requests that one process may hold at a time",
-        f"auto gives it one to work at and as many more as it serves in 2 ms, {limits.CREDIT_USUAL} in all, "
+        f"auto gives it one to work on and as many more as it serves in 2 ms, {limits.CREDIT_USUAL} in all, "
         f"{limits.CREDIT_MAX} if nearly all are quick: more keeps short ones flowing but parks work behind long ones",
     )
     balance: str = setting(
@@ -97,49 +97,49 @@ class ServiceSettings(Section):
         {},
         Table(Integer(1, 256)),
         "node = weight, its share of the requests; a node that is not named has 1",
-        "equal until machines differ; to give a node nothing, drain it",
+        "equal, until machines differ; to give a node nothing, drain it",
     )
     ramp: float = setting(
         5.0,
         Duration("0s", "1h"),
-        "time over which the share of a node that joined rises to its full",
-        "cold caches and connections; 0 gives it everything at once",
+        "time over which the share of a node that joined rises to its full size",
+        "caches and connections are cold at first; 0 gives it everything at once",
     )
     handler_timeout: float = setting(
         30.0,
         Duration("10ms", "7d"),
         "limit of handlers that declare none; a process that exceeds it is ended",
-        "the default timeout of a call; without any limit a hung process is lost capacity",
+        "the default timeout of a call; without a limit a hung process is lost capacity",
     )
     quarantine_for: float = setting(
         3600.0,
         Duration("1s", "30d"),
-        "how long requests with a payload that two processes died of are refused",
-        "then one is tried again, alone: a poison costs a process an hour, a wrong verdict heals by itself",
+        "how long requests are refused whose payload two processes died of",
+        "then one is tried again, alone: a poison costs one process an hour, and a wrong verdict heals by itself",
     )
     max_attempts: int = setting(
         2,
         Integer(1, 10),
         "how often a request of an idempotent handler is started when its process is lost",
-        "lost with two processes it is the request that is at fault; what had not started never counts",
+        "if two processes are lost with it, the request is at fault; what had not started never counts",
     )
     retry_percent: int = setting(
         20,
         Integer(0, 100),
         "started and lost requests that may run again, in percent of those answered in the last 10 s",
-        "a service in trouble gets a fifth more load from it, not twice its load",
+        "retries then add a fifth to the load of a service in trouble, rather than doubling it",
     )
     retry_per_s: int = setting(
         10,
         Integer(0, 100_000),
-        "and so many a second besides",
+        "and this many a second besides",
         "a service with little traffic would have no budget at all",
     )
     keys_for: float = setting(
         600.0,
         Duration("0s", "7d"),
         "how long the answer to a call with an idempotency key is given to repeated calls of it",
-        "outlasts the retries of a caller that was restarted; it starts when the call ends",
+        "outlasts the retries of a caller that was restarted; counted from the end of the call",
     )
     drain_deadline: float | None = setting(
         None,
@@ -163,7 +163,7 @@ class ServiceSettings(Section):
         None,
         Optional(Integer(1, 1_000_000_000), word="off"),
         "a process is replaced after so many requests",
-        "hides leaks; processes are replaced one at a time, so it needs no jitter",
+        "it hides leaks; processes are replaced one at a time, so it needs no jitter",
     )
     max_rss: int | None = setting(
         None,

@@ -38,7 +38,7 @@ class SlaveSettings(Section):
         None,
         Optional(APP),
         "what to serve: module:attribute or file.py:attribute; without :attribute, the only Worker there",
-        "there is no application that could be assumed",
+        "no application could be assumed",
         flags=("APP",),
         reload=False,
     )
@@ -54,7 +54,7 @@ class SlaveSettings(Section):
         (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
         Several(Address(), limit=8),
         "control addresses of the masters, the primary first",
-        "the master of a first try runs on the same machine",
+        "at a first try the master runs on the same machine",
         flags=("-m", "--master"),
         reload=False,
     )
@@ -62,7 +62,7 @@ class SlaveSettings(Section):
         _CPUS,
         Integer(1, 1024),
         "how many processes this node has room for, all services together",
-        "one a core keeps the cores busy; more pays off when handlers mostly wait",
+        "one per core keeps the cores busy; more pay off when handlers mostly wait",
         flags=("-p", "--processes"),
         reload=False,
     )
@@ -70,7 +70,7 @@ class SlaveSettings(Section):
         1,
         Integer(1, limits.PAGE_ROWS),
         "how many requests a process of a WSGI application serves at once, each in a thread",
-        "applications that do not say so need not be safe to be called from several threads",
+        "an application that does not say so may not be safe to call from several threads",
         flags=("--threads",),
         reload=False,
     )
@@ -78,7 +78,7 @@ class SlaveSettings(Section):
         limits.PAGE_ROWS,
         Integer(1, limits.CONCURRENCY_MAX),
         "how many requests a process of an async application serves at once; an open WebSocket is one",
-        "what one event loop can do is soon done by fewer; open WebSockets mostly wait, so more of them fit",
+        "fewer requests already use all that one event loop can do; open WebSockets mostly wait, so more of them fit",
         flags=("--concurrency",),
         reload=False,
     )
@@ -103,7 +103,7 @@ class SlaveSettings(Section):
         {},
         Table(Text(limit=64)),
         "labels to choose nodes by, as in rota drain --tag zone=a",
-        "names of nodes need not say where they stand",
+        "the names of nodes need not say where they are",
         flags=("--tag",),
         reload=False,
     )
@@ -111,7 +111,7 @@ class SlaveSettings(Section):
         False,
         Boolean(),
         "the attribute of APP is a function without parameters that makes the application",
-        "calling what is callable would call every WSGI application",
+        "calling whatever is callable would call every WSGI application",
         flags=("--factory",),
         reload=False,
     )
@@ -127,7 +127,7 @@ class SlaveSettings(Section):
         ".",
         Directory(),
         "directory of the application, kept as typed and entered at each start of a process",
-        "resolved only once, a symlink would go on naming the old release",
+        "if it were resolved only once, a symlink would keep naming the old release",
         flags=("--app-dir",),
         reload=False,
     )
@@ -135,7 +135,7 @@ class SlaveSettings(Section):
         None,
         Optional(File()),
         "interpreter of the processes; without it, the one that runs the agent",
-        "a virtual environment a release needs the one of its own release",
+        "where each release has a virtual environment, its processes need the interpreter of that one",
         flags=("--python",),
         reload=False,
     )
@@ -150,8 +150,8 @@ class SlaveSettings(Section):
     start_timeout: float = setting(
         60.0,
         Duration("1s", "1h"),
-        "how long a process may take until it is ready; then the start counts as failed",
-        "an import that hangs must show as a failure; large models need more",
+        "how long a process may take to become ready; then the start counts as failed",
+        "an import that hangs must show up as a failure; large models need more time",
         reload=False,
     )
     drain_deadline: float = setting(
@@ -165,6 +165,6 @@ class SlaveSettings(Section):
         10.0,
         Duration("0s", "1h"),
         "how long a process that is told to stop may take for its on_stop hooks; then SIGKILL",
-        "closing connections takes moments; docker stop gives 10 s too",
+        "closing connections takes a moment; docker stop gives 10 s, too",
         reload=False,
     )

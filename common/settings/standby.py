@@ -26,7 +26,7 @@ class StandbySettings(Section):
         None,
         Optional(Several(Address(), limit=8)),
         "control address of the primary, whose backup this master is; with an engine as lease, of all other masters",
-        "a master that nobody is told of is alone; only the backup needs to know of the other one",
+        "a master that knows of no other is alone; only the backup needs to be told of the other one",
         flags=("--backup-of",),
         reload=False,
     )
@@ -35,13 +35,13 @@ class StandbySettings(Section):
         Optional(Address()),
         "control address at which the other master reaches this one; without it, bind's port at the advertised host, "
         "or at the address from which this one dials",
-        "who takes over is dialled by who comes back; only NAT makes it worth setting",
+        "a master that comes back dials the one that took over; only NAT makes it worth setting",
         reload=False,
     )
     lease: str = setting(
         AGENTS,
         Lease(),
-        "who decides which master is active: agents, by votes, for a pair; or an engine, for any number of masters",
+        "what decides which master is active: agents, by votes, for a pair; or an engine, for any number of masters",
         "no other service is needed; etcd or PostgreSQL let three or more masters stand by for each other",
         reload=False,
     )
@@ -69,7 +69,7 @@ class StandbySettings(Section):
         True,
         Boolean(),
         "an active master that is told to stop hands over to its standby at once",
-        "a planned stop should cost no more than a switchover; without it the standby waits for the return",
+        "a planned stop should cost no more than a switchover; without it the standby waits for the active to return",
         flags=("--handover",),
     )
     on_takeover: tuple[str, ...] = setting(
