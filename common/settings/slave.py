@@ -70,7 +70,7 @@ class SlaveSettings(Section):
         1,
         Integer(1, limits.PAGE_ROWS),
         "how many requests a process of a WSGI application serves at once, each in a thread",
-        "an application that does not say so may not be safe to call from several threads",
+        "unless an application says so, it may not be safe to call from several threads",
         flags=("--threads",),
         reload=False,
     )
