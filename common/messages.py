@@ -23,6 +23,10 @@ class BadMessage(ValueError):
     """The map breaks the protocol; the sentence names the field."""
 
 
+class UnknownMessage(BadMessage):
+    """Nothing is wrong with it but its name: one of a newer peer, perhaps."""
+
+
 # ---- hellos ---------------------------------------------------------------------------------------------------------
 
 
@@ -444,6 +448,35 @@ def framed(kind: int, token: int, message: Message) -> bytes:
 
 def decode(data: bytes) -> Message:
     """Raises BadMessage, and nothing else, whatever the bytes are."""
+    name, fields = _unpacked(data)
+    kind = _TYPES.get(name)
+    if kind is None:
+        raise UnknownMessage(f"no message is called {name[:40]!r}")
+    if not _flat(kind) and _deep(fields, MAP_DEPTH):
+        raise BadMessage("nested too deeply")
+    try:
+        message: Message = _reader(kind)(fields)
+    except BadMessage as error:
+        raise BadMessage(f"{kind.__name__}{error}") from None
+    return message
+
+
+def versions_of(hello: bytes) -> list[int]:
+    """Those that a peer speaks whose HELLO is not understood otherwise; empty where it does not say."""
+    try:
+        speaks: _Speaks = checked(_Speaks, _unpacked(hello)[1])
+    except BadMessage:
+        return []
+    return speaks.versions
+
+
+class _Speaks(NamedTuple):
+    """What every HELLO of every version has."""
+
+    versions: list[int]
+
+
+def _unpacked(data: bytes) -> tuple[str, Any]:
     if len(data) > MAP_MAX:
         raise BadMessage("too large")
     try:
@@ -452,16 +485,7 @@ def decode(data: bytes) -> Message:
         raise BadMessage(f"not a map: {error}") from None
     if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)):
         raise BadMessage("not [name, map]")
-    kind = _TYPES.get(value[0])
-    if kind is None:
-        raise BadMessage(f"no message is called {value[0][:40]!r}")
-    if not _flat(kind) and _deep(value[1], MAP_DEPTH):
-        raise BadMessage("nested too deeply")
-    try:
-        message: Message = _reader(kind)(value[1])
-    except BadMessage as error:
-        raise BadMessage(f"{kind.__name__}{error}") from None
-    return message
+    return value[0], value[1]
 
 
 def checked(kind: Any, value: object) -> Any:

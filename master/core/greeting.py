@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TypeVar
 
-from ...common import wire
-from ...common.messages import AgentHello, ClientHello, OperatorHello, PeerHello, ProcessHello, Refusal, VoterHello
+from ...common import messages, wire
+from ...common.messages import (
+    AgentHello,
+    BadMessage,
+    ClientHello,
+    OperatorHello,
+    PeerHello,
+    ProcessHello,
+    Refusal,
+    VoterHello,
+)
 from . import received
 
 Kind = TypeVar("Kind", ClientHello, ProcessHello)
@@ -33,6 +42,24 @@ def incompatible(versions: list[int]) -> Refusal:
     return refusal("incompatible", text, 30_000)
 
 
+def not_understood(hello: bytes) -> Refusal | None:
+    """For a HELLO that cannot be read: another version's, if it says which ones its peer speaks. Unanswered it would be
+    said for ever, and nobody would know why. None: it is no HELLO of anybody.
+    """
+    versions = messages.versions_of(hello)
+    if not versions:
+        return None
+    if agree(versions) is None:
+        return incompatible(versions)
+    try:
+        why = f"it is a {type(messages.decode(hello)).__name__}"
+    except BadMessage as error:
+        why = str(error)
+    return refusal(
+        "incompatible", f"this master does not understand the peer's HELLO ({why}): update the older side", 30_000
+    )
+
+
 def read(kind: type[Kind], body: bytes, place: str, counters: Counter[str]) -> Kind | Refusal | None:
     """The HELLO of a data port. Refusal: it belongs on control, whose port by default is so much lower (`place`)."""
     found = received.message(body, counters)
@@ -40,5 +67,7 @@ def read(kind: type[Kind], body: bytes, place: str, counters: Counter[str]) -> K
         return found
     if isinstance(found, OnControl):
         return refusal("port", f"this is not the control port of the master, which by default is {place}", 5000)
-    counters["bad messages"] += found is not None
+    if found is None:
+        return not_understood(body)
+    counters["bad messages"] += 1
     return None

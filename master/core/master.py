@@ -202,7 +202,9 @@ class Master:
     def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
         hello = received.message(body, self.counters)
         if not isinstance(hello, greeting.OnControl):
-            self.dispatch.counters["bad messages"] += 1
+            self.dispatch.counters["bad messages"] += hello is not None
+            if refusal := greeting.not_understood(body):
+                self._refuse(route, refusal)
             return
         version = greeting.agree(hello.versions)
         if version is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...common import exits, messages, wire
 from ...common.lifecycle import Liveness
-from ...common.messages import BadMessage
+from ...common.messages import BadMessage, UnknownMessage
 from ...common.names import valid_name
 from ...common.settings import BACKUP, PRIMARY
 from . import greeting
@@ -32,6 +32,7 @@ TICK_S = 0.02
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the active
 REDIAL_S = 0.2
 UPDATE_S = 5.0  # until a newer active is tried again, whose records we do not understand
+ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 ALONE_S = 2.0  # after a start: the other master does not answer
 FIRST_S = 0.2  # of two that start together: who was active last
 SECOND_S = 0.6  # then the primary
@@ -124,16 +125,22 @@ class Standby(ABC):
         """The master that was dialled is not active, or does not answer."""
 
     def from_link(self, frame: bytes, now: float) -> None:
-        """Whatever cannot be read may have been a record: over a new connection everything comes anew."""
+        """Whatever is damaged may have been a record: over a new connection everything comes anew. What only a newer
+        master says is none: a record that is missing leaves a gap in the sequence.
+        """
         try:
             head = wire.parse_head(frame)
-            if head.kind == wire.PROBE:
-                return
             if head.kind == ANSWERS and head.token == self._link_token:
                 return self.mirror.keep(frame, head.head_len)
+            if head.kind in (wire.WHO, wire.BYE):
+                return self._hang_up(now)
             if head.kind not in (wire.WELCOME, wire.REFUSED, wire.CONTROL):
-                return self._hang_up(now)  # WHO, BYE
+                self.counters["bad frames"] += head.kind != wire.PROBE
+                return
             message = messages.decode(frame[head.head_len :])
+        except UnknownMessage:
+            self.counters["bad frames"] += 1
+            return
         except (wire.BadFrame, BadMessage):
             self.counters["bad frames"] += 1
             return self._hang_up(now)
@@ -146,6 +153,7 @@ class Standby(ABC):
 
     def _welcomed(self, welcome: messages.Welcome, token: int, now: float) -> None:
         """Only of an active master, and of no older one than we know, there is something to be had."""
+        self.alarms.pop("unanswered", None)
         self.candidacy.saw(welcome.epoch)
         self._idle_peer = welcome.state == "standby"  # a candidate is not to be met by another one
         if welcome.state != "active" or welcome.epoch < self.epoch:
@@ -153,6 +161,7 @@ class Standby(ABC):
         self._link_token, self._active, self._linked_at = token, welcome.master, now
 
     def _refused(self, refusal: messages.Refusal, now: float) -> None:
+        self.alarms.pop("unanswered", None)
         self._alarm("refused", f"the other master refuses this one: {refusal.message}")
         self._hang_up(now, max(REDIAL_S, refusal.retry_after_ms / 1000))
 
@@ -309,13 +318,13 @@ class Standby(ABC):
     def control(self, route: bytes, frame: bytes, now: float) -> None:
         try:
             head = wire.parse_head(frame)
-            message = messages.decode(frame[head.head_len :]) if head.kind in (wire.HELLO, wire.CONTROL) else None
+            if head.kind == wire.HELLO and head.token == 0:
+                return self._hello(route, frame[head.head_len :], now)
+            message = messages.decode(frame[head.head_len :]) if head.kind == wire.CONTROL else None
         except (wire.BadFrame, BadMessage):
             self.counters["bad frames"] += 1
             return
-        if head.kind == wire.HELLO and head.token == 0:
-            self._hello(route, message, now)
-        elif head.kind == wire.BYE:
+        if head.kind == wire.BYE:
             self.control_gone(route)
         elif node := self._voters.node(route, head.token):
             if isinstance(message, messages.Grant | messages.Deny) and self._counts(node):
@@ -330,9 +339,15 @@ class Standby(ABC):
         """Control is never left alone here: nobody beats."""
         return 0.0
 
-    def _hello(self, route: bytes, hello: messages.Message | None, now: float) -> None:
+    def _hello(self, route: bytes, body: bytes, now: float) -> None:
+        try:
+            hello = messages.decode(body)
+        except BadMessage:
+            hello = None
         if not isinstance(hello, greeting.OnControl):
             self.counters["bad frames"] += 1
+            if refusal := greeting.not_understood(body):
+                self.out.control.append((route, messages.framed(wire.REFUSED, 0, refusal)))
             return
         version = greeting.agree(hello.versions)
         if version is None:
@@ -445,8 +460,13 @@ class Standby(ABC):
             self._heard_at = min(now, self._heard_at + gap)
             self._began += gap
         if self._dial_at is not None and now >= self._dial_at and self.peer_address:
-            self._dial_at = None
+            self._dial_at, self._linked_at = None, now
             self.out.role.append(Dial(self.peer_address))
+        if self._dial_at is None and not self._link_token and now - self._linked_at > ANSWER_S:
+            self._alarm(
+                "unanswered", f"{self.peer_address} answers no HELLO: is it a master, of the version of this one?"
+            )
+            self._hang_up(now)
         if self.liveness is Liveness.LIVE and now - self._heard_at > self.settings.takeover_after:
             self._move("silent")
         if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.settings.takeover_after:
