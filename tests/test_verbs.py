@@ -152,6 +152,13 @@ def test_a_service_that_only_forgotten_nodes_offered_is_waited_for_by_nobody() -
     assert set(rig.dispatch.pools) == {"orders", "asked"}  # that one is still asked for
 
 
+def test_nodes_to_forget_may_be_named_by_their_tags() -> None:
+    rig = cluster(3)
+    ask(rig, "drain", nodes=["n3"])
+    assert ask(rig, "forget", tags={"zone": "b"}).data["nodes"] == ["n3"]
+    assert ask(rig, "forget", all=True).exit == exits.REFUSED and ask(rig, "forget").exit == exits.USAGE
+
+
 def test_to_forget_a_node_that_never_was_is_not_found() -> None:
     result = ask(cluster(), "forget", nodes=["n11"])
     assert result.exit == exits.NOT_FOUND and "n1" in result.data["nearest"]
@@ -190,7 +197,7 @@ def test_scale_stays_between_minimum_and_maximum(processes: int) -> None:
 
 @pytest.mark.parametrize("verb", ["scale", "reload"])
 def test_an_unknown_service_is_exit_4_with_the_nearest(verb: str) -> None:
-    result = ask(cluster(), verb, service="order", processes=1)
+    result = ask(cluster(), verb, service="order")
     assert result.exit == exits.NOT_FOUND and result.data["nearest"] == ["orders"]
 
 
@@ -198,7 +205,7 @@ def test_an_unknown_service_is_exit_4_with_the_nearest(verb: str) -> None:
 def test_handlers_inside_an_application_are_not_scaled_or_reloaded(verb: str) -> None:
     rig = Rig()
     rig.process(rig.agent(embedded=True))
-    result = ask(rig, verb, service="orders", processes=1)
+    result = ask(rig, verb, service="orders", **({"processes": 1} if verb == "scale" else {}))
     assert result.exit == exits.REFUSED and "application" in result.data["error"]
 
 

@@ -13,7 +13,7 @@ from standby_rig import TOKEN
 from test_standby import Rig as StandbyRig
 
 import rota
-from rota.common import messages, wire
+from rota.common import exits, messages, wire
 from rota.common.messages import BadMessage, Handler, Refusal, Started, UnknownMessage, Welcome
 from rota.master.core.outbox import Dial, HangUp
 from rota.worker import asgi, wsgi
@@ -210,6 +210,16 @@ def test_a_request_may_have_entries_in_its_map_that_are_not_known_here() -> None
     slot, delivery, _ = rig.deliveries[-1]
     rig.reply(slot, delivery)
     assert rig.codes() == {1: 0}
+
+
+def test_an_argument_of_a_verb_that_is_not_known_here_refuses_it_and_nothing_is_done() -> None:
+    """A command line of N+1 may have asked what a drain would do, in a way that this master does not understand."""
+    rig = Rig()
+    rig.pool_of(1)
+    result = rig.verb("drain", all=True, force=True, only_look=True)
+    assert result is not None and result.exit == exits.USAGE
+    assert "no argument 'only_look' of drain" in result.data["error"] and "update" in result.data["error"]
+    assert [str(node.intent) for node in rig.fleet.nodes.values()] == ["active"]
 
 
 # ---- an agent, a client, a process hear more than they know ---------------------------------------------------------

@@ -16,7 +16,6 @@ from .outbox import Outbox
 OPERATORS_MAX = 1000
 PROBE_EVERY_S = 1.0
 _IN_MEMORY = ("list", "clear")  # actions of blacklist that no journal has to know
-_CHANGING = ("drain", "rejoin", "recheck", "forget", "blacklist", "scale", "reload", "maintenance", "pause", "resume")
 
 
 class _Operator:
@@ -116,6 +115,7 @@ class Operators(Connected):
             self._answer(route, verb.id, refused.outcome)
 
     def _do(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
+        verbs.check(verb.verb, verb.args)
         if verb.verb == "wait":
             if sum(waiter.route == route for waiter in self.waiting) >= ASKED_MAX:
                 raise _too_many_asked()
@@ -137,17 +137,13 @@ class Operators(Connected):
             self._switching.append((route, verb.id))
             reason = verbs.argument(verb.args, "reason", str, "")
             self._events.tell("switchover", self._pair_name(), f"to {self._pair_name()}", operator.user, reason)
-        elif verb.verb in _CHANGING:
+        else:
             if "journal" in self._alarms and verb.verb != "resume":  # callers wait, and its end comes anyway
                 raise verbs.Refuse(exits.FAILED, f"nothing can be changed: {self._alarms['journal']}")
             outcome = getattr(self._verbs, verb.verb)(verb.args, operator.user, now)
             # What it found as it is wanted may have been asked for a moment ago, and not be on record yet.
             self._last = outcome.record or self._last
             self._answer(route, verb.id, outcome._replace(record=self._last))
-        else:
-            raise verbs.not_found(
-                "verb", verb.verb, (*_CHANGING, "quarantine", "wait", "status", "events", "switchover")
-            )
 
     # ---- answers -------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,24 @@ SCHEMA = 1  # of the data of an answer
 TEXT_MAX = 1000  # characters of one argument: status shows the reasons of all nodes in one message
 BLACKLIST = ("list", "clear", "disable", "enable")
 QUARANTINE = ("list", "show", "retry", "drop")
+_NODES = ("nodes", "all", "tags")
+ARGUMENTS: dict[str, tuple[str, ...]] = {  # of each verb
+    "drain": (*_NODES, "deadline_s", "force", "reason", "dry_run"),
+    "rejoin": (*_NODES, "version", "reason", "dry_run"),
+    "recheck": _NODES,
+    "forget": (*_NODES, "reason"),
+    "blacklist": ("action", "names", "reason"),
+    "scale": ("service", "processes", "reason"),
+    "reload": ("service", "reason"),
+    "maintenance": ("service", "on", "stop", "retry_after_s", "reason"),
+    "pause": ("service", "for_s", "reason"),
+    "resume": ("service", "reason"),
+    "quarantine": ("action", "id", "reason"),
+    "wait": ("condition", "names", "timeout_s"),
+    "status": ("nodes",),
+    "events": ("since", "limit"),
+    "switchover": ("force", "reason"),
+}
 FAILURES_GIVE_UP = 3  # starts that failed in a row: then waiting for that node or service is over
 
 
@@ -133,7 +151,8 @@ class Verbs:
         return self._outcome(nodes, nodes)
 
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
-        names = [name for name in _names(args, "nodes") if name not in self.fleet.forgotten]  # gone already: done
+        names = _names(args, "nodes") or [node.name for node in self._nodes(args)]
+        names = [name for name in names if name not in self.fleet.forgotten]  # gone already: done
         for other in self.pair.others():
             if other in names and other not in self.fleet.nodes:
                 return self._forget_master(other, by, argument(args, "reason", str, ""))
@@ -408,6 +427,18 @@ class Verbs:
     def _service_failed(self, names: Iterable[str]) -> str:
         nodes, wanted = self.fleet.nodes.values(), set(names)
         return self._node_failed(n for n in nodes if n.intent is Intent.ACTIVE and set(n.failing) & wanted)
+
+
+def check(verb: str, args: dict[str, Any]) -> None:
+    """Raises Refuse for a verb, or an argument, that is not known here. To pass over one of a newer command line would
+    be to do something else than was asked for: to drain, where that only wanted to know what a drain would do.
+    """
+    if verb not in ARGUMENTS:
+        raise not_found("verb", verb, ARGUMENTS)
+    for name in args:
+        if name not in ARGUMENTS[verb]:
+            text = f"this master knows no argument {name!r} of {verb}: is it older than what asks? Then update it first"
+            raise Refuse(exits.USAGE, text)
 
 
 def not_found(what: str, name: str, known: Any) -> Refuse:
