@@ -156,6 +156,26 @@ def test_what_no_master_would_understand_is_not_remembered(
     assert f"{file} is not readable, starting without it" in capsys.readouterr().err
 
 
+def test_what_a_newer_agent_noted_besides_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An agent that is put back to the version before must not forget its intent and its vote."""
+    state = State(str(tmp_path))
+    state.cast(Ballot(4, "b"), Intent("detached", 3, "me", "release"))
+    state.note([Group(7, 99, "web-1.b.1")])
+    del state
+    for name, known, newer in (
+        ("agent.json", '[4, "b"]', '[4, "b", "until noon"]'),
+        ("agent.json", '"generation": 3', '"generation": 3, "mood": "good"'),
+        ("agent.json", '"epoch": 4', '"epoch": 4, "colour": "red"'),
+        ("groups.json", '"web-1.b.1"]', '"web-1.b.1", "/sys/fs/cgroup"]'),
+    ):
+        text = (tmp_path / name).read_text()
+        assert known in text
+        (tmp_path / name).write_text(text.replace(known, newer))
+    found = State(str(tmp_path))
+    assert (found.ballot, found.intent, found.epoch) == (Ballot(4, "b"), Intent("detached", 3, "me", "release"), 4)
+    assert found.left == [Group(7, 99, "web-1.b.1")] and not capsys.readouterr().err
+
+
 def test_a_state_directory_has_one_agent(tmp_path: Path) -> None:
     state = State(str(tmp_path))
     with pytest.raises(OSError, match="another agent uses"):

@@ -14,10 +14,12 @@ from test_standby import Rig as StandbyRig
 
 import rota
 from rota.common import exits, messages, wire
+from rota.common.errors import LoadError
 from rota.common.messages import BadMessage, Handler, Refusal, Started, UnknownMessage, Welcome
 from rota.master.core.outbox import Dial, HangUp
 from rota.worker import asgi, wsgi
 from rota.worker.core.effects import Connect
+from rota.worker.process import Specification
 
 NEWER = {"versions": [1, 2], "colour": "red", "sizes": {"a": [1]}}
 UNKNOWN_KIND = 99
@@ -275,6 +277,18 @@ def test_a_client_takes_answers_of_a_newer_master_and_what_it_does_not_know_besi
         with pytest.raises(rota.Error, match="the moon is full") as caught:
             client.call("a.b", "unknown")
         assert caught.value.details["code"] == 77 and caught.value.details["phase"] == "full"
+
+
+def test_a_process_takes_what_an_agent_of_another_version_says_and_names_what_it_lacks() -> None:
+    """A new rota is on disk before the agent is restarted: its next process is of another version than it."""
+    said = {
+        "app": "a:b", "factory": False, "service": "", "version": "", "incarnation": "n.b.1", "ticket": "00",
+        "page_fd": 3, "agent_pid": 1, "backends": [], "handler_timeout_s": 1.0,
+    }  # fmt: skip
+    assert Specification.read({**said, "colour": "red"}) == Specification(**said)  # type: ignore[arg-type]
+    del said["backends"]
+    with pytest.raises(LoadError, match="says no backends: it is of another version of rota, restart it"):
+        Specification.read(said)
 
 
 def test_what_an_application_offers_is_the_same_to_each_version_of_rota() -> None:

@@ -151,7 +151,7 @@ class Background:
         """One incarnation after the other, as the agent says, until it has left."""
         assert agent.stdout is not None
         for line in agent.stdout:
-            self._failure = self._serve_one(agent, Specification(**json.loads(line)["start"]))
+            self._failure = self._serve_one(agent, Specification.read(json.loads(line)["start"]))
             self._say({"ended": self._failure}, agent)
 
     def _another(self, what: str) -> subprocess.Popen[bytes] | None:

@@ -18,7 +18,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,11 +62,23 @@ class Specification(NamedTuple):
     interface: str = "auto"
     threads: int = 1  # of a WSGI application
 
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Specification:
+        """The agent may be of another version: a new one is on disk before that is restarted, and `--python` may name
+        an environment with another one. What only a newer one says is passed over. Raises LoadError.
+        """
+        for name in cls._fields:
+            if name not in said and name not in cls._field_defaults:
+                raise LoadError(
+                    f"the agent of this process says no {name}: it is of another version of rota, restart it"
+                )
+        return cls(**{name: said[name] for name in cls._fields if name in said})
+
 
 def main() -> int:
     try:
         collector.loaded()  # before the application, whose objects are its own
-        specification = Specification(**json.load(sys.stdin))
+        specification = Specification.read(json.load(sys.stdin))
         _settle(specification)
         memory.keep_freed()
         worker, version = load_application(specification._asdict())

@@ -97,7 +97,7 @@ class State:
                 data = json.load(file)
             known = checked(_Known, data)
             if ballot := data.get("ballot"):
-                self.ballot = checked(Ballot, dict(zip(Ballot._fields, ballot, strict=True)))
+                self.ballot = checked(Ballot, dict(zip(Ballot._fields, ballot, strict=False)))
             self.intent, self.epoch = known
         except FileNotFoundError:
             pass
@@ -111,7 +111,7 @@ class State:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
             if data["boot"] == _boot():
-                self.left = [Group(int(pid), int(started), str(name)) for pid, started, name in data["groups"]]
+                self.left = [Group(int(pid), int(started), str(name)) for pid, started, name, *_ in data["groups"]]
         except FileNotFoundError:
             pass
         except (ValueError, TypeError, KeyError) as error:
