@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from ..client.admin import Admin
-from ..common.errors import Error
+from ..common.errors import Denied, Error, Incompatible
 from ..common.log import note
 from ..common.names import did_you_mean
 
@@ -29,7 +29,7 @@ class Readiness:
         process tells it.
         """
         self._tell = tell or (lambda text: None)
-        self._silent = False  # and that was told
+        self._trouble = ""  # with the masters, as it was told
         self._services = frozenset(services)
         self._missing: frozenset[str] | None = None  # of them; None: no master has said which there are
         self._after = after
@@ -41,8 +41,8 @@ class Readiness:
 
     def heard(self, services: Sequence[dict[str, Any]], closed: Collection[str] = ()) -> None:
         """What a master said of all services, and which are closed for maintenance: their page is to be seen."""
-        if self._silent:
-            self._silent = False
+        if self._trouble:
+            self._trouble = ""
             self._tell("rota gateway: a master answers")
         self._look_for({service["name"] for service in services}.union(closed))
         ours = self._services
@@ -64,12 +64,18 @@ class Readiness:
                 self._tell(f"rota gateway: the service '{name}' is there now")
         self._missing = missing
 
-    def unheard(self, masters: Sequence[str]) -> None:
-        if not self._silent:
-            self._silent = True
+    def unheard(self, masters: Sequence[str], error: Exception | None = None) -> None:
+        """`error`: what came in place of an answer."""
+        if isinstance(error, Incompatible | Denied):  # one is there, and will not have us
+            self._why = "the master refuses this gateway"
+            trouble = f"{error}; trying on"
+        else:
+            self._why = "no master answers"
             where = f"no master answers at {', '.join(masters)}"  # mostly a name that is wrong, or the default
-            self._tell(f"rota gateway: {where}; trying on; is one running? -m or ROTA_HTTP_MASTER says where it is")
-        self._why = "no master answers"
+            trouble = f"{where}; trying on; is one running? -m or ROTA_HTTP_MASTER says where it is"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._tell(f"rota gateway: {trouble}")
 
     def watch(self, masters: Sequence[str], stop: threading.Event) -> None:
         """Ask until `stop` is set; runs in a thread of its own."""
@@ -79,6 +85,6 @@ class Readiness:
                 try:
                     status = admin.verb("status", {"nodes": False}, ANSWER_S)
                     self.heard(status["services"], status["master"].get("maintenance", ()))
-                except (Error, KeyError, TypeError):
-                    self.unheard(masters)
+                except (Error, KeyError, TypeError) as error:
+                    self.unheard(masters, error)
                 stop.wait(pause)

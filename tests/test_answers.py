@@ -16,6 +16,7 @@ FAULTS = {
     errors.NoService("site.http"): (503, b"1"),
     errors.Timeout("late"): (504, None),
     errors.Timeout("late in the queue", details={"started": False}): (503, b"1"),
+    errors.Incompatible("versions 2 to 2, the peer 1 to 1"): (503, b"1"),
     errors.MaybeExecuted("lost"): (502, None),
     errors.NotExecuted("lost"): (502, None),
     errors.Quarantined("poison"): (500, None),

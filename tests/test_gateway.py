@@ -33,6 +33,7 @@ from gateway_rig import (
     until,
 )
 
+from rota.common.errors import Incompatible, Unavailable
 from rota.common.settings import HttpSettings
 from rota.gateway import listening, server
 from rota.gateway.readiness import Readiness
@@ -349,6 +350,17 @@ def test_whether_a_master_answers_is_told_when_it_changes() -> None:
         "rota gateway: no master answers at tcp://m:7700",
         "rota gateway: a master answers",
     ]
+
+
+def test_a_master_that_refuses_this_gateway_is_not_called_silent() -> None:
+    """Mostly it was silent just before: it was restarted, with another version."""
+    told: list[str] = []
+    readiness = Readiness(["site"], 1.0, tell=told.append)
+    refused = Incompatible("tcp://m:7700: this master speaks protocol versions 2 to 2, the peer 1 to 1")
+    for error in (Unavailable("no answer"), Unavailable("no connection"), refused, refused):
+        readiness.unheard(["tcp://m:7700"], error)
+    assert told[1:] == [f"rota gateway: {refused}; trying on"] and "no master answers" in told[0]
+    assert readiness.reason() == "the master refuses this gateway"
 
 
 def test_a_service_that_is_not_there_is_told_once_and_when_it_is_there() -> None:

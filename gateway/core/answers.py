@@ -22,11 +22,13 @@ class Answer(NamedTuple):
     body: bytes
 
 
+_UNAVAILABLE = Fault(503, "The service is not available right now; nothing was done. Try again shortly.")
 # Read from the top: a subclass stands above its base. The sentences name no machine and no cause inside: that is in
 # the log, under the request's id.
 _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (errors.Overloaded, Fault(503, "There are too many requests right now; nothing was done. Try again shortly.")),
-    (errors.Unavailable, Fault(503, "The service is not available right now; nothing was done. Try again shortly.")),
+    (errors.Unavailable, _UNAVAILABLE),
+    (errors.Incompatible, _UNAVAILABLE),  # while one side is updated; nothing was sent
     (errors.Timeout, Fault(504, "The service did not answer in time; what you asked for may still be done.")),
     (errors.Quarantined, Fault(500, "Requests like this one end the service; it was not tried again.")),
     (errors.NotExecuted, Fault(502, "The request was lost before anything was done. Try again.")),
@@ -54,7 +56,7 @@ def fault_of(error: BaseException) -> Fault:
     if not isinstance(error, errors.Error):
         return fault
     code = error.details.get("code")
-    if isinstance(error, errors.Unavailable):  # trying again makes sense, and this is when
+    if isinstance(error, errors.Unavailable | errors.Incompatible):  # trying again makes sense, and this is when
         fault = fault._replace(retry_after=error.retry_after or RETRY_AFTER_S)
     return fault._replace(sentence=_told(error) or fault.sentence, code=code if isinstance(code, str) else "")
 
