@@ -15,7 +15,9 @@ from test_standby import Rig as StandbyRig
 import rota
 from rota.common import exits, messages, wire
 from rota.common.errors import LoadError
+from rota.common.lifecycle import Liveness
 from rota.common.messages import BadMessage, Handler, Refusal, Started, UnknownMessage, Welcome
+from rota.master.core.candidacy import Stage
 from rota.master.core.outbox import Dial, HangUp
 from rota.worker import asgi, wsgi
 from rota.worker.core.effects import Connect
@@ -324,6 +326,19 @@ def test_a_standby_follows_on_whatever_else_a_newer_active_says() -> None:
         rig.flush()
     assert not rig.of(HangUp) and rig.core.counters["bad frames"] == 2
     assert rig.told(messages.Promise)[-1].number == 9
+
+
+def test_a_standby_that_lacks_a_record_does_not_stand_while_it_is_told_all_of_them_again() -> None:
+    rig = StandbyRig()
+    for node in "abc":
+        rig.greet(node)
+    rig.follow()
+    rig.link(messages.Replica(8, [msgpack.packb({"t": "moon"})]))
+    rig.core.link_opened()
+    rig.link(Welcome(1, 1, "other"), wire.WELCOME)
+    rig.link(messages.Replica(8, rig.snapshot(), first=True, more=True))
+    rig.wait(5.0)
+    assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING
 
 
 def test_a_record_in_a_message_that_cannot_be_read_is_still_asked_for_anew() -> None:

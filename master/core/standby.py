@@ -202,7 +202,8 @@ class Standby(ABC):
         try:
             peer = Peer(self._active, self.peer_address, PRIMARY if self.role == BACKUP else BACKUP)
             self.mirror.replica(replica, peer)
-            self.alarms.pop("records", None)
+            if not replica.more:  # the first part of a snapshot is only kept until the last one has come
+                self.alarms.pop("records", None)
         except OutOfStep:
             self._hang_up(now)
         except ValueError as error:
