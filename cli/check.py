@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..common.messages import headline
 from ..common.units import plural
 
 Reply = dict[str, Any]
@@ -51,7 +50,7 @@ def _of_node(node: Reply) -> Iterator[str]:
     if node["health"] in ("blacklisted", "trial"):  # of one that is degraded an alarm tells
         yield f"{name} is {_because(node['health'], node['why'])}"
     for failing in node["failing"]:
-        yield f"{failing['service']} does not start on {name}: {headline(failing['text'])}"
+        yield f"{failing['service']} does not start on {name}: {failing['cause']}"
 
 
 def _because(state: str, why: str) -> str:

@@ -18,7 +18,6 @@ from ..common import exits
 from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
 from ..common.log import note
-from ..common.messages import headline
 from ..common.names import OF_HTTP
 from ..common.settings import SlaveSettings
 from ..gateway.listening import check_free
@@ -215,7 +214,7 @@ class Foreground:
         on the terminal."""
         for node in status["nodes"] if self._reloading is None else ():
             for failing in node["failing"]:
-                raise Failed(f"{failing['service']} failed to start: {headline(failing['text'])}", exits.LOAD_FAILED)
+                raise Failed(f"{failing['service']} failed to start: {failing['cause']}", exits.LOAD_FAILED)
         services = [each for each in status["services"] if each["target"] and each["ready"] >= each["target"]]
         if services:
             self._is_ready = True

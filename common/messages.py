@@ -208,22 +208,13 @@ class Ending(NamedTuple):
 
 
 class Failing(NamedTuple):
+    """`text`: the tail of what a process wrote before it ended."""
+
     service: str
     failures: int  # in a row; 0 = it is well again
     retry_in_ms: int
     text: str
-
-
-NOT_READY = "was not ready within"
-
-
-def headline(text: str) -> str:
-    """The line that names the cause, of what a process wrote before it ended: the last of a traceback, the first one
-    of what Python dumps at a fatal signal, unless it was its agent who sent that and says why.
-    """
-    lines = text.strip().split("\n")
-    named = ("Fatal Python error: ", NOT_READY)
-    return next((line for line in reversed(lines) if line.startswith(named)), lines[-1])
+    cause: str = ""  # one line that says why; "" = an older agent does not say
 
 
 class Recalled(NamedTuple):

@@ -218,7 +218,8 @@ def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None
     with made.background(master=master.address, name="app-1") as node:
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))
-        assert "no database" in master.expect(messages.Failing).text
+        failing = master.expect(messages.Failing)
+        assert failing.cause == "on_start function fail failed: OSError: no database" and "Traceback" in failing.text
         with pytest.raises(rota.Timeout, match="(?s)within 0.1 s; its last start failed:.*no database"):
             node.wait_ready(0.1)
         closing(master, node)

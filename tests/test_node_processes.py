@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from node_rig import Node, sent, spawns
 
 from rota.common import messages
@@ -143,8 +144,23 @@ def test_a_process_that_does_not_get_ready_is_killed_and_counts_as_failed(node: 
     (exited,) = sent(effects, messages.Exited)
     assert (exited.cause, exited.kind) == ("was not ready within 60 s (slave.start_timeout)", "start")
     (failing,) = sent(effects, Failing)
-    assert (failing.failures, failing.text) == (1, f"{dumped}\n{exited.cause}")
-    assert messages.headline(failing.text) == exited.cause
+    assert failing[1:] == (1, 500, f"{dumped}\n{exited.cause}", exited.cause)
+
+
+@pytest.mark.parametrize(
+    ("status", "failure", "cause"),
+    [(70, "shop: ImportError: no quotes", "shop: ImportError: no quotes"), (-11, "", "killed by SIGSEGV")],
+)
+def test_why_a_start_failed_is_said_apart_from_what_was_written(
+    node: Node, status: int, failure: str, cause: str
+) -> None:
+    node.plan(1)
+    written = "Traceback\nImportError: no quotes\nFatal Python error: was not ready within"
+    how = "killed by SIGSEGV" if status < 0 else "exited with 70"
+    effects = node.core.processes.exited("web-1.3f2a9c.1", status, how, 0, [], written, node.now, failure=failure)
+    (failing,) = sent(effects, Failing)
+    assert (failing.text, failing.cause) == (written, cause)
+    assert failing in node.core.processes.findings(node.now), "a master that knows nothing of it hears it, too"
 
 
 def test_failing_starts_back_off_and_say_so(node: Node) -> None:

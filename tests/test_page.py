@@ -85,6 +85,17 @@ def test_a_row_that_is_being_written_is_not_believed(page: Page) -> None:
     assert page.used_rows() == []
 
 
+def test_why_it_does_not_start_stands_behind_the_rows_and_goes_with_the_incarnation(page: Page) -> None:
+    last = page.rows - 1
+    page.fail("\nValidationError: 1 error for Settings\n  see https://example.org/errors")
+    assert page.failure() == "ValidationError: 1 error for Settings"
+    page.start(last, 1, 1000, 0, ORIGIN, epoch=2)
+    page.fail("é" * 2000)
+    assert page.failure() == "é" * 512 and [row.number for row in page.used_rows()] == [1]
+    page.clear()
+    assert page.failure() == "" and page.rows == last + 1
+
+
 def test_a_foreign_descriptor_is_no_page() -> None:
     fd = os.memfd_create("something")
     os.ftruncate(fd, 4096)

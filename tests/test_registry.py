@@ -692,6 +692,19 @@ def test_what_fails_is_told_when_it_changes_and_forgotten_when_it_is_over() -> N
     assert node.failing == {}
 
 
+def test_why_a_start_failed_is_what_its_agent_says_not_what_the_last_line_is() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.tell(
+        node, Failing("orders", 3, 2000, "ValidationError: no url\n  see the manual", "shop: ValidationError: no url")
+    )
+    assert why(node, rig.now).endswith(": shop: ValidationError: no url")
+    assert [e["text"] for e in rig.core.events.since(0) if e["kind"] == "failing"][-1].endswith(
+        "shop: ValidationError: no url"
+    )
+    assert node.failing["orders"]._asdict()["cause"] == "shop: ValidationError: no url"
+
+
 def test_a_huge_traceback_is_cut_before_it_fills_a_message() -> None:
     rig = Rig()
     node = rig.agent()

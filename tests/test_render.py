@@ -154,7 +154,10 @@ def test_what_an_operator_asked_for_is_not_degraded() -> None:
         ({"nodes": [node(liveness="dead", why="silent")]}, "web-1 is dead: silent"),
         ({"nodes": [node(liveness="dead", why="dead: silent for 5 s")]}, "web-1 is dead: silent for 5 s"),
         ({"nodes": [node(health="blacklisted", why="until noon")]}, "web-1 is blacklisted: until noon"),
-        ({"nodes": [node(failing=[{"service": "orders", "text": "x\nKeyError: 1"}])]}, "on web-1: KeyError: 1"),
+        (
+            {"nodes": [node(failing=[{"service": "orders", "text": "x", "cause": "KeyError: 1"}])]},
+            "on web-1: KeyError: 1",
+        ),
         ({"master": {"alarms": ["the disk is full"]}}, "master m1: the disk is full"),
     ],
 )

@@ -23,7 +23,7 @@ from ..common.restarts import Restarts
 from .backend import Rejected
 from .loading import version_of
 from .page import PHASE, READY, Page
-from .process import Process, Specification
+from .process import Process, Specification, failed
 from .spawn import as_typed, how_it_ended
 
 if TYPE_CHECKING:
@@ -191,10 +191,8 @@ class Background:
         process.check_agent = check_agent
         try:
             process.run()
-        except LoadError as error:
-            return error.traceback_text or str(error)
-        except Rejected as error:
-            return str(error)
+        except (LoadError, Rejected) as error:
+            return failed(self._page, error)
         return ""
 
     def _say(self, message: dict[str, Any], agent: subprocess.Popen[bytes]) -> None:

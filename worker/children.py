@@ -74,7 +74,9 @@ class Children(Spawner):
             while _show(child):
                 pass
             text, how = child.tail(), spawn.how_it_ended(status)
-            text = spawn.unfit(self._place.python, text) or text
+            if unfit := spawn.unfit(self._place.python, text):
+                page.fail(unfit)
+                text = unfit
             child.output.close()
             starved = status == -signal.SIGKILL and self._oom_kills.claim(self._oom_counter.read(), monotonic())
             self._processes.ended(incarnation, status, how, text, starved)

@@ -20,6 +20,7 @@ MAGIC = int.from_bytes(b"rotapage", "little")
 STARTED_UPTO, FLOOR, FENCE_EPOCH, OBEY, PHASE, STOP, ROWS, HANDLED, GRACE = range(1, 10)
 FIRST_ROW = 16
 ROW_WORDS = 8
+CAUSE_WORDS = 128  # 1 KiB behind the rows
 
 RUNNING, DONE, REFUSED = range(1, 4)  # states of a row; 0: it is free
 BOOTING, READY, STOPPING = 1, 2, 3  # phases
@@ -69,11 +70,12 @@ class Page:
             self.close()
             raise ValueError("this descriptor is no page")
         self.rows = self.words[ROWS]
+        self._rows_end = (FIRST_ROW + self.rows * ROW_WORDS) * 8
 
     @classmethod
     def create(cls, rows: int = PAGE_ROWS) -> Page:
         fd = os.memfd_create("rota-page", os.MFD_CLOEXEC)
-        os.ftruncate(fd, (FIRST_ROW + rows * ROW_WORDS) * 8)
+        os.ftruncate(fd, (FIRST_ROW + rows * ROW_WORDS + CAUSE_WORDS) * 8)
         with mmap.mmap(fd, 0) as mapped, memoryview(mapped) as raw, raw.cast("Q") as words:
             words[ROWS] = rows
             words[PHASE] = BOOTING
@@ -117,6 +119,12 @@ class Page:
         words[FIRST_ROW + row * ROW_WORDS + 1] = DONE
         words[HANDLED] += 1
 
+    def fail(self, cause: str) -> None:
+        """It does not start: the reason in one line. (A page that an older agent made has no room for it.)"""
+        line = next((line for line in cause.splitlines() if line.strip()), "")
+        room = len(self._map) - self._rows_end
+        self._map[self._rows_end :] = line.encode("utf-8", "replace")[:room].ljust(room, b"\0")
+
     def clear(self) -> None:
         """For another incarnation in the same process."""
         self._map[STARTED_UPTO * 8 : ROWS * 8] = bytes((ROWS - STARTED_UPTO) * 8)
@@ -128,8 +136,12 @@ class Page:
     def used_rows(self) -> list[PageRow]:
         """The rows that were ever used and that `started_upto` vouches for."""
         started_upto = self.words[STARTED_UPTO]
-        rows = map(PageRow._make, _ROW_READ.iter_unpack(self._map[FIRST_ROW * 8 :]))
+        rows = map(PageRow._make, _ROW_READ.iter_unpack(self._map[FIRST_ROW * 8 : self._rows_end]))
         return [row for row in rows if 0 < row.number <= started_upto]
+
+    def failure(self) -> str:
+        """What it said to `fail`; "" if nothing."""
+        return self._map[self._rows_end :].rstrip(b"\0").decode("utf-8", "ignore")
 
     def running(self) -> list[PageRow]:
         return [row for row in self.used_rows() if row.state == RUNNING]

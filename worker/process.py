@@ -76,22 +76,30 @@ class Specification(NamedTuple):
 
 
 def main() -> int:
+    collector.loaded()  # before the application, whose objects are its own
     try:
-        collector.loaded()  # before the application, whose objects are its own
         specification = Specification.read(json.load(sys.stdin))
-        _settle(specification)
-        memory.keep_freed()
-        worker, version = load_application(specification._asdict())
-        process = Process(specification, worker, version, Page(specification.page_fd))
-        signal.signal(signal.SIGTERM, lambda *_: process.stop())
-        process.run()
-    except LoadError as error:
-        print(error.traceback_text or error, file=sys.stderr)
-        return LOAD_FAILED
-    except Rejected as error:
+    except LoadError as error:  # where its page is may be what is missing
         print(error, file=sys.stderr)
         return LOAD_FAILED
+    _settle(specification)
+    memory.keep_freed()
+    page = Page(specification.page_fd)
+    try:
+        worker, version = load_application(specification._asdict())
+        process = Process(specification, worker, version, page)
+        signal.signal(signal.SIGTERM, lambda *_: process.stop())
+        process.run()
+    except (LoadError, Rejected) as error:
+        print(failed(page, error), file=sys.stderr)
+        return LOAD_FAILED
     return 0
+
+
+def failed(page: Page, error: LoadError | Rejected) -> str:
+    """It does not start: why is in its page from now on. What there is to be read about it."""
+    page.fail(str(error))
+    return str(getattr(error, "traceback_text", "") or error)
 
 
 def _settle(specification: Specification) -> None:

@@ -126,7 +126,9 @@ class Processes:
         if page.words[PHASE] != BOOTING:  # since the last look
             self._effects.perform(core.ready(incarnation, now))
         started_upto, rows = page.words[STARTED_UPTO], page.report()
-        self._effects.perform(core.exited(incarnation, status, how, started_upto, rows, text, now, out_of_memory))
+        self._effects.perform(
+            core.exited(incarnation, status, how, started_upto, rows, text, now, out_of_memory, page.failure())
+        )
 
     # ---- for the core -----------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .fleet import Fleet
 
 REPLY_LOST_AFTER_S = 0.2  # an exited process's last replies are read within this, or they are lost
+FAILING_CAUSE_MAX = 1024
 FAILING_TEXT_MAX = 4096  # of a traceback: status shows those of all nodes in one message
 
 
@@ -76,10 +77,11 @@ class Processes:
         """Those of a service that come to no HELLO."""
         before = node.failing.pop(failing.service, None)
         if failing.failures and failing.service in node.offers:
-            node.failing[failing.service] = failing._replace(text=failing.text[-FAILING_TEXT_MAX:])
+            cause = failing.cause or failing.text.rstrip().rpartition("\n")[2]  # an older agent does not say it
+            kept = failing._replace(text=failing.text[-FAILING_TEXT_MAX:], cause=cause[:FAILING_CAUSE_MAX])
+            node.failing[failing.service] = kept
             if before is None or before.failures != failing.failures:
-                cause = messages.headline(failing.text)
-                text = f"{failing.service} failed on {node.name} ({in_a_row(failing.failures)}): {cause}"
+                text = f"{failing.service} failed on {node.name} ({in_a_row(failing.failures)}): {kept.cause}"
                 self._fleet.events.tell("failing", node.name, text)
         self._fleet.changed = True
 

@@ -7,7 +7,7 @@ from math import ceil
 
 from ...common import lifecycle
 from ...common.lifecycle import Health, Intent, Liveness
-from ...common.messages import Failing, headline
+from ...common.messages import Failing
 from ...common.units import in_a_row, plural
 from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
@@ -145,9 +145,8 @@ def why(node: Node, now: float) -> str:
         return f"on trial, one request of {node.mark.service} at a time, after: {node.mark.cause}"
     for failing in node.failing.values():
         if not any(slot.open for slot in node.slots.values() if slot.pool.name == failing.service):
-            cause = headline(failing.text)
             retry = f"next try in {failing.retry_in_ms / 1000:g} s"
-            return f"{failing.service} failed {in_a_row(failing.failures)}, {retry}: {cause}"
+            return f"{failing.service} failed {in_a_row(failing.failures)}, {retry}: {failing.cause}"
     if not node.recorded:
         return "waiting for the journal"
     if not node.capacity:

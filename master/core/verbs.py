@@ -421,7 +421,8 @@ class Verbs:
             for failing in node.failing.values():
                 if failing.failures >= FAILURES_GIVE_UP:
                     again = f"mend it or put the old version back, then `rota recheck {node.name}`"
-                    return f"{failing.service} does not start on {node.name}; {again}:\n{failing.text}"
+                    what = f"{failing.service} does not start on {node.name}: {failing.cause}"
+                    return f"{what}; {again}:\n{failing.text}"
         return ""
 
     def _service_failed(self, names: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ class Trouble:
     failed_at: float = 0.0
     retry_at: float = 0.0
     text: str = ""
+    cause: str = ""
 
 
 class Backoff:
@@ -30,14 +31,14 @@ class Backoff:
     def __init__(self) -> None:
         self.troubles: dict[str, Trouble] = {}
 
-    def failed(self, service: str, spawned_at: float, text: str, now: float) -> Failing:
+    def failed(self, service: str, spawned_at: float, text: str, cause: str, now: float) -> Failing:
         """A process of it ended before it was well."""
         trouble = self.troubles.setdefault(service, Trouble())
         if spawned_at > trouble.counted_at:
             trouble.failures += 1
             trouble.counted_at = now
         trouble.failed_at = now
-        trouble.text = text
+        trouble.text, trouble.cause = text, cause
         trouble.retry_at = now + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (min(trouble.failures, 16) - 1))
         return _failing(service, trouble, now)
 
@@ -47,7 +48,7 @@ class Backoff:
         if trouble is None or spawned_at < trouble.failed_at:
             return None
         trouble.retry_at = 0.0
-        trouble.text = ""
+        trouble.text = trouble.cause = ""
         return Failing(service, 0, 0, "")
 
     def well(self, service: str, ready_at: float, now: float) -> None:
@@ -93,4 +94,4 @@ class Backoff:
 def _failing(service: str, trouble: Trouble, now: float) -> Failing:
     failures = trouble.failures if trouble.text else 0
     wait_ms = max(0, round((trouble.retry_at - now) * 1000)) if failures else 0
-    return Failing(service, failures, wait_ms, trouble.text)
+    return Failing(service, failures, wait_ms, trouble.text, trouble.cause)

@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple
 
 from ...common import messages
-from ...common.messages import NOT_READY, End, Message
+from ...common.messages import End, Message
 from .backoff import WELL_AFTER_S, Backoff
 from .connection import Connection
 from .effects import Effect, Kill, Note, SetFloor, Spawn, Stop
@@ -171,9 +171,11 @@ class Processes:
         text: str,
         now: float,
         out_of_memory: bool = False,
+        failure: str = "",
     ) -> list[Effect]:
         """`how`: the sentence for the status; ours is better when it was we who ended the process. `out_of_memory`: it
-        was killed, and the kernel says that it killed something here for want of memory.
+        was killed, and the kernel says that it killed something here for want of memory. `failure`: why it did not
+        start, in its own words.
         """
         process = self.alive.pop(incarnation)
         if started_upto:
@@ -187,16 +189,16 @@ class Processes:
         if process.stage is not Stage.STOPPING:
             effects.append(Note(f"process {incarnation} of {process.service}: {cause}"))
             said = f"{text}\n{cause}".strip() if process.end is End.START else text or cause
-            effects += self._failed(process, said, now)
+            effects += self._failed(process, said, failure or cause, now)
         return effects
 
-    def _failed(self, process: Process, text: str, now: float) -> list[Effect]:
+    def _failed(self, process: Process, text: str, cause: str, now: float) -> list[Effect]:
         """One more failure of its service, unless it was well for a while, or was ended by us at work: then its start
         is not at fault.
         """
         if process.ready_at and (process.cause or now - process.ready_at >= WELL_AFTER_S):
             return []
-        return self._connection.say(self.backoff.failed(process.service, process.spawned_at, text, now))
+        return self._connection.say(self.backoff.failed(process.service, process.spawned_at, text, cause, now))
 
     # ---- time -------------------------------------------------------------------------------------------------------
 
@@ -242,7 +244,7 @@ class Processes:
                 _, signal = process.due.pop(0)
                 if process.stage is Stage.BOOTING:
                     process.end = End.START
-                    process.cause = f"{NOT_READY} {self._timing.start_timeout_s:g} s (slave.start_timeout)"
+                    process.cause = f"was not ready within {self._timing.start_timeout_s:g} s (slave.start_timeout)"
                 process.aborted = process.aborted or signal == SIGABRT
                 effects.append(Kill(process.incarnation, signal))
         return effects
