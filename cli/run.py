@@ -163,7 +163,15 @@ class Foreground:
                 if self._reloading is not None and not self._stops:
                     self._reloading.tick(asked, self._service)
                 time.sleep(TICK_S)
-        return slave.status() or 0
+        return self._outcome(slave.status() or 0)
+
+    def _outcome(self, status: int) -> int:
+        """The exit code. A node that is told to stop before it listens to signals ends by them."""
+        if status >= 0:
+            return status
+        if self._stops and -status in (signal.SIGTERM, signal.SIGINT):
+            return 0
+        raise Failed(f"the slave node ended: {how_it_ended(status)}")
 
     def _loaded(self, reloading: Reloading) -> bool:
         """True as soon as the code loads, False when it is to end before."""

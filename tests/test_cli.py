@@ -713,6 +713,38 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
         assert run.wait(10) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_that_is_stopped_while_its_application_is_loaded_ends_as_one_that_serves(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "shop.py").write_text("open('loading', 'w').close()\nimport time\ntime.sleep(1000)\n")
+    run = subprocess.Popen([*ROTA, "run", "shop.py", "--bind", "tcp://127.0.0.1:*"], cwd=tmp_path)
+    try:
+        until((tmp_path / "loading").exists)
+        run.send_signal(number)
+        assert run.wait(10) == 0
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_run_tells_how_its_node_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import os\nprint(os.getppid(), file=open('node', 'w'))\nimport time\ntime.sleep(1000)\n"
+    )
+    command = [*ROTA, "run", "shop.py", "--bind", "tcp://127.0.0.1:*"]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        node = tmp_path / "node"
+        until(lambda: node.exists() and node.read_text().endswith("\n"))
+        os.kill(int(node.read_text()), signal.SIGKILL)
+        assert "Error: the slave node ended: killed by SIGKILL" in run.communicate(timeout=10)[1]
+        assert run.returncode == 1
+    finally:
+        run.kill()
+        run.wait()
+
+
 def test_run_goes_on_where_nothing_that_it_says_can_be_written(app: str, tmp_path: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     with open("/dev/full", "w") as full:
