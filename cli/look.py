@@ -24,6 +24,7 @@ from .operator import (
     seconds_option,
     show,
     tell,
+    while_read,
     width,
 )
 from .operator import wait as until
@@ -94,13 +95,14 @@ def _watch(master: Admin, interval: float, as_json: bool) -> None:
     try:
         if in_place:
             click.clear()
-        for reply in _repeatedly(master, interval):
-            if as_json:
-                print_json(reply)
-            elif in_place:
-                _overwrite([*_lines(reply), "", f"{time.strftime('%H:%M:%S')}  Ctrl-C ends"])
-            else:
-                click.echo("\n".join([*_lines(reply), ""]))
+        with while_read():
+            for reply in _repeatedly(master, interval):
+                if as_json:
+                    print_json(reply)
+                elif in_place:
+                    _overwrite([*_lines(reply), "", f"{time.strftime('%H:%M:%S')}  Ctrl-C ends"])
+                else:
+                    click.echo("\n".join([*_lines(reply), ""]))
     except KeyboardInterrupt:
         pass  # the way to end it
 
@@ -195,8 +197,9 @@ def events(masters: Sequence[str], follow: bool, since: int, limit: int, as_json
 
 def _follow(master: Admin, since: int, as_json: bool) -> None:
     try:
-        for event in master.events(since=since, follow=True):
-            _print_events([event], as_json)
+        with while_read():
+            for event in master.events(since=since, follow=True):
+                _print_events([event], as_json)
     except KeyboardInterrupt:
         pass  # the way to end it
 

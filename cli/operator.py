@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from errno import EPIPE
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,6 +23,8 @@ from .main import JSON_WANTED
 from .verb import Failed, Mistake
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from ..client.admin import Admin
     from .render import Paint
 
@@ -152,6 +159,39 @@ def show(reply: Reply, as_json: bool, lines: Callable[[], Sequence[str]]) -> Non
 
 def print_json(reply: Reply) -> None:
     click.echo(json.dumps({"schema": 1, **reply}, default=str))
+
+
+@contextmanager
+def while_read() -> Iterator[None]:
+    """BrokenPipeError as soon as whoever read stdout has gone (`| head`): what goes on without end would learn of it
+    only by the next thing that it writes.
+    """
+    main = threading.main_thread().ident
+    assert main is not None
+    reader, writer = os.pipe()
+    before = signal.signal(signal.SIGPIPE, _unread)
+    watch = threading.Thread(target=_watch_reader, args=(reader, main), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        os.close(writer)
+        watch.join()
+        os.close(reader)
+        signal.signal(signal.SIGPIPE, before)
+
+
+def _watch_reader(until: int, main: int) -> None:
+    """A pipe of which all readers are closed has an error, a socket or a terminal a hang-up; a file never has one."""
+    poll = select.poll()
+    poll.register(1, 0)
+    poll.register(until, 0)
+    if until not in dict(poll.poll()):
+        signal.pthread_kill(main, signal.SIGPIPE)
+
+
+def _unread(number: int, frame: FrameType | None) -> None:
+    raise BrokenPipeError(EPIPE, os.strerror(EPIPE))
 
 
 def tell(sentence: str) -> None:

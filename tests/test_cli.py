@@ -473,6 +473,21 @@ def test_followed_events_go_on_with_what_happens(rota: Callable[..., Result], cl
     assert later["number"] > first["number"]
 
 
+@pytest.mark.parametrize(
+    "words", ["events --follow", "status --watch --interval 1h", "status --watch --interval 1h --json"]
+)
+def test_what_goes_on_without_end_ends_when_nobody_reads_it_any_more(
+    rota: Callable[..., Result], cluster: LocalCluster, words: str
+) -> None:
+    command = [*ROTA, *words.split(), "-m", cluster.address]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stderr is not None
+    with child.stderr:
+        with child.stdout:
+            next_line(child)
+        assert child.wait(5) == 1 and child.stderr.read() == ""
+
+
 # ---- nodes and services ---------------------------------------------------------------------------------------------
 
 
