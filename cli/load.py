@@ -56,7 +56,8 @@ def load(
 ) -> None:
     """Put load on a handler.
 
-    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed, 69 if none was sent.
+    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed. Where the first one
+    reaches no master within --timeout, no more are sent: exit 69.
 
     With --rate, the time that a request should have been sent counts, so that a stall is seen by all requests that it
     would have met.
@@ -64,7 +65,6 @@ def load(
     if rate and concurrency:
         raise Mistake("--rate sends whatever is in flight, --concurrency waits for it: say one of them")
     from ..client.client import Client
-    from ..common.errors import Unavailable
 
     arguments = read_values(values)
     until = inf if requests and duration is None else 10.0 if duration is None else duration
@@ -74,13 +74,12 @@ def load(
         try:
             load = Load(lambda: view.submit(target, **arguments), concurrency or (MOST_WAITING if rate else 16))
             report = load.run(due_times(rate, requests), until)
+            reached_nobody = load.reached_nobody  # as it is before the client closes, and ends what is in flight
         except (ValueError, TypeError) as error:
             raise Mistake(str(error)) from None
     print_json(report) if as_json else click.echo("\n".join(summary(report)))
-    if not report["failed"]:
-        return
-    unsent = not report["answered"] and report["failures"].keys() == {Unavailable.__name__}
-    sys.exit(exits.UNREACHABLE if unsent else exits.FAILED)
+    if report["failed"]:
+        sys.exit(exits.UNREACHABLE if reached_nobody else exits.FAILED)
 
 
 def due_times(rate: float | None, requests: int | None) -> Iterator[float]:
@@ -100,6 +99,10 @@ class Load:
         self._began = self._told_at = 0.0
         self._sent = self._ended = 0  # counted apart from the tally: Ctrl-C may fall between asking and sending
 
+    @property
+    def reached_nobody(self) -> bool:
+        return self._tally.reached_nobody
+
     def run(self, due: Iterator[float], until: float) -> dict[str, Any]:
         """The report. Ctrl-C ends the sending; a second one the waiting."""
         self._began = self._told_at = time.monotonic()
@@ -117,10 +120,14 @@ class Load:
     def _send(self, due: Iterator[float], until: float) -> None:
         for offset in due:
             self._room(self._window)
+            if self.reached_nobody:
+                return
             at = self._began + offset
             while (now := time.monotonic()) < at and now < self._began + until:
                 time.sleep(min(at - now, PROGRESS_S))
                 self._progress()
+                if self.reached_nobody:
+                    return
             if now >= self._began + until:
                 return
             asked_at = at if offset else now
@@ -131,10 +138,10 @@ class Load:
             self._progress()
 
     def _room(self, window: int) -> None:
-        """Wait until fewer than so many are in flight."""
+        """Wait until fewer than so many are in flight, or it is known that none of them reaches a master."""
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._sent - self._ended < window, PROGRESS_S):
+                if self._changed.wait_for(lambda: self._sent - self._ended < window or self.reached_nobody, PROGRESS_S):
                     return
             self._progress()
 

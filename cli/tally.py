@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from ..common.errors import Unavailable
+
 
 class Tally:
     """Counts, latencies to three digits, and the longest time without an answer while one was waited for."""
@@ -27,6 +29,11 @@ class Tally:
     @property
     def outstanding(self) -> int:
         return self.sent - self.answered - self.failed
+
+    @property
+    def reached_nobody(self) -> bool:
+        """Requests came back, and none of them from a master."""
+        return not self.answered and self.failures.keys() == {Unavailable.__name__}
 
     def asked(self, now: float) -> None:
         if not self.outstanding:
@@ -66,7 +73,7 @@ class Tally:
             "answered": self.answered,
             "failed": self.failed,
             "failures": dict(self.failures.most_common()),
-            "first_causes": self.first_causes,
+            "first_causes": dict(self.first_causes),
             "elapsed_s": round(elapsed_s, 3),
             "rate": round(self.answered / elapsed_s, 1) if elapsed_s else 0.0,
             "p50_ms": p50,

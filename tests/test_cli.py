@@ -697,10 +697,13 @@ def test_a_call_to_a_host_that_is_not_known_tells_it_though_the_connection_is_on
     assert result.exit_code == 69 and "; cannot resolve master.invalid; start one" in result.stderr
 
 
-def test_a_load_of_which_nothing_was_sent_ends_as_a_call_does_and_with_its_summary() -> None:
-    words = "load orders.quote --requests 2 --timeout 300ms --json".split()
-    result = CliRunner().invoke(main, [*words, "-m", f"tcp://127.0.0.1:{free_port()}"])
-    assert result.exit_code == 69 and reply(result)["failures"] == {"Unavailable": 2}
+@pytest.mark.parametrize("how", ["--requests 2", "--requests 1000000", "--duration 1h", "--duration 1h --rate 0.5"])
+def test_a_load_that_reaches_no_master_ends_as_a_call_does_and_with_its_summary(how: str) -> None:
+    words = f"load orders.quote {how} --timeout 300ms --json".split()
+    nowhere = f"tcp://127.0.0.1:{free_port()}"
+    result = subprocess.run([*ROTA, *words, "-m", nowhere], capture_output=True, text=True, timeout=20)
+    report = json.loads(result.stdout)
+    assert result.returncode == 69 and report["failures"].keys() == {"Unavailable"} and report["sent"] <= 16
 
 
 def test_without_a_master_a_call_ends_with_its_time() -> None:
