@@ -6,7 +6,7 @@ import json
 import os
 import select
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,7 +46,8 @@ class AccessLog:
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._flush_at = FLUSH_BYTES
-        self._dropped = 0
+        self._unread = 0  # dropped behind those that are kept
+        self._missing: Counter[str] = Counter()  # why → lines dropped before those that are kept
         self._stamp = (-1, b"")
 
     def add(self, entry: Entry) -> None:
@@ -54,7 +55,7 @@ class AccessLog:
         if len(line) > select.PIPE_BUF:
             line = line[: select.PIPE_BUF - 1] + b"\n"
         if self._size + len(line) > KEPT_BYTES:
-            self._dropped += 1
+            self._unread += 1
             return
         self._lines.append(line)
         self._size += len(line)
@@ -64,21 +65,29 @@ class AccessLog:
     def flush(self) -> None:
         """Writes what the reader takes now: whole lines, as a pipe with room takes PIPE_BUF bytes at once or none."""
         while self._lines and _has_room(self._fd):
-            size, chunk = 0, []
-            while self._lines and size + len(self._lines[0]) <= select.PIPE_BUF:
-                line = self._lines.popleft()
-                size += len(line)
-                chunk.append(line)
-            self._size -= size
-            try:
-                os.write(self._fd, b"".join(chunk))
-            except OSError:  # closed, or a full disk: no reason to stop what works
-                self._dropped += len(chunk)
+            self._write()
         self._flush_at = self._size + FLUSH_BYTES
-        if self._dropped and not self._lines:
-            dropped, self._dropped = self._dropped, 0
-            self._lines.append(b"# %d lines were dropped here: nobody read them\n" % dropped)
-            self._size = len(self._lines[0])
+        if self._unread and not self._lines:
+            self._missing["nobody read them"], self._unread = self._unread, 0
+        if self._missing and not self._lines and _has_room(self._fd):
+            self._write()
+
+    def _write(self) -> None:
+        """What is missing, and as many lines as fit."""
+        notice = b"".join(b"# %d lines were dropped here: %s\n" % (n, why.encode()) for why, n in self._missing.items())
+        chunk, room = [], select.PIPE_BUF - len(notice)
+        while self._lines and len(self._lines[0]) <= room:
+            chunk.append(self._lines.popleft())
+            room -= len(chunk[-1])
+        try:
+            os.write(self._fd, notice + b"".join(chunk))
+        except OSError as error:  # closed, or a full disk: no reason to stop what works
+            if self._lines and not chunk:  # nor to try it for ever
+                chunk.append(self._lines.popleft())
+            self._missing[os.strerror(error.errno or 0)] += len(chunk)
+        else:
+            self._missing.clear()
+        self._size -= sum(map(len, chunk))
 
     def _now(self) -> bytes:
         second = int(self._clock())

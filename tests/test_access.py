@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 from rota.common.settings import COMMON, JSON, OFF
 from rota.gateway.access import KEPT_BYTES, AccessLog, Entry
@@ -47,6 +48,42 @@ def test_a_log_that_nobody_reads_neither_stops_a_gateway_nor_grows_without_end()
     assert b"lines were dropped here" in data and data.count(b"\n") > KEPT_BYTES // line
     os.close(reader)
     os.close(writer)
+
+
+def test_lines_that_the_disk_refused_are_told_as_that(tmp_path: Path) -> None:
+    place = tmp_path / "log"
+    full, fd = os.open("/dev/full", os.O_WRONLY), os.open(place, os.O_WRONLY | os.O_CREAT)
+    log = AccessLog(COMMON, full)
+    for _ in range(40):  # more than are written at once
+        log.add(ENTRY)
+    for _ in range(3):
+        log.flush()  # the notice, too, is refused, and is no line that is missing
+    os.dup2(fd, full)
+    log.add(ENTRY)
+    log.flush()
+    notice, line = place.read_bytes().splitlines()
+    assert notice == b"# 40 lines were dropped here: No space left on device" and line.endswith(b" id-1")
+    os.close(full)
+    os.close(fd)
+
+
+def test_a_line_as_long_as_a_pipe_takes_comes_behind_what_is_told_to_be_missing() -> None:
+    reader, writer = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    log = AccessLog(COMMON, full)
+    log.add(ENTRY)
+    log.flush()
+    long = ENTRY._replace(target=b"/" + b"x" * 10_000)
+    log.add(long)
+    log.flush()
+    os.dup2(writer, full)
+    log.add(long)
+    log.flush()
+    os.close(writer)
+    os.close(full)
+    with open(reader, "rb") as file:
+        notice, line = file.read().splitlines()
+    assert notice == b"# 2 lines were dropped here: No space left on device" and line.endswith(b"xxx")
 
 
 def test_off_is_not_wanted() -> None:
