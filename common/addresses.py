@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from .limits import CONTROL_PORT
+from .limits import CONTROL_PORT, PORT_MAX
 
 MASTER_VARIABLE = "ROTA_MASTER"
-_ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\],]+)(?::(\d{1,5}))?")
+_ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\],]+)(?::([0-9]{1,9}))?")
 
 
 def control_addresses(given: Iterable[str] | None) -> tuple[str, ...]:
@@ -37,6 +37,9 @@ def complete(name: str) -> str:
 def split(address: str) -> tuple[str, int]:
     parts = _parts(address)
     if parts is None:
+        match = _ADDRESS.fullmatch(f"tcp://{address.removeprefix('tcp://')}")
+        if match and match[2] and not 0 < int(match[2]) <= PORT_MAX:
+            raise ValueError(f"{address!r} is no master's address: a port is 1 to {PORT_MAX}, not {match[2]}")
         hint = meant(address, lambda guess: _parts(guess) is not None)
         raise ValueError(f"{address!r} is no master's address: tcp://HOST:PORT expected{hint}")
     return parts
@@ -50,7 +53,7 @@ def meant(text: str, fits: Callable[[str], bool]) -> str:
 def _parts(address: str) -> tuple[str, int] | None:
     match = _ADDRESS.fullmatch(address)
     port = int(match[2] or CONTROL_PORT) if match else 0
-    return (match[1], port) if match and 0 < port < 65536 else None
+    return (match[1], port) if match and 0 < port <= PORT_MAX else None
 
 
 def _guesses(text: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .addresses import meant
-from .limits import NAME_MAX
+from .limits import NAME_MAX, PORT_MAX
 from .names import did_you_mean, valid_name
 from .units import format_duration, format_size, parse_duration, parse_size
 
@@ -144,15 +144,15 @@ class Address(Kind):
         host, port = parts
         if not self.bind and (host == "*" or port == "*"):
             raise ValueError(f"must name one host and port to connect to, not {quoted(value)}")
-        if port != "*" and not 1 <= int(port) <= 65535:
-            raise ValueError(f"must have a port from 1 to 65535, not {port}")
+        if port != "*" and not 1 <= int(port) <= PORT_MAX:
+            raise ValueError(f"must have a port from 1 to {PORT_MAX}, not {port}")
         return str(value)
 
     def describe(self) -> str:
         return "an address, tcp://HOST:PORT"
 
 
-_ADDRESS = re.compile(rf"tcp://(\*|{_HOST}):(\*|[0-9]{{1,5}})")
+_ADDRESS = re.compile(rf"tcp://(\*|{_HOST}):(\*|[0-9]{{1,9}})")
 
 
 def split_address(address: str) -> tuple[str, str] | None:
