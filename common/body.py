@@ -24,10 +24,10 @@ from .wire import Body
 _DATETIME, _DATE, _DECIMAL, _UUID, _TUPLE, _SET, _FROZENSET = 1, 2, 3, 4, 5, 6, 7
 
 # Each level of tuples and sets is packed by itself, so its bytes are copied once a level: without a limit 1 MiB that
-# is nested 1,000 deep would cost 1 GiB of copying. Lists and maps: msgpack's own limits, 511 out and 1,024 in.
+# is nested 1,000 deep would cost 1 GiB of copying. Lists and maps: msgpack's own limit, 1,024, of which a call has two.
 PARTS_FROM = 16 * 1024  # bytes of one value; smaller ones are not worth a list of parts
 PACKED_DEPTH_MAX = 16
-NESTING_MAX = 500  # how deep the search for a bad value goes; just below msgpack's 511
+NESTING_MAX = 1022
 _TEXT = frozenset({str})
 DECIMAL_TEXT_MAX = 1024  # digits; beyond it a few bytes of input could keep a process busy for long
 
@@ -59,7 +59,7 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
                 return _call_in_parts(args, kwargs)
         return pack([list(args), kwargs])
     except Exception as error:
-        problem = _first_problem("arguments", kwargs) or _first_problem("arguments", list(args))
+        problem = _first_problem("arguments", kwargs, 1) or _first_problem("arguments", list(args), 1)
         raise TypeError(problem or f"arguments: {error}") from None
 
 
@@ -137,12 +137,16 @@ def pack(value: Any) -> bytes:
     except IndexError:
         # strict_types brings tuples, and subclasses of everything, to the hook.
         packer = Packer(default=_REPLACERS[0], strict_types=True, buf_size=4096)
+    met = _hashable
     packed: bytes = packer.pack(value)
     _SPARE.append(packer)
+    if _hashable is not met:
+        decode_result(packed)  # only whoever reads a map learns what is a key of it
     return packed
 
 
 _SPARE: list[Any] = []  # Packers that nobody uses; as many as threads ever packed at once
+_hashable = object()  # another one after each dataclass that could be a key, of whatever thread: no map can be one
 
 
 def _call_in_parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
@@ -173,6 +177,9 @@ def _replace(value: Any, depth: int) -> Any:
         if isinstance(value, kind):
             return replacement(value, depth)
     if is_dataclass_instance(value):
+        if type(value).__hash__ is not None:
+            global _hashable
+            _hashable = object()
         return dict(_fields(value))
     raise TypeError(f"cannot send a {type(value).__name__!r}")
 
@@ -278,8 +285,10 @@ _RESTORERS = [_restorer(depth) for depth in range(PACKED_DEPTH_MAX + 1)]
 # ---- what could not be sent, and where ----
 
 
-def _first_problem(root: str, value: Any) -> str | None:
-    """The path of the first value that cannot be sent, and why: only after packing has failed."""
+def _first_problem(root: str, value: Any, ours: int = 0) -> str | None:
+    """The path of the first value that cannot be sent, and why: only after packing has failed. `ours`: how many of the
+    containers around it are not its own.
+    """
     stack = [(root, iter([(root, value)]))]
     while stack:
         path, values = stack[-1]
@@ -289,12 +298,14 @@ def _first_problem(root: str, value: Any) -> str | None:
                 stack.pop()
                 continue
             path, value = entry
-            children = _children(path, value)
+            children, bad_key = _children(path, value), _bad_key(value)
         except Exception as error:  # of the value's own code, or a field that was never set
             return f"{_shortened(path)}: cannot be read: {type(error).__name__}: {error}"
-        if len(stack) > NESTING_MAX:
-            return f"{_shortened(path)}: nested deeper than {NESTING_MAX}, or contains itself"
         if children is not None:
+            if bad_key:
+                return f"{_shortened(path)}{bad_key}"
+            if len(stack) > NESTING_MAX + ours:
+                return f"{_shortened(path)}: nested deeper than {NESTING_MAX:,}, or contains itself"
             stack.append((path, children))
         elif problem := _problem(value):
             return f"{_shortened(path)}: {problem}"
@@ -320,6 +331,18 @@ def _entries(path: str, value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
         yield (f"{path}.{key}" if named else f"{path}[{_shortened(repr(key))}]"), item
 
 
+def _bad_key(value: Any) -> str:
+    if isinstance(value, dict) and any(map(_becomes_map, value)):
+        return " (a key): a dataclass travels as a map, and a map cannot be a key"
+    if isinstance(value, set | frozenset) and any(map(_becomes_map, value)):
+        return "{…}: a dataclass travels as a map, and a map cannot be in a set"
+    return ""
+
+
+def _becomes_map(key: Any) -> bool:
+    return is_dataclass_instance(key) or (isinstance(key, tuple) and any(map(_becomes_map, key)))
+
+
 def _problem(value: Any) -> str | None:
     try:
         pack(value)
@@ -328,7 +351,8 @@ def _problem(value: Any) -> str | None:
     except OverflowError:
         return "cannot send an integer of more than 64 bits"
     except Exception as error:
-        return str(error)
+        waits = hasattr(type(value), "__await__")
+        return f"{error}: it was not awaited; what wraps an async function must await it" if waits else str(error)
     return None
 
 

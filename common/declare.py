@@ -8,11 +8,13 @@ field that is `nested` is a section within it, "service.fault" for [service.NAME
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .kinds import Kind
+from .names import did_you_mean
 
 _METADATA = "setting"
 NAMED = ("service", "notify")  # sections of which a file may have several, each with a name
@@ -125,6 +127,23 @@ def declared(section: type[Any]) -> dict[str, Setting]:
     """key -> Setting, in the order of declaration; without those of sections within it."""
     fields = (field for field in dataclasses.fields(section) if _METADATA in field.metadata)
     return {field.name: _of_field(section, field) for field in fields}
+
+
+def given(section: type[Any], allowed: Collection[str], options: Mapping[str, object]) -> dict[str, Any]:
+    """What a program says of these settings, checked as a file is; None, and what is not there, has its default.
+    TypeError for another name, ValueError for a value that cannot be.
+    """
+    settings, found = declared(section), {}
+    for name, value in options.items():
+        if name not in allowed:
+            hint = did_you_mean(name, allowed) or f"; there are {', '.join(allowed)}"
+            raise TypeError(f"there is no option {name!r}{hint}")
+        if value is not None:
+            try:
+                found[name] = settings[name].kind.read(os.fspath(value) if isinstance(value, os.PathLike) else value)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+    return found
 
 
 def _of_field(section: type[Any], field: dataclasses.Field[Any]) -> Setting:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent_rig import closing
@@ -44,6 +45,21 @@ def test_an_address_of_a_master_is_read_as_clients_read_it() -> None:
     )
     with pytest.raises(ValueError, match="no master's address"):
         worker().background(master="localhost")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"name": 5}, r"^name must be 1 to 64 letters"),
+        ({"tags": {"zone": 1}}, r"^tags .*zone.* must be a text"),
+        ({"drain_deadline": "soon"}, r"^drain_deadline must be a duration"),
+        ({"drain_deadline": -1}, r"^drain_deadline must be from 0s to 1d, not -1"),
+        ({"version": 2}, r"^version must be a text in quotes, not 2"),
+    ],
+)
+def test_options_are_checked_when_they_are_given(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        worker().background(**options)
 
 
 def test_handlers_run_in_the_calling_process_on_its_own_objects(master: FakeMaster) -> None:

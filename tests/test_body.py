@@ -102,6 +102,11 @@ class Line:
     kind: ClassVar[str] = "not a field"
 
 
+@dataclass(frozen=True)
+class Key:
+    x: int
+
+
 @dataclass
 class Half:
     total: int = field(init=False)  # and nobody sets it
@@ -153,6 +158,13 @@ def test_some_values_arrive_as_something_plainer(value: Any, arrives: Any) -> No
         ({"d": timedelta(1)}, "arguments.d: cannot send a 'timedelta'"),
         ({"f": (i for i in ())}, "arguments.f: cannot send a 'generator'"),
         ({"h": [Half()]}, "arguments.h[0]: cannot be read: AttributeError: 'Half' object has no attribute 'total'"),
+        ({"k": {Key(1): 2}}, "arguments.k (a key): a dataclass travels as a map, and a map cannot be a key"),
+        ({"k": [{(1, Key(1)): 2}]}, "arguments.k[0] (a key): a dataclass travels as a map"),
+        (
+            {"k": {Key(1)}, "b": b"x" * 20_000},
+            "arguments.k{…}: a dataclass travels as a map, and a map cannot be in a set",
+        ),
+        ({"k": {frozenset([Key(1)]): 2}}, "arguments.k (a key){…}: a dataclass travels as a map"),
         ({"m": Moody([object()])}, "arguments.m: cannot be read: RuntimeError: not now"),
     ],
 )
@@ -175,13 +187,12 @@ def test_a_bad_result_is_named_too() -> None:
 def test_a_value_that_contains_itself_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
-    with pytest.raises(TypeError, match="nested deeper than 500, or contains itself") as caught:
+    with pytest.raises(TypeError, match="nested deeper than 1,022, or contains itself") as caught:
         encode_result({"loop": loop})
     assert len(str(caught.value)) < 300
 
 
-def nested(kind: type, levels: int) -> Any:
-    value: Any = 1
+def nested(kind: type, levels: int, value: Any = 1) -> Any:
     for _ in range(levels):
         value = kind([value])
     return value
@@ -195,8 +206,36 @@ def test_tuples_and_sets_nest_sixteen_deep(kind: type) -> None:
 
 
 def test_whatever_can_be_sent_nested_can_be_read() -> None:
-    deepest = nested(list, 500)
-    assert decode_result(encode_result(deepest)) == deepest
+    deepest = nested(list, 1022)
+    (by_position,), named = decode_call(encode_call((deepest,), {"x": deepest}))
+    assert depth(by_position) == depth(named["x"]) == 1022
+    with pytest.raises(TypeError, match=r"\[0\]: nested deeper than 1,022"):
+        encode_call(([deepest],), {})
+    with pytest.raises(TypeError, match=r"\[0\]: cannot send a 'object'"):
+        encode_result(nested(list, 1022, object()))
+
+
+def depth(value: Any) -> int:
+    """Not by `==`, which Python refuses for so many."""
+    levels = 0
+    while type(value) is list:
+        levels, (value,) = levels + 1, value
+    return levels
+
+
+def test_a_dataclass_that_could_be_a_key_may_be_a_value() -> None:
+    assert decode_result(encode_result([Key(1), {"k": (Key(2),)}])) == [{"x": 1}, {"k": ({"x": 2},)}]
+
+
+async def quoted() -> int:
+    return 1
+
+
+def test_what_was_not_awaited_is_told_as_that() -> None:
+    coroutine = quoted()
+    with pytest.raises(TypeError, match="^result: cannot send a 'coroutine': it was not awaited; what wraps an async"):
+        encode_result(coroutine)
+    coroutine.close()
 
 
 HOSTILE = {

@@ -14,6 +14,8 @@ from fake_master import PATIENCE_S, FakeMaster
 import rota
 from rota.common import messages, wire
 from rota.common.body import decode_result
+from rota.common.declare import given
+from rota.common.settings import SlaveSettings
 from rota.worker.run import application
 
 FILE = """
@@ -47,6 +49,31 @@ def test_a_file_that_is_run_serves_in_processes_that_load_it(
     finally:
         node.kill()
         node.wait()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "problem"),
+    [
+        ({"processes": "2"}, ValueError, "processes must be a whole number, not '2'"),
+        ({"processes": True}, ValueError, "processes must be a whole number, not True"),
+        ({"start_timeout": 0}, ValueError, "start_timeout must be from 1s to 1h, not 0"),
+        ({"app_dir": 3}, ValueError, "app_dir must be a text in quotes, not 3"),
+        ({"proceses": 2}, TypeError, "there is no option 'proceses'; did you mean processes?"),
+        ({"service": "x"}, TypeError, "there is no option 'service'; there are name, processes, version"),
+    ],
+)
+def test_options_are_checked_when_they_are_given(
+    options: dict[str, object], kind: type[Exception], problem: str
+) -> None:
+    with pytest.raises(kind, match=problem):
+        rota.Worker("orders").run(**options)
+
+
+def test_paths_and_durations_are_read_as_those_of_files_are(tmp_path: Path) -> None:
+    chosen = given(
+        SlaveSettings, ("app_dir", "stop_grace", "state"), {"app_dir": tmp_path, "stop_grace": "2s", "state": None}
+    )
+    assert chosen == {"app_dir": str(tmp_path), "stop_grace": 2.0}
 
 
 def test_a_worker_that_processes_could_not_find_is_refused() -> None:

@@ -50,6 +50,8 @@ class Worker:
 
     def __init__(self, name: str, *, version: str | None = None) -> None:
         self.name = check_name(name, "service")
+        if version is not None and not isinstance(version, str):
+            raise TypeError(f"{self.name}: version must be a text, not {version!r}")
         self.version = version
         self.handlers: dict[str, Handler] = {}
         self.start_hooks: list[Callable[[], Any]] = []

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..common import host
 from ..common.addresses import control_addresses
+from ..common.declare import given
 from ..common.errors import LoadError, Timeout
 from ..common.log import note
 from ..common.restarts import Restarts
+from ..common.settings import SlaveSettings
 from .backend import Rejected
 from .loading import version_of
 from .page import PHASE, READY, Page
@@ -55,20 +57,22 @@ class Background:
     ) -> None:
         """`master`: control address(es); default: ROTA_MASTER, then this machine. Durations in seconds.
 
-        Raises ValueError for what is no address.
+        Raises ValueError for what is no address, or no value of its option.
         """
+        options = {"name": name, "version": version, "tags": tags, "state": state, "drain_deadline": drain_deadline}
+        chosen = given(SlaveSettings, options, options)
         self.worker = worker
-        self.name = name or f"{host.name()}-{os.getpid()}"
+        self.name: str = chosen.get("name") or f"{host.name()}-{os.getpid()}"
         self.masters = control_addresses(master)
         self._version = version_of(worker, flag=version, app_dir=as_typed("."))
-        self._drain_deadline = drain_deadline
+        self._drain_deadline = chosen["drain_deadline"]
         self._options = {
             "name": self.name,
             "masters": self.masters,
             "service": worker.name,
-            "tags": tags or {},
-            "state": state,
-            "drain_deadline": drain_deadline,
+            "tags": chosen.get("tags", {}),
+            "state": chosen.get("state"),
+            "drain_deadline": self._drain_deadline,
         }
         self._agent: subprocess.Popen[bytes] | None = None
         self._pid = 0  # of who entered the block

@@ -13,6 +13,11 @@ from ..common.addresses import control_addresses
 if TYPE_CHECKING:
     from .app import Worker
 
+_OPTIONS = (
+    *("name", "processes", "version", "tags", "python", "state", "app_dir"),
+    *("start_timeout", "drain_deadline", "stop_grace"),
+)
+
 
 def run(worker: Worker, *, master: str | Sequence[str] | None = None, **options: Any) -> NoReturn:
     """Serve until told to leave, then exit as `rota slave` does.
@@ -21,13 +26,15 @@ def run(worker: Worker, *, master: str | Sequence[str] | None = None, **options:
     options   name, processes, version, tags, python, state, app_dir, start_timeout, drain_deadline, stop_grace, as the
               flags of `rota slave`; what is None has its default
 
-    Raises RuntimeError when processes could not find the worker again: it must be at the top level of the file; and
-    ValueError for what is no address.
+    Raises RuntimeError when processes could not find the worker again: it must be at the top level of the file;
+    ValueError for what is no address, or no value of its option; and TypeError for what is no option.
     """
+    from ..common.declare import given
+    from ..common.settings import SlaveSettings
     from .agent import AgentSettings, main
 
+    chosen = given(SlaveSettings, _OPTIONS, options)
     app, masters = application(worker, sys.modules["__main__"]), control_addresses(master)
-    chosen = {name: value for name, value in options.items() if value is not None}
     sys.exit(main(AgentSettings(app=app, masters=masters, service=worker.name, **chosen)))
 
 
