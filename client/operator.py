@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from ..common import exits
-from ..common.errors import Error, Unavailable
+from ..common.errors import Error, Timeout, Unavailable
 from ..common.messages import Follow, Happened, Result, Verb
 from .active import ActiveMaster
 from .control import POLL_MAX_S, Control, Lost
@@ -53,7 +53,12 @@ class Operator:
         except Lost:
             pass  # its answer may be what was lost: whoever is active next tells
         self._master.part()
-        address, welcome = self._master.risen(peer.get("address") or "", before, until)
+        try:
+            address, welcome = self._master.risen(peer.get("address") or "", before, until)
+        except Timeout as error:
+            if why := self._why_none(monotonic() + WHY_S):
+                raise exits.error(exits.UNDER_WAY, f"{error}; {why}") from None
+            raise
         return {
             "schema": 1,
             "from": master["name"] if master["state"] == ACTIVE else peer.get("name", ""),

@@ -544,6 +544,24 @@ def test_a_switchover_whose_answer_is_lost_is_not_asked_for_again(pair: Pair) ->
 def test_a_switchover_that_takes_too_long_goes_on_and_says_so(pair: Pair) -> None:
     first, second = pair
     switches(first, second, after_s=5.0)
+    knows(second, "b")
     with rota.Admin([first.address, second.address]) as admin, pytest.raises(rota.Timeout) as caught:
         admin.switchover(timeout=0.4)
     assert caught.value.exit_code == 75  # type: ignore[attr-defined]
+
+
+def test_a_switchover_after_which_nobody_can_be_elected_says_why_at_its_end(pair: Pair) -> None:
+    first, second = pair
+
+    def hand_over(verb: Verb) -> Result:
+        if verb.verb == "switchover":
+            candidate(first)
+            candidate(second)
+            return Result(verb.id, True, 0, {"epoch": 2, "to": "b", "given_back": 0})
+        peer = {"name": "b", "address": second.address}
+        return Result(verb.id, True, 0, {"master": {"name": "a", "state": "active", "epoch": 1, "peer": peer}})
+
+    first.verb = hand_over
+    with rota.Admin([first.address, second.address]) as admin:
+        with pytest.raises(rota.Timeout, match=f"higher epoch than 1 yet.*b is a candidate, and {UNELECTABLE}"):
+            admin.switchover(timeout=0.4)

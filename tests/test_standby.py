@@ -513,6 +513,37 @@ def test_with_too_few_voters_it_says_what_to_start(rig: Rig) -> None:
     assert not alarms()
 
 
+def test_of_nodes_that_cannot_vote_it_says_why(rig: Rig) -> None:
+    def alarms() -> list[str]:
+        return rig.core.status(rig.now)["master"]["alarms"]
+
+    full = Deny(2, 1, 0, "its state directory cannot be written to: No space left on device")
+    rig.wait(1.02)
+    rig.say("a", full)
+    assert not alarms(), "two are enough"
+    rig.say("b", Deny(2, 1, 900, "other has its lease"))
+    assert not alarms(), "that is over by itself"
+    for _ in range(3):
+        rig.say("b", full)
+    (alarm,) = alarms()
+    assert alarm.startswith(
+        "no master can be elected: 2 of 3 nodes are to vote for it, and of 3 that are connected to me 2"
+    )
+    assert alarm.endswith(f"a: {full.why}; b: {full.why}")
+    told = [event for event in rig.core.events.since(0) if event["kind"] == "denied"]
+    assert [(event["subject"], event["text"]) for event in told] == [(n, f"{n} cannot vote: {full.why}") for n in "ab"]
+    rig.wait(1.2)
+    assert rig.stage in (Stage.POLLING, Stage.CANDIDATE) and alarms() == [alarm], "a poll is granted, and says nothing"
+    rig.grant("b")
+    assert not alarms()
+    rig.say("b", Deny(rig.core.candidacy.epoch, 1, 0, full.why))
+    rig.follow()
+    rig.wait(1.2)
+    for node in "abc":
+        rig.greet(node)
+    assert not alarms(), "the active was there: who knows what has been mended since"
+
+
 def test_the_active_is_told_how_many_voters_were_heard_lately(rig: Rig) -> None:
     rig.wait(2.0, pulses=1)
     rig.greet("a")

@@ -279,7 +279,7 @@ class Agent:
             self._state.cast(Ballot(vote.epoch, vote.master), self._core.intent)
         except OSError as error:
             self._note(f"no vote for {vote.master}: it cannot be made durable: {error}")
-            return Deny(vote.epoch, votes.seen, 0, "its state directory cannot be written to")
+            return Deny(vote.epoch, votes.seen, 0, f"its state directory cannot be written to: {error.strerror}")
         self._effects.perform(self._core.voted(vote, boottime()))
         time.sleep(FENCE_WAIT_S)
         return Grant(vote.epoch, votes.before)

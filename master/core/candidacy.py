@@ -36,6 +36,7 @@ class Candidacy:
         self.seen = self.foreign = seen
         self._stood: set[int] = set()
         self.granted: dict[str, float] = {}  # node → when its vote, which is a lease, runs out
+        self.unable: dict[str, str] = {}  # node → why it can vote for nobody, which only people can change
         self._name = name
         self._odd = odd
         self._lease_s = lease_s
@@ -109,8 +110,10 @@ class Candidacy:
         if not self.asks or answer.epoch != self.epoch or node not in self._asked:
             return
         if isinstance(answer, messages.Grant):
-            self._granted_by(node, answer)
-        elif self.stage is Stage.CANDIDATE and answer.seen >= self.epoch and node not in self.granted:
+            return self._granted_by(node, answer)
+        if not answer.wait_ms and answer.seen < answer.epoch:
+            self.unable[node] = answer.why
+        if self.stage is Stage.CANDIDATE and answer.seen >= self.epoch and node not in self.granted:
             self.withdraw()  # somebody else stood there: once more, with a higher epoch
             # When the leases that were granted here have run out: two candidates with half of the nodes each would
             # renew them for ever. Without any nobody waits for that.
@@ -118,6 +121,7 @@ class Candidacy:
 
     def _granted_by(self, node: str, grant: messages.Grant) -> None:
         if not grant.poll:
+            self.unable.pop(node, None)  # not by a poll: for that it has to note nothing
             # Whoever was active since had the vote of one of those whose votes make us active now.
             self.foreign = max(self.foreign, self._met(grant.before if grant.before >= 0 else self.epoch - 1))
         elif self.stage is not Stage.POLLING:

@@ -126,8 +126,8 @@ class PairStandby(Standby):
         return found
 
     def _why_unelectable(self, now: float) -> str:
-        """Too few of those that vote are here, which only people can change."""
-        known, heard = self.mirror.known, self._voters.heard(now)
+        """Too few of those that vote are here, or can, which only people can change."""
+        known, heard, unable = self.mirror.known, self._voters.heard(now), self.candidacy.unable
         for electorate in (known.electorate, known.electorate_before or frozenset()) if self._polls else ():
             size, needed, away = len(electorate), majority(len(electorate)), sorted(electorate - heard)
             if (here := size - len(away)) < needed and size:
@@ -136,6 +136,12 @@ class PairStandby(Standby):
                     f"{needed} are needed: start {needed - here} of {', '.join(away)} again, with both masters' "
                     f"addresses (-m); for one that is gone for good `rota witness --name {away[0]} -m …` votes in its "
                     "place; then `rota forget` the others"
+                )
+            if size and here - len(cannot := sorted(electorate & heard & unable.keys())) < needed:
+                return (
+                    f"no master can be elected: {needed} of {size} nodes are to vote for it, and of {here} that are "
+                    f"connected to {self.name} {len(cannot)} cannot: "
+                    + "; ".join(f"{node}: {unable[node]}" for node in cannot)
                 )
         return ""
 

@@ -184,6 +184,7 @@ class Standby(ABC):
         """We promise not to stand."""
         self._forced = False
         self.candidacy.withdraw()
+        self.candidacy.unable.clear()
         self.candidacy.saw(pulse.epoch)
         if pulse.epoch > self.epoch:
             self.epoch, self._was_active = pulse.epoch, False
@@ -329,7 +330,10 @@ class Standby(ABC):
             self.control_gone(route)
         elif node := self._voters.node(route, head.token):
             if isinstance(message, messages.Grant | messages.Deny) and self._counts(node):
+                unable = self.candidacy.unable.get(node)
                 self.candidacy.answered(node, message, self._sources.random(), now)
+                if (why := self.candidacy.unable.get(node)) not in (None, unable):
+                    self.events.tell("denied", node, f"{node} cannot vote: {why}")
                 self._count(now)
         elif head.token == self._operators.token(route) != 0:
             self._from_operator(route, message, now)
