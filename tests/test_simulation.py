@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,10 +43,11 @@ SHOWN_IN = {
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    made = Cluster(seed=7)
-    made.run_until(made.ready)
-    return made
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """With what a parameter says."""
+    with closing(Cluster(seed=7, **getattr(request, "param", {}))) as made:
+        made.run_until(made.ready)
+        yield made
 
 
 @pytest.mark.parametrize("first", range(1, SEEDS, 20))
@@ -222,9 +225,8 @@ def test_a_drained_node_stays_drained_when_the_master_comes_back(cluster: Cluste
     assert not node.slots
 
 
-def test_without_a_journal_the_agents_remember_what_was_drained() -> None:
-    cluster = Cluster(seed=3, journal=False)
-    cluster.run_until(cluster.ready)
+@pytest.mark.parametrize("cluster", [{"journal": False}], indirect=True, ids=["no journal"])
+def test_without_a_journal_the_agents_remember_what_was_drained(cluster: Cluster) -> None:
     cluster.master.verb("drain", nodes=["n1"])
     cluster.run_until(lambda: cluster.master.core.fleet.nodes["n1"].intent is Intent.DETACHED)
     cluster.run(1.0)

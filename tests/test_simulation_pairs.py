@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,11 @@ SOON_FOUND = {"right_to_dispatch_ignored": 6, "nobody_is_asked": 4}  # by this s
 
 
 @pytest.fixture
-def cluster() -> PairCluster:
-    made = PairCluster(seed=7)
-    made.run_until(lambda: made.active and made.ready() and not made.active.core.pair.unready())
-    return made
+def cluster(request: pytest.FixtureRequest) -> Iterator[PairCluster]:
+    """With what a parameter says."""
+    with closing(PairCluster(seed=7, **getattr(request, "param", {}))) as made:
+        made.run_until(lambda: made.active and made.ready() and not made.active.core.pair.unready())
+        yield made
 
 
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
@@ -85,10 +88,11 @@ def test_nodes_that_a_dying_master_took_for_others_of_their_name_elect_the_next_
     assert cluster.clock.now - began < 2.5  # they abstain for 2 s from the refusal
 
 
-def test_one_that_forgot_its_vote_does_not_give_the_last_master_what_it_leased_to_the_present_one() -> None:
+@pytest.mark.parametrize("cluster", [{"nodes": 1}], indirect=True, ids=["one node"])
+def test_one_that_forgot_its_vote_does_not_give_the_last_master_what_it_leased_to_the_present_one(
+    cluster: PairCluster,
+) -> None:
     """Both might dispatch: the one by the lease of this life, the other one by that of the life before."""
-    cluster = PairCluster(seed=7, nodes=1)
-    cluster.run_until(lambda: cluster.active and cluster.ready() and not cluster.active.core.pair.unready())
     faults.cut(cluster, BACKUP, PRIMARY, 10.0, "both")
     faults.cut(cluster, "n0", PRIMARY, 10.0, "both")
     cluster.run_until(lambda: cluster.masters[BACKUP].is_active)

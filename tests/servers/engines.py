@@ -9,13 +9,17 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from urllib.request import urlopen
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from free_ports import free_port, free_ports
 
 PATIENCE_S = 30.0
 
@@ -25,7 +29,7 @@ class Etcd:
     package = "etcd-server"
 
     def __init__(self, folder: Path) -> None:
-        self.port, self._peers = free_port(), free_port()
+        self.port, self._peers = free_ports(2)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -100,12 +104,6 @@ class Postgres:
 
 Engine = Etcd | Postgres
 ENGINES: Sequence[type[Etcd] | type[Postgres]] = (Etcd, Postgres)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
