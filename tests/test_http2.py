@@ -501,12 +501,17 @@ def test_a_table_that_a_client_wishes_larger_stays_small() -> None:
 @pytest.mark.parametrize(
     "sizes", [[0], [50], [50, 50], [50, 4096], [50, 4096, 4096], [100_000, 50], [100_000, 100_000], [9999, 0, 9999, 60]]
 )
-def test_whatever_tables_a_client_wishes_in_a_row_it_can_read_what_is_said_to_it(sizes: list[int]) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["frames", "one frame"])
+def test_whatever_tables_a_client_wishes_in_a_row_it_can_read_what_is_said_to_it(
+    sizes: list[int], at_once: bool
+) -> None:
     """RFC 7541 4.2: a client whose table has become smaller is told so with the next head, or it gives up."""
     subject = raw(START + request(1) + request(3) + request(5))
     field = (b"x-a", b"a" * 20)
     subject.answer(1, b"", 200, field)
-    subject.feed(b"".join(frame(SETTINGS, b"\0\1" + size.to_bytes(4, "big")) for size in sizes))
+    wishes = [b"\0\1" + size.to_bytes(4, "big") for size in sizes]
+    subject.feed(b"".join(frame(SETTINGS, wish) for wish in ([b"".join(wishes)] if at_once else wishes)))
+    subject.heard.decoder.header_table_size = min(4096, *sizes)  # what was in it is gone
     subject.heard.decoder.max_allowed_table_size = sizes[-1]
     subject.answer(3, b"", 200, field, (b"x-b", b"b"))
     subject.feed(frame(SETTINGS))

@@ -37,7 +37,9 @@ from .http2_frames import (
     HEADERS,
     OF_FRAME,
     OF_RESET,
+    OVERHEAD,
     RST_STREAM,
+    SETTINGS,
     SMALL,
     Broken,
     Frame,
@@ -113,6 +115,8 @@ class Http2:
                 return
             if frame.kind == RST_STREAM and self._is_idle(frame.stream):  # h2 passes over it
                 raise Broken(ErrorCodes.PROTOCOL_ERROR)
+            if frame.kind == SETTINGS:
+                self._books.table_sizes(frame.data[OVERHEAD:])
         for event in self._books.receive_data(frame.data):
             self._event(event, effects, now)
 

@@ -7,6 +7,7 @@ everybody's. So it sees no field of any head.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from struct import Struct
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -20,6 +21,7 @@ STREAM_WINDOW = 256 * 1024  # bytes of a body that may be on their way
 CONNECTION_WINDOW = 1024 * 1024  # of all
 TABLE_MAX = 4096  # bytes of the headers that we remember for a client, whatever it wishes
 
+_SETTING = Struct(">HI")
 _UNINDEXED = frozenset([b"set-cookie", b"x-request-id"])  # secret, or never the same twice
 _AS_THEY_ARE = H2Configuration(
     client_side=False,
@@ -77,6 +79,17 @@ class Books(H2Connection):
     def fields(self) -> list[HeaderTuple]:
         """Of the head that came last."""
         return self._heads.fields
+
+    def table_sizes(self, settings: bytes) -> None:
+        """What a SETTINGS frame carries, before h2 reads it: of a setting that is there several times that keeps the
+        last value only, and the smallest is to be told, too.
+        """
+        whole = len(settings) - len(settings) % _SETTING.size
+        wished = [
+            size for code, size in _SETTING.iter_unpack(settings[:whole]) if code == SettingCodes.HEADER_TABLE_SIZE
+        ]
+        for size in wished[:-1]:
+            self.encoder.header_table_size = size
 
     def keep_table_small(self) -> None:
         """Of changes in a row the smallest and the last one are told (RFC 7541 4.2). hpack would tell all of them, or
