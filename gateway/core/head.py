@@ -72,7 +72,7 @@ FIELDS = rb"(?:" + _TOKEN + rb"++:[\t -~]*+\r\n)*+"
 
 # A proper head is the one and then the other.
 _ASKED = re.compile(rb"(?!CONNECT )(" + _METHOD + rb") (/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++) ")
-_SAID = re.compile(rb"HTTP/(1\.[01])\r\n(" + FIELDS + rb")\r\n")
+_SAID = re.compile(rb"HTTP/(1\.[0-9])\r\n(" + FIELDS + rb")\r\n")
 
 # In this order: the first that is found in an improper head is what it is refused for.
 _IMPROPER = [
@@ -81,7 +81,7 @@ _IMPROPER = [
         ("control", rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
         ("non-ascii", rb"[\x80-\xff]"),
         ("request-line", rb"\A(?![^\t\r ]++ [^\t\r ]++ HTTP/[0-9]\.[0-9]\r)"),
-        ("version", rb"\A[^\r]*+(?<! HTTP/1\.[01])\r"),
+        ("version", rb"\A[^\r]*+(?<! HTTP/1\.[0-9])\r"),
         ("method", rb"\A(?!" + _TOKEN + rb"++ )"),
         ("unknown-method", rb"\A(?!" + _METHOD + rb" )|\ACONNECT "),
         ("target", rb"\A[^ ]++ (?!(?:/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++) )"),
@@ -199,6 +199,8 @@ def _said(block: bytes, limits: Limits) -> Said | None:
     if proper is None:
         return None
     version, lines = proper.groups()
+    if version != b"1.0":
+        version = b"1.1"  # a higher one of the same major version is read as the highest that is known (RFC 9110 2.5)
     headers = []
     for line in lines.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")

@@ -27,7 +27,7 @@ RULES = {
     "head-end": Rule(400, "9112 8", "the connection ended within the head"),
     # ---- the request line
     "request-line": Rule(400, "9112 3", "the request line is not: method, space, target, space, HTTP/1.1"),
-    "version": Rule(505, "9112 2.3", "only HTTP/1.0 and HTTP/1.1 are spoken here"),
+    "version": Rule(505, "9112 2.3", "over this connection only HTTP/1 is spoken"),
     "method": Rule(400, "9110 9.1", "the method is not a token"),
     "unknown-method": Rule(501, "9110 9.1", "a method is up to 20 capital letters; CONNECT is not served"),
     "target": Rule(400, "9112 3.2", "the target is neither a path, nor an http address, nor the * of OPTIONS"),
