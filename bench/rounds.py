@@ -95,20 +95,29 @@ def turns(rounds: int, cells: Sequence[AnyCell], running: dict[str, System]) -> 
 
 def take(options: argparse.Namespace, running: dict[str, System], cells: Sequence[AnyCell]) -> list[Sample]:
     samples = []
+    in_place = sys.stderr.isatty()  # else a line a round: what is written over is one endless line in a file
+    told = -1
     for number, cell, name in turns(options.rounds, cells, dict(running)):
         if name not in running:
             continue
-        say(f"\r\033[Kround {number + 1}/{options.rounds}  {cell}  {name}", end="")
+        if in_place:
+            say(f"\r\033[Kround {number + 1}/{options.rounds}  {cell}  {name}", end="")
+        elif number > told:
+            told = number
+            say(f"round {number + 1}/{options.rounds}")
         order = {**cell._asdict(), "warmup": getattr(options, "warmup", 0.0), "seconds": options.seconds}
         try:
             found = running[name].measure(order)
         except NotMeasured as reason:
-            say(f"\n{name}: left out from here on, {cell}: {reason}")
+            if in_place:
+                say("")
+            say(f"{name}: left out from here on, {cell}: {reason}")
             running.pop(name).family.close()
             continue
         fields = {key: found[key] for key in Sample._fields if key in found}
         samples.append(Sample(system=name, cell=cell, round=number, **fields))
-    say("\r\033[K", end="")
+    if in_place:
+        say("\r\033[K", end="")
     return samples
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import os
@@ -27,7 +28,7 @@ def bench() -> ModuleType:
     package = importlib.util.module_from_spec(spec)
     sys.modules["bench"] = package
     spec.loader.exec_module(package)
-    for name in ("report", "cpu", "launch", "http_systems", "http_peers"):
+    for name in ("report", "cpu", "launch", "http_systems", "http_peers", "rounds"):
         importlib.import_module(f"bench.{name}")
     return package
 
@@ -112,6 +113,27 @@ def test_a_table_has_a_row_for_each_system_that_was_measured(bench):
     text = bench.report.table(samples, bench.report.Cell(128, 32), ["rota", "textbook", "nats"])
     assert [line.split()[0] for line in text.split("\n")[2:]] == ["rota", "textbook"]
     assert "3.00 (3.00..3.00)" in text
+
+
+class Measured:
+    def takes(self, cell):
+        return True
+
+    def measure(self, order):
+        return {"per_second": 1.0, "p50_ms": 1.0, "p99_ms": 1.0, "cpu_us": {}, "own_us": {}}
+
+
+def test_progress_is_written_over_on_a_terminal_only(bench, monkeypatch, capsys):
+    options = argparse.Namespace(rounds=2, seconds=0.0)
+    cells = [bench.report.Cell(128, depth) for depth in (1, 32)]
+    bench.rounds.take(options, {"rota": Measured(), "textbook": Measured()}, cells)
+    assert capsys.readouterr().err == "round 1/2\nround 2/2\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    bench.rounds.take(options, {"rota": Measured()}, cells[:1])
+    assert (
+        capsys.readouterr().err
+        == "".join(f"\r\033[Kround {n}/2  128 B, 1 in flight  rota" for n in (1, 2)) + "\r\033[K"
+    )
 
 
 def test_cpu_time_is_read_of_every_thread_and_of_the_main_one(bench):
