@@ -50,7 +50,8 @@ def _of_node(node: Reply) -> Iterator[str]:
     if node["health"] in ("blacklisted", "trial"):  # of one that is degraded an alarm tells
         yield f"{name} is {_because(node['health'], node['why'])}"
     for failing in node["failing"]:
-        yield f"{failing['service']} does not start on {name}: {failing['cause']}"
+        why = failing.get("cause", "an older master does not say why")
+        yield f"{failing['service']} does not start on {name}: {why}"
 
 
 def _because(state: str, why: str) -> str:

@@ -186,11 +186,19 @@ def test_that_of_a_master_may_be_without_its_port(written: str, whole: str) -> N
         control_addresses(written)
 
 
-@pytest.mark.parametrize("written", ["tcp://m:0", "tcp://m:70000", "ipc:///x", "tcp://a b", "tcp://:7700"])
+@pytest.mark.parametrize("written", ["ipc:///x", "tcp://a b", "tcp://:7700"])
 def test_of_an_address_that_nobody_can_guess_nothing_is_guessed(written: str) -> None:
     with pytest.raises(ValueError, match="expected$"):
         control_addresses(written)
     with pytest.raises(ValueError, match=r"^must .*[^?]$"):
+        Address().read(written)
+
+
+@pytest.mark.parametrize("written", ["tcp://m:0", "tcp://m:70000", "tcp://m:700000"])
+def test_of_a_port_that_is_none_its_range_is_told(written: str) -> None:
+    with pytest.raises(ValueError, match=r"a port is 1 to 65535, not [07]+$"):
+        control_addresses(written)
+    with pytest.raises(ValueError, match=r"^must have a port from 1 to 65535, not [07]+$"):
         Address().read(written)
 
 

@@ -20,7 +20,7 @@ from .routes import Route
 
 PREFIX = b"/-/call/"
 BYTES = "$bytes"  # the only name of the object that stands for bytes
-NESTING_MAX = 500  # of a result: what arguments may have on the wire
+NESTING_MAX = 500  # of a result: what reads it calls itself, which Python allows 1,000 times
 MESSAGE_MAX = 4096  # characters of what an application's exception says
 
 _PATH = re.compile(rb"/-/call/([^/?]{1,255})/([^/?]{1,255})")
