@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
-from weakref import finalize
 
 from ..common.addresses import control_addresses
 from ..common.body import Packed, encode_call
@@ -166,7 +165,11 @@ class _Home:
         self._masters = masters
         self.known: _Driver | None = None
         self.closed = False
-        self._end: finalize[..., _Home] | None = None
+
+    def __del__(self) -> None:
+        # Not a finalizer: that would hold the driver, whose calls hold this, for ever where the loop ended before them.
+        if self.known is not None:
+            self.known.forget()
 
     def driver(self) -> _Driver:
         if self.closed:
@@ -174,7 +177,6 @@ class _Home:
         loop = asyncio.get_running_loop()
         if self.known is None:
             self.known = _Driver(self._masters, loop)
-            self._end = finalize(self, self.known.forget)
         elif self.known.loop is not loop:
             raise RuntimeError(_ELSEWHERE)
         return self.known
@@ -184,7 +186,7 @@ class _Home:
         if driver is not None and driver.loop is not asyncio.get_running_loop() and not driver.loop.is_closed():
             raise RuntimeError(_ELSEWHERE)
         self.closed, self.known = True, None
-        if driver is None or self._end is None or not self._end.detach():
+        if driver is None:
             return
         if driver.loop.is_closed():  # and with it whoever waited
             driver.drop()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from weakref import ref
 
 import pytest
 from fake_frontend import FakeFrontend, Request, echo, proxied
@@ -236,6 +238,20 @@ def test_a_forgotten_client_says_goodbye_when_its_last_call_is_over() -> None:
         await until(lambda: fake.counts["bye"] == 2)
 
     play(scene)
+
+
+def test_a_forgotten_client_whose_loop_ended_before_its_calls_leaves_nothing() -> None:
+    async def forgetful(fake: FakeFrontend) -> ref[object]:
+        client = rota.AsyncClient(fake.address)
+        client.submit("a.b")
+        await until(lambda: fake.seen)
+        return ref(client._home.known)
+
+    with FakeFrontend() as fake:
+        fake.answer = never
+        driver = asyncio.run(forgetful(fake))
+        gc.collect()
+        assert driver() is None, "nor two threads and nine descriptors"
 
 
 def test_a_client_belongs_to_the_loop_of_its_first_call() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import errno
+import gc
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from datetime import timedelta
 from decimal import Decimal
 from queue import Queue
 from typing import Any
+from weakref import ref
 
 import msgpack
 import pytest
@@ -572,6 +574,19 @@ def test_a_forgotten_client_finishes_what_was_submitted(fake: FakeFrontend) -> N
     assert future.result(10) == "done"
     del future
     until(lambda: fake.counts["bye"] == 2)
+
+
+def test_a_client_that_is_closed_while_a_cancel_is_under_way_is_forgotten(fake: FakeFrontend) -> None:
+    fake.answer = never
+    engines = []
+    for _ in range(20):  # mostly its thread ends before it has looked
+        client = rota.Client(fake.address)
+        client.submit("a.b").cancel()
+        client.close()
+        engines.append(ref(client._home.cell[0]))
+    del client
+    gc.collect()
+    assert [engine() for engine in engines] == [None] * 20, "and its descriptors stay with it"
 
 
 def test_a_forked_child_gets_a_session_of_its_own(fake: FakeFrontend) -> None:
