@@ -69,3 +69,13 @@ def test_what_is_due_at_the_moment_that_next_deadline_told_is_due_then() -> None
     at = timers.next_deadline()
     assert at == 1024.11 and at * 100 < 102411  # floats
     assert timers.due(at) == ["a"]
+
+
+def test_deadlines_that_are_far_away_cost_nothing_once_their_requests_are_answered() -> None:
+    timers: Timers[int] = Timers()
+    timers.add(1.0, -1)  # there is always one that is due sooner
+    for number in range(50_000):
+        timers.add(86_400 + number / TICKS_PER_S, number).pop(number)
+    assert len(timers._at) == len(timers._ticks) < 2000
+    kept = [timers.add(90_000 + number, number) for number in range(3000)]
+    assert all(kept) and len(timers.due(1e6)) == 3001

@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 TICKS_PER_S = 100
+EMPTY_KEPT = 1024  # ticks whose items have all left, before it is looked for them: as many as 10 s have
 
 Item = TypeVar("Item")
 
@@ -23,16 +24,25 @@ class Timers(Generic[Item]):
     def __init__(self) -> None:
         self._at: dict[int, Tick[Item]] = {}
         self._ticks: list[int] = []  # a heap of the keys of _at, each once
+        self._most = EMPTY_KEPT
 
     def add(self, when: float, item: Item) -> Tick[Item]:
         """Never early: the tick is the next one after `when`. Take it out by `tick.pop(item, None)`."""
         number = int(when * TICKS_PER_S) + 1
         tick = self._at.get(number)
         if tick is None:
+            if len(self._ticks) >= self._most:
+                self._drop_empty()
             tick = self._at[number] = {}
             heappush(self._ticks, number)
         tick[item] = None
         return tick
+
+    def _drop_empty(self) -> None:
+        """Of requests that may take a day and took a moment there would be millions."""
+        self._at = {number: tick for number, tick in self._at.items() if tick}
+        self._ticks = sorted(self._at)
+        self._most = 2 * len(self._ticks) + EMPTY_KEPT
 
     def due(self, now: float) -> list[Item]:
         """Takes out and answers everything whose tick has come."""
