@@ -1064,3 +1064,26 @@ def test_who_has_handed_over_does_not_stand_against_the_candidate_that_it_made_o
     rig.link(Welcome(1, 5, "other", state="standby"), wire.WELCOME)
     rig.wait(0.1)
     assert rig.core.candidacy.stage is not Stage.FOLLOWING, "one that is idle, too, is no reason to wait"
+
+
+def test_an_operator_who_vanished_is_noticed_and_forgotten(rig: Rig) -> None:
+    rig.core.control(b"op", messages.framed(wire.HELLO, 0, messages.OperatorHello([1, 1], "ann")), rig.now)
+    rig.flush()
+    probed: list[bytes] = []
+    for _ in range(100):
+        rig.now += 0.02
+        rig.core.tick(rig.now)
+        probed += [route for route, frame in rig.core.out.control if wire.parse_head(frame).kind == wire.PROBE]
+        rig.flush()
+    assert probed == [b"op"] * 2
+    rig.core.control_gone(b"op")
+    assert not rig.core._operators.token(b"op")
+
+
+def test_an_agent_that_died_without_a_goodbye_is_asked_for_a_minute(rig: Rig) -> None:
+    rig.wait(59.0, pulses=1)
+    rig.greet("a")
+    assert rig.core._voters.nodes == {"a", "b", "c"}
+    rig.wait(2.0, pulses=1)
+    rig.greet("a")
+    assert rig.core._voters.nodes == {"a"}

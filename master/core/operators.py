@@ -41,6 +41,7 @@ class Connected:
         self._out = out
         self._events = events
         self._known: dict[bytes, _Operator] = {}  # by route
+        self._probe_at = 0.0
 
     def came(self, route: bytes, token: int, user: str) -> None:
         if len(self._known) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
@@ -68,6 +69,16 @@ class Connected:
                 if since < self._events.last:
                     operator.following[follow_id] = self._events.last
                     self.say(route, messages.Happened(follow_id, self._events.since(since)))
+
+    def tick(self, now: float) -> None:
+        if now >= self._probe_at:
+            self._probe_at = now + PROBE_EVERY_S
+            self._probe()
+        self.tell_followers()
+
+    def _probe(self) -> None:
+        """One that vanished without BYE is noticed only when something is sent, and its wait may be a long one."""
+        self._out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._known.items()]
 
     def say(self, route: bytes, message: messages.Message) -> None:
         operator = self._known.get(route)
@@ -97,7 +108,6 @@ class Operators(Connected):
         self._status = status
         self._hand_over = hand_over
         self._switching: list[tuple[bytes, int]] = []  # whoever asked for a switchover: route and id
-        self._probe_at = 0.0
         self._last = 0  # record that a verb led to
         self._confirmed = 0  # record that may be relied upon
         self._answers: dict[int, list[tuple[bytes, messages.Result]]] = {}  # record → answers that wait for it
@@ -181,10 +191,7 @@ class Operators(Connected):
         if self.waiting:
             self._fleet.changed = False
             self._wake(now)
-        if now >= self._probe_at:
-            self._probe_at = now + PROBE_EVERY_S
-            self._probe()
-        self.tell_followers()
+        super().tick(now)
 
     def handed_over(self, epoch: int, given_back: int) -> None:
         """Whoever asked for it goes on at the other master."""
@@ -209,10 +216,6 @@ class Operators(Connected):
         for route, result in (each for waiting in answers.values() for each in waiting):
             data = {**result.data, "error": f"a restart of this master would forget what was asked for: {text}"}
             self.say(route, result._replace(ok=False, exit=exits.FAILED, data=data))
-
-    def _probe(self) -> None:
-        """One that vanished without BYE is noticed only when something is sent, and its wait may be a long one."""
-        self._out.control += [(route, wire.head(wire.PROBE, each.token)) for route, each in self._known.items()]
 
 
 def _too_many_asked() -> verbs.Refuse:

@@ -477,7 +477,7 @@ class Standby(ABC):
         if self._link_token and now - max(self._heard_at, self._linked_at) > DEAD_AFTER * self.settings.takeover_after:
             self._hang_up(now)  # it is open, and nobody speaks: over another one the active may
         self._tick_candidacy(now)
-        self._operators.tell_followers()
+        self._operators.tick(now)
 
     def next_deadline(self) -> float:
         return self._ticked_at + TICK_S

@@ -10,6 +10,7 @@ from ...common.limits import NODES_MAX
 from .outbox import Outbox
 
 SILENCE_S = 3.0  # they say hello each half second
+GONE_S = 60.0  # after so long nobody is asked who died without a goodbye
 
 
 class Voter(NamedTuple):
@@ -27,7 +28,8 @@ class Voters:
         """Answers the token that it has from now on. Said again it is the same: a vote may be under way under that."""
         if route in self._known:
             token = self._known[route].token
-        for old in [old for old, voter in self._known.items() if voter.node == node]:
+        gone = now - GONE_S
+        for old in [old for old, voter in self._known.items() if voter.node == node or voter.heard_at < gone]:
             del self._known[old]
         if len(self._known) < NODES_MAX:
             self._known[route] = Voter(node, token, now)
