@@ -802,3 +802,41 @@ def test_what_a_drained_node_ran_runs_on_the_others() -> None:
     rig.verb("drain", nodes=["n1"])
     rig.after(0.2)
     assert rig.heard("n2", Plan)[-1].processes == {"orders": 2}
+
+
+def test_a_node_that_died_and_was_forgotten_leaves_nothing_but_its_name() -> None:
+    rig = two_nodes()
+    for _ in range(200):
+        rig.fleet.nodes["n2"].heard_at = rig.now = rig.now + 0.1
+        rig.core.tick(rig.now)
+    rig.verb("forget", nodes=["n1"], force=True)
+    rig.agent("n3")
+    assert {node.name for node in rig.core._agents.values()} == {"n2", "n3"}
+
+
+def test_of_versions_that_run_no_more_no_interface_is_remembered() -> None:
+    rig = Rig()
+    node = rig.agent()
+    for number in range(1, 6):
+        slot = rig.process(node, number, version=str(number), digest=str(number))
+        assert slot.pool.digests == {str(number): str(number)}
+        rig.exited(slot)
+
+
+def test_only_the_last_names_that_were_forgotten_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.master.core.fleet.NODES_MAX", 3)
+    rig = Rig()
+    for number in range(5):
+        rig.fleet.forget(rig.agent(f"n{number}"), rig.now)
+    assert list(rig.fleet.forgotten) == ["n2", "n3", "n4"]
+
+
+def test_a_reload_that_is_over_is_forgotten() -> None:
+    rig = Rig()
+    node = rig.agent()
+    slots = [rig.process(node, number) for number in (1, 2)]
+    rig.fleet.staff.reload(slots[0].pool)
+    for slot in slots:
+        rig.exited(slot)
+    rig.after(2.5)
+    assert slots[0].pool.reload == []

@@ -11,7 +11,7 @@ from math import inf
 
 from ...common import lifecycle, messages
 from ...common.lifecycle import Intent, Liveness
-from ...common.limits import BEAT_S
+from ...common.limits import BEAT_S, NODES_MAX
 from . import admission, records
 from .beginning import Sections, Sources
 from .census import Census
@@ -53,7 +53,7 @@ class Fleet:
         self.wall = sources.wall
         self.journal = journal
         self.nodes: dict[str, Node] = {}
-        self.forgotten: set[str] = set()  # names: to forget one again is no mistake
+        self.forgotten: dict[str, None] = {}  # names, the last ones: to forget one again is no mistake
         self.scaled: dict[str, int] = {}  # service → the operator's target
         self.stopping = False  # this master was told to stop: nothing is dispatched any more
         self.held = False  # it has no quorum: nothing is dispatched until it has
@@ -97,7 +97,7 @@ class Fleet:
         node = self.nodes.get(hello.node)
         if node is None:
             node = self.nodes[hello.node] = Node(hello.node, since=now)
-            self.forgotten.discard(hello.node)
+            self.forgotten.pop(hello.node, None)
         if node.boot != hello.boot:
             self._new_boot(node, hello, now)
         node.hellos = hello.hellos
@@ -150,7 +150,9 @@ class Fleet:
         if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
             self.intents.let_leave(node)
         del self.nodes[node.name]
-        self.forgotten.add(node.name)
+        self.forgotten[node.name] = None
+        if len(self.forgotten) > NODES_MAX:
+            del self.forgotten[next(iter(self.forgotten))]
         self.census.forgotten(node, now)
         offered = {service for each in self.nodes.values() for service in each.offers}
         for service in node.offers:

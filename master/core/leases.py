@@ -95,11 +95,14 @@ class Leases:
         """The standby has everything up to this record. True: the electorate has changed."""
         if self.proposed is None or record < self._proposal:
             return False
-        self.electorate, self.proposed = self.proposed, None
+        self.settle(self.proposed)
         return True
 
     def settle(self, electorate: frozenset[str]) -> None:
-        """Nobody else has a say: there is no standby."""
+        """These count, and no others. Of who is gone nothing is remembered."""
+        for node in self.electorate - electorate:
+            self._beats.pop(node, None)
+            self._until.pop(node, None)
         self.electorate, self.proposed = electorate, None
 
     # ---- the answer ------------------------------------------------------------------------------------------------

@@ -239,7 +239,8 @@ class Master:
         found = self.fleet.hello(route, hello, token, now)
         if isinstance(found, messages.Refusal):
             return self._refuse(route, found)
-        for old in [old for old, node in self._agents.items() if node is found]:
+        gone = (Liveness.DEAD, Liveness.CLOSED)  # perhaps forgotten: of such a node this is the last that is known
+        for old in [old for old, node in self._agents.items() if node is found or node.liveness in gone]:
             del self._agents[old]
         self._agents[route] = found
         # WELCOME goes before whatever the hello has led to.

@@ -163,6 +163,8 @@ class Processes:
         fleet, node, pool = self._fleet, slot.node, slot.pool
         slot.stage = Stage.READY
         slot.ready_at = now
+        versions = {each.version for each in pool.ready()}  # of releases that are gone nothing is compared any more
+        pool.digests = {version: digest for version, digest in pool.digests.items() if version in versions}
         pool.digests[hello.version] = hello.digest
         pool.handlers = {**pool.handlers, **hello.handlers}
         self._dispatch.interface_known(pool)

@@ -183,6 +183,7 @@ class Staffing:
             pool.look_at = now + RECYCLE_EVERY_S
             replacement = recycle.next_replacement(pool, now)
             if replacement is None:
+                pool.reload = [name for name in pool.reload if name in pool.slots]
                 return
             self._replacements[pool] = replacement
         wanted = sum(node.plan.get(pool.name, 0) for node in self.fleet.nodes.values())
