@@ -1170,3 +1170,42 @@ def test_a_hello_that_a_later_one_has_overtaken_settles_nothing() -> None:
     rig.request(1)
     rig.process_hello(slot.incarnation, route=b"first", hellos=1)
     assert (slot.route, list(slot.inflight), slot.last_number) == (b"second", [1], 1)
+
+
+def test_what_an_older_master_left_and_nobody_came_for_is_let_go() -> None:
+    rig, slot = holding()
+    ledger, idle = rig.dispatch.inherited, rig.core.settings.session_idle
+    ledger.keep((b"a" * 16, 1), OK, 1, b"x" * 1000)
+    ledger.returned[b"b" * 16, 1] = None
+    ledger.given_up[b"c" * 16, 1] = None
+    rig.dispatch.losses.settle_started(slot.inflight[5], "its process was lost", rig.now)
+    for _ in range(2):
+        assert ledger.kept and ledger.lost and ledger.returned and ledger.given_up
+        rig.now += idle
+        rig.dispatch.tick(rig.now)
+    assert not (ledger.kept or ledger.lost or ledger.returned or ledger.given_up)
+    ledger.keep((b"a" * 16, 2), OK, 1, b"y" * (inherited.KEPT_BYTES_MAX - 1))
+    assert ledger.kept, "there is room for as much again"
+
+
+def test_what_waited_in_vain_holds_no_memory_while_others_wait() -> None:
+    rig = Rig(service={"queue_timeout": 60.0})
+    rig.agent()
+    rig.request(1, timeout_ms=50_000)
+    for number in range(2, 20):
+        rig.request(number, timeout_ms=100, body=bytes(100_000))
+    rig.after(0.2)
+    pool = rig.dispatch.pools["orders"]
+    assert sum(len(request.frame) for request in pool.queue) < 10_000 and pool.queued == 1
+    rig.say(wire.CANCEL, 1)
+    assert not pool.queue
+
+
+def test_what_waited_in_vain_is_gone_when_the_last_that_waits_has_its_turn() -> None:
+    rig = Rig(service={"queue_timeout": 60.0})
+    node = rig.agent()
+    rig.request(1, timeout_ms=50_000)
+    rig.request(2, timeout_ms=100)
+    rig.after(0.2)
+    rig.process(node)
+    assert rig.where() and not rig.dispatch.pools["orders"].queue

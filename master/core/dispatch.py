@@ -323,7 +323,7 @@ class Dispatch:
             if not isinstance(target, str):
                 request.handler = target[1]
             elif not request.answered:
-                self.leave_queue(request)
+                self._drop_queued(request)
                 self.fail(request, errors.NoService.code, target, unknown="handler")
 
     def is_done_with(self, pool: Pool) -> bool:
@@ -352,8 +352,7 @@ class Dispatch:
             self.fail(request, errors.Timeout.code, f"the deadline passed {where}", **known)
         for session in list(self.unsent):
             self._send_unsent(session)
-        if self.inherited.waiting:
-            self.inherited.reconsider(now)
+        self.inherited.tick(now)
         self.quarantine.tick(now)
         self.keys.tick(now)
         self.streams.tick(now)
@@ -368,7 +367,7 @@ class Dispatch:
         if held > now:
             request.tick = self.timers.add(min(held, request.deadline), request)
         elif request.slot is None and request.attempt == 0:  # else something of it ran: Overloaded would deny that
-            self.leave_queue(request)
+            self._drop_queued(request)
             waited = now - request.queued_at
             wait_ms = self._retry_after_ms(pool, now)
             self.fail(request, errors.Overloaded.code, f"waited {waited:.1f} s for a process of {pool.name}", wait_ms)
@@ -381,6 +380,11 @@ class Dispatch:
         if not self.quarantine.leave(request):
             request.pool.leave_queue(request)
         self.queued_bytes -= len(request.frame)
+
+    def _drop_queued(self, request: Request) -> None:
+        """It is over. Its place is skipped in its turn, which may be late: it must not hold its body until then."""
+        self.leave_queue(request)
+        request.frame = request.frame[: request.head_len]
 
     def next_queued(self, pool: Pool) -> Request | None:
         request = pool.next_queued()
@@ -472,7 +476,7 @@ class Dispatch:
             self.inherited.withdraw(request)
             return "while its fate was not known"
         if request.slot is None:
-            self.leave_queue(request)
+            self._drop_queued(request)
             return IN_QUEUE
         return "while its handler ran"
 

@@ -13,7 +13,7 @@ from ...common import errors, wire
 from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held
 from .maintenance import service_of
 from .pool import NO_HANDLER, Request, Slot
-from .recollection import Recollection, Told
+from .recollection import AGE_MAX_S, Recollection, Told
 from .sessions import Session
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Inherited:
         self.waiting: dict[Request, bool] = {}
         self.told: Callable[[bool], Told] = lambda older: Told.ALL  # asked with: was the session an older master's?
         self._kept_bytes = 0
+        self._stale: list[Origin] = []  # of all of these, what was there at the last sweep
+        self._sweep_at = 0.0
         self._dispatch = dispatch
 
     def adopt(self, slot: Slot, held: Held, now: float) -> None:
@@ -214,6 +216,24 @@ class Inherited:
         request.attempt = 1
         slot.inflight[orphan.delivery] = request
         self._dispatch.streams.attached(request)
+
+    def tick(self, now: float) -> None:
+        if self.waiting:
+            self.reconsider(now)
+        if now >= self._sweep_at:
+            # Who is silent for so long has lost its session, and whatever it asks for then was asked too long ago to be
+            # run by what is known here.
+            self._sweep_at = now + max(self._dispatch.settings.session_idle, 2 * AGE_MAX_S)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """What nobody came for since the last time, nobody will come for."""
+        for origin in self._stale:
+            self.take(origin)
+            self.lost.pop(origin, None)
+            self.returned.pop(origin, None)
+            self.given_up.pop(origin, None)
+        self._stale = [*self.kept, *self.lost, *self.returned, *self.given_up]
 
     def reconsider(self, now: float) -> None:
         """The inventory may have grown: look again at what waits for it."""

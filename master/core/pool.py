@@ -277,6 +277,8 @@ class Pool:
             request = queue.popleft()
             if not request.answered:
                 self.queued -= 1
+                if not self.queued:
+                    queue.clear()
                 return request
         return None
 
@@ -304,6 +306,8 @@ class Pool:
             del line[request]
             if not line:
                 del self.lines[slot]
+        if not self.queued:
+            self.queue.clear()
 
     def take(self, requests: list[Request]) -> None:
         """These leave the queue and the lines, unanswered, to wait elsewhere."""
