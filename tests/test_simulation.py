@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from sim import faults
+from sim import faults, leftovers
 from sim.cluster import Cluster, Violation
 from sim.machine import ClusterMachine
 from sim.mutants import MUTANTS, SHOWN_BY, broken
@@ -20,6 +20,9 @@ from sim.scenarios import HERE, SCENARIOS, transcript
 
 from rota.common import errors
 from rota.common.lifecycle import Intent, Liveness
+from rota.master.core.frontend import Frontend
+from rota.master.core.inherited import Inherited
+from rota.master.core.keys import Keys
 
 SEEDS = 60
 
@@ -107,6 +110,29 @@ def test_transcripts_do_not_depend_on_the_process_that_writes_them() -> None:
     here = Path(__file__).resolve().parent
     run = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
     assert run.stdout == (HERE / "node_cut_off_and_back.txt").read_text()
+
+
+@pytest.mark.parametrize("seed", range(leftovers.EVERY, 5 * leftovers.EVERY, leftovers.EVERY))
+def test_nothing_stays_of_what_has_passed(seed: int) -> None:
+    history(seed)
+
+
+@pytest.mark.parametrize(
+    "kind, forgets, where",
+    [
+        (Frontend, "_sweep", "Dispatch.sessions"),
+        (Inherited, "_sweep", "Inherited."),
+        (Keys, "tick", "Keys.recorded"),
+    ],
+)
+def test_what_is_never_forgotten_is_found(
+    kind: type, forgets: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind, forgets, lambda *_: None)
+    with pytest.raises(Violation) as caught:
+        for seed in range(leftovers.EVERY, 20 * leftovers.EVERY, leftovers.EVERY):
+            history(seed)
+    assert where in str(caught.value).splitlines()[-2]
 
 
 def test_an_unanswered_call_is_found_at_the_end(cluster: Cluster) -> None:

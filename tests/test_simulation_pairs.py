@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sim import leftovers
 from sim.mutants import MUTANTS as MUTANTS_OF_ONE
 from sim.pairs import faults
 from sim.pairs.cluster import BACKUP, PRIMARY, PairCluster
@@ -31,6 +32,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[PairCluster]:
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_whatever_breaks_one_master_dispatches_and_calls_are_answered(seed: int) -> None:
     history(seed)
+
+
+def test_nothing_stays_of_what_has_passed() -> None:
+    history(leftovers.EVERY)
 
 
 def test_the_same_seed_is_the_same_history() -> None:

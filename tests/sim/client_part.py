@@ -108,6 +108,19 @@ class Caller:
     def wake(self) -> None:
         self._timer.by(max(self.clock.now, self.paused_until))
 
+    def vanish(self) -> None:
+        """It is killed, and says no goodbye."""
+        self._timer.stop()
+        self.part()
+
+    def core(self) -> object:
+        """What remembers."""
+        raise NotImplementedError
+
+    def part(self) -> None:
+        """Its connection is gone."""
+        raise NotImplementedError
+
     def step(self) -> None:
         raise NotImplementedError
 
@@ -126,6 +139,13 @@ class ClientPart(Caller):
         self._due = 0.0
         self._failures = 0
         self._mark_at = 0.0
+
+    def core(self) -> object:
+        return self.calls
+
+    def part(self) -> None:
+        if self.link is not None:
+            self.link.close(gently=False)
 
     def stay_away(self, seconds: float) -> None:
         """No new connection for a while."""

@@ -29,7 +29,9 @@ AGAIN_S = 3.0  # an operator who wants every node back says it again after this
 
 
 class Cluster:
-    """`steady`: nothing is left to chance, for transcripts that stay as they are."""
+    """`steady`: nothing is left to chance, for transcripts that stay as they are. `forget_s`: so long silent clients
+    are remembered, and answers to calls with a key.
+    """
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Cluster:
         concurrency: int = 1,
         credit: int | None = None,
         steady: bool = False,
+        forget_s: float = MasterSettings().session_idle,
     ) -> None:
         self.seed = seed
         self.steady = steady
@@ -52,7 +55,9 @@ class Cluster:
         self.paths: dict[str, Path] = {}  # by machine: nodes and clients
         self.remembered: dict[str, tuple[messages.Intent, int]] = {}  # what agents wrote to their disks
         self.settings = replace(MasterSettings(), state="/nowhere" if journal else None, drain_deadline=3.0)
+        self.settings = replace(self.settings, session_idle=forget_s)
         self.services = replace(ServiceSettings(), credit=credit, ramp=0.5, queue_timeout=2.0, queue_limit=200)
+        self.services = replace(self.services, keys_for=forget_s)
         self._journal = Journal() if journal else None
         self._pages: dict[Page, None] = {}
         self._pids = self._calls = self._boots = 0
@@ -170,6 +175,11 @@ class Cluster:
 
     def processes(self) -> list[ProcessPart]:
         return [process for agent in self.agents.values() for process in agent.processes.values() if process.alive]
+
+    def cores(self) -> list[object]:
+        """Of all parts that are there, what remembers."""
+        processes = [core for each in self.processes() for core in (each.deliveries, each.streams)]
+        return [self.master.core, *(agent.core for agent in self.agents.values()), *processes]
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from typing import NamedTuple
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rota.common.settings import MasterSettings
+from sim import leftovers
 from sim.cluster import Cluster, Violation
 from sim.faults import FAULTS, Fault
 from sim.mutants import MUTANTS, SHOWN_BY, Mutant, broken
@@ -45,6 +47,7 @@ def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
     again.
     """
     choice = Random(seed)
+    is_looked_at = seed % leftovers.EVERY == 0
     cluster = Cluster(
         seed,
         nodes=choice.choice([1, 2, 2, 3]),
@@ -52,9 +55,12 @@ def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
         journal=choice.random() < 0.7,
         concurrency=choice.choice([1, 1, 1, 4]),
         credit=choice.choice([None, 1, 2, 8]),
+        forget_s=leftovers.FORGET_S if is_looked_at else MasterSettings().session_idle,
     )
     with told(cluster, seed):
         faults = _play(cluster, choice, kinds or choice.sample(list(FAULTS), choice.randint(2, len(FAULTS))))
+        if is_looked_at:
+            leftovers.check(cluster)
     return Played(cluster.checks.answers, faults, cluster.clock.now - BEGINNING)
 
 

@@ -18,6 +18,12 @@ class PairClient(Caller):
         self.session: Any = Session(cluster.addresses, None, cluster.chance)
         self.calls = self.session.calls
 
+    def core(self) -> object:
+        return self.session
+
+    def part(self) -> None:
+        self.session.drop()
+
     def step(self) -> None:
         now, session = self.clock.now, self.session
         if now < self.paused_until:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rota.common.settings import MAJORITY
+from rota.common.settings import MAJORITY, MasterSettings
 from rota.worker.core.votes import Ballot
 
 from ..client_part import SimCall
@@ -54,6 +54,7 @@ class PairCluster(Cluster):
         handover: bool = True,
         second_s: float = 0.0,
         first: str = PRIMARY,
+        forget_s: float = MasterSettings().session_idle,
     ) -> None:
         """`first`: the master that is started at once; the other one follows `second_s` later."""
         self.quorum = quorum
@@ -67,7 +68,7 @@ class PairCluster(Cluster):
         self.answered_after = 0.0  # seconds after the last fault
         self._journals = {PRIMARY: PairJournal(), BACKUP: PairJournal()}
         self._first, self._second_s = first, second_s
-        super().__init__(seed, nodes, clients, True, concurrency, credit)
+        super().__init__(seed, nodes, clients, True, concurrency, credit, forget_s=forget_s)
 
     # ---- what parts need ---------------------------------------------------------------------------------------------
 
@@ -137,6 +138,9 @@ class PairCluster(Cluster):
         """The same, if it can be spoken to now."""
         master = self.master
         return master if master.is_active and self.clock.now >= master.paused_until else None
+
+    def cores(self) -> list[object]:
+        return [*super().cores(), *(each.core for each in self.masters.values() if not each.is_active)]
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 

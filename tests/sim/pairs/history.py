@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
-from rota.common.settings import ANY, MAJORITY
+from rota.common.settings import ANY, MAJORITY, MasterSettings
 
+from .. import leftovers
 from ..faults import Fault
 from ..network import BEGINNING
 from ..played import Played, told
@@ -21,6 +22,7 @@ ANY_EVERY = 20  # of so many histories one has quorum "any"
 def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
     """Plays one, with some of all kinds of faults or with these."""
     choice = Random(seed)
+    is_looked_at = seed % leftovers.EVERY == 0
     cluster = PairCluster(
         seed,
         nodes=choice.choice([1, 2, 2, 3, 3]),
@@ -31,9 +33,12 @@ def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
         handover=choice.random() < 0.8,
         second_s=choice.choice([0.0, 0.0, 0.3, 2.0]),
         first=choice.choice([PRIMARY, PRIMARY, BACKUP]),
+        forget_s=leftovers.FORGET_S if is_looked_at else MasterSettings().session_idle,
     )
     with told(cluster, seed, "--pairs "):
         faults = _play(cluster, choice, kinds or choice.sample(list(FAULTS), choice.randint(3, len(FAULTS))))
+        if is_looked_at:
+            leftovers.check(cluster)
     counts = cluster.counts + Counter(
         {
             "MaybeExecuted": sum(cluster.checks.maybe.values()),

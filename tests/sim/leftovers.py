@@ -1,0 +1,158 @@
+"""What is still there when a history is over: a part that runs for months keeps nothing of what has passed.
+
+Whatever the cores reach that can grow is looked at, also what was made after this was written. It is to be empty, but
+for what `MAY_STAY` names: what there is at the moment, and what has a bound however much has passed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rota.client.ages import KEPT_MAX as MARKS_MAX
+from rota.client.calls import BEGUN_LOOK, WINDOW
+from rota.common.limits import CREDIT_MAX, NODES_MAX, PAGE_ROWS
+from rota.common.settings import MasterSettings
+from rota.master.core.events import EVENTS_KEPT
+from rota.master.core.frontend import SESSIONS_MAX
+from rota.master.core.leases import REMEMBERED
+from rota.master.core.mirror import ANSWERS_MAX
+from rota.master.core.quarantine import CASES_MAX
+
+from .network import Violation
+from .process_part import REMEMBER
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
+
+FORGET_S = 60.0  # silent clients, and answers to calls with a key
+QUIET_S = 300.0  # what an older master had given is let go when 120 s have passed twice
+EVERY = 50  # one of so many histories is looked at when it is over: that takes as long as ten others
+
+NODES, PROCESSES = "nodes", "processes"  # as many as there are
+WRITTEN = 32  # as many as the code or an operator has named: services, masters, handlers, kinds of counters
+
+MAY_STAY: dict[str, int | str] = {
+    # What there is.
+    "Fleet.nodes": NODES,
+    "Master._agents": NODES,
+    "Restored.nodes": NODES,
+    "Restored.present": NODES,
+    "Restored.electorate": NODES,
+    "Leases.electorate": NODES,
+    "Leases._beats": NODES,
+    "Leases._until": NODES,
+    "Voters._known": NODES,
+    "Timers._at": NODES,  # when each is looked at next
+    "Timers._ticks": NODES,
+    "Node.tick": NODES,
+    "Node.slots": PROCESSES,
+    "Pool.slots": PROCESSES,
+    "Processes.slots": PROCESSES,
+    "Processes.alive": PROCESSES,
+    "Dispatch.slot_routes": PROCESSES,
+    "Dispatch.pools": WRITTEN,
+    "Node.offers": WRITTEN,
+    "Node.plan": WRITTEN,
+    "Node.watches": WRITTEN,
+    "Pool.digests": WRITTEN,  # of versions that run
+    "Processes._offers": WRITTEN,
+    "Processes._plan": WRITTEN,
+    "Processes.limits_ms": WRITTEN,
+    "Pool.handlers": WRITTEN,
+    "Dispatch._targets": WRITTEN,
+    "Deliveries._handlers": WRITTEN,
+    "Deliveries._limits_ns": WRITTEN,
+    "Pair._followers": WRITTEN,
+    "Search.masters": WRITTEN,
+    "Beside._inquiries": WRITTEN,
+    "Operators._known": WRITTEN,
+    # What an operator wants, or has wanted last, of each service.
+    "Fleet.scaled": WRITTEN,
+    "Restored.targets": WRITTEN,
+    "Restored.paused": WRITTEN,
+    # Numbers of what happened, by its kind.
+    "Dispatch.counters": WRITTEN,
+    "PairStandby.counters": WRITTEN,
+    "Verbs._conditions": WRITTEN,
+    "Pins.sessions": WRITTEN,
+    "Pool.times": 33,
+    # The last ones.
+    "EventLog._kept": EVENTS_KEPT,
+    "Mirror.events": EVENTS_KEPT,
+    "Mirror._answers": ANSWERS_MAX,
+    "Frontend._settled": SESSIONS_MAX,
+    "Pins._pins": MasterSettings().pins_limit,
+    "Quarantine._dropped": CASES_MAX,
+    "Fleet.forgotten": NODES_MAX,
+    "RetryBudget._marks": 12,
+    "Node.older_boots": 16,
+    "Asked._sent": REMEMBERED,
+    "Candidacy._asked": WRITTEN,  # nodes, in the last round
+    "Candidacy._ask_at": WRITTEN,
+    "Shelf._rows": CREDIT_MAX + 1,
+    "Deliveries._free": PAGE_ROWS,
+    "Deliveries._kept": PAGE_ROWS,  # let go with the next delivery; their bytes have a limit, too
+    "Deliveries._done": REMEMBER,
+    "Deliveries._marks": 18,
+    "Ages._marks": MARKS_MAX,
+    "Calls._begun": BEGUN_LOOK,
+    "Calls._given_up": WINDOW,
+}
+
+
+def check(cluster: Cluster) -> None:
+    """When its history has settled. Its clients vanish, operators look into the quarantine, and time passes."""
+    callers = [client.core() for client in cluster.clients]
+    _look(cluster, callers)
+    for client in cluster.clients:
+        client.vanish()
+    for case in cluster.master.core.dispatch.quarantine.ids():
+        cluster.master.verb("quarantine", action="drop", id=case)
+    cluster.run(QUIET_S)
+    _look(cluster, cluster.cores())
+
+
+def _look(cluster: Cluster, cores: Iterable[object]) -> None:
+    there = {NODES: len(cluster.agents), PROCESSES: len(cluster.processes())}
+    too_many = []
+    for name, items in sorted(left(cores).items()):
+        may = MAY_STAY.get(name, 0)
+        if items > (may if isinstance(may, int) else there[may]):
+            too_many.append(f"{name} ({items})")
+    if too_many:
+        raise Violation(f"what has passed is still there: {', '.join(too_many)}")
+
+
+def left(cores: Iterable[object]) -> dict[str, int]:
+    """What can grow, as `Class.attribute`, and how much is in it; in the fullest, where there are several."""
+    found: dict[str, int] = {}
+    stack: list[tuple[str, Any]] = [("", core) for core in cores]
+    seen: dict[int, object] = {}  # kept, so that no number comes again
+    while stack:
+        name, each = stack.pop()
+        if id(each) in seen:
+            continue
+        seen[id(each)] = each
+        if isinstance(each, dict | list | set | frozenset | deque):
+            found[name] = max(len(each), found.get(name, 0))
+            stack += ((name, item) for item in each)
+            stack += ((name, item) for item in (each.values() if isinstance(each, dict) else ()))
+        elif isinstance(each, tuple):
+            stack += ((name, item) for item in each)
+        elif _remembers(each):
+            stack += ((f"{type(each).__name__}.{attribute}", value) for attribute, value in _attributes(each))
+    return found
+
+
+def _remembers(each: object) -> bool:
+    """An object of ours; settings are as long as the file that they are from."""
+    module = type(each).__module__
+    return module.startswith("rota.") and not module.startswith("rota.common.settings")
+
+
+def _attributes(each: object) -> Iterator[tuple[str, Any]]:
+    slots = [name for kind in type(each).__mro__ for name in kind.__dict__.get("__slots__", ())]
+    yield from getattr(each, "__dict__", {}).items()
+    yield from ((name, getattr(each, name)) for name in slots if hasattr(each, name))
