@@ -22,6 +22,7 @@ from .ages import Ages
 WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
 WINDOW_BYTES = 64 * 1024 * 1024  # the high-water mark counts messages, this counts what they hold
 BEGUN_LOOK = 64  # streams that are over and still make room for others; some MiB at most
+WITHDRAWN_LOOK = 64  # calls that were withdrawn and still stand among those that wait: more than half are thrown out
 WAITING_MAX = 65_536  # calls that wait for the window or a connection; one more is Overloaded
 WAITING_BYTES = 256 * 1024 * 1024
 
@@ -92,6 +93,7 @@ class Calls:
         self.body_max = WAITING_BYTES  # its master says what it takes, and then what waits is looked at again
         self._waiting: deque[Call] = deque()
         self._waiting_bytes = 0
+        self._withdrawn = 0  # of what waits
         self._sent: dict[int, Call] = {}  # in the order of their numbers
         self._sent_bytes = 0
         self._begun: list[Call] = []  # and perhaps over meanwhile
@@ -187,6 +189,9 @@ class Calls:
             call.number = OVER  # dropped when its turn comes: searching a long queue would cost more
             self._waiting_bytes -= len(call.body)
             call.body = b""
+            self._withdrawn += 1
+            if self._withdrawn > WITHDRAWN_LOOK and 2 * self._withdrawn > len(self._waiting):
+                self._fail_waiting([])
         elif self._sent.get(call.number) is call:
             self._give_up(call)
             if self.open:
@@ -291,6 +296,7 @@ class Calls:
         while waiting and number < end and sent_bytes < WINDOW_BYTES:
             call = waiting.popleft()
             if call.number == OVER:
+                self._withdrawn -= 1
                 continue
             call.number = number
             call.epoch = self._epoch
@@ -399,14 +405,14 @@ class Calls:
 
     def _fail_waiting(self, failed: list[Failed]) -> list[Failed]:
         """Take these out of the queue, and with them those that were withdrawn."""
-        withdrawn = any(call.number == OVER for call in self._waiting)
-        if not failed and not withdrawn:
+        if not failed and not self._withdrawn:
             return failed
         live = [(call, error) for call, error in failed if call.number == 0]
         for call, _ in live:
             call.number = OVER
             self._waiting_bytes -= len(call.body)
         self._waiting = deque(call for call in self._waiting if call.number == 0)
+        self._withdrawn = 0
         return live
 
     def _remove(self, call: Call) -> None:

@@ -88,6 +88,7 @@ class Port:
             route = next_route()
             if route is None:
                 self.empty = True
+                self._last = None  # it may be a large one, and the next may be long in coming
                 return place
             last = _recv(sock, _NOW, False)  # as a Frame: it knows whether more follow, at a third of RCVMORE's cost
             if last.more:

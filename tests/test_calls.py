@@ -289,6 +289,17 @@ def test_cancelling_a_waiting_call_takes_no_number() -> None:
     assert [head.number for head in frames(calls)] == [1]
 
 
+def test_what_was_cancelled_takes_no_room_from_what_waits() -> None:
+    calls = Calls()  # no master can be reached
+    kept = submitted(calls, 100)
+    for _ in range(2 * WAITING_MAX):
+        calls.cancel(submitted(calls, 1)[0])
+    assert len(calls) < 300
+    calls.opened(TOKEN, 3, False, 1000, 0.0)
+    assert [head.number for head in frames(calls)] == list(range(1, 101)) == [call.number for call in kept]
+    assert len(calls) == 100
+
+
 def test_cancelling_an_answered_call_does_nothing() -> None:
     calls = opened()
     (call,) = submitted(calls, 1)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import zmq
 from lan import lan
+from waiting import until
 
 from rota.common import sockets
 from rota.common.limits import BODY_MAX, HEAD_MAX
@@ -98,6 +99,22 @@ def test_a_master_on_all_addresses_of_both_kinds_is_reached_by_either() -> None:
                 assert link.monitor.poll(PATIENCE_MS) and not link.lost()
                 link.close()
         ports.close()
+
+
+def test_a_master_holds_no_message_that_it_has_read(ctx: Any) -> None:
+    ports = Ports(MasterSettings(bind="tcp://127.0.0.1:*", frontend="tcp://127.0.0.1:*", backend="tcp://127.0.0.1:*"))
+    link = Link(ctx, f"tcp://127.0.0.1:{ports.numbers[sockets.FRONTEND]}", sockets.FRONTEND)
+    until(lambda: link.send(bytes(1_000_000)))
+    sizes: list[int] = []
+    until(lambda: ports.frontend.receive(unexpected, 0.0, lambda _, frame, now: sizes.append(len(frame))) or sizes)
+    ports.frontend.receive(unexpected, 0.0)
+    assert sizes == [1_000_000] and ports.frontend._last is None
+    link.close()
+    ports.close()
+
+
+def unexpected(route: bytes, frame: bytes, now: float) -> None:
+    raise AssertionError
 
 
 def test_a_context_has_room_for_many_and_is_not_the_global_one(ctx: Any) -> None:
