@@ -141,11 +141,12 @@ class _Reply(Call, asyncio.Future):  # type: ignore[type-arg]
         self.address = address
         self.body = body
         self._driver = driver
-        self._home = home  # only held: a client that is forgotten is closed when its last call is over
+        self._home: _Home | None = home  # only held: a client that is forgotten is closed when its last call is over
 
     def finish(self, value: object, error: Error | None) -> None:
         if self.done():
             return
+        self._home = None
         if error is None:
             self.set_result(value)
         else:
@@ -155,6 +156,7 @@ class _Reply(Call, asyncio.Future):  # type: ignore[type-arg]
         cancelled = super().cancel(msg)
         if cancelled:
             self._driver.withdraw(self)
+            self._home = None
         return cancelled
 
 

@@ -158,8 +158,6 @@ class Engine:
         self._withdrawn.append(reply)
         if self._asleep:
             self._wake()
-        if self._ended:
-            self._drop_inbox()
 
     def stop(self) -> None:
         """Returns when the thread has ended; from a callback, which runs in that thread, at once."""
@@ -261,7 +259,6 @@ class Engine:
     def _drop_inbox(self) -> None:
         while self._inbox:
             self._inbox.popleft().finish(None, self._failure)
-        self._withdrawn.clear()  # each holds the client, which would never be forgotten
 
 
 def _watching(link: Link | None, waker: Waker) -> tuple[select.poll, int, int]:

@@ -40,7 +40,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
         self.body = body
         self.deadline = deadline
         self._engine = engine
-        self._home = home
+        self._home: object = home
 
     @property
     def _condition(self) -> Condition:  # type: ignore[override]
@@ -58,6 +58,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
             return  # cancelled: it has told everybody
         self._result = value
         self._exception = error
+        self._home = None
         self._state = FINISHED
         if self._made is not None:
             for waiter in self._waiters:
@@ -97,6 +98,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
         for gate in self._gates:
             gate.release()
         self._engine.withdraw(self)
+        self._home = None
         return True
 
     def done(self) -> bool:

@@ -234,7 +234,6 @@ def test_a_forgotten_client_says_goodbye_when_its_last_call_is_over() -> None:
     async def scene(fake: FakeFrontend, _: rota.AsyncClient) -> None:
         call = rota.AsyncClient(fake.address).submit("a.b", 1)
         assert await call == [1]
-        del call
         await until(lambda: fake.counts["bye"] == 2)
 
     play(scene)

@@ -572,8 +572,14 @@ def test_a_forgotten_client_finishes_what_was_submitted(fake: FakeFrontend) -> N
     until(lambda: fake.seen)
     fake.later(lambda: fake.reply(fake.seen[0], 0, "done"))
     assert future.result(10) == "done"
-    del future
     until(lambda: fake.counts["bye"] == 2)
+
+
+def test_a_forgotten_client_does_not_wait_for_what_was_cancelled() -> None:
+    future = rota.Client(f"tcp://127.0.0.1:{free_port()}").options(timeout=3600).submit("a.b")
+    engine = future._engine
+    future.cancel()
+    until(lambda: engine._ended)
 
 
 def test_a_client_that_is_closed_while_a_cancel_is_under_way_is_forgotten(fake: FakeFrontend) -> None:
