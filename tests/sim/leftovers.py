@@ -89,7 +89,8 @@ MAY_STAY: dict[str, int | str] = {
     "RetryBudget._marks": 12,
     "Node.older_boots": 16,
     "Asked._sent": REMEMBERED,
-    "Candidacy._asked": WRITTEN,  # nodes, in the last round
+    "Candidacy.granted": WRITTEN,  # by nodes, as the next two in the last round
+    "Candidacy._asked": WRITTEN,
     "Candidacy._ask_at": WRITTEN,
     "Shelf._rows": CREDIT_MAX + 1,
     "Deliveries._free": PAGE_ROWS,
