@@ -174,6 +174,14 @@ def test_a_node_that_is_gone_is_forgotten_for_good_and_twice_is_already_so() -> 
     assert any(b"forgotten" in record for record in rig.records)
 
 
+def test_a_node_that_is_named_twice_is_forgotten_once() -> None:
+    rig = cluster()
+    node = rig.fleet.nodes["n1"]
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    result = ask(rig, "forget", nodes=["n1", "n1"])
+    assert result.exit == exits.DONE and result.data["nodes"] == ["n1"]
+
+
 # ---- services --------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +194,13 @@ def test_scale_sets_the_size_and_survives() -> None:
     rig.after(0.2)
     assert rig.heard("n1", Plan)[-1].processes == {"orders": 2}
     assert any(b"scaled" in record for record in rig.records)
+
+
+def test_why_a_service_was_reloaded_is_an_event() -> None:
+    rig = cluster()
+    ask(rig, "reload", service="orders", reason="new certificate")
+    (event,) = [event for event in rig.core.events.since(0) if event["kind"] == "reload"]
+    assert (event["by"], event["reason"]) == ("ann", "new certificate")
 
 
 @pytest.mark.parametrize("processes", [0, 1, 5])
@@ -226,6 +241,20 @@ def test_waiting_is_answered_in_the_step_in_which_it_becomes_true() -> None:
     rig.after(0.1)
     result = rig.result()
     assert result is not None and result.exit == exits.DONE and result.data["waited_s"] > 0
+
+
+@pytest.mark.parametrize("condition", ["reloaded", "paused", "ready", "maintenance"])
+def test_waiting_for_a_service_outlives_it(condition: str) -> None:
+    rig = cluster()
+    node = rig.agent("n3", offers=["shop"])
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    ask(rig, "status")
+    for verb, args in (("wait", {"condition": condition, "names": ["shop"]}), ("forget", {"nodes": ["n3"]})):
+        frame = messages.framed(wire.CONTROL, rig.core.operators.token(b"op"), messages.Verb(8, verb, args))
+        rig.core.control(b"op", frame, rig.now)  # both are read before the next tick
+    rig.after(0.1)
+    assert "shop" not in rig.dispatch.pools
+    assert ask(rig, "status").ok
 
 
 def test_waiting_too_long_is_exit_75_and_says_for_whom_and_why() -> None:
@@ -366,14 +395,18 @@ plain = st.recursive(
 )
 names = st.sampled_from(
     ["nodes", "all", "tags", "force", "reason", "dry_run", "deadline_s", "version", "service", "processes"]
-    + ["condition", "names", "timeout_s", "since", "limit"]
+    + ["condition", "names", "timeout_s", "since", "limit", "action", "id", "on", "stop", "for_s"]
 )
-verbs = st.sampled_from("drain rejoin recheck forget scale reload wait status events nonsense __init__ _nodes".split())
-conditions = st.sampled_from("active detached ready reloaded leader".split())
+known = st.sampled_from(["n1", "orders", "clear", "disable", "list", ["n1"], ["n1", "n1"], ["orders", "n1"]])
+verbs = st.sampled_from(
+    "drain rejoin recheck forget scale reload wait status events blacklist pause resume maintenance quarantine "
+    "switchover nonsense __init__ _nodes".split()
+)
+conditions = st.sampled_from("active detached ready reloaded leader paused maintenance".split())
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-@given(verbs, st.dictionaries(names, plain, max_size=5), st.none() | conditions)
+@given(verbs, st.dictionaries(names, plain | known, max_size=5), st.none() | conditions)
 def test_no_verb_and_no_argument_breaks_the_master(verb: str, args: dict[str, Any], condition: str | None) -> None:
     rig = cluster(1)
     if condition:

@@ -183,7 +183,7 @@ class Verbs:
         action = argument(args, "action", str, "list")
         if action not in BLACKLIST:
             raise not_found("action", action, BLACKLIST)
-        checks, names = self.fleet.checks, list(dict.fromkeys(_names(args, "names")))
+        checks, names = self.fleet.checks, _names(args, "names")
         if action == "list":
             return Outcome(status.blacklist(self.fleet, now))
         if not names:
@@ -230,7 +230,7 @@ class Verbs:
         names = _names(args, "nodes")
         if not names:
             raise Refuse(exits.USAGE, "name at least one node, or use --all or --tag k=v")
-        return [self._node(name) for name in dict.fromkeys(names)]
+        return [self._node(name) for name in names]
 
     def _node(self, name: str) -> Node:
         node = self.fleet.nodes.get(name)
@@ -261,7 +261,8 @@ class Verbs:
         pool = self._pool(args)
         self._not_embedded(pool, "reload")
         count = self.fleet.staff.reload(pool)
-        self.fleet.events.tell("reload", pool.name, f"{pool.name}: {plural(count, 'process')}, one at a time", by)
+        text, reason = f"{pool.name}: {plural(count, 'process')}, one at a time", argument(args, "reason", str, "")
+        self.fleet.events.tell("reload", pool.name, text, by, reason)
         return Outcome({"service": pool.name, "processes": count})
 
     def maintenance(self, args: dict[str, Any], by: str, now: float) -> Outcome:
@@ -397,15 +398,17 @@ class Verbs:
         return "" if ready and ready >= wanted else f"{ready} of {plural(wanted, 'process')} may be given requests"
 
     def _reloading(self, name: str, now: float) -> str:
-        left = self.fleet.staff.reloading(self._pool_named(name))
+        pool = self.fleet.dispatch.pools.get(name)  # None: the last node that offered it was forgotten meanwhile
+        left = self.fleet.staff.reloading(pool) if pool is not None else 0
         return f"{plural(left, 'process')} still to be replaced" if left else ""
 
     def _flowing(self, name: str, now: float) -> str:
         left = self._in_flight(name)
-        return "" if self._pool_named(name).pause is not None and not left else f"{plural(left, 'request')} in flight"
+        return "" if name in self.fleet.pauses.held and not left else f"{plural(left, 'request')} in flight"
 
     def _unpaused(self, names: Iterable[str]) -> str:
-        return next((f"{name} is not paused" for name in names if self._pool_named(name).pause is None), "")
+        held = self.fleet.pauses.held
+        return next((f"{name} is not paused" for name in names if name not in held), "")
 
     def _unclosed(self, name: str, now: float) -> str:
         left = self._in_flight(name)
@@ -447,10 +450,11 @@ def not_found(what: str, name: str, known: Any) -> Refuse:
 
 
 def _names(args: dict[str, Any], name: str) -> list[str]:
+    """Each once, in the order in which they were given."""
     names: list[str] = argument(args, name, list, [])
     if not all(isinstance(each, str) for each in names):
         raise Refuse(exits.USAGE, f"{name}: a list of names expected")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def argument(args: dict[str, Any], name: str, kind: type, default: Any) -> Any:
