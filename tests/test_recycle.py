@@ -121,6 +121,21 @@ def test_a_replacement_whose_place_the_plan_took_away_blocks_nothing() -> None:
     assert len(retired(rig)) == 2, "the next one is under way"
 
 
+@pytest.mark.parametrize("why", ["reload", "max_age"])
+def test_a_replacement_goes_with_its_service_when_the_last_node_is_forgotten(why: str) -> None:
+    rig = pool_of(1, max_age=60.0) if why == "max_age" else pool_of(1)
+    if why == "reload":
+        rig.verb("reload", service="orders")
+    rig.after(61.0)
+    assert rig.fleet.staff._replacements
+    rig.after(5.0, beat=False)
+    assert rig.fleet.nodes["n1"].liveness == "dead"
+    rig.verb("forget", nodes=["n1"])
+    rig.after(0.1)
+    assert not rig.dispatch.pools
+    assert not rig.fleet.staff.busy()
+
+
 def test_scaling_down_keeps_the_process_that_serves_and_stops_the_one_that_boots() -> None:
     rig = Rig()
     node = rig.agent(capacity=2)

@@ -164,8 +164,9 @@ class Fleet:
     def _strike(self, service: str) -> None:
         """No node offers it any more: nobody is to wait for it, or be alarmed. Unless something still hangs on it."""
         pool = self.dispatch.pools.get(service)
-        if pool is not None and not pool.slots and not self.staff.reloading(pool) and self.dispatch.is_done_with(pool):
+        if pool is not None and not pool.slots and self.dispatch.is_done_with(pool):
             del self.dispatch.pools[service]
+            self.staff.strike(pool)
             self.dispatch.forget_targets()
 
     def recheck(self, node: Node) -> None:

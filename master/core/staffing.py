@@ -172,6 +172,10 @@ class Staffing:
         left = [name for name in pool.reload if name in pool.slots]
         return len(left) or int(bool(pool.reload) and pool in self._replacements)
 
+    def strike(self, pool: Pool) -> None:
+        """Nobody offers the service any more: what was to be replaced is gone."""
+        self._replacements.pop(pool, None)
+
     def _recycle(self, pool: Pool, now: float) -> None:
         if recycle.reload_is_due(pool.settings, now - pool.reloaded_at, self.fleet.wall()):
             pool.reloaded_at = now
