@@ -86,7 +86,8 @@ def _size_of_text(text: str) -> float:
     known = _UNIT_BY_LOWER.get(unit.lower() or "b")
     if known is None:
         raise ValueError(f"must be {SIZE_HINT}; there is no unit {unit}: {', '.join(_BYTES)}")
-    return int(number) * _BYTES[known] if number.isdigit() else float(number) * _BYTES[known]
+    size = _finite(float(number) * _BYTES[known])
+    return int(number) * _BYTES[known] if number.isdigit() else size  # an int of any size is exact
 
 
 def _plain_number(value: object, hint: str) -> float:
