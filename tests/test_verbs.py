@@ -14,6 +14,7 @@ from rota.common.lifecycle import Intent
 from rota.common.limits import MAP_MAX
 from rota.common.messages import Failing, Follow, Happened, Leave, Leaving, Plan, Result
 from rota.common.messages import Intent as Word
+from rota.master.core.records import Restored
 
 
 def cluster(nodes: int = 2, **rig_settings: Any) -> Rig:
@@ -126,6 +127,18 @@ def test_a_detached_node_that_is_forgotten_is_told_to_leave() -> None:
     assert rig.fleet.nodes["n1"].intent == "detached"
     assert ask(rig, "forget", nodes=["n1"]).exit == exits.DONE
     assert rig.heard("n1", Leave) and "n1" not in rig.fleet.nodes
+
+
+def test_a_forgotten_node_that_leaves_as_it_was_told_is_not_remembered_again() -> None:
+    rig = cluster()
+    node = rig.fleet.nodes["n1"]
+    ask(rig, "drain", nodes=["n1"], force=True)
+    rig.after(1.0)
+    ask(rig, "forget", nodes=["n1"])
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.flush()
+    assert list(Restored.of(rig.records).nodes) == list(rig.core.known.nodes) == ["n2"]
+    assert "CLOSE" not in [event["kind"] for event in rig.core.events.since(0)]
 
 
 def test_one_failure_is_not_told_as_a_row_of_them() -> None:

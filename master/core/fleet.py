@@ -137,6 +137,8 @@ class Fleet:
             self._move(node, "beat", now)
 
     def bye(self, node: Node, now: float) -> None:
+        if self.nodes.get(node.name) is not node:
+            return  # it was forgotten, and leaves as it was told: a record of that would bring it back
         self.processes.drop_all(node, f"{node.name} said goodbye", now)
         self._move(node, "bye", now)
         self.journal(records.present(node.name, False))
