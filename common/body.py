@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +24,9 @@ from .wire import Body
 
 _DATETIME, _DATE, _DECIMAL, _UUID, _TUPLE, _SET, _FROZENSET = 1, 2, 3, 4, 5, 6, 7
 
+PARTS_FROM = 16 * 1024  # bytes of one value; smaller ones are not worth a list of parts
 # Each level of tuples and sets is packed by itself, so its bytes are copied once a level: without a limit 1 MiB that
 # is nested 1,000 deep would cost 1 GiB of copying. Lists and maps: msgpack's own limit, 1,024, of which a call has two.
-PARTS_FROM = 16 * 1024  # bytes of one value; smaller ones are not worth a list of parts
 PACKED_DEPTH_MAX = 16
 NESTING_MAX = 1022
 _TEXT = frozenset({str})
@@ -231,11 +232,7 @@ _REPLACEMENTS: tuple[tuple[type, Callable[[Any, int], Any]], ...] = (
 )
 
 
-def _replacer(depth: int) -> Callable[[Any], Any]:
-    return lambda value: _replace(value, depth)
-
-
-_REPLACERS = [_replacer(depth) for depth in range(PACKED_DEPTH_MAX + 1)]
+_REPLACERS = [partial(_replace, depth=depth) for depth in range(PACKED_DEPTH_MAX + 1)]
 
 
 # ---- in ----
@@ -275,11 +272,7 @@ _READERS: dict[int, Callable[[str], Any]] = {
 }
 
 
-def _restorer(depth: int) -> Callable[[int, bytes], Any]:
-    return lambda code, data: _restore(code, data, depth)
-
-
-_RESTORERS = [_restorer(depth) for depth in range(PACKED_DEPTH_MAX + 1)]
+_RESTORERS = [partial(_restore, depth=depth) for depth in range(PACKED_DEPTH_MAX + 1)]
 
 
 # ---- what could not be sent, and where ----

@@ -13,7 +13,7 @@ from typing import Any
 
 from .declare import Rule, Setting, declared
 from .entries import Entry, Found, Mistake, Place, Section, dotted
-from .overrides import of_env, of_flags
+from .overrides import SINGLE, of_env, of_flags
 from .settings import (
     OF_A_SERVICE,
     RULES,
@@ -29,7 +29,6 @@ from .toml_file import of_file
 
 _ORDER = ("file", "env", "flag", "default")
 _DEFAULT = Place("default")
-_ONCE = ("master", "slave", "http", "standby")  # sections of which there is one each, and fields of `Config`
 
 
 class ConfigErrors(Exception):
@@ -49,6 +48,8 @@ class Services(dict[str, ServiceSettings]):
 
 @dataclass(frozen=True)
 class Config:
+    """The sections that exist once, by their names, and those of which there may be several."""
+
     master: MasterSettings
     slave: SlaveSettings
     http: HttpSettings
@@ -65,8 +66,8 @@ class Config:
                 yield Entry(section, setting, getattr(values, setting.key), place)
 
     def _sections(self) -> Iterator[tuple[Section, Any]]:
-        for once in _ONCE:
-            yield (once,), getattr(self, once)
+        for name in SINGLE:
+            yield (name,), getattr(self, name)
         for name, receiver in self.notify.items():
             yield ("notify", name), receiver
         for name, service in self.services.items():
@@ -97,7 +98,7 @@ def load(
 
 def reloaded(running: Config, fresh: Config) -> tuple[Config, list[str]]:
     """What is in force after a HUP, and the changed settings that wait for a restart."""
-    kept = {name: _waiting(getattr(running, name), getattr(fresh, name)) for name in _ONCE}
+    kept = {name: _waiting(getattr(running, name), getattr(fresh, name)) for name in SINGLE}
     sections = {name: replace(getattr(fresh, name), **values) for name, values in kept.items()}
     return replace(fresh, **sections), [f"{name}.{key}" for name, values in kept.items() for key in values]
 
@@ -126,9 +127,9 @@ def _build(entries: Mapping[str, Entry]) -> Config:
     values: dict[Section, dict[str, Any]] = {}
     for entry in entries.values():
         values.setdefault(entry.section, {})[entry.setting.key] = entry.value
-    once: dict[str, Any] = {name: SECTIONS[name](**values.get((name,), {})) for name in _ONCE}
+    single: dict[str, Any] = {name: SECTIONS[name](**values.get((name,), {})) for name in SINGLE}
     return Config(
-        **once,
+        **single,
         services=_services({key: own for key, own in values.items() if key[0] == "service"}),
         notify={key[1]: NotifySettings(**own) for key, own in values.items() if key[0] == "notify"},
         places={key: entry.place for key, entry in entries.items()},

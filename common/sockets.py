@@ -26,10 +26,8 @@ MAX_RETRANSMIT_MS = 3000  # a black hole ends as a lost connection after as long
 # A master's end that lost data for MAX_RETRANSMIT_MS is gone without a word; who only listens at the other end would do
 # so for ever. The system asks after such a silence (s), again after each second, and hears that there is nobody.
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVES = 3, 1, 3
-CONTROL_HEARTBEAT_MS = (
-    1000,
-    5000,
-)  # interval, time-out; on the data sockets it would cost 28 % of a core per 1,000 peers
+# Interval and time-out. On the data sockets it would cost 28 % of a core per 1,000 peers.
+CONTROL_HEARTBEAT_MS = (1000, 5000)
 MAX_SOCKETS = 4096
 ROUTE_MAX = 256  # bytes; ZMTP has one byte for the length of an identity
 NEVER_MS = 86_400_000  # a day: -1 throws away what was received last when the connection is lost

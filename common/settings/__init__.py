@@ -7,6 +7,7 @@ sections from flags, environment and file; `docs/CONFIG.md` is generated from th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from ..declare import NAMED, Rule
 from . import health, master, service
@@ -65,20 +66,7 @@ Settings = (
     | ServiceHttpSettings
 )
 
-SECTIONS: Mapping[str, type[Settings]] = {
-    section.section: section
-    for section in (
-        MasterSettings,
-        SlaveSettings,
-        HttpSettings,
-        StandbySettings,
-        NotifySettings,
-        ServiceSettings,
-        HealthSettings,
-        FaultSettings,
-        ServiceHttpSettings,
-    )
-}
+SECTIONS: Mapping[str, type[Settings]] = {section.section: section for section in get_args(Settings)}
 OF_A_SERVICE = tuple(name.partition(".")[2] for name in SECTIONS if name.startswith("service."))  # sections within it
 
 
