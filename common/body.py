@@ -75,7 +75,7 @@ def decode_call(data: Body) -> tuple[list[Any], dict[str, Any]]:
 
 
 def bytes_head(size: int) -> bytes:
-    """What goes before so many bytes as one value, for who puts a body together himself: they are copied once."""
+    """The msgpack header of a `bytes` value of this size. Whoever joins it with the value himself copies that once."""
     if size < 1 << 8:
         return b"\xc4%c" % size
     return b"\xc5" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xc6" + size.to_bytes(4, "big")
@@ -130,7 +130,9 @@ def _clean(value: Any) -> str:
 
 
 def pack(value: Any) -> bytes:
-    """One value as it travels. What it raises for one that cannot has many types; `encode_result` says it better."""
+    """One value as it travels. For one that cannot be sent it raises whatever msgpack does; `encode_result` raises
+    TypeError with the path of the value.
+    """
     # A Packer is neither thread-safe nor re-entrant, and a new one with its own buffer costs 0.4 to 40 µs (a large
     # buffer is mapped and faulted in): whoever packs takes one from the spare ones, and gives it back if all went well.
     try:

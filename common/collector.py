@@ -1,7 +1,7 @@
-"""Python's collector of cycles, kept off what a process of ours is made of: modules, classes and functions stay.
+"""Python's garbage collector, kept away from modules, classes and functions, which stay until the process ends.
 
-Looking through them again and again, while more of them are imported and once more at the exit, is a good part of the
-CPU of a start. Not for a process that is its user's.
+Searching them for cycles again and again while more are imported, and once more at the exit, is a good part of the CPU
+of a start. Only for processes of our own: in a process that belongs to a user its collector is left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """It does not run while this block imports."""
+    """Off while this block imports."""
     ran = gc.isenabled()
     gc.disable()
     try:
@@ -24,6 +24,6 @@ def loading() -> Iterator[None]:
 
 
 def loaded() -> None:
-    """All that is there by now stays. It runs from here on."""
+    """On from here; what exists by now is never looked at again."""
     gc.enable()
     gc.freeze()

@@ -66,8 +66,10 @@ class Rule:
 
 
 class Section:
-    """Frozen, and made of keyword arguments. Dataclasses write such methods as text, one set a class, and compile it at
-    each start of any process: for the sections that would be the largest part of importing them.
+    """Base of all sections: frozen, made of keyword arguments, compared and shown field by field.
+
+    `@dataclass` would generate these methods as source text for each section and compile it at each start of any
+    process, which would be the largest part of importing the sections.
     """
 
     __slots__ = ()

@@ -6,7 +6,9 @@ import resource
 
 
 def allow(wanted: int) -> int:
-    """Up to so many, for those too that it starts: a shell gives 1024. Returns how many of these there may be."""
+    """Raises the soft limit to `wanted`, or to the hard limit if that is lower: a shell mostly gives 1024. Processes
+    that are started later inherit it. Returns how many of `wanted` are allowed.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -53,13 +53,14 @@ class Link:
             raise ValueError(f"{address!r} is no address to connect to: {error}") from None
 
     def fds(self) -> tuple[int, int]:
-        """What to watch: of the dealer and of the monitor. Readable once something is new since each was asked itself
-        (`awaited`, `lost`), so whoever is to sleep asks after its last use.
+        """The descriptors of dealer and monitor, for a poll. They are edge-triggered: readable only for what is new
+        since the socket itself was asked (`awaited`, `lost`). So ask both after the last use of the link, and then
+        sleep.
         """
         return int(self.dealer.get(zmq.FD)), int(self.monitor.get(zmq.FD))
 
     def awaited(self, blocked: bool) -> bool:
-        """There is something to receive now, or it takes what it did not take before (`blocked`)."""
+        """True when there is a frame to receive. `blocked`: the last send was refused, so room to send counts, too."""
         if not blocked:
             return self.readable() != 0
         return int(self.dealer.get(zmq.EVENTS)) & (zmq.POLLIN | zmq.POLLOUT) != 0
@@ -75,7 +76,7 @@ class Link:
         return False
 
     def ended(self) -> str:
-        """Why a link that is lost is so."""
+        """Why this link was lost."""
         return "connection lost" if self.connected else NO_CONNECTION
 
     def send(self, frame: bytes) -> bool:

@@ -11,10 +11,11 @@ _dropped = 0  # lines since the last one that was written
 
 
 def note(text: str) -> None:
-    """Never raises, never waits: stderr may be a file on a full disk, or a pipe that nobody reads. No reason to end or
-    to stop what works.
+    """Writes lines to stderr; never raises and never waits. A full disk, or a pipe that nobody reads, must not stop
+    what works: what cannot be written is dropped and counted.
 
-    Straight to the descriptor: what cannot be written is not kept to fail again at the next line, and at the exit.
+    It writes to the descriptor itself: `sys.stderr` would keep what failed, and fail with it again at the next line and
+    at the exit.
     """
     global _dropped
     for line in text.splitlines():
@@ -29,12 +30,12 @@ def note(text: str) -> None:
 
 
 def printable(text: object) -> str:
-    """What came over the wire cannot move the cursor of whoever reads it."""
+    """The text with U+FFFD for control characters: what came over the wire must not steer its reader's terminal."""
     return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in str(text))
 
 
 def _has_room() -> bool:
-    """Of a file or a descriptor that is closed, too: what comes of it shows when it is written."""
+    """True for files and for closed descriptors as well: whether these take anything only a write can tell."""
     poll = select.poll()
     poll.register(2, select.POLLOUT)
     return bool(poll.poll(0))

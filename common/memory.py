@@ -26,9 +26,9 @@ def keep_freed() -> None:
 
 
 def hint() -> None:
-    """For a process that is its user's: malloc decides, and learns from what it sees. When glibc's sees a mapped block
-    freed it takes such blocks for common: it maps larger ones only, and gives memory back from twice that size on.
-    Nothing is touched here, so it costs two system calls. Who has told malloc otherwise (MALLOC_TRIM_THRESHOLD_,
-    mallopt) is obeyed.
+    """The same for a process that belongs to a user, by example rather than by order. When glibc's malloc sees a mapped
+    block freed it takes blocks of that size for common: from then on it maps larger ones only, and gives memory back
+    when twice that size is free. The block is never touched, so this costs two system calls. Thresholds that the user
+    has set (MALLOC_TRIM_THRESHOLD_, mallopt) stay.
     """
     bytes(HINT_BYTES)

@@ -417,8 +417,9 @@ Message = (
     | Follow
     | Happened
 )
-_EPOCHS = ("epoch", "seen")  # fields of any message
-_AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}  # of empty lists 1 MiB would become 60 of objects
+_EPOCHS = ("epoch", "seen")  # the fields that are epochs, in whatever message
+# Without these 1 MiB of empty lists would become 60 MiB of objects.
+_AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}
 _SCALARS = (int, str, bytes, bool, float)
 _TYPES: dict[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 
@@ -480,7 +481,7 @@ def _unpacked(data: bytes) -> tuple[str, Any]:
 
 
 def checked(kind: Any, value: object) -> Any:
-    """What was kept elsewhere as a map, read as a part of a message is. Raises BadMessage."""
+    """A map that was stored elsewhere as a `kind` (a NamedTuple), with the checks of a message. Raises BadMessage."""
     return _reader(kind)(value)
 
 
@@ -490,7 +491,7 @@ def _no_extension(code: int, data: bytes) -> Any:
 
 @cache
 def _flat(kind: Any) -> bool:
-    """Nothing in it has parts."""
+    """All its fields are scalars: it needs no search for nested tuples, and cannot be too deep."""
     return all(hint in _SCALARS for hint in get_type_hints(kind).values())
 
 
@@ -512,7 +513,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# Checks and converts a value. What it raises begins with ": ", and whoever asked puts before it where the value was.
+# Checks and converts a value. What it raises begins with ": "; each caller puts the place of the value before that.
 _Reader = Callable[[Any], Any]
 
 
@@ -551,7 +552,7 @@ def _integer(value: Any) -> int:
 
 
 def _epoch(value: Any) -> int:
-    """The next one must fit, too: whoever tells of the highest would leave nobody one to stand for."""
+    """The one after it must fit, too: a peer that claims the highest would leave no epoch to stand for."""
     if not 0 <= _integer(value) < EPOCH_MAX:
         raise BadMessage(f": {value} is no epoch")
     return int(value)

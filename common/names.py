@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from .limits import NAME_MAX
 
 NEAREST_MAX = 3
-OF_HTTP = ("http", "http-safe", "websocket")  # handlers that gateways call; they believe what is told of the client
+OF_HTTP = ("http", "http-safe", "websocket")  # handlers of gateways; they trust what a call says of its HTTP client
 _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
 
 

@@ -9,7 +9,7 @@ WELL_S = 60.0  # of life, after which an end is a first one again
 
 
 class Restarts:
-    """Of one thing; `now`: of any clock that only goes forward."""
+    """Of one process. `now` may be of any clock that only goes forward."""
 
     def __init__(self) -> None:
         self._started_at = -inf

@@ -10,7 +10,7 @@ PIPE_BYTES = 65536  # a pipe holds no more
 
 
 class Signals:
-    """`fd` is readable when some of those wanted have come. For the main thread, until the process ends."""
+    """`fd` is readable when a signal of those wanted has come. Made in the main thread."""
 
     def __init__(self, wanted: Iterable[int]) -> None:
         self.fd, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -19,7 +19,7 @@ class Signals:
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def numbers(self) -> bytes:
-        """Of those that have come since it was last asked, one byte each."""
+        """The signals that have come since the last call, one byte each."""
         try:
             return os.read(self.fd, PIPE_BYTES)
         except BlockingIOError:

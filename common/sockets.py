@@ -62,8 +62,8 @@ class _Context(zmq.Context[zmq.Socket[bytes]]):
 def context(batch: bool = False) -> zmq.Context[zmq.Socket[bytes]]:
     """A context of its own for whoever asks: the global one could be shared or terminated by an application.
 
-    `batch`: its I/O thread does not preempt the thread it serves. For who sends a message each few microseconds, each
-    by itself: a third less CPU a request. For all others it would only be late where cores are busy
+    `batch`: its I/O thread does not preempt the thread that it serves. That saves a third of the CPU of a request where
+    messages are sent one by one, microseconds apart; anywhere else it only adds delay when cores are busy
     (docs/decisions/010).
     """
     made = _Context()

@@ -66,7 +66,7 @@ def credit_of(fields: tuple[int, ...], frame: Body) -> Credit:
 
 
 class Outflow:
-    """What is sent as it comes into being. It is kept until it was received."""
+    """A stream that is sent while it is made. Each piece is kept until it was received."""
 
     __slots__ = ("granted", "received", "written", "_end_sent", "_ended", "_sent", "_unsent")
 
@@ -94,7 +94,7 @@ class Outflow:
 
     @property
     def blocked(self) -> bool:
-        """Something that was written may not be sent yet: who writes on should wait."""
+        """Something that was written may not be sent yet: the writer should wait."""
         return self.written > self.granted
 
     @property
@@ -103,7 +103,7 @@ class Outflow:
         return self.received > self.written
 
     def next(self) -> Chunk | None:
-        """What to send now; None: nothing, or nothing that may."""
+        """What to send now; None when there is nothing, or nothing that was granted."""
         unsent = self._unsent
         if unsent:
             offset, piece = unsent[0]
@@ -138,15 +138,16 @@ class Outflow:
 
 
 class Replay:
-    """An outflow whose bytes are all there before, and can be read as often as needed: an upload.
-
-    Another process may get it from its beginning, when the first was lost.
+    """An upload: all of its bytes exist before it begins, and can be read as often as needed. When the process that got
+    it is lost, another one gets it from its beginning.
     """
 
     __slots__ = ("granted", "received", "written", "_read", "_sent")
 
     def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
-        """`read(offset, size)` gives exactly so many bytes; fewer: they are lost, and whoever reads ends the call."""
+        """`read(offset, size)` gives exactly `size` bytes. Fewer mean that they are lost; then it is for `read` to end
+        the call, and nothing more is sent.
+        """
         self.granted = 0
         self.received = 0
         self.written = size
@@ -185,13 +186,13 @@ class Replay:
 
 
 class Inflow:
-    """What comes. Whoever uses it holds the bytes, and says `taken` when they are off its hands."""
+    """A stream that is received. Its user holds the bytes, and says `taken` for those that left its memory."""
 
     __slots__ = ("ended", "received", "_again", "_granted", "_taken", "_told", "_told_end", "_window")
 
     def __init__(self, granted: int = 0, window: int = WINDOW) -> None:
-        """`granted`: what the sender may send without a word of ours. `window`: bytes that may be under way, or held,
-        at once; a chunk or more, or the stream would stand still.
+        """`granted`: bytes that the sender may send before it hears of any credit. `window`: bytes that may be under
+        way or held at once; at least a chunk, or the stream would stand still.
         """
         self.ended = False
         self.received = 0

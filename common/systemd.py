@@ -6,7 +6,9 @@ import os
 
 
 def notify(state: str) -> None:
-    """Nothing where systemd did not start us. An abstract socket is written with a leading @. Raises OSError."""
+    """Tells systemd `state`, such as "READY=1"; does nothing where it did not start us. Raises OSError. (A leading @ in
+    the name of its socket stands for the null byte of an abstract one.)
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         import socket

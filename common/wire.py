@@ -36,7 +36,7 @@ CRC_SIZE = 4
 KIND_AT, FLAGS_AT, EPOCH_AT = 6, 7, 16  # for who wants one field of a frame that was parsed before
 
 BUNDLE_BYTES_MAX = 32 * 1024  # beyond it copying costs more than a frame
-COPY_TWICE_MAX = 4096
+COPY_TWICE_MAX = 4096  # bytes of a frame; up to here cutting out the body and adding it to a head beats a join of views
 
 ORIGIN_STRUCT = Struct("<16sQ")
 ORIGIN_SIZE = ORIGIN_STRUCT.size
