@@ -172,15 +172,11 @@ class EngineLease:
         self.tick(now)
 
     def _see(self, row: Row, now: float) -> None:
-        if self.row is not None and row != self.row:
+        before, self.row = self.row, row
+        if row != before:
             self._seen_at = now
-            if row.epoch < self.row.epoch:  # restored, or emptied: the holder may not know yet
-                self._forgotten = True
-            elif row.epoch > self.row.epoch:
-                self._forgotten = False
-        elif self.row is None:
-            self._seen_at = now
-        self.row = row
+        if before is not None and row.epoch != before.epoch:  # a lower one: restored, or emptied
+            self._forgotten = row.epoch < before.epoch  # the holder may not know yet
 
     def _ask(self, now: float) -> None:
         self._numbers += 1
