@@ -173,9 +173,9 @@ class Followers(ABC):
             return "this master has no standby: start one with `rota master --backup-of` this one"
         return best.behind(self._last_record)
 
-    def close(self, epoch: int, handover: bool, first: str = "") -> None:
-        """CLOSE: we dispatch nothing any more. `first`: of several, who goes first."""
-        self._say(messages.Closing(epoch, handover, first))
+    def close(self, epoch: int, handover: bool) -> None:
+        """CLOSE: we dispatch nothing any more. Of several standbys one goes first, the others if that one does not."""
+        self._say(messages.Closing(epoch, handover, self.peer.name if handover and self.peer else ""))
 
     def copies(self, answers: Iterable[tuple[bytes, int, wire.Frame]]) -> list[tuple[bytes, bytes]]:
         """Route and frame: answers (session, what that has acknowledged, frame) that each standby is to keep."""

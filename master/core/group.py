@@ -60,9 +60,8 @@ class Group(Followers):
         del self._followers[name]
         return self._journal(records.member(name, None), False)
 
-    def close(self, epoch: int, handover: bool, first: str = "") -> None:
-        """One of those that follow goes first, the others if that one does not."""
-        super().close(epoch, handover, self.peer.name if handover and self.peer else "")
+    def close(self, epoch: int, handover: bool) -> None:
+        super().close(epoch, handover)
         self.lease.let_go(self._now)
 
     # ---- time ------------------------------------------------------------------------------------------------------

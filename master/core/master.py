@@ -82,7 +82,7 @@ class Master:
             settings.standby,
             self.known,
             past.last_record,
-            self._journal_ours,
+            self._journal,
             self.out,
             self.events,
         )
@@ -525,11 +525,8 @@ class Master:
         self.events.tell("alarm", "journal", text)
         self.operators.unrecorded(text)
 
-    def _journal(self, data: bytes) -> int:
-        return self._journal_ours(data, ours=False)
-
-    def _journal_ours(self, data: bytes, ours: bool = True) -> int:
-        """`ours`: of no concern to a standby."""
+    def _journal(self, data: bytes, ours: bool = False) -> int:
+        """The number of the record. `ours`: of no concern to a standby."""
         self._records += 1
         self.out.records.append((self._records, data))
         if not ours:
