@@ -19,7 +19,7 @@ from ...common.units import plural
 from . import budget, records
 from .health import JITTER, Falls, Watch, ordinal
 from .pool import NO_HANDLER, Pool, Request, Slot, Stage
-from .registry import Node, trial_slot
+from .registry import ILL, Node, trial_slot
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 UNCHECKED_EVERY_S = 0.5  # who waits to be let in is not made to wait for the usual time between two checks
 CAUSE_MAX = 300  # of a sentence that came from elsewhere: it stands in status and events
 TRIAL_S = 60.0  # without a process that could be tried, or a request to try it with, a trial counts as failed
-_ILL = (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL)
 
 
 class _Probe(NamedTuple):
@@ -400,7 +399,7 @@ class Checks:
     def _record(self, node: Node, now: float) -> None:
         """What is held against it outlives this master; of one that never fell there is nothing to say."""
         mark, name = node.mark, node.name
-        if mark.count or node.health in _ILL:
+        if mark.count or node.health in ILL:
             day = self.fleet.wall() - now  # from our clock to the time of day
             until = None if mark.until is None else mark.until + day
             fell_at, health = mark.fell_at + day, str(node.health)
@@ -431,9 +430,9 @@ class Checks:
 
     def clear(self, node: Node, by: str, reason: str, now: float) -> bool:
         """Back at once, and its falls forgotten. False: there was nothing to clear."""
-        had = node.health in _ILL or node.mark.times(now) > 0
+        had = node.is_marked(now)
         node.mark.clear()
-        if node.health in _ILL:
+        if node.health in ILL:
             self.fleet.events.tell("cleared", node.name, f"{node.name}: {node.health} was cleared", by, reason)
             self._move(node, "reinstate", "cleared by an operator", now)
         self._record(node, now)

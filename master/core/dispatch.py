@@ -89,7 +89,7 @@ class Dispatch:
             self.counters["bad frames"] += 1  # its delivery would break the format: no process could answer it
             return
         if number <= session.highest or flags & _ODD:
-            if not self._unusual(session, fields, frame, now):
+            if not self._unusual(session, fields):
                 return
         else:
             session.highest = number
@@ -127,8 +127,7 @@ class Dispatch:
         pool = request.pool
         if pool.queued or (slot := pool.shelf.first()) is None:
             return self._wait(request, now)
-        self._deliver(slot, request, now)
-        pool.shelf.placed(slot)
+        self.give(slot, request, now)
 
     def give(self, slot: Slot, request: Request, now: float) -> None:
         """To this slot, which has room."""
@@ -266,8 +265,7 @@ class Dispatch:
     def _probe_ended(self, slot: Slot, request: Request, code: int, body: bytes, now: float) -> None:
         del slot.inflight[request.delivery]
         slot.progress_at = now
-        if len(slot.inflight) < 2:
-            slot.pool.parked.pop(slot, None)
+        slot.pool.unpark(slot)
         request.tick.pop(request, None)
         slot.pool.shelf.placed(slot)
         self.probed(slot, request, code, body, now)
@@ -403,12 +401,11 @@ class Dispatch:
             request = self.next_queued(pool)
             if request is None:
                 return
-            self._deliver(slot, request, now)
-            pool.shelf.placed(slot)
+            self.give(slot, request, now)
 
     # ---- what is unusual about a request ---------------------------------------------------------
 
-    def _unusual(self, session: Session, fields: tuple[int, ...], frame: wire.Frame, now: float) -> bool:
+    def _unusual(self, session: Session, fields: tuple[int, ...]) -> bool:
         """True if the request is to be accepted as new."""
         flags, number = fields[4], fields[8]
         if flags & ~_KNOWN or flags & _WHOLE_ONLY == _WHOLE_ONLY:

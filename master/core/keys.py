@@ -11,8 +11,6 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgpack
-
 from ...common import errors, wire
 from .faults import fault_body
 from .pool import NO_HANDLER, Request
@@ -249,18 +247,8 @@ def _made_of(first: Request, attempt: Attempt) -> Request:
 
 def _key_of(request: Request) -> Key | None:
     """None if its meta has no key."""
-    key = text_of(request, "k")
+    key = request.text("k")
     return (request.target(), key) if key else None
-
-
-def text_of(request: Request, name: str) -> str:
-    """This entry of its meta, "" if there is no such text. Decoded only where it is needed."""
-    try:
-        meta = msgpack.unpackb(request.frame[request.tail_at + request.target_len : request.head_len])
-    except Exception:  # msgpack raises eight unrelated types on hostile bytes
-        return ""
-    text = meta.get(name) if isinstance(meta, dict) else None
-    return text if isinstance(text, str) else ""
 
 
 def _size(key: Key, body: bytes) -> int:

@@ -34,7 +34,7 @@ class Losses:
         streams = [slot.inflight[h.number] for h in heads if h.kind != wire.DELIVER and h.number in slot.inflight]
         numbers = [head.number for head in heads if head.kind == wire.DELIVER]
         requests = [slot.inflight.pop(number) for number in numbers if number in slot.inflight]
-        _unpark(slot)
+        slot.pool.unpark(slot)
         if gone:
             self.disconnected(slot)
             self.not_started(requests, now)
@@ -53,7 +53,7 @@ class Losses:
         slot.recall = 0
         taken = [n for n in slot.inflight if started_upto < n < floor]
         requests = [slot.inflight.pop(n) for n in taken]
-        _unpark(slot)
+        slot.pool.unpark(slot)
         self._dispatch.counters["recalled"] += len(requests)
         if requests and not slot.inflight:  # it runs nothing and yet started nothing: it is stopped, or cut off
             slot.pool.stall(slot, 0, now)
@@ -72,7 +72,7 @@ class Losses:
             for each in held:
                 self._inherited.adopt(slot, each, now)
         slot.last_number = max(slot.last_number, received_upto)
-        _unpark(slot)
+        slot.pool.unpark(slot)
         slot.pool.stalled.pop(slot, None)
         self._dispatch.streams.rejoined(slot.inflight.values(), now)
         self.not_started(never, now)
@@ -84,7 +84,7 @@ class Losses:
         states = {row.number: row.state for row in report.rows}
         planned = report.kind in _PLANNED
         inflight, slot.inflight = slot.inflight, {}
-        _unpark(slot)
+        slot.pool.unpark(slot)
         self._dispatch.quarantine.exited(slot, report, inflight, now)
         never: list[Request] = []
         for number, request in inflight.items():
@@ -99,7 +99,7 @@ class Losses:
     def abandoned(self, slot: Slot, cause: str, now: float) -> None:
         """Its node is dead or was superseded: nobody will ever tell what had started."""
         inflight, slot.inflight = slot.inflight, {}
-        _unpark(slot)
+        slot.pool.unpark(slot)
         for request in inflight.values():
             self.settle_started(request, cause, now)
 
@@ -176,8 +176,3 @@ class Losses:
         self._dispatch.pins.requeue(pool, waiting)
         if now is not None:
             self._dispatch.pump(pool, now)
-
-
-def _unpark(slot: Slot) -> None:
-    if len(slot.inflight) < 2:
-        slot.pool.parked.pop(slot, None)

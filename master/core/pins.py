@@ -14,7 +14,6 @@ from math import log
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...common import errors
-from .keys import text_of
 from .pool import Pool, Request, Slot
 from .recollection import Told
 
@@ -50,7 +49,7 @@ class Pins:
     def admit(self, request: Request, now: float) -> None:
         """To its session's process, else to the line there."""
         dispatch, pool = self._dispatch, request.pool
-        name = text_of(request, "s")
+        name = request.text("s")
         if not name:
             dispatch.counters["bad frames"] += 1
             cause = "it is to have a session, and its meta has none"
@@ -94,7 +93,7 @@ class Pins:
         """All that waits there, to where its sessions are now. Who waited longer is before others there, too."""
         touched: set[Slot] = set()
         for request in list(pool.lines[line]):
-            slot = self._place(pool, text_of(request, "s"))
+            slot = self._place(pool, request.text("s"))
             if slot is not None:
                 pool.leave_queue(request)
                 pool.line_up(request, slot)

@@ -11,6 +11,8 @@ from collections import OrderedDict, deque
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgpack
+
 from ...common.lifecycle import Health
 from ...common.limits import CREDIT_MAX, CREDIT_USUAL
 from ...common.messages import Handler
@@ -84,6 +86,15 @@ class Request:
     def target(self) -> bytes:
         """`service.handler`, as the client wrote it."""
         return self.frame[self.tail_at : self.tail_at + self.target_len]
+
+    def text(self, name: str) -> str:
+        """This entry of its meta; "" if there is none, or it is no text. Decoded only where it is needed."""
+        try:
+            meta = msgpack.unpackb(self.frame[self.tail_at + self.target_len : self.head_len])
+        except Exception:  # msgpack raises eight unrelated types on hostile bytes
+            return ""
+        text = meta.get(name) if isinstance(meta, dict) else None
+        return text if isinstance(text, str) else ""
 
     def pinned(self) -> bool:
         """It belongs to a session, whose requests go to one process."""
@@ -343,6 +354,11 @@ class Pool:
         weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
         slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
         self.shelf.placed(slot)
+
+    def unpark(self, slot: Slot) -> None:
+        """After some of what it had in flight is gone: behind one request nothing waits."""
+        if len(slot.inflight) < 2:
+            self.parked.pop(slot, None)
 
     def stall(self, slot: Slot, credit: int, now: float) -> None:
         """It has not answered for a while: beyond this credit all that it is given would only wait there."""

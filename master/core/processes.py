@@ -210,15 +210,13 @@ class Processes:
         slot.stage = Stage.EXITED
         if slot.connected:  # it may live, cut off from its agent or us: one that has nothing to say must hear of it too
             self._fleet.out.backend.append((slot.route, wire.head(wire.WHO, 0)))
-        slot.connected = slot.open = False
-        slot.pool.shelf.placed(slot)
+        self._dispatch.losses.disconnected(slot)
         self._dispatch.losses.abandoned(slot, cause, now)
         self._remove(slot)
 
     def _remove(self, slot: Slot) -> None:
-        slot.connected = slot.open = False
+        self._dispatch.losses.disconnected(slot)
         slot.outgoing.clear()
-        slot.pool.shelf.placed(slot)
         self.slots.pop(slot.incarnation, None)
         slot.node.slots.pop(slot.incarnation, None)
         slot.pool.slots.pop(slot.incarnation, None)

@@ -13,6 +13,8 @@ from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
 from .timers import Tick
 
+ILL = (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL)
+
 
 @dataclass(slots=True, eq=False)
 class Node:
@@ -66,6 +68,10 @@ class Node:
 
     def of(self, pool: Pool) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.pool is pool]
+
+    def is_marked(self, now: float) -> bool:
+        """Something is held against it: it is ill, or it fell not long ago."""
+        return self.health in ILL or self.mark.times(now) > 0
 
     def ramp(self, pool: Pool, now: float) -> float:
         """The share of its slots that is open, 0..1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ...common.lifecycle import Health, Intent
+from ...common.lifecycle import Intent
 from .fleet import Fleet
 from .pool import Pool, Slot
 from .registry import Node, active_nodes, why
@@ -84,7 +84,7 @@ def _until(node: Node) -> float | None:
 def blacklist(fleet: Fleet, now: float) -> dict[str, Any]:
     """Who is ill, what operators have disabled, and which services are in a panic."""
     return {
-        "nodes": [_ill(node, now) for _, node in sorted(fleet.nodes.items()) if _is_ill(node, now)],
+        "nodes": [_ill(node, now) for _, node in sorted(fleet.nodes.items()) if node.is_marked(now)],
         "disabled": sorted(fleet.checks.exempt),
         "panics": [
             {"service": name, "text": falls.text, "until_s": falls.until - now}
@@ -92,10 +92,6 @@ def blacklist(fleet: Fleet, now: float) -> dict[str, Any]:
             if falls.panic(now)
         ],
     }
-
-
-def _is_ill(node: Node, now: float) -> bool:
-    return node.health in (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL) or node.mark.times(now) > 0
 
 
 def _ill(node: Node, now: float) -> dict[str, Any]:
