@@ -135,9 +135,8 @@ class Streams:
 
     def given_up(self, request: Request) -> None:
         """Its caller has got a fault as its answer: whoever works on it may stop."""
-        slot = request.slot
-        if slot is not None and slot.inflight.get(request.delivery) is request and _streams(request):
-            self._cancel(slot, request.delivery)
+        if request.slot is not None and _streams(request):
+            self._cancel_attempt(request, request.slot)
 
     def forsaken(self, request: Request) -> None:
         """Nobody will come for it: at the next tick its process is told."""
@@ -183,31 +182,32 @@ class Streams:
     def tick(self, now: float) -> None:
         for request in [request for request, due in self._forsaken.items() if due <= now]:
             del self._forsaken[request]
-            slot = request.slot
-            if slot is not None and slot.inflight.get(request.delivery) is request:
-                self._cancel(slot, request.delivery)
+            if request.slot is not None:
+                self._cancel_attempt(request, request.slot)
         for request, stream in list(self._streams.items()):
             if request.answered:
                 del self._streams[request]
-                continue
-            if stream.begun and stream.claim_by == inf and not request.session.route:
-                stream.claim_by = now + PARTED_S
-            if now >= stream.claim_by or (
-                stream.begun and now > max(request.session.heard_at, self._awake_since) + SILENT_S
-            ):
+            elif stream.begun and self._is_deserted(request, stream, now):
                 self._dispatch.cancel(request.session, request.number)
             elif stream.torn and request.slot is not None:
-                stream.torn = False
-                self._to_process(
-                    request.slot, stream.from_process._replace(again=True).frame(request.slot.token, request.delivery)
-                )
-                if self._granted(request):
-                    again = stream.from_client._replace(again=True)
-                    self._to_client(request, again.frame(request.session.token, request.number))
-
+                self._mend(request, request.slot, stream)
         if now >= self._probe_at:
             self._probe_at = now + PROBE_EVERY_S
             self._probe()
+
+    def _is_deserted(self, request: Request, stream: _Stream, now: float) -> bool:
+        """Its caller has not come back for it in time, or has been silent for too long."""
+        if stream.claim_by == inf and not request.session.route:
+            stream.claim_by = now + PARTED_S
+        return now >= stream.claim_by or now > max(request.session.heard_at, self._awake_since) + SILENT_S
+
+    def _mend(self, request: Request, slot: Slot, stream: _Stream) -> None:
+        """A frame was lost: both ends are told to send again from where the other one is."""
+        stream.torn = False
+        self._to_process(slot, stream.from_process._replace(again=True).frame(slot.token, request.delivery))
+        if self._granted(request):
+            again = stream.from_client._replace(again=True)
+            self._to_client(request, again.frame(request.session.token, request.number))
 
     def _probe(self) -> None:
         """A caller whose process was killed says nothing more, and a stream may be quiet for hours."""
@@ -251,6 +251,11 @@ class Streams:
         if not slot.outgoing:
             self._dispatch.out.slots.append(slot)
         slot.outgoing.append(frame)
+
+    def _cancel_attempt(self, request: Request, slot: Slot) -> None:
+        """If it is still under way there."""
+        if slot.inflight.get(request.delivery) is request:
+            self._cancel(slot, request.delivery)
 
     def _cancel(self, slot: Slot, delivery: int) -> None:
         self._to_process(slot, wire.head(wire.CANCEL, slot.token, number=delivery))
