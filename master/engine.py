@@ -100,8 +100,8 @@ class Engine:
             return Answer(question.number, False, None, f"{type(error).__name__}: {error}")
 
 
-def asked(config: Config) -> Engine | None:
-    """None where the agents decide. Raises EngineError."""
+def configured(config: Config) -> Engine | None:
+    """The engine that decides who is active; None where the agents do. Raises EngineError."""
     address = config.standby.lease
     if address == AGENTS:
         return None

@@ -83,7 +83,7 @@ class Server:
         self.core: Master | Standby
         self._effects: Effects
         self._events: EventWriter
-        self._engine = engine.asked(config)
+        self._engine = engine.configured(config)
         if self._engine or config.standby.backup_of or self.journal.restored.peer:
             self._follow(self.journal.restored)
         else:

@@ -222,7 +222,7 @@ class Master:
                 self._agent_hello(route, hello, version, now)
 
     def _admit(self, route: bytes, version: int) -> int:
-        """Answers its token."""
+        """Says WELCOME. Answers the token of this peer."""
         token = self._token_of(route) or self._token()
         self.out.control.append((route, messages.framed(wire.WELCOME, token, self._welcome(version, False))))
         return token
@@ -265,9 +265,7 @@ class Master:
             why = f"{self.identity.name} has no --state directory: it would not remember that it has a standby"
         if why:
             return self._refuse(route, greeting.refusal("denied", why, 5000))
-        token = self._token()
-        self.out.control.append((route, messages.framed(wire.WELCOME, token, self._welcome(version, False))))
-        self.pair.greet(route, token, hello, self.dispatch.epoch, now)
+        self.pair.greet(route, self._admit(route, version), hello, self.dispatch.epoch, now)
 
     def _from_standby(self, route: bytes, kind: int, body: bytes, now: float) -> None:
         if kind == wire.BYE:
