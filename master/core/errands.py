@@ -221,7 +221,6 @@ class Errands:
         wall: Callable[[], float],
     ) -> None:
         self.name, self.boot, self.control, self.peer = name, boot, control, ""
-        self.settings = settings
         self.programs = programs
         self.tell = tell
         self.state = ""
@@ -238,9 +237,10 @@ class Errands:
     def reconfigure(self, settings: StandbySettings, receivers: Mapping[str, NotifySettings]) -> None:
         """What waits for a receiver that is no more is dropped."""
         self.settings = settings
-        known = {name: each for name, each in self._receivers.items() if name in receivers}
         self._receivers = {
-            name: known.get(name) or _Receiver(self, name, each) for name, each in receivers.items() if each.to
+            name: self._receivers.get(name) or _Receiver(self, name, each)
+            for name, each in receivers.items()
+            if each.to
         }
         for name, receiver in self._receivers.items():
             receiver.settings = receivers[name]

@@ -78,19 +78,13 @@ class Master:
             self.fleet.patient_until = now + settings.standby.takeover_grace
         self.events.adopt(heritage.events)
         active = Active(
-            identity.name,
-            settings.standby,
-            self.known,
-            past.last_record,
-            self._journal,
-            self.out,
-            self.events,
+            identity.name, settings.standby, self.known, past.last_record, self._journal, self.out, self.events
         )
-        self.pair: Followers
-        if lease is None:
-            self.pair = Pair(active, heritage.granted, self.fleet.voters, heritage.complete, now)
-        else:
-            self.pair = Group(active, lease, now)
+        self.pair: Followers = (
+            Group(active, lease, now)
+            if lease is not None
+            else Pair(active, heritage.granted, self.fleet.voters, heritage.complete, now)
+        )
         self.dispatches_until = self.pair.until()
         for session, frame in heritage.answers:
             self.dispatch.inherited.recorded(session, frame)

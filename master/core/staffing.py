@@ -76,36 +76,33 @@ class Staffing:
         return self.fleet.dispatch.maintenance.stopped(pool.name)
 
     def _resize(self, pool: Pool, now: float) -> None:
+        size = self._size(pool, now)
+        if size != pool.target:
+            pool.target, self.replan = size, True
+
+    def _size(self, pool: Pool, now: float) -> int | None:
+        """How many processes it is to have from now on; None: all that is offered. One more where requests wait, one
+        fewer where one has been spare for long.
+        """
         if self.stopped(pool):
-            if pool.target != 0:
-                pool.target, self.replan = 0, True
-            return
+            return 0
         if self.fixed(pool):
-            if pool.target == 0 and pool.name not in self.fleet.scaled:  # it was stopped
-                pool.target, self.replan = None, True
-            return
-        least, most = self.bounds(pool)
-        base = min(max(self.fleet.scaled.get(pool.name, least), pool.settings.min_processes or 0), most)
-        before = pool.target
-        target = max(base, min(before if before is not None else base, most))
-        ready = pool.ready()
-        if pool.queued or sum(bool(slot.inflight) for slot in ready) >= len(ready):
+            return None
+        settings, (least, most) = pool.settings, self.bounds(pool)
+        base = min(max(self.fleet.scaled.get(pool.name, least), settings.min_processes or 0), most)
+        size = max(base, min(base if pool.target is None else pool.target, most))
+        if pool.queued or all(slot.inflight for slot in pool.ready()):
             pool.busy_at = now
-        if (
-            target < most
-            and pool.oldest_wait(now) > pool.settings.grow_after
-            and now >= max(pool.grow_at, pool.held_until + pool.settings.grow_after)
-        ):
-            target += 1
-            pool.grow_at = now + max(GROW_EVERY_S, pool.settings.grow_after)
-            self.fleet.events.tell("grow", pool.name, f"{pool.name}: requests wait; {plural(target, 'process')}")
-        elif target > base and now - pool.busy_at > pool.settings.shrink_after:
-            target -= 1
+        may_grow_at = max(pool.grow_at, pool.held_until + settings.grow_after)
+        if size < most and now >= may_grow_at and pool.oldest_wait(now) > settings.grow_after:
+            size += 1
+            pool.grow_at = now + max(GROW_EVERY_S, settings.grow_after)
+            self.fleet.events.tell("grow", pool.name, f"{pool.name}: requests wait; {plural(size, 'process')}")
+        elif size > base and now - pool.busy_at > settings.shrink_after:
+            size -= 1
             pool.busy_at = now
-            self.fleet.events.tell("shrink", pool.name, f"{pool.name}: spare; {plural(target, 'process')}")
-        if target != before:
-            pool.target = target
-            self.replan = True
+            self.fleet.events.tell("shrink", pool.name, f"{pool.name}: spare; {plural(size, 'process')}")
+        return size
 
     def _apply_plan(self, now: float) -> None:
         """Says to each agent what it is to run, and retires what is too many."""
