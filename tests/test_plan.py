@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rota.master.core.plan import Allocation, Room, allocate, offered
+from rota.master.core.plan import Allocation, Room, allocate
 
 SERVICES = ("a", "b", "c")
 rooms = st.lists(
@@ -21,6 +21,10 @@ targets = st.dictionaries(st.sampled_from(SERVICES), st.one_of(st.none(), st.int
 
 def total(plan: Allocation, service: str) -> int:
     return sum(each.get(service, 0) for each in plan.values())
+
+
+def offered(service: str, rooms: list[Room]) -> int:
+    return sum(room.capacity for room in rooms if service in room.offers)
 
 
 def room(name: str, capacity: int, *offers: str, **running: int) -> Room:

@@ -50,8 +50,3 @@ def _spread(service: str, target: int, rooms: list[Room], plan: Allocation, free
         best = min(open_rooms, key=fullness).name
         plan[best][service] = plan[best].get(service, 0) + 1
         free[best] -= 1
-
-
-def offered(service: str, rooms: list[Room]) -> int:
-    """Room for this service over all nodes."""
-    return sum(room.capacity for room in rooms if service in room.offers)

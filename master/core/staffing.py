@@ -48,16 +48,16 @@ class Staffing:
 
     # ---- size ------------------------------------------------------------------------------------
 
-    def rooms(self) -> list[plan.Room]:
-        """The nodes that may run processes, by name."""
-        return [
-            plan.Room(node.name, node.capacity, tuple(node.offers), _running(node))
-            for node in sorted(self.fleet.nodes.values(), key=lambda node: node.name)
-            if node.intent is Intent.ACTIVE and node.liveness in (Liveness.LIVE, Liveness.SUSPECT) and node.capacity
-        ]
-
     def bounds(self, pool: Pool) -> tuple[int, int]:
-        return pool.settings.bounds(plan.offered(pool.name, self.rooms()))
+        """Fewest and most processes of the service. Asked in each tick for each pool that has a size."""
+        nodes = self.fleet.nodes.values()
+        return pool.settings.bounds(sum(node.capacity for node in nodes if pool.name in node.offers and _hosts(node)))
+
+    def _rooms(self) -> list[plan.Room]:
+        """The nodes that may run processes, by name."""
+        hosts = filter(_hosts, self.fleet.nodes.values())
+        rooms = [plan.Room(node.name, node.capacity, tuple(node.offers), _running(node)) for node in hosts]
+        return sorted(rooms, key=lambda room: room.name)
 
     def scale(self, pool: Pool, processes: int) -> int:
         self.fleet.scaled[pool.name] = pool.target = processes
@@ -109,7 +109,7 @@ class Staffing:
         targets = {
             name: None if self.fixed(pool) else pool.target or 0 for name, pool in self.fleet.dispatch.pools.items()
         }
-        allocation = plan.allocate(targets, self.rooms())
+        allocation = plan.allocate(targets, self._rooms())
         for node in self.fleet.nodes.values():
             if node.liveness not in (Liveness.LIVE, Liveness.SUSPECT) or node.intent is Intent.DRAINING:
                 continue
@@ -238,6 +238,12 @@ class Staffing:
     def drain_deadline(self, pool: Pool) -> float:
         own = pool.settings.drain_deadline
         return self.fleet.settings.drain_deadline if own is None else own
+
+
+def _hosts(node: Node) -> bool:
+    """It may run processes."""
+    here = node.liveness is Liveness.LIVE or node.liveness is Liveness.SUSPECT
+    return here and node.intent is Intent.ACTIVE and node.capacity > 0
 
 
 def _running(node: Node) -> dict[str, int]:
