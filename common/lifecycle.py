@@ -45,7 +45,7 @@ class Health(StrEnum):
 INTENT: dict[Intent, dict[str, Intent]] = {
     Intent.ACTIVE: {"drain": Intent.DRAINING},
     Intent.DRAINING: {
-        "drain": Intent.DRAINING,  # asked again: a new deadline perhaps, nothing else
+        "drain": Intent.DRAINING,  # asked again: who wants it changes, and nothing else
         "empty": Intent.DETACHED,
         "deadline": Intent.DETACHED,
         "dead": Intent.DETACHED,

@@ -1,4 +1,6 @@
-"""Which agents may come in: under a name that is one, that no other live agent has, with no more than is remembered."""
+"""Which agents may come in: those with a valid name that no other live agent has, and with no more offers than a master
+remembers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from .registry import Node
 
 
 def refuse(hello: messages.AgentHello, nodes: Mapping[str, Node], pools: Mapping[str, Pool]) -> messages.Refusal | None:
-    """Why not, with what the master knows already; None: it is welcome."""
+    """Why this agent may not come in, given what the master knows already; None if it may."""
     bad = next((name for name in (hello.node, *hello.offers) if not valid_name(name)), None)
     if bad is not None:
         return refusal("denied", f"{bad!r} is no name for a node or service", 30_000)

@@ -17,7 +17,7 @@ _STREAM = (wire.CHUNK, wire.CREDIT)
 
 
 class Backend:
-    """The slots' door. `source` says where the frame comes from that is being read."""
+    """The frames of the backend socket. `source` tells over which connection the frame came that is being read."""
 
     def __init__(
         self, dispatch: Dispatch, fleet: Fleet, out: Outbox, welcome: Welcome, token: Callable[[], int]
@@ -51,7 +51,7 @@ class Backend:
             self._bad_reply(route, f"kind {fields[3]}", now)
 
     def receive_large(self, route: bytes, frame: wire.Large, now: float) -> None:
-        """The reply that most large messages are, without a copy; anything else as usual."""
+        """Takes the reply that most large messages are without a copy, and anything else as `receive` does."""
         fields = wire.parse_large(frame)
         slot = self._dispatch.slot_routes.get(route)
         if fields is None or slot is None or slot.token != fields[5]:
@@ -64,7 +64,7 @@ class Backend:
             self.receive(route, bytes(frame), now)
 
     def _bad_reply(self, route: bytes, what: str, now: float) -> None:
-        """Counted, and held against the node whose process it came from; that begins anew."""
+        """Counted, and held against its node; the process is asked to say HELLO again."""
         self._dispatch.counters["bad frames"] += 1
         slot = self._dispatch.slot_routes.get(route)
         if slot is not None:

@@ -13,7 +13,7 @@ from math import inf
 from ...common import messages
 from .leases import majority
 
-AGAIN_S = 0.3  # at most, after a vote that was lost to an epoch which was not known
+AGAIN_S = 0.3  # at most, until it stands again after it lost to an epoch that it had not known
 ASK_AGAIN_S = 0.05  # a vote may be lost, a lease released before it runs out; asking twice does no harm
 
 
@@ -83,7 +83,7 @@ class Candidacy:
         self._again_at = inf
 
     def to_ask(self, nodes: Iterable[str], now: float) -> list[str]:
-        """Those of whom a vote is to be asked now."""
+        """The nodes that are to be asked for their vote now."""
         if not self.asks:
             return []
         due = [node for node in nodes if node not in self.granted and now >= self._ask_at.get(node, -inf)]
@@ -130,7 +130,7 @@ class Candidacy:
 
     @property
     def rests(self) -> bool:
-        """It has lost a vote and waits, whatever else there is to stand for."""
+        """It has lost a vote and waits; until then it does not stand, whatever speaks for it."""
         return self.stage is Stage.FOLLOWING and self._again_at < inf
 
     def again(self, now: float) -> bool:
@@ -138,8 +138,8 @@ class Candidacy:
         return self.stage is Stage.FOLLOWING and now >= self._again_at
 
     def has_won(self, *electorates: frozenset[str]) -> bool:
-        """A majority of each: of two, while it is not known which of them counts. One without a node elects nobody, and
-        so keeps the other one's majority from nothing.
+        """A majority of each electorate: of two of them while it is not known which one counts. One without a node
+        elects nobody; it is left out, so that it cannot stand in the way of the other one's majority.
         """
         asked = [each for each in electorates if each]
         return bool(asked) and all(len(self.granted.keys() & each) >= majority(len(each)) for each in asked)

@@ -13,11 +13,11 @@ from .registry import Node
 if TYPE_CHECKING:
     from .fleet import Fleet
 
-LEFT_FOR_S = 1.1 * AGE_MAX_S  # so long it matters that nobody remembers what a node did that has left
+LEFT_FOR_S = 1.1 * AGE_MAX_S  # for so long after a node has left it matters that nobody remembers what it did
 
 
 class Census:
-    """Each method is something that somebody told, or cannot tell any more."""
+    """Each method is something that somebody has told, or will never tell."""
 
     def __init__(self, fleet: Fleet, now: float) -> None:
         self._fleet = fleet
@@ -81,9 +81,8 @@ class Census:
             self._recollection.done.clear()
 
     def told(self, older: bool, now: float) -> Told:
-        """What every node that an older master may have dispatched to holds.
-
-        `older`: asked for a caller who had known such a master. Without a journal nobody else knows that there was one.
+        """How much is told of what an older master may have dispatched. `older`: asked for a caller who had known such
+        a master; without a journal nobody else knows that there was one.
         """
         settings = self._fleet.settings
         if not self._must_tell and (settings.state or not older):

@@ -1,4 +1,4 @@
-"""Health, carried out: who is asked how he is, what his answers and his crashes lead to, who is on the blacklist.
+"""Health checks carried out: which node is asked when, what its answers and crashes lead to, who is on the blacklist.
 
 `health` counts and decides; this looks at the fleet, asks through the dispatch, and moves nodes on the axis of health.
 A check is a delivery like any other, to a process that has nothing else to do. It belongs to no session: its attempt is
@@ -67,7 +67,9 @@ class Checks:
             node.watches[pool] = Watch(_replies(node, pool), now + first)
 
     def restart(self, node: Node, now: float) -> None:
-        """Of its health: what was seen of older processes says nothing of those to come. (Its mark stays.)"""
+        """Its health begins anew: what was seen of its older processes says nothing of those to come. (Its
+        mark stays.)
+        """
         if node.health is not Health.UNCHECKED:
             node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
         node.mark.until = None
@@ -77,8 +79,8 @@ class Checks:
                 self.ready(slot, now)
 
     def crashed(self, slot: Slot, report: Exited, now: float) -> None:
-        """A process that had been ready ended and nobody had asked it to. (One that never was ready is not given
-        requests: it shows as failing.)
+        """A process that had been ready ended, and nobody had asked it to. (One that never was ready got no requests;
+        it shows as failing.)
         """
         if report.kind in CRASHES or not report.kind:
             self._failed(slot.node, slot.pool, f"its process was lost ({report.cause[:CAUSE_MAX]})", now)
@@ -123,7 +125,7 @@ class Checks:
             falls.until += gap
 
     def due(self, node: Node, now: float) -> float:
-        """When time may do something to a node that stays as it is."""
+        """When this node is to be looked at again if nothing else happens to it."""
         if node.intent is not Intent.ACTIVE or node.liveness is not Liveness.LIVE:
             return inf
         if node.health is Health.BLACKLISTED:
@@ -174,7 +176,7 @@ class Checks:
             self._succeeded(node, pool, watch, 1, now)
 
     def _ask(self, node: Node, pool: Pool, watch: Watch, now: float) -> None:
-        """An idle process. If none is idle they are busy within their limits, and that is well."""
+        """Asks an idle process. Where none is idle all are busy within their limits, and that counts as well."""
         prober = self.fleet.dispatch.prober
         if any(request.session is prober for slot in node.of(pool) for request in slot.inflight.values()):
             return  # one at a time, also when nobody waits for it any more
@@ -228,7 +230,9 @@ class Checks:
             self._succeeded(slot.node, slot.pool, watch, 1, now)
 
     def _follow(self, watch: Watch, probe: _Probe, now: float) -> None:
-        """Of a check without an answer: its time is over, or its process is gone (which has told by itself)."""
+        """A check that has no answer yet: it fails when its time is over, and is dropped when its process is gone,
+        which counts by itself.
+        """
         slot, request = probe.slot, probe.request
         if slot.inflight.get(request.delivery) is not request or slot.node.watches.get(slot.pool) is not watch:
             del self._probes[watch]
@@ -266,7 +270,7 @@ class Checks:
             self._move(node, "rise", f"{plural(watch.successes, 'time')} well in a row", now)
 
     def _let_in(self, node: Node, why: str, now: float) -> None:
-        """When every service of it that wants proof has it."""
+        """Lets it in once each of its services that wants proof has it."""
         wanting = [pool for pool in node.watches if self.wants_proof(pool)]
         if all(node.watches[pool].has_risen(pool.settings.health) for pool in wanting):
             self._enter(node, next(iter(node.watches)), why, now)
@@ -397,7 +401,9 @@ class Checks:
         self._record(node, now)
 
     def _record(self, node: Node, now: float) -> None:
-        """What is held against it outlives this master; of one that never fell there is nothing to say."""
+        """Journals what is held against it, which outlives this master. Of a node that never fell there is nothing to
+        say.
+        """
         mark, name = node.mark, node.name
         if mark.count or node.health in ILL:
             day = self.fleet.wall() - now  # from our clock to the time of day
@@ -439,7 +445,9 @@ class Checks:
         return had
 
     def exclude(self, name: str, exempt: bool, by: str, reason: str, now: float) -> int:
-        """Keeps a node, or all nodes of a service, off the blacklist (or no longer). Answers the record, 0: was so."""
+        """Keeps a node, or all nodes of a service, off the blacklist (or no longer). Answers the number of the record;
+        0 if it was so already.
+        """
         if exempt == (name in self.exempt):
             return 0
         (self.exempt.add if exempt else self.exempt.discard)(name)

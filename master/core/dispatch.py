@@ -51,7 +51,9 @@ Target = tuple[Pool, Handler]
 
 
 class Dispatch:
-    """Sessions on one side, slots on the other. Its owner opens and closes slots and tells it what ended."""
+    """The ledger with sessions on one side and slots on the other. Its owner opens and closes slots and tells it what
+    ended.
+    """
 
     def __init__(self, out: Outbox, epoch: int, settings: MasterSettings) -> None:
         self.out = out
@@ -143,7 +145,9 @@ class Dispatch:
             pool.enqueue(request)
 
     def may_wait(self, request: Request, now: float, full: bool = False) -> bool:
-        """There is room for it, and its time begins; or it is refused. `full`: where it is to wait there is none."""
+        """True if there is room for it to wait; its time in the queue begins. Otherwise it is refused. `full`: the line
+        that it is to wait in has no room.
+        """
         pool = request.pool
         settings = pool.settings
         size = len(request.frame)
@@ -436,7 +440,8 @@ class Dispatch:
         if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
             cause = f"{size} bytes, the largest message is {self.settings.max_message}"
             return self.fail(request, errors.PayloadTooLarge.code, cause)
-        # Its client says so, for epochs do not tell: without a journal one may come again. 0: it owes nobody anything.
+        # Its client says so, as epochs do not tell: without a journal one may come again. Epoch 0: no older master ever
+        # had this session.
         older = flags & wire.OLDER != 0 and request.session.epoch > 0
         if flags & wire.KEYED:
             return self.keys.admit(request, older, now)
@@ -537,7 +542,7 @@ class Dispatch:
                 self.send(session, frame or self._dropped(session, number, session.acked + 1 + place))
 
     def _dropped(self, session: Session, number: int, sequence: int) -> bytes:
-        """In place of an answer that is no longer kept."""
+        """The answer in place of one that is no longer kept."""
         head = _head(_ANSWER, session.token, self.epoch, 0, number, sequence, 0, errors.MaybeExecuted.code)
         return head + fault_body("answer dropped: too many answers were not acknowledged")
 

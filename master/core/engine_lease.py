@@ -29,7 +29,9 @@ class Row(NamedTuple):
 
 
 class Question(NamedTuple):
-    """`stamp` None: how is it? Else, if it still has this stamp: it is ours, with this epoch, or `free` again."""
+    """`stamp` None: what does the row say? Otherwise: if it still has this stamp, make it ours with this epoch, or
+    `free` again.
+    """
 
     number: int
     me: str
@@ -45,7 +47,7 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """`row` None: there is none, for this reason; whether it was changed nobody knows."""
+    """`row` None: the engine gave no answer, for this reason, and whether anything was changed nobody knows."""
 
     number: int
     changed: bool
@@ -54,10 +56,14 @@ class Answer(NamedTuple):
 
 
 class EngineLease:
-    """`questions` are for the engine, which answers each once, in its time. `epoch`: in which we want it; 0 = not."""
+    """`questions` are for the engine, which answers each of them once, sooner or later. `epoch`: the one in which we
+    want the lease; 0: we do not want it.
+    """
 
     def __init__(self, engine: str, me: str, lease_s: float, now: float) -> None:
-        """`engine`: for people. `me`: of this life of this master: an earlier one held another lease."""
+        """`engine`: its name, for people. `me`: names this life of this master, since an earlier one held another
+        lease.
+        """
         self.engine = engine
         self.lease_s = lease_s
         self.questions: list[Question] = []
@@ -100,11 +106,11 @@ class EngineLease:
         return (not self.row.holder and not self._forgotten) or now - self._seen_at >= self.lease_s
 
     def is_lost(self, now: float) -> bool:
-        """What was tried did not succeed: somebody else has it, and it is not free."""
+        """What was tried has failed: somebody else has it, and it is not free."""
         return not self.epoch or (self.row is not None and not self.is_ours and not self._may_be_free(now))
 
     def look(self, now: float) -> None:
-        """It may be free in a moment."""
+        """Asks again now: it may be free in a moment."""
         self._ask_at = min(self._ask_at, now)
 
     @property

@@ -19,16 +19,15 @@ from .engine_lease import Answer, EngineLease
 from .standby import Standby
 
 TURN_S = 0.1  # a backup lets the primary go first, and waits at random up to so long
-HEARD = (
-    0.25  # of the lease: an active one that is heard tries to renew it each tenth, so it goes first when it can again
-)
+# Of the lease: an active one that was heard this lately tries to renew it each tenth, and goes first when it can again.
+HEARD = 0.25
 STALE_S = 2.0  # one that did not hear the active lately lets those go first that did
 HANDOVER_S = 1.0  # so long after a CLOSE the lease is looked for at each turn
 
 
 class Fences(Candidacy):
-    """A vote is a fence here, and no lease. `leased`: nodes that have one running, to an active master of a pair, which
-    has not been told yet that an engine decides: no time limit ends the wait for these.
+    """A vote is a fence here, not a lease. `leased`: nodes with a lease that runs for the active master of a pair,
+    which has not heard yet that an engine decides; no time limit ends the wait for these.
     """
 
     def __init__(self, name: str, seen: int, odd: bool) -> None:
@@ -102,7 +101,7 @@ class EngineStandby(Standby):
     # ---- standing --------------------------------------------------------------------------------------------------
 
     def _why_stand(self, now: float) -> str:
-        """Empty until it is our turn, too."""
+        """Empty as long as it is not our turn."""
         self.candidacy.saw(self.lease.known_epoch)
         why = self._why_free(now) if self.lease.is_free(now) and not self.stopping else ""
         if not why:

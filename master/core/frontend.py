@@ -24,7 +24,7 @@ Welcome = Callable[[int, bool], messages.Welcome]  # version of the protocol, wa
 
 
 class Frontend:
-    """The sessions' door. `source` says where the frame comes from that is being read."""
+    """The frames of the frontend socket. `source` tells over which connection the frame came that is being read."""
 
     def __init__(
         self, dispatch: Dispatch, out: Outbox, events: EventLog, welcome: Welcome, token: Callable[[], int], now: float
@@ -84,7 +84,7 @@ class Frontend:
             request(session, fields, each, now)
 
     def receive_large(self, route: bytes, frame: wire.Large, now: float) -> None:
-        """The request that most large messages are, without a copy; anything else as usual."""
+        """Takes the request that most large messages are without a copy, and anything else as `receive` does."""
         fields = wire.parse_large(frame)
         session = self._dispatch.routes.get(route)
         if fields is None or session is None or session.token != fields[5]:
@@ -104,7 +104,7 @@ class Frontend:
         self._dispatch.request(session, fields, frame, now, wire.WITH_ORIGIN)
 
     def _damaged(self, route: bytes) -> None:
-        """Nobody can tell what it was. A client that we know is to begin anew: its HELLO settles what was lost."""
+        """What it was nobody can tell. A known client is asked to begin anew: its HELLO settles what was lost."""
         self._dispatch.counters["bad frames"] += 1
         if route in self._dispatch.routes:
             self._out.frontend.append((route, wire.head(wire.WHO, 0)))

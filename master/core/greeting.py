@@ -61,7 +61,9 @@ def not_understood(hello: bytes) -> Refusal | None:
 
 
 def read(kind: type[Kind], body: bytes, place: str, counters: Counter[str]) -> Kind | Refusal | None:
-    """The HELLO of a data port. Refusal: it belongs on control, whose port by default is so much lower (`place`)."""
+    """Reads the HELLO of a data port. A Refusal if it belongs on control, whose port by default is `place` ("one
+    lower"); None for anything else, which is counted.
+    """
     found = received.message(body, counters)
     if isinstance(found, kind):
         return found

@@ -66,7 +66,7 @@ class Inherited:
             self.orphans[held.session, held.request] = request
 
     def _is_given_up(self, origin: Origin) -> bool:
-        """Its caller was here before its process, and does not wait for it, or for another attempt."""
+        """Its caller came before its process, and waits neither for it nor for another attempt."""
         session = self._dispatch.sessions.get(origin[0])
         known = session.open.get(origin[1]) if session is not None else None
         waits = known is None or self._dispatch.keys.made_for(known) in self.waiting
@@ -91,12 +91,12 @@ class Inherited:
             self._give_up(origin)
 
     def withdraw(self, request: Request) -> None:
-        """Its caller waits for it no longer."""
+        """Its caller does not wait for it any more."""
         if self.release(request):
             self._give_up(request.origin())
 
     def _give_up(self, origin: Origin) -> None:
-        """A process that comes with it is told."""
+        """Nobody waits for it: a process that comes with it is told so."""
         if len(self.given_up) < KEPT_MAX:
             self.given_up[origin] = None
 
@@ -150,7 +150,7 @@ class Inherited:
             self.give_up(request, older)
 
     def _is_untold(self, request: Request) -> bool:
-        """Whether it may run again depends on what its caller has of an answer."""
+        """Whether it may run again depends on how much of an answer its caller has, which that has not said yet."""
         return request.may_run_again() and self._dispatch.streams.untold(request)
 
     def _may_run_again(self, request: Request) -> bool:

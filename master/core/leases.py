@@ -14,7 +14,7 @@ REMEMBERED = 64  # questions to one peer that may still be answered: six seconds
 
 
 def majority(size: int) -> int:
-    """So many votes of an electorate of this size make a master. Of nobody there is none."""
+    """How many votes of an electorate of this size make a master. Of nobody it is 1, which nobody has."""
     return size // 2 + 1
 
 
@@ -24,7 +24,7 @@ def blocking(size: int) -> int:
 
 
 class Asked:
-    """When what was sent, by number: an answer counts from then."""
+    """When each numbered question was sent: its answer counts from then."""
 
     def __init__(self) -> None:
         self._sent: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)

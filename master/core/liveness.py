@@ -9,7 +9,9 @@ from .outbox import Notify
 
 
 def moved(before: Liveness, event: str, subject: str, title: str, events: EventLog) -> tuple[Liveness, list[Notify]]:
-    """Where it leads, nowhere if this state does not know it; and what those hear who are notified of masters."""
+    """The state after the event, the same one if it does not know this event; and, of an edge, what those are told who
+    are notified of masters.
+    """
     try:
         after = lifecycle.step(lifecycle.LIVENESS, before, event)
     except IllegalTransition:

@@ -36,8 +36,8 @@ from .sessions import Source
 SHORT_TICK_S = 0.02  # while something is draining, exiting or parked
 ALONE_TICK_S = 0.005  # while a suspect has a slot for itself: it is to be empty no longer than that
 LONG_TICK_S = 0.1  # beats come each 200 ms: what is late is seen within half of that
-# After beats nobody listens to control for so long a node, while there is nothing to do: 40 nodes wake an idle master
-# for each tick, not for each of 200 beats a second. A wake-up costs more than what is done in it: it runs cold.
+# For so long a node control is left alone after beats, while there is nothing else to do: 40 nodes then wake an idle
+# master for each tick, not for each of 200 beats a second. A wake-up costs more than what is done in it: it runs cold.
 BEATS_REST_S = 0.0025
 STOP_WAIT_S = 0.25  # for what processes hold and have not begun to come back, when this master stops
 PAUSE_S = 1.0  # a gap between two ticks that was not the others' fault
@@ -71,7 +71,7 @@ class Master:
         self.events = EventLog(sources.wall)
         self.dispatch = Dispatch(self.out, past.epoch, settings.master)
         self.fleet = Fleet(self.dispatch, self.out, self.events, settings, sources, self._journal, now)
-        self._serve_dispatch(settings, sources)
+        self._connect_dispatch(settings, sources)
         self.known = past.known  # the sum of all records: what a standby gets first
         self.fleet.restore(past.known.copy())  # whoever keeps the records is not to keep the nodes, and all behind them
         if past.known.peer or past.known.members:  # nodes may have to find out first that it is not that one any more
@@ -112,8 +112,8 @@ class Master:
         if self.durable:
             self._know_from(heritage.complete)
 
-    def _serve_dispatch(self, settings: Sections, sources: Sources) -> None:
-        """What it asks, and what it tells."""
+    def _connect_dispatch(self, settings: Sections, sources: Sources) -> None:
+        """Connects the dispatch to whom it asks and whom it tells."""
         dispatch = self.dispatch
         dispatch.services = settings.services
         dispatch.inherited.told = lambda older: self.fleet.census.told(older, self._now)
@@ -123,7 +123,7 @@ class Master:
         dispatch.quarantine.journal = self._journal
 
     def _know_from(self, complete: bool) -> None:
-        """Since which epoch the records name every node that was given anything."""
+        """Notes since which epoch the records name every node that was given anything."""
         since = self.known.whole_since if complete else None
         if since is None:
             since = self.dispatch.epoch
@@ -428,7 +428,9 @@ class Master:
             self.fleet.hold(held, now)
 
     def _set_pace(self) -> None:
-        """Of drains and what operators wait for: begun by their word, over in a tick. Looks at every node."""
+        """Ticks are short while nodes drain, this master stops, or operators wait: that begins with somebody's word,
+        and ends in a tick. Looks at every node.
+        """
         hurry = self.fleet.is_draining() or self.fleet.stopping or self.operators.waiting
         self._pace = SHORT_TICK_S if hurry else LONG_TICK_S
 

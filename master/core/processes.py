@@ -74,7 +74,7 @@ class Processes:
         self._fleet.staff.replan = True  # it may be one too many by now
 
     def failing(self, node: Node, failing: messages.Failing) -> None:
-        """Those of a service that come to no HELLO."""
+        """Processes of a service that end before their HELLO."""
         before = node.failing.pop(failing.service, None)
         if failing.failures and failing.service in node.offers:
             cause = failing.cause or failing.text.rstrip().rpartition("\n")[2]  # an older agent does not say it
@@ -181,7 +181,7 @@ class Processes:
         fleet.changed = True
 
     def bye(self, slot: Slot, now: float) -> None:
-        """It was told to stop by somebody else: nothing more for it; its exit settles the rest."""
+        """Somebody else told it to stop: it gets nothing more, and its exit settles the rest."""
         if slot.stage is Stage.READY:
             slot.stage = Stage.RETIRED
         self._fleet.refresh(slot.node, now)
@@ -203,7 +203,9 @@ class Processes:
             self._drop(slot, cause, now)
 
     def _drop(self, slot: Slot, cause: str, now: float) -> None:
-        """Nobody will tell more of this process: what it had ends as unknown. (Of one that is exiting all is told.)"""
+        """Nobody will tell more of this process: what it had ends as unknown. (Of one that is exiting everything is
+        told.)
+        """
         if slot in self._exiting:
             return
         self._fleet.census.process_lost(slot, now)

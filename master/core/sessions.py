@@ -67,7 +67,7 @@ class Session:
         self.unsent = 0  # first sequence that the route did not take; 0: none
 
     def asked_after(self, number: int) -> float:
-        """When this request was not sent yet, as far as its client has told."""
+        """A time at which this request was not sent yet, as far as its client has told; -inf if that is not known."""
         return max((after for first, after in self.asked if first <= number), default=-inf)
 
     def keep(self, number: int, frame: wire.Frame, bytes_max: int) -> None:

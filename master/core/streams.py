@@ -34,9 +34,9 @@ class _Stream:
 
     def __init__(self) -> None:
         self.begun = False
-        self.from_process = Credit(WINDOW, 0, False)  # the last that the client granted, and so on
-        self.from_client = Credit(0, 0, False)
-        self.asked_by: tuple[Slot, int] | None = None  # the attempt, as its slot and delivery, that granted that
+        self.from_process = Credit(WINDOW, 0, False)  # the client's last word on the chunks that a process may send
+        self.from_client = Credit(0, 0, False)  # the process's last word on the chunks that the client may send
+        self.asked_by: tuple[Slot, int] | None = None  # the attempt that granted these: slot and delivery
         self.claim_by = inf  # when its caller must have said that it still waits
         self.torn = False  # a frame of it was not taken: both ends are to be told where they are
 
@@ -60,7 +60,7 @@ class Streams:
         return stream is not None and stream.begun
 
     def untold(self, request: Request) -> bool:
-        """Its caller says behind it how much of an answer it has, and has not said so yet."""
+        """Its caller tells behind it how much of an answer it has, and has not done so yet."""
         return _streams(request) and request not in self._streams
 
     # ---- process → client ----------------------------------------------------------------------------------------
