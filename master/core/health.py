@@ -5,6 +5,9 @@ Plain counting: who looks, who asks and who acts stands in `checks`. Times are m
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
+
 from ...common.settings import HealthSettings
 
 TOGETHER_S = 0.1  # what fails within this fell with one cause: four processes that are killed at once are one failure
@@ -14,20 +17,18 @@ JITTER = 0.2  # of the time on the blacklist, on top: nodes that fell together d
 WINDOW_S = 10.0  # falls within it belong together, or within two checks if those are further apart
 
 
+@dataclass(slots=True, eq=False)
 class Watch:
     """What is known of one service on one node: failures and successes in a row."""
 
-    __slots__ = ("answered", "cause", "due", "failed_at", "failures", "severe", "successes", "turn")
-
-    def __init__(self, answered: int, due: float) -> None:
-        self.failures = 0
-        self.successes = 0
-        self.cause = ""  # of the last failure
-        self.severe = False  # port or expected answer failed: that other answers come takes nothing back
-        self.failed_at = float("-inf")
-        self.answered = answered  # replies of its processes, at the last look
-        self.due = due  # the next check
-        self.turn = 0  # which of the idle processes is asked next
+    answered: int  # replies of its processes, at the last look
+    due: float  # the next check
+    failures: int = 0
+    successes: int = 0
+    cause: str = ""  # of the last failure
+    severe: bool = False  # port or expected answer failed: that other answers come takes nothing back
+    failed_at: float = -inf
+    turn: int = 0  # which of the idle processes is asked next
 
     def is_news(self, now: float) -> bool:
         """A failure at this time is one of its own; else it only fell together with the last one."""
@@ -57,6 +58,7 @@ class Watch:
         self.failures = self.successes = 0
 
 
+@dataclass(slots=True, eq=False)
 class Mark:
     """How often a node fell and what for. It outlives its agent: a node that flaps cannot shake it off by a restart.
 
@@ -64,14 +66,11 @@ class Mark:
     not count, or one that works for a minute and falls for a minute would never be away for long.
     """
 
-    __slots__ = ("cause", "count", "fell_at", "service", "until")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.fell_at = 0.0
-        self.service = ""
-        self.cause = ""
-        self.until: float | None = None  # of the blacklist, or of the trial
+    count: int = 0
+    fell_at: float = 0.0
+    service: str = ""
+    cause: str = ""
+    until: float | None = None  # of the blacklist, or of the trial
 
     def times(self, now: float) -> int:
         """How many falls still count."""
@@ -102,12 +101,10 @@ class Mark:
 class Falls:
     """Of the nodes of one service, lately. More than half of them at once: it is what they share that is ill."""
 
-    __slots__ = ("_at", "text", "until")
-
     def __init__(self) -> None:
         self._at: dict[str, float] = {}
         self.text = ""
-        self.until = float("-inf")  # of the panic: nobody is ejected
+        self.until = -inf  # of the panic: nobody is ejected
 
     def panic(self, now: float) -> bool:
         return now < self.until

@@ -18,13 +18,10 @@ PROBE_EVERY_S = 1.0
 _IN_MEMORY = ("list", "clear")  # actions of blacklist that no journal has to know
 
 
-class _Operator:
-    __slots__ = ("following", "token", "user")
-
-    def __init__(self, token: int, user: str) -> None:
-        self.token = token
-        self.user = user
-        self.following: dict[int, int] = {}  # id of the Follow → last event that was sent
+class _Operator(NamedTuple):
+    token: int
+    user: str
+    following: dict[int, int]  # id of the Follow → last event that was sent
 
 
 class _Waiter(NamedTuple):
@@ -46,7 +43,7 @@ class Connected:
     def came(self, route: bytes, token: int, user: str) -> None:
         if len(self._known) >= OPERATORS_MAX:  # those that vanished without BYE; the oldest goes
             self.gone(next(iter(self._known)))
-        self._known[route] = _Operator(token, user[:64])
+        self._known[route] = _Operator(token, user[:64], {})
 
     def gone(self, route: bytes) -> None:
         """BYE, or the route of a control message was not there any more."""

@@ -8,6 +8,7 @@ below its credit. The shelf is ordered by load, then by least recent use, so the
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,27 +41,12 @@ UNCAPPED = 1 << 30
 _FIRST_COUNT = 8  # before that many nothing is known of a pool
 
 
+@dataclass(slots=True, eq=False, init=False, repr=False)
 class Request:
-    """One accepted request until its final answer, or longer: a timed-out attempt goes on without its caller."""
+    """One accepted request until its final answer, or longer: a timed-out attempt goes on without its caller.
 
-    __slots__ = (
-        "answered",
-        "attempt",
-        "deadline",
-        "delivery",
-        "epoch",
-        "frame",
-        "handler",
-        "head_len",
-        "number",
-        "pool",
-        "queued_at",
-        "session",
-        "slot",
-        "tail_at",
-        "target_len",
-        "tick",
-    )
+    Made without arguments and filled field by field: that is what the hot path can afford.
+    """
 
     session: Session
     number: int
@@ -116,73 +102,43 @@ class Stage(StrEnum):
     EXITED = "exited"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Slot:
     """The master's handle on one process (one incarnation)."""
 
-    __slots__ = (
-        "acked",
-        "asked_at",
-        "born_at",
-        "cap",
-        "concurrency",
-        "connected",
-        "handled",
-        "hellos",
-        "inflight",
-        "incarnation",
-        "last_number",
-        "limit",
-        "node",
-        "open",
-        "outgoing",
-        "pid",
-        "pool",
-        "progress_at",
-        "ready_at",
-        "recall",
-        "retire_reason",
-        "route",
-        "row",
-        "source",
-        "rss",
-        "stage",
-        "stride",
-        "ticket",
-        "token",
-        "version",
-    )
+    node: Node
+    pool: Pool
+    incarnation: str
+    ticket: bytes
+    pid: int
+    born_at: float
+    stage: Stage = Stage.BOOTING
+    ready_at: float = 0.0
+    version: str = ""
+    concurrency: int = 1
+    route: bytes = b""
+    token: int = 0
+    source: Source = Source()
+    connected: bool = False
+    open: bool = False  # may be given new work; computed by the registry, never set elsewhere
+    limit: int = 1  # credit: how many may be in flight here
+    cap: int = UNCAPPED  # whatever the credit: 0 or 1 where a suspect is to run alone
+    stride: int = STRIDE
+    row: int = -1  # on the shelf: its load; -1: not there
+    inflight: dict[int, Request] = field(default_factory=dict)
+    outgoing: list[Frame] = field(default_factory=list)  # deliveries that the shell has not sent yet
+    last_number: int = 0
+    acked: int = 0  # reply sequence up to which every reply arrived
+    progress_at: float = field(init=False)
+    recall: int = 0  # floor that was asked for and not yet answered
+    handled: int = 0
+    hellos: int = 0  # the number of its last HELLO: an earlier one may come later, over a connection that is gone
+    rss: int = 0
+    retire_reason: str = ""  # why it is to be replaced; "" = it is not
+    asked_at: float = 0.0  # when its agent was told to retire it
 
-    def __init__(self, node: Node, pool: Pool, incarnation: str, ticket: bytes, pid: int, now: float) -> None:
-        self.node = node
-        self.pool = pool
-        self.incarnation = incarnation
-        self.ticket = ticket
-        self.pid = pid
-        self.stage = Stage.BOOTING
-        self.born_at = now
-        self.ready_at = 0.0
-        self.version = ""
-        self.concurrency = 1
-        self.route = b""
-        self.token = 0
-        self.source = Source()
-        self.connected = False
-        self.open = False  # may be given new work; computed by the registry, never set elsewhere
-        self.limit = 1  # credit: how many may be in flight here
-        self.cap = UNCAPPED  # whatever the credit: 0 or 1 where a suspect is to run alone
-        self.stride = STRIDE
-        self.row = -1  # on the shelf: its load; -1: not there
-        self.inflight: dict[int, Request] = {}
-        self.outgoing: list[Frame] = []  # deliveries that the shell has not sent yet
-        self.last_number = 0
-        self.acked = 0  # reply sequence up to which every reply arrived
-        self.progress_at = now
-        self.recall = 0  # floor that was asked for and not yet answered
-        self.handled = 0
-        self.hellos = 0  # the number of its last HELLO: an earlier one may come later, over a connection that is gone
-        self.rss = 0
-        self.retire_reason = ""  # why it is to be replaced; "" = it is not
-        self.asked_at = 0.0  # when its agent was told to retire it
+    def __post_init__(self) -> None:
+        self.progress_at = self.born_at
 
 
 class Stall(NamedTuple):

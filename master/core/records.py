@@ -242,28 +242,24 @@ class Restored:
         (self.exempt.add if record["exempt"] else self.exempt.discard)(record["name"])
 
     def _read_closed(self, record: dict[str, Any]) -> None:
-        self.closed.pop(record["service"], None)
-        if record["how"] is not None:
-            self.closed[record["service"]] = Closed(*record["how"])
+        _put(self.closed, record["service"], Closed, record["how"])
 
     def _read_paused(self, record: dict[str, Any]) -> None:
-        self.paused.pop(record["service"], None)
-        if record["how"] is not None:
-            self.paused[record["service"]] = Paused(*record["how"])
+        _put(self.paused, record["service"], Paused, record["how"])
 
     def _read_marked(self, record: dict[str, Any]) -> None:
-        self.marked.pop(record["node"], None)
+        _put(self.marked, record["node"], Marked, record["mark"])
         if record["mark"] is not None:
-            mark = self.marked[record["node"]] = Marked(*record["mark"])
-            Health(mark.health)  # one of a newer master is not understood
+            Health(self.marked[record["node"]].health)  # one of a newer master is not understood
 
     def _read_suspect(self, record: dict[str, Any]) -> None:
-        self.suspects.pop(record["fingerprint"], None)
+        fingerprint = record["fingerprint"]
+        _put(self.suspects, fingerprint, Suspect, record["case"])
         if record["case"] is not None:
-            case = Suspect(*record["case"])
+            case = self.suspects[fingerprint]
             if case.state not in CASES:
                 raise ValueError(f"a suspect that is {case.state!r}")
-            self.suspects[record["fingerprint"]] = case._replace(deaths=[Died(*death) for death in case.deaths])
+            self.suspects[fingerprint] = case._replace(deaths=[Died(*death) for death in case.deaths])
 
     def _read_electorate(self, record: dict[str, Any]) -> None:
         self.electorate = frozenset(record["nodes"])
@@ -274,9 +270,14 @@ class Restored:
         self.peer = None if record["peer"] is None else Peer(*record["peer"])
 
     def _read_member(self, record: dict[str, Any]) -> None:
-        self.members.pop(record["name"], None)
-        if record["peer"] is not None:
-            self.members[record["name"]] = Peer(*record["peer"])
+        _put(self.members, record["name"], Peer, record["peer"])
+
+
+def _put(table: dict[Any, Any], key: object, kind: type[Any], fields: list[Any] | None) -> None:
+    """To the end, in place of what was there; None: only takes that out."""
+    table.pop(key, None)
+    if fields is not None:
+        table[key] = kind(*fields)
 
 
 def _pack(record: dict[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from ...common.settings import ServiceSettings
 from .pool import Pool, Slot, Stage
@@ -21,15 +22,12 @@ class Step(StrEnum):
     CLOSE = "close"  # the old one gets nothing new and is retired
 
 
-class Replacement:
+class Replacement(NamedTuple):
     """The one replacement of a pool that is under way."""
 
-    __slots__ = ("before", "old", "start_first")
-
-    def __init__(self, old: Slot, start_first: bool, before: set[str]) -> None:
-        self.old = old
-        self.start_first = start_first
-        self.before = before  # incarnations of the pool when it began: another one that is ready is the fresh one
+    old: Slot
+    start_first: bool
+    before: set[str]  # incarnations of the pool when it began: another one that is ready is the fresh one
 
     def fresh(self, pool: Pool) -> Slot | None:
         return next((slot for slot in pool.ready() if slot.incarnation not in self.before), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,52 +20,33 @@ class Source(NamedTuple):
     peer: str = "?"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Session:
     """One client, over all its connections."""
 
-    __slots__ = (
-        "acked",
-        "asked",
-        "born",
-        "dropped",
-        "dropped_sizes",
-        "epoch",
-        "greeted_at",
-        "heard_at",
-        "highest",
-        "id",
-        "kept",
-        "kept_bytes",
-        "open",
-        "outgoing",
-        "route",
-        "sequence",
-        "source",
-        "token",
-        "unsent",
-    )
+    id: bytes
+    heard_at: float
+    route: bytes = b""  # b"": no connection that we know of
+    source: Source = Source()
+    born: int = 0
+    token: int = 0
+    epoch: int = 0  # in which it had been welcomed before we knew it; 0: it is new
+    greeted_at: float = field(init=False)  # over its present connection
+    asked: list[tuple[int, float]] = field(default_factory=list)  # requests from this number on are younger than this
+    highest: int = 0  # request number; what is not above it and not RESENT is a replay
+    open: dict[int, Request] = field(default_factory=dict)
+    sequence: int = 0  # of the last answer
+    acked: int = 0
+    # Number and frame of every answer above `acked`, in sequence; b"" where the frame was dropped for its size.
+    kept: deque[tuple[int, wire.Frame]] = field(default_factory=deque)
+    kept_bytes: int = 0
+    outgoing: list[wire.Frame] = field(default_factory=list)  # answers that the shell has not sent yet
+    dropped: int = 0  # how many of those kept, from the oldest on, have lost their frame
+    dropped_sizes: deque[int] = field(default_factory=deque)  # bytes that these had
+    unsent: int = 0  # first sequence that the route did not take; 0: none
 
-    def __init__(self, session_id: bytes, now: float) -> None:
-        self.id = session_id
-        self.route = b""  # b"": no connection that we know of
-        self.source = Source()
-        self.born = 0
-        self.token = 0
-        self.epoch = 0  # in which it had been welcomed before we knew it; 0: it is new
-        self.heard_at = now
-        self.greeted_at = now  # over its present connection
-        self.asked: list[tuple[int, float]] = []  # its requests from this number on came into being after this
-        self.highest = 0  # request number; what is not above it and not RESENT is a replay
-        self.open: dict[int, Request] = {}
-        self.sequence = 0  # of the last answer
-        self.acked = 0
-        # Number and frame of every answer above `acked`, in sequence; b"" where the frame was dropped for its size.
-        self.kept: deque[tuple[int, wire.Frame]] = deque()
-        self.kept_bytes = 0
-        self.outgoing: list[wire.Frame] = []  # answers that the shell has not sent yet
-        self.dropped = 0  # how many of them, from the oldest on, have lost their frame
-        self.dropped_sizes: deque[int] = deque()  # bytes that these had
-        self.unsent = 0  # first sequence that the route did not take; 0: none
+    def __post_init__(self) -> None:
+        self.greeted_at = self.heard_at
 
     def asked_after(self, number: int) -> float:
         """A time at which this request was not sent yet, as far as its client has told; -inf if that is not known."""

@@ -7,6 +7,7 @@ more than was granted, and remembers that an answer has begun: it is then never 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -27,18 +28,16 @@ SILENT_S = 90.0  # a caller that is there says ACK every 60 s; one that lost us 
 NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
 
 
+@dataclass(slots=True, eq=False)
 class _Stream:
     """What is known of one request's two directions."""
 
-    __slots__ = ("asked_by", "begun", "claim_by", "from_client", "from_process", "torn")
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.from_process = Credit(WINDOW, 0, False)  # the client's last word on the chunks that a process may send
-        self.from_client = Credit(0, 0, False)  # the process's last word on the chunks that the client may send
-        self.asked_by: tuple[Slot, int] | None = None  # the attempt that granted these: slot and delivery
-        self.claim_by = inf  # when its caller must have said that it still waits
-        self.torn = False  # a frame of it was not taken: both ends are to be told where they are
+    begun: bool = False
+    from_process: Credit = Credit(WINDOW, 0, False)  # the client's last word on the chunks that a process may send
+    from_client: Credit = Credit(0, 0, False)  # the process's last word on the chunks that the client may send
+    asked_by: tuple[Slot, int] | None = None  # the attempt that granted these: slot and delivery
+    claim_by: float = inf  # when its caller must have said that it still waits
+    torn: bool = False  # a frame of it was not taken: both ends are to be told where they are
 
 
 class Streams:
