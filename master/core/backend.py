@@ -73,25 +73,21 @@ class Backend:
 
     def _stranger(self, route: bytes, fields: tuple[int, ...], frame: bytes, now: float) -> None:
         """No slot has this route, or not with this token."""
-        out = self._out.backend
         if fields[3] != wire.HELLO:
             self._dispatch.counters["unknown routes"] += 1
-            out.append((route, wire.head(wire.WHO, 0)))
+            return self._out.backend.append((route, wire.head(wire.WHO, 0)))
+        read = greeting.read(messages.ProcessHello, frame[fields[11] :], "two lower", self._dispatch.counters)
+        if read is None:
             return
-        hello = greeting.read(messages.ProcessHello, frame[fields[11] :], "two lower", self._dispatch.counters)
-        if isinstance(hello, messages.Refusal):
-            out.append((route, messages.framed(wire.REFUSED, 0, hello)))
-            return
-        if hello is None:
-            return
-        version = greeting.agree(hello.versions)
-        if version is None:
-            out.append((route, messages.framed(wire.REFUSED, 0, greeting.incompatible(hello.versions))))
-            return
+        if isinstance(read, messages.Refusal):
+            return self._refuse(route, read)
+        hello, version = read
         found = self._fleet.processes.hello(route, hello, self._token(), now)
         if isinstance(found, messages.Refusal):
-            out.append((route, messages.framed(wire.REFUSED, 0, found)))
-        else:
-            found.source = self.source()
-            welcome = self._welcome(version, True)._replace(upto=found.acked)
-            out.append((route, messages.framed(wire.WELCOME, found.token, welcome)))
+            return self._refuse(route, found)
+        found.source = self.source()
+        welcome = self._welcome(version, True)._replace(upto=found.acked)
+        self._out.backend.append((route, messages.framed(wire.WELCOME, found.token, welcome)))
+
+    def _refuse(self, route: bytes, refusal: messages.Refusal) -> None:
+        self._out.backend.append((route, messages.framed(wire.REFUSED, 0, refusal)))

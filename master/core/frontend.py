@@ -121,24 +121,25 @@ class Frontend:
         if len(frame) > HEAD_MAX:  # whoever knows no more than this port may not make us decode a mebibyte
             counters["bad frames"] += 1
             return
-        hello = greeting.read(messages.ClientHello, frame[fields[11] :], "one lower", counters)
-        if isinstance(hello, messages.Refusal):
-            out.append((route, messages.framed(wire.REFUSED, 0, hello)))
+        read = greeting.read(messages.ClientHello, frame[fields[11] :], "one lower", counters)
+        if read is None:
             return
-        if hello is None or len(hello.session) != 16:
-            return
-        version = greeting.agree(hello.versions)
-        if version is None:
-            out.append((route, messages.framed(wire.REFUSED, 0, greeting.incompatible(hello.versions))))
+        if isinstance(read, messages.Refusal):
+            return self._refuse(route, read)
+        hello, version = read
+        if len(hello.session) != 16:
             return
         resumed = hello.session in self._dispatch.sessions
         session = self._session(hello, now)
         if session is None:
-            out.append((route, messages.framed(wire.REFUSED, 0, _too_many_clients())))
-            return
+            text = f"{SESSIONS_MAX} clients have sessions here already"
+            return self._refuse(route, greeting.refusal("busy", text, 5000))
         self._greet(session, route, now)
         welcome = self._welcome(version, resumed)._replace(born=session.born)
         out.append((route, messages.framed(wire.WELCOME, session.token, welcome)))
+
+    def _refuse(self, route: bytes, refusal: messages.Refusal) -> None:
+        self._out.frontend.append((route, messages.framed(wire.REFUSED, 0, refusal)))
 
     def _session(self, hello: messages.ClientHello, now: float) -> Session | None:
         """The one that it names, or a new one if there is room."""
@@ -195,8 +196,3 @@ class Frontend:
             self._dispatch.close_session(session)
         while len(self._settled) > SESSIONS_MAX:
             del self._settled[next(iter(self._settled))]
-
-
-def _too_many_clients() -> messages.Refusal:
-    text = f"{SESSIONS_MAX} clients have sessions here already"
-    return greeting.refusal("busy", text, 5000)

@@ -60,13 +60,14 @@ def not_understood(hello: bytes) -> Refusal | None:
     )
 
 
-def read(kind: type[Kind], body: bytes, place: str, counters: Counter[str]) -> Kind | Refusal | None:
-    """Reads the HELLO of a data port. A Refusal if it belongs on control, whose port by default is `place` ("one
-    lower"); None for anything else, which is counted.
+def read(kind: type[Kind], body: bytes, place: str, counters: Counter[str]) -> tuple[Kind, int] | Refusal | None:
+    """The HELLO of a data port, with the version to speak. A Refusal if it belongs on control, whose port by default is
+    `place` ("one lower"), or is of another version; None for anything else, which is counted.
     """
     found = received.message(body, counters)
     if isinstance(found, kind):
-        return found
+        version = agree(found.versions)
+        return incompatible(found.versions) if version is None else (found, version)
     if isinstance(found, OnControl):
         return refusal("port", f"this is not the control port of the master, which by default is {place}", 5000)
     if found is None:
