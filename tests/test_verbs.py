@@ -209,6 +209,20 @@ def test_scale_sets_the_size_and_survives() -> None:
     assert any(b"scaled" in record for record in rig.records)
 
 
+@pytest.mark.parametrize("verb", ["scale", "reload", "pause", "maintenance", "drain", "forget"])
+def test_what_is_refused_for_its_reason_changes_nothing(verb: str) -> None:
+    rig = cluster(service={"min_active": 0})
+    node = rig.agent("n3")
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.flush()
+    before = len(rig.records), rig.core.events.last
+    nodes = ["n3"] if verb == "forget" else ["n1"]
+    result = ask(rig, verb, service="orders", nodes=nodes, processes=1, reason="x" * 1001)
+    assert result.exit == exits.USAGE and "reason" in result.data["error"]
+    assert (len(rig.records), rig.core.events.last) == before
+    assert not rig.dispatch.pools["orders"].reload
+
+
 def test_why_a_service_was_reloaded_is_an_event() -> None:
     rig = cluster()
     ask(rig, "reload", service="orders", reason="new certificate")

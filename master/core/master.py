@@ -167,12 +167,12 @@ class Master:
         elif self.pair.is_from(route, head.token):
             self._from_standby(route, head.kind, frame[head.head_len :], now)
         elif token == 0 or head.token != token:
-            self.dispatch.counters["unknown routes"] += 1
+            self.counters["unknown routes"] += 1
             self.out.control.append((route, wire.head(wire.WHO, 0)))
         elif head.kind == wire.BYE:
             self._control_bye(route, now)
         elif head.kind != wire.CONTROL:
-            self.dispatch.counters["bad frames"] += 1
+            self.counters["bad frames"] += 1
         else:
             self._from_operator(route, frame[head.head_len :], now)
 
@@ -189,14 +189,15 @@ class Master:
 
     def _damaged(self, route: bytes) -> None:
         """What it was nobody can tell. An agent is asked to begin anew: its HELLO settles what was lost."""
-        self.dispatch.counters["bad frames"] += 1
+        self.counters["bad frames"] += 1
         if route in self._agents:
             self.out.control.append((route, wire.head(wire.WHO, 0)))
 
     def _control_hello(self, route: bytes, body: bytes, now: float) -> None:
         hello = received.message(body, self.counters)
         if not isinstance(hello, greeting.OnControl):
-            self.dispatch.counters["bad messages"] += hello is not None
+            if hello is not None:
+                self.counters["bad messages"] += 1
             if refusal := greeting.not_understood(body):
                 self._refuse(route, refusal)
             return
@@ -305,7 +306,7 @@ class Master:
         elif isinstance(message, messages.Follow):
             self.operators.follow(route, message)
         else:
-            self.dispatch.counters["bad messages"] += 1
+            self.counters["bad messages"] += 1
         self._set_pace()
 
     def _from_agent(self, node: Node, frame: bytes, head_len: int, now: float) -> None:
@@ -347,7 +348,7 @@ class Master:
             case messages.Reload():
                 self.fleet.intents.reload(node, message)
             case _:
-                self.dispatch.counters["bad messages"] += 1
+                self.counters["bad messages"] += 1
 
     def status(self, now: float, nodes: bool = True) -> dict[str, Any]:
         dispatch = self.dispatch

@@ -106,7 +106,7 @@ class Verbs:
 
     def drain(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         nodes = self._nodes(args)
-        force, reason = argument(args, "force", bool, False), argument(args, "reason", str, "")
+        force, reason = argument(args, "force", bool, False), _reason(args)
         leaving = [node for node in nodes if node.intent is Intent.ACTIVE]
         refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, set(leaving), now)
         if refused and not force:
@@ -135,7 +135,7 @@ class Verbs:
             raise Refuse(exits.REFUSED, f"{going.name} is leaving: its agent was told to stop; start it again first")
         if argument(args, "dry_run", bool, False):
             return self._outcome(nodes, joining, dry_run=True)
-        version, reason = argument(args, "version", str, ""), argument(args, "reason", str, "")
+        version, reason = argument(args, "version", str, ""), _reason(args)
         record = 0
         for node in nodes:
             if node in joining:
@@ -151,11 +151,12 @@ class Verbs:
         return self._outcome(nodes, nodes)
 
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
+        reason = _reason(args)
         names = _names(args, "nodes") or [node.name for node in self._nodes(args)]
         names = [name for name in names if name not in self.fleet.forgotten]  # gone already: done
         for other in self.pair.others():
             if other in names and other not in self.fleet.nodes:
-                return self._forget_master(other, by, argument(args, "reason", str, ""))
+                return self._forget_master(other, by, reason)
         nodes = [self._node(name) for name in names]
         for node in nodes:
             here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
@@ -165,9 +166,7 @@ class Verbs:
         record = 0
         for node in nodes:
             record = self.fleet.forget(node, now)
-            self.fleet.events.tell(
-                "forgotten", node.name, f"{node.name} left for good", by, argument(args, "reason", str, "")
-            )
+            self.fleet.events.tell("forgotten", node.name, f"{node.name} left for good", by, reason)
         return Outcome({"nodes": [node.name for node in nodes]}, record)
 
     def _forget_master(self, name: str, by: str, reason: str) -> Outcome:
@@ -188,7 +187,7 @@ class Verbs:
             return Outcome(status.blacklist(self.fleet, now))
         if not names:
             raise Refuse(exits.USAGE, "name at least one node" + (" or service" if action != "clear" else ""))
-        reason = argument(args, "reason", str, "")
+        reason = _reason(args)
         if action == "clear":
             changed = [checks.clear(node, by, reason, now) for node in [self._node(name) for name in names]]
             return self._names_outcome(names, changed, 0)
@@ -242,7 +241,7 @@ class Verbs:
 
     def scale(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         pool = self._pool(args)
-        processes = argument(args, "processes", int, -1)
+        processes, reason = argument(args, "processes", int, -1), _reason(args)
         self._not_embedded(pool, "scale")
         settings = pool.settings
         least, most = max(settings.min_processes or 1, settings.min_active), settings.max_processes
@@ -251,17 +250,15 @@ class Verbs:
             why_not = "min_processes, min_active, max_processes"
             raise Refuse(exits.REFUSED, f"{pool.name} may have {limits} processes ({why_not} say so)")
         record = self.fleet.staff.scale(pool, processes)
-        self.fleet.events.tell(
-            "scaled", pool.name, f"{pool.name}: {plural(processes, 'process')}", by, argument(args, "reason", str, "")
-        )
+        self.fleet.events.tell("scaled", pool.name, f"{pool.name}: {plural(processes, 'process')}", by, reason)
         data = {"service": pool.name, "processes": processes, "room": self.fleet.staff.bounds(pool)[1]}
         return Outcome(data, record)
 
     def reload(self, args: dict[str, Any], by: str, now: float) -> Outcome:
-        pool = self._pool(args)
+        pool, reason = self._pool(args), _reason(args)
         self._not_embedded(pool, "reload")
         count = self.fleet.staff.reload(pool)
-        text, reason = f"{pool.name}: {plural(count, 'process')}, one at a time", argument(args, "reason", str, "")
+        text = f"{pool.name}: {plural(count, 'process')}, one at a time"
         self.fleet.events.tell("reload", pool.name, text, by, reason)
         return Outcome({"service": pool.name, "processes": count})
 
@@ -272,7 +269,7 @@ class Verbs:
         known = {*self.fleet.dispatch.pools, *maintenance.closed}
         if service not in known:
             raise not_found("service", service, known)
-        reason, stop = argument(args, "reason", str, ""), argument(args, "stop", bool, False)
+        reason, stop = _reason(args), argument(args, "stop", bool, False)
         retry_after_s = argument(args, "retry_after_s", float, RETRY_AFTER_S)
         if wanted and stop and service in self.fleet.dispatch.pools:
             self._not_embedded(self._pool_named(service), "stop")
@@ -299,7 +296,7 @@ class Verbs:
             text = f"a pause lasts more than 0 and at most {PAUSE_MAX_S:g} s, not {for_s:g} s"
             raise Refuse(exits.USAGE, f"{text}; `rota maintenance` closes a service for longer")
         changed = pool.name not in pauses.held
-        record = pauses.pause(pool, for_s, by, argument(args, "reason", str, ""), now)
+        record = pauses.pause(pool, for_s, by, _reason(args), now)
         data = {"service": pool.name, "left_s": for_s, "in_flight": pauses.in_flight(pool), "held": pool.queued}
         return Outcome(data | {"changed": changed}, record)
 
@@ -309,7 +306,7 @@ class Verbs:
             self._pool(args)
         pool = self.fleet.dispatch.pools.get(service)
         held = pool.queued if pool is not None else 0
-        record = pauses.resume(service, "resumed", by, argument(args, "reason", str, ""), now)
+        record = pauses.resume(service, "resumed", by, _reason(args), now)
         return Outcome({"service": service, "held": held if record else 0, "changed": bool(record)}, record)
 
     def _pool(self, args: dict[str, Any]) -> Pool:
@@ -337,7 +334,7 @@ class Verbs:
         cases = self.fleet.dispatch.quarantine
         if action == "list":
             return Outcome({"entries": [quarantine.listed(each, now) for each in cases.all()]})
-        name, reason = argument(args, "id", str, ""), argument(args, "reason", str, "")
+        name, reason = argument(args, "id", str, ""), _reason(args)
         case = cases.find(name)
         if case is None and action == "drop" and cases.was_dropped(name):
             return Outcome({"id": name, "changed": False})
@@ -447,6 +444,11 @@ def check(verb: str, args: dict[str, Any]) -> None:
 
 def not_found(what: str, name: str, known: Any) -> Refuse:
     return Refuse(exits.NOT_FOUND, unknown(what, name, known), nearest=nearest(name, known))
+
+
+def _reason(args: dict[str, Any]) -> str:
+    reason: str = argument(args, "reason", str, "")
+    return reason
 
 
 def _names(args: dict[str, Any], name: str) -> list[str]:
