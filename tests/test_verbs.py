@@ -223,6 +223,14 @@ def test_what_is_refused_for_its_reason_changes_nothing(verb: str) -> None:
     assert not rig.dispatch.pools["orders"].reload
 
 
+def test_a_switchover_that_is_refused_for_its_reason_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = cluster()
+    monkeypatch.setattr(rig.core.pair, "unready", lambda: "")
+    assert ask(rig, "switchover", reason="x" * 1001).exit == exits.USAGE
+    rig.after(1.0)
+    assert not rig.core.ready_to_end(rig.now) and all(slot.open for slot in rig.fleet.processes.slots.values())
+
+
 def test_why_a_service_was_reloaded_is_an_event() -> None:
     rig = cluster()
     ask(rig, "reload", service="orders", reason="new certificate")

@@ -139,10 +139,10 @@ class Operators(Connected):
         elif verb.verb == "blacklist" and verb.args.get("action", "list") in _IN_MEMORY:  # the same
             self._answer(route, verb.id, self._verbs.blacklist(verb.args, operator.user, now))
         elif verb.verb == "switchover":
+            reason = verbs.reason_of(verb.args)
             if why := self._hand_over(now):
                 raise verbs.Refuse(exits.REFUSED, why)
             self._switching.append((route, verb.id))
-            reason = verbs.argument(verb.args, "reason", str, "")
             self._events.tell("switchover", self._pair_name(), f"to {self._pair_name()}", operator.user, reason)
         else:
             if "journal" in self._alarms and verb.verb != "resume":  # callers wait, and its end comes anyway

@@ -106,7 +106,7 @@ class Verbs:
 
     def drain(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         nodes = self._nodes(args)
-        force, reason = argument(args, "force", bool, False), _reason(args)
+        force, reason = argument(args, "force", bool, False), reason_of(args)
         leaving = [node for node in nodes if node.intent is Intent.ACTIVE]
         refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, set(leaving), now)
         if refused and not force:
@@ -135,7 +135,7 @@ class Verbs:
             raise Refuse(exits.REFUSED, f"{going.name} is leaving: its agent was told to stop; start it again first")
         if argument(args, "dry_run", bool, False):
             return self._outcome(nodes, joining, dry_run=True)
-        version, reason = argument(args, "version", str, ""), _reason(args)
+        version, reason = argument(args, "version", str, ""), reason_of(args)
         record = 0
         for node in nodes:
             if node in joining:
@@ -151,7 +151,7 @@ class Verbs:
         return self._outcome(nodes, nodes)
 
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
-        reason = _reason(args)
+        reason = reason_of(args)
         names = _names(args, "nodes") or [node.name for node in self._nodes(args)]
         names = [name for name in names if name not in self.fleet.forgotten]  # gone already: done
         for other in self.pair.others():
@@ -187,7 +187,7 @@ class Verbs:
             return Outcome(status.blacklist(self.fleet, now))
         if not names:
             raise Refuse(exits.USAGE, "name at least one node" + (" or service" if action != "clear" else ""))
-        reason = _reason(args)
+        reason = reason_of(args)
         if action == "clear":
             changed = [checks.clear(node, by, reason, now) for node in [self._node(name) for name in names]]
             return self._names_outcome(names, changed, 0)
@@ -241,7 +241,7 @@ class Verbs:
 
     def scale(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         pool = self._pool(args)
-        processes, reason = argument(args, "processes", int, -1), _reason(args)
+        processes, reason = argument(args, "processes", int, -1), reason_of(args)
         self._not_embedded(pool, "scale")
         settings = pool.settings
         least, most = max(settings.min_processes or 1, settings.min_active), settings.max_processes
@@ -255,7 +255,7 @@ class Verbs:
         return Outcome(data, record)
 
     def reload(self, args: dict[str, Any], by: str, now: float) -> Outcome:
-        pool, reason = self._pool(args), _reason(args)
+        pool, reason = self._pool(args), reason_of(args)
         self._not_embedded(pool, "reload")
         count = self.fleet.staff.reload(pool)
         text = f"{pool.name}: {plural(count, 'process')}, one at a time"
@@ -269,7 +269,7 @@ class Verbs:
         known = {*self.fleet.dispatch.pools, *maintenance.closed}
         if service not in known:
             raise not_found("service", service, known)
-        reason, stop = _reason(args), argument(args, "stop", bool, False)
+        reason, stop = reason_of(args), argument(args, "stop", bool, False)
         retry_after_s = argument(args, "retry_after_s", float, RETRY_AFTER_S)
         if wanted and stop and service in self.fleet.dispatch.pools:
             self._not_embedded(self._pool_named(service), "stop")
@@ -296,7 +296,7 @@ class Verbs:
             text = f"a pause lasts more than 0 and at most {PAUSE_MAX_S:g} s, not {for_s:g} s"
             raise Refuse(exits.USAGE, f"{text}; `rota maintenance` closes a service for longer")
         changed = pool.name not in pauses.held
-        record = pauses.pause(pool, for_s, by, _reason(args), now)
+        record = pauses.pause(pool, for_s, by, reason_of(args), now)
         data = {"service": pool.name, "left_s": for_s, "in_flight": pauses.in_flight(pool), "held": pool.queued}
         return Outcome(data | {"changed": changed}, record)
 
@@ -306,7 +306,7 @@ class Verbs:
             self._pool(args)
         pool = self.fleet.dispatch.pools.get(service)
         held = pool.queued if pool is not None else 0
-        record = pauses.resume(service, "resumed", by, _reason(args), now)
+        record = pauses.resume(service, "resumed", by, reason_of(args), now)
         return Outcome({"service": service, "held": held if record else 0, "changed": bool(record)}, record)
 
     def _pool(self, args: dict[str, Any]) -> Pool:
@@ -334,7 +334,7 @@ class Verbs:
         cases = self.fleet.dispatch.quarantine
         if action == "list":
             return Outcome({"entries": [quarantine.listed(each, now) for each in cases.all()]})
-        name, reason = argument(args, "id", str, ""), _reason(args)
+        name, reason = argument(args, "id", str, ""), reason_of(args)
         case = cases.find(name)
         if case is None and action == "drop" and cases.was_dropped(name):
             return Outcome({"id": name, "changed": False})
@@ -446,11 +446,6 @@ def not_found(what: str, name: str, known: Any) -> Refuse:
     return Refuse(exits.NOT_FOUND, unknown(what, name, known), nearest=nearest(name, known))
 
 
-def _reason(args: dict[str, Any]) -> str:
-    reason: str = argument(args, "reason", str, "")
-    return reason
-
-
 def _names(args: dict[str, Any], name: str) -> list[str]:
     """Each once, in the order in which they were given."""
     names: list[str] = argument(args, name, list, [])
@@ -473,3 +468,8 @@ def argument(args: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     if isinstance(value, str) and len(value) > TEXT_MAX:
         raise Refuse(exits.USAGE, f"{name}: {len(value)} characters, at most {TEXT_MAX} are remembered")
     return value
+
+
+def reason_of(args: dict[str, Any]) -> str:
+    reason: str = argument(args, "reason", str, "")
+    return reason
