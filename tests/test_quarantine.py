@@ -518,6 +518,18 @@ def test_show_has_the_last_words_of_both_processes_and_the_payload() -> None:
     assert {(d["session"], d["request"], d["node"]) for d in data["last_deaths"]} == {((b"s" * 16).hex(), 1, "n1")}
 
 
+def test_show_counts_what_waits_with_this_payload_and_no_other() -> None:
+    rig = Fleet()
+    rig.request(1, QUOTE, body=POISON)
+    rig.dies(1)
+    rig.request(2, QUOTE, body=POISON + b"x")
+    rig.dies(2)
+    for number, body in ((3, POISON), (4, POISON), (5, POISON + b"x")):
+        rig.request(number, QUOTE, body=body)  # the first one runs, alone
+    waiting = [ask(rig, "show", case.id).data["waiting"] for case in rig.dispatch.quarantine.cases.values()]
+    assert waiting == [1, 1]
+
+
 def test_retry_lets_it_run_again_alone_and_twice_is_once() -> None:
     rig = Fleet().poisoned()
     case_id = rig.case().id

@@ -140,7 +140,7 @@ class Quarantine:
         lasts = case.pool.settings.quarantine_for
         case.until = now + lasts
         self._enter(case, State.QUARANTINED, now)
-        for request in [request for request, its in self.waiting.items() if its is case]:
+        for request in self.waiting_for(case):
             self._unhold(request)
             self._refuse(request, case)
         text = f"{case.name}: {_deaths(case)}; refused for {format_duration(lasts)}"
@@ -209,6 +209,10 @@ class Quarantine:
         """How many wait for their turn."""
         return sum(case.pool is pool for case in self.waiting.values()) if self.waiting else 0
 
+    def waiting_for(self, case: Case) -> list[Request]:
+        """Its requests that wait for their turn, in their order."""
+        return [request for request, its in self.waiting.items() if its is case]
+
     def _unhold(self, request: Request) -> None:
         del self.waiting[request]
         self._dispatch.queued_bytes -= len(request.frame)
@@ -256,7 +260,7 @@ class Quarantine:
                 self._end(pool)
                 self._clear(turn.case, now)
             return
-        first = next((each for each, case in self.waiting.items() if case is turn.case), None)
+        first = next(iter(self.waiting_for(turn.case)), None)
         if first is None or not _usable(pool, slot):
             self._end(pool)
         elif not slot.inflight:
@@ -285,7 +289,7 @@ class Quarantine:
         known.pop(case.fingerprint, None)
         if not known:
             self.watched.pop(case.target, None)
-        requests = [request for request, its in self.waiting.items() if its is case]
+        requests = self.waiting_for(case)
         for request in requests:
             del self.waiting[request]
         if requests:
@@ -417,12 +421,12 @@ def listed(case: Case, now: float) -> dict[str, Any]:
     }
 
 
-def shown(case: Case, waiting: int, now: float) -> dict[str, Any]:
+def shown(case: Case, waiting: list[Request], now: float) -> dict[str, Any]:
     """The same with what helps to find the bug."""
     deaths = [{**death._asdict(), "died_s": now - death.at} for death in case.deaths]
     for death in deaths:
         del death["at"]
-    return {**listed(case, now), "waiting": waiting, "last_deaths": deaths, "payload": case.payload}
+    return {**listed(case, now), "waiting": len(waiting), "last_deaths": deaths, "payload": case.payload}
 
 
 def _freest(pool: Pool) -> Slot | None:

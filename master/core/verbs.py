@@ -341,7 +341,7 @@ class Verbs:
         if case is None:
             raise not_found("entry in quarantine", name, cases.ids())
         if action == "show":
-            return Outcome(quarantine.shown(case, cases.held(case.pool), now))
+            return Outcome(quarantine.shown(case, cases.waiting_for(case), now))
         changed = (cases.retry if action == "retry" else cases.drop)(case, by, reason, now)
         return Outcome({"id": case.id, "changed": changed})
 
