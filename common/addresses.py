@@ -29,7 +29,7 @@ def _names(text: str) -> list[str]:
 
 
 def complete(name: str) -> str:
-    """With its port."""
+    """The address with its port, 7700 unless it has one. Raises ValueError as `split` does."""
     host, port = split(name)
     return f"tcp://{host}:{port}"
 
@@ -57,7 +57,9 @@ def _parts(address: str) -> tuple[str, int] | None:
 
 
 def _guesses(text: str) -> Iterator[str]:
-    """With the scheme, without a slash at the end, an IPv6 address in brackets; each also with the usual port."""
+    """What may have been meant: with the scheme, without a slash at the end, an IPv6 address in brackets; each also
+    with the usual port.
+    """
     bare = text.removeprefix("tcp://").rstrip("/")
     host, _, port = bare.rpartition(":")
     if _is_ipv6(host):

@@ -104,7 +104,7 @@ def reloaded(running: Config, fresh: Config) -> tuple[Config, list[str]]:
 
 
 def _found(path: str | os.PathLike[str] | None, env: Mapping[str, str], flags: Mapping[str, object]) -> Found:
-    """In rising precedence."""
+    """Entries and mistakes of all sources, in rising precedence."""
     if path is not None:
         yield from of_file(os.fspath(path))
     yield from of_env(env)
@@ -137,7 +137,7 @@ def _build(entries: Mapping[str, Entry]) -> Config:
 
 
 def _services(values: Mapping[Section, Mapping[str, Any]]) -> Services:
-    """Of ("service", name) and the sections within it."""
+    """Made of the values of ("service", name) and of the sections within it."""
     built = Services()
     for name in dict.fromkeys(section[1] for section in values):
         own = dict(values.get(("service", name), {}))

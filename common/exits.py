@@ -31,12 +31,12 @@ _PAIRS: tuple[tuple[type[errors.Error], int], ...] = (
 
 
 def of(error: BaseException) -> int:
-    """The exit code of a command that an error ended."""
+    """The exit code of a command that this error has ended."""
     return next((number for kind, number in _PAIRS if isinstance(error, kind)), FAILED)
 
 
 def error(number: int, cause: str) -> errors.Error:
-    """The exception for a verb that ended with this exit code (not DONE), which its `exit_code` is."""
+    """The exception for a verb that ended with exit code `number` (not DONE), with that as its `exit_code`."""
     if number == FAILED:
         kind: type[errors.Error] = errors.Error
     elif number == UNDER_WAY:

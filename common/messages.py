@@ -306,7 +306,7 @@ class Pulse(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """Its sender does not stand for so long from now."""
+    """Its sender does not stand for `lasts_ms` from now."""
 
     number: int  # of the Pulse that it answers
     lasts_ms: int
@@ -519,7 +519,7 @@ _Reader = Callable[[Any], Any]
 
 @cache
 def _reader(annotation: Any) -> _Reader:
-    """The one for values of this annotation."""
+    """The reader of values with this annotation."""
     origin = get_origin(annotation)
     if annotation is Any:
         return lambda value: value

@@ -48,10 +48,10 @@ _WATCHED = (
 
 
 class _Context(zmq.Context[zmq.Socket[bytes]]):
-    """One that may be forgotten, with all its sockets, and the collector ends it.
+    """A context that may be dropped with all its sockets open: the garbage collector ends it.
 
-    Its end waits for its sockets, and pyzmq knows them by weak references, which the collector clears first: those that
-    were not closed yet would be waited for, for ever.
+    Its end waits for its sockets to be closed. pyzmq closes those that it knows, but by weak references, which the
+    collector clears first: sockets that were still open would be waited for, for ever.
     """
 
     def __init__(self) -> None:

@@ -204,7 +204,9 @@ class Inflow:
         self._again = granted == 0  # nothing comes before the first word
 
     def came(self, chunk: Chunk) -> Body:
-        """The bytes that are new; none for what came before. BadStream: more than was granted."""
+        """The bytes of it that are new; none where all of it came before. Raises BadStream if it is more than was
+        granted.
+        """
         offset, data, more = chunk
         if self.ended:
             self._told_end = False  # it does not know
@@ -225,7 +227,7 @@ class Inflow:
         return data
 
     def taken(self, size: int) -> None:
-        """So many bytes have left the memory of whoever uses it."""
+        """`size` bytes have left the memory of its user."""
         self._taken += size
 
     def again(self) -> None:

@@ -11,13 +11,13 @@ _ANY = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 def here(master: MasterSettings, port: int) -> str:
-    """For commands of this machine."""
+    """Where commands of this machine reach it."""
     host = (split_address(master.bind) or ("*", ""))[0]
     return f"tcp://{_ANY.get(host, host)}:{port}"
 
 
 def elsewhere(master: MasterSettings, standby: StandbySettings, port: int) -> str:
-    """For the other master: what is set, else the host by which that one would see us."""
+    """Where the other master reaches it: as `address` says, else at the host that the other one would see."""
     if standby.address:
         return standby.address
     host = (split_address(master.bind) or ("*", ""))[0]
@@ -29,7 +29,7 @@ def elsewhere(master: MasterSettings, standby: StandbySettings, port: int) -> st
 
 
 def _towards(address: str) -> str:
-    """The host of ours that the machine at this address sees."""
+    """The host of this machine as seen by the one at this address."""
     there = split_address(address)
     if there is None:
         return socket.gethostname()

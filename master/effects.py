@@ -22,7 +22,7 @@ PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's rout
 
 
 class Effects:
-    """Of one role. Those that change the role are for `play`."""
+    """The effects of one role. Those that change the role are for `play`."""
 
     def __init__(self, core: Master | Standby, ports: Ports, journal: Journal, play: Callable[[Outbox], None]) -> None:
         self._core = core
@@ -91,7 +91,9 @@ class Effects:
             self._copy(copies)
 
     def _copy(self, answers: list[tuple[bytes, int, wire.Frame]]) -> None:
-        """To each standby, which keeps them for clients that ask there. One that does not read begins anew."""
+        """Sends answers to each standby, which keeps them for clients that ask there. One that does not read begins
+        anew.
+        """
         pair = self._master().pair
         gone = set()
         for route, frame in pair.copies(answers):
@@ -131,7 +133,7 @@ class Effects:
 
 
 def _send_together(port: Port, route: bytes, frames: list[wire.Frame]) -> tuple[int, list[wire.Frame]]:
-    """The errno that ended it, 0 for none, and what was not sent."""
+    """Answers the errno that ended it, 0 for none, and what was not sent."""
     if len(frames) == 1:
         return port.send(route, frames[0]), frames
     sent = 0

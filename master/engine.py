@@ -26,19 +26,23 @@ class EngineError(Exception):
 
 
 class Store(Protocol):
-    """One row. Both may raise EngineError; then nobody knows whether a change was made. Used by one thread."""
+    """The one row of an engine. Both methods may raise EngineError; then nobody knows whether a change was made. Used
+    by one thread.
+    """
 
     def read(self, patience_s: float) -> Row: ...
 
     def change(self, question: Question) -> tuple[bool, Row]:
-        """Whether it was made, and what is there now. Only if the stamp is still that of the question."""
+        """Changes the row if its stamp is still that of the question. Answers whether it was changed, and what it is
+        now.
+        """
         ...
 
     def close(self) -> None: ...
 
 
 class Engine:
-    """For one `lease`. `wake_fd` is readable when there are `answers`. One question at a time."""
+    """Asks an engine for one `lease`, one question at a time. `wake_fd` is readable when there are `answers`."""
 
     def __init__(self, lease: EngineLease, store: Store) -> None:
         self.lease = lease

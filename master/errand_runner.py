@@ -24,7 +24,7 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Command:
-    """One that runs. `killed`: its exit code says nothing."""
+    """A command that runs. `killed`: its exit code says nothing."""
 
     def __init__(self, number: int, argv: list[str], text: str, timeout_s: float) -> None:
         self.number = number
@@ -128,7 +128,9 @@ class Runner:
 
 
 def _end_with_parent() -> None:
-    """Also where that is killed: what runs on with nobody to say how it ended could run beside its repetition."""
+    """Lets a command end with us even where we are killed: one that runs on, with nobody to say how it ended, could run
+    beside its repetition.
+    """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -166,7 +166,7 @@ class Errands:
         self.due_at = self._core.next_deadline()
 
     def _send(self) -> None:
-        """The rest goes when there is room."""
+        """Writes what the pipe takes; the rest goes when there is room."""
         assert self._runner is not None
         fd, waited = _fd(self._runner.stdin), self._waits
         try:

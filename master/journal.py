@@ -73,8 +73,8 @@ class Journal:
             self._hand_over(number, work)
 
     def rise(self, epoch: int, by: str) -> None:
-        """In this epoch the master called `by` is active; "": it is only stood for. Durable when it returns; raises
-        JournalError.
+        """Makes an epoch durable before it returns. `by`: the name of the master that is active in it; "": it is only
+        stood for. Raises JournalError.
         """
         self._note_epoch(epoch, by)
         if self._thread is None:

@@ -120,7 +120,7 @@ class Port:
         self._sock.close(200)
 
     def source(self) -> Source:
-        """The connection that the message being received came over."""
+        """The connection over which the message came that is being read."""
         try:
             fd = int(self._last.get(zmq.SRCFD)) if self._last is not None else -1
             return Source(fd, _peer(fd))

@@ -80,7 +80,7 @@ class Postgres:
     # ---- within ----------------------------------------------------------------------------------------------------
 
     def _row(self, sql: bytes, values: list[bytes], patience_s: float) -> tuple[bool, Row]:
-        """Whether there was one, and it."""
+        """Whether the statement gave a row, and that row."""
         self._by = monotonic() + patience_s
         try:
             found = self._ask(sql, values)

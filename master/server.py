@@ -109,7 +109,7 @@ class Server:
         self._begin()
 
     def _role(self, known: Restored, seen: int = 0) -> tuple[Identity, Sections, Past, Sources]:
-        """With what a role begins, whichever it is."""
+        """What a role begins with, whichever it is."""
         config, numbers, journal = self.config, self.ports.numbers, self.journal
         identity = Identity(
             config.master.name,
@@ -183,13 +183,13 @@ class Server:
     # ---- the loop --------------------------------------------------------------------------------
 
     def serve(self) -> int:
-        """Until TERM, INT or QUIT. Clients and nodes reconnect to the next one by themselves."""
+        """Serves until TERM, INT or QUIT. Clients and nodes then reconnect to the next master by themselves."""
         while not self._serve_role():
             pass
         return 0
 
     def _serve_role(self) -> bool:
-        """Until this master is something else than now (False), or at its end (True)."""
+        """Serves until this master changes its role (False) or has come to its end (True)."""
         core, out, clock = self.core, self.core.out, boottime
         backend, frontend, control = self.ports.backend, self.ports.frontend, self.ports.control
         carry_out = self._effects.carry_out

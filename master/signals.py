@@ -12,7 +12,7 @@ WANTED = _ENDING | {signal.SIGHUP, signal.SIGUSR1}
 
 
 class Asked(NamedTuple):
-    """By all that came since the last look, however many."""
+    """What all signals ask for that have come since the last look, however many there were."""
 
     end: bool
     at_once: bool  # the last word is said now

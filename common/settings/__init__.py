@@ -77,7 +77,7 @@ def heading(name: str, whose: str = "NAME") -> str:
 
 
 def class_of(section: Sequence[str]) -> type[Settings]:
-    """Of a path in a file, such as ("service", "orders", "fault")."""
+    """The class of a section, given its path in a file, such as ("service", "orders", "fault")."""
     return SECTIONS[".".join((section[0], *section[2:]))]
 
 

@@ -49,7 +49,7 @@ class Sources(NamedTuple):
     wall: Callable[[], float]  # the time of day
 
     def random(self) -> float:
-        """From 0 to 1."""
+        """A random number from 0 to 1."""
         return self.token() / 2**64
 
 

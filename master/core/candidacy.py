@@ -50,7 +50,7 @@ class Candidacy:
         self._until = now + self._lease_s
 
     def stand(self) -> int:
-        """The epoch that is to be made durable; then `raised`."""
+        """Begins to stand. Answers the epoch, which is to be made durable; then `raised`."""
         self._begin(Stage.RAISING)
         self.seen = self.epoch
         self._stood.add(self.epoch)
@@ -134,7 +134,7 @@ class Candidacy:
         return self.stage is Stage.FOLLOWING and self._again_at < inf
 
     def again(self, now: float) -> bool:
-        """It is time to stand once more."""
+        """True when it is time to stand once more."""
         return self.stage is Stage.FOLLOWING and now >= self._again_at
 
     def has_won(self, *electorates: frozenset[str]) -> bool:

@@ -42,17 +42,17 @@ class Census:
         self._left.pop(node.name, None)
 
     def process_told(self, slot: Slot, hello: messages.ProcessHello, now: float) -> None:
-        """To be called before it gets the token of its first HELLO here."""
+        """What it remembers. To be called before its first HELLO here has given it a token."""
         if not slot.token and self.waits_for(slot.node):
             self._recollection.process_told(hello.done, hello.done_ms, now)
 
     def process_ended(self, slot: Slot, report: messages.Exited, now: float) -> None:
-        """One that never said HELLO here takes with it what it had done."""
+        """A process that never said HELLO here takes what it remembered with it."""
         if not slot.token and report.started_upto:
             self._recollection.lost(now)
 
     def process_lost(self, slot: Slot, now: float) -> None:
-        """Nobody knows whether it had begun anything."""
+        """A process is gone, and nobody knows whether it had begun anything."""
         if not slot.token and self.waits_for(slot.node):
             self._recollection.lost(now)
 
@@ -63,12 +63,12 @@ class Census:
             self._inherited.reconsider(now)
 
     def left(self, node: Node, now: float) -> None:
-        """It will not tell any more."""
+        """The node said goodbye: it will not tell any more."""
         self._must_tell.discard(node.name)
         self._left[node.name] = now + LEFT_FOR_S
 
     def forgotten(self, node: Node, now: float) -> None:
-        """It may be running what it was given: what it had to tell is lost."""
+        """An operator has given the node up. It may be running what it was given, and what it had to tell is lost."""
         if self.waits_for(node):
             self._recollection.lost(now)
         self.left(node, now)

@@ -39,7 +39,7 @@ class _Probe(NamedTuple):
 
 
 class Checks:
-    """Of all nodes. `random` answers 0..1: checks and returns are spread."""
+    """The health checks of all nodes. `random` answers 0..1: checks and returns are spread."""
 
     def __init__(self, fleet: Fleet, random: Callable[[], float]) -> None:
         self.fleet = fleet
@@ -435,7 +435,7 @@ class Checks:
     # ---- operators ---------------------------------------------------------------------------------------------------
 
     def clear(self, node: Node, by: str, reason: str, now: float) -> bool:
-        """Back at once, and its falls forgotten. False: there was nothing to clear."""
+        """Takes it back at once and forgets its falls. False: there was nothing to clear."""
         had = node.is_marked(now)
         node.mark.clear()
         if node.health in ILL:

@@ -121,7 +121,7 @@ class Dispatch:
         pool.shelf.placed(slot)
 
     def admit(self, request: Request, now: float) -> None:
-        """To the best slot, else to the queue."""
+        """Gives it to the best slot, else to the queue."""
         if self.quarantine.takes(request, fresh=True):
             return self.quarantine.step(now)
         if request.pinned():
@@ -132,12 +132,12 @@ class Dispatch:
         self.give(slot, request, now)
 
     def give(self, slot: Slot, request: Request, now: float) -> None:
-        """To this slot, which has room."""
+        """Gives it to this slot, which has room."""
         self._deliver(slot, request, now)
         slot.pool.shelf.placed(slot)
 
     def _wait(self, request: Request, now: float) -> None:
-        """In the queue, or Overloaded."""
+        """Puts it in the queue, or refuses it as Overloaded."""
         pool = request.pool
         if pool.pinned and len(pool.pinned) == pool.queued and (slot := pool.shelf.first()) is not None:
             return self.give(slot, request, now)  # all that waits, waits for other slots
@@ -251,7 +251,7 @@ class Dispatch:
             session.outgoing.append(answer)
 
     def send(self, session: Session, answer: wire.Frame) -> None:
-        """In its turn with what else goes to this client; to one without a connection nothing goes."""
+        """Sends it in its turn with all else that goes to this client. Without a connection nothing is sent."""
         if session.route:
             if not session.outgoing:
                 self.out.sessions.append(session)
@@ -285,7 +285,7 @@ class Dispatch:
         self.finish(request, code, 0, fault_body(cause, retry_after_ms, **details, **words), 0)
 
     def settings_of(self, request: Request) -> ServiceSettings:
-        """Of the service that it names, which may be one that nobody offers."""
+        """The settings of the service that it names, which may be one that nobody offers."""
         service = service_of(request.target())
         pool = self.pools.get(service)
         return pool.settings if pool is not None else self.services(service)
@@ -329,11 +329,11 @@ class Dispatch:
                 self.fail(request, errors.NoService.code, target, unknown="handler")
 
     def is_done_with(self, pool: Pool) -> bool:
-        """Nothing waits for it, and no payload of it is suspected."""
+        """True when no request waits for the service and none of its payloads is suspected."""
         return not (pool.queued or self.inherited.waiting or self.quarantine.knows(pool))
 
     def forget_targets(self) -> None:
-        """After a service left, or its interface changed."""
+        """Called when a service has left, or has another interface."""
         self._targets.clear()
 
     # ---- time ------------------------------------------------------------------------------------
@@ -435,7 +435,9 @@ class Dispatch:
         return False
 
     def _admit_unusual(self, request: Request, flags: int, now: float) -> None:
-        """It has a key, or its service is not known, or it may have run under an older master, or it is too large."""
+        """Admits what the hot path leaves: a key, a session, an unknown service, a resend of an older master's time;
+        refuses what is too large.
+        """
         size = len(request.frame) - request.head_len
         if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
             cause = f"{size} bytes, the largest message is {self.settings.max_message}"

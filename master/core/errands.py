@@ -128,7 +128,7 @@ class _List:
 
 
 class _Receiver:
-    """Of notifications: they wait here until those before them are delivered, or given up."""
+    """A receiver of notifications. Each waits here until those before it are delivered or given up."""
 
     def __init__(self, errands: Errands, name: str, settings: NotifySettings) -> None:
         self.name = name
@@ -163,7 +163,7 @@ class _Receiver:
             self.due_at = now
 
     def waits(self, now: float) -> bool:
-        """For something that may come soon."""
+        """True while it waits for something that may come soon."""
         return bool(self.number) or self.due_at <= now
 
     def tick(self, now: float) -> None:
@@ -300,7 +300,7 @@ class Errands:
         return self._numbers
 
     def take(self) -> list[Effect]:
-        """What is to be done now."""
+        """The commands that are to be run or ended now."""
         effects, self._effects = self._effects, []
         return effects
 

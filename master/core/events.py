@@ -45,7 +45,7 @@ class EventLog:
             self._characters -= self._kept.popleft().characters()
 
     def adopt(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Those of another master, before any of our own: they keep their numbers."""
+        """Takes over the events of another master, before there are any of our own. They keep their numbers."""
         for each in events:
             event = Event(**{name: each[name] for name in Event._fields})
             if event.number > self.last:

@@ -31,7 +31,7 @@ def fault_body(cause: str, retry_after_ms: int = 0, **details: object) -> bytes:
 
 
 def worded(settings: FaultSettings, code: int, maintenance: bool = False) -> dict[str, str]:
-    """What the map has besides: `told` in place of the cause, `code` of the application; only what is set."""
+    """What a service adds to the map: `told` in place of the cause, `code` of the application; only what is set."""
     words = getattr(settings, MAINTENANCE if maintenance else NAMES.get(code, ""), None)
     parts = {"text": "told", "code": "code"}
     return {parts[part]: text for part, text in (words or {}).items()}

@@ -181,7 +181,7 @@ class Fleet:
         self.staff.replan = True
 
     def await_record(self, node: Node, record: int) -> None:
-        """Its presence is durable with this one."""
+        """This record makes the node's presence durable."""
         self._present[record] = node
 
     def recorded(self, number: int, now: float) -> None:
@@ -260,7 +260,9 @@ class Fleet:
             node.tick = self._looks.add(when, node)
 
     def _silent_at(self, node: Node) -> float:
-        """Until then it may be silent. A beat only puts it off, so it is no reason to look at the node."""
+        """When it will have been silent for too long. A beat only puts that off, so it is no reason to look at the
+        node.
+        """
         if node.liveness is Liveness.LIVE:
             return node.heard_at + self.settings.suspect_after
         if node.liveness is Liveness.SUSPECT:
@@ -309,7 +311,7 @@ class Fleet:
         node.health = lifecycle.step(lifecycle.HEALTH, node.health, event)
 
     def refresh(self, node: Node, now: float) -> None:
-        """After any change of it: opens and closes its slots, and lets the queues meet what was opened."""
+        """Called after any change of a node: opens and closes its slots, and lets the queues meet what was opened."""
         self._look_at(node, AT_ONCE)
         if self.stopping or self.held:
             shut(node)

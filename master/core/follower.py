@@ -41,7 +41,7 @@ class Follower:
         return bool(self.route) and self.liveness is Liveness.LIVE
 
     def greet(self, route: bytes, token: int, known: list[bytes], last_record: int, now: float) -> None:
-        """It gets everything, from the beginning."""
+        """Tells it everything from the beginning."""
         self.route, self.token = route, token
         self.acked = self._last_event = 0
         self.heard_at = now

@@ -22,7 +22,7 @@ from .records import Peer, Restored
 
 
 class Active(NamedTuple):
-    """What of the active master its standbys are told."""
+    """What the standbys have to know of the active master."""
 
     name: str
     settings: StandbySettings
@@ -34,7 +34,7 @@ class Active(NamedTuple):
 
 
 class Followers(ABC):
-    """Its standbys."""
+    """The standbys of an active master."""
 
     def __init__(self, active: Active, peers: Iterable[Peer], now: float) -> None:
         self.settings = active.settings
@@ -58,18 +58,20 @@ class Followers(ABC):
 
     @property
     def hands_over(self) -> bool:
-        """When it is told to stop."""
+        """Whether it hands over when it is told to stop."""
         return self.settings.handover
 
     @property
     def peer(self) -> Peer | None:
-        """Who would be asked first to take over."""
+        """The master that would be asked first to take over."""
         best = self._best()
         return best.peer if best else None
 
     @property
     def routes(self) -> list[bytes]:
-        """Of those that follow. Asked for each batch of answers: a master that is alone pays nothing for it."""
+        """The routes of those that follow. Asked for each batch of answers: a master that is alone pays
+        nothing for it.
+        """
         return [each.route for each in self._followers.values() if each.route] if self._followers else []
 
     def others(self) -> dict[str, Liveness]:
@@ -80,7 +82,7 @@ class Followers(ABC):
     @property
     @abstractmethod
     def decider(self) -> str:
-        """Of who is active."""
+        """Who decides which master is active: `agents`, or the name of an engine."""
 
     @property
     @abstractmethod
@@ -90,7 +92,7 @@ class Followers(ABC):
     @property
     @abstractmethod
     def lease_ms(self) -> int:
-        """For which an agent that has heard of this master elects no other one."""
+        """For how long an agent that has heard this master elects no other one."""
 
     @abstractmethod
     def until(self) -> float:
@@ -98,7 +100,7 @@ class Followers(ABC):
 
     @abstractmethod
     def beat(self, node: str, beat: messages.Beat, now: float) -> None:
-        """Of an agent. The caller answers it now, with the same number."""
+        """An agent's beat. The caller answers it now, with the same number."""
 
     # ---- the standbys ----------------------------------------------------------------------------------------------
 
@@ -119,11 +121,11 @@ class Followers(ABC):
 
     @abstractmethod
     def _unfit(self, hello: messages.PeerHello) -> str:
-        """The same, for reasons of who decides."""
+        """Why not, for reasons of who decides; empty when there is none."""
 
     @abstractmethod
     def greet(self, route: bytes, token: int, hello: messages.PeerHello, epoch: int, now: float) -> None:
-        """It gets everything, from the beginning. Comes behind its WELCOME."""
+        """Tells a standby everything from the beginning, behind its WELCOME."""
 
     @abstractmethod
     def forget(self, name: str) -> int:
@@ -142,7 +144,7 @@ class Followers(ABC):
         standby.promised(promise.sequence, self._last_record, now)
 
     def gone(self, route: bytes, said_bye: bool = False) -> None:
-        """Its connection is; its promise runs on."""
+        """Its connection is gone; its promise goes on."""
         found = self._at(route)
         if found is not None:
             found.gone()
@@ -150,7 +152,7 @@ class Followers(ABC):
                 found.move("bye")
 
     def record(self, number: int, data: bytes, ours: bool) -> None:
-        """One more."""
+        """One more record. `ours`: of no concern to standbys."""
         self._last_record = number
         if not ours:
             self._say(messages.Replica(number, [data]))

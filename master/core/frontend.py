@@ -154,7 +154,7 @@ class Frontend:
         return session
 
     def _greet(self, session: Session, route: bytes, now: float) -> None:
-        """This is its connection from now on."""
+        """Makes this the session's connection from now on."""
         dispatch = self._dispatch
         earlier = dispatch.routes.get(route)
         if earlier is not None and earlier is not session:  # one connection, one session

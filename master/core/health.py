@@ -54,7 +54,7 @@ class Watch:
         return self.successes >= settings.rise
 
     def began_anew(self) -> None:
-        """After each change of health: what counted for it does not count for the next one too."""
+        """Called after each change of health: what counted for one change does not count for the next."""
         self.failures = self.successes = 0
 
 
@@ -78,7 +78,7 @@ class Mark:
         return self.count >> min(halvings, COUNT_MAX)
 
     def fell(self, service: str, cause: str, settings: HealthSettings, random: float, now: float) -> float:
-        """On the blacklist for the seconds that it answers; `random` is from 0 to 1."""
+        """Puts it on the blacklist for a time, and answers how many seconds. `random` is from 0 to 1."""
         before = self.times(now)
         seconds = min(settings.blacklist_max, settings.blacklist * 2.0**before) * (1 + JITTER * random)
         self.count = min(before + 1, COUNT_MAX)
@@ -99,7 +99,9 @@ class Mark:
 
 
 class Falls:
-    """Of the nodes of one service, lately. More than half of them at once: it is what they share that is ill."""
+    """The falls of a service's nodes, lately. Where more than half of them fall at once it is what they share that is
+    ill.
+    """
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}

@@ -83,7 +83,7 @@ class Inherited:
             self.returned[origin] = None
 
     def cancel(self, origin: Origin) -> None:
-        """Its caller is here, and does not wait for it."""
+        """Its caller is here, and does not wait for it any more."""
         orphan = self.orphans.pop(origin, None)
         if orphan is not None:
             self._dispatch.streams.forsaken(orphan)
@@ -123,7 +123,9 @@ class Inherited:
                 self.lost[row.session, row.request] = report.cause
 
     def look_up(self, request: Request, older: bool, now: float) -> None:
-        """By evidence if an older master may have run it; else to its pool, as soon as that is known."""
+        """Settles it by evidence if an older master may have run it; else gives it to its pool, as soon as that is
+        known.
+        """
         target = self._dispatch.resolve(request.target())
         found = not isinstance(target, str)
         request.handler = NO_HANDLER
@@ -154,7 +156,9 @@ class Inherited:
         return request.may_run_again() and self._dispatch.streams.untold(request)
 
     def _may_run_again(self, request: Request) -> bool:
-        """Of an answer that has begun the rest is worth something, another one is not: its process is waited for."""
+        """Once an answer has begun, its rest is worth something and another answer is not: its process is
+        waited for.
+        """
         again = request.may_run_again() and request.pool.settings.max_attempts > 1
         return again and not self._dispatch.streams.begun(request)
 
@@ -162,7 +166,7 @@ class Inherited:
         return self.told(True) is Told.ALL and self.recollection.never_ran(request, now)
 
     def _hold(self, request: Request, older: bool) -> None:
-        """Until more is known; what waits here counts as queued."""
+        """Keeps it until more is known. What waits here counts as queued."""
         size = len(request.frame)
         if self._dispatch.queued_bytes + size > self._dispatch.settings.queue_bytes:
             code = errors.MaybeExecuted.code if older else errors.Overloaded.code

@@ -19,7 +19,9 @@ AGENT = "agent"  # who stands behind an intent that no operator gave
 
 
 class Intents:
-    """Of all nodes. An operator's is journaled and said to the agent; an agent's own ends with that agent."""
+    """The intents of all nodes. An operator's is journaled and said to the agent; an agent's own ends with
+    that agent.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -82,7 +84,7 @@ class Intents:
                 self._fleet.events.tell("reload", service, text, AGENT, "HUP")
 
     def started_again(self, node: Node, now: float) -> None:
-        """Its agent, anew: what that had wanted of itself before is over."""
+        """Its agent was started anew: what the one before had wanted is over."""
         if node.leaving:
             node.leaving = False
             if node.by == AGENT and node.intent is not Intent.ACTIVE:
@@ -98,7 +100,7 @@ class Intents:
     # ---- what becomes of a drain -----------------------------------------------------------------
 
     def look(self, node: Node, now: float) -> None:
-        """Has it drained?"""
+        """Detaches it when it has drained, or when its time is over."""
         if node.intent is not Intent.DRAINING:
             return
         late = node.drain_until is not None and now >= node.drain_until

@@ -114,7 +114,7 @@ class Keys:
         return request if attempt is None else attempt.request
 
     def leave(self, request: Request) -> bool:
-        """Its caller gave up, or its deadline passed, if it waited for an attempt."""
+        """Called when a caller gives up, or its deadline passes. False: it waited for no attempt."""
         attempt = self._callers.pop(request, None)
         if attempt is None:
             return False
@@ -152,7 +152,7 @@ class Keys:
     # ---- attempts --------------------------------------------------------------------------------
 
     def ended(self, attempt: Attempt, frame: wire.Frame) -> None:
-        """Its answer: for all who wait, and for the record. After a time-out what runs goes on."""
+        """The attempt has an answer: it goes to all who wait, and on record. After a time-out what runs goes on."""
         head = wire.parse_head(frame)
         body = frame[head.head_len :]
         if not attempt.runs():

@@ -19,7 +19,7 @@ def majority(size: int) -> int:
 
 
 def blocking(size: int) -> int:
-    """So many leases leave the others without a majority: 1 of 2, 2 of 3, 2 of 4."""
+    """How many leases leave the others without a majority: 1 of 2, 2 of 3, 2 of 4."""
     return (size + 1) // 2
 
 
@@ -66,11 +66,11 @@ class Leases:
     # ---- the agents ------------------------------------------------------------------------------------------------
 
     def echoed(self, node: str, beat: int, now: float) -> None:
-        """Its beat was answered; what it says next of this one is a lease."""
+        """Our answer to this beat was sent; once the node says that it was heard, that is a lease from now on."""
         self._beats[node].sent(beat, now)
 
     def heard(self, node: str, beat: int) -> None:
-        """It has seen our answer to this beat."""
+        """The node has heard our answer to this beat."""
         at = self._beats[node].answered(beat)
         if at is not None:
             self._until[node] = max(self._until.get(node, -inf), at + self.lease_s)
@@ -108,7 +108,7 @@ class Leases:
     # ---- the answer ------------------------------------------------------------------------------------------------
 
     def until(self) -> float:
-        """As long as this master has a standby it may dispatch until then."""
+        """Until when this master may dispatch if it has a standby."""
         counting = [each for each in (self.electorate, self.proposed) if each]
         if counting:
             leased = min(self._blocked_until(each) for each in counting)

@@ -164,7 +164,7 @@ class Losses:
                 self._inherited.look_up(request, True, now)
 
     def _run_elsewhere(self, requests: list[Request], now: float | None) -> None:
-        """To the front of the queue, and on at once (None: not before the next tick)."""
+        """Puts them at the front of the queue and dispatches at once (`now` None: not before the next tick)."""
         quarantine = self._dispatch.quarantine
         waiting = [r for r in requests if not r.answered and not quarantine.takes(r, fresh=False)]
         if now is not None and quarantine.waiting:

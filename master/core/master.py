@@ -133,7 +133,7 @@ class Master:
         self.dispatch.inherited.recollection.age_max = min(AGE_MAX_S, 0.9 * idle)
 
     def read_from(self, clients: Callable[[], Source], processes: Callable[[], Source]) -> None:
-        """Who says where the frame comes from that is being read on the frontend, and on the backend."""
+        """`clients`, `processes`: functions that tell over which connection the frame came that is being read."""
         self._clients.source, self._processes.source = clients, processes
 
     # ---- control ---------------------------------------------------------------------------------
@@ -271,7 +271,9 @@ class Master:
             self._confirm(now)
 
     def _heard_of(self, epoch: int) -> None:
-        """Of a higher epoch than ours: another master was elected, or may be."""
+        """Somebody told of this epoch. If it is higher than ours another master was elected, or may be: this one steps
+        down.
+        """
         if epoch > self.dispatch.epoch and not self.pair.alone and self._leaving is not Leaving.OUTVOTED:
             self.events.tell("step down", self.identity.name, f"epoch {epoch} was seen, ours is {self.dispatch.epoch}")
             self._leaving = Leaving.OUTVOTED
@@ -509,7 +511,7 @@ class Master:
         self._confirm(now)
 
     def _confirm(self, now: float) -> None:
-        """What is durable here, and at the standby while that follows, may be relied upon."""
+        """What is durable here, and at the standby as long as that follows, may be relied upon."""
         number = self.pair.durable(self._durable)
         self.operators.recorded(number)
         self.fleet.recorded(number, now)

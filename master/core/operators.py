@@ -32,7 +32,7 @@ class _Waiter(NamedTuple):
 
 
 class Connected:
-    """Who is here, and the events that each follows."""
+    """The operators that are here, and the events that each of them follows."""
 
     def __init__(self, out: Outbox, events: EventLog) -> None:
         self._out = out

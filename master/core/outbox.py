@@ -26,7 +26,7 @@ class SayPeer(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """This epoch is to be durable. `by`: who is active in it; "" = we stand for it, and want to hear `raised`."""
+    """Make this epoch durable. `by`: who is active in it; "": we stand for it, and want to hear `raised`."""
 
     epoch: int
     by: str

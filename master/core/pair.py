@@ -129,7 +129,7 @@ class Pair(Followers):
             self._events.tell("electorate", self._name, f"votes count of {', '.join(sorted(agreed)) or 'nobody'}")
 
     def forget(self, name: str) -> int:
-        """This one is alone."""
+        """The standby is gone for good: this master is alone."""
         self._followers.clear()
         self._known.peer = None
         return self._journal(records.peer(None), True)

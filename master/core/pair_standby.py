@@ -158,7 +158,7 @@ class PairStandby(Standby):
 
     @property
     def _polls(self) -> bool:
-        """There is somebody to be asked."""
+        """True when there is somebody to be asked."""
         return self._has_voters and self.settings.quorum != ANY
 
     def _counts(self, node: str) -> bool:
@@ -166,5 +166,5 @@ class PairStandby(Standby):
         return node in known.electorate or node in (known.electorate_before or ()) or not self._is_elected
 
     def _is_complete(self, now: float) -> bool:
-        """Not where nobody's vote could tell of a master of whom we have heard nothing."""
+        """Never where no vote could tell of a master of whom we have heard nothing."""
         return (self.liveness is not Liveness.UNKNOWN or self._is_elected) and super()._is_complete(now)

@@ -29,14 +29,16 @@ class Pause(NamedTuple):
 
 
 class Pauses:
-    """By name: after a restart a service may be paused that no node has offered yet."""
+    """The services that are paused, by name: after a restart one may be that no node has offered yet."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.held: dict[str, Pause] = {}
         self._fleet = fleet
 
     def restore(self, recorded: dict[str, records.Paused], now: float) -> None:
-        """What an older master held is held on for what is left, by the time of day, and never longer than was said."""
+        """Goes on holding what an older master held for what is left by the time of day, and never longer than was
+        said.
+        """
         for service, paused in recorded.items():
             left = min(paused.for_s, paused.until - self._fleet.wall())
             if left > 0:
@@ -45,7 +47,7 @@ class Pauses:
                 self._fleet.events.tell("service paused", service, text, paused.by, paused.reason)
 
     def pause(self, pool: Pool, for_s: float, by: str, reason: str, now: float) -> int:
-        """From now, for so long, whatever was said before. Answers the record that makes it durable."""
+        """Holds its requests for so long from now, whatever was said before. Answers the number of the record."""
         before = self.held.get(pool.name)
         pause = self.held[pool.name] = Pause(before.since if before else now, now + for_s, by, reason)
         pool.hold(pause)
@@ -56,7 +58,7 @@ class Pauses:
         return self._fleet.journal(records.paused(pool.name, paused))
 
     def resume(self, service: str, why: str, by: str, reason: str, now: float) -> int:
-        """What was held is dispatched, the oldest first. Answers the record that makes it durable; 0: it was so."""
+        """Dispatches what was held, the oldest first. Answers the number of the record; 0 if it was not paused."""
         if self.held.pop(service, None) is None:
             return 0
         pool = self._fleet.dispatch.pools.get(service)

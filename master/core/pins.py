@@ -47,7 +47,7 @@ class Pins:
     # ---- requests --------------------------------------------------------------------------------
 
     def admit(self, request: Request, now: float) -> None:
-        """To its session's process, else to the line there."""
+        """Gives it to its session's process, else puts it in the line there."""
         dispatch, pool = self._dispatch, request.pool
         name = request.text("s")
         if not name:
@@ -61,14 +61,16 @@ class Pins:
             pool.line_up(request, slot)
 
     def requeue(self, pool: Pool, requests: list[Request]) -> None:
-        """Back to the front, in their order; those of sessions are placed anew when the queue is next looked at."""
+        """Puts them back to the front, in their order. Those of sessions are placed anew when the queue is next looked
+        at.
+        """
         pool.requeue([request for request in requests if not request.pinned()])
         for request in requests:
             if request.pinned():
                 pool.line_up(request, None)
 
     def next_for(self, slot: Slot) -> Request | None:
-        """For a slot with room: what waits for it alone or what waits for any, whichever has waited longer."""
+        """The next request for a slot with room: of its own line or of the queue, whichever has waited longer."""
         pool = slot.pool
         own, first = pool.first_in_line(slot), pool.first_queued()
         if own is None or (first is not None and first.queued_at < own.queued_at):
@@ -142,7 +144,9 @@ def _is_full(pool: Pool, slot: Slot) -> bool:
 
 
 def _choose(session: int, before: Pin | None, usable: list[Slot]) -> Slot:
-    """As near to where it was as can be: the same cell, there the same node. Else cell, node and process are drawn."""
+    """A slot as near to where the session was as can be: in the same cell, and there on the same node. Else cell, node
+    and process are drawn.
+    """
     slots = usable
     if before is not None:
         cell = [slot for slot in usable if slot.version == before.version]
@@ -153,8 +157,8 @@ def _choose(session: int, before: Pin | None, usable: list[Slot]) -> Slot:
 
 
 def _draw(session: int, slots: Iterable[Slot], name: Callable[[Slot], str]) -> list[Slot]:
-    """One group of those that share a name, by weighted rendezvous: of a group that comes or goes only its own share of
-    the sessions is drawn elsewhere.
+    """One group of the slots that share a name, by weighted rendezvous hashing: when a group comes or goes, only its
+    own share of the sessions is drawn elsewhere.
     """
     groups: dict[str, list[Slot]] = {}
     for slot in slots:

@@ -36,7 +36,9 @@ def allocate(targets: dict[str, int | None], rooms: list[Room]) -> Allocation:
 
 
 def _spread(service: str, target: int, rooms: list[Room], plan: Allocation, free: dict[str, int]) -> None:
-    """One at a time to the node that is the least full of it, so that no node's loss takes more than its part."""
+    """Gives one process at a time to the node that is the least full, so that no node's loss takes more
+    than its part.
+    """
     offering = [room for room in rooms if service in room.offers]
     for _ in range(target):
         open_rooms = [room for room in offering if free[room.name] > 0]

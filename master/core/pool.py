@@ -66,7 +66,7 @@ class Request:
     answered: bool
 
     def origin(self) -> tuple[bytes, int]:
-        """By what it is known to masters and processes: its session and its number there."""
+        """What masters and processes know it by: its session and its number there."""
         return self.session.id, self.number
 
     def target(self) -> bytes:
@@ -232,7 +232,7 @@ class Pool:
             self._compact()
 
     def requeue(self, requests: list[Request]) -> None:
-        """To the front, in their order: they were there before the others."""
+        """Puts them at the front, in their order: they were there before the others."""
         for request in reversed(requests):
             request.slot = None
             self.queue.appendleft(request)
@@ -250,7 +250,7 @@ class Pool:
         return None
 
     def line_up(self, request: Request, slot: Slot | None) -> None:
-        """To wait for this slot alone; None: until it is known for which."""
+        """Lets it wait for this slot alone; None: until it is known for which one."""
         request.slot = None
         self.pinned[request] = slot
         self.lines.setdefault(slot, OrderedDict())[request] = None
@@ -265,7 +265,7 @@ class Pool:
         return [*(request for request in self.queue if not request.answered), *self.pinned]
 
     def leave_queue(self, request: Request) -> None:
-        """It goes, or was answered; its place in the queue is skipped later."""
+        """It waits no longer. Its place in the queue is skipped later."""
         self.queued -= 1
         if request in self.pinned:
             slot = self.pinned.pop(request)
@@ -285,7 +285,7 @@ class Pool:
             self.queue = deque(request for request in self.queue if request not in taken)
 
     def first_queued(self) -> Request | None:
-        """The next for any slot. It stays."""
+        """The next request for any slot, which stays in the queue."""
         queue = self.queue
         while queue and queue[0].answered:
             queue.popleft()
@@ -312,12 +312,12 @@ class Pool:
         self.shelf.placed(slot)
 
     def unpark(self, slot: Slot) -> None:
-        """After some of what it had in flight is gone: behind one request nothing waits."""
+        """Called when some of what it had in flight is gone: nothing waits behind a single request."""
         if len(slot.inflight) < 2:
             self.parked.pop(slot, None)
 
     def stall(self, slot: Slot, credit: int, now: float) -> None:
-        """It has not answered for a while: beyond this credit all that it is given would only wait there."""
+        """It has not answered for a while: what it is given beyond this credit would only wait there."""
         self.stalled[slot] = Stall(slot.progress_at, credit, now)
         self.adopt(slot)
 
@@ -329,7 +329,7 @@ class Pool:
                 self.adopt(slot)
 
     def cap(self, slot: Slot, most: int) -> None:
-        """Not more than so many in flight there, until it is uncapped."""
+        """Lets it have at most so many in flight, until it is uncapped."""
         slot.cap = most
         self.adopt(slot)
 

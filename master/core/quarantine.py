@@ -202,7 +202,7 @@ class Quarantine:
                 return self._end(pool)
 
     def leave(self, request: Request) -> bool:
-        """It was answered while it waited here, if it did."""
+        """True if it waited here; it does no longer."""
         return self.waiting.pop(request, None) is not None
 
     def held(self, pool: Pool) -> int:
@@ -341,7 +341,7 @@ class Quarantine:
         self.journal(records.suspect(case.fingerprint, found))
 
     def restore(self, suspects: Mapping[bytes, records.Suspect]) -> None:
-        """Each waits for its service."""
+        """What an older master knew; each case waits for its service."""
         self._restored = dict(suspects)
 
     def adopt(self, pool: Pool, now: float) -> None:
@@ -361,7 +361,7 @@ class Quarantine:
     # ---- operators -------------------------------------------------------------------------------
 
     def find(self, name: str) -> Case | None:
-        """By its id or the beginning of one, if only one begins so."""
+        """The case with this id, or the only one whose id begins so."""
         found = [case for case in self.cases.values() if name and case.fingerprint.hex().startswith(name)]
         return found[0] if len(found) == 1 else None
 
@@ -387,7 +387,7 @@ class Quarantine:
         return True
 
     def drop(self, case: Case, by: str, reason: str, now: float) -> bool:
-        """It starts afresh, with no death counted."""
+        """Forgets it: it starts afresh, with no death counted."""
         self._dropped[case.id] = None
         if len(self._dropped) > CASES_MAX:
             del self._dropped[next(iter(self._dropped))]
@@ -436,7 +436,7 @@ def _freest(pool: Pool) -> Slot | None:
 
 
 def _usable(pool: Pool, slot: Slot) -> bool:
-    """Not one that gave back what it had since it does not even start anything; none while the service is paused."""
+    """False for a slot that does not even start what it is given, and for all while the service is paused."""
     return slot.open and pool.pause is None and (bool(slot.inflight) or not pool.starts_nothing(slot))
 
 

@@ -56,7 +56,7 @@ class Recollection:
             self._from(done_ms, now)
 
     def lost(self, now: float) -> None:
-        """Somebody is gone who has not told."""
+        """Somebody is gone without having told what it remembers."""
         self.since = max(self.since, now)
 
     def _from(self, ms: int, now: float) -> None:
@@ -77,7 +77,7 @@ class Recollection:
 
 
 def ages_told(session: Session, body: bytes) -> None:
-    """By its client, after our WELCOME: no request from this number on was sent longer ago than so many ms."""
+    """What its client told after our WELCOME: no request from this number on was sent longer ago than so many ms."""
     size = min(len(body) // _PAIR.size, AGES_MAX) * _PAIR.size
     pairs = _PAIR.iter_unpack(body[:size])
     session.asked = [(number, session.greeted_at - ms / 1000 * (1 + DRIFT) - MARGIN_S) for number, ms in pairs]

@@ -274,7 +274,7 @@ class Restored:
 
 
 def _put(table: dict[Any, Any], key: object, kind: type[Any], fields: list[Any] | None) -> None:
-    """To the end, in place of what was there; None: only takes that out."""
+    """Puts an entry at the end of a table, in place of one that there may be; None only takes that out."""
     table.pop(key, None)
     if fields is not None:
         table[key] = kind(*fields)

@@ -86,7 +86,7 @@ class Node:
 
 
 def trial_slot(node: Node) -> Slot | None:
-    """The one slot that is open while the node is on trial: of the service that it fell for."""
+    """The one slot that is open while the node is on trial, of the service that it fell for; None if there is none."""
     ready = (slot for slot in node.slots.values() if slot.stage is Stage.READY and slot.connected)
     return next((slot for slot in ready if slot.pool.name == node.mark.service), None)
 
@@ -112,7 +112,7 @@ def refresh(node: Node, now: float) -> None:
 
 
 def shut(node: Node) -> None:
-    """Nothing more for any of its processes."""
+    """Closes all its slots."""
     for slot in node.slots.values():
         _set_open(slot, False)
 

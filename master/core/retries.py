@@ -23,7 +23,7 @@ class Mark(NamedTuple):
 
 
 class RetryBudget:
-    """Of one service. Adding up costs nothing here: the pool counts what succeeds anyway."""
+    """The budget of one service. Counting successes costs nothing here: the pool does it anyway."""
 
     def __init__(self) -> None:
         self.charged = 0

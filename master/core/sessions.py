@@ -101,5 +101,5 @@ class Session:
             self.dropped += 1
 
     def drop_all(self) -> None:
-        """Nothing is kept any more but the numbers."""
+        """Drops all answers that are kept; their numbers stay."""
         self._drop_oldest(0)

@@ -89,12 +89,12 @@ class Standby(ABC):
     @property
     @abstractmethod
     def decider(self) -> str:
-        """Of who is active."""
+        """Who decides which master is active: `agents`, or the name of an engine."""
 
     @property
     @abstractmethod
     def peer_address(self) -> str:
-        """Of the master that it follows, or tries."""
+        """The control address of the master that it follows, or tries to."""
 
     # ---- the link to the other master ------------------------------------------------------------------------------
 
@@ -253,26 +253,28 @@ class Standby(ABC):
         self._rise()
 
     def _rise(self) -> None:
-        """The epoch for which it stands is to be durable before anybody hears of it."""
+        """Makes the epoch for which it stands durable before anybody hears of it."""
         self.out.role.append(Rise(self.candidacy.stand(), ""))
 
     @abstractmethod
     def raised(self, now: float) -> None:
-        """It is."""
+        """The epoch for which it stands is durable."""
 
     def _ask(self, now: float) -> None:
-        """Of those whose votes count: another one would know of an epoch that nobody else has to believe it."""
+        """Asks for votes, but only nodes whose votes count: others would then tell of an epoch that nobody has to
+        believe.
+        """
         voters = [node for node in self._voters.nodes if self._counts(node)]
         if wanted := self.candidacy.to_ask(voters, now):
             self._voters.ask(wanted, self.candidacy.vote())
 
     @abstractmethod
     def _counts(self, node: str) -> bool:
-        """What this one says of epochs, and its vote."""
+        """Whether this node's vote, and what it says of epochs, counts."""
 
     @abstractmethod
     def _count(self, now: float) -> None:
-        """Has it won?"""
+        """Becomes active, or goes on, if it has won."""
 
     def _become_active(self, votes: str, granted: dict[str, float], now: float) -> None:
         epoch = self.candidacy.epoch
@@ -281,7 +283,7 @@ class Standby(ABC):
         self.out.role.append(BecomeActive(epoch, granted, self.mirror.answers(), self._is_complete(now)))
 
     def _is_complete(self, now: float) -> bool:
-        """Nothing that was recorded is missing here: and nobody was active meanwhile of whom we have heard nothing."""
+        """Nothing that was recorded is missing here, and nobody was active meanwhile of whom we have heard nothing."""
         return now < self._whole_until and self.candidacy.foreign <= self.epoch
 
     def won(self) -> list[tuple[bytes, bytes]]:

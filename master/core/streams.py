@@ -161,7 +161,7 @@ class Streams:
             stream.claim_by = inf
 
     def attached(self, request: Request) -> None:
-        """The caller of an older master's stream, and the process that runs it, have found one another."""
+        """The caller of an older master's stream and the process that runs it have found each other."""
         if _streams(request):
             self._of(request).torn = True
 
@@ -215,7 +215,7 @@ class Streams:
                 self._dispatch.send(session, wire.head(wire.PROBE, session.token))
 
     def _granted(self, request: Request) -> int:
-        """Of its upload, by the attempt that is under way: a process that did not ask gets nothing."""
+        """How much of its upload the attempt that is under way has granted: a process that did not ask gets nothing."""
         stream = self._of(request)
         return stream.from_client.upto if stream.asked_by == (request.slot, request.delivery) else 0
 

@@ -447,7 +447,7 @@ def not_found(what: str, name: str, known: Any) -> Refuse:
 
 
 def _names(args: dict[str, Any], name: str) -> list[str]:
-    """Each once, in the order in which they were given."""
+    """A list of names, each once, in the order in which they were given."""
     names: list[str] = argument(args, name, list, [])
     if not all(isinstance(each, str) for each in names):
         raise Refuse(exits.USAGE, f"{name}: a list of names expected")

@@ -39,7 +39,7 @@ class Voters:
         self._known.pop(route, None)
 
     def node(self, route: bytes, token: int) -> str | None:
-        """Who says this; None: nobody of these."""
+        """The node that says this; None if it is none of these."""
         voter = self._known.get(route)
         return voter.node if voter is not None and voter.token == token else None
 
@@ -48,7 +48,9 @@ class Voters:
         return {voter.node for voter in self._known.values()}
 
     def heard(self, now: float) -> set[str]:
-        """Of the nodes those that have said hello lately: one that died without a goodbye may still be asked."""
+        """The nodes that have said hello lately. (One that died without a goodbye is in `nodes` still, and
+        is asked.)
+        """
         return {voter.node for voter in self._known.values() if now < voter.heard_at + SILENCE_S}
 
     def ask(self, nodes: Collection[str], vote: messages.Vote) -> None:
