@@ -930,6 +930,7 @@ def test_an_operator_is_shown_what_a_standby_has_and_is_sent_to_the_active_for_t
     assert (peer["name"], peer["role"], peer["liveness"], peer["lag"]) == ("other", "primary", "live", 2)
     assert peer["heard_ms"] == peer["promise_ms"] == 500
     assert [event["kind"] for event in desk.asks("events").data["events"]] == ["master", "LIVE", "alarm"]
+    assert [event["kind"] for event in desk.asks("events", since=1, limit=1).data["events"]] == ["alarm"]
     for verb, args in (("drain", {"force": True}), ("switchover", {})):
         refused = desk.asks(verb, **args)
         assert not refused.ok and "ask the active master, other at tcp://other:7700" in refused.data["error"]
@@ -939,6 +940,17 @@ def test_an_operator_is_shown_what_a_standby_has_and_is_sent_to_the_active_for_t
     rig.core.control(b"desk", wire.head(wire.BYE, desk.token), rig.now)
     desk._put(messages.framed(wire.CONTROL, desk.token, messages.Verb(1, "status", {})))
     assert [wire.parse_head(frame).kind for _, frame in rig.core.out.control] == [wire.WHO]
+
+
+def test_of_a_long_history_an_operator_is_told_what_one_message_holds(rig: Rig) -> None:
+    told = {"at": 0.0, "kind": "join", "subject": "n1", "text": "x" * 1000, "by": "", "reason": ""}
+    for number in range(0, 10_000, 100):
+        rig.link(messages.Happened(1, [{"number": number + each, **told} for each in range(100)]))
+    answer = Desk(rig).asks("events")
+    assert answer.ok
+    found = answer.data["events"]
+    assert found[-1]["kind"] == "LIVE" and found[-3]["number"] == 9_999, "the newest"
+    assert len(found) > 400
 
 
 def test_an_operator_cannot_have_it_break_its_promise(rig: Rig) -> None:

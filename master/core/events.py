@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 EVENTS_KEPT = 10_000  # the newest; 3 MiB
@@ -55,12 +55,18 @@ class EventLog:
         self.adopted = self.last
 
     def since(self, number: int, limit: int = EVENTS_KEPT) -> list[dict[str, Any]]:
-        """Those with a higher number, oldest first; at most the newest `limit` of them, and what a message holds."""
-        found: deque[dict[str, Any]] = deque()
-        room = EVENTS_BYTES
-        for event in reversed(self._kept):
-            room -= 200 + len((event.subject + event.text + event.reason).encode())
-            if event.number <= number or len(found) >= limit or room < 0:
-                break
-            found.appendleft(event._asdict())
-        return list(found)
+        return newest((event._asdict() for event in reversed(self._kept)), number, limit)
+
+
+def newest(backwards: Iterable[dict[str, Any]], since: int, limit: int) -> list[dict[str, Any]]:
+    """Those with a higher number than `since`, oldest first: the newest `limit` at most, and what one message holds.
+    `backwards`: all events, the newest first.
+    """
+    found: deque[dict[str, Any]] = deque()
+    room = EVENTS_BYTES
+    for event in backwards:
+        room -= 200 + len((event["subject"] + event["text"] + event["reason"]).encode())
+        if event["number"] <= since or len(found) >= limit or room < 0:
+            break
+        found.appendleft(event)
+    return list(found)

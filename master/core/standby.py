@@ -18,14 +18,14 @@ from ...common.settings import BACKUP, PRIMARY
 from . import greeting
 from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
-from .events import EventLog
+from .events import EventLog, newest
 from .follower import ANSWERS, DEAD_AFTER
 from .liveness import moved
 from .mirror import Mirror, OutOfStep
 from .operators import Connected
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
 from .records import Peer
-from .verbs import Outcome, Refuse
+from .verbs import Outcome, Refuse, argument
 from .voters import Voters
 
 TICK_S = 0.02
@@ -409,7 +409,8 @@ class Standby(ABC):
         if verb.verb == "status":
             return Outcome(self.status(now))
         if verb.verb == "events":
-            return Outcome({"events": self.history()})
+            since, limit = argument(verb.args, "since", int, 0), argument(verb.args, "limit", int, 1000)
+            return Outcome({"events": newest(reversed(self.history()), since, limit)})
         if verb.verb == "switchover" and verb.args.get("force") is True:
             return self._force(now)
         text = f"{self.name} is a standby: ask the active master, {self._active} at {self.peer_address}"
