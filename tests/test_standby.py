@@ -953,6 +953,17 @@ def test_of_a_long_history_an_operator_is_told_what_one_message_holds(rig: Rig) 
     assert len(found) > 400
 
 
+def test_an_operator_that_has_read_the_history_hears_what_happens_next(rig: Rig) -> None:
+    rig.link(messages.Happened(1, [{"number": 41, "kind": "join"}, {"number": 42, "kind": "leave"}]))
+    desk = Desk(rig)
+    desk.says(messages.Follow(2, rig.core.history()[-1]["number"]))
+    rig.core.out.control.clear()
+    rig.core.events.tell("alarm", "me", "no primary")
+    rig.core.tick(rig.now)
+    told = [messages.decode(frame[wire.parse_head(frame).head_len :]) for _, frame in rig.core.out.control]
+    assert [event["text"] for each in told for event in each.events] == ["no primary"]  # type: ignore[union-attr]
+
+
 def test_an_operator_cannot_have_it_break_its_promise(rig: Rig) -> None:
     rig.link(Closing(1, False))
     with pytest.raises(Refuse, match="promised"):

@@ -400,6 +400,19 @@ def test_a_follower_hears_everything_once() -> None:
     assert [event["text"] for each in happened for event in each.events] == ["one"]
 
 
+def test_whoever_followed_an_earlier_life_of_the_master_hears_all_of_this_one() -> None:
+    rig = cluster()
+    ask(rig, "status")
+    follow = messages.framed(wire.CONTROL, rig.core.operators.token(b"op"), Follow(9, 5000))
+    rig.core.control(b"op", follow, rig.now)
+    rig.core.events.tell("kind", "s", "one")
+    rig.core.tick(rig.now)
+    rig.flush()
+    happened = [each for each in rig.said[b"op"] if isinstance(each, Happened)]
+    told = [event["number"] for each in happened for event in each.events]
+    assert told == list(range(1, rig.core.events.last + 1))
+
+
 def test_a_failed_journal_refuses_changes_and_goes_on_dispatching() -> None:
     rig = cluster()
     rig.core.journal_failed("the disk is full")

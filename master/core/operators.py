@@ -57,7 +57,9 @@ class Connected:
         following = self._known[route].following
         if follow.id not in following and len(following) >= ASKED_MAX:
             return self.say(route, _too_many_asked().outcome.result(follow.id))
-        following[follow.id] = follow.since
+        # A number that was never given here was given by an earlier master, or to the events of the active one: what
+        # there is to hear then is all of this one's.
+        following[follow.id] = follow.since if follow.since <= self._events.last else 0
         self.tell_followers()
 
     def tell_followers(self) -> None:
