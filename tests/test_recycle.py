@@ -6,6 +6,7 @@ from datetime import time
 import pytest
 from core_rig import Rig
 
+from rota.common import wire
 from rota.common.messages import Plan, Reload, Retire, Usage
 from rota.common.settings import ServiceSettings
 from rota.master.core.pool import Slot, Stage
@@ -134,6 +135,20 @@ def test_a_replacement_goes_with_its_service_when_the_last_node_is_forgotten(why
     rig.after(0.1)
     assert not rig.dispatch.pools
     assert not rig.fleet.staff.busy()
+
+
+def test_a_service_that_is_forgotten_in_a_replacement_leaves_no_plan_for_it_behind() -> None:
+    rig = pool_of(1, nodes=2)
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    (old,) = (node for node in rig.fleet.nodes.values() if node.extra)
+    other = next(node for node in rig.fleet.nodes.values() if node is not old)
+    rig.agent(old.name, capacity=1, offers=["shop"])  # its process is gone, too
+    rig.core.control(other.route, wire.head(wire.BYE, other.token), rig.now)
+    rig.verb("forget", nodes=[other.name])
+    rig.after(0.2)
+    assert set(rig.dispatch.pools) == {"shop"} and not old.extra
+    assert rig.heard(old.name, Plan)[-1].processes == {"shop": 1}
 
 
 def test_scaling_down_keeps_the_process_that_serves_and_stops_the_one_that_boots() -> None:

@@ -171,7 +171,9 @@ class Staffing:
 
     def strike(self, pool: Pool) -> None:
         """Nobody offers the service any more: what was to be replaced is gone."""
-        self._replacements.pop(pool, None)
+        replacement = self._replacements.pop(pool, None)
+        if replacement is not None:
+            replacement.old.node.extra.pop(pool.name, None)
 
     def _recycle(self, pool: Pool, now: float) -> None:
         if recycle.reload_is_due(pool.settings, now - pool.reloaded_at, self.fleet.wall()):
