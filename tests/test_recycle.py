@@ -137,6 +137,19 @@ def test_a_replacement_goes_with_its_service_when_the_last_node_is_forgotten(why
     assert not rig.fleet.staff.busy()
 
 
+def test_a_replacement_on_a_node_that_offers_the_service_no_longer_holds_up_nothing() -> None:
+    rig = pool_of(1, nodes=2)
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    (old,) = (node for node in rig.fleet.nodes.values() if node.extra)
+    other = next(node for node in rig.fleet.nodes.values() if node is not old)
+    rig.agent(old.name, capacity=1, offers=["shop"])  # its process is gone, too
+    rig.after(2.0)
+    assert not old.extra
+    assert rig.heard(old.name, Plan)[-1].processes == {"shop": 1}
+    assert other.extra == {"orders": 1}, "the next one is under way"
+
+
 def test_a_service_that_is_forgotten_in_a_replacement_leaves_no_plan_for_it_behind() -> None:
     rig = pool_of(1, nodes=2)
     rig.verb("reload", service="orders")
