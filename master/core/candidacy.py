@@ -61,7 +61,8 @@ class Candidacy:
         vote.
         """
         self.stage = stage
-        self.epoch = self.seen + 1 + (self.seen + 1 + self._odd) % 2
+        lowest = self.seen + 1
+        self.epoch = lowest if lowest % 2 == self._odd else lowest + 1
         self.granted.clear()
         self._asked.clear()
         self._ask_at.clear()

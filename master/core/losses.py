@@ -145,7 +145,8 @@ class Losses:
             self._inherited.give_back(request)
             if request.epoch != self._dispatch.epoch:  # an older master's attempt, which ran nowhere
                 request.epoch = self._dispatch.epoch
-                request.attempt += request.may_run_again()  # but it may not have been the first
+                if request.may_run_again():
+                    request.attempt += 1  # it may not have been the first
         self.not_started([request], now)
 
     def not_started(self, requests: list[Request], now: float | None) -> None:

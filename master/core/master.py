@@ -290,9 +290,11 @@ class Master:
 
     def _rise_above(self, hello: messages.AgentHello) -> None:
         """Without a journal the epoch is one more than any that an agent has seen from an earlier master."""
+        if self.durable or hello.epoch >= EPOCH_MAX:
+            return
         node = self.fleet.nodes.get(hello.node)
-        ours = node is not None and node.boot == hello.boot
-        if not self.durable and self.dispatch.epoch + ours <= hello.epoch < EPOCH_MAX:
+        is_known = node is not None and node.boot == hello.boot  # then it has seen ours
+        if hello.epoch > self.dispatch.epoch or (hello.epoch == self.dispatch.epoch and not is_known):
             self.dispatch.epoch = hello.epoch + 1
 
     def _control_bye(self, route: bytes, now: float) -> None:

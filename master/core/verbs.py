@@ -277,8 +277,12 @@ class Verbs:
         changed, record = closed != maintenance.closed.get(service), 0
         if changed:
             record = self.fleet.journal(records.closed(service, closed))
-            maintenance.close(service, closed) if closed else maintenance.open(service)
-            how = ("on" if wanted else "off") + ", and its processes end" * (wanted and stop)
+            if closed is None:
+                maintenance.open(service)
+                how = "off"
+            else:
+                maintenance.close(service, closed)
+                how = "on, and its processes end" if stop else "on"
             self.fleet.events.tell("maintenance", service, f"{service}: maintenance {how}", by, reason)
         flight = self._in_flight(service)
         data = {"service": service, "on": wanted, "changed": changed, "in_flight": flight}
