@@ -17,7 +17,7 @@ JITTER = 0.2  # of the time on the blacklist, on top: nodes that fell together d
 WINDOW_S = 10.0  # falls within it belong together, or within two checks if those are further apart
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Watch:
     """What is known of one service on one node: failures and successes in a row."""
 
@@ -58,7 +58,7 @@ class Watch:
         self.failures = self.successes = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Mark:
     """How often a node fell and what for. It outlives its agent: a node that flaps cannot shake it off by a restart.
 

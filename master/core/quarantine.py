@@ -43,7 +43,7 @@ class State(StrEnum):
 Death = records.Died  # of a process that was alone with the request; here `at` is of our clock
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Case:
     """What is known of one fingerprint."""
 
@@ -73,7 +73,7 @@ class Case:
         return len(self.payload) + sum(len(death.text) for death in self.deaths)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Turn:
     """A suspect runs alone here. No request yet: the slot finishes what it has, and gets nothing new."""
 

@@ -16,7 +16,7 @@ from .timers import Tick
 ILL = (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
     """The master's record of a slave node. Its agent is reached by `route` while `liveness` is heard of."""
 

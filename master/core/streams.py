@@ -28,7 +28,7 @@ SILENT_S = 90.0  # a caller that is there says ACK every 60 s; one that lost us 
 NO_DEADLINE_S = 1e9  # an answer that has begun may take as long as it likes
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Stream:
     """What is known of one request's two directions."""
 
