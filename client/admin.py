@@ -177,7 +177,8 @@ class Admin:
             yield from self._operator.follow(since)
             return
         args = {"since": since, "limit": limit}
-        yield from self._operator.ask("events", args, monotonic() + timeout, standby_after=0.0)["events"]
+        found = self._operator.ask("events", args, monotonic() + timeout, standby_after=0.0)["events"]
+        yield from [event for event in found if event["number"] > since][-limit:]  # an older standby tells all
 
     def verb(self, verb: str, args: Data, timeout: float = ANSWER_S) -> Data:
         """Any verb by its name, with the arguments of docs/PROTOCOL.md, at the active master."""
