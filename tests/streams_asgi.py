@@ -117,10 +117,8 @@ async def events(exchange, query):
 
 async def listen(exchange, query):
     """Answers nothing until its caller is gone."""
-    async for _ in exchange.pieces():
-        pass
-    message = await exchange.receive()
-    note(message["type"])
+    await wait_for_the_end(exchange)
+    note("http.disconnect")
 
 
 async def forever(exchange, query):
