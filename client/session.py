@@ -69,6 +69,7 @@ class Session:
         self._search = Search(masters, chance, reconnect_delay)
         self._beside = Beside(masters) if len(masters) > 1 else None
         self._refusals: dict[str, errors.Error] = {}  # by masters that will say the same when asked again
+        self._doubted: set[str] = set()  # masters that refused once what waiting does not mend
         self._due = 0.0  # PARTED: when to dial; ASKING, GREETING: when to give up
         self._hello = b""  # still to be sent
         self._stuck: list[bytes] = []  # the transport did not take them yet
@@ -327,6 +328,7 @@ class Session:
         self._search.found(welcome.epoch)
         self.calls.unreachable.clear()
         self._refusals.clear()
+        self._doubted.clear()
         # `resumed` says only that the session was there; it may have been made by a HELLO whose WELCOME was lost.
         resumed = welcome.resumed and welcome.born == self._born
         self._born = welcome.born
@@ -336,11 +338,15 @@ class Session:
     def _refused(self, refusal: Refusal, now: float) -> None:
         address = self._search.address
         why = f"refused: {refusal.message or refusal.code}"
+        kind = FINAL.get(refusal.code)
+        if kind is not None and address not in self._doubted:
+            self._doubted.add(address)  # a HELLO that was damaged on its way looks like one of another version
+            return self._fail(why, now)
         if refusal.code == "standby":
             self._fail(why, now, standby=True)
         else:
             self._fail(why, now, wait_s=refusal.retry_after_ms / 1000)
-        kind = FINAL.get(refusal.code)  # noted behind _fail, which forgets what this master said before
+        # Noted behind _fail, which forgets what this master said before.
         if kind is not None:
             lowest, highest = wire.VERSIONS
             own = f"; this client speaks versions {lowest} to {highest}" if kind is errors.Incompatible else ""

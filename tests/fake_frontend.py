@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import NamedTuple
 
 import zmq
@@ -73,6 +74,7 @@ class FakeFrontend:
         self.deaf = False  # connected, and nothing is read or said: a black hole
         self.max_message = 1 << 20
         self.refusal: messages.Refusal | None = None
+        self.refusals = inf  # so many HELLOs get it
         self.frontend_port = 0  # what it tells; 0: its own
         self.seen: list[Request] = []
         self.counts: Counter[str] = Counter()
@@ -182,7 +184,8 @@ class FakeFrontend:
 
     def _hello(self, sock: zmq.Socket[bytes], route: bytes, hello: messages.Message) -> None:
         self.counts[type(hello).__name__] += 1
-        if self.refusal is not None:
+        if self.refusal is not None and self.refusals > 0:
+            self.refusals -= 1
             self.send(sock, route, messages.framed(wire.REFUSED, 0, self.refusal))
             return
         if self.state != "active" and isinstance(hello, messages.ClientHello):

@@ -474,6 +474,13 @@ def test_a_master_of_another_version_is_an_error_that_names_both(fake: FakeFront
                 client.options(timeout=5).call("a.b")
 
 
+def test_one_refusal_for_good_is_doubted_as_a_damaged_hello_looks_like_another_versions(
+    fake: FakeFrontend, client: rota.Client
+) -> None:
+    fake.refusal, fake.refusals = messages.Refusal("incompatible", "this master speaks 7 to 9", 60_000, [7, 9]), 1
+    assert client.options(timeout=5).call("a.b", 1) == [1]
+
+
 def test_a_busy_master_is_asked_again(fake: FakeFrontend, client: rota.Client) -> None:
     fake.refusal = messages.Refusal("busy", "starting", 20, [1, 1])
     future = client.submit("a.b", 1)
