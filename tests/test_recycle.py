@@ -164,6 +164,15 @@ def test_a_service_that_is_forgotten_in_a_replacement_leaves_no_plan_for_it_behi
     assert rig.heard(old.name, Plan)[-1].processes == {"shop": 1}
 
 
+def test_a_node_that_dies_while_its_processes_are_replaced_leaves_nothing_to_replace() -> None:
+    rig = pool_of(2)
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    rig.after(5.0, beat=False)
+    assert rig.fleet.nodes["n1"].liveness == "dead"
+    assert not rig.fleet.staff.reloading(rig.dispatch.pools["orders"]) and not rig.fleet.staff.busy()
+
+
 def test_scaling_down_keeps_the_process_that_serves_and_stops_the_one_that_boots() -> None:
     rig = Rig()
     node = rig.agent(capacity=2)

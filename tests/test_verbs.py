@@ -302,6 +302,17 @@ def test_waiting_for_a_service_outlives_it(condition: str) -> None:
     assert ask(rig, "status").ok
 
 
+def test_nobody_waits_for_processes_of_a_node_that_is_dead() -> None:
+    rig = cluster()
+    rig.agent("n1", boot="b1", capacity=2)  # room for one more, that has not started
+    assert rig.verb("wait", condition="ready", names=["orders"]) is None
+    for _ in range(50):
+        rig.after(0.1, beat=False)
+        rig.tell(rig.fleet.nodes["n2"], messages.Beat(1))
+    assert rig.fleet.nodes["n1"].liveness == "dead"
+    assert (result := rig.result()) is not None and result.ok
+
+
 def test_waiting_too_long_is_exit_75_and_says_for_whom_and_why() -> None:
     rig = cluster()
     ask(rig, "drain", nodes=["n1"])
@@ -442,6 +453,42 @@ def test_who_waits_for_a_record_is_told_when_the_journal_fails() -> None:
     result = rig.result()
     assert result is not None and not result.ok and result.exit == exits.FAILED
     assert "would forget" in result.data["error"] and "disk is full" in result.data["error"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "args"),
+    [
+        ("drain", {"nodes": ["n1"], "force": True, "deadline_s": "soon"}),
+        ("forget", {"nodes": ["n1"], "reason": 5}),
+        ("scale", {"service": "orders", "processes": 1, "reason": 5}),
+        ("reload", {"service": "orders", "reason": 5}),
+        ("switchover", {"reason": 5}),
+    ],
+)
+def test_what_is_refused_for_one_of_its_arguments_is_not_done(verb: str, args: dict[str, Any]) -> None:
+    rig = cluster(1)
+    if verb == "forget":
+        node = rig.fleet.nodes["n1"]
+        rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    if verb == "switchover":
+        hello = messages.PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 1000, "majority")
+        rig.core.control(b"s", messages.framed(wire.HELLO, 0, hello), rig.now)
+        rig.flush()
+        standby = next(iter(rig.core.pair._followers.values()))
+        rig.core.pair.from_standby(standby.route, messages.Promise(1, 1000, rig.core._records), rig.now)
+    ask(rig, "status")
+    records, events = len(rig.records), rig.core.events.last
+    assert ask(rig, verb, **args).exit == exits.USAGE
+    assert (len(rig.records), rig.core.events.last, rig.core._leaving) == (records, events, None)
+
+
+def test_a_master_is_forgotten_by_itself() -> None:
+    rig = cluster(1)
+    hello = messages.PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 1000, "majority")
+    rig.core.control(b"s", messages.framed(wire.HELLO, 0, hello), rig.now)
+    rig.flush()
+    refused = ask(rig, "forget", nodes=["other", "n1"])
+    assert refused.exit == exits.USAGE and "forget it by itself" in refused.data["error"]
 
 
 # ---- hostile ---------------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ class Verbs:
     def drain(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         nodes = self._nodes(args)
         force, reason = argument(args, "force", bool, False), reason_of(args)
+        deadline = argument(args, "deadline_s", float, None)
         leaving = [node for node in nodes if node.intent is Intent.ACTIVE]
         refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, set(leaving), now)
         if refused and not force:
@@ -120,8 +121,8 @@ class Verbs:
             )
         record = 0
         for node in leaving:
-            deadline = argument(args, "deadline_s", float, self.fleet.intents.drain_deadline(node))
-            record = self.fleet.intents.drain(node, by, reason, deadline, now)
+            until = self.fleet.intents.drain_deadline(node) if deadline is None else deadline
+            record = self.fleet.intents.drain(node, by, reason, until, now)
         for node in nodes:
             if node.leaving and node not in leaving:  # it was on its way out by itself: now it is an operator's word
                 record = self.fleet.intents.drain(node, by, reason, 0, now)
@@ -156,6 +157,8 @@ class Verbs:
         names = [name for name in names if name not in self.fleet.forgotten]  # gone already: done
         for other in self.pair.others():
             if other in names and other not in self.fleet.nodes:
+                if len(names) > 1:
+                    raise Refuse(exits.USAGE, f"{other} is a master: forget it by itself")
                 return self._forget_master(other, by, reason)
         nodes = [self._node(name) for name in names]
         for node in nodes:
