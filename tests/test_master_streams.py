@@ -189,6 +189,14 @@ def test_an_answer_that_has_begun_has_no_deadline() -> None:
     assert on.rig.codes()[1] == errors.OK
 
 
+def test_a_caller_that_has_begun_an_answer_that_nobody_has_is_served_as_any_other() -> None:
+    on = Streaming(slots=1)
+    on.rig.request(2, flags=wire.MORE)
+    on.from_client(Credit(WINDOW + 5, 5, False), 2)
+    on.rig.reply(on.slot, on.number)
+    assert on.rig.where() == [(on.slot.incarnation, 1), (on.slot.incarnation, 2)]
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_cancelled_stream_is_told_to_its_process(begun: bool) -> None:
     on = Streaming()
