@@ -418,6 +418,7 @@ Message = (
     | Happened
 )
 _EPOCHS = ("epoch", "seen")  # the fields that are epochs, in whatever message
+_NUMBERS = ("number", "request")  # and those that may come to stand in a head, which holds no negative ones
 # Without these 1 MiB of empty lists would become 60 MiB of objects.
 _AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}
 _SCALARS = (int, str, bytes, bool, float)
@@ -558,6 +559,16 @@ def _epoch(value: Any) -> int:
     return int(value)
 
 
+def _number(value: Any) -> int:
+    if _integer(value) < 0:
+        raise BadMessage(f": {value} is no number of a delivery or request")
+    return int(value)
+
+
+def _special(field: str) -> _Reader | None:
+    return _epoch if field in _EPOCHS else _number if field in _NUMBERS else None
+
+
 def _list_reader(item: _Reader) -> _Reader:
     def read(value: Any) -> Any:
         if type(value) is not list:
@@ -591,7 +602,7 @@ def _dict_reader(key: _Reader, item: _Reader) -> _Reader:
 
 def _tuple_reader(kind: Any) -> _Reader:
     hints = get_type_hints(kind)
-    readers = [(name, _epoch if name in _EPOCHS else _reader(hints[name])) for name in kind._fields]
+    readers = [(name, _special(name) or _reader(hints[name])) for name in kind._fields]
     defaults: Mapping[str, Any] = kind._field_defaults
 
     def read(value: Any) -> Any:

@@ -73,6 +73,14 @@ def test_a_field_of_another_type_is_named_with_what_was_expected(fields: dict[st
         messages.decode(raw("Beat", **fields))
 
 
+def test_deliveries_and_requests_have_no_negative_numbers_for_no_head_holds_them() -> None:
+    held = {"epoch": 1, "number": -1, "session": b"s", "request": 1, "done": False}
+    with pytest.raises(BadMessage, match="number: -1 is no number"):
+        messages.checked(messages.Held, held)
+    with pytest.raises(BadMessage, match="-2 is no number"):
+        messages.checked(messages.Held, {**held, "number": 1, "request": -2})
+
+
 def test_a_mistake_deep_inside_is_named_by_its_path() -> None:
     started = {"incarnation": "a", "service": "s", "ticket": b"t", "pid": "x"}
     fields = {**HELLO._asdict(), "processes": [started], "exits": []}
