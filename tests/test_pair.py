@@ -305,6 +305,17 @@ def test_one_that_is_forgotten_has_no_say(rig: Rig) -> None:
     assert rig.pair.leases.electorate == frozenset("c") and not rig.pair.alarms(rig.now)
 
 
+def test_what_was_proposed_to_one_that_is_forgotten_nobody_has_to_agree_to(rig: Rig) -> None:
+    followed(rig)
+    rig.voters = frozenset("abc")
+    rig.tick(100.1)
+    assert rig.pair.leases.proposed == frozenset("abc")
+    rig.pair.forget("other")
+    rig.voters = frozenset("c")
+    rig.tick(200.0)
+    assert (rig.pair.leases.electorate, rig.pair.leases.proposed) == (frozenset("c"), None)
+
+
 # ---- for people ------------------------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,7 @@ class Pair(Followers):
         """The standby is gone for good: this master is alone."""
         self._followers.clear()
         self._known.peer = None
+        self.leases.settle(self.leases.electorate)  # what was proposed to it nobody will agree to
         return self._journal(records.peer(None), True)
 
     def unready(self) -> str:
