@@ -37,12 +37,12 @@ class Pauses:
 
     def restore(self, recorded: dict[str, records.Paused], now: float) -> None:
         """Goes on holding what an older master held for what is left by the time of day, and never longer than was
-        said.
+        said. The first tick ends what was over before, and with it its record.
         """
         for service, paused in recorded.items():
-            left = min(paused.for_s, paused.until - self._fleet.wall())
-            if left > 0:
-                self.held[service] = Pause(now, now + left, paused.by, paused.reason)
+            left = max(0.0, min(paused.for_s, paused.until - self._fleet.wall()))
+            self.held[service] = Pause(now, now + left, paused.by, paused.reason)
+            if left:
                 text = f"{service}: requests are still held, for {left:.1f} s"
                 self._fleet.events.tell("service paused", service, text, paused.by, paused.reason)
 
