@@ -397,6 +397,17 @@ def test_a_trial_without_a_process_to_try_ends() -> None:
     assert n1.health is Health.BLACKLISTED and "no process of orders" in n1.mark.cause
 
 
+def test_a_node_comes_back_whose_service_does_not_run_there_any_more() -> None:
+    ward = Ward()
+    n1 = ward.nodes[0]
+    ward.crash(n1)
+    n1.ports["orders"] = "connection refused"  # so that it is looked at before its first request
+    ward.verb("maintenance", service="orders", stop=True)
+    ward.exited(next(iter(n1.slots.values())))
+    ward.after(7.0)
+    assert n1.health is Health.UP and not n1.watches
+
+
 def test_a_node_that_flaps_cannot_shake_its_count_off_by_a_restart() -> None:
     ward = Ward()
     n1 = ward.nodes[0]

@@ -355,7 +355,7 @@ class Checks:
         node.mark.until = now + TRIAL_S
         before, node.health = node.health, lifecycle.step(lifecycle.HEALTH, node.health, "expired")
         self._told(node, before, f"one request at a time, {ordinal(node.mark.count)} time", now)
-        for pool, watch in node.watches.items():
+        for pool, watch in list(node.watches.items()):  # one whose service does not run here any more goes
             watch.began_anew()
             settings = pool.settings.health
             at_once = settings.check in (DUMMY, REQUEST) or bool(node.ports.get(pool.name))
