@@ -417,8 +417,13 @@ Message = (
     | Follow
     | Happened
 )
-_EPOCHS = ("epoch", "seen")  # the fields that are epochs, in whatever message
-_NUMBERS = ("number", "request")  # and those that may come to stand in a head, which holds no negative ones
+# Fields that are, in whatever message, not negative and below this: they come to stand in heads and pages. One more
+# than they say must fit, too: a peer that claims the highest epoch would leave none to stand for.
+_BELOW = {
+    **dict.fromkeys(("epoch", "seen"), EPOCH_MAX),
+    **dict.fromkeys(("number", "request", "upto"), (1 << 63) - 1),
+    **dict.fromkeys(("frontend_port", "backend_port"), 1 << 16),
+}
 # Without these 1 MiB of empty lists would become 60 MiB of objects.
 _AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}
 _SCALARS = (int, str, bytes, bool, float)
@@ -552,21 +557,13 @@ def _integer(value: Any) -> int:
     return value
 
 
-def _epoch(value: Any) -> int:
-    """The one after it must fit, too: a peer that claims the highest would leave no epoch to stand for."""
-    if not 0 <= _integer(value) < EPOCH_MAX:
-        raise BadMessage(f": {value} is no epoch")
-    return int(value)
+def _below(limit: int) -> _Reader:
+    def read(value: Any) -> Any:
+        if not 0 <= _integer(value) < limit:
+            raise BadMessage(f": {value} is out of range")
+        return value
 
-
-def _number(value: Any) -> int:
-    if _integer(value) < 0:
-        raise BadMessage(f": {value} is no number of a delivery or request")
-    return int(value)
-
-
-def _special(field: str) -> _Reader | None:
-    return _epoch if field in _EPOCHS else _number if field in _NUMBERS else None
+    return read
 
 
 def _list_reader(item: _Reader) -> _Reader:
@@ -602,7 +599,7 @@ def _dict_reader(key: _Reader, item: _Reader) -> _Reader:
 
 def _tuple_reader(kind: Any) -> _Reader:
     hints = get_type_hints(kind)
-    readers = [(name, _special(name) or _reader(hints[name])) for name in kind._fields]
+    readers = [(name, _below(_BELOW[name]) if name in _BELOW else _reader(hints[name])) for name in kind._fields]
     defaults: Mapping[str, Any] = kind._field_defaults
 
     def read(value: Any) -> Any:

@@ -73,12 +73,26 @@ def test_a_field_of_another_type_is_named_with_what_was_expected(fields: dict[st
         messages.decode(raw("Beat", **fields))
 
 
-def test_deliveries_and_requests_have_no_negative_numbers_for_no_head_holds_them() -> None:
-    held = {"epoch": 1, "number": -1, "session": b"s", "request": 1, "done": False}
-    with pytest.raises(BadMessage, match="number: -1 is no number"):
-        messages.checked(messages.Held, held)
-    with pytest.raises(BadMessage, match="-2 is no number"):
-        messages.checked(messages.Held, {**held, "number": 1, "request": -2})
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("Recall", {"incarnation": "n.b.1", "upto": -1}),
+        ("Recall", {"incarnation": "n.b.1", "upto": (1 << 63) - 1}),
+        ("Welcome", {"version": 1, "epoch": 1, "master": "m", "backend_port": -1}),
+        ("Welcome", {"version": 1, "epoch": 1, "master": "m", "frontend_port": 65_536}),
+        ("Pulse", {"number": -1, "epoch": 1, "sequence": 1}),
+    ],
+)
+def test_what_no_head_and_no_page_could_hold_is_refused(kind: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(BadMessage, match="out of range"):
+        messages.decode(raw(kind, **fields))
+
+
+def test_deliveries_that_a_process_holds_have_no_negative_numbers() -> None:
+    held = {"epoch": 1, "number": 1, "session": b"s", "request": 1, "done": False}
+    for field in ("number", "request"):
+        with pytest.raises(BadMessage, match="-1 is out of range"):
+            messages.checked(messages.Held, {**held, field: -1})
 
 
 def test_a_mistake_deep_inside_is_named_by_its_path() -> None:
