@@ -7,6 +7,7 @@ here". When it may is for `PairStandby` and `EngineStandby` to say.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from math import inf
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...common.settings import BACKUP, PRIMARY
 from . import greeting
 from .beginning import Identity, Past, Sections, Sources
 from .candidacy import Candidacy, Stage
-from .events import EventLog, newest
+from .events import Event, EventLog, newest
 from .follower import ANSWERS, DEAD_AFTER
 from .liveness import moved
 from .mirror import Mirror, OutOfStep
@@ -56,7 +57,7 @@ class Standby(ABC):
         self.dispatches_until = inf  # it does not
         self.lag = 0.0
         self.alarms: dict[str, str] = {}
-        self.counters = {"bad frames": 0}
+        self.counters: Counter[str] = Counter({"bad frames": 0})
         self._durable = settings.durable
         self._was_active = past.epoch_by == self.name  # in that epoch
         self._sources = sources
@@ -172,9 +173,16 @@ class Standby(ABC):
             case messages.Replica():
                 self._replica(message, now)
             case messages.Happened():
-                self.mirror.events.extend(message.events)
+                self._happened(message.events)
             case messages.Closing():
                 self._closing(message, now)
+
+    def _happened(self, events: list[dict[str, Any]]) -> None:
+        for each in events:
+            try:
+                self.mirror.events.append(messages.checked(Event, each)._asdict())
+            except BadMessage:  # nothing hangs on it
+                self.counters["bad messages"] += 1
 
     @abstractmethod
     def _pulse(self, pulse: messages.Pulse, now: float) -> None:
