@@ -434,6 +434,43 @@ def test_whoever_followed_an_earlier_life_of_the_master_hears_all_of_this_one() 
     assert told == list(range(1, rig.core.events.last + 1))
 
 
+def mistaken(*_: object) -> Any:
+    return {}["what nobody has thought of"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "args", "where"),
+    [
+        ("status", {}, ("rota.master.core.status", "nodes")),
+        ("wait", {"condition": "paused", "names": ["orders"]}, ("rota.master.core.pauses", "Pauses.in_flight")),
+        ("blacklist", {}, ("rota.master.core.status", "blacklist")),
+        ("quarantine", {"action": "list"}, ("rota.master.core.quarantine", "Quarantine.all")),
+    ],
+)
+def test_a_mistake_of_ours_in_what_only_looks_is_told_and_everybody_is_served_on(
+    verb: str, args: dict[str, Any], where: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = cluster()
+    with monkeypatch.context() as patch:
+        patch.setattr(".".join(where), mistaken)
+        result = ask(rig, verb, **args)
+    assert result.exit == exits.FAILED
+    assert result.data["error"].startswith(f"internal error in {verb}: KeyError: 'what nobody has thought of', in mist")
+    (event,) = [event for event in rig.core.events.since(0) if event["kind"] == "internal error"]
+    assert "mistaken (test_verbs.py:" in event["text"]
+    status = ask(rig, "status").data["master"]
+    assert status["counters"]["internal errors"] == 1 and "please report it" in status["alarms"][0]
+    rig.request(1)
+    assert len(rig.deliveries) == 1
+
+
+def test_a_mistake_of_ours_in_what_changes_something_ends_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = cluster()
+    monkeypatch.setattr("rota.master.core.intents.Intents.say", mistaken)
+    with pytest.raises(KeyError):
+        rig.verb("drain", nodes=["n1"])
+
+
 def test_a_failed_journal_refuses_changes_and_goes_on_dispatching() -> None:
     rig = cluster()
     rig.core.journal_failed("the disk is full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from traceback import extract_tb
 from typing import Any, NamedTuple
 
 from ...common import exits, messages, wire
@@ -16,6 +17,8 @@ from .outbox import Outbox
 OPERATORS_MAX = 1000
 PROBE_EVERY_S = 1.0
 _IN_MEMORY = ("list", "clear")  # actions of blacklist that no journal has to know
+_LOOKING = ("status", "events", "wait")  # verbs that change nothing
+_LISTING = (None, "list", "show")  # and actions of those that mostly do
 
 
 class _Operator(NamedTuple):
@@ -122,6 +125,10 @@ class Operators(Connected):
             self._do(self._known[route], route, verb, now)
         except verbs.Refuse as refused:
             self._answer(route, verb.id, refused.outcome)
+        except Exception as error:
+            if not _only_looks(verb):
+                raise  # half of it may be done: what was recorded is what the next master begins with
+            self._answer(route, verb.id, self._mistaken(verb.verb, error))
 
     def _do(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
         verbs.check(verb.verb, verb.args)
@@ -167,22 +174,28 @@ class Operators(Connected):
         """Whoever waits is answered when its condition holds, when it cannot come true, or when its time is over."""
         left = []
         for waiter in self.waiting:
-            wait = waiter.wait
-            waited_s = now - waiter.began
-            data: dict[str, Any] = {"condition": wait.condition, "names": list(wait.subjects), "waited_s": waited_s}
-            pending = wait.pending(now)
-            if not pending:
-                self._answer(waiter.route, waiter.id, verbs.Outcome(data))
-            elif failed := wait.failed():
-                self._answer(waiter.route, waiter.id, verbs.Outcome({**data, "error": failed}, exit=exits.FAILED))
-            elif waited_s >= wait.timeout_s:
-                data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
-                names = "; ".join(f"{name}: {text}" for name, text in pending.items())
-                data["error"] = f"not {wait.condition} yet, still under way: {names}"
-                self._answer(waiter.route, waiter.id, verbs.Outcome(data, exit=exits.UNDER_WAY))
-            else:
+            try:
+                outcome = _came_of(waiter.wait, now - waiter.began, now)
+            except Exception as error:
+                outcome = self._mistaken("wait", error)
+            if outcome is None:
                 left.append(waiter)
+            else:
+                self._answer(waiter.route, waiter.id, outcome)
         self.waiting = left
+
+    def _mistaken(self, verb: str, error: Exception) -> verbs.Outcome:
+        """A mistake of our own. Whoever only looks changes nothing, so everybody else is served on."""
+        frames = [
+            f"{each.name} ({each.filename.rpartition('/')[2]}:{each.lineno})"
+            for each in extract_tb(error.__traceback__)
+        ]
+        what = f"{type(error).__name__}: {error}"[: verbs.TEXT_MAX // 2]
+        text = f"internal error in {verb}: {what}, in {' < '.join(reversed(frames))}"[: verbs.TEXT_MAX]
+        self._events.tell("internal error", verb, text)
+        self._fleet.dispatch.counters["internal errors"] += 1
+        self._alarms["internal error"] = f"{text}: please report it"
+        return verbs.Outcome({"error": text}, exit=exits.FAILED)
 
     # ---- what the master tells -----------------------------------------------------------------------------------
 
@@ -215,6 +228,26 @@ class Operators(Connected):
         for route, result in (each for waiting in answers.values() for each in waiting):
             data = {**result.data, "error": f"a restart of this master would forget what was asked for: {text}"}
             self.say(route, result._replace(ok=False, exit=exits.FAILED, data=data))
+
+
+def _only_looks(verb: messages.Verb) -> bool:
+    return verb.verb in _LOOKING or (verb.verb in ("blacklist", "quarantine") and verb.args.get("action") in _LISTING)
+
+
+def _came_of(wait: verbs.Wait, waited_s: float, now: float) -> verbs.Outcome | None:
+    """Of a wait; None: it goes on."""
+    data: dict[str, Any] = {"condition": wait.condition, "names": list(wait.subjects), "waited_s": waited_s}
+    pending = wait.pending(now)
+    if not pending:
+        return verbs.Outcome(data)
+    if failed := wait.failed():
+        return verbs.Outcome({**data, "error": failed}, exit=exits.FAILED)
+    if waited_s < wait.timeout_s:
+        return None
+    data["pending"] = [{"name": name, "why": text} for name, text in pending.items()]
+    names = "; ".join(f"{name}: {text}" for name, text in pending.items())
+    data["error"] = f"not {wait.condition} yet, still under way: {names}"
+    return verbs.Outcome(data, exit=exits.UNDER_WAY)
 
 
 def _too_many_asked() -> verbs.Refuse:
