@@ -351,6 +351,8 @@ class Anything(Kind):
             return [self.read(item) for item in value]
         if not isinstance(value, str | int | float | bool):
             raise ValueError(f"must be a text, a number, true, false, or a list or table of these, not {quoted(value)}")
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise ValueError(f"must be a number of at most 64 bits, not {quoted(value)}")
         return value
 
     def show(self, value: Any) -> str:

@@ -950,6 +950,7 @@ def test_settings_of_health_have_a_section_of_their_own(tmp_path: Any) -> None:
         ("blacklist = '10m'", "must not be above blacklist_max"),
         ("check = 'ping'", "one of heartbeat, port, dummy, request"),
         ("expect = 1979-05-27", "must be a text, a number"),
+        ("check = 'dummy'\nhandler = 'quote'\nargs = { a = 18446744073709551616 }", "at most 64 bits"),
     ],
 )
 def test_settings_that_cannot_work_together_are_found_at_load(tmp_path: Any, text: str, sentence: str) -> None:
