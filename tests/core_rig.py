@@ -13,6 +13,7 @@ from rota.common.errors import OK
 from rota.common.messages import AgentHello, Exited, Handler, Held, ProcessHello, Row
 from rota.common.settings import MasterSettings, ServiceSettings
 from rota.master.core.beginning import Heritage, Identity, Past, Sections, Sources
+from rota.master.core.engine_lease import EngineLease
 from rota.master.core.master import Master
 from rota.master.core.pool import Slot
 from rota.master.core.records import Restored
@@ -53,21 +54,18 @@ class Rig:
             replace(MasterSettings(), **{"state": "/nowhere", **settings}),
             lambda name: self.services.get(name, self.default),
         )
-        self.core = Master(
-            Identity("m", 1, 2),
-            self.sections,
-            Past(restored or Restored(), epoch=epoch),
-            Sources(self._token, lambda: self.wall),
-            heritage or Heritage(),
-            None,
-            self.now,
-        )
+        self.core = self.made(restored or Restored(), epoch, heritage or Heritage())
         self.dispatch, self.fleet, self.out = self.core.dispatch, self.core.fleet, self.core.out
         self.records: list[bytes] = []
         self.said: dict[bytes, list[Any]] = {}  # messages on the control socket, by route
         self.answers: list[Answer] = []
         self.deliveries: list[tuple[Slot, int, bytes]] = []
         self.durable = True
+
+    def made(self, restored: Restored, epoch: int, heritage: Heritage, lease: EngineLease | None = None) -> Master:
+        sources = Sources(self._token, lambda: self.wall)
+        past = Past(restored, epoch=epoch)
+        return Master(Identity("m", 1, 2), self.sections, past, sources, heritage, lease, self.now)
 
     def _token(self) -> int:
         self.tokens += 1

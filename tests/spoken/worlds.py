@@ -1,0 +1,21 @@
+"""All worlds by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .agent import AgentWorld, LeavingWorld
+from .master import ForgetfulWorld, GroupWorld, MasterWorld, StoppedWorld
+from .standby import EngineWorld, PrimaryWorld, StandbyWorld
+
+WORLDS: dict[str, type[Any]] = {
+    "master": MasterWorld,
+    "stopped": StoppedWorld,
+    "forgetful": ForgetfulWorld,
+    "group": GroupWorld,
+    "agent": AgentWorld,
+    "leaving": LeavingWorld,
+    "standby": StandbyWorld,
+    "primary": PrimaryWorld,
+    "engine": EngineWorld,
+}

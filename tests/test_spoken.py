@@ -1,0 +1,67 @@
+"""Whatever well-formed peers say, in whatever order: no core raises, spins, or leaves a verb unanswered (`make spoken`
+for more).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from spoken.history import Violation, fault, play, shortest, steps
+from spoken.worlds import WORLDS
+
+from rota.master.core.operators import Operators
+from rota.master.core.staffing import Staffing
+from rota.master.core.verbs import Verbs
+
+MASTERS = ("master", "stopped", "forgetful", "group")
+STEPS = 80
+
+
+@pytest.mark.parametrize("name", MASTERS)
+def test_a_master_bears_whatever_it_is_told(name: str) -> None:
+    for seed in range(1, 16):
+        play(WORLDS[name], steps(WORLDS[name], seed, STEPS))
+
+
+@pytest.mark.parametrize("name", [name for name in WORLDS if name not in MASTERS])
+def test_an_agent_and_a_standby_bear_whatever_they_are_told(name: str) -> None:
+    for seed in range(1, 31):
+        play(WORLDS[name], steps(WORLDS[name], seed, STEPS))
+
+
+def raises(*_: object) -> Any:
+    raise KeyError("nobody has thought of it")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "planted", "wrong"),
+    [
+        (Verbs, "pause", raises, "KeyError"),
+        (Staffing, "busy", lambda staff: True, "busy with nothing"),
+        (Operators, "_wake", lambda operators, now: None, "wait: no answer"),
+    ],
+)
+def test_a_fault_is_found_and_shown_in_few_steps(
+    where: type, name: str, planted: Any, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, name, planted)
+    world = WORLDS["master"]
+    histories = (steps(world, seed, STEPS) for seed in range(1, 20))
+    history, found = next((history, found) for history in histories if wrong in (found := fault(world, history)))
+    short = shortest(world, history, found)
+    assert len(short) <= 4 and fault(world, short) == found
+
+
+def test_a_history_without_an_end_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spoken.history.STUCK_S", 1)
+
+    def spins(*_: object) -> Any:
+        while True:
+            pass
+
+    monkeypatch.setattr(Verbs, "pause", spins)
+    world = WORLDS["master"]
+    with pytest.raises(Violation, match="does not come back"):
+        for seed in range(1, 20):
+            play(world, steps(world, seed, STEPS))
