@@ -517,6 +517,17 @@ def test_after_a_restart_a_drain_waits_for_what_the_older_master_gave() -> None:
     assert rig.fleet.nodes["n1"].intent is Intent.DETACHED
 
 
+def test_a_drain_waits_for_nothing_from_a_node_that_is_dead() -> None:
+    known = Restored()
+    known.read(records.present("n1", True))
+    rig = Rig(restored=known)
+    rig.after(10.0)
+    assert rig.fleet.nodes["n1"].liveness == "dead"
+    rig.verb("drain", nodes=["n1"])
+    rig.after(0.1)
+    assert rig.fleet.nodes["n1"].intent == "detached"
+
+
 def test_rejoining_before_the_drain_is_done_takes_the_work_that_waits() -> None:
     rig = Rig()
     slot = rig.process(rig.agent())

@@ -105,7 +105,8 @@ class Intents:
             return
         late = node.drain_until is not None and now >= node.drain_until
         left = node.in_flight()
-        if (left or self._fleet.census.waits_for(node)) and not late:
+        untold = self._fleet.census.waits_for(node) and node.liveness is not Liveness.DEAD
+        if (left or untold) and not late:
             return  # what an older master gave it counts too, and is not known before it has told
         if left:
             text = f"{node.name}: {plural(left, 'request')} still running at the deadline; what runs them is stopped"
