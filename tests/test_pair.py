@@ -294,6 +294,15 @@ def test_a_standby_with_another_address_gets_nothing_before_that_is_on_record(ri
     assert rig.pair.until() == 101.0, "what it promised before counts, and nothing else"
 
 
+def test_the_address_that_a_standby_said_last_is_on_record(rig: Rig) -> None:
+    followed(rig)
+    rig.greet("tcp://new:7700")
+    rig.greet()
+    assert rig.journal[-1] == records.peer(OTHER)
+    rig.recorded()
+    assert rig.pair.peer == OTHER
+
+
 def test_one_that_is_forgotten_has_no_say(rig: Rig) -> None:
     followed(rig)
     rig.pair.gone(ROUTE)

@@ -88,7 +88,7 @@ class Pair(Followers):
         peer = Peer(hello.name, hello.address, hello.role)
         if self.standby is not None:
             self.standby.gone()  # what is recorded now comes with the snapshot
-            if peer == self.peer:
+            if peer == self.peer and self._coming is None:  # else the record of another address is on its way
                 return self._begin(self.standby, route, token, epoch, now)
         else:  # alone we told nobody who votes: started again we have to know it
             self._journal(records.electorate(self.leases.electorate), False)
