@@ -501,6 +501,9 @@ class MasterWorld(Rig):
         if chance.random() < 0.1:
             self.core.control(STANDBY, wire.head(wire.BYE, follower.token), self.now)
             return self.flush()
+        if chance.random() < 0.5:  # as it would
+            honest = messages.Promise(self.core.pair._pulse, 1000, self.core._records, 3)
+            return self._control(follower.route, follower.token, honest)
         promise = messages.Promise(
             number(chance, *range(max(0, self.core.pair._pulse - 2), self.core.pair._pulse + 1)),
             number(chance, 1000, 1000, 100),
@@ -563,10 +566,11 @@ class MasterWorld(Rig):
         for slot in self._slots():
             for delivery, request in list(slot.inflight.items()):
                 if slot.connected and not self.over and chance.random() < often:
-                    fields = {"epoch": request.epoch, "time": chance.choice([100, 1000, 10**6]), "number": delivery}
+                    epoch = request.epoch or self.epoch  # that of its delivery, also of a check
+                    fields = {"epoch": epoch, "time": chance.choice([100, 1000, 10**6]), "number": delivery}
                     code = chance.choice([0, 0, 0, 1, 12])
                     head = wire.head(wire.REPLY, slot.token, upto=slot.acked + 1, code=code, **fields)
-                    self.core.backend(slot.route, head + b"\xc0", self.now)
+                    self.core.backend(slot.route, head + chance.choice([b"\xa0", b"\xa0", b"\xc0", b"odd"]), self.now)
                     self.flush()
         self.tick(0.02)
 
@@ -758,6 +762,33 @@ class StoppedWorld(MasterWorld):
     """One whose journal fails, or that is told to stop, somewhere on its way."""
 
     actions: ClassVar[Mapping[str, int]] = {**MasterWorld.actions, "journal_fails": 1, "is_told_to_stop": 1}
+
+
+class IllWorld(MasterWorld):
+    """One whose nodes are asked how they are, and fall at once."""
+
+    actions: ClassVar[Mapping[str, int]] = {
+        **MasterWorld.actions,
+        "everybody_comes": 10,
+        "agent_greets": 1,
+        "agent_leaves": 1,
+        "processes_answer": 14,
+        "process_dies": 10,
+        "settings_change": 1,
+        "time_passes": 16,
+    }
+
+    def __init__(self, restored: Restored | None = None) -> None:
+        super().__init__(restored)
+        health = replace(HealthSettings(), check="request", every=0.5, timeout=0.2, rise=1, fall=1, blacklist=0.2)
+        self.default = replace(self.default, health=health, min_active=0, credit=None)
+        self.core.reconfigure(self.sections)
+
+
+class HeirWorld(MasterWorld):
+    """One that begins again and again, while all others are still there."""
+
+    actions: ClassVar[Mapping[str, int]] = {**MasterWorld.actions, "master_restarts": 8, "process_greets": 10}
 
 
 class ForgetfulWorld(MasterWorld):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .agent import AgentWorld, LeavingWorld
-from .master import ForgetfulWorld, GroupWorld, MasterWorld, StoppedWorld
+from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, StoppedWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
 
 WORLDS: dict[str, type[Any]] = {
     "master": MasterWorld,
     "stopped": StoppedWorld,
+    "ill": IllWorld,
+    "heir": HeirWorld,
     "forgetful": ForgetfulWorld,
     "group": GroupWorld,
     "agent": AgentWorld,
