@@ -14,7 +14,7 @@ from rota.master.core.operators import Operators
 from rota.master.core.staffing import Staffing
 from rota.master.core.verbs import Verbs
 
-MASTERS = ("master", "stopped", "ill", "heir", "forgetful", "group")
+MASTERS = ("master", "stopped", "ill", "poison", "stream", "heir", "forgetful", "group")
 STEPS = 80
 
 

@@ -23,6 +23,7 @@ from rota.common import exits, messages, wire
 from rota.common.lifecycle import Intent
 from rota.common.messages import Message
 from rota.common.settings import HealthSettings, ServiceSettings, StandbySettings
+from rota.common.wire import MORE, OLDER, RESENT
 from rota.master.core import outbox
 from rota.master.core.beginning import Heritage
 from rota.master.core.engine_lease import Answer, EngineLease, Row
@@ -96,6 +97,10 @@ class MasterWorld(Rig):
         "is_told_to_stop": 0,
     }
 
+    targets: ClassVar[tuple[str, ...]] = TARGETS
+    flags: ClassVar[tuple[int, ...]] = (*[0] * 6, RESENT, RESENT | OLDER, OLDER, MORE, MORE)
+    verbs: ClassVar[tuple[str, ...]] = tuple(VERBS)
+
     def __init__(self, restored: Restored | None = None, **settings: Any) -> None:
         self.boots = dict.fromkeys(NODES, "b1")
         self.alive: set[str] = set()  # nodes whose agents beat
@@ -160,6 +165,13 @@ class MasterWorld(Rig):
                 if node is not None and node.route:
                     self._control(node.route, node.token, messages.Beat(1))
             self.core.tick(self.now)
+            self.flush()
+            self._end_if_ready()
+
+    def _end_if_ready(self) -> None:
+        if not self.over and self.core.ready_to_end(self.now):
+            self.core.end()
+            self.over = True
             self.flush()
 
     def _control(self, route: bytes, token: int, message: Message, kind: int = wire.CONTROL) -> None:
@@ -380,7 +392,7 @@ class MasterWorld(Rig):
         self.numbers[route[:2]] += 1
         latest = self.numbers[route[:2]]
         meta: Any = {}
-        flags = chance.choice([0] * 6 + [wire.RESENT, wire.RESENT | wire.OLDER, wire.OLDER, wire.MORE, wire.MORE])
+        flags = chance.choice(self.flags)
         if chance.random() < 0.2:
             flags, meta = flags | wire.KEYED, {"k": chance.choice(["a", "b"])}
         if chance.random() < 0.2:
@@ -388,7 +400,7 @@ class MasterWorld(Rig):
         if chance.random() < 0.05:
             meta = chance.choice([{"k": 5, "s": 5}, 5, {}, "odd"])
         packed = msgpack.packb(meta) if meta or chance.random() < 0.05 else b""
-        target = chance.choice(TARGETS).encode()
+        target = chance.choice(self.targets).encode()
         flags |= wire.META if packed else 0
         head = wire.head(
             wire.REQUEST,
@@ -438,7 +450,7 @@ class MasterWorld(Rig):
         if chance.random() < 0.03:
             follow = messages.Follow(number(chance, 1, 2), number(chance, 0))
             return self._control(route, operators.token(route), follow)
-        name = chance.choice(list(VERBS))
+        name = chance.choice(self.verbs)
         args = {each: self._argument(each, chance) for each in VERBS[name] if chance.random() < 0.6}
         verb = messages.Verb(self.numbers[route], name, args)
         wanted = args.get("timeout_s", 60.0)
@@ -656,12 +668,9 @@ class MasterWorld(Rig):
     # ---- what must hold ----------------------------------------------------------------------------------------------
 
     def check(self) -> None:
+        self._end_if_ready()
         if self.over:
             return
-        if self.core.ready_to_end(self.now):
-            self.core.end()
-            self.over = True
-            return self.flush()
         self._check_deadlines()
         self.checked += 1
         if self.checked % STATUS_EVERY == 0:
@@ -732,6 +741,8 @@ class MasterWorld(Rig):
             self.core.control_gone(route)
         for seconds in (*[0.9] * 20, *[4e5] * 15, *[0.9] * 20):  # a longer gap is the master's own, and forgiven
             self.tick(seconds)
+        if self.over:
+            return
         draining = [node.name for node in self.fleet.nodes.values() if node.intent is Intent.DRAINING]
         if draining:
             raise Violation(f"{draining} drain for ever")
@@ -783,6 +794,28 @@ class IllWorld(MasterWorld):
         health = replace(HealthSettings(), check="request", every=0.5, timeout=0.2, rise=1, fall=1, blacklist=0.2)
         self.default = replace(self.default, health=health, min_active=0, credit=None)
         self.core.reconfigure(self.sections)
+
+
+class PoisonWorld(MasterWorld):
+    """One whose processes die of what they are given, one at a time."""
+
+    actions: ClassVar[Mapping[str, int]] = {**IllWorld.actions, "process_dies": 20, "client_asks": 24}
+    targets = ("orders.again", "orders.quote")
+    flags = (0, 0, 0, RESENT, MORE)
+    verbs = ("quarantine", "quarantine", "reload", "maintenance", "pause", "resume", "forget", "status")
+
+    def __init__(self, restored: Restored | None = None) -> None:
+        super().__init__(restored)
+        self.default = replace(self.default, quarantine_for=5.0, max_attempts=10, queue_limit=5)
+        self.core.reconfigure(self.sections)
+
+
+class StreamWorld(MasterWorld):
+    """One whose callers and processes send pieces."""
+
+    actions: ClassVar[Mapping[str, int]] = {**MasterWorld.actions, "client_says": 20, "process_says": 20}
+    targets = ("orders.again", "orders.quote")
+    flags = (MORE, MORE, MORE, MORE | RESENT, MORE | RESENT | OLDER)
 
 
 class HeirWorld(MasterWorld):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from .agent import AgentWorld, LeavingWorld
-from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, StoppedWorld
+from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, PoisonWorld, StoppedWorld, StreamWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
 
 WORLDS: dict[str, type[Any]] = {
     "master": MasterWorld,
     "stopped": StoppedWorld,
     "ill": IllWorld,
+    "poison": PoisonWorld,
+    "stream": StreamWorld,
     "heir": HeirWorld,
     "forgetful": ForgetfulWorld,
     "group": GroupWorld,
