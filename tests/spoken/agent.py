@@ -31,7 +31,6 @@ from .chance import number, odd_field, some
 from .history import Violation
 
 SERVICES = ("orders", "site")
-CAPACITY = 2
 CODES = ("incompatible", "busy", "unknown", "interface", "name in use", "standby", "denied", "port", "odd")
 WORD_MAX = 1 << 64
 TICKS = 3  # after which nothing more is due at this moment
@@ -56,12 +55,19 @@ class AgentWorld(Node):
         "is_told_to_leave": 0,
     }
 
+    capacity = 2
+    offers: ClassVar[tuple[str, ...]] = SERVICES
+
     def __init__(self, **options: Any) -> None:
         self.spawning: list[str] = []
         self.ever: list[str] = []
         self.tries: list[Try] = []
         self.connected = self.over = False
-        super().__init__(capacity=CAPACITY, offers=list(SERVICES), votes=Votes(0.0, 1), **options)
+        super().__init__(capacity=self.capacity, offers=list(self.offers), votes=Votes(0.0, 1), **options)
+
+    @property
+    def ended(self) -> bool:
+        return self.over
 
     # ---- the shell ---------------------------------------------------------------------------------------------------
 
@@ -72,7 +78,7 @@ class AgentWorld(Node):
                 case Send(message) | Hello(message):
                     messages.decode(messages.encode(message))
                 case Spawn(incarnation, service):
-                    if service not in SERVICES or incarnation in self.ever:
+                    if service not in self.offers or incarnation in self.ever:
                         raise Violation(f"{incarnation} of {service} is to be started")
                     self.spawning.append(incarnation)
                     self.ever.append(incarnation)
@@ -93,8 +99,8 @@ class AgentWorld(Node):
                     core.votes.unsure(self.now + lasts_s)
                 case Quit():
                     self.over = True
-        if len(core.processes.alive) > 2 * CAPACITY:
-            raise Violation(f"{len(core.processes.alive)} processes where there is room for {CAPACITY}")
+        if len(core.processes.alive) > 2 * self.capacity:
+            raise Violation(f"{len(core.processes.alive)} processes where there is room for {self.capacity}")
 
     def heard(self, message: Message) -> Message:
         """As it comes over a socket; what cannot be read does not."""
@@ -247,6 +253,8 @@ class AgentWorld(Node):
         self.do(self.core.reload() if chance.random() < 0.5 else self.core.resize(chance.choice([0, 1, 2]), self.now))
 
     def is_told_to_leave(self, chance: Random) -> None:
+        if chance.random() < 0.3:
+            return self.say(messages.Leave())
         self.do(self.core.leaving.ask(chance.choice([0.0, 60.0]), self.now))
 
     # ---- what must hold ----------------------------------------------------------------------------------------------
@@ -270,3 +278,10 @@ class AgentWorld(Node):
 
 class LeavingWorld(AgentWorld):
     actions: ClassVar[Mapping[str, int]] = {**AgentWorld.actions, "is_told_to_leave": 1}
+
+
+class WitnessWorld(LeavingWorld):
+    """It votes, and runs nothing whatever it is told."""
+
+    capacity = 0
+    offers = ()

@@ -28,6 +28,7 @@ class World(Protocol):
     """A core with all who talk to it. `actions`: the names of its methods that are steps → how often each comes."""
 
     actions: Mapping[str, int]
+    ended: bool  # nothing more can happen
 
     def check(self) -> None:
         """What holds after each step."""
@@ -47,6 +48,8 @@ def play(made: Callable[[], World], history: Sequence[Step]) -> None:
     world = made()
     with _in_time():
         for step in history:
+            if world.ended:
+                break
             getattr(world, step.action)(Random(step.seed))
             world.check()
         world.end()

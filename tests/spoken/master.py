@@ -18,12 +18,13 @@ from typing import Any, ClassVar
 import msgpack
 from core_rig import HANDLERS, Rig
 
-from rota.cli import render
+from rota.cli import blacklist, quarantine, render
 from rota.common import exits, messages, wire
 from rota.common.lifecycle import Intent
 from rota.common.messages import Message
 from rota.common.settings import HealthSettings, ServiceSettings, StandbySettings
 from rota.common.wire import MORE, OLDER, RESENT
+from rota.master import log
 from rota.master.core import outbox
 from rota.master.core.beginning import Heritage
 from rota.master.core.engine_lease import Answer, EngineLease, Row
@@ -100,6 +101,7 @@ class MasterWorld(Rig):
     targets: ClassVar[tuple[str, ...]] = TARGETS
     flags: ClassVar[tuple[int, ...]] = (*[0] * 6, RESENT, RESENT | OLDER, OLDER, MORE, MORE)
     verbs: ClassVar[tuple[str, ...]] = tuple(VERBS)
+    ended = False  # there is always a next master
 
     def __init__(self, restored: Restored | None = None, **settings: Any) -> None:
         self.boots = dict.fromkeys(NODES, "b1")
@@ -155,6 +157,19 @@ class MasterWorld(Rig):
             raise Violation("a verb was answered twice, or never asked")
         del self.asked[verb]
         self.answered[verb] = result.exit
+        self._show(result.data)
+
+    def _show(self, data: Any) -> None:
+        """As the command line does."""
+        if "panics" in data:
+            blacklist._lines(data)
+        for entry in data.get("entries", ()):
+            quarantine._table([entry])
+        if "last_deaths" in data:
+            quarantine._entry(data)
+        for event in data.get("events", ()):
+            log.line(event)
+            render.event(event, render.Paint(True), "12:00:00")
 
     def tick(self, seconds: float) -> None:
         self.now += seconds

@@ -60,6 +60,10 @@ class StandbyWorld(StandbyRig[Standby]):
         self.log = EventLog(lambda: 1_000_000.0)  # of the active
         self.flush()
 
+    @property
+    def ended(self) -> bool:
+        return self.master is not None
+
     def made(self) -> Standby:
         settings = replace(StandbySettings(), backup_of=("tcp://other:7700",), takeover_after=T)
         known = Restored()

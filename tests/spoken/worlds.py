@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .agent import AgentWorld, LeavingWorld
+from .agent import AgentWorld, LeavingWorld, WitnessWorld
 from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, PoisonWorld, StoppedWorld, StreamWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
 
@@ -19,6 +19,7 @@ WORLDS: dict[str, type[Any]] = {
     "group": GroupWorld,
     "agent": AgentWorld,
     "leaving": LeavingWorld,
+    "witness": WitnessWorld,
     "standby": StandbyWorld,
     "primary": PrimaryWorld,
     "engine": EngineWorld,
