@@ -31,6 +31,7 @@ from rota.master.core.engine_lease import Answer, EngineLease, Row
 from rota.master.core.master import Master
 from rota.master.core.pool import Request, Slot
 from rota.master.core.records import Restored
+from rota.master.core.verbs import ARGUMENTS
 
 from .chance import ODD, number, odd_field, some
 from .history import Violation
@@ -45,24 +46,7 @@ OLDER_EPOCH, EPOCH = 3, 5  # of the first master, and of one before it
 STATUS_EVERY = 3  # steps: it costs more than most of them
 LONG_TICK_S = 0.1  # of a master that has nothing to do; less is for what is under way
 
-VERBS: Mapping[str, tuple[str, ...]] = {
-    "status": ("nodes",),
-    "drain": ("nodes", "all", "tags", "deadline_s", "force", "reason", "dry_run"),
-    "rejoin": ("nodes", "all", "tags", "version", "reason", "dry_run"),
-    "recheck": ("nodes", "all", "tags"),
-    "forget": ("nodes", "reason"),
-    "blacklist": ("action", "names", "reason"),
-    "scale": ("service", "processes", "reason"),
-    "reload": ("service", "reason"),
-    "pause": ("service", "for_s", "reason"),
-    "resume": ("service", "reason"),
-    "maintenance": ("service", "on", "stop", "retry_after_s", "reason"),
-    "wait": ("condition", "names", "timeout_s"),
-    "quarantine": ("action", "id", "reason"),
-    "events": ("since", "limit"),
-    "switchover": ("reason",),
-    "nonsense": ("nodes",),
-}
+VERBS: Mapping[str, tuple[str, ...]] = {**ARGUMENTS, "nonsense": ("nodes",)}
 CONDITIONS = ("active", "detached", "ready", "leader", "reloaded", "paused", "maintenance")
 ACTIONS = ("list", "clear", "disable", "enable", "show", "retry", "drop")
 
