@@ -386,6 +386,14 @@ def test_how_many_requests_a_process_says_it_runs_at_once_is_bounded(says: int, 
 # ---- drain -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_node_has_room_for_so_many_processes_and_no_more_whatever_it_says() -> None:
+    rig = Rig()
+    node = rig.agent(capacity=1 << 40)
+    rig.verb("scale", service="orders", processes=1 << 40)
+    rig.after(0.1)
+    assert node.capacity == sum(node.plan.values()) == STARTED_MAX
+
+
 def test_a_drain_dispatches_nothing_more_from_the_step_that_accepts_it() -> None:
     rig = two_nodes()
     rig.durable = False

@@ -11,7 +11,7 @@ from math import inf
 
 from ...common import lifecycle, messages
 from ...common.lifecycle import Intent, Liveness
-from ...common.limits import BEAT_S, NODES_MAX
+from ...common.limits import BEAT_S, NODES_MAX, STARTED_MAX
 from . import admission, records
 from .beginning import Sections, Sources
 from .census import Census
@@ -102,7 +102,8 @@ class Fleet:
             self._new_boot(node, hello, now)
         node.hellos = hello.hellos
         node.route, node.token, node.heard_at = route, token, now
-        node.capacity, node.embedded = max(0, hello.capacity), hello.embedded
+        node.capacity = min(STARTED_MAX, max(0, hello.capacity))  # a plan counts to it
+        node.embedded = hello.embedded
         node.offers, node.tags = hello.offers, hello.tags
         for service in hello.offers:
             self.pool(service, now)
