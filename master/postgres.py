@@ -54,11 +54,13 @@ class Postgres:
             raise EngineError(f"the address of PostgreSQL: {str(error).strip()}") from None
         hosts = str(said.pop("host", "localhost")).split(",")
         ports = str(said.pop("port", "5432")).split(",")
+        if len(ports) not in (1, len(hosts)):  # as libpq has it
+            raise EngineError(f"the address of PostgreSQL: {len(ports)} ports for {len(hosts)} hosts")
         ports = ports * len(hosts) if len(ports) == 1 else ports
         said.setdefault("application_name", "rota")
         self._hosts = [
             (host, make_conninfo("", **{**said, "host": host, "port": port}).encode())
-            for host, port in zip(hosts, ports, strict=False)
+            for host, port in zip(hosts, ports, strict=True)
         ]
         self._connection: pq.abc.PGconn | None = None
         self._by = 0.0

@@ -133,3 +133,8 @@ def test_every_question_is_answered_also_when_there_is_no_engine(server: Server)
         assert monotonic() < by
     assert found[0].row is None and found[0].error and "\n" not in found[0].error
     engine.close()
+
+
+def test_hosts_and_ports_that_do_not_match_are_a_mistake_and_no_host_is_dropped() -> None:
+    with pytest.raises(EngineError, match="2 ports for 3 hosts"):
+        store("postgresql:///rota?host=a,b,c&port=1,2")
