@@ -154,6 +154,32 @@ def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(m
         closing(master, node)
 
 
+def test_a_block_ends_though_the_handler_that_hung_in_it_never_returns(
+    master: FakeMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent waited for the slot, with a process that was not wanted any more, until it was killed."""
+    monkeypatch.setattr(background, "JOIN_S", 0.1)
+    made = rota.Worker("orders")
+    release = threading.Event()
+
+    @made.handler(timeout=0.2)
+    def hang() -> None:
+        release.wait(60)
+
+    with made.background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        master.expect(messages.Started)
+        master.welcome_process()
+        master.deliver(1, "orders.hang")
+        master.expect(messages.Exited)
+        agent = node._agent
+        assert agent is not None
+        closing(master, node)
+    release.set()
+    assert agent.returncode == 0
+
+
 @pytest.mark.parametrize("forks", [False, True])
 def test_the_end_of_the_application_is_reported(forks: bool, master: FakeMaster, tmp_path: Path) -> None:
     """Also when a child that it forked lives on, which holds all its descriptors open."""

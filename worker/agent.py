@@ -217,17 +217,24 @@ class Agent:
     def _wait(self) -> None:
         """pyzmq's poll counts whole seconds when a signal lands, so it is never trusted with more than a tick."""
         until = min(self._core.next_deadline(), self._processes.look_at, self._voters.next_deadline()) - monotonic()
-        until = 0.0 if self._starts else until
+        until = 0.0 if self._may_start() else until
         self._ready = dict(self._poller.poll(int(1000 * min(until, LOOK_S)) + 1 if until > 0 else 0))
 
     def _start_one(self) -> None:
         """A start takes milliseconds, on a busy machine many: beats, limits and votes do not wait for a hundred."""
-        if self._starts:
+        if self._may_start():
             incarnation, service = self._starts.popleft()
-            if self._core.processes.alive[incarnation].stage is Stage.SPAWNING:
+            if self._is_wanted(incarnation):
                 self._spawner.spawn(incarnation, service)
-            else:  # told to stop meanwhile
+            else:
                 self._processes.ended(incarnation, 0, "never began")
+
+    def _may_start(self) -> bool:
+        return bool(self._starts) and (self._spawner.free or not self._is_wanted(self._starts[0].incarnation))
+
+    def _is_wanted(self, incarnation: str) -> bool:
+        """Not told to stop before it was started?"""
+        return self._core.processes.alive[incarnation].stage is Stage.SPAWNING
 
     def _close(self) -> None:
         self._spawner.close()

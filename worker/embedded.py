@@ -19,7 +19,6 @@ import zmq
 
 from ..common import exits
 from .agent import Agent, AgentSettings
-from .core.processes import Stage
 from .core.supervision import Supervision
 from .effects import Effects
 from .page import FLOOR, STOP, Page
@@ -52,8 +51,7 @@ class Parent(Spawner):
         self._core = core
         self._effects = effects
         self._page = page
-        self._waiting = ""  # the incarnation that is to start when the slot is free
-        self._current = ""  # the one that has the slot, taken out or not
+        self._current = ""  # the incarnation that has the slot, taken out or not
         self._read = b""
         self._parent = os.getppid()
         self._parent_ended = os.pidfd_open(self._parent)  # not the pipe alone: a child that it forked holds that open
@@ -61,21 +59,14 @@ class Parent(Spawner):
         self._poller.register(0, zmq.POLLIN)
         self._poller.register(self._parent_ended, zmq.POLLIN)
 
-    def spawn(self, incarnation: str, service: str) -> None:
-        self._waiting = incarnation
-        self._assign()
+    @property
+    def free(self) -> bool:
+        return not self._current
 
-    def _assign(self) -> None:
-        incarnation = self._waiting
-        process = self._core.processes.alive.get(incarnation)
-        if self._current or process is None:
-            return
-        if process.stage is Stage.STOPPING:  # it is not wanted any more
-            self._processes.ended(incarnation, 0, "never started")
-            return
-        self._current, self._waiting = incarnation, ""
+    def spawn(self, incarnation: str, service: str) -> None:
+        self._current = incarnation
         self._page.clear()
-        specification = self._processes.begin(incarnation, process.service, self._page)
+        specification = self._processes.begin(incarnation, service, self._page)
         self._processes.started(specification, self._parent)
         self._say({"start": specification})
 
@@ -116,15 +107,13 @@ class Parent(Spawner):
                 text = message["ended"]
                 status = exits.LOAD_FAILED if text else 0
                 self._processes.ended(incarnation, status, "the slot could not start", text)
-            if self._waiting:
-                self._assign()
 
     def _orphaned(self) -> None:
         self._poller.unregister(0)
         self._poller.unregister(self._parent_ended)
+        if self._current in self._processes.pages:
+            self._processes.ended(self._current, -9, "the application ended")
         self._current = "gone"
-        for incarnation in list(self._core.processes.alive):  # one that still waits for the slot, too
-            self._processes.ended(incarnation, -9, "the application ended")
         self._effects.perform(self._core.leaving.at_once(monotonic()))
 
     def _say(self, message: dict[str, Any]) -> None:

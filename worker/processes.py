@@ -59,6 +59,11 @@ def look(page: Page, now_ns: int, pause: Pause) -> Look:
 class Spawner(ABC):
     """Who knows what a process is: it brings them and takes them away, and tells `Processes` of it."""
 
+    @property
+    def free(self) -> bool:
+        """Can another one be started now?"""
+        return True
+
     @abstractmethod
     def spawn(self, incarnation: str, service: str) -> None: ...
 
