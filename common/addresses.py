@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from .limits import CONTROL_PORT, PORT_MAX
 
 MASTER_VARIABLE = "ROTA_MASTER"
-_ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\],]+)(?::([0-9]{1,9}))?")
+HOST = r"[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.%]+\]"  # what ZeroMQ connects to; an IPv6 address in brackets
+_ADDRESS = re.compile(rf"tcp://({HOST})(?::([0-9]{{1,9}}))?")
 
 
 def control_addresses(given: Iterable[str] | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .addresses import HOST as _HOST
 from .addresses import meant
 from .limits import NAME_MAX, PORT_MAX
 from .names import did_you_mean, valid_name
@@ -112,7 +113,6 @@ class Name(Kind):
 
 # The system takes a larger one modulo 65536, and listens there without a word.
 _PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
-_HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]"  # an IPv6 address in brackets
 HOST = Pattern(_HOST, "a host name or IP address", "10.0.0.5 or [fd00::5]")
 HOST_PORT = Pattern(rf"(?:{_HOST}):{_PORT}", "HOST:PORT", "127.0.0.1:5432")
 LISTEN = Pattern(rf"(?:\*|{_HOST}):(?:\*|{_PORT})", "HOST:PORT to listen on (either may be *)", "0.0.0.0:8080")
