@@ -40,8 +40,10 @@ Failed = tuple["Call", Error]
 class Call:
     """One request as the table sees it; the shells add the future that its caller holds.
 
-    number: 0 while it waits, OVER when it was withdrawn. epoch: that of its first send. deadline: monotonic seconds.
-    timeout: seconds that an answer which has begun waits for a lost connection.
+    number     0 while it waits; OVER when it was withdrawn, or not taken
+    epoch      that of its first send
+    deadline   monotonic seconds
+    timeout    seconds that an answer which has begun waits for a lost connection
     """
 
     number = 0
@@ -170,12 +172,16 @@ class Calls:
     # ---- calls --------------------------------------------------------------------------------------------------
 
     def submit(self, call: Call) -> Error | None:
-        """Take a call, or say why not: PayloadTooLarge, Overloaded (this client's own queue is full)."""
+        """Take a call, or say why not: PayloadTooLarge, Overloaded (this client's own queue is full). One that is not
+        taken is over.
+        """
         size = len(call.body)
         waiting, held = self._waiting, self._waiting_bytes + size
         if size > self.body_max:
+            call.number = OVER
             return self._too_large(call)
         if len(waiting) >= WAITING_MAX or held > WAITING_BYTES:
+            call.number = OVER
             return Overloaded(f"{len(waiting)} calls ({held - size} bytes) wait in this client already")
         waiting.append(call)
         self._waiting_bytes = held

@@ -235,12 +235,13 @@ class Engine:
 
     def _take_inbox(self, session: Session) -> None:
         inbox, calls = self._inbox, session.calls
+        withdrawn = len(self._withdrawn)  # who comes later may be in the inbox behind what is taken now
         while inbox:
             reply = inbox.popleft()
             error = calls.submit(reply)
             if error is not None:
                 reply.finish(None, error)
-        while self._withdrawn:
+        for _ in range(withdrawn):
             calls.cancel(self._withdrawn.popleft())
 
     def _sleep(self, poll: select.poll, until: float, waker: Waker) -> list[int]:

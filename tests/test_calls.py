@@ -427,6 +427,16 @@ def test_the_bytes_that_wait_are_bounded_and_come_free_again(monkeypatch: pytest
     assert isinstance(calls.submit(Asked(body=b"")), Overloaded)
 
 
+def test_a_refused_call_that_is_cancelled_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES", 100)
+    calls = opened()
+    for _ in range(3):
+        for refused in (Asked(body=b"x" * 101), Asked(body=b"x" * 1001)):
+            assert calls.submit(refused) is not None
+            calls.cancel(refused)
+    assert isinstance(calls.submit(Asked(body=b"x" * 101)), Overloaded)
+
+
 def test_a_payload_above_the_masters_limit_is_refused_before_anything_is_sent() -> None:
     calls = opened()
     error = calls.submit(Asked(body=b"x" * 1001))

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from queue import Queue
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from weakref import ref
 
 import msgpack
@@ -25,6 +27,10 @@ from free_ports import free_port
 from waiting import until
 
 import rota
+from rota.client import calls as table
+from rota.client.client import Engine
+from rota.client.reply import Reply
+from rota.client.session import Session
 from rota.common import messages, sockets, wire
 from rota.common.body import encode_error
 from rota.common.link import Link
@@ -565,6 +571,27 @@ def test_who_calls_first_while_the_client_is_closed_is_told(
     monkeypatch.setattr(engine, moment, close_first)
     with pytest.raises(rota.Cancelled, match="closed"):
         client.submit("a.b").result(10)
+
+
+def test_a_call_that_is_cancelled_before_it_is_taken_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits in a client is bounded, also when a caller gives up at the very moment of its call."""
+    monkeypatch.setattr(table, "WAITING_BYTES", 100)
+    engine = Engine(("tcp://127.0.0.1:1",))
+    reply = Reply((b"a.b", 3, 0), b"x" * 60, time.monotonic() + 60, engine, None)
+
+    class Inbox(deque[Reply]):
+        def __bool__(self) -> bool:
+            found = len(self) > 0
+            if not found and not reply.done():
+                self.append(reply)
+                reply.cancel()
+            return found
+
+    calls, engine._inbox = table.Calls(), Inbox()
+    for _ in range(2):
+        engine._take_inbox(cast(Session, SimpleNamespace(calls=calls)))
+    first, second = (Reply((b"a.b", 3, 0), b"x" * 60, time.monotonic() + 60, engine, None) for _ in range(2))
+    assert calls.submit(first) is None and isinstance(calls.submit(second), rota.Overloaded)
 
 
 def test_a_forgotten_client_says_goodbye(fake: FakeFrontend) -> None:
