@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from fake_master import delivery as frame_of
@@ -14,6 +16,8 @@ from rota.worker.async_streams import AsyncStream
 from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.core.streams import Abandoned, Streams
 from rota.worker.page import Page
+from rota.worker.process import Process
+from rota.worker.streams import Pump
 
 TOKEN = 99
 LIMIT_NS = 5_000_000_000
@@ -233,3 +237,13 @@ def test_a_handler_that_always_finds_a_piece_lets_others_have_their_turn() -> No
         assert await stream.read() == b"x" and turns
 
     asyncio.run(scenario())
+
+
+def test_a_damaged_bundle_ends_the_connection_and_not_the_handler_that_waits() -> None:
+    damaged: list[bool] = []
+    head = wire.head(wire.ACK, TOKEN)
+    lengths = len(head).to_bytes(4, "little") + bytes(4)
+    bundle = wire.head(wire.BUNDLE, TOKEN, number=2) + lengths + head
+    backend = SimpleNamespace(inbox=deque([bundle]), handle=lambda frame: None, damage=lambda: damaged.append(True))
+    Pump(cast(Process, SimpleNamespace(backend=backend))).sift()
+    assert damaged == [True]

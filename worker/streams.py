@@ -147,20 +147,13 @@ class Pump:
     def _received(self, frame: bytes) -> None:
         try:
             fields = wire.parse(frame)
-            frames = wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]
-            for each in frames:
-                self._one(each)
+            for each in wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]:
+                if wire.parse(each)[3] == wire.DELIVER:
+                    self._backend.inbox.append(each)
+                else:
+                    self._backend.handle(each)
         except wire.BadFrame:
             self._backend.damage()
-
-    def _one(self, frame: bytes) -> None:
-        if frame[_KIND_AT] == wire.DELIVER:
-            self._backend.inbox.append(frame)
-        else:
-            self._backend.handle(frame)
-
-
-_KIND_AT = 6  # in the header
 
 
 class SyncStream(Handle):
