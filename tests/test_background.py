@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from agent_rig import closing
 from fake_master import FakeMaster
 
 import rota
 from rota.common import messages, restarts, wire
 from rota.common.body import decode_result
-from rota.worker import background
+from rota.common.link import Link
+from rota.worker import backend, background
 from rota.worker.page import RUNNING
 
 
@@ -264,6 +267,26 @@ def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None
         assert failing.cause == "on_start function fail failed: OSError: no database" and "Traceback" in failing.text
         with pytest.raises(rota.Timeout, match="(?s)within 0.1 s; its last start failed:.*no database"):
             node.wait_ready(0.1)
+        closing(master, node)
+
+
+def test_a_slot_that_fails_to_connect_is_started_again(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own it would end that; here it ended the thread, and nobody served ever after."""
+    carry_on = Link
+    failures = [zmq.ZMQError(errno.EMFILE)]
+
+    def link(*args: Any) -> Link:
+        if failures:
+            raise failures.pop()
+        return carry_on(*args)
+
+    monkeypatch.setattr(backend, "Link", link)
+    with worker().background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        assert "Too many open files" in master.expect(messages.Failing).text
+        master.welcome_process()
+        node.wait_ready()
         closing(master, node)
 
 

@@ -23,6 +23,7 @@ from ..common.log import note
 from ..common.restarts import Restarts
 from ..common.settings import SlaveSettings
 from .backend import Rejected
+from .hosting import traceback_text
 from .loading import version_of
 from .page import PHASE, READY, Page
 from .process import Process, Specification, failed
@@ -185,7 +186,7 @@ class Background:
         return agent
 
     def _serve_one(self, agent: subprocess.Popen[bytes], specification: Specification) -> str:
-        """The reason if it could not start."""
+        """The reason if it could not start, or failed later."""
         process = Process(specification, self.worker, self._version, self._page)
 
         def check_agent() -> None:
@@ -197,6 +198,9 @@ class Background:
             process.run()
         except (LoadError, Rejected) as error:
             return failed(self._page, error)
+        except Exception as error:  # it would end a process; this thread is to serve again
+            self._page.fail(f"{type(error).__name__}: {error}")
+            return traceback_text(error)
         return ""
 
     def _say(self, message: dict[str, Any], agent: subprocess.Popen[bytes]) -> None:

@@ -106,7 +106,7 @@ class Parent(Spawner):
             if incarnation in self._processes.pages:
                 text = message["ended"]
                 status = exits.LOAD_FAILED if text else 0
-                self._processes.ended(incarnation, status, "the slot could not start", text)
+                self._processes.ended(incarnation, status, "the slot failed", text)
 
     def _orphaned(self) -> None:
         self._poller.unregister(0)
