@@ -539,6 +539,18 @@ def test_output_of_processes_is_passed_on(master: FakeMaster, start_agent: Start
     master.until(lambda: "about to hang" in agent.log.read_text())
 
 
+def test_output_of_a_process_that_writes_much_is_passed_on_at_once(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    """At 40 KB a second it was late, by as much as it had written, and its file grew."""
+    much = "for _ in range(4_000): print('x' * 1_000)\nprint('the end')\n"
+    (tmp_path / "talks.py").write_text(APPLICATION + much)
+    agent = start_agent(app="talks:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    run_processes(master, 1)
+    master.until(lambda: agent.log.read_text().endswith("the end\n"))
+
+
 def test_systemd_is_told_when_the_node_is_in(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable, Container
 from contextlib import suppress
 from time import monotonic
@@ -18,6 +19,7 @@ from .page import Page
 from .processes import Processes, Spawner
 
 SHOW_BYTES = 4096  # of output at a time: a pipe that is ready takes them whole (PIPE_BUF)
+SHOW_MAX = 256 * 1024  # of one process at each look: half a millisecond; what it writes beyond that waits in its file
 
 
 class Children(Spawner):
@@ -71,8 +73,7 @@ class Children(Spawner):
             self._poller.unregister(pidfd)
             status = child.reap()
             self._note_groups()
-            while _show(child):
-                pass
+            _show(child, sys.maxsize)
             text, how = child.tail(), spawn.how_it_ended(status)
             if unfit := spawn.unfit(self._place.python, text):
                 page.fail(unfit)
@@ -87,7 +88,7 @@ class Children(Spawner):
         self._oom_kills.look(self._oom_counter.read(), monotonic())
         reap_adopted({child.pid for child in self._children.values()})
         for child in self._children.values():
-            _show(child)
+            _show(child, SHOW_MAX)
 
     def close(self) -> None:
         for child in self._children.values():  # only if something unforeseen ended the loop
@@ -97,12 +98,11 @@ class Children(Spawner):
         self._keep([groups.Group(child.pid, child.started, name) for name, child in self._children.items()])
 
 
-def _show(child: spawn.Child) -> bool:
-    """Passes on what a process wrote; False when there is nothing, or nobody takes it. Never waits."""
+def _show(child: spawn.Child, most: int) -> None:
+    """Passes on what a process wrote, until there is nothing more, or nobody takes it. Never waits."""
     stderr = select.poll()
     stderr.register(2, select.POLLOUT)
-    data = child.unshown(SHOW_BYTES) if stderr.poll(0) == [(2, select.POLLOUT)] else b""
-    if data:
+    while most > 0 and stderr.poll(0) == [(2, select.POLLOUT)] and (data := child.unshown(SHOW_BYTES)):
+        most -= len(data)
         with suppress(OSError):  # a full disk
             os.write(2, data)
-    return bool(data)
