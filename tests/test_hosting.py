@@ -509,16 +509,32 @@ def test_hooks_of_both_kinds_run_in_order_each_where_its_handlers_run() -> None:
     assert threads["warm"] == threads["cool"] != loop.thread.name
 
 
-def test_a_failing_async_start_hook_is_a_load_error() -> None:
+async def wait_for_what_was_cancelled() -> None:
+    """As people do who end a task of their own."""
+    task = asyncio.create_task(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+def test_a_stop_hook_that_waits_for_a_cancelled_task_keeps_none_of_the_others() -> None:
+    orders, ran = rota.Worker("orders"), []
+    orders.on_stop(lambda: ran.append("first defined, last run"))
+    orders.on_stop(wait_for_what_was_cancelled)
+    Loop(orders).close()
+    assert ran
+
+
+@pytest.mark.parametrize("error", [OSError, asyncio.CancelledError])
+def test_a_failing_async_start_hook_is_a_load_error(error: type[BaseException]) -> None:
     orders = rota.Worker("orders")
 
     @orders.on_start
     async def connect() -> None:
-        raise OSError("no database")
+        raise error("no database")
 
     loop = Loop(orders)
     loop.thread.join(PATIENCE_S)
-    assert len(loop.failure) == 1 and "connect failed: OSError: no database" in str(loop.failure[0])
+    assert len(loop.failure) == 1 and f"connect failed: {error.__name__}: no database" in str(loop.failure[0])
     loop.close()
 
 
@@ -541,7 +557,7 @@ def test_a_start_hook_that_would_end_the_process_is_a_load_error() -> None:
     loop.close()
 
 
-@pytest.mark.parametrize("answer", [None, False, OSError("gone"), SystemExit("gone")])
+@pytest.mark.parametrize("answer", [None, False, OSError("gone"), SystemExit("gone"), asyncio.CancelledError("gone")])
 def test_an_async_health_probe_reports(answer: Any) -> None:
     orders = rota.Worker("orders")
 
@@ -552,9 +568,6 @@ def test_an_async_health_probe_reports(answer: Any) -> None:
         return answer
 
     loop = Loop(orders)
-    reports: queue.Queue[str] = queue.Queue()
-    loop.host.check_health(reports.put)
-    assert bool(reports.get(timeout=PATIENCE_S)) == (answer is not None)
     loop.host.start(delivery("", 7))
     number, outcome = loop.next()
     assert number == 7 and bool(decode_result(outcome.body)) == (answer is not None)

@@ -37,6 +37,8 @@ from .hosting import (
 
 Running = asyncio.Task[None] | Future[Outcome] | None
 
+_FAILURES = (*FAILURES, asyncio.CancelledError)  # nobody cancels a hook: it waited for something that was cancelled
+
 
 class AsyncHost:
     """Deliveries come by `start`, from any one thread; outcomes go to `done`, on the thread of the loop.
@@ -64,7 +66,6 @@ class AsyncHost:
         self._host = SyncHost(worker, version=version, stream_of=stream_of)
         self._running: dict[int, Running] = {}
         self._beyond: set[Running] = set()  # handlers that go on after their answers
-        self._examination: asyncio.Task[None] | None = None  # a task that nobody holds may vanish
         self._loop = new_event_loop()
         self._loop_thread = 0
         self._context = copy_context()  # of each handler
@@ -110,10 +111,6 @@ class AsyncHost:
         with suppress(RuntimeError):  # the loop has ended, and with it every delivery
             self._on_loop(self._cancel, number)
 
-    def check_health(self, report: Callable[[str], None]) -> None:
-        """`report` gets, on the thread of the loop, an empty text if the process is well, else the reason."""
-        self._on_loop(self._begin_examination, report)
-
     def stop(self) -> None:
         """Make `run` return; from any thread, as often as one likes."""
         with suppress(RuntimeError):  # the loop has ended already
@@ -145,14 +142,14 @@ class AsyncHost:
                 await self._call(hook)
             except LoadError:
                 raise  # it has its own sentence
-            except FAILURES as error:
+            except _FAILURES as error:
                 raise hook_failed(hook, error) from error
 
     async def _shut_down(self) -> None:
         for hook in reversed(self.worker.stop_hooks):
             try:
                 await self._call(hook)
-            except FAILURES:
+            except _FAILURES:
                 traceback.print_exc()
 
     async def _finish(self) -> None:
@@ -168,23 +165,19 @@ class AsyncHost:
             return await hook()
         return await self._loop.run_in_executor(self._threads, hook)
 
-    def _begin_examination(self, report: Callable[[str], None]) -> None:
-        self._examination = self._loop.create_task(self._examine(report))
-
-    async def _examine(self, report: Callable[[str], None]) -> None:
-        report(await self._found())
-
-    async def _found(self) -> str:
+    async def _check_health(self) -> str:
         hook = self.worker.health_hook
         try:
             return verdict(await self._call(hook)) if hook else ""
-        except FAILURES as error:
+        except _FAILURES as error:
+            if isinstance(error, asyncio.CancelledError) and was_asked_to_end():
+                raise
             return ailment(error)
 
     async def _without_handler(self, delivery: Delivery, begun: int) -> None:
         """A handler that is not known, or a health check of the master, which names none."""
         unknown = bool(delivery.handler)
-        outcome = self._host.unknown(delivery, begun) if unknown else examined(await self._found(), begun)
+        outcome = self._host.unknown(delivery, begun) if unknown else examined(await self._check_health(), begun)
         self._ended(delivery.number, outcome)
 
     def _begin(self, delivery: Delivery, begun: int) -> None:
