@@ -8,12 +8,13 @@ from rota.common import messages
 from rota.common.messages import Plan
 from rota.worker.core.effects import Connect, Effect, Hello, Send, Spawn
 from rota.worker.core.supervision import Supervision
+from rota.worker.core.votes import Votes
 
 
 class Node:
     """A Supervision with the shell's part played: what is spawned gets a pid, time jumps as the test says."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, epoch: int = 0, **options: Any) -> None:
         self.now = 100.0
         self.core = Supervision(
             "web-1",
@@ -24,6 +25,7 @@ class Node:
                 "offers": ["orders"],
                 "tags": {},
                 "reconnect_delay": lambda failures: 0.1 * (failures + 1),
+                "votes": Votes(0.0, epoch),
                 **options,
             },
         )

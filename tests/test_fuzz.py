@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from core_rig import Rig
@@ -18,6 +19,7 @@ from rota.master.core.events import TEXTS_MAX
 from rota.master.core.registry import Node
 from rota.worker.core.effects import Spawn
 from rota.worker.core.supervision import Supervision
+from rota.worker.core.votes import Votes
 
 OPERATOR = b"operator"
 
@@ -35,7 +37,7 @@ def test_damaged_frames_of_a_master_end_nobody_who_reads_them(receiver: str) -> 
 
 
 def test_an_agent_starts_no_more_than_it_has_room_for_whatever_it_is_told() -> None:
-    options = {"masters": ["m"], "capacity": 4, "offers": ["orders"], "tags": {}}
+    options: dict[str, Any] = {"masters": ["m"], "capacity": 4, "offers": ["orders"], "tags": {}, "votes": Votes(0.0)}
     core = Supervision("web-1", "3f2a9c", reconnect_delay=lambda failures: 0.1, **options)
     core.tick(1.0)
     core.connected(1.0)

@@ -152,9 +152,9 @@ class Agent:
             offers=[service] if service else [],
             tags=settings.tags,
             reconnect_delay=lambda failures: reconnect_delay(failures, random()),
+            votes=Votes(boottime(), self._state.epoch, self._state.ballot),
             timing=Timing(settings.start_timeout, settings.stop_grace),
             remembered=self._state.intent,
-            votes=Votes(boottime(), self._state.epoch, self._state.ballot),
             embedded=self.embedded,
         )
         self._ctx = sockets.context()

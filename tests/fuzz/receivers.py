@@ -23,6 +23,7 @@ from rota.worker.core.deliveries import Deliveries
 from rota.worker.core.effects import SetFloor, Spawn
 from rota.worker.core.streams import Streams
 from rota.worker.core.supervision import Supervision
+from rota.worker.core.votes import Votes
 from rota.worker.page import FLOOR, Page
 
 from .damage import damaged
@@ -144,9 +145,14 @@ def flood_agent(count: int, chance: random.Random) -> int:
     damages, now = 0, 100.0
     for number in range(count):
         if number % ROUND == 0:
-            core = Supervision(
-                "web-1", "3f2a9c", masters=["m"], capacity=4, offers=["orders"], tags={}, reconnect_delay=lambda n: 0.1
-            )
+            options: dict[str, Any] = {
+                "masters": ["m"],
+                "capacity": 4,
+                "offers": ["orders"],
+                "tags": {},
+                "votes": Votes(0.0),
+            }
+            core = Supervision("web-1", "3f2a9c", reconnect_delay=lambda failures: 0.1, **options)
             core.tick(now)
             core.connected(now)
             core.welcomed(messages.Welcome(1, 1, "m"), now)

@@ -59,10 +59,9 @@ class AgentPart:
             offers=["s"],
             tags={},
             reconnect_delay=lambda failures: min(2.0, 0.05 * 2 ** min(failures, 6)) * (0.5 + 0.5 * cluster.chance()),
+            votes=votes or Votes(0.0, epoch),
             timing=TIMING,
             remembered=remembered,
-            epoch=epoch,
-            votes=votes,
         )
 
     def kill(self) -> None:

@@ -36,22 +36,19 @@ class Supervision:
         offers: Sequence[str],
         tags: Mapping[str, str],
         reconnect_delay: Callable[[int], float],
+        votes: Votes,
         timing: Timing = TIMING,
         remembered: messages.Intent | None = None,
-        epoch: int = 0,
-        votes: Votes | None = None,
         embedded: bool = False,
     ) -> None:
-        """`masters`: their addresses. `reconnect_delay`: failures in a row → seconds, with its jitter.
-        `votes`: of a node that is asked for any; else `epoch` is the highest that was seen.
-        """
+        """`masters`: their addresses. `reconnect_delay`: failures in a row → seconds, with its jitter."""
         self.node = node
         self.boot = boot
         self.offers = list(offers)
         self.tags = dict(tags)
         self.embedded = embedded
         self.intent = remembered or messages.Intent("active", 0, "", "")
-        self.votes = votes or Votes(0.0, epoch)
+        self.votes = votes
         self.connection = Connection(masters, self.votes, reconnect_delay)
         self.processes = Processes(node, boot, capacity, self.offers, timing, self.connection)
         self.leaving = Leaving(self.connection, self.processes)
