@@ -199,18 +199,21 @@ _GENERATORS = 0x20 | 0x200  # inspect.CO_GENERATOR | CO_ASYNC_GENERATOR
 def _checked_hook(function: Any, decorator: str) -> Callable[[], Any]:
     if not callable(function):
         raise TypeError(f"@{decorator} takes a function, not {function!r}")
-    from inspect import signature
-
-    needed = [
-        parameter.name
-        for parameter in signature(function).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if needed:
+    if needed := arguments_needed(function):
         raise TypeError(f"@{decorator} functions are called without arguments, not {needed}")
     hook: Callable[[], Any] = function
     return hook
+
+
+def arguments_needed(function: Callable[..., Any]) -> list[str]:
+    """The names of those without a default; none of a builtin that does not tell."""
+    from inspect import signature
+
+    try:
+        parameters = signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def is_async(function: Any) -> bool:

@@ -12,18 +12,17 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import Parameter, iscoroutinefunction, signature
+from inspect import iscoroutinefunction
 from types import ModuleType
 from typing import Any
 
 from ..common.errors import LoadError
 from ..common.names import did_you_mean
 from . import app
-from .app import Worker
+from .app import Worker, arguments_needed
 from .hosting import user_frames
 from .interface import AUTO, worker_of
 
-_REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 
 
@@ -230,10 +229,7 @@ def _no_factory(found: Any) -> str:
         return f"is of type {type(found).__name__}"
     if iscoroutinefunction(found):
         return "is an async function"
-    try:
-        missing = [p.name for p in signature(found).parameters.values() if p.default is p.empty and p.kind not in _REST]
-    except (TypeError, ValueError):  # of a builtin, nobody knows
-        return ""
+    missing = arguments_needed(found)
     return f"needs arguments ({', '.join(missing)})" if missing else ""
 
 
