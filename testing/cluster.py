@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
@@ -57,8 +56,7 @@ class LocalCluster:
         env: Mapping[str, str] | None = None,
         timeout: float = 30.0,
     ) -> None:
-        source = Source(app, None) if isinstance(app, str) else source_of(app)
-        self._source = source if app_dir is None else Source(source.app, os.path.abspath(app_dir))
+        self._source = source_of(app, app_dir)
         self._names = _names(nodes)
         self._processes = processes
         self._state = state
@@ -98,12 +96,11 @@ class LocalCluster:
         for each in self._open:
             each.close()
         self._open.clear()
-        children = [*self._nodes.values(), *([self._master] if self._master else [])]
         _end_together(list(self._nodes.values()), grace)
-        for child in children:
-            child.end(min(grace, STOP_S))
         self._nodes.clear()
-        self._master = None
+        if self._master is not None:
+            self._master.end(min(grace, STOP_S))
+            self._master = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -130,9 +127,7 @@ class LocalCluster:
 
     def admin(self) -> Admin:
         """A new `rota.Admin`; closed with the cluster."""
-        from ..client.admin import Admin
-
-        admin = Admin(self.address)
+        admin = self._asking()
         self._open.append(admin)
         return admin
 
@@ -197,7 +192,8 @@ class LocalCluster:
             raise ValueError(f"{name} runs already")
         arguments = self._starts.get(name)
         if arguments is None or app is not None or app_dir is not None or version is not None:
-            arguments = self._arguments(name, self._other_source(app, app_dir), version)
+            source = self._source.within(app_dir) if app is None else source_of(app, app_dir)
+            arguments = self._arguments(name, source, version)
         self._stale |= {node["name"]: node["boot"] for node in self.status()["nodes"] if node["name"] == name}
         self._start_node(name, arguments)
         self._wait(starting=[name])
@@ -244,10 +240,6 @@ class LocalCluster:
         arguments += ["-c", str(self._path("rota.toml"))]
         arguments += ["--app-dir", source.app_dir] if source.app_dir else []
         return arguments + (["--version", version] if version else [])
-
-    def _other_source(self, app: str | Worker | None, app_dir: str | os.PathLike[str] | None) -> Source:
-        source = self._source if app is None else Source(app, None) if isinstance(app, str) else source_of(app)
-        return source if app_dir is None else Source(source.app, os.path.abspath(app_dir))
 
     def _start_node(self, name: str, arguments: list[str]) -> None:
         self._starts[name] = arguments
@@ -302,12 +294,10 @@ class LocalCluster:
     def _tails(self) -> str:
         return "".join(f"\n--- {name} wrote:\n{child.tail()}" for name, child in self._nodes.items())
 
-    @contextmanager
-    def _asking(self) -> Iterator[Admin]:
+    def _asking(self) -> Admin:
         from ..client.admin import Admin
 
-        with Admin(self.address) as admin:
-            yield admin
+        return Admin(self.address)
 
     def _running_where(self) -> Where:
         if self._where is None or self._folder is None:

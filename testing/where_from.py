@@ -18,9 +18,17 @@ class Source(NamedTuple):
     app: str
     app_dir: str | None
 
+    def within(self, app_dir: str | os.PathLike[str] | None) -> Source:
+        """The same in another folder; None: in its own."""
+        return self if app_dir is None else self._replace(app_dir=os.path.abspath(app_dir))
 
-def source_of(worker: Worker) -> Source:
-    """Raises ValueError for one that no module has as an attribute."""
+
+def source_of(app: str | Worker, app_dir: str | os.PathLike[str] | None = None) -> Source:
+    """Raises ValueError for a Worker that no module has as an attribute."""
+    return (Source(app, None) if isinstance(app, str) else _found(app)).within(app_dir)
+
+
+def _found(worker: Worker) -> Source:
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is worker and getattr(module, "__file__", None):
