@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import report
-from cluster import EXAMPLES, LOANS, LOANS_WEB, NODES, PROCESSES, Application, Cluster, Failed, free_port
+from cluster import EXAMPLES, LOANS, LOANS_WEB, NODES, PROCESSES, Cluster, Failed, free_port, say
 from report import NEW, OLD, Deploy
 from watching import SAMPLE_S, Sampler, Status, active_nodes, node, picture, processes
 
@@ -35,13 +33,6 @@ BEFORE_S = 6.0  # of load before the deploy begins: some 2,400 requests, enough 
 AFTER_S = 2.0
 DEPLOY_S = 90.0
 LOOKS = 50  # for a busy process: one is, half of the time
-LOAD_END_S = 30.0  # its own time-outs are over after 12 s
-
-started = time.monotonic()
-
-
-def say(text: str) -> None:
-    print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)
 
 
 def complete(status: Status) -> bool:
@@ -70,7 +61,7 @@ class Demo:
         deploy = self.deploy()
         self.watch(AFTER_S)
         self.sampler.counting = False
-        return report.report(self.end_load(load), self.sampler.active, deploy)
+        return report.report(self.cluster.end_load(load, self.load_line), self.sampler.active, deploy)
 
     def bring_up(self) -> None:
         say(f"master on {self.cluster.address}, {len(NODES)} nodes with {PROCESSES} processes each, version {OLD}")
@@ -85,21 +76,11 @@ class Demo:
     def start_load(self) -> subprocess.Popen[str]:
         how = f"GETs a second of http://{self.cluster.http}/quote" if self.cluster.http else "quotes a second"
         say(f"load: {self.rate} {how} from a client process")
-        load = self.cluster.start_load(self.rate, self.csv)
+        load = self.cluster.start_load(self.rate)
         self.follow(load, self.heard_load)
         self.wait_for("the first answers", READY_S, lambda: bool(self.load_line))
         self.sampler.counting = True
         return load
-
-    def end_load(self, load: subprocess.Popen[str]) -> list[report.Request]:
-        load.terminate()
-        try:
-            load.wait(LOAD_END_S)
-        except subprocess.TimeoutExpired:
-            raise Failed("the load does not end") from None
-        if not self.csv.exists():
-            raise Failed(f"the load ended with {load.returncode} and left no report: {self.load_line}")
-        return report.read(self.csv)
 
     def deploy(self) -> Deploy:
         say("deploy.sh: for each node drain, swap its link to version 2, rejoin")
@@ -179,28 +160,6 @@ class Demo:
 
         threading.Thread(target=read, daemon=True).start()
 
-    @property
-    def csv(self) -> Path:
-        return self.cluster.folder / "requests.csv"
-
-
-@contextmanager
-def everything(folder: Path, application: Application) -> Iterator[tuple[Cluster, Sampler]]:
-    """The cluster and who looks at it; both end, whatever happens, also on Ctrl-C and TERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    cluster = Cluster(folder, application, free_port())
-    sampler = Sampler(cluster.address)
-    try:
-        yield cluster, sampler
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # what is under way here ends everything already
-        if sampler.is_alive():
-            sampler.stop()
-        cluster.close()
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,7 +169,8 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.folder.resolve()
     try:
-        with everything(folder, LOANS_WEB if options.web else LOANS) as (cluster, sampler):
+        application = LOANS_WEB if options.web else LOANS
+        with Cluster(folder, application, free_port()) as cluster, Sampler(cluster.address) as sampler:
             found = Demo(cluster, sampler, options.rate).play()
             say("done, ending everything")
     except Failed as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,13 +11,15 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.request import urlopen
+
+from report import Request, read
 
 NODES = ("node-1", "node-2", "node-3")
 PROCESSES = 2  # a node: the death of one must not take its node along
 END_S = 8.0  # a process that is told to end may take so long; then SIGKILL
-
+LOAD_END_S = 30.0  # of the load, whose own time-outs are over after 12 s
 
 EXAMPLES = Path(__file__).resolve().parent.parent
 
@@ -35,12 +38,19 @@ LOANS_BOOK = Application(EXAMPLES / "loan_quote", ("app:loans",), "load_book.py"
 LOANS_WEB = Application(EXAMPLES / "loan_web", ("app:application", "--service", "loans"), "load_web.py", web=True)
 
 
+started = time.monotonic()
+
+
+def say(text: str) -> None:
+    print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)
+
+
 class Failed(Exception):
     """The demo cannot go on; the sentence says why."""
 
 
 class Cluster:
-    """Everything that the demo starts, in one folder; all of it ends with `close`."""
+    """Everything that the demo starts, in one folder; all of it ends with the block, also on Ctrl-C and TERM."""
 
     masters: tuple[str, ...] = ("master",)
 
@@ -58,6 +68,23 @@ class Cluster:
             "PYTHONDONTWRITEBYTECODE": "1",  # the examples are somebody's checkout
         }
         self.running: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # what is under way here ends everything already
+        self.end(*[name for name in self.running if name not in self.masters])
+        self.end(*self.masters)
+
+    @property
+    def csv(self) -> Path:
+        """What the load reports."""
+        return self.folder / "requests.csv"
 
     def start(self, name: str, *command: str, log: bool = True) -> subprocess.Popen[str]:
         """In a session of its own: Ctrl-C at the terminal is for the demo alone, which ends the others in order."""
@@ -81,10 +108,21 @@ class Cluster:
         front = ("--http", self.http, "--route", "/=loans") if self.http else ()
         self.start("master", "rota", "master", "--bind", self.address, "--state", state, *front)
 
-    def start_load(self, rate: int, report: Path) -> subprocess.Popen[str]:
+    def start_load(self, rate: int) -> subprocess.Popen[str]:
         where = ("--url", f"http://{self.http}") if self.http else ()
-        command = (sys.executable, str(EXAMPLES / self.application.load), "--rate", str(rate), "--report", str(report))
-        return self.start("load", *command, *where, log=False)
+        program = str(EXAMPLES / self.application.load)
+        options = ("--rate", str(rate), "--report", str(self.csv), *where)
+        return self.start("load", sys.executable, program, *options, log=False)
+
+    def end_load(self, load: subprocess.Popen[str], last_line: str) -> list[Request]:
+        load.terminate()
+        try:
+            load.wait(LOAD_END_S)
+        except subprocess.TimeoutExpired:
+            raise Failed("the load does not end") from None
+        if not self.csv.exists():
+            raise Failed(f"the load ended with {load.returncode} and left no report: {last_line}")
+        return read(self.csv)
 
     def takes_requests(self) -> bool:
         """Whether its gateway says that it is ready, if it has one."""
@@ -117,10 +155,6 @@ class Cluster:
     def tail(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-20:])
-
-    def close(self) -> None:
-        self.end(*[name for name in self.running if name not in self.masters])
-        self.end(*self.masters)
 
     def end(self, *names: str) -> None:
         """TERM, and KILL for what does not obey in time."""

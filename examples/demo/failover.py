@@ -9,20 +9,17 @@ exits 1 if a promise was broken.
 from __future__ import annotations
 
 import argparse
-import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import failover_report as report
-from cluster import LOANS_BOOK, NODES, PROCESSES, Cluster, Failed, free_port
+from cluster import LOANS_BOOK, NODES, PROCESSES, Cluster, Failed, free_port, say
 from failover_report import Change
 from watching import active_nodes, processes
 
@@ -31,15 +28,9 @@ import rota
 READY_S = 30.0
 BEFORE_S, AFTER_S = 3.0, 3.0  # of load around each change
 LOOK_S = 0.05
-LOAD_END_S = 30.0  # its own time-outs are over after 12 s
 OTHER = {"a": "b", "b": "a"}
 
-started = time.monotonic()
 Status = dict[str, Any]
-
-
-def say(text: str) -> None:
-    print(f"{time.monotonic() - started:5.1f} s  {text}", flush=True)
 
 
 class Masters(Cluster):
@@ -90,7 +81,9 @@ class Demo:
         self.change("rota switchover", self.switch)
         self.watch(AFTER_S)
         say(picture(self.status()))
-        return report.report(self.end_load(load), self.changes, self.granted())
+        requests = self.cluster.end_load(load, self.load_line)
+        say("done, ending everything")
+        return report.report(requests, self.changes, self.granted())
 
     def bring_up(self) -> None:
         say(f"masters a and b, {len(NODES)} nodes with {PROCESSES} processes each")
@@ -103,7 +96,7 @@ class Demo:
 
     def start_load(self) -> subprocess.Popen[str]:
         say(f"load: {self.rate} requests a second from a client process, every second one grants a loan")
-        load = self.cluster.start_load(self.rate, self.csv)
+        load = self.cluster.start_load(self.rate)
         assert load.stdout is not None
         lines = load.stdout
 
@@ -115,17 +108,6 @@ class Demo:
         threading.Thread(target=read, daemon=True).start()
         self.wait_for("answer", lambda: bool(self.load_line))
         return load
-
-    def end_load(self, load: subprocess.Popen[str]) -> list[report.Request]:
-        load.terminate()
-        try:
-            load.wait(LOAD_END_S)
-        except subprocess.TimeoutExpired:
-            raise Failed("the load does not end") from None
-        if not self.csv.exists():
-            raise Failed(f"the load ended with {load.returncode} and left no report: {self.load_line}")
-        say("done, ending everything")
-        return report.read(self.csv)
 
     def change(self, what: str, happen: Callable[[str], None]) -> None:
         before = self.status()["master"]
@@ -183,10 +165,6 @@ class Demo:
                 raise Failed(f"no {what} after {READY_S:.0f} s: {picture(self.status())}")
             self.watch(LOOK_S)
 
-    @property
-    def csv(self) -> Path:
-        return self.cluster.folder / "requests.csv"
-
 
 def picture(status: Status) -> str:
     """`a active, epoch 1 | b standby, lag 0`"""
@@ -198,21 +176,6 @@ def picture(status: Status) -> str:
     return f"{master['name']} {master['state']}, epoch {master['epoch']} | {other}"
 
 
-@contextmanager
-def everything(folder: Path) -> Iterator[Masters]:
-    """All of it ends, whatever happens, also on Ctrl-C and TERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    cluster = Masters(folder)
-    try:
-        yield cluster
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # what is under way here ends everything already
-        cluster.close()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(".demo"), help="for states, logs and the report (.demo)")
@@ -220,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
     try:
-        with everything(folder) as cluster:
+        with Masters(folder) as cluster:
             found = Demo(cluster, options.rate).play()
     except (Failed, rota.Error) as problem:
         print(f"\ndemo: {problem}\nThe logs are in {folder}", file=sys.stderr)

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from report import Request, read
-
-__all__ = ["Change", "Report", "Request", "faults", "picture", "read", "report", "table"]
+from report import Request
 
 BAR_S = 0.1
 SHOWN_S = (-1.0, 3.0)  # around a change

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Self
 
 import rota
 
@@ -14,7 +14,7 @@ Status = dict[str, Any]
 
 
 class Sampler(threading.Thread):
-    """Looks at the cluster ten times a second, for as long as it is there."""
+    """Looks at the cluster ten times a second, from `start` to the end of its block."""
 
     def __init__(self, address: str) -> None:
         super().__init__(daemon=True)
@@ -38,9 +38,13 @@ class Sampler(threading.Thread):
         if self.counting:
             self.active.append(active_nodes(status))
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.stopped.set()
-        self.join(STOP_S)
+        if self.is_alive():
+            self.join(STOP_S)
 
 
 def active_nodes(status: Status) -> int:
