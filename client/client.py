@@ -43,10 +43,6 @@ class Client(View):
     def __init__(self, *masters: str) -> None:
         super().__init__()
         self._home = _Home(Engine(control_addresses(masters)))
-        _homes.add(self._home)
-        finalize(
-            self._home, _Home.stop, self._home.cell
-        )  # also at exit: the master need not wait for the session's end
 
     def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a handler ("service.handler") and return its result.
@@ -106,7 +102,7 @@ class Client(View):
 
         While calls are waited for it returns when the master has heard of it, or after a second.
         """
-        self._home.stop(self._home.cell)
+        _stop(self._home.cell)
 
     def __enter__(self) -> Self:
         return self
@@ -291,10 +287,12 @@ class _Home:
 
     def __init__(self, engine: Engine) -> None:
         self.cell = [engine]
+        _homes.add(self)
+        finalize(self, _stop, self.cell)  # also at exit: the master need not wait for the session's end
 
-    @staticmethod
-    def stop(cell: list[Engine]) -> None:
-        cell[0].stop()
+
+def _stop(cell: list[Engine]) -> None:
+    cell[0].stop()
 
 
 _homes: WeakSet[_Home] = WeakSet()

@@ -95,10 +95,10 @@ class Backend:
             kind = fields[3]
             if kind in _OF_STREAMS:
                 self.send_all(self._streams.handle(fields, frame))
-            elif kind == wire.WELCOME:
-                self._welcomed(fields, _welcome(frame[fields[11] :]))
-            elif kind == wire.REFUSED:
-                self._refused(_refusal(frame[fields[11] :]))
+            elif kind == wire.WELCOME and isinstance(welcome := messages.decode(frame[fields[11] :]), Welcome):
+                self._welcomed(fields, welcome)
+            elif kind == wire.REFUSED and isinstance(refusal := messages.decode(frame[fields[11] :]), Refusal):
+                self._refused(refusal)
             elif kind == wire.WHO and not self._asked():
                 self._doubted()
         except (wire.BadFrame, BadMessage):
@@ -191,17 +191,3 @@ class Backend:
             raise Rejected(refusal.message)
         if refusal.code not in ("unknown", "standby"):  # its agent has not spoken yet, or is told elsewhere: no news
             print(f"the master refuses this process: {refusal.message}", file=sys.stderr)
-
-
-def _welcome(body: bytes) -> Welcome:
-    message = messages.decode(body)
-    if not isinstance(message, Welcome):
-        raise BadMessage("not a Welcome")
-    return message
-
-
-def _refusal(body: bytes) -> Refusal:
-    message = messages.decode(body)
-    if not isinstance(message, Refusal):
-        raise BadMessage("not a Refusal")
-    return message
