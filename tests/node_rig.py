@@ -37,7 +37,7 @@ class Node:
         for effect in list(effects):
             if isinstance(effect, Spawn):
                 self.pids += 1
-                effects += self.core.processes.spawned(effect.incarnation, b"t" * 16, self.pids)
+                effects += self.core.processes.spawned(effect.incarnation, b"t" * 16, self.pids, self.now)
         return effects
 
     def advance(self, seconds: float) -> list[Effect]:

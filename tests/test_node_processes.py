@@ -101,12 +101,23 @@ def test_one_that_is_ready_is_not_ended_for_its_start(node: Node) -> None:
     assert [e for e in node.advance(70.0) if isinstance(e, Kill)] == []
 
 
+def test_a_process_whose_place_was_taken_for_long_has_its_time_to_start_and_its_limits(node: Node) -> None:
+    node.hear(Plan({"orders": 1}))
+    node.core.tick(node.now)
+    assert [e for e in node.advance(70.0) if isinstance(e, Kill)] == []
+    node.core.processes.spawned("web-1.3f2a9c.1", b"t" * 16, 7, node.now)
+    assert [e for e in node.advance(59.0) if isinstance(e, Kill)] == []
+    node.ready()
+    effects = node.core.processes.seen("web-1.3f2a9c.1", 1, Overdue(5.0, 0), node.now)
+    assert Kill("web-1.3f2a9c.1", SIGABRT) in effects
+
+
 def test_one_that_is_to_stop_before_it_was_spawned_is_told_with_its_ticket_and_never_boots(node: Node) -> None:
     node.hear(Plan({"orders": 1}))
     node.core.tick(node.now)
     assert node.core.hello(node.now).processes == [], "nobody could say which process it is"
     node.hear(Retire("web-1.3f2a9c.1", 0))
-    (started,) = sent(node.core.processes.spawned("web-1.3f2a9c.1", b"t" * 16, 7), messages.Started)
+    (started,) = sent(node.core.processes.spawned("web-1.3f2a9c.1", b"t" * 16, 7, 0.0), messages.Started)
     assert (started.ticket, started.pid) == (b"t" * 16, 7)
     node.ready("web-1.3f2a9c.1")
     assert Kill("web-1.3f2a9c.1", SIGKILL) in node.advance(1.1)

@@ -119,7 +119,7 @@ class Processes:
     def started(self, specification: Mapping[str, Any], pid: int) -> None:
         """With this. The master is told at once, so that it knows of it before it can say HELLO."""
         incarnation, ticket = specification["incarnation"], bytes.fromhex(specification["ticket"])
-        self._effects.perform_first(self._core.processes.spawned(incarnation, ticket, pid))
+        self._effects.perform_first(self._core.processes.spawned(incarnation, ticket, pid, monotonic()))
 
     def ended(self, incarnation: str, status: int, how: str, text: str = "", out_of_memory: bool = False) -> None:
         """`how`: a sentence. Also of one that never began."""

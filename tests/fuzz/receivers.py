@@ -166,7 +166,7 @@ def flood_agent(count: int, chance: random.Random) -> int:
             continue
         for effect in [*effects, *core.tick(now)]:
             if isinstance(effect, Spawn):
-                core.processes.spawned(effect.incarnation, b"t" * 16, number + 10)
+                core.processes.spawned(effect.incarnation, b"t" * 16, number + 10, now)
             elif isinstance(effect, SetFloor):
                 page.words[FLOOR] = effect.floor
     page.close()

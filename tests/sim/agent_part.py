@@ -184,7 +184,8 @@ class AgentPart:
         process.page.words[FENCE_EPOCH] = self._epoch
         process.page.words[OBEY] = self._obey
         self.processes[incarnation] = process
-        self._effects.perform_first(self.core.processes.spawned(incarnation, process.ticket, process.pid))
+        told = self.core.processes.spawned(incarnation, process.ticket, process.pid, self.clock.now)
+        self._effects.perform_first(told)
 
     def _quit(self) -> None:
         self._send(wire.head(wire.BYE, self._token))

@@ -112,12 +112,15 @@ class Processes:
 
     # ---- what becomes of them ---------------------------------------------------------------------------------------
 
-    def spawned(self, incarnation: str, ticket: bytes, pid: int) -> list[Effect]:
+    def spawned(self, incarnation: str, ticket: bytes, pid: int, now: float) -> list[Effect]:
+        """It was started; perhaps long after that was wanted, if its place was taken."""
         process = self.alive[incarnation]
         process.ticket = ticket
         process.pid = pid
         if process.stage is Stage.SPAWNING:
             process.stage = Stage.BOOTING
+            late = now + self._timing.start_timeout_s
+            process.due = [(late, SIGABRT), (late + ABORT_S, SIGKILL)]  # its stack says where the start hangs
         return self._connection.say(_started(process))
 
     def ready(self, incarnation: str, now: float) -> list[Effect]:
@@ -273,10 +276,7 @@ class Processes:
     def _spawn(self, service: str, now: float) -> Spawn:
         self._sequence += 1
         incarnation = f"{self._names}.{self._sequence}"
-        process = Process(incarnation, service, now)
-        late = now + self._timing.start_timeout_s
-        process.due = [(late, SIGABRT), (late + ABORT_S, SIGKILL)]  # its stack says where the start hangs
-        self.alive[incarnation] = process
+        self.alive[incarnation] = Process(incarnation, service, now)
         return Spawn(incarnation, service)
 
     def _stop(self, process: Process, now: float, grace_s: float) -> list[Effect]:
