@@ -1,6 +1,6 @@
 """An operator's connection to whichever master is active: found, kept while it lasts, then found anew.
 
-Blocks while it looks, unlike `session`: its owner has nothing else to do.
+Unlike `session` it blocks while it looks for one: its owner has nothing else to do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POLL_S = 0.01  # of a switchover, whose milliseconds are told
 
 
 class _Moved(Lost):
-    """Nothing comes over it, and another master is active. Its turn has come."""
+    """Nothing comes over this connection, and another master is active: that one is dialled next."""
 
 
 class ActiveMaster:
@@ -34,7 +34,7 @@ class ActiveMaster:
 
     def __init__(self, masters: Sequence[str], user: str) -> None:
         self.several = len(masters) > 1
-        self.is_active = False  # the one that we are connected to; else it stands by
+        self.is_active = False  # is the master that we are connected to? Else it stands by
         self._user = user
         self._ctx: zmq.Context[zmq.Socket[bytes]] | None = None
         self._control: Control | None = None
@@ -43,7 +43,7 @@ class ActiveMaster:
 
     @property
     def seen_standby(self) -> bool:
-        """Since one was active."""
+        """Did one stand by since one was active?"""
         return self._search.seen_standby
 
     def control(self, until: float, standby_after: float) -> Control:
@@ -63,7 +63,9 @@ class ActiveMaster:
         return self._control
 
     def risen(self, first: str, before: int, until: float) -> tuple[str, Welcome]:
-        """Address and welcome of the active master, when it has a higher epoch than that. `first`: the likeliest."""
+        """Address and welcome of the master that is active with a higher epoch than `before`; `first` is the likeliest.
+        Raises Timeout at `until`.
+        """
         masters = list(dict.fromkeys(address for address in (first, *self._search.masters) if address))
         while monotonic() < until:
             for address in masters:
@@ -95,7 +97,7 @@ class ActiveMaster:
     # ---- looking for it -----------------------------------------------------------------------------------------
 
     def _try(self, attempt: _Attempt, until: float) -> None:
-        """One master, then the pause before the next one; sets the connection."""
+        """Dial one master: set the connection, or wait until the next one is to be dialled."""
         search, now = self._search, monotonic()
         address = search.address
         standby = False
@@ -143,7 +145,7 @@ class ActiveMaster:
             raise
 
     def _look_beside(self, control: Control, now: float) -> float:
-        """To be called while nothing comes over this one. Answers when again; raises _Moved."""
+        """To be called while nothing comes over this connection. Returns when to call it again; raises _Moved."""
         if self._beside is None:
             return inf
         assert self._ctx is not None
@@ -158,10 +160,10 @@ class ActiveMaster:
 
 
 class _Attempt:
-    """To find the active master. `standby`: one that was met, still connected."""
+    """One search for the active master. `standby`: one that was met, still connected."""
 
     def __init__(self, standby_at: float, follows: bool) -> None:
-        """`follows`: it has to be an active one, whoever was named."""
+        """`follows`: an active master is wanted, so the one that a standby follows is asked, too."""
         self.standby_at = standby_at
         self.follows = follows
         self.reasons: dict[str, str] = {}

@@ -19,11 +19,15 @@ class Admin:
         with rota.Admin("tcp://master:7700") as admin:
             admin.drain("web-1", reason="release 4.2")
 
-    masters: control addresses, the active one is used (default: ROTA_MASTER, else this machine). user: who
-    asks, for the events (default: the login name). Every method returns the map of docs/PROTOCOL.md, "Verbs", and is
-    idempotent: after a lost connection the verb is sent again. They raise NotFound (its text has the nearest names),
-    Refused (a safety rule: use `force`), BindError (bad arguments), Denied, Timeout (still under way when the time was
-    over), Unavailable (no master answers). `error.exit_code` is what the command line would exit with.
+    masters   control addresses, of which the active one is used; default: ROTA_MASTER, else this machine. Raises
+              ValueError for what is no address
+    user      who asks, for the events; default: the login name
+
+    Every method returns the map of docs/PROTOCOL.md, "Verbs", and is idempotent: after a lost connection the verb is
+    sent again. `timeout` is in seconds. They raise NotFound (its text has the nearest names), Refused (by a safety
+    rule, which `force` overrides where there is one), BindError (bad arguments), Denied, Timeout (still under way when
+    the time was over), Unavailable (no active master answers), another Error if it failed. `error.exit_code` is what
+    the command line would exit with.
     """
 
     def __init__(self, masters: str | Iterable[str] | None = None, user: str | None = None) -> None:
@@ -138,15 +142,16 @@ class Admin:
         return self._change("maintenance", args, "maintenance" if on and wait else "", timeout)
 
     def blacklist(self, action: str = "list", *names: str, reason: str = "", timeout: float = ANSWER_S) -> Data:
-        """Nodes that were ill: `list` them; `clear` nodes (back at once, their falls forgotten); `disable` or `enable`
-        it for nodes and services (those that are disabled never go on it; that outlasts restarts).
+        """Nodes that are out because they are ill. action: "list"; "clear" takes the named nodes back at once, their
+        failures forgotten; "disable" and "enable" say for nodes and services whether they may be blacklisted at all (it
+        outlasts restarts).
         """
         args = {"action": action, "names": list(names)} | _given(reason=reason)
         return self.verb("blacklist", args, timeout)
 
     def quarantine(self, action: str = "list", id: str = "", *, reason: str = "", timeout: float = ANSWER_S) -> Data:
-        """Payloads that processes died of: `list` them; `show` one with the last stderr and its payload; `retry` (let
-        it run again once, alone) or `drop` (forget it) one. id: of an entry, or the beginning of one.
+        """Payloads that processes died of. action: "list"; "show" one entry, with its payload and the last stderr;
+        "retry" lets it run once more, alone; "drop" forgets it. id: of the entry, or the beginning of it.
         """
         return self.verb("quarantine", {"action": action} | _given(id=id, reason=reason), timeout)
 
@@ -155,8 +160,8 @@ class Admin:
         the new one), `epoch_before`, `epoch`, `given_back` (requests that their clients send again), `took_ms` from
         asking to the first welcome of the new active master.
 
-        force: at a standby that does not stand by itself; the active one is dead. Raises Refused where no standby
-        follows, Timeout when it is still under way after `timeout` seconds.
+        force: when the active master is dead, and the standby does not take over by itself. Raises Refused where no
+        standby follows, Timeout when it is still under way after `timeout` seconds.
         """
         return self._operator.switch(_given(force=force, reason=reason), monotonic() + timeout, 0.0 if force else None)
 

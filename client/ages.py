@@ -1,6 +1,6 @@
 """How long ago requests were first sent, as a few bounds from above instead of a time for each. Pure.
 
-A master that takes over asks for it: what nobody can have run since is run (docs/PROTOCOL.md, "What never ran").
+A master that takes over needs them to know which requests nobody can have run (docs/PROTOCOL.md, "What never ran").
 """
 
 from __future__ import annotations

@@ -30,12 +30,14 @@ _ELSEWHERE = "this client belongs to another event loop; make one for each"
 
 
 class AsyncClient(View):
-    """`rota.Client` with await. Belongs to the event loop of its first call; the loop must have `add_reader`.
+    """`rota.Client` with await.
 
         async with rota.AsyncClient("tcp://master:7700") as client:
             await client.call("orders.quote", symbol="X", quantity=1)
 
-    Cancelling the task that awaits a call cancels the call. Raises ValueError for what is no address.
+    masters: as of `Client`; raises ValueError for what is no address. A client belongs to the event loop of its first
+    call, and raises RuntimeError in another one; the loop must have `add_reader`. Cancelling the task that awaits a
+    call cancels the call.
     """
 
     def __init__(self, *masters: str) -> None:
@@ -43,11 +45,11 @@ class AsyncClient(View):
         self._home = _Home(control_addresses(masters))
 
     async def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
-        """As `Client.call`, same errors."""
+        """As `Client.call`, with the same errors."""
         return await self.submit(target, *args, **kwargs)
 
     def submit(self, target: str, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        """As `Client.submit`, with an asyncio.Future."""
+        """As `Client.submit`, with an asyncio.Future. To be called in the event loop; the call begins without await."""
         home = self._home
         driver = home.driver()
         address = self._addresses.get(target) or self._new_address(target)
@@ -70,7 +72,7 @@ class AsyncClient(View):
         return tail, length, flags | MORE if streams else flags
 
     def begin(self, call: Call, address: Address, body: Packed, now: float) -> None:
-        """`start`, for who has encoded the call: many are the same but for a few bytes."""
+        """`start`, for a caller that has encoded the call itself: many are the same but for a few bytes."""
         driver = self._home.known
         if driver is None:
             if self._home.closed:
@@ -88,19 +90,21 @@ class AsyncClient(View):
             driver.say(call)
 
     def taken(self, call: StreamCall, size: int) -> None:
-        """So many bytes of its answer have left our memory: as many more may come."""
+        """So many bytes of its answer have left memory: as many more may come."""
         call.into.taken(size)
         self.pour(call)
 
     def withdraw(self, call: Call) -> None:
-        """Nobody waits for a call that was started; what is queued of it is not run, and `finish` is not called."""
+        """Nobody waits any more for this call, which was started. If it is still queued it is not run; `finish` is not
+        called.
+        """
         if (driver := self._home.known) is not None:
             driver.withdraw(call)
 
     async def map(
         self, target: str, items: Iterable[Any] | AsyncIterable[Any], /, *, window: int = 64
     ) -> AsyncGenerator[Any, None]:
-        """As `Client.map`; `async for`. Items may come from an asynchronous iterator."""
+        """As `Client.map`, for `async for`. Items may come from an asynchronous iterator."""
         if window < 1:
             raise ValueError(f"window is {window}: at least 1 expected")
         under_way: deque[asyncio.Future[Any]] = deque()
@@ -204,7 +208,7 @@ class _Driver:
         self._session = Session(masters, self._unwatch)
         self._watched: tuple[int, ...] = ()
         self._soon = False
-        self._takes = False  # with the next step: something is there, of which no descriptor tells any more
+        self._takes = False  # in the next step, since no descriptor tells any more of what is there already
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
@@ -240,7 +244,7 @@ class _Driver:
         self._session.close()
 
     def forget(self) -> None:
-        """Nobody has the client any more; in whatever thread that was noticed."""
+        """Nobody has the client any more. Called in whatever thread the garbage collector runs."""
         try:
             self.loop.call_soon_threadsafe(self.close)
         except RuntimeError:  # the loop is closed, and with it whoever waited
@@ -281,7 +285,7 @@ class _Driver:
         self._watched = dealer, monitor = link.fds()
         self.loop.add_reader(dealer, self._step, False)
         self.loop.add_reader(monitor, self._step, True)
-        self.loop.call_soon(self._step, True)  # a descriptor signals only to who has looked and found nothing
+        self.loop.call_soon(self._step, True)  # the descriptors tell only of what comes after a look
 
     def _unwatch(self, link: Link) -> None:
         watched, self._watched = self._watched, ()
@@ -289,7 +293,7 @@ class _Driver:
             self.loop.remove_reader(fd)
 
     def _arm(self, due: float, now: float) -> None:
-        """A timer that is early is left: it steps in vain, once, which is cheaper than a new one each step."""
+        """A timer that is too early stays: one step in vain is cheaper than a new timer at each step."""
         if self._timer is not None:
             if due >= self._timer_due:
                 return

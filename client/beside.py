@@ -1,7 +1,7 @@
 """The other masters, asked beside a connection over which nothing comes whether one of them is active by now.
 
-A shell that nobody watches: it is looked at by the clock, so that its owner has one connection to poll, as ever. The
-connections stay while the doubt does; a frame each way is all that asking again costs.
+A shell whose sockets nobody polls: its owner calls `step` by the clock, and so has only its own connection to poll. The
+connections stay while the doubt lasts; asking again then costs only a frame each way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Context = zmq.Context[zmq.Socket[bytes]]
 
 
 class Beside:
-    """`due`: when to call `step` again; until then nothing is missed. `open`: it has connections."""
+    """`due`: when to call `step` again; nothing is missed before. `open`: there are connections."""
 
     def __init__(self, masters: Sequence[str]) -> None:
         self.due = 0.0
@@ -38,11 +38,11 @@ class Beside:
     def step(
         self, ctx: _Context, own: str, heard_at: float, patience: float, epoch: int, now: float
     ) -> tuple[str, Welcome] | None:
-        """Ask and look, as is due. `own`: the master that is not heard since `heard_at`. The answer: another one that
-        is active, with `epoch` at least.
+        """Ask and look, as is due. `own`: the master that was not heard since `heard_at`. Returns another one that is
+        active, with at least this epoch, when it is found.
         """
         if self.open and now - heard_at < patience:
-            self.close()  # it was heard
+            self.close()  # its own master was heard again
         if now >= self._doubt.due and self._doubt.look(heard_at, patience, now):
             for master, inquiry in self._inquiries.items():
                 if master != own:
@@ -72,14 +72,14 @@ class Beside:
 
 
 def anew(beside: Beside | None, masters: Sequence[str]) -> Beside:
-    """When there are more."""
+    """In its place, when more masters are known."""
     if beside is not None:
         beside.close()
     return Beside(masters)
 
 
 class _Inquiry:
-    """One master. HELLO, WELCOME, BYE: it need not remember who asked."""
+    """Asks one master. HELLO, WELCOME, BYE: the master need not remember who asked."""
 
     def __init__(self, master: str) -> None:
         self.link: Link | None = None
@@ -96,7 +96,7 @@ class _Inquiry:
         if self.link is None:
             try:
                 self.link = Link(ctx, self._master, sockets.CONTROL, MAP_MAX)
-            except (ValueError, zmq.ZMQError):  # no address, or no descriptor is left: its own turn says so
+            except (ValueError, zmq.ZMQError):  # no address, or no descriptor is left: reported when it is dialled
                 return
         self._hello = framed(wire.HELLO, 0, OperatorHello(list(wire.VERSIONS), ""))
         self.asking, self._asked_at = True, now

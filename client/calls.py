@@ -1,8 +1,8 @@
 """The call table of one session: what is to be sent, what is waited for, what was answered. Pure: no clock, no socket.
 
-The shell gives it calls and answers, takes `frames()` while a connection is open, and finishes what
-`answered()` and the others hand back. A call has three lives: *waiting* (not sent, no number), *sent* (numbered, kept
-whole since it may have to be sent again), over. Numbers are given in the order of sending, so that the master may take
+The shell gives it calls and answers, takes `frames()` while a connection is open, and finishes the calls that
+`answered()` and others return. A call is first *waiting* (not sent, no number), then *sent* (numbered, and kept whole
+since it may have to be sent again), then over. Numbers are given in the order of sending, so that the master may take
 any lower one for a replay.
 """
 
@@ -21,7 +21,7 @@ from .ages import Ages
 
 WINDOW = 4096  # calls sent and unanswered; below DEALER_HWM, so a full window waits here, where it can be cancelled
 WINDOW_BYTES = 64 * 1024 * 1024  # the high-water mark counts messages, this counts what they hold
-BEGUN_LOOK = 64  # streams that are over and still make room for others; some MiB at most
+BEGUN_LOOK = 64  # so many answers more have begun before those that are over are looked for; some MiB at most
 WITHDRAWN_LOOK = 64  # calls that were withdrawn and still stand among those that wait: more than half are thrown out
 WAITING_MAX = 65_536  # calls that wait for the window or a connection; one more is Overloaded
 WAITING_BYTES = 256 * 1024 * 1024
@@ -29,7 +29,7 @@ WAITING_BYTES = 256 * 1024 * 1024
 GRACE_S = 0.25  # the master's own "timeout" knows more than ours (queued or started?), so it may come a little late
 SWEEP_S = 0.02  # between two looks through all calls for late ones: deadlines cost nothing until one passes
 KEEP_S = 60.0  # a session that is silent for ten minutes is closed; one that waits longer for an answer says ACK
-EARLY_MAX = 65_536  # sequences beyond a gap that are remembered; what is further ahead makes a new gap, later closed
+EARLY_MAX = 65_536  # sequences beyond a gap that are remembered; one that is further ahead makes another gap
 
 OVER = -1
 
@@ -98,22 +98,22 @@ class Calls:
         self._withdrawn = 0  # of what waits
         self._sent: dict[int, Call] = {}  # in the order of their numbers
         self._sent_bytes = 0
-        self._begun: list[Call] = []  # and perhaps over meanwhile
-        self._begun_most = BEGUN_LOOK  # of them, until those that are over are looked for
+        self._begun: list[Call] = []  # calls whose answers have begun; some may be over by now
+        self._begun_most = BEGUN_LOOK  # so many may be in it before those that are over are looked for
         self._resend: deque[Call] = deque()
         self._orders: deque[bytes] = deque()  # frames of CANCEL, and of streams
-        self._given_up: dict[int, None] = {}  # numbers of what was sent and given up: no answer to it has come
+        self._given_up: dict[int, None] = {}  # numbers of calls that were sent, given up, and not answered yet
         self._session = session
         self._token = self._epoch = 0
         self._next = 1
-        self._first_here = 1  # of the numbers: lower ones were sent to a master that had us before this one
+        self._first_here = 1  # lower numbers were first sent to an earlier master
         self._upto = 0  # all answers up to this sequence were received
         self._early: list[tuple[int, int]] = []  # heap: sequence beyond a gap, the next number when it came
         self._acked = 0  # the highest `upto` that this connection was told
         self._unacked_bytes = 0
         self._ack_at = inf
         self._spoke_at = 0.0
-        self._look_at = inf  # no call is late before
+        self._look_at = inf  # before then no call is late
         self._ages = Ages()
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class Calls:
 
     @property
     def under_way(self) -> bool:
-        """A master may have something of ours, given up or not."""
+        """A master may still have a call of this session, given up or not."""
         return bool(self._sent or self._given_up)
 
     # ---- the connection -----------------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ class Calls:
         self._spoke_at = now
         self._resend = deque(self._sent.values())
         for number in self._given_up:
-            self.unknown(number)  # what was said before may be lost
-        if not resumed:  # nor has it what these would be answered with
+            self.unknown(number)  # the CANCEL that was said before may be lost
+        if not resumed:  # then the answers to these never come
             self._given_up.clear()
         self.body_max = body_max or BODY_MAX
         return self._fail_waiting([(call, self._too_large(call)) for call in self._waiting if self._is_large(call)])
@@ -154,7 +154,7 @@ class Calls:
         self._ages.mark(self._next, at)
 
     def say_ages(self, at: float) -> None:
-        """To a master that had not welcomed us when the calls were made that are to be sent again."""
+        """Only if some of the calls that are to be sent again were first sent to an earlier master."""
         below = self._below()
         if self._resend and below < self._first_here:
             self._acked = self._upto
@@ -166,7 +166,7 @@ class Calls:
         self.open = False
         self._orders.clear()
         self._resend.clear()
-        self._look_at = 0.0  # what had grace has none now: no answer can come
+        self._look_at = 0.0  # calls in their time of grace are late now: no answer can come
         self._ack_at = inf
 
     # ---- calls --------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Calls:
             self._orders += call.frames(self._token)
 
     def began(self, call: Call) -> None:
-        """Its answer has begun, and may last for hours: others do not wait until it is over."""
+        """Its answer has begun, and may last for hours: it takes no place in the window any more."""
         if len(self._begun) >= self._begun_most:
             over = [each for each in self._begun if self._sent.get(each.number) is not each]
             self._begun = [each for each in self._begun if self._sent.get(each.number) is each]
@@ -225,7 +225,7 @@ class Calls:
         self._sent_bytes -= len(call.body)
 
     def unknown(self, number: int) -> None:
-        """Nobody waits for this (any more)."""
+        """Nobody waits for the call of this number (any more)."""
         self._orders.append(head(CANCEL, self._token, self._epoch, number=number))
 
     def answered(self, number: int, sequence: int, size: int) -> Call | None:

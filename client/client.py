@@ -29,15 +29,17 @@ POLL_MAX_S = 60.0  # a wait is never longer, whatever the deadlines say
 
 
 class Client(View):
-    """Calls handlers of services, from any thread; futures, and plain calls.
+    """Calls handlers of services, from any thread: plain calls, and futures.
 
         with rota.Client("tcp://master:7700") as client:
             client.call("orders.quote", symbol="X", quantity=1)
 
-    Addresses are control addresses of masters, the first that answers is used; without one, ROTA_MASTER (commas
-    separate several), else tcp://127.0.0.1:7700. Nothing is connected before the first call. Calls wait while no master
-    can be reached, each until its own time-out. A forked child gets a connection and a session of its own.
-    Raises ValueError for what is no address.
+    masters: control addresses, each tcp://HOST or tcp://HOST:PORT; the client finds the active one among them. Without
+    any, those of the variable ROTA_MASTER (separated by commas), else tcp://127.0.0.1:7700. Raises ValueError for what
+    is no address.
+
+    Nothing is connected before the first call. While no master can be reached calls wait, each until its own time-out.
+    A forked child gets a connection and a session of its own.
     """
 
     def __init__(self, *masters: str) -> None:
@@ -45,10 +47,13 @@ class Client(View):
         self._home = _Home(Engine(control_addresses(masters)))
 
     def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a handler ("service.handler") and return its result.
+        """Call a handler ("service.handler") and return its result. Ctrl-C cancels the call.
 
-        Raises TypeError for arguments that cannot be sent or do not fit the handler, RemoteError if it raised, Timeout,
-        Unavailable, Overloaded, NoService, NotExecuted, MaybeExecuted, PayloadTooLarge, Denied. Ctrl-C cancels it.
+        Raises RemoteError if the handler raised; another rota.Error if there is no result for another reason: Timeout,
+        Unavailable, Overloaded, NoService, NotExecuted, Quarantined, MaybeExecuted, Conflict, PayloadTooLarge, Denied,
+        Incompatible, ProtocolError, or Cancelled if the client is closed meanwhile. TypeError for arguments that cannot
+        be sent, or do not fit the handler (BindError); ValueError for what is no target; RuntimeError if the client is
+        closed already.
         """
         reply = self.submit(target, *args, **kwargs)
         try:
@@ -62,7 +67,8 @@ class Client(View):
         """The same as a concurrent.futures.Future, at once. `cancel()` works until the answer is here.
 
         Done callbacks run in the client's I/O thread: they may submit, they must not block. Raises TypeError for
-        arguments that cannot be sent, ValueError for what is no target; all else is raised by `result()`.
+        arguments that cannot be sent, ValueError for what is no target, RuntimeError if the client is closed; all other
+        errors of `call` are raised by `result()`.
         """
         home = self._home
         engine = home.cell[0]
@@ -73,11 +79,13 @@ class Client(View):
         return reply
 
     def map(self, target: str, items: Iterable[Any], /, *, window: int = 64) -> Generator[Any, None, None]:
-        """The results of one call for each item, in the order of the items, `window` of them under way at once.
+        """One call for each item; yields the results in the order of the items. At most `window` calls are under way.
 
-        An item is a mapping of named arguments, a tuple of positional ones, or the only argument. No item is taken
-        before the first result is asked for; then as many as `window`, before there is one. The first error is raised
-        in its turn; that, Ctrl-C and closing the iterator cancel what is under way.
+            prices = list(client.map("orders.quote", [{"symbol": "X", "quantity": 1}, ("Y", 2)]))
+
+        An item is a mapping of named arguments, a tuple of positional ones, or the only argument. Nothing is called
+        before the first result is asked for. An error is raised when its result is due; that, Ctrl-C and closing the
+        iterator cancel what is under way. Raises ValueError if `window` is below 1.
         """
         if window < 1:
             raise ValueError(f"window is {window}: at least 1 expected")
@@ -112,7 +120,9 @@ class Client(View):
 
 
 def _first_of(under_way: deque[Future[Any]]) -> Any:
-    """Its result. It leaves when that is here: whoever is interrupted before cancels it with the others."""
+    """The result of the oldest future, which is taken out only then: if the wait is interrupted, it is cancelled with
+    the others.
+    """
     result = under_way[0].result()
     under_way.popleft()
     return result
@@ -148,7 +158,7 @@ class Engine:
         if self._asleep:
             self._wake()
         if self._ended:
-            self._drop_inbox()  # it ended while we were at it, and will not look again
+            self._drop_inbox()  # the thread ended meanwhile, and will not look again
 
     def withdraw(self, reply: Reply) -> None:
         self._withdrawn.append(reply)
@@ -161,7 +171,7 @@ class Engine:
             self.closing = True
             thread = self._thread
             if thread is None:
-                self._ended = True  # for who has found it open, and posts now
+                self._ended = True  # a thread may have found the client open, and post now
                 return
         self._wake()
         if not self.is_here():
@@ -177,7 +187,7 @@ class Engine:
                 waker, session = Waker(), self._new_session(self.masters)
                 thread = threading.Thread(target=self._run, args=(session, waker), name="rota-client", daemon=True)
                 thread.start()
-                self._waker, self._thread = waker, thread  # not before: who has no descriptor left may try again
+                self._waker, self._thread = waker, thread  # last: if no descriptor was left, the next call tries again
 
     def _wake(self) -> None:
         # Whoever clears the flag also wakes, so nobody needs to wake twice; see _sleep().
@@ -215,7 +225,7 @@ class Engine:
             if session.link is not link:
                 link = session.link
                 poll, dealer, monitor = _watching(link, waker)
-                came = look = link is not None  # a descriptor tells only who has looked and found nothing
+                came = look = link is not None  # its descriptors tell only of what comes after a look
                 continue
             awaited = session.awaited()
             ready = self._sleep(poll, now if awaited else session.next_deadline(), waker)
@@ -231,7 +241,7 @@ class Engine:
 
     def _take_inbox(self, session: Session) -> None:
         inbox, calls = self._inbox, session.calls
-        withdrawn = len(self._withdrawn)  # who comes later may be in the inbox behind what is taken now
+        withdrawn = len(self._withdrawn)  # counted first: what is withdrawn later may not be in the call table yet
         while inbox:
             reply = inbox.popleft()
             error = calls.submit(reply)
@@ -242,7 +252,7 @@ class Engine:
 
     def _sleep(self, poll: select.poll, until: float, waker: Waker) -> list[int]:
         """Until something happens; returns the descriptors that have it."""
-        self._asleep = True  # before the inbox is looked at: who posts after that look sees the flag, and wakes us
+        self._asleep = True  # before the inbox is looked at: whoever posts later sees the flag, and wakes this thread
         if self._inbox or self._withdrawn or self.closing:
             left = 0.0
         else:
@@ -275,7 +285,7 @@ def _milliseconds(left_s: float) -> int:
 
 
 def _block_signals() -> None:
-    """Handlers run in the main thread, which a signal that comes here would not wake."""
+    """Python runs signal handlers in the main thread, and a signal that is delivered to this one does not wake it."""
     import signal
 
     if hasattr(signal, "pthread_sigmask"):
@@ -283,7 +293,7 @@ def _block_signals() -> None:
 
 
 class _Home:
-    """Holds the engine of a client and its views; another one after a fork, where threads do not survive."""
+    """Holds the engine of a client and its views. After a fork, which threads do not survive, it is another engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.cell = [engine]
@@ -296,7 +306,7 @@ def _stop(cell: list[Engine]) -> None:
 
 
 _homes: WeakSet[_Home] = WeakSet()
-_left_behind: list[Engine] = []  # of the parent: its sockets must not be touched, not even by the garbage collector
+_left_behind: list[Engine] = []  # of the parent: the garbage collector, too, must leave their sockets alone
 
 
 def _in_child() -> None:

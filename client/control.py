@@ -18,11 +18,11 @@ BYE_LINGER_MS = 100
 
 
 class Lost(Exception):
-    """The connection is gone; verbs are idempotent, so the next one gets the verb again."""
+    """The connection is gone. Verbs are idempotent: the verb is sent again over the next one."""
 
 
 class Control:
-    """Of one life: once Lost was raised, it is to be closed. `heard_at`: since when nothing came."""
+    """It has one life: once Lost was raised, it is to be closed. `heard_at`: when something came last."""
 
     def __init__(
         self, ctx: zmq.Context[zmq.Socket[bytes]], address: str, watch: Callable[[Control, float], float]

@@ -1,4 +1,6 @@
-"""Whoever types commands, or runs a deploy script: asks the active master, waits, follows events, hands over."""
+"""What a person at the command line, or a deploy script, does: asks the active master, waits, follows events, hands
+over.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from .active import ActiveMaster
 from .control import POLL_MAX_S, Control, Lost
 from .search import ACTIVE
 
-ANSWER_S = 30.0  # a verb that only decides, and the search for a master: a restart in between is no reason to fail
+ANSWER_S = 30.0  # for a verb that only decides, and the search for a master: a restart meanwhile is no failure
 GRACE_S = 2.0  # the master's own "time was over" knows what is pending, so it may come a little late
-STANDBY_S = 5.0  # so long nobody may be active before a standby is asked nevertheless: it may be taking over
-WHY_S = 1.0  # a standby that was met a moment ago tells what it waits for
+STANDBY_S = 5.0  # nobody is active for so long before a standby is asked: it may be taking over
+WHY_S = 1.0  # for a standby that was met a moment ago to tell what it waits for
 
 Data = dict[str, Any]
 
@@ -30,8 +32,8 @@ class Operator:
         self._number = 0  # of the last question
 
     def ask(self, verb: str, args: Data, until: float, standby_after: float | None = None) -> Data:
-        """`standby_after`: so many seconds later a standby will do, if no master is active. None: it will not do, and
-        Unavailable is raised with what it says of why nobody can be elected.
+        """`standby_after`: if no master is active for so many seconds, a standby may answer. None: it may not, and
+        Unavailable is raised with what the standby says of why nobody can be elected.
         """
         return self._ask(verb, lambda _: args, until, standby_after)
 
@@ -42,7 +44,7 @@ class Operator:
         return self._ask("wait", args, until + GRACE_S)
 
     def switch(self, args: Data, until: float, standby_after: float | None) -> Data:
-        """Not as other verbs: said again to the next master it would lead back."""
+        """Unlike other verbs it is sent once: sent again, to the master that has taken over, it would lead back."""
         status = self._ask("status", lambda _: {"nodes": False}, until, standby_after)
         master, peer = status["master"], status["master"].get("peer") or {}
         before, began = master["epoch"], monotonic()
@@ -80,7 +82,9 @@ class Operator:
         self._master.close()
 
     def _ask(self, verb: str, args: Callable[[float], Data], until: float, standby_after: float | None = None) -> Data:
-        """`args`: as they are at that time; a lost connection does not stop the clock."""
+        """`args`: a function of the time, since what is left of a time-out shrinks while a lost connection is made
+        again.
+        """
         patience_s = standby_after
         if patience_s is None:
             patience_s = inf if verb == "wait" else STANDBY_S
@@ -107,14 +111,14 @@ class Operator:
             self._master.part()  # it stepped down meanwhile
 
     def _why_none(self, until: float) -> str:
-        """What a standby says of it, if one is still there."""
+        """What a standby says of why nobody is active; "" if none answers."""
         try:
             return self._alarms(self._master.control(until, 0.0), until)
         except (Error, Lost):
             return ""
 
     def _alarms(self, standby: Control, until: float) -> str:
-        """Why it does not take over, which only people can change; "" if it may yet, or hears the active one."""
+        """Why this standby cannot take over unless people help; "" if it still may, or hears the active master."""
         master = _data(self._result(standby, "status", {"nodes": False}, until))["master"]
         alarms, peer = "; ".join(master.get("alarms", ())), master.get("peer") or {}
         waits = master["state"] != ACTIVE and peer.get("liveness") != "live"
@@ -131,7 +135,7 @@ class Operator:
                 return message
 
     def _follow(self, since: int) -> Generator[Data, None, int]:
-        """Until the connection is lost, or lent to a verb; answers after which event to go on."""
+        """Until the connection is lost, or used for a verb. Returns the number of the last event."""
         control = self._master.control(monotonic() + ANSWER_S, inf if self._master.several else 0.0)
         self._number += 1
         number = self._number
@@ -158,7 +162,7 @@ def _data(result: Result) -> Data:
 
 
 def _is_standby(result: Result) -> bool:
-    """It says so: of itself in its status, or in place of doing what was asked."""
+    """Does this answer come from a standby? Its status says so; all other verbs it refuses, naming the active one."""
     data = result.data
     if not result.ok:
         return result.exit == exits.REFUSED and "active" in data

@@ -28,7 +28,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
     _state = PENDING
     _result: Any = None
     _exception: BaseException | None = None
-    _waiters: list[Any] = []  # of nobody: whoever waits has taken the Condition before, and made a list
+    _waiters: list[Any] = []  # shared, always empty: whoever waits takes `_condition` first, which makes a list
     _gates: tuple[LockType, ...] = ()  # one for each thread in result()
 
     def __init__(self, address: Address, body: Packed, deadline: float, engine: Engine, home: object) -> None:
@@ -55,7 +55,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
         guard.acquire()  # half the price of `with`
         if self._state != PENDING:
             guard.release()
-            return  # cancelled: it has told everybody
+            return  # cancelled: everybody was told then
         self._result = value
         self._exception = error
         self._home = None
@@ -82,7 +82,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
                 callback(self)
             except BaseException as error:
                 if not isinstance(error, Exception) and not self._engine.is_here():
-                    raise  # to whoever added it: what ends the thread of all calls would end them all
+                    raise  # for the thread that added it; in the I/O thread it would end all calls
                 LOGGER.exception("exception calling callback for %r", self)
 
     def cancel(self) -> bool:

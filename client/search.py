@@ -13,20 +13,22 @@ from ..common.messages import Welcome
 ACTIVE = "active"
 MASTERS_MAX = 8
 TAKEOVER_FIRST_S = 0.05  # between two rounds while somebody stands by: a planned switchover takes hardly longer
-TAKEOVER_MAX_S = 0.25  # a takeover takes a second or two, and whoever takes over has other things to do, too
-TAKEOVER_ROUNDS = 24  # some 5 s: then there is none, but a pair that waits for votes, or for its operator
+TAKEOVER_MAX_S = 0.25  # a takeover takes a second or two, and the master that takes over has other things to do, too
+TAKEOVER_ROUNDS = 24  # some 5 s: if there is no active one then, the pair waits for votes, or for its operator
 STANDING_BY_S = 1.0  # between two rounds then
-OLDER_S = 10.0  # then a lower epoch is taken for what it is: a pair that has lost what it remembered
+OLDER_S = 10.0  # after so long a master with a lower epoch is believed: the pair has lost what it remembered
 
 QUIET_S = 0.5  # of an open connection with calls unanswered: then another master may have taken over
-UNGREETED_S = 0.25  # of one that is being made: nobody waits for a dead machine while another one is there
+UNGREETED_S = 0.25  # of a connection that is being made: nobody waits for a dead machine while another one is there
 AGAIN_S = 0.25  # between two looks at the others
 QUICK_S = 3.0  # of silence; a takeover is over by then, so a handler is slow
-SLOW_S = 1.0  # between two looks after that: one small frame each way, over a connection that is there
+SLOW_S = 1.0  # between two looks after that: each costs one small frame each way, over a connection that is there
 
 
 class Search:
-    """Whose turn it is. The owner dials `address`, and says what came of it; it is told when to dial again."""
+    """Which master is to be asked. The owner dials `address` and reports what came of it; what returns a number
+    says when to dial again.
+    """
 
     def __init__(
         self, masters: Sequence[str], chance: Callable[[], float], delay: Callable[[int, float], float]
@@ -40,7 +42,7 @@ class Search:
         self._place = 0
         self._asked = 0  # in this round
         self._rounds = 0  # in vain
-        self._standby = False  # somebody stands by, in this round
+        self._standby = False  # in this round some master said that it stands by
         self._wait_s = 0.0
         self._older_at = inf
 
@@ -49,7 +51,9 @@ class Search:
         return self.masters[self._place]
 
     def unfit(self, welcome: Welcome, now: float) -> str:
-        """Why this master is not the one, "" if it is. One address is not chosen among: whoever is there is it."""
+        """Why this master is not the one, "" if it is. Of a single address the epoch does not matter: there is no other
+        master to prefer.
+        """
         if welcome.state != ACTIVE:
             return f"it is a {welcome.state[:20]}"
         if welcome.epoch < self.epoch and len(self.masters) > 1:
@@ -74,7 +78,9 @@ class Search:
         self._rounds = 0
 
     def next(self, now: float, standby: bool = False, wait_s: float = 0.0) -> float:
-        """It is not this one; when to dial the next. `standby`: it said so. `wait_s`: it wants to be left alone."""
+        """It is not this one; returns when to dial the next. `standby`: it said that it stands by. `wait_s`: for so long
+        it wants to be left alone.
+        """
         self.seen_standby |= standby
         self._standby |= standby
         self._wait_s = max(self._wait_s, wait_s)
@@ -99,7 +105,9 @@ class Search:
         return self._asked == 0
 
     def lost(self, now: float) -> float:
-        """The connection to the active one is gone. It first: a cut connection is likelier than a dead master."""
+        """The connection to the active one is gone. The same is dialled first: a cut connection is likelier than a dead
+        master.
+        """
         self._begin()
         return now + self._delay(0, self._chance())
 
@@ -123,7 +131,9 @@ class Search:
 
 
 class Doubt:
-    """When the other masters are asked beside a connection over which nothing comes: a dead machine resets nothing."""
+    """When the other masters are asked beside a connection over which nothing comes. It may be the connection of a dead
+    machine, which resets nothing.
+    """
 
     def __init__(self) -> None:
         self.due = 0.0

@@ -7,8 +7,8 @@ Shell without a loop of its own: it never blocks, and its owner (the I/O thread 
        ▲            │ lost, refused, silent                     │            ▲  │ WHO
        └────────────┴───────────────────────────────────────────┴── lost ────┴──┘
 
-Of several masters one is active. Who stands by says so, and the next one has its turn (`search`); while nothing comes
-over a connection the others are asked `beside` it.
+Of several masters one is active. A master that stands by says so, and the next one is asked (`search`). While nothing
+comes over a connection, the other masters are asked `beside` it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .masters import frontend_address, other_address
 from .search import QUIET_S, UNGREETED_S, Search
 
 ATTEMPT_S = 3.0  # to connect (2 s at most) and be greeted
-SILENT_S = 1.0  # without a word, and calls past their deadlines: then a new connection is worth a try
+SILENT_S = 1.0  # nothing was heard for so long, and calls are past their deadlines: a new connection is worth a try
 BATCH = 256  # answers taken in one go: callbacks wait for them, and sends wait for the callbacks
 BYE_LINGER_MS = 100
 LEAVE_S = 1.0  # for BYE to be heard, over another connection if need be: a master that is there takes a tenth of it
@@ -72,8 +72,8 @@ class Session:
         self._doubted: set[str] = set()  # masters that refused once what waiting does not mend
         self._due = 0.0  # PARTED: when to dial; ASKING, GREETING: when to give up
         self._hello = b""  # still to be sent
-        self._stuck: list[bytes] = []  # the transport did not take them yet
-        self._silent = False  # the link had nothing, and was not used since
+        self._stuck: list[bytes] = []  # messages that the transport did not take yet
+        self._silent = False  # the link had nothing to receive, and was not used since
         self._token = 0
         self._epoch = 0
         self._heard_at = 0.0
@@ -122,8 +122,8 @@ class Session:
         return due
 
     def awaited(self) -> bool:
-        """There is something to receive already, or what was stuck can go. To be asked before a wait for the link: its
-        descriptors tell only what is new since.
+        """Can something be received already, or be sent that was stuck? To be asked before a wait for the link, whose
+        descriptors tell only of what comes after this look.
         """
         if self.link is None or self._silent:
             return False
@@ -136,15 +136,15 @@ class Session:
         self._finish(self.calls.abandon(error or errors.Cancelled("the client was closed")))
 
     def leaving(self, now: float) -> float:
-        """Seconds until the next look: a master may have something of ours and has not heard our BYE. 0: it has, or is
-        not to be reached.
+        """Seconds until the next look, while a master may have calls of ours and has not heard our BYE; 0 when it has
+        heard it, or could not be reached in LEAVE_S.
         """
         link = self.link
         if now >= self._leave_by:
             return 0.0
         if self.phase is OPEN and link is not None and link is not self._told:
             self._say_bye(link)
-            link.send(wire.head(wire.ACK, self._token))  # of a session that is no more: it asks WHO that was
+            link.send(wire.head(wire.ACK, self._token))  # its session is over: the WHO that answers it shows that
         return LEAVING_TICK_S
 
     def close(self, error: errors.Error | None = None) -> None:
@@ -159,7 +159,7 @@ class Session:
         link.send(wire.head(wire.BYE, self._token))
 
     def drop(self, linger_ms: int = 0) -> None:
-        """Without a word to anybody."""
+        """Close without a word to the master."""
         self._part(linger_ms)
         if self._beside is not None:
             self._beside.close()
@@ -300,7 +300,7 @@ class Session:
                 self._opened(message, head.token, now)
 
     def _answered(self, welcome: Welcome, token: int, now: float) -> None:
-        """The control socket told the rest; it was only asked the way."""
+        """By the control socket, which was only asked where the frontend is."""
         assert self.link is not None
         self.link.send(wire.head(wire.BYE, token))
         self._part(BYE_LINGER_MS)
@@ -333,7 +333,7 @@ class Session:
         resumed = welcome.resumed and welcome.born == self._born
         self._born = welcome.born
         self._finish(self.calls.opened(token, welcome.epoch, resumed, welcome.max_message, now))
-        self.calls.say_ages(boottime())  # the clock is read after the WELCOME: see Recollection
+        self.calls.say_ages(boottime())  # the clock is read after the WELCOME came (PROTOCOL.md, "What never ran")
 
     def _refused(self, refusal: Refusal, now: float) -> None:
         address = self._search.address
@@ -372,7 +372,7 @@ class Session:
     # ---- beside it ----------------------------------------------------------------------------------------------
 
     def _waits(self) -> bool:
-        """For a word of this master."""
+        """Is a word of this master awaited?"""
         return self.calls.unanswered if self.phase is OPEN else self.link is not None
 
     def _look_beside(self, beside: Beside, now: float) -> None:

@@ -45,7 +45,7 @@ class Waker:
             pass
 
     def __del__(self) -> None:
-        # Not before the last one who might wake is gone: he would write into whatever has the number by then.
+        # Not before all who might wake are gone: they would write into whatever file has the number by then.
         if self._pair is None:
             if self.fd >= 0:  # there was one
                 os.close(self.fd)
