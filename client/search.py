@@ -78,8 +78,8 @@ class Search:
         self._rounds = 0
 
     def next(self, now: float, standby: bool = False, wait_s: float = 0.0) -> float:
-        """It is not this one; returns when to dial the next. `standby`: it said that it stands by. `wait_s`: for so long
-        it wants to be left alone.
+        """It is not this one; returns when to dial the next. `standby`: it said that it stands by. `wait_s`: it wants
+        to be left alone for so long.
         """
         self.seen_standby |= standby
         self._standby |= standby

@@ -44,8 +44,15 @@ class Handler:
 class Worker:
     """A service and its handlers.
 
-    `name`: what callers put before the dot. `version`: of the code, if neither a file VERSION beside the application
-    nor the command line says it. Decorated functions stay what they were: tests call them directly.
+        orders = rota.Worker("orders")
+
+        @orders.handler(idempotent=True, timeout=5)
+        def quote(symbol: str, quantity: int) -> dict: ...
+
+    name      what callers put before the dot; ValueError if it is not made of letters, digits, `_`, `-`, `.`
+    version   of the code, if neither the command line nor a file VERSION beside the application says it
+
+    Decorated functions stay what they were: tests call them directly.
     """
 
     def __init__(self, name: str, *, version: str | None = None) -> None:
@@ -96,15 +103,21 @@ class Worker:
         return self._add(function, idempotent, timeout, name)
 
     def on_start(self, function: Function) -> Function:
-        """Run it, sync or async, once in each process before the first request. If it raises, the process fails."""
+        """Run this function, sync or async, once in each process before the first request. If it raises, the process
+        does not start. TypeError if it needs arguments.
+        """
         return self._hook(self.start_hooks, function, "on_start")
 
     def on_stop(self, function: Function) -> Function:
-        """Run it once after the last request, in the reverse order of definition; not in a process that is killed."""
+        """Run this function, sync or async, once in each process after the last request; not in one that is killed.
+        What was defined last runs first. TypeError if it needs arguments.
+        """
         return self._hook(self.stop_hooks, function, "on_stop")
 
     def health(self, function: Function) -> Function:
-        """Ask it now and then whether this process is well: False, or an exception, says no."""
+        """Let the health checks of the service ask this function, sync or async, whether its process is well: False, or
+        an exception, says no. ValueError if there is one already, TypeError if it needs arguments.
+        """
         if self.health_hook is not None:
             raise ValueError(f"{self.name}: there is a health probe already")
         self.health_hook = _checked_hook(function, "health")
@@ -132,6 +145,9 @@ class Worker:
 
         options: master, name, processes, version, tags, python, state, app_dir, as its flags, and start_timeout,
         drain_deadline, stop_grace in seconds. Unlike `rota slave`, it looks for its master in ROTA_MASTER, too.
+
+        Does not return: it exits as `rota slave` does. Raises RuntimeError if this worker is not at the top level of
+        the file that is run, or if that file is being loaded as an application; ValueError for what is no address.
         """
         if being_loaded:
             raise RuntimeError(
@@ -147,7 +163,7 @@ class Worker:
 
         options: master, name (without one: host and pid), version, tags, state, as the flags of `rota slave`, and
         drain_deadline in seconds. `node.wait_ready()` returns when it serves; the end of the block, or `node.close()`,
-        drains it.
+        drains it. Raises ValueError for what is no address, LoadError if the version cannot be read.
         """
         from .background import Background
 
@@ -186,7 +202,7 @@ def _check_declared(name: str, function: Callable[..., Any], idempotent: object,
     if timeout is not None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
             raise TypeError(f"{name}: timeout must be a number of seconds, not {timeout!r}")
-        if not 0.001 <= timeout <= 86_400:  # the page and the wire count ms; a day is for ever
+        if not 0.001 <= timeout <= 86_400:  # the wire counts ms; what takes days wants a job queue
             raise ValueError(f"{name}: timeout must be from 0.001 to 86400 s, not {timeout!r}")
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & _GENERATORS:

@@ -47,7 +47,7 @@ def worker(application: Application, name: str) -> Worker:
 
     made = service(name, requests.serve, requests.converse)
     for handler in made.handlers.values():
-        handler.is_async = True  # they return coroutines rather than to be some themselves: one less each request
+        handler.is_async = True  # plain functions that return coroutines: one coroutine less each request
     made.on_start(lifespan.start_up)
     made.on_stop(lifespan.shut_down)
     return made
@@ -84,7 +84,7 @@ class _Requests:
         body: bytes | int | None,
         about: dict[str, Any],
     ) -> Awaitable[None]:
-        """A WebSocket. What it has for an answer comes when both sides know of its end."""
+        """A WebSocket. Its answer comes when both sides know that it has ended."""
         scope = _scope(ctx, target, headers, about, self._state)
         scope["type"], scope["subprotocols"] = "websocket", about.get("subprotocols", [])
         scope["extensions"]["websocket.http.response"] = {}
@@ -131,7 +131,7 @@ def _scope(
 
 
 def _alike(target: bytes, headers: list[Pair], about: dict[str, Any]) -> dict[str, Any]:
-    """The scope, without what is the request's alone, or may be changed in place."""
+    """The part of the scope that calls which come again share: nothing that an application may change in place."""
     root = about["root"]
     raw, path, query = split_target(target, root)
     return {
@@ -147,14 +147,14 @@ def _alike(target: bytes, headers: list[Pair], about: dict[str, Any]) -> dict[st
 
 
 class _Exchange:
-    """One request and what the application sends for it. `over`: that is all."""
+    """One request and what the application sends for it. `over`: nothing more is to be sent."""
 
     over = False
     _said: Said | None = None
     _blocks: list[bytes] | None = None  # before the last
     _streamed: Streamed | None = None  # None: the answer is one message
     _cut = False  # the rest of the body is not sent anyway
-    _waiting: asyncio.Event | None = None  # somebody does, for the end
+    _waiting: asyncio.Event | None = None  # set at the end, if somebody waits for that
     _listening = False  # somebody waits for what the stream has to tell
 
     def __init__(self, method: str, body: bytes | int, ctx: Context, known_as: str) -> None:
@@ -167,8 +167,8 @@ class _Exchange:
         self._request_id = known_as
 
     async def receive(self) -> Message:
-        """The body, in pieces if it is large; then, only when all is over or nobody waits any more, that the client is
-        gone: whoever hears of that earlier gives up.
+        """The body, in pieces if it is large. Then a disconnect, but only when all is over or nobody waits any more: an
+        application that hears of one earlier gives up.
         """
         body = self._body
         if isinstance(body, bytes):
@@ -233,7 +233,7 @@ class _Exchange:
             self._end(answer(self._method, said, b"".join(self._blocks)))
 
     async def _pour(self, stream: AsyncStream, said: Said, block: bytes, more: bool) -> None:
-        """It goes out now; returns when there is room for more."""
+        """Send this block now; returns when there is room for more."""
         streamed = self._streamed or Streamed(self._method, said.status, said.headers)
         if not streamed.has_body:
             self._cut = True

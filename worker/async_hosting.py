@@ -68,7 +68,7 @@ class AsyncHost:
         self._beyond: set[Running] = set()  # handlers that go on after their answers
         self._loop = new_event_loop()
         self._loop_thread = 0
-        self._context = copy_context()  # of each handler
+        self._context = copy_context()  # in a copy of which each handler runs
         self._stopped = asyncio.Event()
         self._idle = asyncio.Event()  # set when the last delivery has ended after `stop`
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="rota-sync")
@@ -191,7 +191,7 @@ class AsyncHost:
             future.add_done_callback(partial(self._over_in_thread, delivery.number, begun))
 
     async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> None:
-        """Tells of its end itself: a callback of the task would be one more turn of the loop for each delivery."""
+        """Reports its end itself: a callback of the task would cost each delivery one more turn of the loop."""
         number = delivery.number
         task = self._running[number]
         try:
@@ -208,7 +208,7 @@ class AsyncHost:
         else:
             self._ended(number, failure or self._host.replied(handler, value, begun))
 
-    async def _have(self, handler: Handler, number: int, result: Awaitable[Any], begun: int) -> None:
+    async def _answer_with(self, handler: Handler, number: int, result: Awaitable[Any], begun: int) -> None:
         try:
             outcome = self._host.replied(handler, await result, begun)
         except BaseException as error:
@@ -216,15 +216,15 @@ class AsyncHost:
         self._ended(number, outcome)
 
     def _answer(self, handler: Handler, number: int, begun: int, result: Any) -> None:
-        """What a handler that goes on has for an answer: a value, or a coroutine that will have it."""
+        """The answer of a handler that goes on after it: a value, or a coroutine that returns it."""
         self._beyond.add(self._running[number])
         if type(result) is CoroutineType:
-            self._run(number, self._have(handler, number, result, begun))
+            self._run(number, self._answer_with(handler, number, result, begun))
         else:
             self._ended(number, self._host.replied(handler, result, begun))
 
     def _run(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
-        # It does not inherit what another handler set, from whose send it may have been taken.
+        # Its context is not that of the moment: another handler may run now, whose send has taken this delivery.
         self._running[number] = self._loop.create_task(coroutine, context=self._context.copy())
 
     def _cancel(self, number: int) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .process import Process
 
 _NOBLOCK = int(zmq.NOBLOCK)
-HELD_US = 1000  # of a reply that took so long none is held: it would wait for others that may take as long
+HELD_US = 1000  # a reply that took so long is not held: it would wait for others that may take as long
 _GREETING_TICK_S = 0.005  # while the connection comes about; the descriptor of a DEALER does not tell of that
 
 
@@ -48,14 +48,14 @@ class _Serving:
             version=process.version,
             stream_of=self._stream_of,
         )
-        self._waiting: deque[bytes] = deque()  # deliveries beyond the room; they go with their connection, as the inbox
+        self._waiting: deque[bytes] = deque()  # deliveries beyond the room; dropped with their connection, as the inbox
         self._backend.before_close = self._unwatch
         self._watched: Link | None = None
         self._descriptor = -1
         self._over_limit: set[int] = set()
         self._stopping = False
         self._looks_soon = False
-        self._replies: list[bytes] = []  # of this turn of the loop; they go with their connection, and are kept
+        self._replies: list[bytes] = []  # of this turn of the loop; dropped with their connection, but kept to go again
         self._started_ns = 0  # when a delivery was taken last
         self._failure: BaseException | None = None
 
@@ -194,8 +194,8 @@ class _Serving:
         self._reply(self._deliveries.reply(delivery, code, body, elapsed_us), soon=elapsed_us < HELD_US)
 
     def _reply(self, frame: bytes, soon: bool) -> None:
-        """In the order of their sequence. `soon`: with those of the same turn of the loop; who comes next in it may
-        take as long as this one did.
+        """In the order of their sequence. `soon`: together with others of this turn of the loop. A reply that took long
+        goes at once: the next handler of this turn may take as long.
         """
         if not self._backend.greeted:
             return  # it is kept, and goes again after the next HELLO

@@ -67,8 +67,8 @@ class AsyncStream(Handle):
         await self._until(stream, over)
 
     def changed(self) -> asyncio.Future[None]:
-        """Something came, or it was given up, or the process is to stop, or `wake`. From this call on: were it a
-        coroutine, what happens before a task has begun it would be missed.
+        """Done when something came, or it was given up, or the process is to stop, or by `wake`. It counts from this
+        call on: a coroutine would miss what happens before its task begins.
         """
         self._stream().wake = self.wake
         future = asyncio.get_running_loop().create_future()
@@ -87,7 +87,7 @@ class AsyncStream(Handle):
 
     async def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
         if reached(stream):
-            await asyncio.sleep(0)  # who always finds something, and works on it, would let nobody else have a turn
+            await asyncio.sleep(0)  # a handler that always finds something would leave no turn to the others
         while stream.fault is None and not reached(stream):
             await self.changed()
         if stream.began_us:
@@ -101,7 +101,7 @@ class AsyncStream(Handle):
 
 
 class ThreadStream:
-    """Of a sync handler in a thread: the loop does it, the thread waits. Limits are those of `SyncStream`."""
+    """For a sync handler in a thread: the loop does the work, the thread waits. Limits are those of `SyncStream`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, operations: OfThread) -> None:
         self._loop = loop

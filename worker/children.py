@@ -23,7 +23,9 @@ SHOW_MAX = 256 * 1024  # of one process at each look: half a millisecond; what i
 
 
 class Children(Spawner):
-    """`poller` watches for their ends. They write to `output`. `keep` notes which groups there are."""
+    """`poller` watches for their ends. `output`: the directory for the files that they write to, None for the system's
+    own. `keep` notes which process groups there are.
+    """
 
     def __init__(
         self,
@@ -84,7 +86,7 @@ class Children(Spawner):
             page.close()
 
     def look(self) -> None:
-        """At what they wrote, at the kernel's counter, and at what they have left to us."""
+        """At what they wrote, at the kernel's OOM counter, and at ended processes that they left behind."""
         self._oom_kills.look(self._oom_counter.read(), monotonic())
         reap_adopted({child.pid for child in self._children.values()})
         for child in self._children.values():

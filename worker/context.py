@@ -1,4 +1,4 @@
-"""What a handler may know of the request that it serves."""
+"""`Context`: what a handler may know of the request that it serves."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """Given to handlers that have a parameter `ctx: rota.Context`. Tests may make their own: `rota.Context()`.
+    """What a handler may know of its request, for handlers that have a parameter `ctx: rota.Context`.
+
+        @orders.handler
+        def book(ctx: rota.Context, basket: list) -> str:
+            ctx.log.info("booking %s, %.1f s are left", basket, ctx.remaining())
+
+    Tests may make one: `rota.Context(request_id="1", session="user-42")`.
 
     service, handler   names, `orders` and `quote`
     version            of the application, as this process reported it
     request_id         the same in every attempt, and in the caller's own errors and logs
     attempt            1 for the first run of this request
     idempotency_key    of the caller, or None
-    session            the caller's session: its calls come to this process while it is there; or None
-    headers            str -> str, with `traceparent` if the caller sent one
+    session            the caller's session, all calls of which come to this process while it is there; or None
+    headers            those of the caller, str → str, with `traceparent` if it sent one
     """
 
     __slots__ = (
@@ -63,7 +69,7 @@ class Context:
         self.session = session
         self.headers: Mapping[str, str] = headers or {}
         self.stream = stream  # worker/streams.py; None: its caller takes none. Not public yet, it may change
-        self.answer: Callable[[Any], None] | None = None  # as `stream`; of an async handler that goes on after it
+        self.answer: Callable[[Any], None] | None = None  # for an async handler that goes on after it; not public yet
         self._deadline = deadline
         self._log: LoggerAdapter[Logger] | None = None
 
@@ -87,7 +93,7 @@ class Context:
 
 
 class Delivered(Context):
-    """Of a delivery. What few handlers ask for is read from it when they do: all of it at once costs 3 µs."""
+    """The context of a delivery. What few handlers ask for is read only when one does: all at once would cost 3 µs."""
 
     __slots__ = ("_delivery", "_stream_of")
 
@@ -108,7 +114,7 @@ class Delivered(Context):
         self._stream_of = stream_of
 
     def __getattr__(self, name: str) -> Any:
-        """Of a slot that is empty yet."""
+        """Called for a slot that is still empty."""
         if name not in _LATER:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         delivery = self._delivery

@@ -1,4 +1,4 @@
-"""What the agent's core wants done, in its order, however much comes of it meanwhile."""
+"""Carries out the effects of the agent's core in their order, whatever further effects that has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .core.effects import Effect
 
 
 class Effects:
-    """Each is carried out whole before the next: what comes of it waits for its turn."""
+    """Each effect is carried out completely before the next one. Effects that it causes wait for their turn."""
 
     def __init__(self, carry_out: Callable[[Effect], None]) -> None:
         self._carry_out = carry_out
@@ -17,12 +17,12 @@ class Effects:
         self._at_work = False
 
     def perform(self, effects: Iterable[Effect]) -> None:
-        """After those that wait."""
+        """These come after the effects that wait."""
         self._waiting.extend(effects)
         self._work()
 
     def perform_first(self, effects: Sequence[Effect]) -> None:
-        """Before them."""
+        """These come before the effects that wait."""
         self._waiting.extendleft(reversed(effects))
         self._work()
 

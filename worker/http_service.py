@@ -32,7 +32,7 @@ class BadAnswer(Exception):
 
 
 def tell(known_as: str, when: str, error: BaseException) -> None:
-    """What the application raised when its caller hears nothing more: on stderr, with the id of the request."""
+    """Print what the application raised when its caller hears nothing more, with the id of the request."""
     print(f"request {known_as}: {when}:\n{traceback_text(error)}", end="", file=sys.stderr)
 
 
@@ -109,7 +109,7 @@ def said_of(status: int, headers: list[Pair]) -> Said:
 
 
 def remembered(said: Any, status: object, fields: Iterable[Any]) -> Said:
-    """What this function, with its lru_cache, makes of status and headers: most come again."""
+    """Calls `said`, which has an lru_cache, with status and headers: most come again."""
     fields = tuple(fields)
     try:
         return said(status, fields)  # type: ignore[no-any-return]

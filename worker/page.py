@@ -37,12 +37,14 @@ _PORT_SHIFT = 16  # in OBEY, above the index of the master
 
 
 def obey(master: int, backend: str) -> int:
-    """The word OBEY: the master's index, and the port of its backend, which may have changed since a process began."""
+    """The word OBEY: the master's index, and the port of its backend, which may be another one than when the process
+    began.
+    """
     return master | int(backend.rpartition(":")[2]) << _PORT_SHIFT
 
 
 def obeyed(backends: Sequence[str], word: int) -> str:
-    """Where the master of this word is; `backends`: where all were when the process began."""
+    """The backend's address that this word names. `backends`: the addresses of all when the process began."""
     backend = backends[(word & ((1 << _PORT_SHIFT) - 1)) % len(backends)]
     port = word >> _PORT_SHIFT
     return f"{backend.rpartition(':')[0]}:{port}" if port else backend
@@ -109,7 +111,9 @@ class Page:
         return number < self.words[FLOOR]
 
     def limit(self, row: int, started_ns: int, kill_ns: int) -> None:
-        """Of a handler that streams: it runs from its last piece. In this order the time between is never too short."""
+        """The limit of a handler that streams runs from its last piece. In this order of stores an agent that reads
+        between them sees a limit that is too long, never one that is too short.
+        """
         first = FIRST_ROW + row * ROW_WORDS
         self.words[first + 3] = kill_ns
         self.words[first + 2] = started_ns

@@ -32,14 +32,14 @@ _NOTHING_RUNS = Look(0, None, 0)
 
 
 class Pause(NamedTuple):
-    """We stood still ourselves, and so perhaps the processes: what had begun before has that much more time."""
+    """The agent stood still, and so perhaps the processes: handlers that had begun before have so much more time."""
 
     until_ns: int = 0
     length_ns: int = 0
 
 
 def look(page: Page, now_ns: int, pause: Pause) -> Look:
-    """How many handlers run, and the one that is over its limit. Free of cost while nothing runs."""
+    """How many handlers run, and which one is over its limit. Costs nothing while none runs."""
     words = page.words
     if words[STARTED_UPTO] == words[HANDLED]:
         return _NOTHING_RUNS
@@ -57,7 +57,7 @@ def look(page: Page, now_ns: int, pause: Pause) -> Look:
 
 
 class Spawner(ABC):
-    """Who knows what a process is: it brings them and takes them away, and tells `Processes` of it."""
+    """Starts and ends processes, whatever these are, and tells `Processes` of it."""
 
     @property
     def free(self) -> bool:
@@ -72,11 +72,11 @@ class Spawner(ABC):
 
     @abstractmethod
     def reap(self, ready: Container[int]) -> None:
-        """Those that have ended, of which one of these descriptors tells."""
+        """Take note of those that have ended. `ready`: the descriptors that are readable."""
 
     @abstractmethod
     def look(self) -> None:
-        """With each look at the pages."""
+        """Called with each look at the pages."""
 
     @abstractmethod
     def close(self) -> None:
@@ -84,11 +84,11 @@ class Spawner(ABC):
 
 
 class Processes:
-    """By incarnation; between its begin and its end each has a page."""
+    """The shell's view of them, by incarnation; each has a page from its `begin` to its `ended`."""
 
     def __init__(self, core: Supervision, masters: Masters, effects: Effects, application: Mapping[str, Any]) -> None:
-        """`application`: what is to be loaded and how, as each is told."""
-        self.look_at = 0.0  # at the latest
+        """`application`: what each is told to load, and how."""
+        self.look_at = 0.0  # when the next `look` is due
         self.pages: dict[str, Page] = {}
         self._core = core
         self._effects = effects
@@ -101,7 +101,7 @@ class Processes:
     # ---- for the spawner --------------------------------------------------------------------------------------------
 
     def begin(self, incarnation: str, service: str, page: Page) -> dict[str, Any]:
-        """It is about to start, with this page. What it is told at its start."""
+        """A process is about to be started, with this page. Returns the specification that it is given."""
         self._fenced(page)
         self.pages[incarnation] = page
         return {
@@ -117,12 +117,12 @@ class Processes:
         }
 
     def started(self, specification: Mapping[str, Any], pid: int) -> None:
-        """With this. The master is told at once, so that it knows of it before it can say HELLO."""
+        """It was started with this specification. The master is told at once, before the process can say HELLO."""
         incarnation, ticket = specification["incarnation"], bytes.fromhex(specification["ticket"])
         self._effects.perform_first(self._core.processes.spawned(incarnation, ticket, pid, monotonic()))
 
     def ended(self, incarnation: str, status: int, how: str, text: str = "", out_of_memory: bool = False) -> None:
-        """`how`: a sentence. Also of one that never began."""
+        """A process has ended, or will never begin. `how`: a sentence."""
         now, core = monotonic(), self._core.processes
         page = self.pages.pop(incarnation, None)
         if page is None:
@@ -152,7 +152,7 @@ class Processes:
             self._fenced(page)
 
     def _fenced(self, page: Page) -> None:
-        """As all are."""
+        """Gives this page the fence that all pages have."""
         page.words[FENCE_EPOCH] = self._epoch
         page.words[OBEY] = self._obey
 

@@ -23,7 +23,9 @@ _REST = b"\x82"  # a map of two
 
 
 class Headers(list[list[bytes]]):
-    """Of calls that differ in client and id only. Nobody changes them. `made`: what hosting makes of such a call."""
+    """The headers of calls that differ in client and id only; nobody changes them. `made`: what hosting has made of
+    such a call, to be copied.
+    """
 
     __slots__ = ("made",)
 
@@ -38,7 +40,7 @@ class _Known(NamedTuple):
 
 
 class RecurringBinding(Binding):
-    """Of a handler that is called by gateways."""
+    """The binding of a handler that gateways call."""
 
     __slots__ = ("_known", "_seen")
 
@@ -91,7 +93,9 @@ class RecurringBinding(Binding):
 
 
 def _rest(data: Body) -> dict[str, Any] | None:
-    """Client and id of such a call. None: it is read as any other; one with a key has an id that is beside it."""
+    """Client and id of such a call. None: it is to be read as any other is, such as a call with an idempotency key,
+    whose id is not in its body.
+    """
     try:
         rest: dict[str, Any] = unpackb(_REST + data[:-1])
     except Exception:  # msgpack raises many unrelated types

@@ -21,7 +21,7 @@ _LOCK = "agent.lock"
 
 
 class _Known(NamedTuple):
-    """What is in _FILE, but for the vote. It will be said in HELLO, so it is checked as that is."""
+    """What is in _FILE, except for the vote. It is checked as a HELLO is, since it will be said there."""
 
     intent: Intent
     epoch: int
@@ -102,7 +102,7 @@ class State:
         except FileNotFoundError:
             pass
         except (ValueError, TypeError) as error:
-            # It was written whole or not at all, so somebody else wrote this. The master knows the intent too.
+            # The agent writes it whole or not at all, so somebody else wrote this. The master knows the intent, too.
             print(f"{path} is not readable, starting without it: {error}", file=sys.stderr)
 
     def _read_groups(self, path: str) -> None:

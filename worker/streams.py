@@ -111,14 +111,14 @@ class Pump:
         self._attend_at = 0.0
 
     def sift(self) -> None:
-        """What came in one frame with the delivery may be for it."""
+        """Look at the inbox: what came in one frame with the delivery may be for its stream."""
         waiting = list(self._backend.inbox)
         self._backend.inbox.clear()
         for frame in waiting:
             self._received(frame)
 
     def look(self) -> None:
-        """Takes what is there; never waits. A handler that streams for hours has no other idle tick than this."""
+        """Takes what is there; never waits. While a handler streams for hours, this is the only idle tick."""
         now = monotonic()
         if now >= self._attend_at or not self._backend.greeted:
             self._attend_at = now + IDLE_TICK_S
@@ -189,11 +189,11 @@ class SyncStream(Handle):
     def _step(self, stream: Stream, step: Callable[[], None]) -> None:
         try:
             step()
-        except Rejected as error:  # who serves hears it again; a handler could swallow it
+        except Rejected as error:  # not raised here: a handler could swallow it, and the serving loop hears it again
             stream.give_up(str(error))
 
     def _until(self, stream: Stream, reached: Callable[[Stream], bool]) -> None:
-        """While it waits its handler has no limit: it is not the handler that takes so long."""
+        """While it waits the handler has no limit: it is not the handler that takes so long."""
         self._look(stream)
         if not reached(stream) or stream.fault is not None:
             self._streams.unlimited(stream, monotonic_ns())

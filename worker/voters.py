@@ -1,7 +1,8 @@
 """The voter links of an agent: one to each master, all the time, over which it is asked for its vote and told who won.
 
 A shell without decisions. Beside them the agent has its main link, to the one master that it obeys; that one may ask
-for a vote too. Who knows one master alone has a voter link only once that one turns out to be one of a pair (`reach`).
+for a vote, too. An agent that knows one master only has a voter link once that master turns out to be one of a pair
+(`reach`).
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class _Voter:
         self._failures = 0
         self._open_at = 0.0
         self._hello_at = 0.0  # not before this
-        self._said = False  # HELLO, and it is not wanted again
+        self._said = False  # HELLO was said, and is not wanted again
         self._answer_by = inf
 
     def attend(self) -> None:
@@ -124,7 +125,7 @@ class _Voter:
             self._drop(monotonic())
 
     def won(self) -> None:
-        """As an active one it does not know yet who votes, and will want to when it steps down."""
+        """This master won. It does not know yet who votes here, and will need to when it steps down: HELLO again."""
         self._hello_at = 0.0
 
     def next_deadline(self) -> float:

@@ -45,8 +45,8 @@ class WebSocket:
         self._stream: AsyncStream = ctx.stream
         self._request_id = known_as
         self._state = CONNECTING
-        self._connect = True  # is still to be told
-        self._end: Message | None = None  # the disconnect, from when it is known
+        self._connect = True  # websocket.connect is still to be told
+        self._end: Message | None = None  # the disconnect, once it is known
         self._opening = b""  # of a refusal, until the first bytes of its body
         self._items = Unpacker(
             raw=False, max_buffer_size=WEBSOCKET_MESSAGE_MAX + _HEAD_MAX, max_array_len=2, max_map_len=0, max_ext_len=0
@@ -66,7 +66,7 @@ class WebSocket:
         return self._end or await self._message()
 
     async def _message(self) -> Message:
-        """The next one. What follows the last is that the client is gone."""
+        """The next message; after the last one the disconnect."""
         while self._end is None:
             try:
                 for item in self._items:
@@ -159,7 +159,7 @@ class WebSocket:
         self._answer(self._finish())
 
     async def returned(self) -> None:
-        """Who just returns has closed."""
+        """An application that returns has closed the WebSocket."""
         if self._state in _ANSWERING and not self._stream.abandoned:
             raise BadAnswer("the application returned before it had accepted or refused the WebSocket")
         await self._finish()

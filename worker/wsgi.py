@@ -70,7 +70,7 @@ def _refuse_websocket(
     body: bytes | int | None,
     about: dict[str, Any],
 ) -> None:
-    """WSGI has none. It is the client's mistake, and nothing that trying again would change."""
+    """WSGI has no WebSockets: the client's mistake, which another try would not change."""
     ctx.stream.write(
         opening([400, [[b"content-type", b"text/plain"]], None]) + b"this application takes no WebSockets\n"
     )
@@ -102,7 +102,7 @@ def _environ(
 
 
 def _alike(method: str, target: bytes, headers: list[Pair], body: bytes | int, about: dict[str, Any]) -> dict[str, Any]:
-    """The environment, with room for what is the request's alone."""
+    """The part of the environment that calls which come again share, with room for the rest."""
     try:
         root = about["root"]
         environ = _always(about["scheme"], about["version"], root, *about["server"]).copy()
@@ -149,7 +149,7 @@ def _always(scheme: str, version: str, root: str, server_host: str, server_port:
 
 
 def _joined(headers: list[Pair]) -> dict[str, str]:
-    """Of headers that came more than once, and of some that no application may see."""
+    """As _alike makes it, where headers came more than once, or are such as no application may see."""
     said: dict[str, str] = {}
     for name, value in headers:
         key, text = _key(name), value.decode("latin-1")
@@ -201,8 +201,8 @@ class _File(FileWrapper):
 
 
 class _Response:
-    """What the application says. It is kept, and is one message, when it is small and all there; else each block
-    goes out before the next is asked for. The headers count as sent with the first byte of the body.
+    """What the application answers. If that is small and all there it is one message; else each block goes out before
+    the next one is asked for. The headers count as sent with the first byte of the body.
     """
 
     _said: Said | None = None
@@ -253,7 +253,7 @@ class _Response:
             self._begin(self._said)
 
     def _may_wait(self, said: Said) -> bool:
-        """For what comes, if anything does: no block is to be kept while the application makes the next (PEP 3333)."""
+        """May what is held wait for more? PEP 3333: no block may wait while the application makes the next one."""
         return self._held <= WHOLE_MAX and (not self._hurries or self._held == content_length(said.headers))
 
     def collect(self, result: Iterable[bytes]) -> Packed | None:
@@ -289,7 +289,7 @@ class _Response:
         return blocks
 
     def _close(self, result: Any) -> None:
-        """What it raises is no part of the answer."""
+        """An error of its `close` does not change the answer."""
         close = getattr(result, "close", None)
         if close is not None:
             try:
