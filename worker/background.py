@@ -79,7 +79,7 @@ class Background:
         self._pid = 0  # of who entered the block
         self._failure = ""  # why the last start failed
         self._restarts = Restarts()
-        self._turn = threading.Lock()  # to put another agent in the place of one, or to leave
+        self._turn = threading.Lock()  # held to replace the agent, or to leave
         self._leaving = threading.Event()
 
     def __enter__(self) -> Self:
@@ -160,7 +160,7 @@ class Background:
             self._say({"ended": self._failure}, agent)
 
     def _another(self, what: str) -> subprocess.Popen[bytes] | None:
-        """In the place of an agent that ended by itself; None where it was told to leave."""
+        """The agent in place of one that has ended by itself; None if that was told to leave."""
         while not self._leaving.is_set():
             pause_s = self._restarts.pause(monotonic())
             note(f"rota: the agent of {self.name} {what}; another one is started in {pause_s:g} s")

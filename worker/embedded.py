@@ -93,7 +93,7 @@ class Parent(Spawner):
             self._orphaned()
 
     def look(self) -> None:
-        """It writes where its application does."""
+        """There is nothing to be shown: it writes where its application does."""
 
     def close(self) -> None:
         """The parent is not ours to end."""

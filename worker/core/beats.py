@@ -25,11 +25,11 @@ class Beats:
         self._began_at = 0.0
 
     def began(self, now: float) -> None:
-        """This life: what an earlier one leased was leased before."""
+        """This life of the agent began now; whatever an earlier one leased, it leased before."""
         self._began_at = now
 
     def welcomed(self, now: float) -> None:
-        """They begin anew."""
+        """By a master: beats begin anew."""
         self._echo = self._answered = 0
         self._beat_at = self._usage_at = now
 

@@ -44,7 +44,7 @@ class Connection:
         """`masters`: their addresses. `reconnect_delay`: failures in a row → seconds, with its jitter."""
         self.master = 0  # index of the one that we talk to
         self.greeted = False
-        self.in_touch = False  # some master answers us, on whatever connection
+        self.in_touch = False  # some master answers us, over whichever connection
         self.heard_at = 0.0
         self.welcome: Welcome | None = None  # the last one
         self._addresses = ", ".join(masters)
@@ -52,7 +52,7 @@ class Connection:
         self._votes = votes
         self._reconnect_delay = reconnect_delay
         self._failures = 0  # connections in a row that came to nothing
-        self._winner: int | None = None  # said so while we were at it, or at another one
+        self._winner: int | None = None  # the master that has said that it won, until one is connected or passes us on
         self._told_to_wait = False  # by the master that refused us, until the next attempt
         self._refusals = Refusals()
         self._hello_said = False  # on this connection, and not yet answered
@@ -138,7 +138,7 @@ class Connection:
         return []
 
     def won(self, master: int, epoch: int, now: float) -> list[Effect]:
-        """This master says, not over the connection to it as its node, that it is active: nobody else is waited for."""
+        """This master says over a voter link, not over the main one, that it is active: no other is waited for."""
         if epoch < self._votes.seen or (self.greeted and not self.is_outvoted(epoch)):
             return []
         self._winner = master
@@ -175,7 +175,7 @@ class Connection:
         return Connect(self.master)
 
     def _passed_on(self, now: float) -> list[Effect]:
-        """This one is not active: it is another one's turn. Who won meanwhile may have answered before it did."""
+        """This one is not active: another one is tried, unless this one has won since it gave that answer."""
         self.greeted = self._hello_said = False
         self._failures += 1
         if self._winner != self.master:

@@ -286,7 +286,7 @@ class Deliveries:
     # ---- rare -------------------------------------------------------------------------------------------------------
 
     def _learn(self, target: bytes) -> tuple[str, int]:
-        """Handler and limit of a target. Only known handlers are remembered: the others are as many as callers like."""
+        """Handler and limit of a target. Only those of known handlers are remembered: callers may invent any others."""
         handler = target.decode("utf-8", "replace").rpartition(".")[2]
         found = handler, self._limits_ns.get(handler) or self._default_limit_ns
         if handler in self._limits_ns:

@@ -1,7 +1,7 @@
 """What a node's services need beside them: is a port reachable from here? When to try, and what to tell. Pure.
 
-One try at a time per service. Its time-out runs here, whatever the try is stuck in (a name server, mostly), and what it
-answers after that is not believed; the next one waits until it has come back.
+One try at a time per service. Its time-out runs here, whatever the try is stuck in (a name server, mostly). An answer
+that comes later is not believed, but the next try waits for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Check:
     what: PortCheck
     due_at: float  # of the next try
     number: int = 0  # of the try that is out; 0 = none
-    until: float | None = None  # its time is over then; None: it is
+    until: float | None = None  # the end of its time; None: that has passed, or no try is out
     text: str | None = None  # what was found last; None: nothing yet
 
 

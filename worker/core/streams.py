@@ -148,7 +148,7 @@ class Streams:
         return answers
 
     def _cancelled_early(self, number: int) -> None:
-        """Its handler may wait for nothing else, and say nothing that would have its master repeat it."""
+        """Remember it: the handler may wait for nothing but its stream, and the master says CANCEL once."""
         ledger = self._deliveries
         self._forsaken = {each for each in self._forsaken if each > ledger.received_upto or each in ledger.running}
         self._forsaken.add(number)
@@ -183,8 +183,8 @@ class Streams:
             self._deliveries.limit(stream.delivery, now_ns, limit_ns)
 
     def settled(self, number: int, elapsed_us: int) -> int:
-        """Its reply goes out; who still waits for something of it waits no longer. The µs that count: those until its
-        answer began, for how long a caller listens says nothing of the process.
+        """Its reply goes out, and nobody waits for anything of it any longer. Returns the µs that count: those until
+        its answer began, since how long a caller takes to read says nothing of the process.
         """
         stream = self.opened.pop(number, None)
         if stream is None:

@@ -56,7 +56,7 @@ class Supervision:
         self._ports = Ports()
         self._obeyed = 0  # the master that the processes are told to obey
         self._hellos = 0
-        self._told_capacity = capacity  # with the last of them
+        self._told_capacity = capacity  # with the last HELLO
         self._ticked_at: float | None = None
         self._began_at: float | None = None  # of the first tick: what an earlier agent left is ended by then
         self._has_quit = False
@@ -131,12 +131,12 @@ class Supervision:
         return effects
 
     def refused(self, refusal: messages.Refusal, now: float) -> list[Effect]:
-        """Not welcome. What a newer boot of this node replaced must go."""
+        """Not welcome. A boot that was replaced by a newer one of its node must go."""
         effects = self.connection.refused(refusal, now)
         return [*effects, *self.leaving.at_once(now)] if refusal.code == "stale" else effects
 
     def received(self, message: Message, now: float) -> list[Effect]:
-        """One that was outvoted is not obeyed, and its silence begins: what it goes on to say does not count."""
+        """A master that was outvoted is not obeyed: whatever it says counts as silence."""
         if self.connection.is_outvoted(self.epoch):
             return []
         self.connection.heard(now)
@@ -221,7 +221,7 @@ class Supervision:
         return effects
 
     def _forgive_pause(self, now: float) -> None:
-        """Whoever was stopped must not conclude that the others were silent, or took too long."""
+        """An agent that was stopped itself must not conclude that others were silent, or took too long."""
         gap = 0.0 if self._ticked_at is None else now - self._ticked_at
         if self._began_at is None:
             self._began_at = now

@@ -77,7 +77,8 @@ class Votes:
 
     def refusal(self, vote: Vote, now: float) -> Deny | None:
         """Why it is not granted now; None: it is. Then the ballot is to be made durable, and `granted` called."""
-        # Who did not hear our answer asks again. Since then we may have leased to who won that same epoch with others.
+        # A master that did not hear our answer asks again. Meanwhile another one may have won that epoch without us,
+        # and have our lease.
         again = self.ballot == (vote.epoch, vote.master) and vote.epoch == self.seen
         if vote.epoch <= self.seen and not again:
             return self._deny(vote, 0.0, f"epoch {self.seen} was seen")
@@ -98,5 +99,5 @@ class Votes:
         self._lease(vote.master, vote.epoch, now + vote.lease_ms / 1000)
 
     def _deny(self, vote: Vote, wait_s: float, why: str) -> Deny:
-        """Rounded up: who asks again after it is not told to wait once more for the rest of a millisecond."""
+        """The wait is rounded up: a master that asks again after it must not be told to wait for a rest of it."""
         return Deny(vote.epoch, self.seen, int(wait_s * 1000) + 1 if wait_s else 0, why)
