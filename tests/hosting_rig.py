@@ -1,11 +1,16 @@
 """Requests as a gateway sends them, to an application that is hosted as in a process."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import rota
 from rota.common.body import decode_error, decode_result, encode_call
 from rota.common.errors import OK
+from rota.worker import hosting
+from rota.worker.async_hosting import AsyncHost
 from rota.worker.hosting import Outcome
 
 ABOUT = {
@@ -16,6 +21,37 @@ ABOUT = {
     "root": "",
     "id": "4f-7",
 }
+
+
+PATIENCE_S = 20.0  # of a test that waits for what must happen
+
+
+class Driven(AsyncHost):
+    """One that is driven from another thread than that of its loop."""
+
+    def start(self, delivery: hosting.Delivery) -> None:
+        self._there(super().start, delivery)
+
+    def cancel(self, number: int) -> None:
+        self._there(super().cancel, number)
+
+    def stop(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(super().stop)
+
+    def _there(self, function: Callable[..., None], *args: Any) -> None:
+        if asyncio._get_running_loop() is self._loop:  # by itself
+            return function(*args)
+        done: Future[None] = Future()
+
+        def call() -> None:
+            try:
+                done.set_result(function(*args))
+            except Exception as error:
+                done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(call)
+        done.result(PATIENCE_S)
 
 
 class Answer(NamedTuple):

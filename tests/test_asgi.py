@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosting_rig import Answer, answer_of, arguments, failure_of, request
+from hosting_rig import PATIENCE_S, Answer, Driven, answer_of, arguments, failure_of, request
 
 import rota
 from rota.common.body import decode_error
@@ -21,7 +21,6 @@ from rota.worker.async_hosting import AsyncHost
 from rota.worker.hosting import Outcome
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "http" / "asgi_hello.py"
-PATIENCE_S = 20
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 END = {"type": "http.response.body"}
 
@@ -36,9 +35,7 @@ class Hosted:
     def __init__(self, application: Any, start: bool = True) -> None:
         self.outcomes: queue.Queue[tuple[int, Outcome]] = queue.Queue()
         self.failure: list[BaseException] = []
-        self.host = AsyncHost(
-            asgi.worker(application, "site"), lambda *outcome: self.outcomes.put(outcome), concurrency=8
-        )
+        self.host = Driven(asgi.worker(application, "site"), lambda *outcome: self.outcomes.put(outcome), concurrency=8)
         self._ready = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()

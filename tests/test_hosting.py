@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pytest
+from hosting_rig import PATIENCE_S, Driven
 
 import rota
 from rota.common.body import decode_error, decode_result, encode_call
 from rota.common.errors import OK
 from rota.worker.async_hosting import AsyncHost
 from rota.worker.hosting import MESSAGE_MAX, TRACEBACK_MAX, Outcome, SyncHost
-
-PATIENCE_S = 20  # of a test that waits for what must happen
 
 
 class Delivery(NamedTuple):
@@ -272,11 +271,11 @@ def test_a_delivery_without_a_handler_asks_for_the_health_probe() -> None:
 
 
 class Loop:
-    """An AsyncHost in a thread, driven from this one, as the process's receiving thread does."""
+    """An AsyncHost in a thread, driven from this one."""
 
     def __init__(self, worker: rota.Worker, concurrency: int = 4) -> None:
         self.outcomes: queue.Queue[tuple[int, Outcome]] = queue.Queue()
-        self.host = AsyncHost(worker, lambda *ended: self.outcomes.put(ended), concurrency=concurrency)
+        self.host = Driven(worker, lambda *ended: self.outcomes.put(ended), concurrency=concurrency)
         self.failure: list[BaseException] = []
         ready = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(ready,))
@@ -384,10 +383,20 @@ def test_async_handlers_run_side_by_side_and_no_more_than_agreed(loop: Loop) -> 
     assert loop.next()[0] == 5
 
 
-def test_a_delivery_that_is_cancelled_at_once_has_an_outcome(loop: Loop) -> None:
-    loop.host.start(delivery("wait"))
-    loop.host.cancel(1)
-    assert isinstance(error_of(loop.next()[1]), rota.Cancelled)
+def test_a_delivery_that_is_cancelled_at_once_has_an_outcome(desk: Desk) -> None:
+    outcomes: list[Outcome] = []
+
+    def done(number: int, outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        host.stop()
+
+    def start_and_cancel() -> None:
+        host.start(delivery("wait"))
+        host.cancel(1)
+
+    host = AsyncHost(desk.worker, done, concurrency=1)
+    host.run(start_and_cancel)
+    assert isinstance(error_of(outcomes[0]), rota.Cancelled) and not desk.log
 
 
 def test_a_cancelled_handler_may_clean_up_or_answer_early(loop: Loop, desk: Desk) -> None:
@@ -456,7 +465,7 @@ def test_a_number_that_is_not_running_cannot_be_cancelled(loop: Loop) -> None:
     assert loop.next()[1].code == OK and loop.outcomes.empty()
 
 
-def test_deliveries_may_be_started_on_the_loop_itself(desk: Desk) -> None:
+def test_a_delivery_may_be_started_where_another_one_is_done(desk: Desk) -> None:
     outcomes: list[int] = []
 
     def done(number: int, outcome: Outcome) -> None:

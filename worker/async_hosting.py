@@ -11,10 +11,8 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from threading import get_ident
 from time import perf_counter_ns
 from types import CoroutineType
 from typing import Any
@@ -35,13 +33,13 @@ from .hosting import (
     verdict,
 )
 
-Running = asyncio.Task[None] | Future[Outcome] | None
+Running = asyncio.Task[None] | Future[Outcome]
 
 _FAILURES = (*FAILURES, asyncio.CancelledError)  # nobody cancels a hook: it waited for something that was cancelled
 
 
 class AsyncHost:
-    """Deliveries come by `start`, from any one thread; outcomes go to `done`, on the thread of the loop.
+    """Deliveries come by `start`, outcomes go to `done`. All of it is called in the thread of the loop.
 
     At most `concurrency` run at once: `room` says how many more may be started, and starting more is a bug of the
     caller, who holds the queue.
@@ -67,7 +65,6 @@ class AsyncHost:
         self._running: dict[int, Running] = {}
         self._beyond: set[Running] = set()  # handlers that go on after their answers
         self._loop = new_event_loop()
-        self._loop_thread = 0
         self._context = copy_context()  # in a copy of which each handler runs
         self._stopped = asyncio.Event()
         self._idle = asyncio.Event()  # set when the last delivery has ended after `stop`
@@ -97,35 +94,24 @@ class AsyncHost:
     def start(self, delivery: Delivery) -> None:
         if len(self._running) >= self.concurrency:
             raise RuntimeError(f"{self.concurrency} deliveries are running, no more may be started")
-        self._running[delivery.number] = None
-        if get_ident() == self._loop_thread:
-            self._begin(delivery, perf_counter_ns())
-        else:
-            self._loop.call_soon_threadsafe(self._begin, delivery, perf_counter_ns())
+        self._begin(delivery, perf_counter_ns())
 
     def cancel(self, number: int) -> None:
         """Ask a delivery to end early. Its outcome is Cancelled, unless it catches the cancellation and returns.
 
         A sync handler that has begun cannot be cancelled; a number that is not running is ignored.
         """
-        with suppress(RuntimeError):  # the loop has ended, and with it every delivery
-            self._on_loop(self._cancel, number)
+        running = self._running.get(number)
+        if running is not None:
+            running.cancel()
+            if isinstance(running, asyncio.Task):  # which may end without having begun
+                running.add_done_callback(partial(self._cancelled, number, perf_counter_ns()))
 
     def stop(self) -> None:
-        """Make `run` return; from any thread, as often as one likes."""
-        with suppress(RuntimeError):  # the loop has ended already
-            self._on_loop(self._stopped.set)
-
-    # ---- on the loop ----
-
-    def _on_loop(self, function: Callable[..., Any], *args: Any) -> None:
-        if get_ident() == self._loop_thread:
-            function(*args)  # 5 us less than waking the loop
-        else:
-            self._loop.call_soon_threadsafe(function, *args)
+        """Make `run` return; may be called again."""
+        self._stopped.set()
 
     async def _serve(self, ready: Callable[[], None]) -> None:
-        self._loop_thread = get_ident()
         try:
             await self._start_up()
             self._context = copy_context()  # with what the start hooks set
@@ -154,7 +140,7 @@ class AsyncHost:
 
     async def _finish(self) -> None:
         for number in list(self._running):
-            self._cancel(number)
+            self.cancel(number)
         if self._running:
             await self._idle.wait()
         if self._beyond:
@@ -226,13 +212,6 @@ class AsyncHost:
     def _run(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
         # Its context is not that of the moment: another handler may run now, whose send has taken this delivery.
         self._running[number] = self._loop.create_task(coroutine, context=self._context.copy())
-
-    def _cancel(self, number: int) -> None:
-        running = self._running.get(number)
-        if running is not None:
-            running.cancel()
-            if isinstance(running, asyncio.Task):  # which may end without having begun
-                running.add_done_callback(partial(self._cancelled, number, perf_counter_ns()))
 
     def _cancelled(self, number: int, begun: int, task: asyncio.Task[None]) -> None:
         if self._running.get(number) is task:
