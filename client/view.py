@@ -86,7 +86,7 @@ class View:
 
     def service(self, name: str) -> Service:
         """`client.service("orders").quote(symbol="X")` is `client.call("orders.quote", symbol="X")`."""
-        return Service(self, name)
+        return Service(self.call, name)
 
     def call(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
