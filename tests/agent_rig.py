@@ -32,7 +32,7 @@ class Agent:
         self.log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", AGENT, json.dumps(options)], stderr=file, **{"cwd": HERE, **popen}
+                [sys.executable, "-c", AGENT, json.dumps(options)], **{"cwd": HERE, "stderr": file, **popen}
             )
         self.pid = self.process.pid
 

@@ -398,6 +398,7 @@ def test_the_service_is_learnt_from_a_probe_and_a_broken_application_exits_70(
 
 APPLICATION = "import rota\napp = rota.Worker('orders')\n@app.handler\ndef f() -> None: ...\n"
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+MUCH = "for _ in range(4_000): print('x' * 1_000)\nprint('the end')\n"
 STDOUT = "import sys\nclass Closed:\n    def flush(self): raise ValueError\nsys.stdout = Closed()\n"
 PID = "import os, time\nwith open('pid', 'w') as file:\n    print(os.getpid(), file=file)\ntime.sleep(600)\n"
 CHILD = f"import os\nif os.fork() == 0:\n    os.setsid()\n    exec({PID!r})\nwhile not os.path.exists('pid'): ...\n"
@@ -543,12 +544,33 @@ def test_output_of_a_process_that_writes_much_is_passed_on_at_once(
     master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:
     """At 40 KB a second it was late, by as much as it had written, and its file grew."""
-    much = "for _ in range(4_000): print('x' * 1_000)\nprint('the end')\n"
-    (tmp_path / "talks.py").write_text(APPLICATION + much)
+    (tmp_path / "talks.py").write_text(APPLICATION + MUCH)
     agent = start_agent(app="talks:app", app_dir=str(tmp_path))
     master.welcome_agent()
     run_processes(master, 1)
     master.until(lambda: agent.log.read_text().endswith("the end\n"))
+
+
+def test_why_a_start_failed_is_told_however_much_was_written_before(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "talks.py").write_text(APPLICATION + MUCH + "raise OSError('no database')\n")
+    start_agent(app="talks:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    master.tell(messages.Plan({"orders": 1}))
+    assert "OSError: no database" in master.expect(messages.Failing).text
+
+
+def test_what_nobody_can_read_any_more_is_not_kept(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
+    """Whoever read the agent's stderr has ended."""
+    (tmp_path / "talks.py").write_text(APPLICATION + MUCH)
+    reader, writer = os.pipe()
+    os.close(reader)
+    start_agent(app="talks:app", app_dir=str(tmp_path), popen={"stderr": writer})
+    os.close(writer)
+    master.welcome_agent()
+    (process,) = run_processes(master, 1).values()
+    master.until(lambda: os.stat(f"/proc/{process.pid}/fd/1").st_size < 1_000_000)
 
 
 def test_systemd_is_told_when_the_node_is_in(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ class Children(Spawner):
             self._poller.unregister(pidfd)
             status = child.reap()
             self._note_groups()
+            text, how = child.tail(), spawn.how_it_ended(status)  # before it is shown, which may empty the file
             _show(child, sys.maxsize)
-            text, how = child.tail(), spawn.how_it_ended(status)
             if unfit := spawn.unfit(self._place.python, text):
                 page.fail(unfit)
                 text = unfit
@@ -101,10 +101,10 @@ class Children(Spawner):
 
 
 def _show(child: spawn.Child, most: int) -> None:
-    """Passes on what a process wrote, until there is nothing more, or nobody takes it. Never waits."""
+    """Passes on what a process wrote, until there is nothing more, or it is not taken now. Never waits."""
     stderr = select.poll()
     stderr.register(2, select.POLLOUT)
-    while most > 0 and stderr.poll(0) == [(2, select.POLLOUT)] and (data := child.unshown(SHOW_BYTES)):
+    while most > 0 and stderr.poll(0) and (data := child.unshown(SHOW_BYTES)):
         most -= len(data)
-        with suppress(OSError):  # a full disk
+        with suppress(OSError):  # a full disk, or nobody who will ever read it
             os.write(2, data)
