@@ -148,8 +148,8 @@ class FakeMaster:
     def tell(self, message: messages.Message) -> None:
         self._control.send_multipart([self.agent, messages.framed(wire.CONTROL, self.token, message)])
 
-    def welcome_agent(self) -> messages.AgentHello:
-        hello = self.expect(messages.AgentHello)
+    def welcome_agent(self, matches: Callable[[messages.AgentHello], bool] = lambda _: True) -> messages.AgentHello:
+        hello = self.expect(messages.AgentHello, matches)
         self._welcome(self.agent, "active", self.lease_ms)
         return hello
 

@@ -96,9 +96,9 @@ def test_an_agent_that_is_killed_is_started_again(
 ) -> None:
     monkeypatch.setattr(restarts, "FIRST_S", 0.01)
     with worker().background(master=master.address, name="app-1") as node:
-        boots = set()
+        boots: set[str] = set()
         for _ in range(2):
-            boots.add(master.welcome_agent().boot)
+            boots.add(master.welcome_agent(lambda hello: hello.boot not in boots).boot)
             master.tell(messages.Plan({"orders": 1}))
             master.expect(messages.Started)
             master.welcome_process()

@@ -207,7 +207,7 @@ class AgentWorld(Node):
                 self.do(self.core.processes.exited(which, 70, "could not be started", 0, [], "", self.now))
                 continue
             self.pids += 1
-            self.do(self.core.processes.spawned(which, b"t" * 16, self.pids))
+            self.do(self.core.processes.spawned(which, b"t" * 16, self.pids, self.now))
         for which in list(self.core.processes.alive):
             if chance.random() < 0.6:
                 self.do(self.core.processes.ready(which, self.now))
