@@ -14,7 +14,7 @@ from .core.head import Head
 from .core.plain import Plain
 from .core.requests import Origin, Proxies, key_of, keyed, request_id, trace_of
 from .core.routes import Route, route_to
-from .core.upload import Spool
+from .core.upload import Spool, in_memory
 from .protocol import HttpProtocol
 from .request import CallRequest, Request
 
@@ -113,11 +113,10 @@ class Asking:
                 )
             else:
                 try:
-                    said = body.read(0, body.size)
+                    said = in_memory(body)
                 except OSError as error:
                     self._gateway.fault(request, 503, error)
                     return request.refuse(503, "The request could not be kept; nothing was done. Try again shortly.")
-                body.close()
         client.start(request, handler, head.method, head.target, passed, said, about)
         if request.answer is None:
             connection.request = request
@@ -156,9 +155,7 @@ class Asking:
             size, most = len(body) if isinstance(body, bytes) else body.size, self._settings.max_call
             if size > most:
                 raise calls.Refused(413, f"The body of a call has {most} bytes at most (http.max_call).")
-            if not isinstance(body, bytes):
-                body = body.read(0, size)
-            asked = calls.asked(head, body, self._callable)
+            asked = calls.asked(head, body if isinstance(body, bytes) else in_memory(body), self._callable)
             request.route = asked.route
             client = self._client.options(
                 timeout=min(asked.timeout or self._settings.timeout, self._settings.timeout),

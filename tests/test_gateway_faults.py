@@ -234,6 +234,13 @@ def test_a_handler_is_called_and_its_result_is_the_answer(caller: Gateway) -> No
     assert called(caller, "echo", [value]) == (200, value)
 
 
+def test_large_calls_leave_nothing_behind(start: Start, cluster: LocalCluster, tmp_path: Path) -> None:
+    text = '[http]\nmax_call = "512KiB"\nspool_max = "1MiB"\n[service.orders.http]\ncalls = true\n'
+    gateway = gateway_with(start, cluster, tmp_path, text).ready()
+    for _ in range(4):  # together more than fits into spools
+        assert called(gateway, "echo", ["x" * 400_000])[0] == 200
+
+
 def test_what_is_off_is_not_there(caller: Gateway, start: Start, cluster: LocalCluster) -> None:
     assert caller.get("/-/call/other/quote", "POST", b"{}", Content_Type="application/json")[0] == 404
     assert called(caller, "http", {})[0] == 404, "it would believe what it is told of the client"

@@ -10,7 +10,7 @@ from .http2_flow import Patience
 from .response import Framing
 from .rules import Rejected
 from .shared import BANKED_S, Timeouts
-from .upload import INLINE_MAX, Spool, Upload
+from .upload import INLINE_MAX, Spool, Upload, in_memory
 
 BODIES_MAX = 1024 * 1024  # bytes of bodies of one connection in memory, either way; then they go into spools
 
@@ -77,7 +77,10 @@ class Stream:
             raise Rejected("other-length")
         body = upload.whole()
         if not isinstance(body, bytes) and body.size <= INLINE_MAX:
-            body = _read(body)
+            try:
+                body = in_memory(body)
+            except OSError:  # the disk fails
+                raise Rejected("no-room") from None
         self.wants_no_more()
         return body
 
@@ -148,15 +151,6 @@ class Streams(dict[int, Stream]):
         for stream in self.values():
             stream.close()
         self.clear()
-
-
-def _read(spool: Spool) -> bytes:
-    try:
-        return spool.read(0, spool.size)
-    except OSError:  # the disk fails
-        raise Rejected("no-room") from None
-    finally:
-        spool.close()
 
 
 _NO_HEAD = {method: Head(method, b"", "2", Fields(), b"", None, False, True, False) for method in ("GET", "HEAD")}

@@ -28,6 +28,14 @@ class Spool(Protocol):
         """Drop what there is."""
 
 
+def in_memory(spool: Spool) -> bytes:
+    """All that waits in it, which is closed. OSError: the disk fails."""
+    try:
+        return spool.read(0, spool.size)
+    finally:
+        spool.close()
+
+
 class Upload:
     """One body."""
 
