@@ -27,6 +27,7 @@ def test_the_last_active_node_is_not_drained_and_the_sentence_says_why() -> None
     result = rig.verb("drain", nodes=["n2"])
     assert result is not None and result.exit == exits.REFUSED
     assert "0 active nodes" in result.data["error"] and "n1 is not active" in result.data["error"]
+    assert result.data["error"].endswith(". Take another node back (`rota rejoin NODE`), or use --force"), "not: wait"
     assert rig.fleet.nodes["n2"].intent is Intent.ACTIVE
 
 
@@ -34,7 +35,7 @@ def test_draining_several_is_all_or_nothing() -> None:
     rig = cluster(3)
     result = rig.verb("drain", nodes=["n1", "n2", "n3"])
     assert result is not None and result.exit == exits.REFUSED
-    assert "Drain fewer at once, wait for the others" in result.data["error"]
+    assert result.data["error"].endswith(". Drain fewer at once, or use --force")
     assert {node.intent for node in rig.fleet.nodes.values()} == {Intent.ACTIVE}
     assert drain(rig, "n1", "n2") == exits.DONE
 
@@ -65,7 +66,9 @@ def test_a_node_that_still_ramps_does_not_count() -> None:
     rig.process(rig.agent("n1", capacity=1))
     rig.after(20.0)
     rig.process(rig.agent("n2", capacity=1))
-    assert drain(rig, "n1") == exits.REFUSED
+    result = rig.verb("drain", nodes=["n1"])
+    assert result is not None and result.exit == exits.REFUSED
+    assert result.data["error"].endswith(". Wait for the others (`rota wait active`), or use --force")
     rig.after(10.1)
     assert drain(rig, "n1") == exits.DONE
 

@@ -111,8 +111,7 @@ class Verbs:
         leaving = [node for node in nodes if node.intent is Intent.ACTIVE]
         refused = budget.refusal(self.fleet.dispatch.pools.values(), self.fleet.nodes, set(leaving), now)
         if refused and not force:
-            first = "Drain fewer at once, wait" if len(leaving) > 1 else "Wait"
-            raise Refuse(exits.REFUSED, f"refused: {refused}. {first} for the others (`rota wait active`), or --force")
+            raise Refuse(exits.REFUSED, f"refused: {refused}. {self._instead(leaving)}, or use --force")
         if argument(args, "dry_run", bool, False):
             return self._outcome(nodes, leaving, dry_run=True)
         if refused:
@@ -127,6 +126,15 @@ class Verbs:
             if node.leaving and node not in leaving:  # it was on its way out by itself: now it is an operator's word
                 record = self.fleet.intents.drain(node, by, reason, 0, now)
         return self._outcome(nodes, leaving, record=record)
+
+    def _instead(self, leaving: list[Node]) -> str:
+        """Of a drain that is refused: what would let it be done."""
+        others = {node.intent is Intent.ACTIVE for node in self.fleet.nodes.values() if node not in leaving}
+        ways = ["drain fewer at once"] if len(leaving) > 1 else []
+        ways += ["wait for the others (`rota wait active`)"] if True in others else []
+        ways += ["take another node back (`rota rejoin NODE`)"] if False in others else []
+        text = ", ".join(ways) or "start another node"
+        return text[0].upper() + text[1:]
 
     def rejoin(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         nodes = self._nodes(args)
