@@ -23,7 +23,7 @@ class Beside:
     """`attend` when `due_at` has come."""
 
     def __init__(self, config_file: str | None, config: Config, routes: Pairs) -> None:
-        """Raises PortInUse; Mistake when nothing would be served; Failed when it would not start."""
+        """Raises PortInUse; Mistake when nothing would be served; BadConfig, Failed when it would not start."""
         self.due_at = inf
         self._child: Child | None = None
         self._arguments: list[str] | None = None  # None: none is to run (any more)

@@ -17,7 +17,7 @@ from ..common.example import example
 from ..common.exits import BAD_CONFIG, FAILED
 from .gateway import mistakes
 from .operator import json_option
-from .options import config_option, exit_with, load_or_exit
+from .options import BadConfig, config_option, load_or_exit
 from .verb import Mistake as WrongLine
 from .verb import VerbGroup, verb
 
@@ -57,7 +57,7 @@ def check(config_file: str | None, as_json: bool) -> None:
             raise config.ConfigErrors(wrong)
     except config.ConfigErrors as errors:
         if not as_json:
-            exit_with(errors)
+            raise BadConfig(str(errors)) from None
         _print_json(ok=False, file=config_file, mistakes=[_mistake(m) for m in errors.mistakes])
         raise SystemExit(BAD_CONFIG) from None
     if as_json:

@@ -14,7 +14,7 @@ from ..common.collector import loading
 from ..common.declare import declared
 from ..common.kinds import ROUTE, Name
 from ..common.settings import HttpSettings, ServiceHttpSettings
-from .options import arguments_of, config_option, load_or_exit, options
+from .options import BadConfig, arguments_of, config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ def has_routes(config: Config) -> bool:
 
 
 def check(config: Config) -> None:
-    """Failed where a gateway with this configuration would not start."""
+    """BadConfig where a gateway with this configuration would not start."""
     if wrong := mistakes(config):
-        raise Failed("\n".join(map(str, wrong)), exits.BAD_CONFIG)
+        raise BadConfig("\n".join(map(str, wrong)))
 
 
 def mistakes(config: Config) -> list[entries.Mistake]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -81,13 +81,16 @@ def load_or_exit(config_file: str | None, flags: dict[str, object] | None = None
     try:
         return config.load(config_file, flags=flags)
     except config.ConfigErrors as errors:
-        exit_with(errors)
+        raise BadConfig(str(errors)) from None
 
 
-def exit_with(errors: config.ConfigErrors) -> NoReturn:
-    for mistake in errors.mistakes:
-        click.echo(str(mistake), err=True)
-    raise SystemExit(BAD_CONFIG)
+class BadConfig(click.ClickException):
+    """All mistakes of a configuration, a line each."""
+
+    exit_code = BAD_CONFIG
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, err=True)
 
 
 def _declare(setting: Setting) -> Callable[[Any], Any]:

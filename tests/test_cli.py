@@ -221,9 +221,20 @@ def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sent
 
 
 def test_a_wrong_command_line_is_told_as_json_too() -> None:
-    for words in ("drain --json", "scale orders many --json", "scale orders --json"):
+    values = ("drain --json", "scale orders many --json", "scale orders --json")
+    names = ("status --json --bogus", "call --json -m", "statsu --json", "quarantine drp --json")
+    for words in values + names:
         result = CliRunner().invoke(main, words.split())
         assert result.exit_code == 2 and f"Error: {reply(result)['error']}" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["config show", "notify test"])
+def test_a_wrong_configuration_is_told_as_json_too(words: str, tmp_path: Path) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text("[master]\nbnid = 1\n")
+    result = CliRunner().invoke(main, [*words.split(), "-c", str(file), "--json"])
+    assert result.exit_code == 78 and result.stderr == f"{reply(result)['error']}\n"
+    assert f"{file}:2: master.bnid is not a setting" in result.stderr
 
 
 def test_an_address_that_is_wrong_is_told_with_the_variable_that_it_came_from() -> None:
