@@ -14,6 +14,7 @@ from ..common.settings import COMMON, OFF
 
 FLUSH_BYTES = 32 * 1024  # written at once when there is so much
 KEPT_BYTES = 1024 * 1024  # of lines that nobody reads; beyond it they are dropped, and counted
+LEFT_BYTES = 256  # of a target, an agent, or a referer, at least: three of them fit into a line, escaped or not
 
 
 class Entry(NamedTuple):
@@ -51,9 +52,11 @@ class AccessLog:
         self._stamp = (-1, b"")
 
     def add(self, entry: Entry) -> None:
-        line = self._line(entry, self._now())
-        if len(line) > select.PIPE_BUF:
-            line = line[: select.PIPE_BUF - 1] + b"\n"
+        now = self._now()
+        line = self._line(entry, now)
+        while (over := len(line) - select.PIPE_BUF) > 0:
+            entry = _cut(entry, over)
+            line = self._line(entry, now)
         if self._size + len(line) > KEPT_BYTES:
             self._unread += 1
             return
@@ -100,6 +103,14 @@ def _has_room(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(0))
+
+
+def _cut(entry: Entry, size: int) -> Entry:
+    """With the longest of what came from outside so many bytes shorter, but not cut to nothing by its own escapes."""
+    fields = entry._asdict()
+    name = max(("target", "agent", "referer"), key=lambda name: len(fields[name]))
+    fields[name] = fields[name][: max(len(fields[name]) - size, LEFT_BYTES)]
+    return Entry(**fields)
 
 
 def _common(entry: Entry, stamp: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from select import PIPE_BUF
 
 from rota.common.settings import COMMON, JSON, OFF
 from rota.gateway.access import KEPT_BYTES, AccessLog, Entry
@@ -28,6 +29,14 @@ def test_what_a_client_sends_cannot_end_its_field_or_line() -> None:
     assert line.endswith(b'] "GET /a\\"b HTTP/1.1" 200 12 "-" "evil\\" 200 0 \\"\\\\" 0.001500 id-1\n')
     fields = json.loads(written(JSON))
     assert fields["agent"] == ENTRY.agent.decode() and fields["seconds"] == 0.0015
+
+
+def test_what_is_too_long_for_a_line_is_cut_and_the_line_is_whole() -> None:
+    long = ENTRY._replace(target=b"/" + b'"' * 5000, agent=b"a" * 1000, referer=b"r" * 3000)
+    assert len(written(JSON, long)) <= PIPE_BUF and len(written(COMMON, long)) <= PIPE_BUF
+    fields = json.loads(written(JSON, long))
+    assert (fields["agent"], fields["request_id"]) == ("a" * 1000, "id-1") and fields["target"].startswith('/"')
+    assert b'" 200 12 "' in written(COMMON, long) and written(COMMON, long).endswith(b'" 0.001500 id-1\n')
 
 
 def test_a_log_that_nobody_reads_neither_stops_a_gateway_nor_grows_without_end() -> None:
@@ -83,7 +92,7 @@ def test_a_line_as_long_as_a_pipe_takes_comes_behind_what_is_told_to_be_missing(
     os.close(full)
     with open(reader, "rb") as file:
         notice, line = file.read().splitlines()
-    assert notice == b"# 2 lines were dropped here: No space left on device" and line.endswith(b"xxx")
+    assert notice == b"# 2 lines were dropped here: No space left on device" and len(line) == PIPE_BUF - 1
 
 
 def test_off_is_not_wanted() -> None:
