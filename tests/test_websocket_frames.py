@@ -277,6 +277,15 @@ def test_one_that_reads_again_gets_its_pongs_and_its_grace() -> None:
     assert socket.next_deadline() == 22.0
 
 
+def test_one_that_was_asked_and_reads_a_long_answer_before_it_says_so_is_not_taken_for_dead() -> None:
+    socket = WebSocket(SMALL, 0.0)
+    assert outcome(socket.tick(20.0)).said == [(PING, b"")]
+    socket.say(bytes(819_200), 21.0)
+    socket.blocked(21.0)
+    socket.written(45.0)
+    assert socket.next_deadline() == 65.0
+
+
 # ---- permessage-deflate ---------------------------------------------------------------------------------------------
 
 

@@ -183,7 +183,7 @@ class WebSocket:
         self._blocked = False
         self._write_until = inf
         self._unread = 0
-        self._heard_at = now  # it reads
+        self._heard_at, self._asked_at = now, inf  # it reads
         if self.state is _CLOSING:
             self._closing_until = now + self._terms.close
         return self._answer_pings() if self.state is _OPEN else []
