@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as NotYet
+from math import isfinite
 from typing import Any
 
 import click
 
 from ..common import exits
 from .operator import json_option, master_option, print_json, seconds_option, tell
-from .verb import Mistake, verb
+from .verb import Failed, Mistake, verb
 
 HINT_AFTER_S = 2.0  # of silence: then whoever looks at the terminal wants to know what is waited for
 
@@ -63,16 +64,21 @@ def call(
         except ValueError as error:
             raise Mistake(str(error)) from None
         try:
-            result = future.result(min(timeout, HINT_AFTER_S)) if timeout > HINT_AFTER_S else future.result()
+            result = future.result(HINT_AFTER_S if timeout > HINT_AFTER_S else None)
         except NotYet:
             if future.done():
                 raise
             tell(f"no answer yet; waiting for {timeout - HINT_AFTER_S:g} s more")
             result = future.result()
-    if as_json:
-        print_json({"result": plain(result), "elapsed_ms": round(1000 * (time.monotonic() - began), 3)})
-    else:
-        click.echo(json.dumps(plain(result), ensure_ascii=False))
+    elapsed_ms = round(1000 * (time.monotonic() - began), 3)
+    try:
+        result = plain(result)
+        if as_json:
+            print_json({"result": result, "elapsed_ms": elapsed_ms})
+        else:
+            click.echo(json.dumps(result, ensure_ascii=False))
+    except RecursionError:
+        raise Failed("the call was made, but its result is nested too deeply to be printed") from None
 
 
 def read_values(texts: Sequence[str]) -> dict[str, Any]:
@@ -93,15 +99,15 @@ def read_values(texts: Sequence[str]) -> dict[str, Any]:
 def _read(name: str, value: str, strict: bool) -> Any:
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if strict:
-            raise Mistake(f"{name}: {value!r} is not JSON: {error}") from None
+            raise Mistake(f"{name}: {value!r:.200} is not JSON: {error}") from None
         return value
 
 
 def plain(value: Any) -> Any:
     """A result as JSON can say it: what JSON has no word for becomes text, bytes base64."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value)):
         return value
     if isinstance(value, dict):
         return {key if isinstance(key, str) else str(key): plain(item) for key, item in value.items()}

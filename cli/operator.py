@@ -213,11 +213,13 @@ def width() -> int:
 
 
 def pairs(texts: Sequence[str], what: str) -> dict[str, str]:
-    """`k=v` texts as a dict; a Mistake for what is none."""
+    """`k=v` texts as a dict; a Mistake for what is none, and for a name that stands there twice."""
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise Mistake(f"{what}: name=value expected, not {text!r}")
+        if name in found:
+            raise Mistake(f"{what} {name} is given twice")
         found[name] = value
     return found

@@ -60,9 +60,10 @@ def _row(cells: Sequence[Cell], widths: Sequence[int], paint: Paint) -> list[str
     return [line.rstrip() for line in lines]
 
 
-def _words(text: str, width: int) -> list[str]:
-    """A word that is too long stays whole: it is read, and copied."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+def _words(text: str, width: int, indent: str = "") -> list[str]:
+    """A word stays whole, however long: it is read, and copied. `indent`: of all lines but the first."""
+    wrapped = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return wrapped or [""]
 
 
 def _padded(cell: Cell, size: int, paint: Paint) -> str:
@@ -292,6 +293,4 @@ def millis(value: float) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    return [
-        line for part in text.split("\n") for line in textwrap.wrap(printable(part), width, subsequent_indent="    ")
-    ]
+    return [line for part in text.split("\n") for line in _words(printable(part), width, "    ")]

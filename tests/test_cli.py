@@ -70,6 +70,13 @@ def quote(symbol: str, quantity: int = 1) -> dict:
     return {"symbol": symbol, "quantity": quantity}
 
 @orders.handler
+def nested(levels: int) -> list:
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+@orders.handler
 def slow(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
@@ -198,6 +205,8 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("drain", "say which nodes"),
         ("drain web-1 --all", "say which nodes"),
         ("drain --tag zone", "name=value expected"),
+        ("drain --tag zone=a --tag zone=b", "--tag zone is given twice"),
+        ("wait ready {}", "a NAME is empty"),
         ("drain web-1 --deadline soon", "must be a duration"),
         ("status -m master:7700", "did you mean tcp://master:7700?"),
         ("status -m tcp://master:70000", "a port is 1 to 65535, not 70000"),
@@ -216,7 +225,8 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
     ],
 )
 def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sentence: str) -> None:
-    result = CliRunner().invoke(main, words.split(), env={"ROTA_SLAVE_APP": "", "ROTA_CONFIG": ""})
+    given = ["" if word == "{}" else word for word in words.split()]
+    result = CliRunner().invoke(main, given, env={"ROTA_SLAVE_APP": "", "ROTA_CONFIG": ""})
     assert result.exit_code == 2 and sentence in result.stderr and result.stdout == ""
 
 
@@ -605,6 +615,12 @@ def test_call_prints_the_result_as_json(rota: Callable[..., Result]) -> None:
     result = rota("call", "orders.quote", "symbol=X", "quantity=2")
     assert json.loads(result.stdout) == {"symbol": "X", "quantity": 2} and result.stderr == ""
     assert reply(rota("call", "orders.quote", "symbol=X", "--json"))["result"]["quantity"] == 1
+
+
+def test_a_result_that_no_json_can_be_made_of_is_told_as_that(rota: Callable[..., Result]) -> None:
+    assert json.loads(rota("call", "orders.nested", "levels=9").stdout) == [[[[[[[[[[]]]]]]]]]]
+    result = rota("call", "orders.nested", "levels=700")
+    assert result.exit_code == 1 and result.stderr.startswith("Error: the call was made, but its result is nested")
 
 
 def test_a_bad_argument_exits_2_and_names_it(rota: Callable[..., Result]) -> None:

@@ -91,6 +91,12 @@ def test_status_fits_eighty_columns_and_says_why_a_node_gets_no_traffic() -> Non
     assert "orders 1/2" in shown and "1 × 3, 2 × 1" in shown and "1m 15s" in shown
 
 
+def test_a_command_in_a_reason_is_not_broken_within_a_word() -> None:
+    for length in range(40, 80):
+        shown = text(reply(nodes=[node("web-2", why=f"{'x' * length} `rota rejoin web-east`")]))
+        assert "web-east`" in shown
+
+
 def test_status_shows_the_traceback_of_what_does_not_start() -> None:
     failing = {"service": "orders", "failures": 3, "retry_in_ms": 4000, "text": "Traceback:\n  File x\nValueError: no"}
     shown = text(reply(nodes=[node(failing=[failing])]))
@@ -222,12 +228,20 @@ def test_what_is_no_argument_is_told_with_its_text(words: tuple[str, ...], sente
         read_values(words)
 
 
+def test_a_value_that_is_nested_too_deeply_for_json_is_text_too() -> None:
+    deep = "[" * 100_000
+    assert read_values([f"a={deep}"]) == {"a": deep}
+    with pytest.raises(Mistake, match="is not JSON"):
+        read_values([f"a:={deep}"])
+
+
 def test_results_that_json_has_no_word_for_become_text() -> None:
     from datetime import date
     from decimal import Decimal
 
     value = {1: (date(2026, 1, 2), Decimal("1.50")), "b": b"\xff", "s": {3, 1}}
     assert plain(value) == {"1": ["2026-01-02", "1.50"], "b": "/w==", "s": [1, 3]}
+    assert plain([float("nan"), float("-inf"), 0.5]) == ["nan", "-inf", 0.5]
 
 
 def test_requests_at_a_rate_are_due_at_even_intervals_and_others_at_once() -> None:
