@@ -10,8 +10,8 @@ from ..common import exits
 from .operator import (
     LOOK_S,
     Reply,
-    admin,
     json_option,
+    looking,
     master_option,
     paint,
     patient_admin,
@@ -40,7 +40,7 @@ def blacklist_group() -> None:
 @json_option
 def list_(masters: Sequence[str], as_json: bool) -> None:
     """List nodes that are ill, or were lately."""
-    with admin(masters) as master:
+    with looking(masters) as master:
         reply = master.blacklist(timeout=LOOK_S)
     show(reply, as_json, lambda: _lines(reply))
 

@@ -15,8 +15,8 @@ from .operator import (
     LOOK_S,
     Reply,
     Whole,
-    admin,
     json_option,
+    looking,
     master_option,
     paint,
     patient_admin,
@@ -57,7 +57,7 @@ def status(masters: Sequence[str], watch: bool, interval: float, check: bool, as
     """Show nodes and services, and why a node gets no traffic."""
     if watch and check:
         raise Mistake("--watch and --check do not go together")
-    with admin(masters) as master:
+    with looking(masters) as master:
         if watch:
             _watch(master, max(0.1, interval), as_json)
         elif check:
@@ -187,7 +187,7 @@ def events(masters: Sequence[str], follow: bool, since: int, limit: int, as_json
 
     With --json: one object; with --follow, one object a line for each event.
     """
-    with admin(masters) as master:
+    with looking(masters) as master:
         found = list(master.events(since, limit=limit, timeout=LOOK_S))
         if as_json and not follow:
             print_json({"events": found})

@@ -92,10 +92,24 @@ def seconds_option(*names: str, default: str | None = None, help: str) -> Callab
 
 
 def admin(masters: Sequence[str]) -> Admin:
-    """To be used in a `with`. For verbs that look, with LOOK_S as their time-out."""
+    """To be used in a `with`."""
     from ..client.admin import Admin
 
     return Admin(masters)
+
+
+@contextmanager
+def looking(masters: Sequence[str]) -> Iterator[Admin]:
+    """The same for verbs that change nothing, with LOOK_S as their timeout: who is silent for that long is not there.
+    Nothing is under way, as exit 75 would say.
+    """
+    from ..common.errors import Timeout
+
+    try:
+        with admin(masters) as master:
+            yield master
+    except Timeout as error:
+        raise Failed(str(error), exits.UNREACHABLE) from None
 
 
 def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
@@ -103,12 +117,12 @@ def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
 
     patience_s: for how long the verb will try.
     """
-    from ..common.errors import Unavailable
+    from ..common.errors import Timeout, Unavailable
 
     master = admin(masters)
     try:
         master.verb("events", {"since": _NEVER}, min(FIRST_TRY_S, patience_s))
-    except Unavailable as error:
+    except (Timeout, Unavailable) as error:
         from .nowhere import cannot_resolve
         from .render import duration
 

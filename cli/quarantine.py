@@ -11,8 +11,8 @@ from ..common import exits
 from .operator import (
     LOOK_S,
     Reply,
-    admin,
     json_option,
+    looking,
     master_option,
     paint,
     patient_admin,
@@ -45,7 +45,7 @@ def quarantine_group() -> None:
 @json_option
 def list_(masters: Sequence[str], as_json: bool) -> None:
     """List suspects and what is in quarantine."""
-    with admin(masters) as master:
+    with looking(masters) as master:
         reply = master.quarantine(timeout=LOOK_S)
     show(reply, as_json, lambda: _table(reply["entries"]) if reply["entries"] else ["nothing is in quarantine"])
 
@@ -63,7 +63,7 @@ def show_(masters: Sequence[str], id: str, as_json: bool) -> None:
     """
     from .call import plain
 
-    with admin(masters) as master:
+    with looking(masters) as master:
         reply = master.quarantine("show", id, timeout=LOOK_S)
     if as_json:
         print_json(plain({**reply, "arguments": _arguments(reply)}))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ..common import exits
 from ..common.log import printable
-from .operator import admin, json_option, master_option, seconds_option, show, tell
-from .verb import Failed, Mistake, verb
+from .operator import json_option, looking, master_option, seconds_option, show, tell
+from .verb import Mistake, verb
 
 
 @verb(
@@ -30,13 +30,8 @@ def role(masters: Sequence[str], timeout: float, as_json: bool) -> None:
     """
     if len(masters) > 1:
         raise Mistake(f"which master? One address with -m, not {' and '.join(masters)}")
-    from ..common.errors import Timeout
-
-    try:
-        with admin(masters) as master:
-            found = master.status(timeout=timeout)["master"]
-    except Timeout as error:
-        raise Failed(str(error), exits.UNREACHABLE) from None
+    with looking(masters) as master:
+        found = master.status(timeout=timeout)["master"]
     state, alarms = found["state"], found["alarms"]
     show({"state": state, "alarms": alarms}, as_json, lambda: [state])
     if state == "active":

@@ -14,6 +14,7 @@ from .operator import (
     Reply,
     admin,
     json_option,
+    looking,
     master_option,
     patient_admin,
     print_json,
@@ -93,7 +94,7 @@ def _lines(cost: Reply, after: Reply) -> list[str]:
 
 def _has_standby(masters: Sequence[str]) -> None:
     """Who is to be called at night wants to know by day that there is nobody to hand over to."""
-    with admin(masters) as master:
+    with looking(masters) as master:
         status = master.status(timeout=LOOK_S)["master"]
     peer = status.get("peer")
     if peer is None or peer["liveness"] != "live":

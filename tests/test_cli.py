@@ -19,15 +19,17 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from fake_frontend import FakeFrontend
 from free_ports import free_port
 from lines import next_line
 from waiting import until
 
-from rota import Admin, Client, Timeout, __version__
+from rota import Admin, Client, __version__
 from rota.cli.main import SECTIONS, main
 from rota.cli.options import arguments_of, options
 from rota.cli.run import HERE, _greeting
 from rota.cli.verb import Verb, VerbGroup
+from rota.common.messages import Result as Reply
 from rota.common.settings import SlaveSettings
 from rota.testing import LocalCluster
 
@@ -683,15 +685,29 @@ def test_without_a_master_status_says_so_and_exits_69() -> None:
     assert reply(result)["masters"] == {nowhere: "no connection"}
 
 
-def test_a_master_that_is_silent_has_no_role_as_json_too(
-    rota: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "words",
+    ["role", "status", "status --check", "events", "blacklist list", "quarantine show 3f9a", "switchover --at 03:30"],
+)
+def test_a_master_that_does_not_answer_who_only_looks_is_not_there(
+    words: str, fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(*args: object, **options: object) -> None:
-        raise Timeout("no answer in time")
+    for module in ("look", "blacklist", "quarantine", "switchover"):
+        monkeypatch.setattr(f"rota.cli.{module}.LOOK_S", 0.2)
+    fake.verb = lambda verb: Reply(verb.id + 1000, True, 0, {})  # to another question
+    result = CliRunner().invoke(main, [*words.split(), "--json", "-m", fake.address])
+    assert result.exit_code == 69 and "did not answer" in reply(result)["error"]
 
-    monkeypatch.setattr(Admin, "status", silent)
-    result = rota("role", "--json")
-    assert result.exit_code == 69 and reply(result)["error"] == "no answer in time"
+
+def test_a_master_that_is_slow_at_first_is_asked_all_the_same(
+    fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.cli.operator.FIRST_TRY_S", 0.2)
+    reply = {"held": 3, "changed": True}
+    fake.verb = lambda verb: Reply(verb.id + (1000 if verb.verb == "events" else 0), True, 0, reply)
+    result = CliRunner().invoke(main, ["resume", "orders", "-m", fake.address])
+    assert result.exit_code == 0 and result.stdout == "orders: resumed; it held 3 requests\n"
+    assert "did not answer 'events' in time; trying for 30s" in result.stderr
 
 
 @pytest.mark.parametrize(
