@@ -29,8 +29,8 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
 def blacklist_group() -> None:
     """Show and clear nodes that were taken out because they are ill.
 
-    A node whose processes crash, hang or fail their health checks goes on the blacklist for 5 s, twice as long each
-    further time, up to 5 minutes; then it is tried with one request at a time. What is set for that is in
+    A node whose processes crash, hang or fail their health checks goes on the blacklist for 5 s, and twice as long each
+    further time, up to 5 minutes; then it is tried with one request at a time. The settings are those of
     [service.NAME.health].
     """
 
@@ -51,7 +51,7 @@ def list_(masters: Sequence[str], as_json: bool) -> None:
 @master_option
 @json_option
 def clear(masters: Sequence[str], nodes: Sequence[str], reason: str, as_json: bool) -> None:
-    """Take nodes back at once, and forget how often they fell."""
+    """Take nodes back at once, and forget how often they were ill."""
     _change("clear", masters, nodes, reason, as_json, "cleared", "nothing to clear")
 
 
@@ -63,7 +63,8 @@ def clear(masters: Sequence[str], nodes: Sequence[str], reason: str, as_json: bo
 def disable(masters: Sequence[str], names: Sequence[str], reason: str, as_json: bool) -> None:
     """Keep a node, or the nodes of a service, off the blacklist.
 
-    What is on it comes back at once. It is checked on, and shown as degraded. This outlasts restarts of the master.
+    A node that is on it comes back at once. Nodes are still checked, and shown as degraded if they are ill. This
+    outlasts restarts of the master.
     """
     _change("disable", masters, names, reason, as_json, "disabled", "disabled already")
 

@@ -34,7 +34,7 @@ values_argument = click.argument("values", nargs=-1, metavar="[K=V]...")
 )
 @target_argument
 @values_argument
-@seconds_option("--timeout", default="30s", help="How long to wait for the answer; then exit 75.")
+@seconds_option("--timeout", default="30s", help="How long to wait for the answer; then exit with 75.")
 @click.option("--idempotency-key", metavar="KEY", help="Calls with the same key are one call.")
 @click.option("--session", metavar="KEY", help="Calls of one session go to the same process while it is there.")
 @master_option
@@ -50,8 +50,8 @@ def call(
 ) -> None:
     """Call a handler and print its result as JSON.
 
-    In K=V the value is JSON if it parses as such, else text; K:=V insists on JSON. So id=7 is a number, and id:='"7"' a
-    text of one digit.
+    In K=V the value is JSON if it can be read as JSON, and text otherwise; K:=V insists on JSON. So id=7 is a number,
+    and id:='"7"' a text of one digit.
     """
     from ..client.client import Client
 

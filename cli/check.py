@@ -37,7 +37,7 @@ def _of_service(service: Reply) -> Iterator[str]:
     if not ready:
         yield f"{name} has no ready process; {plural(service['queued'], 'request')} in its queue"
     elif ready < least:
-        yield f"{name} has {plural(ready, 'ready process')}, and is to have {least} at least"
+        yield f"{name} has {plural(ready, 'ready process')}, but should have at least {least}"
     if service["active_nodes"] < service["min_active"]:
         nodes = plural(service["active_nodes"], "node")
         yield f"{name} is served by {nodes}, fewer than min_active {service['min_active']}"

@@ -40,7 +40,7 @@ _file_argument = click.argument(
 
 @click.group("config", cls=VerbGroup)
 def config_group() -> None:
-    """Check, show or begin a configuration."""
+    """Check, show or start a configuration."""
 
 
 @verb("check", examples=("rota config check /etc/rota.toml",), exits=(BAD_CONFIG,))
@@ -48,9 +48,9 @@ def config_group() -> None:
 @config_option
 @json_option
 def check(config_file: str | None, as_json: bool) -> None:
-    """Say all that is wrong with a configuration, or that nothing is.
+    """Say what is wrong with a configuration.
 
-    It is FILE and the environment. The pages and certificates of which it says where they are must be there, too.
+    The configuration is FILE and the environment. The pages and certificates that it names must be there, too.
     """
     try:
         if wrong := mistakes(config.load(config_file)):
@@ -75,7 +75,7 @@ def check(config_file: str | None, as_json: bool) -> None:
 @config_option
 @json_option
 def show(config_file: str | None, as_json: bool) -> None:
-    """Print every setting in force and where its value comes from."""
+    """Print every setting in force, and where its value comes from."""
     entries = list(load_or_exit(config_file).effective())
     if as_json:
         _print_json(file=config_file, settings=[_entry(entry) for entry in entries])

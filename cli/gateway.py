@@ -79,9 +79,9 @@ def http_option(command: Any) -> Any:
 def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pairs) -> None:
     """Run an HTTP front door.
 
-    It takes HTTP requests, with --tls-cert those of HTTPS, and has them served by processes of the service that host
-    and path say. GET /-/ready answers 200 while there are some. TERM lets what is being served finish; a second one
-    ends at once.
+    It takes HTTP requests (with --tls-cert, HTTPS) and gives each to a process of the service that its host and path
+    stand for. GET /-/ready answers 200 while there are such processes. TERM lets what is being served finish; a second
+    one ends at once.
     """
     with loading():
         from ..common.inuse import PortInUse
@@ -91,7 +91,7 @@ def gateway(config_file: str | None, flags: dict[str, object], more_routes: Pair
 
     start = start_of(load_or_exit(config_file, flags), more_routes)
     if not start.served():
-        raise Mistake('which service? Say --route /=NAME, or routes = ["/"] in [service.NAME.http] of a file')
+        raise Mistake('which service is it for? Say --route /=NAME, or routes = ["/"] in [service.NAME.http] of a file')
     try:
         sys.exit(main(start))
     except (BadPage, BadCertificate) as error:

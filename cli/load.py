@@ -36,11 +36,11 @@ MOST_WAITING = 10_000  # at a fixed rate: beyond it the service is drowned, and 
 )
 @target_argument
 @values_argument
-@click.option("--rate", type=Number(0.001, 1e6), metavar="N", help="Requests a second, whatever becomes of them.")
-@click.option("--concurrency", type=Whole(1, 10_000), metavar="N", help="Requests in flight. Default: 16.")
+@click.option("--rate", type=Number(0.001, 1e6), metavar="N", help="Requests a second, however slow the answers are.")
+@click.option("--concurrency", type=Whole(1, 10_000), metavar="N", help="Requests in flight at any time. Default: 16.")
 @seconds_option("--duration", help="How long to send. Default: 10s, or until --requests are sent.")
 @click.option("--requests", type=Whole(1), metavar="N", help="How many to send.")
-@seconds_option("--timeout", default="30s", help="Of one request.")
+@seconds_option("--timeout", default="30s", help="How long one request may take.")
 @master_option
 @json_option
 def load(
@@ -56,14 +56,14 @@ def load(
 ) -> None:
     """Put load on a handler.
 
-    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed. Where the first one
-    reaches no master within --timeout, no more are sent: exit 69.
+    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed. If the first ones
+    reach no master within --timeout, no more are sent: exit 69.
 
-    With --rate, the time that a request should have been sent counts, so that a stall is seen by all requests that it
-    would have met.
+    With --rate, latency counts from the time at which a request was due to be sent, so that a stall shows in all
+    requests that it delays.
     """
     if rate and concurrency:
-        raise Mistake("--rate sends whatever is in flight, --concurrency waits for it: say one of them")
+        raise Mistake("--rate sends however many are in flight, --concurrency waits for answers: use one of them")
     from ..client.client import Client
 
     arguments = read_values(values)
@@ -109,7 +109,7 @@ class Load:
         try:
             self._send(due, until)
         except KeyboardInterrupt:
-            tell("stopping; waiting for the answers (Ctrl-C again: do not)")
+            tell("stopping; waiting for the last answers (Ctrl-C again to end at once)")
         try:
             self._room(1)
         except KeyboardInterrupt:

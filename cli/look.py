@@ -50,7 +50,9 @@ _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"  # lines that are too long: one that went o
 )
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @seconds_option("--interval", default="1s", help="Between two refreshes.")
-@click.option("--check", is_flag=True, help="Say in a sentence each what is wrong, and exit 3; or 'ok'.")
+@click.option(
+    "--check", is_flag=True, help="Print a sentence for each thing that is wrong and exit with 3, or print 'ok'."
+)
 @master_option
 @json_option
 def status(masters: Sequence[str], watch: bool, interval: float, check: bool, as_json: bool) -> None:
@@ -142,7 +144,7 @@ def _repeatedly(master: Admin, interval: float) -> Iterator[Reply]:
 )
 @click.argument("condition", metavar="CONDITION", required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@seconds_option("--timeout", default="1m", help="How long to wait; then exit 75.")
+@seconds_option("--timeout", default="1m", help="How long to wait; then exit with 75.")
 @master_option
 @json_option
 def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], timeout: float, as_json: bool) -> None:
@@ -175,7 +177,7 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
     examples=("rota events", "rota events --follow", "rota events --follow --json | jq .text"),
     exits=(exits.UNREACHABLE,),
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what happens, until Ctrl-C.")
 @click.option("--since", type=Whole(min=0), default=0, metavar="N", help="Only events after number N.")
 @click.option(
     "-n", "--limit", type=Whole(1, 10_000), default=50, metavar="N", help="At most the newest N. Default: 50."
@@ -183,7 +185,7 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
 @master_option
 @json_option
 def events(masters: Sequence[str], follow: bool, since: int, limit: int, as_json: bool) -> None:
-    """Show what happened, and who asked for it and why.
+    """Show what happened, who asked for it, and why.
 
     With --json: one object; with --follow, one object a line for each event.
     """

@@ -1,4 +1,4 @@
-"""rota maintenance SERVICE on | off: a service whose callers are told to come again later."""
+"""rota maintenance SERVICE on | off: a service whose callers are told to come back later."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from .verb import verb
 )
 @click.argument("service")
 @click.argument("state", type=click.Choice(["on", "off"]))
-@click.option("--stop", is_flag=True, help="End its processes, too: their room goes to other services.")
+@click.option("--stop", is_flag=True, help="End its processes, too, so that other services have their room.")
 @seconds_option("--retry-after", help="What callers are told to wait. Default: 1m.")
 @wait_option
-@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit 75.")
+@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit with 75.")
 @reason_option
 @master_option
 @json_option
@@ -52,7 +52,8 @@ def maintenance(
     """Close a service for maintenance, or open it again.
 
     All its callers are told at once that it is closed, over HTTP with status 503 and the service's page; no process is
-    asked. Returns when what is running is finished, or at once with --no-wait. It outlasts restarts of the master.
+    asked. Returns when what is running is finished, or at once with --no-wait. A closed service stays closed when the
+    master restarts.
     """
     from .render import plural
 

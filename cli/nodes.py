@@ -38,7 +38,7 @@ def _which_nodes(command: F) -> F:
 
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-_timeout = seconds_option("--timeout", default="2m", help="How long to wait; then exit 75, and it goes on.")
+_timeout = seconds_option("--timeout", default="2m", help="How long to wait; then exit with 75, while it goes on.")
 
 
 @verb(
@@ -53,8 +53,8 @@ _timeout = seconds_option("--timeout", default="2m", help="How long to wait; the
 @_which_nodes
 @wait_option
 @_timeout
-@seconds_option("--deadline", help="How long requests in flight may take; then they are ended. Default: the master's.")
-@click.option("--force", is_flag=True, help="Even if fewer nodes than min_active are left. It is recorded.")
+@seconds_option("--deadline", help="How long requests in flight may take before they are ended. Default: the master's.")
+@click.option("--force", is_flag=True, help="Drain even if fewer than min_active nodes are left; that is recorded.")
 @reason_option
 @_dry_run
 @master_option
@@ -162,7 +162,7 @@ def recheck(
 @master_option
 @json_option
 def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: str) -> None:
-    """Strike decommissioned nodes off the registry.
+    """Remove decommissioned nodes from the registry.
 
     They must be detached, dead or gone; the agent of one that is still here is told to leave. A service that no other
     node offers is forgotten with them.

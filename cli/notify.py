@@ -1,4 +1,4 @@
-"""rota notify test: are those told who are to be told?"""
+"""rota notify test: whether notifications reach those whom they are for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .verb import Failed, VerbGroup, verb
 
 @click.group("notify", cls=VerbGroup)
 def notify_group() -> None:
-    """Those whom a master tells of takeovers ([notify.NAME])."""
+    """Test the notifications of a master ([notify.NAME])."""
 
 
 @verb(
@@ -31,15 +31,15 @@ def notify_group() -> None:
 def test(names: tuple[str, ...], config_file: str | None, as_json: bool) -> None:
     """Send a notification to each receiver, or to those named.
 
-    The receivers are those of the configuration. It is sent once, from this machine, by the code that the master uses;
-    says what became of it. Exit 1 if one was not told.
+    The receivers are those of the configuration. Each is sent one notification, from this machine, by the code that
+    the master uses. Exit 1 if one of them was not reached.
     """
     from ..common.names import unknown
 
     config = load_or_exit(config_file)
     if not config.notify:
         raise Failed(
-            "there is no section [notify.NAME] in the configuration: whose is it? Say -c FILE", exits.NOT_FOUND
+            "there is no section [notify.NAME] in the configuration; -c FILE says which file to read", exits.NOT_FOUND
         )
     strange = next((name for name in names if name not in config.notify), None)
     if strange is not None:

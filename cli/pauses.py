@@ -34,7 +34,7 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
 @click.argument("service")
 @seconds_option("--for", "duration", help="When it ends by itself. Default: the service's pause_for (30s); at most 1h.")
 @wait_option
-@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit 75.")
+@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit with 75.")
 @reason_option
 @master_option
 @json_option
@@ -49,9 +49,9 @@ def pause(
 ) -> None:
     """Hold the requests of a service, until `rota resume`.
 
-    Callers wait, within their time-outs, and up to queue_limit of them; nobody gets an error. What is in flight goes
-    on: returns when there is none left, or at once with --no-wait. Said again it counts anew from now. It ends by
-    itself; if that is before the last request was answered: exit 1.
+    Callers wait within their timeouts, up to queue_limit of them; nobody gets an error. Requests in flight go on: the
+    command returns when none is left, or at once with --no-wait. A second pause starts over from now. A pause ends by
+    itself; if it does so before the last request in flight is answered, the exit code is 1.
     """
     from . import render
 

@@ -35,8 +35,8 @@ def quarantine_group() -> None:
     """Show and release requests that processes died of.
 
     A request is a suspect when a process that was alone with it crashed: requests with its payload then run alone. When
-    two processes died of a payload within ten minutes it is in quarantine: requests with it are refused until its time
-    is over (quarantine_for), or until you say `retry` or `drop`.
+    two processes have died of a payload within ten minutes it is in quarantine: requests with it are refused for the
+    time of quarantine_for, or until `retry` or `drop`.
     """
 
 
@@ -91,7 +91,7 @@ def retry(masters: Sequence[str], id: str, reason: str, as_json: bool) -> None:
 @master_option
 @json_option
 def drop(masters: Sequence[str], id: str, reason: str, as_json: bool) -> None:
-    """Forget an entry: its requests run as all do, no death counts."""
+    """Forget an entry: its requests run like any others again."""
     _change("drop", masters, id, reason, as_json, "forgotten", "forgotten before")
 
 

@@ -25,8 +25,8 @@ from .verb import Mistake, verb
 def role(masters: Sequence[str], timeout: float, as_json: bool) -> None:
     """Say what the master at one address is now.
 
-    Exit 0 if it is the active one, 3 if it is anything else, 69 if it does not answer. What keeps one that is not
-    active from becoming it is on stderr.
+    Exit 0 if it is the active one, 3 if it is anything else, 69 if it does not answer. What keeps it from becoming
+    active is on stderr.
     """
     if len(masters) > 1:
         raise Mistake(f"which master? One address with -m, not {' and '.join(masters)}")

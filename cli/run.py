@@ -204,7 +204,7 @@ class Foreground:
             fast = self._signals.pop(0) == signal.SIGQUIT or self._stops
             self._stops += 1
             if not fast:
-                note("rota run: finishing what is running; once more ends at once")
+                note("rota run: finishing what is running; Ctrl-C again ends at once")
             for child in [self._gateway or slave] if not fast else filter(None, (self._gateway, slave)):
                 child.signal(signal.SIGINT if fast else signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""rota master | slave: the two daemons."""
+"""rota master | slave | witness: the daemons."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 def master(config_file: str | None, flags: dict[str, object], http: str | None, more_routes: Pairs) -> None:
     """Run a master.
 
-    It owns the pool and gives requests to processes. It uses three ports: that of --bind, which all others are
-    told, and the next two. TERM ends it, HUP reads the configuration again; nodes and clients find the next master
-    by themselves.
+    It owns the pool and gives requests to processes. It uses three ports: that of --bind, which is the only one that
+    nodes, clients and commands need to know, and the next two. TERM ends it, HUP reads the configuration again; nodes
+    and clients find the next master by themselves.
     """
     with loading():
         from ..common.inuse import PortInUse
@@ -108,8 +108,8 @@ def slave(config_file: str | None, flags: dict[str, object]) -> None:
 def witness(config_file: str | None, flags: dict[str, object]) -> None:
     """Run a node without processes, which votes.
 
-    For a pair of masters with few nodes: where most nodes may be gone at once, a standby cannot take over. It needs
-    a machine of its own, apart from both masters, and next to no CPU and memory. TERM ends it.
+    It is for a pair of masters with few nodes: a standby cannot take over when most of the nodes are gone. A witness
+    needs a machine of its own, apart from both masters, and next to no CPU and memory. TERM ends it.
     """
     from ..worker.agent import AgentSettings
     from ..worker.agent import witness as run

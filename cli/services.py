@@ -22,7 +22,7 @@ from .operator import (
 from .verb import verb
 
 _CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED)
-_timeout = seconds_option("--timeout", default="5m", help="How long to wait; then exit 75, and it goes on.")
+_timeout = seconds_option("--timeout", default="5m", help="How long to wait; then exit with 75, while it goes on.")
 
 
 @verb("reload", examples=("rota reload orders", "rota reload orders --no-wait"), exits=_CODES)

@@ -24,7 +24,7 @@ from .operator import (
 )
 from .verb import Failed, verb
 
-TOLD_S = 600.0  # between two lines about how long it still is
+TOLD_S = 600.0  # between two lines about how long it still takes
 STEP_S = 1.0  # the wall clock may be set meanwhile
 
 
@@ -45,10 +45,14 @@ def _clock(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     exits=(exits.FAILED, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED),
 )
 @click.option(
-    "--force", is_flag=True, help="At a standby that does not stand by itself. Votes are needed all the same."
+    "--force", is_flag=True, help="Let a standby take over that does not do so by itself. It still needs the votes."
 )
-@click.option("--at", metavar="HH:MM", callback=_clock, help="Wait until then, and say how long it still is.")
-@seconds_option("--timeout", default="1m", help="How long to wait for the other master; then exit 75, and it goes on.")
+@click.option(
+    "--at", metavar="HH:MM", callback=_clock, help="Wait until then, and say now and then how long that still takes."
+)
+@seconds_option(
+    "--timeout", default="1m", help="How long to wait for the other master; then exit with 75, while it goes on."
+)
 @reason_option
 @master_option
 @json_option
@@ -62,8 +66,8 @@ def switchover(
 ) -> None:
     """Hand over from the active master to its standby.
 
-    Returns when that is active, and says what it cost. Nothing goes back by itself: the old one is the standby then,
-    and `rota switchover` leads back.
+    Returns when the standby is active, and says what that cost. The old master is its standby from then on, and stays
+    so: another `rota switchover` leads back.
     """
     if at is not None:
         if not force:
@@ -93,13 +97,13 @@ def _lines(cost: Reply, after: Reply) -> list[str]:
 
 
 def _has_standby(masters: Sequence[str]) -> None:
-    """Who is to be called at night wants to know by day that there is nobody to hand over to."""
+    """What would fail at night is told by day, when it is asked for."""
     with looking(masters) as master:
         status = master.status(timeout=LOOK_S)["master"]
     peer = status.get("peer")
     if peer is None or peer["liveness"] != "live":
         name = f"its standby {peer['name']} is {peer['liveness']}" if peer else "it has no standby"
-        raise Failed(f"{status['name']} could hand over to nobody now: {name}", exits.REFUSED)
+        raise Failed(f"{status['name']} has nobody to hand over to: {name}", exits.REFUSED)
 
 
 def _next(at: tuple[int, int], now: float) -> float:

@@ -18,10 +18,10 @@ _MEANING = {
     exits.REFUSED: "refused by a safety rule",
     exits.UNREACHABLE: "no master answers",
     exits.LOAD_FAILED: "the application failed to load",
-    exits.UNDER_WAY: "the time was over; it goes on",
+    exits.UNDER_WAY: "timed out; what was asked for goes on",
     exits.DENIED: "denied",
     exits.BAD_CONFIG: "bad configuration",
-    exits.INTERRUPTED: "interrupted while it waited; it goes on",
+    exits.INTERRUPTED: "interrupted while waiting; what was asked for goes on",
 }
 
 

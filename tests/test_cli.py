@@ -218,7 +218,7 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("status --watch --check", "do not go together"),
         ("call orders", "'service.handler' expected"),
         ("call orders.quote X", "k=v or k:=JSON expected"),
-        ("load orders.quote --rate 5 --concurrency 2", "say one of them"),
+        ("load orders.quote --rate 5 --concurrency 2", "use one of them"),
         ("load orders.quote --rate x", "'x' is not a valid number"),
         ("scale orders many", "'many' is not a valid whole number"),
         ("wait leader orders", "leader takes no NAME"),
