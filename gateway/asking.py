@@ -14,7 +14,7 @@ from .core.head import Head
 from .core.plain import Plain
 from .core.requests import Origin, Proxies, key_of, keyed, request_id, trace_of
 from .core.routes import Route, route_to
-from .core.upload import Spool, in_memory
+from .core.upload import Spool, contents
 from .protocol import HttpProtocol
 from .request import CallRequest, Request
 
@@ -32,12 +32,12 @@ _SAYING_MORE = frozenset(b"upgrade x-request-id traceparent idempotency-key".spl
 class Asking:
     """Which service, which of its handlers, and with what."""
 
-    def __init__(self, gateway: Gateway, start: Start, client: AsyncClient, proxies: Proxies) -> None:
+    def __init__(self, gateway: Gateway, start: Start, proxies: Proxies) -> None:
         self._gateway = gateway
         self._settings = start.settings
         self._routes = start.routes
         self._callable = {name: route_to(name, "", each) for name, each in start.services.items() if each.calls}
-        self._client = client
+        self._client = gateway.client
         self._proxies = proxies
         self._socket = _sockets()
 
@@ -113,7 +113,7 @@ class Asking:
                 )
             else:
                 try:
-                    said = in_memory(body)
+                    said = contents(body)
                 except OSError as error:
                     self._gateway.fault(request, 503, error)
                     return request.refuse(503, "The request could not be kept; nothing was done. Try again shortly.")
@@ -155,7 +155,7 @@ class Asking:
             size, most = len(body) if isinstance(body, bytes) else body.size, self._settings.max_call
             if size > most:
                 raise calls.Refused(413, f"The body of a call has {most} bytes at most (http.max_call).")
-            asked = calls.asked(head, body if isinstance(body, bytes) else in_memory(body), self._callable)
+            asked = calls.asked(head, body if isinstance(body, bytes) else contents(body), self._callable)
             request.route = asked.route
             client = self._client.options(
                 timeout=min(asked.timeout or self._settings.timeout, self._settings.timeout),

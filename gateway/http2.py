@@ -136,6 +136,10 @@ class Http2Protocol(Carried):
     # ---- effects ----------------------------------------------------------------------------------------------------
 
     def do(self, effects: list[StreamEffect], now: float) -> None:
+        self._carry_out(effects, now)
+        self.pump(now)
+
+    def _carry_out(self, effects: list[StreamEffect], now: float) -> None:
         for effect in effects:
             if type(effect) is Asked:
                 self._asked(effect, now)
@@ -153,7 +157,6 @@ class Http2Protocol(Carried):
                 self._close(effect.within)
             elif type(effect) is Reset:
                 self.cut()
-        self.pump(now)
 
     def _asked(self, asked: Asked, now: float) -> None:
         stream = Http2Stream(self, asked.stream)
@@ -189,11 +192,7 @@ class Http2Protocol(Carried):
         finally:
             self._pumping = False
         self._tidy()
-        for effect in self.core.settled(now):
-            if type(effect) is Write:
-                self._transport.write(effect.data)
-            elif type(effect) is Close:
-                self._close(effect.within)
+        self._carry_out(self.core.settled(now), now)
 
     def _has_room(self, number: int) -> None:
         stream = self._streams.get(number)

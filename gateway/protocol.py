@@ -63,16 +63,16 @@ class HttpProtocol(Carried):
         now = monotonic()
         whole = self._http.whole(data)
         if whole is None:
-            return self._do(self.core.received(data, now), now)
+            return self.do(self.core.received(data, now), now)
         answer = self._gateway.take(self, *whole, now)
         if answer is not None:
-            self._do(self._answered(*answer, now), now)
+            self.do(self._answered(*answer, now), now)
 
     def eof_received(self) -> bool:
         """True: what came in whole is still answered, however slowly the answers before it are read."""
         self._eof = True
         now = monotonic()
-        self._do(self.core.eof(now), now)
+        self.do(self.core.eof(now), now)
         return self._http.state is not State.CLOSED
 
     def pause_writing(self) -> None:
@@ -81,7 +81,7 @@ class HttpProtocol(Carried):
     def resume_writing(self) -> None:
         now = monotonic()
         request = self.request
-        self._do(self.core.written(now), now)
+        self.do(self.core.written(now), now)
         if request is not None and request is self.request:
             request.written()
 
@@ -92,7 +92,7 @@ class HttpProtocol(Carried):
         request, self.request = self.request, None
         if request is not None:
             request.answered(status, len(body))
-        self._do(effects, now)
+        self.do(effects, now)
 
     def answer_with(self, data: bytes, now: float) -> bool:
         """All bytes of an answer that says nothing of the connection. False: it was not sent, and `answer` is to say
@@ -113,10 +113,10 @@ class HttpProtocol(Carried):
         self._expect_long()
         if self._gateway.draining:
             self.core.drain()
-        self._do(self._http.begin(status, headers, now), now)
+        self.do(self._http.begin(status, headers, now), now)
 
     def piece(self, data: bytes, now: float) -> None:
-        self._do(self._http.piece(data, now), now)
+        self.do(self._http.piece(data, now), now)
 
     def end(self, now: float) -> bool:
         """False: it was not whole, which its request was told as `wrong`."""
@@ -124,13 +124,13 @@ class HttpProtocol(Carried):
         whole = not effects or type(effects[0]) is not Wrong
         if whole:
             self.request = None
-        self._do(effects, now)
+        self.do(effects, now)
         return whole
 
     def abort(self, now: float) -> None:
         """There is no more of the answer, and it is not whole."""
         self.request = None
-        self._do(self._http.abort(now), now)
+        self.do(self._http.abort(now), now)
 
     def upgrade(self, core: WebSocket, answer: bytes, now: float) -> None:
         """In place of an answer. It is a WebSocket from here on, until its end."""
@@ -140,24 +140,20 @@ class HttpProtocol(Carried):
         effects: list[Effect] = [Write(answer), *core.received(rest, now)]
         if not takes:
             core.blocked(now)
-        self._do(effects + core.eof(now) if self._eof else effects, now)
-
-    def carry_out(self, effects: list[Effect], now: float) -> None:
-        """What `core` said when its request asked it."""
-        self._do(effects, now)
+        self.do(effects + core.eof(now) if self._eof else effects, now)
 
     def tick(self, now: float) -> None:
         due = self.core.next_deadline()
         if due is not None and due <= now:
-            self._do(self.core.tick(now), now)
+            self.do(self.core.tick(now), now)
 
     def drain(self) -> None:
         """No further request."""
-        self._do(self.core.drain(), monotonic())
+        self.do(self.core.drain(), monotonic())
 
     # ---- effects ----------------------------------------------------------------------------------------------------
 
-    def _do(self, effects: list[Effect], now: float) -> None:
+    def do(self, effects: list[Effect], now: float) -> None:
         for effect in effects:  # what is answered at once adds to it, rather than coming back here ever deeper
             if type(effect) is Dispatch:
                 answer = self._gateway.take(self, effect.head, effect.body, now)

@@ -121,7 +121,7 @@ class Request(StreamCall):
 
     def taken(self, size: int) -> None:
         """So many bytes of the answer are off our hands."""
-        self.gateway.taken(self, size)
+        self.gateway.client.taken(self, size)
 
     # ---- the answer in whole ----------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Request(StreamCall):
             self.gateway.finished(self, self.streamed.status, self.streamed.size, broken)
 
     def _let_go(self) -> None:
-        self.gateway.withdraw(self)
+        self.gateway.client.withdraw(self)
         if self.upload is not None:
             self.upload.close()
         if self.streamed is not None:

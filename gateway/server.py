@@ -76,12 +76,12 @@ class Gateway:
         self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir, self._faults.tell)
         self.date = _date_of(time.time)
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
-        self._client = AsyncClient(*settings.master).options(timeout=settings.timeout)
+        self.client = AsyncClient(*settings.master).options(timeout=settings.timeout)
         self._readiness = Readiness(start.served(), settings.ready_after, tell=note if first else None)
         self._access = AccessLog(settings.access_log)
         self.new_id = _ids().__next__
         self.shared = _shared(settings, self.date, self.store.open, self.new_id)
-        self.take = Asking(self, start, self._client, self._proxies).take
+        self.take = Asking(self, start, self._proxies).take
         self._connections: dict[Connection, None] = {}
         self._joining: set[asyncio.Task[None]] = set()
         self._of_address: Counter[str] = Counter()
@@ -132,15 +132,6 @@ class Gateway:
             del self._of_address[host]
 
     # ---- requests ---------------------------------------------------------------------------------------------------
-
-    def pour(self, request: Request) -> None:
-        self._client.pour(request)
-
-    def withdraw(self, request: Request) -> None:
-        self._client.withdraw(request)
-
-    def taken(self, request: Request, size: int) -> None:
-        self._client.taken(request, size)
 
     def ready(self) -> Answer:
         reason = "draining" if self.draining else self._readiness.reason()
@@ -212,7 +203,7 @@ class Gateway:
             self._server.close()
             for sock in listening.shut(listener):  # a master that is gone is waited for: the address is to be free
                 sock.close()
-            await self._client.close()
+            await self.client.close()
             self._access.flush()
         return 0
 
@@ -358,10 +349,6 @@ class Start(NamedTuple):
         """Raises BadPage."""
         return ServicePages({name: each.pages for name, each in self.services.items() if each.pages})
 
-    def certificate(self) -> Certificate | None:
-        """Raises BadCertificate."""
-        return certificate_of(self.settings)
-
 
 def certificate_of(settings: HttpSettings) -> Certificate | None:
     """None: plain HTTP is spoken. Raises BadCertificate."""
@@ -393,7 +380,7 @@ def reread(pages: ServicePages, certificate: Certificate | None) -> Callable[[],
 
 def main(start: Start) -> int:
     """Serves until it is told to stop. Raises PortInUse, BadPage, BadCertificate with a sentence for the user."""
-    pages, certificate = start.pages(), start.certificate()
+    pages, certificate = start.pages(), certificate_of(start.settings)
     listeners = listening.bound(start.settings.bind or listening.DEFAULT, start.settings.workers)
     url = listening.url(listeners[0], "https" if certificate else "http")
     note(f"rota gateway: {url} for {', '.join(start.served())}")

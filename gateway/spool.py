@@ -31,7 +31,7 @@ class Store:
         self._failure = ""
 
     def open(self) -> FileSpool:
-        return FileSpool(self, self.memory)
+        return FileSpool(self)
 
     def admit(self, size: int) -> None:
         if self.held + size > self._most:
@@ -48,19 +48,18 @@ class Store:
 class FileSpool:
     """The spool of core/upload.py. Its files are read and written by the event loop: the system's cache has them."""
 
-    __slots__ = ("size", "_data", "_fd", "_memory", "_store")
+    __slots__ = ("size", "_data", "_fd", "_store")
 
-    def __init__(self, store: Store, memory: int) -> None:
+    def __init__(self, store: Store) -> None:
         self.size = 0
         self._store = store
-        self._memory = memory
         self._data = bytearray()
         self._fd = -1
 
     def write(self, data: bytes) -> None:
         store, size = self._store, len(data)
         store.admit(size)
-        if self._fd < 0 and self.size + size <= self._memory and store.in_memory + size <= MEMORY_MAX:
+        if self._fd < 0 and self.size + size <= store.memory and store.in_memory + size <= MEMORY_MAX:
             self._data += data
             store.in_memory += size
         else:
@@ -103,7 +102,7 @@ class FileSpool:
             raise OSError(f"the spool has lost {size - len(data)} bytes")
         return data
 
-    def clear(self) -> None:
+    def close(self) -> None:
         """Empty again; a file is not kept for what may never come."""
         self._store.held -= self.size
         self.size = 0
@@ -112,8 +111,6 @@ class FileSpool:
             fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-    close = clear
 
 
 def _write_at(fd: int, data: bytes | bytearray, offset: int) -> None:

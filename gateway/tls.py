@@ -188,11 +188,11 @@ class Tls(asyncio.Protocol):
     def resume_reading(self) -> None:
         self._network.resume_reading()
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
         self._network.set_write_buffer_limits(high, low)
 
     def get_write_buffer_size(self) -> int:
         return self._network.get_write_buffer_size()
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._ssl if name == "ssl_object" else self._network.get_extra_info(name, default)
+    def get_extra_info(self, name: str) -> Any:
+        return self._network.get_extra_info(name)

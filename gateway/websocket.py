@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from msgpack import packb, unpackb
 
 from ..common.errors import Cancelled, Error, NoService
-from ..common.log import note
 from ..common.settings import HttpSettings
 from ..common.streams import Outflow
 from ..common.wire import Body
@@ -224,7 +222,7 @@ class Socket(Request):
     def _pass_on(self, data: bytes) -> None:
         if not self._over:
             self.out.write(data)
-            self.gateway.pour(self)
+            self.gateway.client.pour(self)
 
     def _part(self, code: int, reason: str) -> None:
         """The last that the process hears of its client."""
@@ -233,13 +231,13 @@ class Socket(Request):
         self._pass_on(packb([code, reason]))
         self._over = True
         self.out.end()
-        self.gateway.pour(self)
+        self.gateway.client.pour(self)
         self._forget()  # it may wait for room before it looks at what came
         self._farewell = asyncio.get_running_loop().call_later(FAREWELL_S, self._give_up)
 
     def _give_up(self) -> None:
         if not self.out.over:
-            self.gateway.withdraw(self)
+            self.gateway.client.withdraw(self)
 
     # ---- its end ----------------------------------------------------------------------------------------------------
 
@@ -249,19 +247,11 @@ class Socket(Request):
         if not self._over:
             self._over = True
             self.out.end()
-            self.gateway.pour(self)
+            self.gateway.client.pour(self)
             self._carry_out(self.core.close(code, reason, monotonic()))
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        self.connection.carry_out(effects, monotonic())
-
-    def _cut(self) -> None:
-        if self.core is None:
-            super()._cut()
-            return
-        note(traceback.format_exc())
-        self._let_go()
-        self.connection.cut()
+        self.connection.do(effects, monotonic())
 
 
 def _terms(settings: HttpSettings) -> Terms:

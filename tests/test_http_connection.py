@@ -554,8 +554,8 @@ def test_no_byte_that_could_end_a_header_leaves() -> None:
 
 
 def test_a_refusal_for_want_of_room_says_when_to_come_again() -> None:
-    assert b"\r\nRetry-After: %d\r\n" % RETRY_AFTER_S in plain(503, "no room", date=DATE)
-    assert b"Retry-After" not in plain(400, "bad", date=DATE)
+    assert b"\r\nRetry-After: %d\r\n" % RETRY_AFTER_S in plain(503, "no room", date=DATE, request_id="id")
+    assert b"Retry-After" not in plain(400, "bad", date=DATE, request_id="id")
 
 
 @given(st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8)), max_size=3), st.binary(max_size=20))

@@ -241,12 +241,13 @@ def test_whose_client_is_gone_leaves_nothing() -> None:
 
 
 class Asking:
-    """A gateway and a connection at once, for one request: what each of them hears."""
+    """A gateway, its client and a connection at once, for one request: what each of them hears."""
 
     class peer:
         client = ("127.0.0.1", 1)
 
     def __init__(self) -> None:
+        self.client = self
         self.request: Request | None = None
         self.takes = True
         self.store = Store(1000, 1000, "/tmp")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .head import FIELDS
+from .head import FIELDS, TOKEN
 from .rules import Rejected
 from .upload import Upload
 
@@ -14,7 +14,7 @@ TRAILERS_MAX = 8192  # bytes of all trailer fields
 CHUNKS_MAX = 16384  # of one body: each costs time, whatever is in it; 64 bytes each make 1 MiB
 CHUNK_BYTES = 1024  # of a body for each chunk, if that are more: long ones come in pieces of 4 KiB and up
 
-_WORD = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_WORD = TOKEN + rb"++"
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;" + _WORD + rb"(?:=(?:" + _WORD + rb'|"[\t !#-\[\]-~]*+"))?)*+)')
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}(?![0-9A-Fa-f])")
 _TRAILERS = re.compile(FIELDS)

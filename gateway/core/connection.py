@@ -377,7 +377,7 @@ class Connection:
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def _reject(self, rejected: Rejected) -> list[Effect]:
-        head, new_id, reason = self._head, self._new_id, rejected.reason.format_map(self._limits._asdict())
+        head, new_id, reason = self._head, self._new_id, rejected.sentence(self._limits)
         request_id = new_id() if head is None else request_id_of(head.headers, new_id)
         is_head = self._buffer.startswith(b"HEAD ") if head is None else head.method == "HEAD"
         method, size = ("HEAD", 0) if is_head else ("GET", len(reason) + 1)

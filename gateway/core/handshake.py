@@ -7,12 +7,12 @@ from binascii import Error as NotBase64
 from binascii import a2b_base64
 from typing import NamedTuple
 
-from .head import Fields, Head, options_of
+from .head import TOKEN, Fields, Head, options_of
 
 VERSION = b"13"
 KEY_BYTES = 16
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = re.compile(TOKEN + rb"+")
 
 
 class Handshake(NamedTuple):

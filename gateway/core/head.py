@@ -63,12 +63,12 @@ REMEMBERED_MAX = 2048  # bytes of one
 
 LENGTH_DIGITS = 19  # any number of 19 digits fits into 64 bits
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # a character of one (RFC 9110 5.6.2)
 _METHOD = rb"[A-Z][A-Z0-9_-]{0,19}"
 _TARGET = (
     rb'[!"$-~]'  # all that is visible but "#", which no client sends; browsers do send " < > [ ] ^ ` { | } as they are
 )
-FIELDS = rb"(?:" + _TOKEN + rb"++:[\t -~]*+\r\n)*+"
+FIELDS = rb"(?:" + TOKEN + rb"++:[\t -~]*+\r\n)*+"
 
 # A proper head is the one and then the other.
 _ASKED = re.compile(rb"(?!CONNECT )(" + _METHOD + rb") (/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++) ")
@@ -82,21 +82,21 @@ _IMPROPER = [
         ("non-ascii", rb"[\x80-\xff]"),
         ("request-line", rb"\A(?![^\t\r ]++ [^\t\r ]++ HTTP/[0-9]\.[0-9]\r)"),
         ("version", rb"\A[^\r]*+(?<! HTTP/1\.[0-9])\r"),
-        ("method", rb"\A(?!" + _TOKEN + rb"++ )"),
+        ("method", rb"\A(?!" + TOKEN + rb"++ )"),
         ("unknown-method", rb"\A(?!" + _METHOD + rb" )|\ACONNECT "),
         ("target", rb"\A[^ ]++ (?!(?:/" + _TARGET + rb"*+|\*|https?://" + _TARGET + rb"++) )"),
         ("folded", rb"\n[\t ]"),
         ("no-colon", rb"\n[^:\r]++\r"),
         ("no-name", rb"\n:"),
-        ("space-before-colon", rb"\n" + _TOKEN + rb"++[\t ]++:"),
-        ("name", rb"\n" + _TOKEN + rb"*+[^:\r]"),
+        ("space-before-colon", rb"\n" + TOKEN + rb"++[\t ]++:"),
+        ("name", rb"\n" + TOKEN + rb"*+[^:\r]"),
     ]
 ]
 
 _PORT = rb":(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _HOST = re.compile(rb"(?:[0-9A-Za-z._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?:" + _PORT + rb")?")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)")
-_CODINGS = re.compile(rb"(?:" + _TOKEN + rb"++ *, *)*" + _TOKEN + rb"++")
+_CODINGS = re.compile(rb"(?:" + TOKEN + rb"++ *, *)*" + TOKEN + rb"++")
 _ONCE = {b"host": "two-hosts", b"content-length": "two-lengths", b"transfer-encoding": "two-codings"}
 _FRAMING_WITH_TAB = re.compile(rb"\n(?:host|content-length|transfer-encoding):[^\r]*\t", re.IGNORECASE)
 

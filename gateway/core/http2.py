@@ -26,7 +26,7 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from .effects import Asked, Close, Gone, Rebuffed, Refused, Reset, StreamEffect, Write
-from .http2_answers import TEXT, Answers
+from .http2_answers import Answers
 from .http2_books import Books
 from .http2_flow import Turns
 from .http2_frames import (
@@ -49,7 +49,7 @@ from .http2_frames import (
 from .http2_head import check_trailers, read
 from .http2_stream import Stream, Streams
 from .requests import request_id as request_id_of
-from .response import RETRY_AFTER_S
+from .response import refusal
 from .rules import Rejected
 from .shared import Shared
 from .upload import INLINE_MAX, Upload
@@ -232,12 +232,9 @@ class Http2:
         self._streams.release(stream)
         head = stream.head if stream.has_head else None
         request_id = self._new_id() if head is None else request_id_of(head.headers, self._new_id)
-        body = f"{rejected.reason.format_map(self._limits._asdict())}\n".encode()
+        headers, body = refusal(rejected.status, rejected.sentence(self._limits), request_id)
         size = 0 if stream.head.method == "HEAD" else len(body)
         effects.append(Rebuffed(stream.id, Refused(rejected.status, size, request_id, head)))
-        headers = [TEXT, (b"x-request-id", request_id.encode())]
-        if rejected.status == 503:
-            headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         self._purse.pay(OF_RESET, now)
         self.answers.send(stream, rejected.status, headers, body)
 

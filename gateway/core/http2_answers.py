@@ -20,7 +20,6 @@ from .shared import Shared
 from .upload import NoRoom
 
 BATCH = 64 * 1024  # bytes that `output` gives at a time
-TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
 class Answers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from .chunks import TRAILERS_MAX
 from .head import Fields, Head, Limits, expects_continue, is_host, is_method, is_target
 from .rules import Rejected
 
@@ -21,7 +22,6 @@ _PSEUDO = frozenset([b":method", b":scheme", b":authority", b":path"])
 _OF_HTTP_1 = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _OF_THE_HEAD = _OF_HTTP_1 | {b"content-length", b"expect", b"host"}  # as behind a chunked body (chunks.py)
-TRAILERS_MAX = 8192  # bytes, as behind a chunked body
 
 
 def read(fields: Iterable[Field], limits: Limits) -> Head:

@@ -10,7 +10,7 @@ from .http2_flow import Patience
 from .response import Framing
 from .rules import Rejected
 from .shared import BANKED_S, Timeouts
-from .upload import INLINE_MAX, Spool, Upload, in_memory
+from .upload import INLINE_MAX, Spool, Upload, contents
 
 BODIES_MAX = 1024 * 1024  # bytes of bodies of one connection in memory, either way; then they go into spools
 
@@ -78,7 +78,7 @@ class Stream:
         body = upload.whole()
         if not isinstance(body, bytes) and body.size <= INLINE_MAX:
             try:
-                body = in_memory(body)
+                body = contents(body)
             except OSError:  # the disk fails
                 raise Rejected("no-room") from None
         self.wants_no_more()

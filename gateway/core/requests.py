@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from .head import Fields, Head, end_to_end, is_host
+from .head import TOKEN, Fields, Head, end_to_end, is_host
 
 # What only a proxy may say of the client: an application takes it for the truth.
 _FORWARDED = frozenset(
@@ -23,7 +23,7 @@ _ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _KEY = re.compile(rb"[!-~]{1,255}")
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_TOKEN = TOKEN + rb"++"
 _VALUE = rb"(?:" + _TOKEN + rb'|"(?:[^"\\]|\\.)*+")'
 _PAIR = re.compile(rb"(" + _TOKEN + rb")=(" + _VALUE + rb")")
 _PAIRS = _TOKEN + rb"=" + _VALUE + rb"(?:[ \t]*+;[ \t]*+" + _TOKEN + rb"=" + _VALUE + rb")*+"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
+from .head import TOKEN
+
 RETRY_AFTER_S = 5  # for room in a spool: bodies come and go within seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -30,7 +32,7 @@ _PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
 }  # fmt: skip
 _STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode() for status in range(200, 600)}
 
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME = re.compile(TOKEN + rb"+")
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # bytes from 0x80 are the application's business
 _is_bad = re.compile(b"[%b]" % re.escape(_CONTROLS)).search
 _OURS = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
@@ -255,11 +257,15 @@ def _length_without_body(status: int, length: int | None, produced: int) -> byte
     return b"" if length is None else _LENGTH % length
 
 
-def plain(status: int, reason: str, *, date: bytes, request_id: str = "", method: str = "GET") -> bytes:
+def plain(status: int, reason: str, *, date: bytes, request_id: str, method: str = "GET") -> bytes:
     """An answer of the gateway itself, after which the connection closes."""
-    headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
-    if request_id:
-        headers.append((b"X-Request-Id", request_id.encode()))
+    headers, body = refusal(status, reason, request_id)
+    return response(method, status, headers, body, date=date, connection=b"close")
+
+
+def refusal(status: int, reason: str, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of what tells a client why nobody was asked."""
+    headers = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"X-Request-Id", request_id.encode())]
     if status == 503:
         headers.append((b"Retry-After", b"%d" % RETRY_AFTER_S))
-    return response(method, status, headers, f"{reason}\n".encode(), date=date, connection=b"close")
+    return headers, f"{reason}\n".encode()

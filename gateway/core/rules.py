@@ -6,7 +6,10 @@ is smuggled past the one that checks it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .head import Limits
 
 
 class Rule(NamedTuple):
@@ -81,11 +84,14 @@ _ALL = RULES | OF_HTTP_2
 
 
 class Rejected(Exception):
-    """A request that breaks a rule. It is answered with `status` and `reason`, and its connection closes: where the
+    """A request that breaks a rule. It is answered with `status` and `sentence`, and its connection closes: where the
     next request would begin is not known.
     """
 
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
         self.rule = rule
-        self.status, _, self.reason = _ALL[rule]
+        self.status, _, self._reason = _ALL[rule]
+
+    def sentence(self, limits: Limits) -> str:
+        return self._reason.format_map(limits._asdict())

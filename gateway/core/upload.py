@@ -28,7 +28,7 @@ class Spool(Protocol):
         """Drop what there is."""
 
 
-def in_memory(spool: Spool) -> bytes:
+def contents(spool: Spool) -> bytes:
     """All that waits in it, which is closed. OSError: the disk fails."""
     try:
         return spool.read(0, spool.size)
