@@ -129,13 +129,15 @@ def _metavar(kind: Kind) -> str:
 
 
 def _read(kind: Kind, ctx: click.Context, param: click.Parameter, given: Any) -> Any:
-    """A flag's value, checked as its setting is; a mistake here is one of usage (exit 2).
+    """A flag's value, checked as its setting is; a mistake here is one of usage (exit 2), and so is an empty value: a
+    script whose variable is not set must not begin a master without its state, or a second one alone.
 
     -m a -m b and -m a,b are the same.
     """
-    text = ",".join(given) if isinstance(given, tuple) else given
+    if given is None or given == ():
+        return None
     try:
-        return kind.read_text(text) if text else None
+        return kind.read_text(",".join(given) if isinstance(given, tuple) else given)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 

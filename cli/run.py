@@ -75,7 +75,7 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, htt
     APP, what the processes serve, is module:attribute or file.py:attribute; without :attribute, the only
     rota.Worker there is taken. Ctrl-C lets running requests finish and ends; a second one ends at once.
     """
-    own = {"master.bind": bind} if bind else {}
+    own = {"master.bind": bind} if bind is not None else {}
     checked = load_or_exit(config_file, {**flags, **own, **({"http.bind": http} if http else {})})
     settings = agent_settings(checked)
     if checked.http.bind is None and any(name.startswith("http.") for name in flags):
