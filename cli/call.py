@@ -56,6 +56,8 @@ def call(
     from ..client.client import Client
 
     arguments = read_values(values)
+    if "" in (idempotency_key, session):  # of a script whose variable is not set: it would be no key at all
+        raise Mistake("a KEY is empty")
     began = time.monotonic()
     with Client(*masters) as client:
         try:

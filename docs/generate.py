@@ -32,8 +32,9 @@ Each setting comes from the first of these that has it:
 
 No file is read unless it is named.
 
-* **Variables.** The variable of a setting is `ROTA_<SECTION>_<KEY>`; an empty one counts as not set. Services have
-  none: their names may not be fit for a variable. In a variable, a list is `a,b` and a table `a=1,b=2`.
+* **Variables.** The variable of a setting is `ROTA_<SECTION>_<KEY>`; an empty one counts as not set (a
+  flag with an empty value is a mistake). Services have none: their names may not be fit for a variable. In a variable,
+  a list is `a,b` and a table `a=1,b=2`.
 * **`ROTA_MASTER`**, without a key, is not a setting of a node: it is where clients and operator commands find the
   master. A slave node takes `ROTA_SLAVE_MASTER`, so that an application that is a client of another cluster cannot move
   its own node there.

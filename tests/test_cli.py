@@ -209,6 +209,7 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("drain --tag zone", "name=value expected"),
         ("drain --tag zone=a --tag zone=b", "--tag zone is given twice"),
         ("wait ready {}", "a NAME is empty"),
+        ("call orders.charge --idempotency-key {}", "a KEY is empty"),
         ("master --state {}", "must be 1 to 1024 printable characters, not ''"),
         ("master --backup-of {}", "must be an address, tcp://HOST:PORT, not ''"),
         ("slave shop.py -m {}", "must be an address, tcp://HOST:PORT, not ''"),
