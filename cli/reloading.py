@@ -30,6 +30,7 @@ SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".j2", ".toml")  # what program
 QUIET_MS = 100  # an editor, or git, writes several files one after the other
 OUTPUT_MAX = 64 * 1024  # bytes of what a failed load says
 LOOK_S = 0.1
+ANSWER_S = 1.0  # of the master: while it is asked nothing else is done, also not what a signal says
 # For settings that nobody made. Processes that were replaced are waited for, but not as long as in production: an open
 # stream would hold up the next replacement.
 SETTINGS = {"master.drain_deadline": "5s", "slave.stop_grace": "1s", "http.access_log": "common"}
@@ -201,7 +202,7 @@ class Reloading:
         """As any reload; the next one when this one is over, as it would not take the processes that still start."""
         if self._begun_at is None and not self._wanted:
             return
-        status = master.status()
+        status = master.status(timeout=ANSWER_S)
         failing = "\n".join(each["text"] for node in status["nodes"] for each in node["failing"])
         left = sum(each["reloading"] for each in status["services"] if each["name"] == service)
         if self._wanted and (self._begun_at is None or failing):

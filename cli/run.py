@@ -25,12 +25,13 @@ from ..worker.orphans import reap_adopted
 from ..worker.spawn import how_it_ended
 from . import gateway
 from .children import Child, where
-from .operator import Reply, admin
+from .operator import admin
 from .options import arguments_of, config_option, load_or_exit, options
 from .serve import agent_settings
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
+    from ..client.admin import Admin
     from ..common.config import Config
     from ..worker.agent import AgentSettings
     from .reloading import Reloading
@@ -39,6 +40,7 @@ HERE = f"tcp://127.0.0.1:{CONTROL_PORT}"
 MASTER_STARTS_S = 20.0
 MASTER_STOPS_S = 5.0
 TICK_S = 0.05
+LOOK_S = 1.0  # for the master to answer: meanwhile signals wait, and its end is not seen
 
 _HOW = ("processes", "threads", "concurrency", "factory", "interface", "app_dir", "python")
 _OWN = ("app", "name", "service", "version", "tags", *_HOW)
@@ -159,7 +161,7 @@ class Foreground:
                 if self._gateway is not None:
                     self._look_at_gateway(self._gateway, slave)
                 if not self._is_ready and not self._stops:
-                    self._look(asked.status(), place.control)
+                    self._look(asked, place.control)
                 if self._reloading is not None and not self._stops:
                     self._reloading.tick(asked, self._service)
                 time.sleep(TICK_S)
@@ -217,9 +219,16 @@ class Foreground:
             raise Failed(f"the gateway ended: {how_it_ended(status)}")
         slave.signal(signal.SIGTERM)
 
-    def _look(self, status: Reply, address: str) -> None:
+    def _look(self, asked: Admin, address: str) -> None:
         """Tell when it is ready; Failed if the application does not start, unless it may be mended. Its own output is
-        on the terminal."""
+        on the terminal.
+        """
+        from ..common.errors import Timeout, Unavailable
+
+        try:
+            status = asked.status(timeout=LOOK_S)
+        except (Timeout, Unavailable):  # it has just ended, which is seen next
+            return
         for node in status["nodes"] if self._reloading is None else ():
             for failing in node["failing"]:
                 raise Failed(f"{failing['service']} failed to start: {failing['cause']}", exits.LOAD_FAILED)

@@ -47,10 +47,11 @@ def _context(certificate: str, key: str, protocols: list[str]) -> ssl.SSLContext
 
     try:
         context.load_cert_chain(certificate, key, password)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+    except OSError as error:  # mostly an SSLError; or a file that was there a moment ago is being replaced
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        if reason == "KEY_VALUES_MISMATCH":
             raise BadCertificate(f"the TLS key {key} is not that of the certificate {certificate}") from None
-        why = (error.reason or str(error)).replace("_", " ").lower()
+        why = reason.replace("_", " ").lower()
         raise BadCertificate(f"the TLS certificate {certificate} with the key {key} cannot be used: {why}") from None
     return context
 

@@ -49,6 +49,8 @@ def _bound(address: str, host: str, port: int, shared: bool) -> socket.socket:
         family, kind, protocol, _, where = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+    except UnicodeError:  # a label is empty, or too long
+        raise PortInUse(f"the HTTP address {address} cannot be bound: no host has such a name") from None
     except OSError as error:
         raise PortInUse(f"the HTTP address {address} cannot be bound: {error.strerror}") from None
     sock = socket.socket(family, kind, protocol)

@@ -24,7 +24,7 @@ from free_ports import free_port
 from lines import next_line
 from waiting import until
 
-from rota import Admin, Client, __version__
+from rota import Admin, Client, Timeout, Unavailable, __version__
 from rota.cli.main import SECTIONS, main
 from rota.cli.options import arguments_of, options
 from rota.cli.run import HERE, _greeting
@@ -808,6 +808,27 @@ def test_run_tells_how_its_node_was_killed(tmp_path: Path) -> None:
         until(lambda: node.exists() and node.read_text().endswith("\n"))
         os.kill(int(node.read_text()), signal.SIGKILL)
         assert "Error: the slave node ended: killed by SIGKILL" in run.communicate(timeout=10)[1]
+        assert run.returncode == 1
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_run_tells_how_its_master_was_killed_while_the_application_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("open('loading', 'w').close()\nimport time\ntime.sleep(1000)\n")
+    command = [*ROTA, "run", "shop.py", "--bind", "tcp://127.0.0.1:*"]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        until((tmp_path / "loading").exists)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        words = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
+        [master] = [pid for pid in children if "master" in words[pid]]
+        [address] = [said[said.index("--master") + 1] for said in words.values() if "--master" in said]
+        os.kill(int(master), signal.SIGSTOP)
+        with Admin(address) as admin, pytest.raises((Timeout, Unavailable)):
+            admin.status(timeout=0.5)  # by now it has been asked by the command, too
+        os.kill(int(master), signal.SIGKILL)
+        assert "Error: the master ended: killed by SIGKILL" in run.communicate(timeout=20)[1]
         assert run.returncode == 1
     finally:
         run.kill()

@@ -34,6 +34,7 @@ from gateway_rig import (
 )
 
 from rota.common.errors import Incompatible, Unavailable
+from rota.common.inuse import PortInUse
 from rota.common.settings import HttpSettings
 from rota.gateway import listening, server
 from rota.gateway.readiness import Readiness
@@ -338,6 +339,11 @@ def test_a_port_that_only_root_may_have_is_told_as_that() -> None:
     refused = PermissionError(errno.EACCES, "Permission denied")
     assert "127.0.0.1:443 is for root only" in listening.why_not("127.0.0.1:443", 443, refused)
     assert listening.why_not("127.0.0.1:8080", 8080, refused).endswith("cannot be bound: Permission denied")
+
+
+def test_an_address_that_is_no_host_name_is_told_as_that() -> None:
+    with pytest.raises(PortInUse, match=r"a\.\.b:80 cannot be bound: no host has such a name"):
+        listening.check_free("a..b:80")
 
 
 def test_whether_a_master_answers_is_told_when_it_changes() -> None:

@@ -217,6 +217,15 @@ def test_each_thing_that_is_wrong_with_the_files_is_said(authority: Authority, t
     assert Certificate(str(both), None, ["http/1.1"]).context
 
 
+def test_a_key_that_goes_while_it_is_read_again_leaves_the_certificate_as_it_was(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = authority.issue(file="going")
+    shown = Certificate(certificate, key, ["http/1.1"])
+    monkeypatch.setattr("rota.gateway.certificate._check", lambda path, begin, what: Path(key).unlink(missing_ok=True))
+    assert not shown.read_again()
+
+
 @pytest.mark.parametrize("command", ["gateway", "master", "run"])
 def test_a_bad_certificate_is_a_start_error(tmp_path: Path, authority: Authority, command: str) -> None:
     _, key = authority.issue(file=command)
