@@ -82,7 +82,7 @@ class Request(StreamCall):
             self._cut()
 
     def _answered_alike(self, likeness: Likeness, body: Body) -> bool:
-        """False: it is not like those before, or is to say more. HTTP/2 has no two that are the same bytes."""
+        """False: it is unlike those before, or its head must say more. In HTTP/2 no two heads are the same bytes."""
         connection = self.connection
         if type(connection) is not HttpProtocol:
             return False
@@ -160,7 +160,7 @@ class Request(StreamCall):
         self.gateway.finished(self, status, size)
 
     def _logged(self, answer: Answer) -> Answer:
-        """One that the connection does not know as the answer to this request."""
+        """One that is given before the connection knows of this request, which it would tell when it has answered."""
         self.gateway.finished(self, answer.status, len(answer.body))
         return answer
 
@@ -196,7 +196,7 @@ class Request(StreamCall):
         self.connection.abort(monotonic())
 
     def wrong(self, wrong: Wrong) -> None:
-        """What the service said cannot be what it meant; the connection has seen to its end."""
+        """The service's answer is not what it said it would be; the connection has already ended it."""
         self._broken(BadAnswer(wrong.sentence))
 
     def end_by_now(self) -> None:

@@ -147,8 +147,9 @@ class Socket(Request):
             self._say()
 
     def _say(self) -> None:
-        """What there is in whole, while the client takes it. What is not said is not taken off the process, but for the
-        one message that is still coming: it may be larger than what may be under way. Raises BadItem.
+        """Passes on the messages that are whole, while the client takes them. What is not passed on does not count as
+        `taken`, so that the process waits; except for a message that is not whole yet, which may be larger than what
+        may be under way. Raises BadItem.
         """
         core, items = self.core, self._items
         assert core is not None

@@ -1,4 +1,4 @@
-"""A chunked body, RFC 9112 7.1, read strictly: of two ways to read it there is none. Pure."""
+"""A chunked body, RFC 9112 7.1, read so strictly that nobody can read it in another way. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LINE_MAX = 256  # bytes of a chunk's size with its extensions, without CR LF
 EXTENSIONS_MAX = 1024  # bytes of all extensions of one body: nothing that is in use sends any
 TRAILERS_MAX = 8192  # bytes of all trailer fields
 CHUNKS_MAX = 16384  # of one body: each costs time, whatever is in it; 64 bytes each make 1 MiB
-CHUNK_BYTES = 1024  # of a body for each chunk, if that are more: long ones come in pieces of 4 KiB and up
+CHUNK_BYTES = 1024  # a long body may have one chunk for each so many bytes: such come in pieces of 4 KiB and up
 
 _WORD = TOKEN + rb"++"
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;" + _WORD + rb"(?:=(?:" + _WORD + rb'|"[\t !#-\[\]-~]*+"))?)*+)')
@@ -35,7 +35,7 @@ class Chunks:
         self._extensions = 0
 
     def feed(self, buffer: bytearray) -> bool:
-        """Take what can be taken from the front of `buffer`. True: the body is whole, the rest is not its.
+        """Take what can be taken from the front of `buffer`. True: the body is whole, what is left is not part of it.
         Rejected: it breaks a rule.
         """
         at = 0

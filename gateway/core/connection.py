@@ -90,7 +90,7 @@ class Connection:
     # ---- what the client does ---------------------------------------------------------------------------------------
 
     def whole(self, data: bytes) -> Dispatch | None:
-        """`received` of one whole request and nothing else, as most come. None: `received` is to judge it."""
+        """As `received`, for one whole request and nothing else, as most come. None: it is for `received`."""
         if self.state is not _IDLE or self._buffer or self._blocked:
             return None
         end = data.find(b"\r\n\r\n", 0, REMEMBERED_MAX) + 4
@@ -158,8 +158,8 @@ class Connection:
         return [new(Write, (data,))]
 
     def answered_with(self, size: int, now: float) -> bool:
-        """`answered`, by a response of so many bytes that says nothing of the connection: all there is to do is to
-        write it. False: it is to say more, or there is more to do.
+        """As `answered`, for a response of so many bytes, without a Connection field, that the caller writes itself.
+        False: nothing was done, and it is for `answered`, as the response must say more, or something else waits.
         """
         head = self._head
         if head is None or not head.keep_alive or head.version != "1.1":

@@ -75,7 +75,7 @@ class Rebuffed(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The answer on this stream cannot be what it meant; it has ended."""
+    """The application's answer on this stream has begun, and is not what it said: it has ended."""
 
     stream: int
     wrong: Wrong

@@ -60,7 +60,7 @@ class Fault(NamedTuple):
 
     @property
     def seconds(self) -> int:
-        """Until it is worth to try again; 0: that is not said."""
+        """Until it is worth trying again; 0: that is not said."""
         return 0 if self.retry_after is None else max(1, ceil(self.retry_after))
 
 

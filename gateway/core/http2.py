@@ -99,7 +99,7 @@ class Http2:
         self._end()
 
     def eof(self, now: float) -> list[StreamEffect]:
-        """The client is gone: who still wanted answers would have to say that he has taken them."""
+        """The client is gone: to go on it would have to say that it takes answers, by growing windows."""
         if self._closed:
             return []
         effects: list[StreamEffect] = [Gone(number) for number in self._streams]
@@ -219,13 +219,13 @@ class Http2:
         self._streams.release(stream)
 
     def _dropped(self, stream: Stream) -> None:
-        """Nothing more of it is dropped."""
+        """What is still to come of its request is not waited for any more."""
         stream.deadline = inf
         if stream.is_empty:
             self.answers.close(stream)
 
     def _reject(self, stream: Stream, rejected: Rejected, effects: list[StreamEffect], now: float) -> None:
-        """It is answered; what comes of it is dropped, for a client that would not read the answer before."""
+        """It is answered. What still comes of it is dropped: some clients read no answer before they have sent all."""
         if stream.asked:
             return
         stream.wants_no_more(inf if stream.ended else now + self._timeouts.linger)

@@ -169,7 +169,7 @@ class Answers:
         return size
 
     def _finish(self, stream: Stream) -> None:
-        """Its answer is sent. What comes of its request may still be dropped: not all read an answer before."""
+        """Its answer is sent. What still comes of its request may have to be dropped (`Http2._reject`)."""
         if stream.ended or stream.deadline == inf:
             self.close(stream)
         else:

@@ -1,7 +1,7 @@
 """The books of an HTTP/2 connection, which h2 keeps: state, windows, header compression. Pure.
 
-It is not asked what a proper request is: for it one that is not ends the connection, and behind a proxy that would be
-everybody's. So it sees no field of any head.
+h2 is not asked whether a request is proper: it would end the connection for one that is not, and behind a proxy that
+connection is everybody's. So it is shown no field of any head.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 
 class Frames:
-    """`since`: when the first byte came of what is not whole, a frame or a head in several; inf: all is.
+    """`since`: when the first byte came of the frame, or the head in several frames, that is not whole; inf: all is.
     `in_head`: a head has begun, and its end has not come.
     """
 

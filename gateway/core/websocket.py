@@ -63,9 +63,7 @@ class _TooLarge(Exception):
 
 
 class WebSocket:
-    """Every method takes the monotonic time and gives the effects to carry out, in order. Of those with no `now` time
-    plays no part.
-    """
+    """Every method gives the effects to carry out, in order, and takes the monotonic time if that matters to it."""
 
     __slots__ = (
         "held",
@@ -134,7 +132,7 @@ class WebSocket:
         return effects + end
 
     def eof(self, now: float) -> list[Effect]:
-        """A client that is done says so in a frame."""
+        """This is no proper end: a client that is done says so in a frame."""
         return self._lost(Close())
 
     def lost(self) -> None:
@@ -155,7 +153,7 @@ class WebSocket:
         return [self._send(TextMessage(item) if isinstance(item, str) else BytesMessage(item))]
 
     def close(self, code: int, reason: str, now: float) -> list[Effect]:
-        """The last thing said. A code that has no place in a frame is 1011, but 1005, which is none."""
+        """The last thing that is said. A code that may not stand in a frame becomes 1011; 1005 stands for no code."""
         if self.state is not _OPEN:
             return []
         self.state = _CLOSING
@@ -327,7 +325,7 @@ class _Deflate(PerMessageDeflate):
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        """One of control may stand within a message (RFC 6455 5.4), and says nothing of that."""
+        """A control frame may stand within a message (RFC 6455 5.4), and does not say whether that is compressed."""
         if opcode.iscontrol() and not rsv.rsv1:
             self._inbound_is_compressible = False
             return RsvBits(True, False, False)
