@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,7 +48,7 @@ route_option = click.option(
 
 
 def http_option(command: Any) -> Any:
-    """`--http` of a command that starts a gateway beside something else: http.bind."""
+    """`--http` and the flags of TLS, among the `flags` of a command that starts a gateway beside something else."""
     kind = declared(HttpSettings)["bind"].kind
 
     def read(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
@@ -59,9 +59,19 @@ def http_option(command: Any) -> Any:
             raise click.BadParameter(str(error), ctx, param) from None
         return given  # as it is written: "off" is to win over a file
 
+    @wraps(command)
+    def gather(*args: Any, flags: dict[str, object], http: str | None, **kwargs: Any) -> Any:
+        return command(*args, flags=flags if http is None else {**flags, "http.bind": http}, **kwargs)
+
     what = "Run a gateway, too, that takes HTTP requests here. Default: off."
     bind = click.option("--http", metavar="HOST:PORT", callback=read, help=what)
-    return bind(options(HttpSettings, only=("tls_certificate", "tls_key"))(command))
+    return bind(options(HttpSettings, only=("tls_certificate", "tls_key"))(gather))
+
+
+def check_address(config: Config, flags: Collection[str]) -> None:
+    """A Mistake: there are flags of HTTPS, and no gateway that they could be for."""
+    if config.http.bind is None and not {"http.tls_certificate", "http.tls_key"}.isdisjoint(flags):
+        raise Mistake("--tls-cert and --tls-key are for HTTP requests: say --http HOST:PORT, too")
 
 
 @verb(

@@ -28,7 +28,7 @@ from .children import Child, where
 from .operator import admin
 from .options import arguments_of, config_option, load_or_exit, options
 from .serve import agent_settings
-from .verb import Failed, Mistake, verb
+from .verb import Failed, verb
 
 if TYPE_CHECKING:
     from ..client.admin import Admin
@@ -71,17 +71,16 @@ _OWN = ("app", "name", "service", "version", "tags", *_HOW)
     is_flag=True,
     help="For development: one process (or -p), replaced when a source file changes; exceptions are shown to browsers.",
 )
-def run(config_file: str | None, flags: dict[str, object], bind: str | None, http: str | None, reload: bool) -> None:
+def run(config_file: str | None, flags: dict[str, object], bind: str | None, reload: bool) -> None:
     """Run a master and one slave node on this machine.
 
     APP, what the processes serve, is module:attribute or file.py:attribute; without :attribute, the only
     rota.Worker there is taken. Ctrl-C lets running requests finish and ends; a second one ends at once.
     """
     own = {"master.bind": bind} if bind is not None else {}
-    checked = load_or_exit(config_file, {**flags, **own, **({"http.bind": http} if http else {})})
+    checked = load_or_exit(config_file, {**flags, **own})
     settings = agent_settings(checked)
-    if checked.http.bind is None and any(name.startswith("http.") for name in flags):
-        raise Mistake("--tls-cert and --tls-key are for HTTP requests: say --http HOST:PORT, too")
+    gateway.check_address(checked, flags)
     bind = checked.master.bind if "master.bind" in checked.places else HERE
     file = ["-c", config_file] if config_file else []
     front = _front(config_file, checked)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..common import exits
 from ..common.collector import loading
+from ..common.config import Config, load
 from ..common.settings import MasterSettings, SlaveSettings, StandbySettings
-from .gateway import Pairs, http_option, route_option
+from .gateway import Pairs, check_address, http_option, route_option
 from .options import config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
-    from ..common.config import Config
     from ..worker.agent import AgentSettings
     from .beside import Beside
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @options(StandbySettings)
 @http_option
 @route_option
-def master(config_file: str | None, flags: dict[str, object], http: str | None, more_routes: Pairs) -> None:
+def master(config_file: str | None, flags: dict[str, object], more_routes: Pairs) -> None:
     """Run a master.
 
     It owns the pool and gives requests to processes. It uses three ports: that of --bind, which is the only one that
@@ -48,10 +48,8 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
         from ..master.server import main
         from .beside import Beside
 
-    flags = {**flags, **({"http.bind": http} if http else {})}
     config = load_or_exit(config_file, flags)
-    if config.http.bind is None and not {"http.tls_certificate", "http.tls_key"}.isdisjoint(flags):
-        raise Mistake("--tls-cert and --tls-key are for HTTP requests: say --http HOST:PORT, too")
+    check_address(config, flags)
     try:
         beside = Beside(config_file, config, more_routes)
         try:
@@ -65,13 +63,7 @@ def master(config_file: str | None, flags: dict[str, object], http: str | None, 
 def reread(beside: Beside, config_file: str | None, flags: dict[str, object]) -> Config:
     """HUP: what the gateway beside it reads again, too, does not depend on whether the file is good."""
     beside.reread()
-    return load(config_file, flags)
-
-
-def load(config_file: str | None, flags: dict[str, object]) -> Config:
-    from ..common import config
-
-    return config.load(config_file, flags=flags)
+    return load(config_file, flags=flags)
 
 
 @verb(
