@@ -104,23 +104,28 @@ class Asking:
             about["subprotocols"] = handshake.subprotocols
             handler, said = route.socket_handler, None
         elif not isinstance(body, bytes):
-            if not client.keyed:
+            if client.keyed:
+                said = self._whole(request, body)
+            else:
                 said = request.brings(body)
                 client = client.options(timeout=self._settings.timeout + body.size / UPLOAD_RATE)
-            elif body.size > WHOLE_MAX:
-                return request.refuse(
-                    413, "A request with an Idempotency-Key must fit into one message (master.max_message)."
-                )
-            else:
-                try:
-                    said = contents(body)
-                except OSError as error:
-                    self._gateway.fault(request, 503, error)
-                    return request.refuse(503, "The request could not be kept; nothing was done. Try again shortly.")
+            if isinstance(said, Answer):
+                return said
         client.start(request, handler, head.method, head.target, passed, said, about)
         if request.answer is None:
             connection.request = request
         return request.answer
+
+    def _whole(self, request: Request, body: Spool) -> bytes | Answer:
+        """Of a request with a key, which must come as one message each time; or why that cannot be."""
+        if body.size > WHOLE_MAX:
+            sentence = "A request with an Idempotency-Key must fit into one message (master.max_message)."
+            return request.refuse(413, sentence)
+        try:
+            return contents(body)
+        except OSError as error:  # the disk that it was spooled to
+            self._gateway.fault(request, 503, error)
+            return request.refuse(503, "The request could not be kept; nothing was done. Try again shortly.")
 
     def _handshake(self, head: Head) -> Handshake | Improper | None:
         found = asked(head)
