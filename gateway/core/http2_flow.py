@@ -8,35 +8,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .http2_frames import FRAME_MAX
-from .shared import UNREAD_MAX, Timeouts
+from .shared import UNREAD_MAX, Patience, Timeouts
 
 if TYPE_CHECKING:
     from .http2_books import Books
     from .http2_stream import Stream
-
-
-class Patience:
-    """With a reader: grace, then a rate on average, in however many stalls."""
-
-    __slots__ = ("deadline", "_grace", "_left", "_rate")
-
-    def __init__(self, timeouts: Timeouts) -> None:
-        self.deadline = inf
-        self._grace = self._left = timeouts.write
-        self._rate = timeouts.write_rate
-
-    def stalls(self, now: float, size: int = 0) -> None:
-        """It takes nothing. `size`: bytes that are on their way."""
-        if self.deadline == inf:
-            self.deadline = now + self._left + size / self._rate
-
-    def goes_on(self, now: float) -> None:
-        if self.deadline != inf:
-            self._left = min(self._grace, max(self.deadline - now, 0.0))
-            self.deadline = inf
-
-    def took(self, size: int) -> None:
-        self._left = min(self._grace, self._left + size / self._rate)
 
 
 class Turns:
@@ -46,7 +22,7 @@ class Turns:
 
     def __init__(self, books: Books, timeouts: Timeouts) -> None:
         self.is_blocked = False
-        self.patience = Patience(timeouts)
+        self.patience = Patience(timeouts.write, timeouts.write_rate)
         self.unsent = 0
         self._books = books
         self._ready: deque[Stream] = deque()

@@ -6,10 +6,9 @@ from collections import deque
 from math import inf
 
 from .head import Fields, Head
-from .http2_flow import Patience
 from .response import Framing
 from .rules import Rejected
-from .shared import BANKED_S, Timeouts
+from .shared import BANKED_S, Patience, Timeouts
 from .upload import INLINE_MAX, Spool, Upload, contents
 
 BODIES_MAX = 1024 * 1024  # bytes of bodies of one connection in memory, either way; then they go into spools
@@ -29,7 +28,7 @@ class Stream:
         self.ended = False  # the client sends no more of it
         self.framing: Framing | None = None  # of an answer that has begun
         self.held = 0
-        self.patience = Patience(timeouts)
+        self.patience = Patience(timeouts.write, timeouts.write_rate)
         self.waiting: deque[bytes] = deque()  # of the answer; behind the spool, if there is one
         self.spool: Spool | None = None
         self.over = False  # nothing comes behind what waits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 from .head import Heads, Limits
@@ -37,3 +38,32 @@ class Shared(NamedTuple):
     new_id: Callable[[], str]
     heads: Heads
     streams: int = STREAMS_MAX
+
+
+class Patience:
+    """With a reader: grace, then a rate on average, in however many stalls. `deadline`: inf while it reads."""
+
+    __slots__ = ("deadline", "_grace", "_left", "_rate")
+
+    def __init__(self, grace: float, rate: int) -> None:
+        """Seconds, and bytes a second."""
+        self.deadline = inf
+        self._grace = self._left = grace
+        self._rate = rate
+
+    def stalls(self, now: float, size: int = 0) -> None:
+        """It takes nothing. `size`: bytes that are on their way."""
+        if self.deadline == inf:
+            self.deadline = now + self._left + size / self._rate
+
+    def goes_on(self, now: float) -> None:
+        if self.deadline != inf:
+            self._left = min(self._grace, max(self.deadline - now, 0.0))
+            self.deadline = inf
+
+    def took(self, size: int) -> None:
+        self._left = min(self._grace, self._left + size / self._rate)
+
+    def more(self, size: int) -> None:
+        """So many bytes join those that it does not take."""
+        self.deadline += size / self._rate

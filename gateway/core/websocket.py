@@ -25,7 +25,7 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 from ...common.streams import WINDOW
 from .effects import Came, Close, Effect, Ended, Reset, Write
 from .response import Headers, switching
-from .shared import UNREAD_MAX
+from .shared import UNREAD_MAX, Patience
 
 GOING_AWAY, NO_CODE, LOST, TOO_LARGE, FAILED = 1001, 1005, 1006, 1009, 1011  # RFC 6455 7.4.1
 
@@ -70,7 +70,6 @@ class WebSocket:
         "size",
         "state",
         "_asked_at",
-        "_blocked",
         "_closing_until",
         "_frames",
         "_heard_at",
@@ -80,7 +79,6 @@ class WebSocket:
         "_terms",
         "_text",
         "_unread",
-        "_write_until",
     )
 
     def __init__(self, terms: Terms, now: float, extensions: list[Extension] | None = None) -> None:
@@ -95,9 +93,7 @@ class WebSocket:
         self._heard_at = now
         self._asked_at = inf  # when it was pinged, and it has said nothing since
         self._closing_until = inf
-        self._blocked = False  # what was written has not left yet
-        self._write_until = inf
-        self._patience = terms.write
+        self._patience = Patience(terms.write, terms.write_rate)
         self._unread = 0
 
     # ---- what the client does ---------------------------------------------------------------------------------------
@@ -166,20 +162,16 @@ class WebSocket:
     @property
     def takes(self) -> bool:
         """Whether what is said would leave at once. It becomes true again with `written`."""
-        return not self._blocked
+        return self._patience.deadline == inf
 
     def blocked(self, now: float) -> list[Effect]:
         """The kernel took only a part of what was written."""
-        self._blocked = True
-        self._write_until = now + self._patience + self._unread / self._terms.write_rate
+        self._patience.stalls(now, self._unread)
         return []
 
     def written(self, now: float) -> list[Effect]:
         """All that was written has left."""
-        if self._blocked:  # who is slower than the rate uses up its grace, in however many stalls
-            self._patience = min(self._terms.write, self._write_until - now)
-        self._blocked = False
-        self._write_until = inf
+        self._patience.goes_on(now)
         self._unread = 0
         self._heard_at, self._asked_at = now, inf  # it reads
         if self.state is _CLOSING:
@@ -195,12 +187,12 @@ class WebSocket:
     def next_deadline(self) -> float | None:
         if self.state is _CLOSED:
             return None
-        due = self._write_until if self._blocked else min(self._closing_until, self._ping_due())
+        due = min(self._closing_until, self._ping_due()) if self.takes else self._patience.deadline
         return None if due == inf else due
 
     def _ping_due(self) -> float:
         """When it is to be pinged, or given up. Who is not read, or does not read, cannot answer."""
-        if self.state is not _OPEN or self.held or self._blocked:
+        if self.state is not _OPEN or self.held or not self.takes:
             return inf
         terms = self._terms
         return self._heard_at + terms.ping if self._asked_at == inf else self._asked_at + terms.pong
@@ -208,8 +200,8 @@ class WebSocket:
     def tick(self, now: float) -> list[Effect]:
         if self.state is _CLOSED:
             return []
-        if self._blocked:
-            return self._lost(Reset()) if now >= self._write_until else []
+        if not self.takes:
+            return self._lost(Reset()) if now >= self._patience.deadline else []
         if now >= self._closing_until:
             return self._lost(Close())
         if now < self._ping_due():
@@ -268,7 +260,7 @@ class WebSocket:
         return [end] if told else [Ended(LOST, ""), end]
 
     def _answer_pings(self) -> list[Effect]:
-        if not self._pongs or self._blocked:
+        if not self._pongs or not self.takes:
             return []
         frames = b"".join(bytes(self._frames.send(Pong(payload))) for payload in self._pongs)
         self._pongs.clear()
@@ -281,8 +273,7 @@ class WebSocket:
         size = len(data)
         self.size += size
         self._unread = max(size, min(self._unread + size, UNREAD_MAX))
-        if self._blocked:
-            self._write_until += size / self._terms.write_rate
+        self._patience.more(size)
         return Write(data)
 
 
