@@ -98,7 +98,11 @@ class Crew:
         now = time.monotonic()
         for entry in [entry for entry in self._due if entry[0] <= now]:
             self._due.remove(entry)
-            self._start(entry[1])
+            try:
+                self._start(entry[1])
+            except OSError as error:  # too many processes, or too little memory: no reason to end those that serve
+                note(f"rota gateway: no process can be started: {error.strerror}; trying again")
+                self._due.append((now + PAUSE_S, entry[1]))
 
 
 def unblock() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import signal
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,6 +130,29 @@ def test_a_drain_does_not_wait_for_who_does_not_read(start: Start, cluster: Loca
         sock.recv(1000)
         gateway.child.signal(signal.SIGTERM)
         until(lambda: gateway.child.status() is not None, "it waits for ever")
+
+
+CREW = """
+import os, signal, socket
+from rota.gateway import crew
+
+def fork():
+    tried.append(0)
+    if len(tried) == 2:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    if len(tried) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real()
+
+tried, real, os.fork, crew.PAUSE_S = [], os.fork, fork, 0.01
+print(crew.Crew([socket.socket()], lambda listener, tie: len(tried)).run(), len(tried))
+"""
+
+
+def test_a_process_that_cannot_be_forked_anew_is_tried_again_and_the_others_serve() -> None:
+    done = subprocess.run([sys.executable, "-c", CREW], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert "no process can be started: Resource temporarily unavailable; trying again" in done.stderr
+    assert done.stdout == "1 3\n", "the code of the third one"
 
 
 def test_a_gateway_does_not_end_before_who_had_connected_is_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
