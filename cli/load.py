@@ -173,7 +173,7 @@ def progress(tally: Tally, elapsed_s: float) -> str:
 def summary(report: dict[str, Any]) -> list[str]:
     from .render import millis, printable
 
-    lines = [
+    return [
         f"sent           {report['sent']:,} in {report['elapsed_s']:.1f} s",
         f"answered       {report['answered']:,} ({report['rate']:,.0f}/s)",
         f"failed         {report['failed']:,}",
@@ -184,7 +184,6 @@ def summary(report: dict[str, Any]) -> list[str]:
         *_latency(report),
         f"longest stall  {millis(report['longest_stall_ms'])}",
     ]
-    return lines
 
 
 def _latency(report: dict[str, Any]) -> Iterator[str]:

@@ -147,7 +147,9 @@ class Foreground:
         master = self._start(master_arguments, self._folder / "master.log")
         place = where(master, MASTER_STARTS_S)
         if place is None:
-            raise Failed(f"the master did not start:\n{_without_label(master.tail())}", master.status() or exits.FAILED)
+            raise Failed(
+                f"the master did not start:\n{master.tail().removeprefix('Error: ')}", master.status() or exits.FAILED
+            )
         master.unshown()  # its greeting is ours to say
         slave = self._start([*slave_arguments, "--master", place.control], None)
         with admin([place.control]) as asked:
@@ -249,7 +251,3 @@ def _greeting(service: dict[str, Any], address: str) -> str:
         + (f"  handlers: {', '.join(handlers)}\n" if handlers else "")
         + f"  try: rota status{option}; Ctrl-C ends"
     )
-
-
-def _without_label(text: str) -> str:
-    return text.removeprefix("Error: ")

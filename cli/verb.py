@@ -59,16 +59,18 @@ def verb(name: str, *, examples: Iterable[str], exits: Iterable[int] = ()) -> Ca
 
 
 class VerbGroup(click.Group):
-    """Verbs of one matter; one that is not there is told with the one that was meant."""
+    """Verbs; one that is not there is told with the one that was meant."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             from ..common.names import did_you_mean
 
-            hint = did_you_mean(args[0], self.commands) or f"; there are {', '.join(self.commands)}"
-            raise click.UsageError(f"there is no command '{self.name} {args[0]}'{hint}", ctx)
+            meant = args[0] if ctx.parent is None else f"{self.name} {args[0]}"
+            hint = did_you_mean(args[0], known) or f"; `{ctx.command_path} --help` lists them"
+            raise click.UsageError(f"there is no command '{meant}'{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

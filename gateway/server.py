@@ -73,7 +73,8 @@ class Gateway:
         self.certificate = certificate
         self._scheme = "https" if certificate else "http"
         self._faults = _Faults()
-        self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir, self._faults.tell)
+        self.tell = self._faults.tell  # on stderr
+        self.store = Store(settings.spool_max, settings.spool_memory, settings.spool_dir, self.tell)
         self.date = _date_of(time.time)
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
         self.client = AsyncClient(*settings.master).options(timeout=settings.timeout)
@@ -172,10 +173,6 @@ class Gateway:
             f"{status} {request.head.method} {request.head.target[:200].decode('latin-1')} "
             f"request {request.id}: {type(error).__name__}: {error}"
         )
-
-    def tell(self, text: str) -> None:
-        """On stderr."""
-        self._faults.tell(text)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from html import escape
 from math import ceil
 from typing import NamedTuple
 
+from .response import PHRASES
+
 HTML, PROBLEM, TEXT, SOAP11, SOAP12 = "html", "problem", "text", "soap 1.1", "soap 1.2"
 MIME = {
     HTML: b"text/html; charset=utf-8",
@@ -26,20 +28,6 @@ _ACCEPTED = {
     "text/plain": TEXT,
     "*/*": TEXT,
 }
-_TITLES = {
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    422: "Unprocessable Content",
-    426: "Upgrade Required",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
 _RANGES_MAX = 32  # of one Accept; browsers send eight
 # No reference can stand for these. What XML has, negated, is the same set, and takes long to compile at each start.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -56,7 +44,7 @@ class Fault(NamedTuple):
 
     @property
     def title(self) -> str:
-        return _TITLES.get(self.status, "Error")
+        return PHRASES.get(self.status, "Error")
 
     @property
     def seconds(self) -> int:

@@ -11,14 +11,8 @@ from msgpack import unpackb
 
 from ...common.limits import WEBSOCKET_MESSAGE_MAX
 
-_SIZES = {
-    0xD9: 1,
-    0xDA: 2,
-    0xDB: 4,
-    0xC4: 1,
-    0xC5: 2,
-    0xC6: 4,
-}  # first byte of a text, or of bytes: length of its length
+# First byte of a text, or of bytes: length of its length.
+_SIZES = {0xD9: 1, 0xDA: 2, 0xDB: 4, 0xC4: 1, 0xC5: 2, 0xC6: 4}
 _FIX_TEXT = range(0xA0, 0xC0)  # of a text of up to 31 bytes
 _PAIR = 0x92  # [code, reason]
 _PAIR_MAX = 64 * 1024

@@ -14,7 +14,7 @@ from .head import TOKEN
 RETRY_AFTER_S = 5  # for room in a spool: bodies come and go within seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
+PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
     200: "OK", 201: "Created", 202: "Accepted", 203: "Non-Authoritative Information", 204: "No Content",
     205: "Reset Content", 206: "Partial Content", 207: "Multi-Status", 208: "Already Reported", 226: "IM Used",
     300: "Multiple Choices", 301: "Moved Permanently", 302: "Found", 303: "See Other", 304: "Not Modified",
@@ -30,7 +30,7 @@ _PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
     504: "Gateway Timeout", 505: "HTTP Version Not Supported", 506: "Variant Also Negotiates",
     507: "Insufficient Storage", 508: "Loop Detected", 511: "Network Authentication Required",
 }  # fmt: skip
-_STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode() for status in range(200, 600)}
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}".encode() for status in range(200, 600)}
 
 _NAME = re.compile(TOKEN + rb"+")
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # bytes from 0x80 are the application's business

@@ -133,8 +133,7 @@ class WebSocket:
 
     def lost(self) -> None:
         """There is no connection any more: what came of a message is dropped."""
-        self.state = _CLOSED
-        self._message.clear()
+        self._end()
 
     @property
     def reads(self) -> bool:
@@ -239,25 +238,25 @@ class WebSocket:
         """The client's last frame; or one that wsproto says when a rule was broken."""
         if self._frames.state not in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             return self._fail(int(event.code), event.reason or "")
-        answered, self.state = self.state is _CLOSING, _CLOSED
-        self._message.clear()
-        if answered:
+        if self._end():
             return [Close(self._terms.linger)]
         code, reason = event.code, event.reason or ""
         return [Ended(int(code), reason), self._send(CloseConnection(code)), Close(self._terms.linger)]
 
     def _fail(self, code: int, reason: str) -> list[Effect]:
         """It broke a rule; it is told which, and nothing behind it is read."""
-        told, self.state = self.state is _CLOSING, _CLOSED
-        self._message.clear()
-        if told:
+        if self._end():
             return [Close()]
         return [Ended(code, reason), self._send(CloseConnection(code, reason)), Close(self._terms.linger)]
 
     def _lost(self, end: Close | Reset) -> list[Effect]:
+        return [end] if self._end() else [Ended(LOST, ""), end]
+
+    def _end(self) -> bool:
+        """Whether we had said before that it is over."""
         told, self.state = self.state is not _OPEN, _CLOSED
         self._message.clear()
-        return [end] if told else [Ended(LOST, ""), end]
+        return told
 
     def _answer_pings(self) -> list[Effect]:
         if not self._pongs or not self.takes:
