@@ -191,15 +191,10 @@ class Http2Protocol(Carried):
                 more = bool(data or rooms)
         finally:
             self._pumping = False
-        self._tidy()
+        self._streams = {number: stream for number, stream in self._streams.items() if stream.request is not None}
         self._carry_out(self.core.settled(now), now)
 
     def _has_room(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is not None and stream.request is not None:
             stream.request.written()
-
-    def _tidy(self) -> None:
-        done = [number for number, stream in self._streams.items() if stream.request is None]
-        for number in done:
-            del self._streams[number]

@@ -342,10 +342,6 @@ class Start(NamedTuple):
         called = (name for name, each in self.services.items() if each.calls)
         return sorted({*self.routes.services, *called})
 
-    def pages(self) -> ServicePages:
-        """Raises BadPage."""
-        return ServicePages({name: each.pages for name, each in self.services.items() if each.pages})
-
 
 def certificate_of(settings: HttpSettings) -> Certificate | None:
     """None: plain HTTP is spoken. Raises BadCertificate."""
@@ -377,7 +373,8 @@ def reread(pages: ServicePages, certificate: Certificate | None) -> Callable[[],
 
 def main(start: Start) -> int:
     """Serves until it is told to stop. Raises PortInUse, BadPage, BadCertificate with a sentence for the user."""
-    pages, certificate = start.pages(), certificate_of(start.settings)
+    pages = ServicePages({name: each.pages for name, each in start.services.items() if each.pages})
+    certificate = certificate_of(start.settings)
     listeners = listening.bound(start.settings.bind or listening.DEFAULT, start.settings.workers)
     url = listening.url(listeners[0], "https" if certificate else "http")
     note(f"rota gateway: {url} for {', '.join(start.served())}")
