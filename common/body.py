@@ -113,7 +113,7 @@ def decode_error(code: int, data: Body) -> Error:
         named = all(type(name) is str for name in fields)
         if named and type(cause) is str and type(retry_after_ms) is int:
             return fault(code, cause, retry_after_ms, fields)
-    except (ProtocolError, AttributeError, TypeError):
+    except (ProtocolError, AttributeError, TypeError, RecursionError):  # the last: of text for what is nested deeply
         pass
     return ProtocolError(f"the answer is an error of code {code} with a body that is not")
 
