@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import msgpack
 
 from . import wire
-from .limits import EPOCH_MAX, ITEMS_MAX, MAP_DEPTH, MAP_MAX
+from .limits import EPOCH_MAX, ITEMS_MAX, MAP_DEPTH, MAP_MAX, REFUSED_MAX_S
 
 
 class BadMessage(ValueError):
@@ -189,6 +189,11 @@ class Refusal(NamedTuple):
     message: str
     retry_after_ms: int
     versions: list[int]
+
+    @property
+    def wait_s(self) -> float:
+        """For so long it is to be left alone."""
+        return min(max(0.0, self.retry_after_ms / 1000), REFUSED_MAX_S)
 
 
 # ---- agent → master -------------------------------------------------------------------------------------------------
@@ -421,7 +426,9 @@ Message = (
 # than they say must fit, too: a peer that claims the highest epoch would leave none to stand for.
 _BELOW = {
     **dict.fromkeys(("epoch", "seen"), EPOCH_MAX),
-    **dict.fromkeys(("number", "request", "upto"), (1 << 63) - 1),
+    **dict.fromkeys(("number", "upto"), (1 << 63) - 1),
+    "request": 1 << 64,  # as its client has numbered it
+    "max_message": 1 << 48,  # a socket is told of some bytes more
     **dict.fromkeys(("frontend_port", "backend_port"), 1 << 16),
 }
 # Without these 1 MiB of empty lists would become 60 MiB of objects.
@@ -558,8 +565,10 @@ def _integer(value: Any) -> int:
 
 
 def _below(limit: int) -> _Reader:
+    number = _scalar_reader(int)
+
     def read(value: Any) -> Any:
-        if not 0 <= _integer(value) < limit:
+        if not 0 <= number(value) < limit:
             raise BadMessage(f": {value} is out of range")
         return value
 

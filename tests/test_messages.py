@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.common import messages
-from rota.common.limits import MAP_DEPTH, MAP_MAX
+from rota.common.limits import MAP_DEPTH, MAP_MAX, REFUSED_MAX_S
 from rota.common.messages import (
     AgentHello,
     BadMessage,
@@ -81,6 +81,8 @@ def test_a_field_of_another_type_is_named_with_what_was_expected(fields: dict[st
         ("Welcome", {"version": 1, "epoch": 1, "master": "m", "backend_port": -1}),
         ("Welcome", {"version": 1, "epoch": 1, "master": "m", "frontend_port": 65_536}),
         ("Pulse", {"number": -1, "epoch": 1, "sequence": 1}),
+        ("Welcome", {"version": 1, "epoch": 1, "master": "m", "max_message": (1 << 63) - 1}),
+        ("Welcome", {"version": 1, "epoch": 1, "master": "m", "max_message": -1}),
     ],
 )
 def test_what_no_head_and_no_page_could_hold_is_refused(kind: str, fields: dict[str, Any]) -> None:
@@ -93,6 +95,16 @@ def test_deliveries_that_a_process_holds_have_no_negative_numbers() -> None:
     for field in ("number", "request"):
         with pytest.raises(BadMessage, match="-1 is out of range"):
             messages.checked(messages.Held, {**held, field: -1})
+
+
+def test_a_request_that_a_process_holds_has_whatever_number_its_client_gave_it() -> None:
+    held = {"epoch": 1, "number": 1, "session": b"s", "request": (1 << 64) - 1, "done": False}
+    assert messages.checked(messages.Held, held).request == (1 << 64) - 1
+
+
+@pytest.mark.parametrize("told_ms, wait_s", [(-(1 << 31), 0.0), (250, 0.25), ((1 << 63) - 1, REFUSED_MAX_S)])
+def test_who_refuses_is_asked_again_in_a_minute_whatever_it_says(told_ms: int, wait_s: float) -> None:
+    assert messages.Refusal("busy", "why", told_ms, [1, 1]).wait_s == wait_s
 
 
 def test_a_mistake_deep_inside_is_named_by_its_path() -> None:

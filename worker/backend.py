@@ -20,6 +20,7 @@ from .core.streams import Streams
 from .page import OBEY, Page, obeyed
 
 TURN_TICK_S = 0.01  # to look at the page, while the master that is to be obeyed is a standby: another one will be
+AGAIN_S = 0.01  # at least, from a refusal to the next HELLO
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 _OF_STREAMS = (wire.CHUNK, wire.CREDIT, wire.CANCEL)
 BYE_LINGER_MS = 1000  # the last replies may take so long to leave
@@ -186,7 +187,7 @@ class Backend:
         if self._turning and self.greeted:  # it has stepped down: what it gave us that has not begun goes with it
             self.drop()
             return
-        self._hello_again(monotonic() + max(refusal.retry_after_ms, 10) / 1000)
+        self._hello_again(monotonic() + max(refusal.wait_s, AGAIN_S))
         if refusal.code == "interface":
             raise Rejected(refusal.message)
         if refusal.code not in ("unknown", "standby"):  # its agent has not spoken yet, or is told elsewhere: no news

@@ -150,7 +150,7 @@ class _Voter:
             self._hello_at = monotonic() + AGAIN_S
             return welcome
         if kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
-            self._say_again(monotonic() + max(refusal.retry_after_ms / 1000, REFUSED_S))
+            self._say_again(monotonic() + max(refusal.wait_s, REFUSED_S))
         elif kind == wire.WHO and (self.greeted or not self._said):
             self._say_again(0.0)
         return None

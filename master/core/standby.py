@@ -164,7 +164,7 @@ class Standby(ABC):
     def _refused(self, refusal: messages.Refusal, now: float) -> None:
         self.alarms.pop("unanswered", None)
         self._alarm("refused", f"the other master refuses this one: {refusal.message}")
-        self._hang_up(now, max(REDIAL_S, refusal.retry_after_ms / 1000))
+        self._hang_up(now, max(REDIAL_S, refusal.wait_s))
 
     def _from_active(self, message: messages.Message, now: float) -> None:
         match message:

@@ -103,7 +103,7 @@ class Connection:
         effects = self._refusals.note(f"the master refuses this node: {refusal.message}", now)
         if refusal.code == "stale":
             return effects
-        wait_s = max(refusal.retry_after_ms / 1000, BEAT_S)
+        wait_s = max(refusal.wait_s, BEAT_S)
         self._connect_at = now + wait_s
         self._told_to_wait = True
         return [*effects, Unsure(wait_s)] if refusal.code == "name in use" else effects
