@@ -57,11 +57,13 @@ def chunk_of(fields: tuple[int, ...], frame: Body) -> Chunk:
 
 
 def credit_of(fields: tuple[int, ...], frame: Body) -> Credit:
-    """BadStream if it is none."""
+    """BadStream if it is none, or grants more than anybody may hold."""
     body = frame[fields[11] :]
     if len(body) != _CREDIT.size:
         raise BadStream("a credit of another length")
     upto, received = _CREDIT.unpack(body)
+    if not 0 <= upto - received + 1 <= WINDOW_MAX:
+        raise BadStream(f"a credit up to {upto} where {received} bytes were received")
     return Credit(upto, received, fields[4] & RESENT != 0)
 
 
@@ -217,6 +219,8 @@ class Inflow:
         if len(data) and more and offset + len(data) <= self.received:
             self._told = False
             return b""
+        if not more and offset + len(data) < self.received:
+            raise BadStream("its end is before what has come")
         data = data[self.received - offset :]
         if self.received + len(data) > self._granted:
             raise BadStream("more was sent than was granted")

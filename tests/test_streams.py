@@ -8,6 +8,7 @@ from rota.common import wire
 from rota.common.streams import (
     CHUNK_MAX,
     WINDOW,
+    WINDOW_MAX,
     BadStream,
     Chunk,
     Credit,
@@ -101,11 +102,26 @@ def test_the_codec_carries_both():
     for chunk in (Chunk(7, b"body", True), Chunk(1 << 40, b"", False)):
         frame = chunk.frame(5, 9, epoch=3, attempt=2)
         assert chunk_of(wire.parse(frame), frame) == chunk
-    for credit in (Credit(9, 7, False), Credit(1 << 40, 1 << 39, True)):
+    for credit in (Credit(9, 7, False), Credit(1 << 40, (1 << 40) - WINDOW, True)):
         frame = credit.frame(5, 9)
         assert credit_of(wire.parse(frame), frame) == credit
     with pytest.raises(BadStream):
         credit_of(wire.parse(frame), frame + b"x")
+
+
+@pytest.mark.parametrize("credit", [Credit(7, 9, False), Credit(WINDOW_MAX, 0, False), Credit(1 << 63, 1, True)])
+def test_a_credit_grants_what_was_received_at_least_and_no_more_than_a_window_beyond(credit: Credit) -> None:
+    frame = credit.frame(5, 9)
+    with pytest.raises(BadStream):
+        credit_of(wire.parse(frame), frame)
+
+
+def test_a_stream_does_not_end_before_what_has_come_of_it() -> None:
+    into = Inflow(granted=WINDOW)
+    into.came(Chunk(0, b"ten bytes.", True))
+    assert into.came(Chunk(0, b"ten", True)) == b""
+    with pytest.raises(BadStream):
+        into.came(Chunk(0, b"ten", False))
 
 
 @pytest.mark.parametrize("replay", [False, True])

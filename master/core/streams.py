@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...common import wire
 from ...common.limits import CLIENT_TIMEOUT_S
-from ...common.streams import WINDOW, WINDOW_MAX, BadStream, Credit, credit_of
+from ...common.streams import WINDOW, BadStream, Credit, credit_of
 from .pool import Request, Slot
 from .sessions import Session
 
@@ -228,13 +228,10 @@ class Streams:
 
     def _read(self, fields: tuple[int, ...], frame: wire.Frame) -> Credit | None:
         try:
-            credit = credit_of(fields, bytes(frame))
+            return credit_of(fields, bytes(frame))
         except BadStream:
-            credit = None
-        if credit is None or not 0 <= credit.upto - credit.received + 1 <= WINDOW_MAX:
             self._dispatch.counters["bad frames"] += 1
             return None
-        return credit
 
     def _to_client(self, request: Request, frame: wire.Frame) -> None:
         session = request.session
