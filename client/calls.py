@@ -44,8 +44,10 @@ class Call:
     epoch      that of its first send
     deadline   monotonic seconds
     timeout    seconds that an answer which has begun waits for a lost connection
+    begun      it has: then it is not sent anew
     """
 
+    begun: bool = False
     number = 0
     epoch = 0
     deadline: float
@@ -255,8 +257,8 @@ class Calls:
         was first sent to an earlier master, of which this one knows nothing.)
         """
         first = max(number + 1, self._first_here)
-        for lost in sorted((each for each in self._sent if each >= first), reverse=True):
-            call = self._sent[lost]
+        lost = [call for number, call in self._sent.items() if number >= first and not call.begun]
+        for call in reversed(lost):
             self._remove(call)
             self.again(call)
 
@@ -340,7 +342,8 @@ class Calls:
         owed = self._upto - self._acked
         if owed > 0:
             self._ack_at = min(self._ack_at, now + ACK_AFTER_S)
-            due = owed >= ACK_AFTER_ANSWERS or self._unacked_bytes >= ACK_AFTER_BYTES or now >= self._ack_at
+            due = owed >= ACK_AFTER_ANSWERS or self._unacked_bytes >= ACK_AFTER_BYTES
+            due = due or now >= min(self._ack_at, self._spoke_at + KEEP_S)
         else:
             due = bool(self._sent)
         if due:

@@ -207,6 +207,8 @@ class Session:
             fields = known or parse(frame)
             if fields[3] != ANSWER or fields[5] != token:
                 self._take_other(frame, fields, now)
+                if self.phase is not OPEN:
+                    return  # what is behind it in a bundle went with the connection, or its session
                 continue
             call = calls.answered(fields[8], fields[9], len(frame))
             if call is None:
@@ -214,7 +216,7 @@ class Session:
             code, body = fields[12], frame[fields[11] :]
             if not code:
                 call.returned(body)
-            elif code == errors.NOT_STARTED:
+            elif code == errors.NOT_STARTED and not call.begun:
                 calls.again(call)
             else:
                 call.finish(None, decode_error(code, body))
@@ -345,7 +347,7 @@ class Session:
         if refusal.code == "standby":
             self._fail(why, now, standby=True)
         else:
-            self._fail(why, now, wait_s=refusal.retry_after_ms / 1000)
+            self._fail(why, now, wait_s=refusal.wait_s)
         # Noted behind _fail, which forgets what this master said before.
         if kind is not None:
             lowest, highest = wire.VERSIONS

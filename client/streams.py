@@ -22,6 +22,10 @@ class StreamCall(Call):
     out: Outflow | Replay | None = None
     first: tuple[int, int] | None = None  # epoch and attempt that the answer is of; None: it has not begun
 
+    @property
+    def begun(self) -> bool:  # type: ignore[override]
+        return self.first is not None
+
     @cached_property
     def into(self) -> Inflow:
         """Made when a first chunk comes: most answers have none."""

@@ -229,6 +229,16 @@ def test_a_session_that_waits_long_for_an_answer_is_kept_alive() -> None:
     assert calls.next_deadline() == 2 * KEEP_S
 
 
+def test_an_answer_that_is_to_be_acknowledged_later_is_so_when_something_is_to_be_said_anyway() -> None:
+    calls = opened()
+    submitted(calls, 2)
+    frames(calls)
+    calls.answered(1, 1, 60)
+    assert frames(calls, KEEP_S - ACK_AFTER_S / 2) == []
+    assert [(head.kind, head.upto) for head in frames(calls, calls.next_deadline())] == [(wire.ACK, 1)]
+    assert calls.next_deadline() == 2 * KEEP_S
+
+
 def test_cancelling_a_sent_call_tells_the_master() -> None:
     calls = opened()
     (call,) = submitted(calls, 1)

@@ -516,6 +516,21 @@ def test_damaged_and_foreign_frames_are_dropped(fake: FakeFrontend, client: rota
     assert client.call("a.b", 2) == [2]
 
 
+def test_what_stands_behind_the_end_of_a_session_in_one_frame_goes_with_it(
+    fake: FakeFrontend, client: rota.Client
+) -> None:
+    def forgets(fake: FakeFrontend, request: Request) -> None:
+        session = fake.sessions[request.session]
+        frames = [wire.head(wire.WHO, 0), wire.head(wire.CREDIT, session.token, number=7) + bytes(16)]
+        fake.answer = echo
+        fake.send(fake.frontend, session.route, wire.bundles(frames)[0][1])
+        fake.forget_sessions()
+
+    fake.answer = forgets
+    assert client.call("a.b", 1) == [1]
+    assert fake.counts["who"] == 0 and fake.counts["ClientHello"] == 2
+
+
 def test_a_result_that_cannot_be_decoded_is_a_protocol_error(fake: FakeFrontend, client: rota.Client) -> None:
     def garbage(fake: FakeFrontend, request: Request) -> None:
         session = fake.sessions[request.session]

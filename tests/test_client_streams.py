@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from spoken.client import OneMasterWorld
 
 from rota.client.calls import BEGUN_LOOK, WINDOW_BYTES, Calls
 from rota.client.streams import StreamCall, received
 from rota.common import wire
-from rota.common.errors import Error, MaybeExecuted, ProtocolError
+from rota.common.errors import NOT_STARTED, Error, MaybeExecuted, ProtocolError
 from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, Outflow, Replay, chunk_of, credit_of
 
 TOKEN = 7
@@ -194,3 +195,29 @@ def test_others_do_not_wait_for_answers_that_go_on() -> None:
         calls.submit(held[-1])
         client.sent()
     assert 8 < len(held) < 12
+
+
+def test_an_answer_that_has_begun_is_not_sent_anew_whatever_a_master_that_stops_says() -> None:
+    call = Upload()
+    client = Client(call)
+    client.comes(Chunk(0, b"one", True))
+    client.calls.heard_upto(0)
+    assert client.calls.sent(1) is call
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_master_gives_back_is_asked_for_anew_unless_its_answer_has_begun(begun: bool) -> None:
+    world, call = OneMasterWorld(), Upload()
+    errors: list[Error | None] = []
+    call.finish = lambda value, error: errors.append(error)  # type: ignore[method-assign]
+    call.deadline = world.now + 30.0
+    try:
+        world.comes_up(world.chance)
+        world.session.calls.submit(call)
+        world.step()
+        token = world.session._token
+        frames = [Chunk(0, b"one", True).frame(token, 1, 1, 1)] if begun else []
+        world.say(world.chance, [*frames, wire.head(wire.ANSWER, token, number=1, upto=1, code=NOT_STARTED)])
+    finally:
+        world.restore()
+    assert (len(errors), call.number) == ((1, 1) if begun else (0, 2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -46,7 +46,8 @@ def steps(world: type[Any], seed: int, count: int) -> list[Step]:
 def play(made: Callable[[], World], history: Sequence[Step]) -> None:
     """Raises whatever goes wrong."""
     world = made()
-    with _in_time():
+    with _in_time(), ExitStack() as stack:
+        stack.callback(getattr(world, "restore", lambda: None))  # what it has put in the place of others
         for step in history:
             if world.ended:
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .agent import AgentWorld, LeavingWorld, WitnessWorld
+from .client import ClientWorld, OneMasterWorld
 from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, PoisonWorld, StoppedWorld, StreamWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
 
@@ -23,4 +24,6 @@ WORLDS: dict[str, type[Any]] = {
     "standby": StandbyWorld,
     "primary": PrimaryWorld,
     "engine": EngineWorld,
+    "client": ClientWorld,
+    "one master": OneMasterWorld,
 }
