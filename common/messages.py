@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import msgpack
 
 from . import wire
-from .limits import EPOCH_MAX, ITEMS_MAX, MAP_DEPTH, MAP_MAX, REFUSED_MAX_S
+from .limits import EPOCH_MAX, ITEMS_MAX, MAP_DEPTH, MAP_MAX, NUMBER_MAX, REFUSED_MAX_S
 
 
 class BadMessage(ValueError):
@@ -426,7 +426,7 @@ Message = (
 # than they say must fit, too: a peer that claims the highest epoch would leave none to stand for.
 _BELOW = {
     **dict.fromkeys(("epoch", "seen"), EPOCH_MAX),
-    **dict.fromkeys(("number", "upto"), (1 << 63) - 1),
+    **dict.fromkeys(("number", "upto"), NUMBER_MAX),
     "request": 1 << 64,  # as its client has numbered it
     "max_message": 1 << 48,  # a socket is told of some bytes more
     **dict.fromkeys(("frontend_port", "backend_port"), 1 << 16),

@@ -219,7 +219,7 @@ def delivery(
 ) -> bytes:
     """A DELIVER as the master makes it; the request's number is 1000 + that of the delivery."""
     target = handler.encode()
-    tail = wire.ORIGIN_STRUCT.pack(b"s" * 16, 1000 + number) + target
+    tail = wire.ORIGIN_STRUCT.pack(b"s" * 16, (1000 + number) % (1 << 64)) + target
     head = wire.head(wire.DELIVER, token, epoch, timeout_ms, number, upto, 1, len(target), wire.ORIGIN, tail)
     return head + body
 

@@ -229,3 +229,15 @@ def test_refusals_make_it_forget_nothing(page: Page) -> None:
         _ = ledger.reply(taken, OK, b"", 1) if taken.may_run else ledger.not_started(taken)
     origins, back_ms = ledger.done(now_ns=5_000_000_000)
     assert (numbers(origins), back_ms) == ([20, 21, 22], -1)
+
+
+def test_a_reply_that_was_acknowledged_before_it_was_made_is_kept(ledger: Deliveries) -> None:
+    delivery = take(ledger, 1, upto=5)
+    ledger.reply(delivery, OK, b"", 1)
+    assert [held.number for held in ledger.held()] == [1]
+
+
+@pytest.mark.parametrize("number, epoch", [((1 << 63) - 1, 1), ((1 << 64) - 1, 1), (1, (1 << 31) - 1)])
+def test_a_delivery_that_no_hello_could_tell_of_is_none(ledger: Deliveries, number: int, epoch: int) -> None:
+    assert try_to_take(ledger, frame_of(TOKEN, epoch, number, "orders.quote")) is None
+    assert (ledger.dropped, ledger.received_upto) == (1, 0)

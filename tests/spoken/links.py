@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +28,10 @@ class Message(bytes):
 
 
 class FakeLink:
-    """Its own dealer and monitor. `full`: it takes nothing. `gone`: to be noticed."""
+    """Its own dealer and monitor. `full`: it takes nothing. `gone`: to be noticed. `idle`: called when it has nothing."""
 
     made: list[FakeLink]
+    idle: Callable[[FakeLink], None]
 
     def __init__(self, ctx: Any, address: str, role: str, body_max: int = 0) -> None:
         if body_max not in (0, BODY_MAX):  # as libzmq takes it, whatever a master said
@@ -57,15 +59,21 @@ class FakeLink:
         return bool(self.inbox) or (blocked and not self.full)
 
     def send(self, frame: bytes) -> bool:
-        assert not self.closed
+        self._check()
         if self.full or self.gone:
             return False
         self.sent.append(frame)
         return True
 
     def receive(self) -> bytes | None:
-        assert not self.closed
+        self._check()
+        if not self.inbox:
+            FakeLink.idle(self)
         return self.inbox.popleft() if self.inbox else None
+
+    def _check(self) -> None:
+        if self.closed:
+            raise zmq.ZMQError(zmq.ENOTSOCK)
 
     def poll(self, timeout_ms: int) -> int:
         return len(self.inbox)
@@ -93,6 +101,7 @@ def pretended(*modules: Any) -> ExitStack:
     """These have such connections until it is closed."""
     stack = ExitStack()
     FakeLink.made = []
+    FakeLink.idle = lambda link: None
     stack.enter_context(patch.object(sockets, "context", lambda *_: SimpleNamespace(term=lambda: None)))
     for module in modules:
         for name, fake in (("Link", FakeLink), ("fast_recv", _recv), ("fast_send", _send)):

@@ -7,6 +7,7 @@ from typing import Any
 from .agent import AgentWorld, LeavingWorld, WitnessWorld
 from .client import ClientWorld, OneMasterWorld
 from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, PoisonWorld, StoppedWorld, StreamWorld
+from .process import ProcessWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
 
 WORLDS: dict[str, type[Any]] = {
@@ -26,4 +27,5 @@ WORLDS: dict[str, type[Any]] = {
     "engine": EngineWorld,
     "client": ClientWorld,
     "one master": OneMasterWorld,
+    "process": ProcessWorld,
 }

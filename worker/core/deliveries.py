@@ -18,7 +18,7 @@ import msgpack
 from ...common import wire
 from ...common.body import Packed, encode_error
 from ...common.errors import BY_FENCE, BY_FLOOR, NOT_STARTED, MaybeExecuted
-from ...common.limits import DONE_MAX
+from ...common.limits import DONE_MAX, EPOCH_MAX, NUMBER_MAX
 from ...common.messages import Held
 
 if TYPE_CHECKING:
@@ -173,6 +173,11 @@ class Deliveries:
         if number <= self.received_upto or meta_at > head_len or not flags & _ORIGIN:
             self.dropped += 1
             return None
+        if number >= NUMBER_MAX or epoch >= EPOCH_MAX:  # no HELLO could tell of it
+            self.dropped += 1
+            return None
+        if upto > self.sequence:
+            upto = self.sequence  # what is not said yet cannot have been heard
         self._upto = upto
         if upto >= self._settle_at or not self._free:
             self.acknowledged(upto)
