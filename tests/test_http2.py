@@ -175,6 +175,8 @@ def test_of_an_answer_that_cannot_be_sent_nothing_leaves_and_another_one_may_be_
         (200, [(b"x", b"a\r\nb")], b""),
         (200, [(b"content-length", b"4")], b"abc"),
         (200, [], "text"),
+        (200, [(b"x" * 257, b"1")], b""),
+        (200.0, [], b""),
         (999, [], b""),
     ]:
         with pytest.raises(Unsendable):

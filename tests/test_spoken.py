@@ -10,9 +10,12 @@ import pytest
 from spoken.history import Violation, fault, play, shortest, steps
 from spoken.worlds import WORLDS
 
+from rota.client.calls import Calls
+from rota.gateway.core import response
 from rota.master.core.operators import Operators
 from rota.master.core.staffing import Staffing
 from rota.master.core.verbs import Verbs
+from rota.worker.page import Page
 
 MASTERS = ("master", "stopped", "ill", "poison", "stream", "heir", "forgetful", "group")
 STEPS = 80
@@ -25,7 +28,7 @@ def test_a_master_bears_whatever_it_is_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in WORLDS if name not in MASTERS])
-def test_an_agent_and_a_standby_bear_whatever_they_are_told(name: str) -> None:
+def test_all_others_bear_whatever_they_are_told(name: str) -> None:
     for seed in range(1, 31):
         play(WORLDS[name], steps(WORLDS[name], seed, STEPS))
 
@@ -51,6 +54,23 @@ def test_a_fault_is_found_and_shown_in_few_steps(
     history, found = next((history, found) for history in histories if wrong in (found := fault(world, history)))
     short = shortest(world, history, found)
     assert len(short) <= 4 and fault(world, short) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "what", "planted", "wrong"),
+    [
+        ("one master", Calls, "again", lambda calls, call: None, "0 outcomes"),
+        ("process", Page, "start", lambda *_: True, "what was taken back or is fenced off runs"),
+        ("gateway", response, "_CONTROLS", b"", "head of an answer"),
+    ],
+)
+def test_a_fault_of_a_client_a_process_or_a_gateway_is_found(
+    name: str, where: Any, what: str, planted: Any, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, what, planted)
+    world = WORLDS[name]
+    histories = (steps(world, seed, STEPS) for seed in range(1, 40))
+    assert any(wrong in fault(world, history) for history in histories)
 
 
 def test_a_history_without_an_end_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ PHRASES = {  # RFC 9110 15, and those that gateways and frameworks use besides
 }  # fmt: skip
 _STATUS_LINES = {status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}".encode() for status in range(200, 600)}
 
-_NAME = re.compile(TOKEN + rb"+")
+_NAME = re.compile(TOKEN + rb"{1,256}")  # those that were seen are remembered
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # bytes from 0x80 are the application's business
 _is_bad = re.compile(b"[%b]" % re.escape(_CONTROLS)).search
 _OURS = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
@@ -72,7 +72,7 @@ def _judged(make: Callable[_P, _R]) -> Callable[_P, _R]:
 @lru_cache(1024)  # applications use few names, and write each in one way
 def _lower(name: bytes) -> bytes:
     if _NAME.fullmatch(name) is None:
-        raise ValueError(f"no name of a header: {name!r}")
+        raise ValueError(f"no name of a header: {name!r:.100}")
     return name.lower()
 
 
@@ -135,9 +135,9 @@ def template(method: str, status: int, headers: Headers, size: int) -> tuple[byt
     """Of responses that differ in id, date, and body only, whose length is `size`: all before the id, which is the last
     header, and all between date and body. None: each is to be made by itself.
     """
-    if is_bodiless(method, status) or status == 426:
-        return None
     try:
+        if is_bodiless(method, status) or status == 426:
+            return None
         fields = [*headers, (b"x-request-id", b"")]
         parts, length = _parts(status, fields, b"", b"")
         if length not in (None, size) or any(_start(name) is _DATE_OF for name, _ in fields):
@@ -179,7 +179,7 @@ def fields(
     method: str, status: int, headers: Headers, size: int | None, *, date: bytes
 ) -> tuple[list[tuple[bytes, bytes]], Framing]:
     """The head of a response of HTTP/2. `size`: of its body; None: that comes in pieces. Raises Unsendable."""
-    if status not in _STATUS_LINES:
+    if type(status) is not int or status not in _STATUS_LINES:
         raise ValueError(f"no response: status {status!r}")
     found = [(b":status", b"%d" % status)]
     length = None
@@ -209,7 +209,7 @@ def fields(
 
 def _parts(status: int, headers: Headers, date: bytes, connection: bytes) -> tuple[list[bytes], int | None]:
     """All but where the body ends, each line from its CR LF on; and what the application says of that."""
-    if status not in _STATUS_LINES:
+    if type(status) is not int or status not in _STATUS_LINES:
         raise ValueError(f"no response: status {status!r}")
     parts = [_STATUS_LINES[status]]
     values = []

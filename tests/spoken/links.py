@@ -28,7 +28,7 @@ class Message(bytes):
 
 
 class FakeLink:
-    """Its own dealer and monitor. `full`: it takes nothing. `gone`: to be noticed. `idle`: called when it has nothing."""
+    """Its own dealer and monitor. `full`: it takes nothing. `gone`: to be noticed. `idle`: when it has none."""
 
     made: list[FakeLink]
     idle: Callable[[FakeLink], None]

@@ -6,6 +6,7 @@ from typing import Any
 
 from .agent import AgentWorld, LeavingWorld, WitnessWorld
 from .client import ClientWorld, OneMasterWorld
+from .gateway import GatewayWorld
 from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, PoisonWorld, StoppedWorld, StreamWorld
 from .process import ProcessWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
@@ -28,4 +29,5 @@ WORLDS: dict[str, type[Any]] = {
     "client": ClientWorld,
     "one master": OneMasterWorld,
     "process": ProcessWorld,
+    "gateway": GatewayWorld,
 }
