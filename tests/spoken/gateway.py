@@ -12,6 +12,10 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 import msgpack
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.exceptions import InvalidBodyLengthError, ProtocolError
 from websocket_rig import KEY, close, frame, handshake, read
 
 from rota.client import streams
@@ -24,6 +28,7 @@ from rota.gateway import request as request_module
 from rota.gateway import server
 from rota.gateway import websocket as websocket_module
 from rota.gateway.core.routes import routes
+from rota.gateway.http2 import Http2Protocol
 from rota.gateway.protocol import HttpProtocol
 
 from .chance import ODD
@@ -95,7 +100,7 @@ _STATUS = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [ -~]*")
 
 
 class Transport(asyncio.Transport):
-    def __init__(self, world: GatewayWorld, protocol: HttpProtocol) -> None:
+    def __init__(self, world: GatewayWorld, protocol: HttpProtocol | Http2Protocol) -> None:
         self.data = bytearray()
         self.closed = self.half = False
         self._world, self._protocol = world, protocol
@@ -192,6 +197,59 @@ class Connected:
         return len(self.asked)
 
 
+class Multiplexed:
+    """A client over HTTP/2, of which h2 judges what comes. `open`: streams without the end of an answer."""
+
+    def __init__(self, world: GatewayWorld) -> None:
+        self.protocol = Http2Protocol(world.gateway)
+        self.transport = Transport(world, self.protocol)
+        self.client = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self.open: dict[int, bool] = {}  # and whether its answer has begun
+        self._read = 0
+        self.client.initiate_connection()
+        self.protocol.secured(self.transport)  # type: ignore[arg-type]
+        self.exchange()
+
+    def asks(self, method: str, target: str) -> None:
+        if self.transport.closed or self.transport.half or len(self.open) > 50:
+            return
+        number = self.client.get_next_available_stream_id()
+        fields = [(":method", method), (":scheme", "https"), (":authority", "a"), (":path", target)]
+        self.client.send_headers(number, fields, end_stream=True)
+        self.open[number] = False
+        self.exchange()
+
+    def exchange(self) -> None:
+        for _ in range(20):
+            data, self._read = bytes(self.transport.data[self._read :]), len(self.transport.data)
+            try:
+                events = self.client.receive_data(data) if data else []
+            except InvalidBodyLengthError as error:
+                if error.actual_length:  # else a 304, which may say how long the body would be (RFC 9110 8.6)
+                    raise Violation("a body of another length over HTTP/2") from None
+                return self.transport.close()
+            except ProtocolError as error:
+                raise Violation(f"over HTTP/2: {error!r}") from None
+            for event in events:
+                self._happened(event)
+            said = self.client.data_to_send()
+            if said and not self.transport.closed:
+                self.protocol.data_received(said)
+            elif not data:
+                return
+
+    def _happened(self, event: Any) -> None:
+        number = getattr(event, "stream_id", 0)
+        if isinstance(event, ResponseReceived):
+            if self.open[number] or b"x-injected" in dict(event.headers):
+                raise Violation("a second answer over HTTP/2, or a header that nobody gave")
+            self.open[number] = True
+        elif isinstance(event, DataReceived):
+            self.client.acknowledge_received_data(event.flow_controlled_length, number)
+        elif isinstance(event, StreamEnded | StreamReset):
+            self.open.pop(number, None)
+
+
 class Driver:
     """In the place of a client's: a call table, and what is said goes to the world."""
 
@@ -217,6 +275,7 @@ class Driver:
 class GatewayWorld:
     actions: ClassVar[Mapping[str, int]] = {
         "client_asks": 10,
+        "client_asks_over_http2": 6,
         "client_says": 4,
         "client_takes_nothing": 2,
         "client_leaves": 2,
@@ -237,6 +296,7 @@ class GatewayWorld:
         for each in self._patches:
             each.start()
         self.clients: list[Connected] = []
+        self.multiplexed: list[Multiplexed] = []
         self.chance = Random(7)
         self.sequence = 0
         self.raised: list[Any] = []
@@ -265,6 +325,8 @@ class GatewayWorld:
             await action
             for _ in range(4):
                 await asyncio.sleep(0)
+                for each in self.multiplexed:
+                    each.exchange()
 
         self.loop.run_until_complete(settled())
 
@@ -299,6 +361,17 @@ class GatewayWorld:
             data += body.encode() if kind in ("POST", "call") else b""
         client.says(data)
 
+    def client_asks_over_http2(self, chance: Random) -> None:
+        self._within(self._asks_over_http2(chance))
+
+    async def _asks_over_http2(self, chance: Random) -> None:
+        if not self.multiplexed or chance.random() < 0.2:
+            self.multiplexed.append(Multiplexed(self))
+        for _ in range(chance.choice([1, 3])):
+            chance.choice(self.multiplexed).asks(
+                chance.choice(["GET", "GET", "HEAD"]), chance.choice(["/a", "/shop/b"])
+            )
+
     def client_says(self, chance: Random) -> None:
         self._within(self._says(chance))
 
@@ -320,7 +393,7 @@ class GatewayWorld:
         self._within(self._takes_nothing(chance))
 
     async def _takes_nothing(self, chance: Random) -> None:
-        for client in self.clients:
+        for client in (*self.clients, *self.multiplexed):
             if not client.transport.closed and not client.transport.half:
                 client.protocol.pause_writing() if chance.random() < 0.3 else client.protocol.resume_writing()
 
@@ -328,6 +401,8 @@ class GatewayWorld:
         self._within(self._leaves(chance))
 
     async def _leaves(self, chance: Random) -> None:
+        if self.multiplexed and chance.random() < 0.2:
+            chance.choice(self.multiplexed).transport.close()
         if self.clients:
             client = chance.choice(self.clients)
             if client.transport.closed:
@@ -484,12 +559,15 @@ class GatewayWorld:
             gone = client.transport.closed or client.transport.half
             if not gone and not client.socket and client.check() < len(client.asked):
                 raise Violation("somebody waits for ever")
+        for each in self.multiplexed:
+            if each.open and not each.transport.closed and not each.transport.half:
+                raise Violation("somebody waits for ever over HTTP/2")
 
     async def _ends(self) -> None:
         for _ in range(50):
-            for client in self.clients:
-                if not client.transport.closed and not client.transport.half:
-                    client.protocol.resume_writing()
+            for each in (*self.clients, *self.multiplexed):
+                if not each.transport.closed and not each.transport.half:
+                    each.protocol.resume_writing()
             if (call := self.which(self.chance)) is None:
                 break
             self.answered(call, 9, b"")
