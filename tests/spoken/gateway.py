@@ -29,6 +29,7 @@ from rota.gateway import server
 from rota.gateway import websocket as websocket_module
 from rota.gateway.core.routes import routes
 from rota.gateway.http2 import Http2Protocol
+from rota.gateway.pages import ServicePages
 from rota.gateway.protocol import HttpProtocol
 
 from .chance import ODD
@@ -290,9 +291,7 @@ class GatewayWorld:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.noted: list[str] = []
-        self._patches = [
-            patch.object(module, "note", self.noted.append) for module in (server, request_module, websocket_module)
-        ]
+        self._patches = [patch.object(module, "note", self.noted.append) for module in (server, request_module)]
         for each in self._patches:
             each.start()
         self.clients: list[Connected] = []
@@ -306,11 +305,11 @@ class GatewayWorld:
     async def _begin(self) -> None:
         settings = HttpSettings(access_log="json")
         start = server.Start(settings, routes(SERVICES), SERVICES)
-        self.gateway = server.Gateway(start, start.pages())
+        self.gateway = server.Gateway(start, ServicePages({}))
         self.gateway._access._fd = -1
         self.gateway._access.flush = lambda: None  # type: ignore[method-assign]
         self.driver = Driver(self.loop)
-        self.gateway._client._home.known = self.driver  # type: ignore[assignment]
+        self.gateway.client._home.known = self.driver  # type: ignore[assignment]
         self.calls = self.driver.calls
 
     def restore(self) -> None:
