@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import zmq
@@ -140,7 +141,8 @@ class FakeMaster:
         if isinstance(frame.message, messages.Beat):
             self.beat = frame.message
             if self.answer_beats:
-                self.tell(frame.message)
+                with suppress(zmq.ZMQError):  # it may be gone by now
+                    self.tell(frame.message)
         return True
 
     # ---- sending ----------------------------------------------------------------------------------------------------

@@ -626,7 +626,10 @@ def test_call_prints_the_result_as_json(rota: Callable[..., Result]) -> None:
 def test_a_result_that_no_json_can_be_made_of_is_told_as_that(rota: Callable[..., Result]) -> None:
     assert json.loads(rota("call", "orders.nested", "levels=9").stdout) == [[[[[[[[[[]]]]]]]]]]
     result = rota("call", "orders.nested", "levels=700")
-    assert result.exit_code == 1 and result.stderr.startswith("Error: the call was made, but its result is nested")
+    if sys.version_info < (3, 12):  # newer ones write what is nested as deep as a message can be
+        assert result.exit_code == 1 and result.stderr.startswith("Error: the call was made, but its result is nested")
+    else:
+        assert result.exit_code == 0 and result.stdout.startswith("[" * 700)
 
 
 def test_a_bad_argument_exits_2_and_names_it(rota: Callable[..., Result]) -> None:
