@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgpack
 import pytest
 from standby_rig import StandbyRig, T, sections
 
@@ -260,6 +261,22 @@ def test_a_backup_that_was_never_active_and_follows_nobody_does_not_stand() -> N
     rig = Rig()
     rig.wait(30.0)
     assert not rig.active
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_one_that_lacks_a_record_of_a_newer_active_does_not_stand_unless_an_operator_says_so(snapshot: bool) -> None:
+    rig = Rig()
+    rig.core.settings = replace(rig.core.settings, backup_of=None)  # the primary, which stands first after a start
+    if snapshot:
+        rig.snapshot = lambda: [msgpack.packb({"t": "moon"})]  # type: ignore[method-assign]
+    rig.follow()
+    if not snapshot:
+        rig.link(Replica(8, [msgpack.packb({"t": "moon"})]))
+    rig.wait(30.0)
+    assert "records" in rig.core.alarms and not rig.active
+    rig.core._force(rig.now)
+    rig.wait(1.0)
+    assert rig.active
 
 
 def test_of_those_that_are_started_again_the_one_stands_whose_epoch_the_engine_has() -> None:

@@ -183,3 +183,19 @@ def test_the_sum_of_all_records_says_the_same_as_the_records(written: list[bytes
 def test_a_foreign_record_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="not understood"):
         Restored().read(data)
+
+
+def test_a_mark_or_suspect_of_a_later_version_leaves_what_was_known_as_it_was() -> None:
+    known = Restored()
+    mark = records.Marked("boot", "blacklisted", 1, 1.0, "orders", "it died", None)
+    case = records.Suspect(b"orders.sum", 1, b"x", "suspect", 1.0, 1, 1.0, 1.0, 0, [])
+    known.read(records.marked("n1", mark))
+    known.read(records.suspect(b"f", case))
+    for record in (
+        records.marked("n1", mark._replace(health="on the moon")),
+        records.suspect(b"f", case._replace(state="on the moon")),
+        records.suspect(b"g", case._replace(state="on the moon")),
+    ):
+        with pytest.raises(ValueError, match="not understood"):
+            known.read(record)
+    assert known.copy().marked == {"n1": mark} and known.copy().suspects == {b"f": case}

@@ -341,6 +341,17 @@ def test_a_standby_that_lacks_a_record_does_not_stand_while_it_is_told_all_of_th
     assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING
 
 
+def test_a_primary_that_comes_back_and_does_not_understand_the_newer_backup_does_not_stand_when_that_dies() -> None:
+    rig = StandbyRig(backup=False)
+    for node in "abc":
+        rig.greet(node)
+    rig.core.link_opened()
+    rig.link(Welcome(1, 6, "other"), wire.WELCOME)
+    rig.link(messages.Replica(7, [msgpack.packb({"t": "moon"})], first=True, more=False))
+    rig.wait(10.0)
+    assert "records" in rig.core.alarms and rig.stage is Stage.FOLLOWING
+
+
 def test_a_record_in_a_message_that_cannot_be_read_is_still_asked_for_anew() -> None:
     rig = StandbyRig()
     rig.follow()

@@ -58,7 +58,7 @@ class PairStandby(Standby):
 
     def _closed(self, closing: Closing, now: float) -> None:
         self._whole_until = -inf
-        if closing.handover and self.mirror.synced and not self.stopping:
+        if closing.handover and self.mirror.synced and not self._lacks_records and not self.stopping:
             self._whole_until = inf  # this was its last word
             self._promised_until = now  # it dispatches nothing any more: nobody relies on our promise
             self.events.tell("candidate", self.name, f"{self._active} hands over")
@@ -75,9 +75,8 @@ class PairStandby(Standby):
         if self.stopping or now < self._promised_until:
             return ""
         if self.liveness is Liveness.DEAD:
-            whole = self.mirror.synced and "records" not in self.alarms
             silent = f"{self._active} is dead: silent for {now - self._heard_at:.1f} s"
-            return silent if whole and self._is_elected else ""
+            return silent if self.mirror.synced and self._is_elected else ""
         if self.liveness is Liveness.UNKNOWN and (self._was_active or self.role == PRIMARY):
             return self._why_first(now) if self._idle_peer or self._is_elected else ""
         return ""

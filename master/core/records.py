@@ -248,18 +248,19 @@ class Restored:
         _put(self.paused, record["service"], Paused, record["how"])
 
     def _read_marked(self, record: dict[str, Any]) -> None:
-        _put(self.marked, record["node"], Marked, record["mark"])
-        if record["mark"] is not None:
-            Health(self.marked[record["node"]].health)  # one of a newer master is not understood
+        mark = record["mark"]
+        if mark is not None:
+            Health(Marked(*mark).health)  # one of a newer master is not understood
+        _put(self.marked, record["node"], Marked, mark)
 
     def _read_suspect(self, record: dict[str, Any]) -> None:
-        fingerprint = record["fingerprint"]
-        _put(self.suspects, fingerprint, Suspect, record["case"])
-        if record["case"] is not None:
-            case = self.suspects[fingerprint]
+        case = record["case"]
+        if case is not None:
+            case = Suspect(*case)
             if case.state not in CASES:
                 raise ValueError(f"a suspect that is {case.state!r}")
-            self.suspects[fingerprint] = case._replace(deaths=[Died(*death) for death in case.deaths])
+            case = case._replace(deaths=[Died(*death) for death in case.deaths])
+        _put(self.suspects, record["fingerprint"], Suspect, case)
 
     def _read_electorate(self, record: dict[str, Any]) -> None:
         self.electorate = frozenset(record["nodes"])
@@ -275,9 +276,10 @@ class Restored:
 
 def _put(table: dict[Any, Any], key: object, kind: type[Any], fields: list[Any] | None) -> None:
     """Puts an entry at the end of a table, in place of one that there may be; None only takes that out."""
+    made = None if fields is None else kind(*fields)
     table.pop(key, None)
-    if fields is not None:
-        table[key] = kind(*fields)
+    if made is not None:
+        table[key] = made
 
 
 def _pack(record: dict[str, Any]) -> bytes:

@@ -235,9 +235,15 @@ class Standby(ABC):
     def _tick_candidacy(self, now: float) -> None:
         if self.candidacy.again(now):
             self._begin(now)
-        elif self.candidacy.stage is Stage.FOLLOWING and not self.candidacy.rests and (why := self._why_stand(now)):
-            self._stand(why, now)
+        elif self.candidacy.stage is Stage.FOLLOWING and not self.candidacy.rests:
+            if (why := self._why_stand(now)) and not self._lacks_records:
+                self._stand(why, now)
         self._ask(now)
+
+    @property
+    def _lacks_records(self) -> bool:
+        """The active has recorded what this version does not understand: only an operator may want it all the same."""
+        return "records" in self.alarms and not self._forced
 
     @abstractmethod
     def _why_stand(self, now: float) -> str:
