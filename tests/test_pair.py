@@ -325,6 +325,12 @@ def test_what_was_proposed_to_one_that_is_forgotten_nobody_has_to_agree_to(rig: 
     assert (rig.pair.leases.electorate, rig.pair.leases.proposed) == (frozenset("c"), None)
 
 
+def test_nor_has_anybody_to_after_a_restart() -> None:
+    known = Restored.of([records.electorate("abc", before="ab"), records.peer(OTHER), records.peer(None)])
+    again = Rig(known, voters="c")
+    assert (again.pair.leases.electorate, again.pair.leases.proposed) == (frozenset("c"), None)
+
+
 # ---- for people ------------------------------------------------------------------------------------------------------
 
 

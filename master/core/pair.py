@@ -43,7 +43,7 @@ class Pair(Followers):
         super().__init__(active, [known.peer] if known.peer else [], now)
         before = known.electorate if known.electorate_before is None else known.electorate_before
         self.leases = Leases(self.settings.takeover_after, before, granted, complete)
-        if known.electorate_before is not None:
+        if known.peer and known.electorate_before is not None:  # to one that was forgotten since nothing is proposed
             self.leases.propose(known.electorate, active.last_record)  # which the standby has with its snapshot
         self._voters = voters
         self._voters_there = -1  # nodes that the standby could ask for their votes, as it says
