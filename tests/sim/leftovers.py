@@ -31,12 +31,13 @@ QUIET_S = 300.0  # what an older master had given is let go when 120 s have pass
 EVERY = 50  # one of so many histories is looked at when it is over: that takes as long as ten others
 
 NODES, PROCESSES = "nodes", "processes"  # as many as there are
+FORGOTTEN_TOO = "nodes, and those that were forgotten"
 WRITTEN = 32  # as many as the code or an operator has named: services, masters, handlers, kinds of counters
 
 MAY_STAY: dict[str, int | str] = {
     # What there is.
     "Fleet.nodes": NODES,
-    "Master._agents": NODES,
+    "Master._agents": FORGOTTEN_TOO,  # these go with the next HELLO of any node
     "Restored.nodes": NODES,
     "Restored.present": NODES,
     "Restored.electorate": NODES,
@@ -117,6 +118,7 @@ def check(cluster: Cluster) -> None:
 
 def _look(cluster: Cluster, cores: Iterable[object]) -> None:
     there = {NODES: len(cluster.agents), PROCESSES: len(cluster.processes())}
+    there[FORGOTTEN_TOO] = there[NODES] + len(cluster.master.core.fleet.forgotten)
     too_many = []
     for name, items in sorted(left(cores).items()):
         may = MAY_STAY.get(name, 0)
