@@ -160,13 +160,15 @@ def trace_of(fields: Fields) -> dict[str, str]:
 
 
 def _address(text: bytes) -> str:
-    """An IP address as proxies write it, with or without a port; "" for anything else."""
+    """An IP address as proxies write it, with or without a port; "" for anything else. A zone (`fe80::1%eth0`) is left
+    out: it means something on their machine only, and may be any text of any length.
+    """
     host = text.strip().decode("latin-1")
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:
         host = host.partition(":")[0]
     try:
-        return str(ip_address(host))
+        return str(ip_address(host.partition("%")[0]))
     except ValueError:
         return ""
