@@ -65,6 +65,12 @@ def test_options_are_checked_when_they_are_given(options: dict[str, Any], proble
         worker().background(**options)
 
 
+def test_an_option_that_is_none_has_its_default() -> None:
+    """As of `Worker.run`; this one raised KeyError."""
+    node = worker().background(name=None, version=None, tags=None, state=None, drain_deadline=None)
+    assert node._drain_deadline == 60.0
+
+
 def test_handlers_run_in_the_calling_process_on_its_own_objects(master: FakeMaster) -> None:
     with worker().background(master=master.address, name="app-1") as node:
         hello = master.welcome_agent()

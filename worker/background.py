@@ -54,9 +54,10 @@ class Background:
         version: str | None = None,
         tags: dict[str, str] | None = None,
         state: str | None = None,
-        drain_deadline: float = 60.0,
+        drain_deadline: float | None = None,
     ) -> None:
-        """`master`: control address(es); default: ROTA_MASTER, then this machine. Durations in seconds.
+        """`master`: control address(es); default: ROTA_MASTER, then this machine. Durations in seconds. What is None
+        has the default of `rota slave`.
 
         Raises ValueError for what is no address, or no value of its option.
         """
@@ -66,7 +67,7 @@ class Background:
         self.name: str = chosen.get("name") or f"{host.name()}-{os.getpid()}"
         self.masters = control_addresses(master)
         self._version = version_of(worker, flag=version, app_dir=as_typed("."))
-        self._drain_deadline = chosen["drain_deadline"]
+        self._drain_deadline: float = chosen.get("drain_deadline", SlaveSettings().drain_deadline)
         self._options = {
             "name": self.name,
             "masters": self.masters,
