@@ -19,9 +19,11 @@ from fake_master import FakeMaster
 import rota
 from rota.common import messages, restarts, wire
 from rota.common.body import decode_result
+from rota.common.errors import LoadError
 from rota.common.link import Link
 from rota.worker import backend, background
 from rota.worker.page import RUNNING
+from rota.worker.process import Specification
 
 
 def worker() -> rota.Worker:
@@ -291,6 +293,26 @@ def test_a_slot_that_fails_to_connect_is_started_again(master: FakeMaster, monke
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))
         assert "Too many open files" in master.expect(messages.Failing).text
+        master.welcome_process()
+        node.wait_ready()
+        closing(master, node)
+
+
+def test_an_agent_that_is_not_understood_is_told_why(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process says it; here it ended the thread, and nobody served ever after."""
+    carry_on = Specification.read
+    failures = [LoadError("the agent of this process says no backends")]
+
+    def read(said: dict[str, Any]) -> Specification:
+        if failures:
+            raise failures.pop()
+        return carry_on(said)
+
+    monkeypatch.setattr(Specification, "read", read)
+    with worker().background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        assert master.expect(messages.Failing).cause == "the agent of this process says no backends"
         master.welcome_process()
         node.wait_ready()
         closing(master, node)

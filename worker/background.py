@@ -157,7 +157,7 @@ class Background:
         """One incarnation after the other, as the agent says, until it has left."""
         assert agent.stdout is not None
         for line in agent.stdout:
-            self._failure = self._serve_one(agent, Specification.read(json.loads(line)["start"]))
+            self._failure = self._serve_one(agent, json.loads(line)["start"])
             self._say({"ended": self._failure}, agent)
 
     def _another(self, what: str) -> subprocess.Popen[bytes] | None:
@@ -186,16 +186,16 @@ class Background:
         self._say({**self._options, "page_fd": self._page.fd}, agent)
         return agent
 
-    def _serve_one(self, agent: subprocess.Popen[bytes], specification: Specification) -> str:
+    def _serve_one(self, agent: subprocess.Popen[bytes], said: dict[str, Any]) -> str:
         """The reason if it could not start, or failed later."""
-        process = Process(specification, self.worker, self._version, self._page)
 
         def check_agent() -> None:
             if agent.poll() is not None:
                 process.stop()
 
-        process.check_agent = check_agent
-        try:
+        try:  # an agent that took another's place may be of a newer version than what runs here
+            process = Process(Specification.read(said), self.worker, self._version, self._page)
+            process.check_agent = check_agent
             process.run()
         except (LoadError, Rejected) as error:
             return failed(self._page, error)
