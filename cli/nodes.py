@@ -156,7 +156,7 @@ def recheck(
         _finish(master, "recheck", reply, "active", wait and bool(active), timeout, as_json, active)
 
 
-@verb("forget", examples=("rota forget web-9",), exits=_CODES[:-2])
+@verb("forget", examples=("rota forget web-9",), exits=_CODES[:-1])
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
 @reason_option
 @master_option

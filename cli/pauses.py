@@ -19,7 +19,7 @@ from .operator import (
 )
 from .verb import verb
 
-_CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY)
 
 
 @verb(
@@ -29,7 +29,7 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE)
         "rota pause shop --for 2m --reason 'new database'",
         "rota pause shop --no-wait --json | jq .in_flight",
     ),
-    exits=(*_CODES, exits.UNDER_WAY, exits.INTERRUPTED),
+    exits=(*_CODES, exits.INTERRUPTED),
 )
 @click.argument("service")
 @seconds_option("--for", "duration", help="When it ends by itself. Default: the service's pause_for (30s); at most 1h.")

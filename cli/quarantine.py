@@ -71,7 +71,7 @@ def show_(masters: Sequence[str], id: str, as_json: bool) -> None:
         click.echo("\n".join(_entry(reply)))
 
 
-@verb("retry", examples=("rota quarantine retry 3f9a10c2 --reason 'fixed in 2.4'",), exits=_CODES)
+@verb("retry", examples=("rota quarantine retry 3f9a10c2 --reason 'fixed in 2.4'",), exits=(*_CODES, exits.UNDER_WAY))
 @click.argument("id", metavar="ID")
 @reason_option
 @master_option
@@ -85,7 +85,7 @@ def retry(masters: Sequence[str], id: str, reason: str, as_json: bool) -> None:
     _change("retry", masters, id, reason, as_json, "may run again, alone at first", "may run already")
 
 
-@verb("drop", examples=("rota quarantine drop 3f9a10c2",), exits=_CODES)
+@verb("drop", examples=("rota quarantine drop 3f9a10c2",), exits=(*_CODES, exits.UNDER_WAY))
 @click.argument("id", metavar="ID")
 @reason_option
 @master_option

@@ -29,6 +29,7 @@ from rota.cli.main import SECTIONS, main
 from rota.cli.options import arguments_of, options
 from rota.cli.run import HERE, _greeting
 from rota.cli.verb import Verb, VerbGroup
+from rota.common import exits
 from rota.common.messages import Result as Reply
 from rota.common.settings import SlaveSettings
 from rota.testing import LocalCluster
@@ -149,6 +150,14 @@ def test_every_verb_s_help_ends_with_examples_and_exit_codes(name: str) -> None:
     assert "Examples:\n  rota " + name in result.stdout
     assert re.search(r"Exit codes:\n  0 +done", result.stdout)
     assert max(map(len, result.stdout.split("\n"))) <= 80
+
+
+def test_a_verb_that_changes_something_may_time_out_and_says_so() -> None:
+    """A master that is there and does not answer: what was asked for may go on."""
+    verbs = {name: command for name in DESCRIBED if isinstance(command := command_of(name), Verb)}
+    changing = {name: verb for name, verb in verbs.items() if any(each.name == "reason" for each in verb.params)}
+    assert {"forget", "quarantine retry"} <= changing.keys()
+    assert [name for name, verb in changing.items() if exits.UNDER_WAY not in verb.exits] == []
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
