@@ -87,7 +87,8 @@ class AccessLog:
         except OSError as error:  # closed, or a full disk: no reason to stop what works
             if self._lines and not chunk:  # nor to try it for ever
                 chunk.append(self._lines.popleft())
-            self._missing[os.strerror(error.errno or 0)] += len(chunk)
+            if chunk:
+                self._missing[os.strerror(error.errno or 0)] += len(chunk)
         else:
             self._missing.clear()
         self._size -= sum(map(len, chunk))

@@ -1,5 +1,6 @@
 """The access log of a gateway."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -74,6 +75,23 @@ def test_lines_that_the_disk_refused_are_told_as_that(tmp_path: Path) -> None:
     assert notice == b"# 40 lines were dropped here: No space left on device" and line.endswith(b" id-1")
     os.close(full)
     os.close(fd)
+
+
+def test_what_is_told_to_be_missing_names_no_cause_of_which_nothing_is_missing(tmp_path: Path) -> None:
+    """The note of lines that one cause dropped was itself refused for another."""
+    path = tmp_path / "access.log"
+    path.touch()
+    fd = os.open(path, os.O_RDONLY)
+    log = AccessLog(COMMON, fd)
+    log.add(ENTRY)
+    log.flush()  # a bad descriptor
+    for name, flags in (("/dev/full", os.O_WRONLY), (str(path), os.O_WRONLY | os.O_APPEND)):
+        other = os.open(name, flags)
+        os.dup2(other, fd)
+        os.close(other)
+        log.flush()
+    os.close(fd)
+    assert path.read_text() == f"# 1 lines were dropped here: {os.strerror(errno.EBADF)}\n"
 
 
 def test_a_line_as_long_as_a_pipe_takes_comes_behind_what_is_told_to_be_missing() -> None:
