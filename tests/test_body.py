@@ -355,9 +355,10 @@ def test_a_body_that_is_no_error_is_a_protocol_error(data: bytes) -> None:
     assert type(decode_error(rota.Timeout.code, data)) is rota.ProtocolError
 
 
-def test_an_error_whose_text_is_nested_too_deeply_to_be_shown_is_a_protocol_error() -> None:
+def test_an_error_whose_text_is_nested_too_deeply_to_be_shown_is_an_error() -> None:
+    """From Python 3.12 on it can be shown."""
     data = b"\x81" + encode_result("type") + b"\x91" * 1000 + b"\xc0"
-    assert type(decode_error(rota.RemoteError.code, data)) is rota.ProtocolError
+    assert isinstance(decode_error(rota.RemoteError.code, data), rota.ProtocolError | rota.RemoteError)
 
 
 def test_an_error_without_a_body_is_an_error() -> None:
