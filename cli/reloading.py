@@ -30,6 +30,7 @@ SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".j2", ".toml")  # what program
 QUIET_MS = 100  # an editor, or git, writes several files one after the other
 OUTPUT_MAX = 64 * 1024  # bytes of what a failed load says
 LOOK_S = 0.1
+STOP_S = 1.0
 ANSWER_S = 1.0  # of the master: while it is asked nothing else is done, also not what a signal says
 # For settings that nobody made. Processes that were replaced are waited for, but not as long as in production: an open
 # stream would hold up the next replacement.
@@ -57,7 +58,8 @@ class Changes:
             step=QUIET_MS,
             raise_interrupt=False,
         )
-        threading.Thread(target=self._watch, args=(changes,), daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, args=(changes,), daemon=True)
+        self._thread.start()
 
     def _watch(self, changes: Any) -> None:
         try:
@@ -74,7 +76,9 @@ class Changes:
         return sorted(os.path.basename(name) for name in names)
 
     def stop(self) -> None:
+        """And wait for the thread, which looks every QUIET_MS: it crashes an interpreter that ends under it."""
         self._stop.set()
+        self._thread.join(STOP_S)
 
 
 class Loaded(NamedTuple):
