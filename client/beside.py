@@ -12,9 +12,10 @@ from math import inf
 import zmq
 
 from ..common import sockets, wire
+from ..common.fields import BadMessage
 from ..common.limits import MAP_MAX
 from ..common.link import Link
-from ..common.messages import BadMessage, OperatorHello, Welcome, decode, framed
+from ..common.messages import OperatorHello, Welcome, decode, framed
 from .search import ACTIVE, Doubt
 
 LOOK_FIRST_S = 0.005  # after asking: connected and greeted takes a millisecond or two

@@ -9,9 +9,10 @@ import zmq
 
 from ..common import exits, sockets, wire
 from ..common.errors import Denied, Incompatible
+from ..common.fields import BadMessage
 from ..common.limits import MAP_MAX
 from ..common.link import NO_CONNECTION, Link
-from ..common.messages import BadMessage, Message, OperatorHello, Refusal, Welcome, decode, framed
+from ..common.messages import Message, OperatorHello, Refusal, Welcome, decode, framed
 
 POLL_MAX_S = 0.5  # pyzmq counts a poll that a signal interrupts in whole seconds
 BYE_LINGER_MS = 100

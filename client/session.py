@@ -23,9 +23,10 @@ import zmq
 from ..common import errors, memory, sockets, wire
 from ..common.body import decode_error
 from ..common.clock import boottime
+from ..common.fields import BadMessage
 from ..common.limits import BODY_MAX
 from ..common.link import Link, reconnect_delay
-from ..common.messages import BadMessage, ClientHello, OperatorHello, Refusal, Welcome, decode, framed
+from ..common.messages import ClientHello, OperatorHello, Refusal, Welcome, decode, framed
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
 from . import streams

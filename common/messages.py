@@ -7,20 +7,14 @@ Annotations are what they say, not texts (`from __future__ import annotations`):
 each start of any process.
 """
 
-from collections.abc import Callable, Mapping
 from enum import StrEnum
-from functools import cache
-from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args
 
 import msgpack
 
 from . import wire
-from .limits import EPOCH_MAX, ITEMS_MAX, MAP_DEPTH, MAP_MAX, NUMBER_MAX, REFUSED_MAX_S
-
-
-class BadMessage(ValueError):
-    """The map breaks the protocol; the sentence names the field."""
+from .fields import BadMessage, checked, is_deep, is_flat, plain
+from .limits import ITEMS_MAX, MAP_DEPTH, MAP_MAX, REFUSED_MAX_S
 
 
 class UnknownMessage(BadMessage):
@@ -422,25 +416,15 @@ Message = (
     | Follow
     | Happened
 )
-# Fields that are, in whatever message, not negative and below this: they come to stand in heads and pages. One more
-# than they say must fit, too: a peer that claims the highest epoch would leave none to stand for.
-_BELOW = {
-    **dict.fromkeys(("epoch", "seen"), EPOCH_MAX),
-    **dict.fromkeys(("number", "upto"), NUMBER_MAX),
-    "request": 1 << 64,  # as its client has numbered it
-    "max_message": 1 << 48,  # a socket is told of some bytes more
-    **dict.fromkeys(("frontend_port", "backend_port"), 1 << 16),
-}
 # Without these 1 MiB of empty lists would become 60 MiB of objects.
 _AT_MOST = {"max_array_len": ITEMS_MAX, "max_map_len": ITEMS_MAX}
-_SCALARS = (int, str, bytes, bool, float)
 _TYPES: dict[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
     """Raises ValueError when the message is larger than MAP_MAX: the sender is told, not the transport."""
     kind: Any = type(message)
-    data: bytes = msgpack.packb([kind.__name__, message._asdict() if _flat(kind) else _plain(message)])
+    data: bytes = msgpack.packb([kind.__name__, message._asdict() if is_flat(kind) else plain(message)])
     if len(data) > MAP_MAX:
         raise ValueError(f"{kind.__name__} is {len(data)} bytes, more than {MAP_MAX}")
     return data
@@ -457,10 +441,10 @@ def decode(data: bytes) -> Message:
     kind = _TYPES.get(name)
     if kind is None:
         raise UnknownMessage(f"no message is called {name[:40]!r}")
-    if not _flat(kind) and _deep(fields, MAP_DEPTH):
+    if not is_flat(kind) and is_deep(fields, MAP_DEPTH):
         raise BadMessage("nested too deeply")
     try:
-        message: Message = _reader(kind)(fields)
+        message: Message = checked(kind, fields)
     except BadMessage as error:
         raise BadMessage(f"{kind.__name__}{error}") from None
     return message
@@ -493,136 +477,5 @@ def _unpacked(data: bytes) -> tuple[str, Any]:
     return value[0], value[1]
 
 
-def checked(kind: Any, value: object) -> Any:
-    """A map that was stored elsewhere as a `kind` (a NamedTuple), with the checks of a message. Raises BadMessage."""
-    return _reader(kind)(value)
-
-
 def _no_extension(code: int, data: bytes) -> Any:
     raise BadMessage(f"extension type {code}")
-
-
-@cache
-def _flat(kind: Any) -> bool:
-    """All its fields are scalars: it needs no search for nested tuples, and cannot be too deep."""
-    return all(hint in _SCALARS for hint in get_type_hints(kind).values())
-
-
-def _deep(value: object, left: int) -> bool:
-    if isinstance(value, dict):
-        return left == 0 or any(_deep(item, left - 1) for item in value.values())
-    if isinstance(value, list):
-        return left == 0 or any(_deep(item, left - 1) for item in value)
-    return False
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: _plain(item) for name, item in zip(value._fields, value, strict=True)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-# Checks and converts a value. What it raises begins with ": "; each caller puts the place of the value before that.
-_Reader = Callable[[Any], Any]
-
-
-@cache
-def _reader(annotation: Any) -> _Reader:
-    """The reader of values with this annotation."""
-    origin = get_origin(annotation)
-    if annotation is Any:
-        return lambda value: value
-    if origin in (Union, UnionType):
-        raise TypeError("messages have no unions: one field, one type")
-    if origin is list:
-        return _list_reader(_reader(get_args(annotation)[0]))
-    if origin is dict:
-        return _dict_reader(*map(_reader, get_args(annotation)))
-    if hasattr(annotation, "_fields"):
-        return _tuple_reader(annotation)
-    return _integer if annotation is int else _scalar_reader(annotation)
-
-
-def _scalar_reader(kind: type) -> _Reader:
-    def read(value: Any) -> Any:
-        if type(value) is not kind:
-            raise BadMessage(f": {kind.__name__} expected, not {type(value).__name__}")
-        return value
-
-    return read
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise BadMessage(f": int expected, not {type(value).__name__}")
-    if not -(1 << 31) <= value < 1 << 63:  # a signal's number may be negative, nothing else is
-        raise BadMessage(f": {value} is out of range")
-    return value
-
-
-def _below(limit: int) -> _Reader:
-    number = _scalar_reader(int)
-
-    def read(value: Any) -> Any:
-        if not 0 <= number(value) < limit:
-            raise BadMessage(f": {value} is out of range")
-        return value
-
-    return read
-
-
-def _list_reader(item: _Reader) -> _Reader:
-    def read(value: Any) -> Any:
-        if type(value) is not list:
-            raise BadMessage(f": list expected, not {type(value).__name__}")
-        found: list[Any] = []
-        try:
-            for each in value:
-                found.append(item(each))
-        except BadMessage as error:
-            raise BadMessage(f"[{len(found)}]{error}") from None
-        return found
-
-    return read
-
-
-def _dict_reader(key: _Reader, item: _Reader) -> _Reader:
-    def read(value: Any) -> Any:
-        if type(value) is not dict:
-            raise BadMessage(f": map expected, not {type(value).__name__}")
-        found = {}
-        for name, each in value.items():
-            key(name)
-            try:
-                found[name] = item(each)
-            except BadMessage as error:
-                raise BadMessage(f".{name}{error}") from None
-        return found
-
-    return read
-
-
-def _tuple_reader(kind: Any) -> _Reader:
-    hints = get_type_hints(kind)
-    readers = [(name, _below(_BELOW[name]) if name in _BELOW else _reader(hints[name])) for name in kind._fields]
-    defaults: Mapping[str, Any] = kind._field_defaults
-
-    def read(value: Any) -> Any:
-        if type(value) is not dict:
-            raise BadMessage(f": map expected, not {type(value).__name__}")
-        found = {}
-        for name, reader in readers:
-            if name in value:
-                try:
-                    found[name] = reader(value[name])
-                except BadMessage as error:
-                    raise BadMessage(f".{name}{error}") from None
-            elif name not in defaults:
-                raise BadMessage(f".{name}: missing")
-        return kind(**found)
-
-    return read

@@ -139,7 +139,8 @@ def test_a_slot_that_was_drained_comes_back(master: FakeMaster) -> None:
         closing(master, node)
 
 
-def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(master: FakeMaster) -> None:
+def hanging() -> tuple[rota.Worker, threading.Event]:
+    """A worker whose handler is over its limit until the event is set."""
     made = rota.Worker("orders")
     release = threading.Event()
 
@@ -147,6 +148,11 @@ def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(m
     def hang() -> None:
         release.wait(60)
 
+    return made, release
+
+
+def test_a_hung_slot_is_taken_out_not_killed_and_returns_when_its_handler_does(master: FakeMaster) -> None:
+    made, release = hanging()
     with made.background(master=master.address, name="app-1") as node:
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))
@@ -170,13 +176,7 @@ def test_a_block_ends_though_the_handler_that_hung_in_it_never_returns(
 ) -> None:
     """The agent waited for the slot, with a process that was not wanted any more, until it was killed."""
     monkeypatch.setattr(background, "JOIN_S", 0.1)
-    made = rota.Worker("orders")
-    release = threading.Event()
-
-    @made.handler(timeout=0.2)
-    def hang() -> None:
-        release.wait(60)
-
+    made, release = hanging()
     with made.background(master=master.address, name="app-1") as node:
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))

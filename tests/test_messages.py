@@ -7,20 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rota.common import messages
+from rota.common import fields, messages
+from rota.common.fields import BadMessage
 from rota.common.limits import MAP_DEPTH, MAP_MAX, REFUSED_MAX_S
-from rota.common.messages import (
-    AgentHello,
-    BadMessage,
-    Beat,
-    Exited,
-    Handler,
-    ProcessHello,
-    Row,
-    Started,
-    Verb,
-    Welcome,
-)
+from rota.common.messages import AgentHello, Beat, Exited, Handler, ProcessHello, Row, Started, Verb, Welcome
 
 KINDS: list[Any] = list(get_args(messages.Message))
 EXITED = Exited("n1.b1.1", "orders", -9, "was killed", 7, [Row(7, 1, b"s" * 16, 9, 1)], "tail")
@@ -94,12 +84,12 @@ def test_deliveries_that_a_process_holds_have_no_negative_numbers() -> None:
     held = {"epoch": 1, "number": 1, "session": b"s", "request": 1, "done": False}
     for field in ("number", "request"):
         with pytest.raises(BadMessage, match="-1 is out of range"):
-            messages.checked(messages.Held, {**held, field: -1})
+            fields.checked(messages.Held, {**held, field: -1})
 
 
 def test_a_request_that_a_process_holds_has_whatever_number_its_client_gave_it() -> None:
     held = {"epoch": 1, "number": 1, "session": b"s", "request": (1 << 64) - 1, "done": False}
-    assert messages.checked(messages.Held, held).request == (1 << 64) - 1
+    assert fields.checked(messages.Held, held).request == (1 << 64) - 1
 
 
 @pytest.mark.parametrize("told_ms, wait_s", [(-(1 << 31), 0.0), (250, 0.25), ((1 << 63) - 1, REFUSED_MAX_S)])

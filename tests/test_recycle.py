@@ -11,6 +11,7 @@ from rota.common.messages import Plan, Reload, Retire, Usage
 from rota.common.settings import ServiceSettings
 from rota.master.core.pool import Slot, Stage
 from rota.master.core.recycle import due, next_replacement, reload_is_due
+from rota.master.core.registry import Node
 
 
 def pool_of(count: int, nodes: int = 1, **service: object) -> Rig:
@@ -137,13 +138,19 @@ def test_a_replacement_goes_with_its_service_when_the_last_node_is_forgotten(why
     assert not rig.fleet.staff.busy()
 
 
-def test_a_replacement_on_a_node_that_offers_the_service_no_longer_holds_up_nothing() -> None:
+def replacing_where_it_is_not_offered_any_more() -> tuple[Rig, Node, Node]:
+    """A reload whose first node came back without the service, and without its process; that node, and the other."""
     rig = pool_of(1, nodes=2)
     rig.verb("reload", service="orders")
     rig.after(0.2)
     (old,) = (node for node in rig.fleet.nodes.values() if node.extra)
     other = next(node for node in rig.fleet.nodes.values() if node is not old)
-    rig.agent(old.name, capacity=1, offers=["shop"])  # its process is gone, too
+    rig.agent(old.name, capacity=1, offers=["shop"])
+    return rig, old, other
+
+
+def test_a_replacement_on_a_node_that_offers_the_service_no_longer_holds_up_nothing() -> None:
+    rig, old, other = replacing_where_it_is_not_offered_any_more()
     rig.after(2.0)
     assert not old.extra
     assert rig.heard(old.name, Plan)[-1].processes == {"shop": 1}
@@ -151,12 +158,7 @@ def test_a_replacement_on_a_node_that_offers_the_service_no_longer_holds_up_noth
 
 
 def test_a_service_that_is_forgotten_in_a_replacement_leaves_no_plan_for_it_behind() -> None:
-    rig = pool_of(1, nodes=2)
-    rig.verb("reload", service="orders")
-    rig.after(0.2)
-    (old,) = (node for node in rig.fleet.nodes.values() if node.extra)
-    other = next(node for node in rig.fleet.nodes.values() if node is not old)
-    rig.agent(old.name, capacity=1, offers=["shop"])  # its process is gone, too
+    rig, old, other = replacing_where_it_is_not_offered_any_more()
     rig.core.control(other.route, wire.head(wire.BYE, other.token), rig.now)
     rig.verb("forget", nodes=[other.name])
     rig.after(0.2)

@@ -15,8 +15,9 @@ from test_standby import Rig as StandbyRig
 import rota
 from rota.common import exits, messages, wire
 from rota.common.errors import LoadError
+from rota.common.fields import BadMessage
 from rota.common.lifecycle import Liveness
-from rota.common.messages import BadMessage, Handler, Refusal, Started, UnknownMessage, Welcome
+from rota.common.messages import Handler, Refusal, Started, UnknownMessage, Welcome
 from rota.master.core.candidacy import Stage
 from rota.master.core.outbox import Dial, HangUp
 from rota.worker import asgi, wsgi

@@ -12,9 +12,10 @@ from random import random
 from time import monotonic, sleep
 
 from ..common import messages, sockets, wire
+from ..common.fields import BadMessage
 from ..common.limits import BODY_MAX, IDLE_TICK_S
 from ..common.link import Link, reconnect_delay
-from ..common.messages import BadMessage, ProcessHello, Refusal, Welcome
+from ..common.messages import ProcessHello, Refusal, Welcome
 from .core.deliveries import Deliveries
 from .core.streams import Streams
 from .page import OBEY, Page, obeyed

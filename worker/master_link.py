@@ -8,8 +8,9 @@ from time import monotonic
 import zmq
 
 from ..common import messages, sockets, wire
+from ..common.fields import BadMessage
 from ..common.link import Link
-from ..common.messages import BadMessage, Refusal, Welcome
+from ..common.messages import Refusal, Welcome
 from .core.supervision import Supervision
 from .effects import Effects
 from .masters import Masters

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
-from ..common.messages import Intent, checked
+from ..common.fields import checked
+from ..common.messages import Intent
 from .core.votes import Ballot
 from .groups import Group
 

@@ -15,8 +15,9 @@ from time import monotonic
 import zmq
 
 from ..common import messages, sockets, wire
+from ..common.fields import BadMessage
 from ..common.link import Link, reconnect_delay
-from ..common.messages import BadMessage, Deny, Grant, Refusal, Vote, VoterHello, Welcome, Won
+from ..common.messages import Deny, Grant, Refusal, Vote, VoterHello, Welcome, Won
 
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 REFUSED_S = 1.0  # at least, before the next HELLO to a master that will not have this one

@@ -6,16 +6,8 @@ from collections import Counter
 from typing import TypeVar
 
 from ...common import messages, wire
-from ...common.messages import (
-    AgentHello,
-    BadMessage,
-    ClientHello,
-    OperatorHello,
-    PeerHello,
-    ProcessHello,
-    Refusal,
-    VoterHello,
-)
+from ...common.fields import BadMessage
+from ...common.messages import AgentHello, ClientHello, OperatorHello, PeerHello, ProcessHello, Refusal, VoterHello
 from . import received
 
 Kind = TypeVar("Kind", ClientHello, ProcessHello)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from ...common import messages
-from ...common.messages import BadMessage, Message
+from ...common.fields import BadMessage
+from ...common.messages import Message
 
 
 def message(body: bytes, counters: Counter[str]) -> Message | None:

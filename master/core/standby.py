@@ -11,9 +11,10 @@ from collections import Counter
 from math import inf
 from typing import Any
 
-from ...common import exits, messages, wire
+from ...common import exits, fields, messages, wire
+from ...common.fields import BadMessage
 from ...common.lifecycle import Liveness
-from ...common.messages import BadMessage, UnknownMessage
+from ...common.messages import UnknownMessage
 from ...common.names import valid_name
 from ...common.settings import BACKUP, PRIMARY
 from . import greeting
@@ -180,7 +181,7 @@ class Standby(ABC):
     def _happened(self, events: list[dict[str, Any]]) -> None:
         for each in events:
             try:
-                self.mirror.events.append(messages.checked(Event, each)._asdict())
+                self.mirror.events.append(fields.checked(Event, each)._asdict())
             except BadMessage:  # nothing hangs on it
                 self.counters["bad messages"] += 1
 

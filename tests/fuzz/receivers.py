@@ -15,7 +15,7 @@ from fake_master import delivery
 from rota.client import session as client
 from rota.client.calls import Call
 from rota.common import messages, wire
-from rota.common.messages import BadMessage
+from rota.common.fields import BadMessage
 from rota.common.streams import Chunk, Credit
 from rota.common.wire import BadFrame
 from rota.worker.backend import Backend, Rejected

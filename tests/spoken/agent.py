@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from node_rig import Node
 
-from rota.common import messages
+from rota.common import fields, messages
 from rota.common.messages import Message, PortCheck
 from rota.worker.core.effects import (
     Connect,
@@ -124,7 +124,7 @@ class AgentWorld(Node):
         if self.core.connection.greeted:
             try:
                 heard = self.heard(message)
-            except messages.BadMessage:
+            except fields.BadMessage:
                 return
             self.do(self.core.received(heard, self.now))
             self.do(self.core.tick(self.now))
@@ -159,7 +159,7 @@ class AgentWorld(Node):
         lease_ms = number(chance, 0, 1000)
         try:
             welcome = self.heard(messages.Welcome(1, epoch, "m", state=state, lease_ms=lease_ms, **ports))
-        except messages.BadMessage:
+        except fields.BadMessage:
             return
         assert isinstance(welcome, messages.Welcome)
         if welcome.backend_port << 16 >= WORD_MAX or welcome.backend_port < 0:
@@ -184,7 +184,7 @@ class AgentWorld(Node):
         vote = messages.Vote(epoch, chance.choice(["m", "other"]), number(chance, 1000) % 10**9, chance.random() < 0.3)
         try:
             self.heard(vote)
-        except messages.BadMessage:
+        except fields.BadMessage:
             return
         votes = self.core.votes
         denied, granted = votes.refusal(vote, self.now), votes.ballot

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest.mock import patch
 
-from rota.common import messages, wire
+from rota.common import fields, messages, wire
 from rota.common.errors import OK
 from rota.common.streams import CHUNK_MAX, Chunk, Credit
 from rota.worker import backend as backend_module
@@ -320,7 +320,7 @@ class ProcessWorld:
             raise Violation("something runs behind the last handler")
         self.hello()
         for row in self.page.report():
-            messages.checked(messages.Row, messages._plain(row))
+            fields.checked(messages.Row, fields.plain(row))
 
     def end(self) -> None:
         """A master that has no fault hears of all that is kept, in its order."""
