@@ -77,6 +77,7 @@ class Row(NamedTuple):
     session: bytes
     request: int
     epoch: int
+    reply: bytes = b""  # its frame, if that is in the page
 
 
 class End(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -44,6 +45,11 @@ def hang() -> None:
     print("about to hang", file=sys.stderr)
     while True:
         pass
+
+
+@app.handler
+def die(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.handler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 
 import rota
@@ -27,6 +28,11 @@ async def nap(seconds: float, path: str = "") -> str:
 @app.handler
 async def work(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@app.handler
+async def die(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.handler

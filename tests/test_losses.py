@@ -10,9 +10,9 @@ from core_rig import SESSION, Rig, held
 from rota.common import errors, messages, wire
 from rota.common.messages import End, Exited, Row
 from rota.master.core.pool import Slot
-from rota.worker.page import RUNNING
+from rota.worker.page import DONE, RUNNING
 
-MAYBE = errors.MaybeExecuted.code
+OK, MAYBE = errors.OK, errors.MaybeExecuted.code
 
 
 def killed(rig: Rig, slot: Slot, kind: str = End.SIGNALLED) -> None:
@@ -41,6 +41,26 @@ def test_a_request_of_an_idempotent_handler_is_started_max_attempts_times(most: 
     assert rig.codes() == {1: MAYBE}
     assert len(rig.deliveries) == most
     assert f"attempt {most} of {most}" in rig.answers[0].cause
+
+
+def test_of_a_killed_process_the_small_replies_count_that_its_transport_had_not_sent() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=16)
+    for number in range(1, 6):
+        rig.request(number)
+    rig.reply(slot, 1)
+
+    def row(number: int, state: int = DONE, reply: int | None = None, kind: int = wire.REPLY) -> Row:
+        frame = wire.head(kind, 77, 1, number=reply or number, code=OK) + b"from the page"
+        return Row(number, state, SESSION, number, 1, frame)
+
+    rows = [row(1), row(2), row(3, reply=2), row(4, RUNNING), row(5, kind=wire.CHUNK)]
+    rig.tell(slot.node, Exited(slot.incarnation, "orders", -9, "was killed", 5, rows, ""))
+    rig.out.probes.clear()
+    rig.fleet.processes.settle(slot, rig.now)
+    rig.flush()
+    assert rig.codes() == {1: OK, 2: OK, 3: MAYBE, 4: MAYBE, 5: MAYBE}
+    assert [answer.body for answer in rig.answers[:2]] == [b"ok", b"from the page"]
 
 
 def test_attempts_that_did_not_start_are_as_many_as_it_takes() -> None:

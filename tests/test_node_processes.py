@@ -174,6 +174,24 @@ def test_why_a_start_failed_is_said_apart_from_what_was_written(
     assert failing in node.core.processes.findings(node.now), "a master that knows nothing of it hears it, too"
 
 
+def test_however_many_ended_while_no_master_was_there_a_hello_can_be_said(node: Node) -> None:
+    processes = node.core.processes
+    rows = [messages.Row(number, 2, b"s" * 16, number, 1, b"r" * 1000) for number in range(1, 65)]
+    text = "\N{REPLACEMENT CHARACTER}" * 4096
+    node.plan(1)
+    for _ in range(1500):
+        (incarnation,) = processes.alive
+        processes.exited(incarnation, 1, "exited with 1", 64, rows, text, node.now)
+        node.now += 61
+        for spawn in processes.follow_plan(node.now):
+            processes.spawned(spawn.incarnation, b"t" * 16, 7, node.now)
+    hello = messages.decode(messages.encode(node.core.hello(node.now)))
+    last, *_, oldest = reversed(hello.exits)
+    assert (last.rows, last.text) == (rows, text)
+    assert (oldest.started_upto, {row.reply for row in oldest.rows}, oldest.text) == (64, {b""}, "")
+    assert len(processes.exits) == 1000, "what is kept is bounded, too"
+
+
 def test_failing_starts_back_off_and_say_so(node: Node) -> None:
     node.plan(1)
     waits = []

@@ -66,7 +66,7 @@ def test_a_started_delivery_can_be_read_from_its_row(page: Page) -> None:
     (row,) = page.used_rows()
     assert row == (41, RUNNING, 1000, 2000, b"s" * 16, 7, 2)
     assert page.words[STARTED_UPTO] == 41
-    page.done(3)
+    page.done(3, b"")
     assert page.used_rows()[0].state == DONE
     assert page.words[HANDLED] == 1
     assert page.running() == []
@@ -83,6 +83,31 @@ def test_a_row_that_is_being_written_is_not_believed(page: Page) -> None:
     page.start(0, 1, 1000, 2000, ORIGIN, epoch=2)
     page.words[module.FIRST_ROW] = 2  # its number comes first; started_upto is still 1
     assert page.used_rows() == []
+
+
+def test_a_small_reply_stands_in_the_page_until_its_row_is_used_again(page: Page) -> None:
+    last = page.rows - 1
+    for place, reply in ((0, b"short"), (1, b"x" * (module.REPLY_MAX + 1)), (last, b"x" * module.REPLY_MAX)):
+        page.start(place, place + 1, 1000, 0, ORIGIN, epoch=2)
+        page.done(place, reply)
+    page.fail("é" * 2000)
+    assert {row.number: row.reply for row in page.report()} == {1: b"short", 2: b"", last + 1: b"x" * module.REPLY_MAX}
+    page.start(0, last + 2, 1000, 0, ORIGIN, epoch=2)
+    assert page.report()[0].reply == b"", "this one still runs"
+    page.done(0, b"y" * 5000)
+    assert page.report()[0].reply == b""
+
+
+def test_a_page_that_an_older_agent_made_has_no_room_for_replies() -> None:
+    made = Page.create()
+    os.ftruncate(made.fd, (module.FIRST_ROW + made.rows * module.ROW_WORDS + module.CAUSE_WORDS) * 8)
+    older = Page(os.dup(made.fd))
+    older.start(0, 1, 1000, 0, ORIGIN, epoch=2)
+    older.done(0, b"short")
+    older.fail("why")
+    assert ([row.reply for row in older.report()], older.failure()) == ([b""], "why")
+    older.close()
+    made.close()
 
 
 def test_why_it_does_not_start_stands_behind_the_rows_and_goes_with_the_incarnation(page: Page) -> None:

@@ -18,6 +18,7 @@ from rota.common.messages import Exited, Leaving, Row, Started
 from rota.master.core import records
 from rota.master.core.beginning import Heritage
 from rota.master.core.recollection import AGE_MAX_S
+from rota.worker.page import DONE
 
 MAYBE = MaybeExecuted.code
 OLDER = wire.RESENT | wire.OLDER
@@ -244,6 +245,19 @@ def test_a_process_that_ends_before_it_has_told_is_remembered_by_nobody(started_
     rig.after(0.1)
     assert (len(rig.deliveries) == 1) is runs
     assert rig.codes() == ({} if runs else {50: MAYBE})
+
+
+def test_a_reply_that_stands_in_the_page_of_a_process_that_ended_meanwhile_is_the_answer() -> None:
+    rig = Later()
+    rig.resend()
+    incarnation = rig.named()
+    reply = wire.head(wire.REPLY, 77, 1, number=3) + b"from the page"
+    rows = [Row(3, DONE, SESSION, 50, 1, reply), Row(4, DONE, SESSION, 51, 1, reply)]
+    rig.tell(rig.fleet.nodes["n1"], Exited(incarnation, "orders", -9, "was killed", 4, rows, ""))
+    rig.resend(51)
+    rig.after(0.1)
+    assert rig.codes() == {50: 0, 51: MAYBE} and not rig.deliveries, "what stands in the row of 51 is another's"
+    assert rig.answers[0].body == b"from the page"
 
 
 def test_a_process_that_is_told_to_stop_must_tell_all_the_same() -> None:

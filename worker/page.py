@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ STARTED_UPTO, FLOOR, FENCE_EPOCH, OBEY, PHASE, STOP, ROWS, HANDLED, GRACE = rang
 FIRST_ROW = 16
 ROW_WORDS = 8
 CAUSE_WORDS = 128  # 1 KiB behind the rows
+REPLY_WORDS = 128  # for each row, behind that: the length of its reply, and the reply
+REPLY_MAX = (REPLY_WORDS - 1) * 8  # bytes: answers in figures, small pages; larger ones are lost with their process
 
 RUNNING, DONE, REFUSED = range(1, 4)  # states of a row; 0: it is free
 BOOTING, READY, STOPPING = 1, 2, 3  # phases
@@ -73,11 +75,15 @@ class Page:
             raise ValueError("this descriptor is no page")
         self.rows = self.words[ROWS]
         self._rows_end = (FIRST_ROW + self.rows * ROW_WORDS) * 8
+        self._cause_end = min(len(self._map), self._rows_end + CAUSE_WORDS * 8)
+        # An older agent's page ends before.
+        has_replies = len(self.words) >= self._cause_end // 8 + self.rows * REPLY_WORDS
+        self._replies_at = self._cause_end if has_replies else 0
 
     @classmethod
     def create(cls, rows: int = PAGE_ROWS) -> Page:
         fd = os.memfd_create("rota-page", os.MFD_CLOEXEC)
-        os.ftruncate(fd, (FIRST_ROW + rows * ROW_WORDS + CAUSE_WORDS) * 8)
+        os.ftruncate(fd, (FIRST_ROW + rows * (ROW_WORDS + REPLY_WORDS) + CAUSE_WORDS) * 8)
         with mmap.mmap(fd, 0) as mapped, memoryview(mapped) as raw, raw.cast("Q") as words:
             words[ROWS] = rows
             words[PHASE] = BOOTING
@@ -118,16 +124,27 @@ class Page:
         self.words[first + 3] = kill_ns
         self.words[first + 2] = started_ns
 
-    def done(self, row: int) -> None:
+    def done(self, row: int, reply: bytes) -> None:
+        """It has run. Its reply, unless that is too large, is complete here before the row says so: what the transport
+        has not sent when the process is killed is sent by the agent. Empty: none is to be kept.
+        """
         words = self.words
+        if self._replies_at:
+            at = self._replies_at + row * REPLY_WORDS * 8
+            size = len(reply)
+            if size <= REPLY_MAX:
+                self._map[at + 8 : at + 8 + size] = reply
+            else:
+                size = 0
+            words[at >> 3] = size
         words[FIRST_ROW + row * ROW_WORDS + 1] = DONE
         words[HANDLED] += 1
 
     def fail(self, cause: str) -> None:
         """It does not start: the reason in one line. (A page that an older agent made has no room for it.)"""
         line = next((line for line in cause.splitlines() if line.strip()), "")
-        room = len(self._map) - self._rows_end
-        self._map[self._rows_end :] = line.encode("utf-8", "replace")[:room].ljust(room, b"\0")
+        room = self._cause_end - self._rows_end
+        self._map[self._rows_end : self._cause_end] = line.encode("utf-8", "replace")[:room].ljust(room, b"\0")
 
     def clear(self) -> None:
         """For another incarnation in the same process."""
@@ -139,17 +156,30 @@ class Page:
 
     def used_rows(self) -> list[PageRow]:
         """The rows that were ever used and that `started_upto` vouches for."""
+        return [row for _, row in self._used()]
+
+    def _used(self) -> Iterator[tuple[int, PageRow]]:
+        """With their places."""
         started_upto = self.words[STARTED_UPTO]
         rows = map(PageRow._make, _ROW_READ.iter_unpack(self._map[FIRST_ROW * 8 : self._rows_end]))
-        return [row for row in rows if 0 < row.number <= started_upto]
+        return ((place, row) for place, row in enumerate(rows) if 0 < row.number <= started_upto)
 
     def failure(self) -> str:
         """What it said to `fail`; "" if nothing."""
-        return self._map[self._rows_end :].rstrip(b"\0").decode("utf-8", "ignore")
+        return self._map[self._rows_end : self._cause_end].rstrip(b"\0").decode("utf-8", "ignore")
 
     def running(self) -> list[PageRow]:
         return [row for row in self.used_rows() if row.state == RUNNING]
 
     def report(self) -> list[messages.Row]:
         """The rows as an exit report has them."""
-        return [messages.Row(row.number, row.state, row.session, row.request, row.epoch) for row in self.used_rows()]
+        return [
+            messages.Row(row.number, row.state, row.session, row.request, row.epoch, self._reply(place, row))
+            for place, row in self._used()
+        ]
+
+    def _reply(self, place: int, row: PageRow) -> bytes:
+        if row.state != DONE or not self._replies_at:
+            return b""
+        at = self._replies_at + place * REPLY_WORDS * 8
+        return self._map[at + 8 : at + 8 + min(self.words[at >> 3], REPLY_MAX)]

@@ -113,14 +113,17 @@ class Inherited:
         return origin
 
     def lost_before(self, report: Exited) -> None:
-        """An exit that an older master never noted: what had started there ended with an unknown outcome."""
+        """An exit that an older master never noted: what had started there ended with an unknown outcome, unless its
+        reply is in the page.
+        """
         for row in report.rows:
-            if (
-                row.epoch != self._dispatch.epoch
-                and row.state in (ROW_RUNNING, ROW_DONE)
-                and row.number <= report.started_upto
-            ):
-                self.lost[row.session, row.request] = report.cause
+            if row.epoch == self._dispatch.epoch or row.number > report.started_upto:
+                continue
+            origin = row.session, row.request
+            if row.state == ROW_DONE and (fields := wire.parse_reply(row.reply, row.number)) is not None:
+                self.keep(origin, fields[12], fields[7], row.reply[fields[11] :])
+            elif row.state in (ROW_RUNNING, ROW_DONE):
+                self.lost[origin] = report.cause
 
     def look_up(self, request: Request, older: bool, now: float) -> None:
         """Settles it by evidence if an older master may have run it; else gives it to its pool, as soon as that is

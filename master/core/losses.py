@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...common import errors, wire
-from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held
+from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held, Row
 from .inherited import Inherited
 from .pool import Request, Slot
 
@@ -80,7 +80,10 @@ class Losses:
             self.settle_started(request, "its process no longer knows it", now)
 
     def exited(self, slot: Slot, report: Exited, now: float) -> None:
-        """The process is gone and all that it had sent is read: the page says what had started."""
+        """The process is gone and all that it had sent is read: the page says what had started, and has small replies
+        that its transport had not sent yet.
+        """
+        self._take_replies(slot, report.rows, now)
         states = {row.number: row.state for row in report.rows}
         planned = report.kind in _PLANNED
         inflight, slot.inflight = slot.inflight, {}
@@ -95,6 +98,13 @@ class Losses:
                 when = "after it had run; the reply is lost" if state == ROW_DONE else "while it ran"
                 self.settle_started(request, f"its process was lost {when} ({report.cause})", now, planned)
         self.not_started(never, now)
+
+    def _take_replies(self, slot: Slot, rows: list[Row], now: float) -> None:
+        for row in rows:
+            if row.state == ROW_DONE and row.number in slot.inflight:
+                fields = wire.parse_reply(row.reply, row.number)
+                if fields is not None:
+                    self._dispatch.reply(slot, fields, row.reply, now)
 
     def abandoned(self, slot: Slot, cause: str, now: float) -> None:
         """Its node is dead or was superseded: nobody will ever tell what had started."""

@@ -51,6 +51,7 @@ class Delivery:
         "number",
         "origin",
         "row",
+        "streamed",
         "taken_ns",
     )
 
@@ -64,6 +65,7 @@ class Delivery:
     kill_ns: int  # of the handler: its limit, monotonic; 0 = none
     may_run: bool  # False: fenced off, to be answered as not started
     origin: bytes  # session and request number, as they stand on the wire
+    streamed: bool  # a stream was opened for it: without that its reply may be nothing
     taken_ns: int  # monotonic
 
     @property
@@ -194,6 +196,7 @@ class Deliveries:
         delivery.body = frame[head_len:] if len(frame) <= _COPY_TWICE_MAX else _body_of(frame, head_len)
         delivery.handler = handler
         delivery.origin = origin = frame[_ORIGIN_AT]
+        delivery.streamed = False
         delivery.taken_ns = now_ns
         if limit_ns:
             delivery.kill_ns = kill_ns = now_ns + limit_ns
@@ -218,15 +221,15 @@ class Deliveries:
     def reply(self, delivery: Delivery, code: int, body: Packed, elapsed_us: int) -> bytes:
         """The frame that answers it; the reply is kept."""
         number, epoch, origin, row = delivery.number, delivery.epoch, delivery.origin, delivery.row
-        if code != NOT_STARTED:
-            self._page.done(row)
-            self._done.append(origin)
         del self.running[number]
         self.sequence = sequence = self.sequence + 1
         if elapsed_us > _US_MAX:
             elapsed_us = _US_MAX
         head = _head(_REPLY, self.token, epoch, elapsed_us, number, sequence, self.started_upto, code)
         frame = head + body
+        if code != NOT_STARTED:
+            self._page.done(row, b"" if delivery.streamed else frame)
+            self._done.append(origin)
         self._kept.append((frame, origin, row))  # a plain tuple in the order of _Kept: half a microsecond less
         if len(body) > LARGE:
             self._kept_large()

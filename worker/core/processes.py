@@ -18,6 +18,9 @@ ABORT_S = 0.1  # faulthandler needs 2 ms to write its dump
 TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 
+EXITS_BYTES = 512 * 1024  # of those that stand in a HELLO: half of what a message may be
+EXITS_MAX = 1000  # kept, while no master is there to note them
+
 OUT_OF_MEMORY = "killed by the kernel: out of memory (the oom_kill count of its cgroup rose)"
 
 # POSIX numbers; signal names are the shell's business.
@@ -188,6 +191,8 @@ class Processes:
         exited = messages.Exited(incarnation, process.service, status, cause, started_upto, rows, text, kind)
         if process.pid:  # else the master never heard of it
             self.exits[incarnation] = exited
+            if len(self.exits) > EXITS_MAX:
+                del self.exits[next(iter(self.exits))]
         effects: list[Effect] = self._connection.say(exited) if process.pid else []
         if process.stage is not Stage.STOPPING:
             effects.append(Note(f"process {incarnation} of {process.service}: {cause}"))
@@ -265,6 +270,22 @@ class Processes:
 
     def started(self) -> list[messages.Started]:
         return [_started(process) for process in self.alive.values() if process.pid]
+
+    def unnoted(self) -> list[messages.Exited]:
+        """The exits that a HELLO has room for. The older ones without output and replies, or not at all: then the
+        master learns only that the process is gone.
+        """
+        left = EXITS_BYTES
+        found = []
+        for exited in reversed(self.exits.values()):
+            bare = exited._replace(text="", rows=[row._replace(reply=b"") for row in exited.rows])
+            for each in (exited, bare):
+                size = len(messages.encode(each))
+                if size <= left:
+                    left -= size
+                    found.append(each)
+                    break
+        return found[::-1]
 
     def findings(self, now: float) -> list[Message]:
         """For a master that may know nothing of them."""

@@ -96,7 +96,7 @@ class Supervision:
             offers=self.offers,
             tags=self.tags,
             processes=self.processes.started(),
-            exits=list(self.processes.exits.values()),
+            exits=self.processes.unnoted(),
             intent=self.intent.state,
             generation=self.intent.generation,
             embedded=self.embedded,
