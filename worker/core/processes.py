@@ -18,6 +18,7 @@ ABORT_S = 0.1  # faulthandler needs 2 ms to write its dump
 TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 
+REPLIES_BYTES = 256 * 1024  # of those that one exit tells: four times what a page of the usual size holds
 EXITS_BYTES = 512 * 1024  # of those that stand in a HELLO: half of what a message may be
 EXITS_MAX = 1000  # kept, while no master is there to note them
 
@@ -188,6 +189,7 @@ class Processes:
             self.forgot_at = now
         cause = process.cause or (OUT_OF_MEMORY if out_of_memory else how)
         kind = str(process.end or _end(process, status, out_of_memory))
+        rows = _with_latest_replies(rows)
         exited = messages.Exited(incarnation, process.service, status, cause, started_upto, rows, text, kind)
         if process.pid:  # else the master never heard of it
             self.exits[incarnation] = exited
@@ -309,6 +311,16 @@ class Processes:
             term_at = now if booting else now + grace_s  # one that boots does not look at its page
             process.due = [(term_at, SIGTERM), (term_at + TERM_S, SIGKILL)]
         return [Stop(process.incarnation)]
+
+
+def _with_latest_replies(rows: list[messages.Row]) -> list[messages.Row]:
+    """The same without the replies for which a message has no room; the oldest were most likely heard."""
+    left = REPLIES_BYTES
+    told = []
+    for row in sorted(rows, reverse=True):  # by number
+        left -= len(row.reply)
+        told.append(row if left >= 0 else row._replace(reply=b""))
+    return told[::-1]
 
 
 def _end(process: Process, status: int, out_of_memory: bool) -> End:
