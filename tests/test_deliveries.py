@@ -123,7 +123,7 @@ def test_a_small_reply_is_in_the_page_before_it_is_sent_unless_a_stream_belongs_
 ) -> None:
     small, large, streamed = take(ledger, 1), take(ledger, 2), take(ledger, 3)
     Streams(ledger).of(streamed)
-    frames = [ledger.reply(each, OK, body, 1) for each, body in ((small, b"s"), (large, b"l" * 4000), (streamed, b""))]
+    frames = [ledger.reply(each, OK, body, 1) for each, body in ((small, b"s"), (large, b"l" * 5000), (streamed, b""))]
     assert [row.reply for row in page.report()] == [frames[0], b"", b""]
     page.words[FLOOR] = 9
     ledger.not_started(take(ledger, 4))

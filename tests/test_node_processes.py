@@ -196,13 +196,13 @@ def test_however_many_ended_while_no_master_was_there_a_hello_can_be_said(node: 
 def test_of_the_widest_page_the_exit_tells_the_latest_replies(node: Node) -> None:
     node.plan(1)
     (incarnation,) = node.core.processes.alive
-    rows = [messages.Row(number, 2, b"s" * 16, number, 1, b"r" * 1016) for number in range(CONCURRENCY_MAX, 0, -1)]
+    rows = [messages.Row(number, 2, b"s" * 16, number, 1, b"r" * 4088) for number in range(CONCURRENCY_MAX, 0, -1)]
     effects = node.core.processes.exited(incarnation, -9, "killed", CONCURRENCY_MAX, rows, "", node.now)
     (exited,) = sent(effects, messages.Exited)
     messages.encode(exited)
     assert [row.number for row in exited.rows] == list(range(1, CONCURRENCY_MAX + 1))
     replies = [row.number for row in exited.rows if row.reply]
-    assert replies == list(range(CONCURRENCY_MAX - 257, CONCURRENCY_MAX + 1))
+    assert replies == list(range(CONCURRENCY_MAX - 63, CONCURRENCY_MAX + 1))
 
 
 def test_failing_starts_back_off_and_say_so(node: Node) -> None:

@@ -21,8 +21,8 @@ STARTED_UPTO, FLOOR, FENCE_EPOCH, OBEY, PHASE, STOP, ROWS, HANDLED, GRACE = rang
 FIRST_ROW = 16
 ROW_WORDS = 8
 CAUSE_WORDS = 128  # 1 KiB behind the rows
-REPLY_WORDS = 128  # for each row, behind that: the length of its reply, and the reply
-REPLY_MAX = (REPLY_WORDS - 1) * 8  # bytes: answers in figures, small pages; larger ones are lost with their process
+REPLY_WORDS = 512  # for each row, behind that: the length of its reply, and the reply; memory once it is used
+REPLY_MAX = (REPLY_WORDS - 1) * 8  # bytes; larger ones are lost with their process
 
 RUNNING, DONE, REFUSED = range(1, 4)  # states of a row; 0: it is free
 BOOTING, READY, STOPPING = 1, 2, 3  # phases

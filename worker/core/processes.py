@@ -18,7 +18,7 @@ ABORT_S = 0.1  # faulthandler needs 2 ms to write its dump
 TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 
-REPLIES_BYTES = 256 * 1024  # of those that one exit tells: four times what a page of the usual size holds
+REPLIES_BYTES = 256 * 1024  # of those that one exit tells: what a page of the usual size holds
 EXITS_BYTES = 512 * 1024  # of those that stand in a HELLO: half of what a message may be
 EXITS_MAX = 1000  # kept, while no master is there to note them
 
