@@ -167,8 +167,9 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
         raise Mistake(f"leader takes no NAME: it is the master that is active; not {names[0]!r}")
     if not all(names):  # of a script whose variable is not set
         raise Mistake("a NAME is empty")
+    ends = time.monotonic() + timeout
     with patient_admin(masters, timeout) as master:
-        reply = until(master, condition, *names, timeout=timeout)
+        reply = until(master, condition, *names, timeout=ends - time.monotonic())
     show(reply, as_json, lambda: [f"{' '.join([condition, *reply['names']])}: after {duration(reply['waited_s'])}"])
 
 

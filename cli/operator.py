@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EPIPE
@@ -115,13 +116,13 @@ def looking(masters: Sequence[str]) -> Iterator[Admin]:
 def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
     """The same for verbs that change something, or wait: they outlast a restart of the master, and say so meanwhile.
 
-    patience_s: for how long the verb will try.
+    patience_s: for how long the verb will try; at least half of it is left to the verb itself.
     """
     from ..common.errors import Timeout, Unavailable
 
     master = admin(masters)
     try:
-        master.verb("events", {"since": _NEVER}, min(FIRST_TRY_S, patience_s))
+        master.verb("events", {"since": _NEVER}, min(FIRST_TRY_S, patience_s / 2))
     except (Timeout, Unavailable) as error:
         from .nowhere import cannot_resolve
         from .render import duration
@@ -144,23 +145,23 @@ def waited(
 
 
 def wait(master: Admin, condition: str, *names: str, timeout: float) -> Reply:
-    """Wait until it is so. What it hangs on is told after a while: a name may be wrong, or a node not there."""
-    from ..common.errors import Timeout
+    """Wait until it is so. What it hangs on is told after a while: a name may be wrong, or nobody be there."""
+    from ..common.errors import Timeout, Unavailable
     from .render import duration
 
-    left = timeout - TELL_AFTER_S
-    if left <= 0:
-        return master.wait(condition, *names, timeout=timeout)
+    began = time.monotonic()
     try:
-        return master.wait(condition, *names, timeout=TELL_AFTER_S)
-    except Timeout as error:
-        tell(f"{error}; waiting for {duration(left)} more")
+        return master.wait(condition, *names, timeout=min(timeout, TELL_AFTER_S))
+    except (Timeout, Unavailable) as error:
+        if timeout <= TELL_AFTER_S:
+            raise
+        tell(f"{error}; waiting for {duration(timeout - TELL_AFTER_S)} more")
     try:
-        reply = master.wait(condition, *names, timeout=left)
+        reply = master.wait(condition, *names, timeout=began + timeout - time.monotonic())
     except Timeout as error:
-        error.details["waited_s"] = timeout
+        error.details["waited_s"] = time.monotonic() - began
         raise
-    return {**reply, "waited_s": TELL_AFTER_S + reply["waited_s"]}
+    return {**reply, "waited_s": time.monotonic() - began}
 
 
 def show(reply: Reply, as_json: bool, lines: Callable[[], Sequence[str]]) -> None:

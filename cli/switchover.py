@@ -73,8 +73,9 @@ def switchover(
         if not force:
             _has_standby(masters)
         _wait_until(_next(at, time.time()), time.time, time.sleep)
+    ends = time.monotonic() + timeout
     with admin(masters) if force else patient_admin(masters, timeout) as master:
-        cost = master.switchover(force=force, reason=reason, timeout=timeout)
+        cost = master.switchover(force=force, reason=reason, timeout=ends - time.monotonic())
     with admin([cost["address"]]) as risen:
         after = risen.status(timeout=LOOK_S)["master"]
     if as_json:

@@ -41,7 +41,7 @@ class Operator:
         def args(now: float) -> Data:
             return {"condition": condition, "names": names, "timeout_s": max(0.0, until - now)}
 
-        return self._ask("wait", args, until + GRACE_S)
+        return self._ask("wait", args, until, grace_s=GRACE_S)
 
     def switch(self, args: Data, until: float, standby_after: float | None) -> Data:
         """Unlike other verbs it is sent once: sent again, to the master that has taken over, it would lead back."""
@@ -81,9 +81,16 @@ class Operator:
         """May be called twice; a later question connects again."""
         self._master.close()
 
-    def _ask(self, verb: str, args: Callable[[float], Data], until: float, standby_after: float | None = None) -> Data:
+    def _ask(
+        self,
+        verb: str,
+        args: Callable[[float], Data],
+        until: float,
+        standby_after: float | None = None,
+        grace_s: float = 0.0,
+    ) -> Data:
         """`args`: a function of the time, since what is left of a time-out shrinks while a lost connection is made
-        again.
+        again. `grace_s`: for the answer of a master that was found; it is looked for until `until`.
         """
         patience_s = standby_after
         if patience_s is None:
@@ -102,7 +109,7 @@ class Operator:
                     if self._master.several:  # one of them becomes active; the only one says where the active one is
                         patience_s = inf
                         continue
-                result = self._result(control, verb, args(monotonic()), until)
+                result = self._result(control, verb, args(monotonic()), until + grace_s)
             except Lost:
                 self._master.part()
                 continue
