@@ -14,7 +14,7 @@ from ..common.collector import loading
 from ..common.declare import declared
 from ..common.kinds import ROUTE, Name
 from ..common.settings import HttpSettings, ServiceHttpSettings
-from .options import BadConfig, arguments_of, config_option, load_or_exit, options
+from .options import BadConfig, arguments_of, config_option, load_or_exit, options, read_flag
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
@@ -52,11 +52,7 @@ def http_option(command: Any) -> Any:
     kind = declared(HttpSettings)["bind"].kind
 
     def read(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
-        try:
-            if given is not None:
-                kind.read_text(given)
-        except ValueError as error:
-            raise click.BadParameter(str(error), ctx, param) from None
+        read_flag(kind, ctx, param, given)
         return given  # as it is written: "off" is to win over a file
 
     @wraps(command)

@@ -95,7 +95,7 @@ class BadConfig(click.ClickException):
 
 def _declare(setting: Setting) -> Callable[[Any], Any]:
     name, kind = _parameter(setting), setting.kind
-    read = functools.partial(_read, kind)
+    read = functools.partial(read_flag, kind)
     if not setting.flags[0].startswith("-"):
         return click.argument(name, metavar=f"[{setting.flags[0]}]", required=False, callback=read)
     help_text = f"{setting.what[0].upper()}{setting.what[1:]}.{_default(setting)}"
@@ -128,7 +128,7 @@ def _metavar(kind: Kind) -> str:
     return f"[{'|'.join(kind.words)}]" if isinstance(kind, Choice) else kind.metavar
 
 
-def _read(kind: Kind, ctx: click.Context, param: click.Parameter, given: Any) -> Any:
+def read_flag(kind: Kind, ctx: click.Context, param: click.Parameter, given: Any) -> Any:
     """A flag's value, checked as its setting is; a mistake here is one of usage (exit 2), and so is an empty value: a
     script whose variable is not set must not begin a master without its state, or a second one alone.
 

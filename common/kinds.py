@@ -111,11 +111,25 @@ class Name(Kind):
         return "name"
 
 
-# The system takes a larger one modulo 65536, and listens there without a word.
-_PORT = "(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
+class HostPort(Pattern):
+    """A text that ends with a port. The system takes a larger one modulo 65536, and listens there without a word."""
+
+    def read(self, value: object) -> str:
+        text = super().read(value)
+        port = text.rpartition(":")[2]
+        if port != "*" and int(port) > PORT_MAX:
+            raise ValueError(_no_port(port))
+        return text
+
+
+def _no_port(port: str) -> str:
+    return f"must have a port from 1 to {PORT_MAX}, not {port}"
+
+
+_PORT = "[0-9]{1,9}"
 HOST = Pattern(_HOST, "a host name or IP address", "10.0.0.5 or [fd00::5]")
-HOST_PORT = Pattern(rf"(?:{_HOST}):{_PORT}", "HOST:PORT", "127.0.0.1:5432")
-LISTEN = Pattern(rf"(?:\*|{_HOST}):(?:\*|{_PORT})", "HOST:PORT to listen on (either may be *)", "0.0.0.0:8080")
+HOST_PORT = HostPort(rf"(?:{_HOST}):{_PORT}", "HOST:PORT", "127.0.0.1:5432")
+LISTEN = HostPort(rf"(?:\*|{_HOST}):(?:\*|{_PORT})", "HOST:PORT to listen on (either may be *)", "0.0.0.0:8080")
 ROUTE = Pattern(
     r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?/[A-Za-z0-9._~!$&'()*+;=:@%/-]{0,255}",
     "a path prefix, with a host before it where it is for one host only,",
@@ -145,14 +159,14 @@ class Address(Kind):
         if not self.bind and (host == "*" or port == "*"):
             raise ValueError(f"must name one host and port to connect to, not {quoted(value)}")
         if port != "*" and not 1 <= int(port) <= PORT_MAX:
-            raise ValueError(f"must have a port from 1 to {PORT_MAX}, not {port}")
+            raise ValueError(_no_port(port))
         return str(value)
 
     def describe(self) -> str:
         return "an address, tcp://HOST:PORT"
 
 
-_ADDRESS = re.compile(rf"tcp://(\*|{_HOST}):(\*|[0-9]{{1,9}})")
+_ADDRESS = re.compile(rf"tcp://(\*|{_HOST}):(\*|{_PORT})")
 
 
 def split_address(address: str) -> tuple[str, str] | None:

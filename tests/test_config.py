@@ -14,7 +14,7 @@ from rota.cli.config import config_group
 from rota.cli.options import config_option, load_or_exit, options
 from rota.common import config
 from rota.common.example import example
-from rota.common.kinds import LISTEN
+from rota.common.kinds import HOST_PORT, LISTEN
 from rota.common.settings import MasterSettings, ServiceSettings, SlaveSettings
 from rota.common.toml_lines import key_lines
 
@@ -488,11 +488,12 @@ def test_what_config_show_prints_of_a_section_within_a_service_loads_again(write
     assert config.load(write(run("show", "-c", path).stdout), {}).services["orders"] == before
 
 
-@pytest.mark.parametrize("port", ["65536", "99999"])
+@pytest.mark.parametrize("port", ["65536", "99999", "655360"])
 def test_a_port_that_there_is_not_is_refused_and_not_taken_for_another_one(port: str) -> None:
     assert LISTEN.read("*:65535") == "*:65535"
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        LISTEN.read(f"127.0.0.1:{port}")
+    for kind in (LISTEN, HOST_PORT):
+        with pytest.raises(ValueError, match=f"^must have a port from 1 to 65535, not {port}$"):
+            kind.read(f"127.0.0.1:{port}")
 
 
 def test_whom_to_tell_is_read_as_mail_addresses_or_as_the_url_of_a_webhook(write) -> None:
