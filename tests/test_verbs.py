@@ -499,13 +499,27 @@ def test_a_drain_that_is_refused_for_its_deadline_tells_of_none() -> None:
     assert rig.core.events.last == events
 
 
-def test_a_master_is_forgotten_by_itself() -> None:
-    rig = cluster(1)
+def followed(rig: Rig) -> None:
+    """By a standby."""
     hello = messages.PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 1000, "majority")
     rig.core.control(b"s", messages.framed(wire.HELLO, 0, hello), rig.now)
     rig.flush()
+
+
+def test_a_master_is_forgotten_by_itself() -> None:
+    rig = cluster(1)
+    followed(rig)
     refused = ask(rig, "forget", nodes=["other", "n1"])
     assert refused.exit == exits.USAGE and "forget it by itself" in refused.data["error"]
+
+
+def test_a_master_that_is_gone_is_forgotten_for_good_and_twice_is_already_so() -> None:
+    rig = cluster(1)
+    for _ in range(2):  # it may come back
+        followed(rig)
+        assert ask(rig, "forget", nodes=["other"]).data["nodes"] == ["other"]
+        again = ask(rig, "forget", nodes=["other"])
+        assert again.exit == exits.DONE and again.data["nodes"] == []
 
 
 # ---- hostile ---------------------------------------------------------------------------------------------------------

@@ -153,9 +153,7 @@ class Fleet:
         if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
             self.intents.let_leave(node)
         del self.nodes[node.name]
-        self.forgotten[node.name] = None
-        if len(self.forgotten) > NODES_MAX:
-            del self.forgotten[next(iter(self.forgotten))]
+        self.was_forgotten(node.name)
         self.census.forgotten(node, now)
         offered = {service for each in self.nodes.values() for service in each.offers}
         for service in node.offers:
@@ -163,6 +161,12 @@ class Fleet:
                 self._strike(service)
         self.changed = True
         return self.journal(records.forgotten(node.name))
+
+    def was_forgotten(self, name: str) -> None:
+        """A node, or a master."""
+        self.forgotten[name] = None
+        if len(self.forgotten) > NODES_MAX:
+            del self.forgotten[next(iter(self.forgotten))]
 
     def _strike(self, service: str) -> None:
         """No node offers it any more: nobody is to wait for it, or be alarmed. Unless something still hangs on it."""

@@ -162,8 +162,9 @@ class Verbs:
     def forget(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         reason = reason_of(args)
         names = _names(args, "nodes") or [node.name for node in self._nodes(args)]
-        names = [name for name in names if name not in self.fleet.forgotten]  # gone already: done
-        for other in self.pair.others():
+        masters = self.pair.others()
+        names = [name for name in names if name not in self.fleet.forgotten or name in masters]  # gone already: done
+        for other in masters:
             if other in names and other not in self.fleet.nodes:
                 if len(names) > 1:
                     raise Refuse(exits.USAGE, f"{other} is a master: forget it by itself")
@@ -186,6 +187,7 @@ class Verbs:
             raise Refuse(exits.REFUSED, f"{name} follows as standby: stop it first (TERM)")
         alone = ": this master is alone" if len(self.pair.others()) == 1 else ""
         self.fleet.events.tell("forgotten", name, f"{name} is no standby any more{alone}", by, reason)
+        self.fleet.was_forgotten(name)
         return Outcome({"nodes": [name]}, self.pair.forget(name))
 
     def blacklist(self, args: dict[str, Any], by: str, now: float) -> Outcome:
