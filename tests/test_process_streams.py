@@ -14,7 +14,7 @@ from rota.common import wire
 from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, chunk_of, credit_of
 from rota.worker.async_streams import AsyncStream
 from rota.worker.core.deliveries import Deliveries, Delivery
-from rota.worker.core.streams import Abandoned, Streams
+from rota.worker.core.streams import FORSAKEN_MAX, Abandoned, Streams
 from rota.worker.page import Page
 from rota.worker.process import Process
 from rota.worker.streams import Pump
@@ -135,6 +135,14 @@ def test_a_stream_that_was_cancelled_while_its_delivery_waited_for_room_is_given
     rig.handle(wire.head(wire.CANCEL, TOKEN, number=5))  # what is remembered is looked through: 2 has not been opened
     assert isinstance(rig.streams.of(second).fault, Abandoned)
     assert rig.streams.of(third).fault is None and rig.stream.fault is None
+
+
+def test_a_master_that_cancels_what_it_never_gave_fills_nothing(rig: Rig, ledger: Deliveries) -> None:
+    for number in range(2, FORSAKEN_MAX + 3):
+        rig.handle(wire.head(wire.CANCEL, TOKEN, number=number))
+    last, beyond = (take(ledger, number) for number in (FORSAKEN_MAX + 1, FORSAKEN_MAX + 2))
+    assert rig.streams.of(last).fault is not None
+    assert rig.streams.of(beyond).fault is None
 
 
 def test_a_cancel_ends_with_the_connection_of_a_delivery_that_waited(rig: Rig, ledger: Deliveries) -> None:

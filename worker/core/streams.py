@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from ...common import wire
+from ...common.limits import CONCURRENCY_MAX
 from ...common.streams import WINDOW, BadStream, Inflow, Outflow, chunk_of, credit_of
 from .deliveries import Deliveries, Delivery
 
+FORSAKEN_MAX = 2 * CONCURRENCY_MAX  # as many as run and wait in one process; other numbers were given to nobody
 _ANSWERED = "its answer was given"
 _FORSAKEN = "nobody waits for this any more"
 
@@ -152,7 +154,8 @@ class Streams:
         """Remember it: the handler may wait for nothing but its stream, and the master says CANCEL once."""
         ledger = self._deliveries
         self._forsaken = {each for each in self._forsaken if each > ledger.received_upto or each in ledger.running}
-        self._forsaken.add(number)
+        if len(self._forsaken) < FORSAKEN_MAX:
+            self._forsaken.add(number)
 
     def frames(self, stream: Stream) -> list[bytes]:
         return list(stream.frames(self._deliveries.token))
