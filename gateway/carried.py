@@ -70,7 +70,8 @@ class Carried(asyncio.Protocol):
         if self._eof or transport.is_closing():
             transport.close()  # after what was written
         else:
-            transport.write_eof()
+            with contextlib.suppress(OSError):  # asyncio's: the client is gone, and what was just written came back
+                transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closing is not None:

@@ -104,8 +104,12 @@ class Socket(Request):
 
     def room(self) -> None:
         core = self.core
-        if core is not None and core.held and not self.out.blocked:
+        if core is None or not core.held or self.out.blocked:
+            return
+        try:
             self._carry_out(core.hold(False, monotonic()))
+        except Exception:  # it is called among the answers of others
+            self._cut()
 
     def _opened(self, data: Body) -> bool:
         """Whether the process has accepted it; `streamed` is set when it has refused."""

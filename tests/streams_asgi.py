@@ -173,6 +173,14 @@ async def socket_talk(scope, receive, send):
         note(f"OSError {error}")
 
 
+async def socket_listen(scope, receive, send):
+    """Only hears."""
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] != "websocket.disconnect":
+        pass
+    note(f"{message['type']} {message['code']} {message['reason']}")
+
+
 async def socket_both(scope, receive, send):
     """One task hears, another closes."""
     await receive()

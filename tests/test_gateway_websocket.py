@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gateway_rig import APP, Gateway, Start, children_of, front, in_flight, read
 from system.proxy import PROXIED, Proxy
 from test_http_streams import noted, notes
 from test_websocket_frames import HOSTILE
-from tls_rig import Authority, secured
+from tls_rig import WITHOUT_UVLOOP, Authority, secured
 from tls_rig import connect as tls_connect
 from websocket_rig import ACCEPT, BINARY, CLOSE, TEXT, close, frame, handshake, read
 from websockets.asyncio.client import ClientConnection, connect
@@ -558,3 +559,24 @@ def test_messages_go_on_while_another_client_is_not_read(gateway: Gateway) -> No
         vanish(stuck)
 
     run(scenario)
+
+
+def test_who_is_gone_when_its_last_word_is_read_ends_its_own_connection_only(
+    start: Start, cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its close stands behind more than a process takes at once. The answer to it comes back as a reset, of which
+    asyncio raises an error at once.
+    """
+    (tmp_path / "uvloop.py").write_text(WITHOUT_UVLOOP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "rota.toml").write_text("[http]\nwebsocket_deflate = true\n")
+    gateway = front(start, cluster, "-c", str(tmp_path / "rota.toml")).ready()
+    deflate = zlib.compressobj(wbits=-15)
+    large = (deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    for _ in range(5):
+        before = notes(cluster)
+        sock = opened(gateway, "/listen", "Sec-WebSocket-Extensions: permessage-deflate")
+        sock.sendall(frame(BINARY, large, rsv=4) + close(4000))
+        sock.close()
+        assert noted(cluster, before) == "websocket.disconnect 4000 "
+    assert "Traceback" not in gateway.child.output()
