@@ -117,7 +117,8 @@ class ActiveMaster:
         except Lost as lost:
             attempt.reasons[address] = str(lost) or NO_CONNECTION
         except (Denied, Incompatible) as error:
-            attempt.final[address] = error
+            if attempt.reasons.get(address) == str(error):  # twice: a HELLO damaged on its way looks alike
+                attempt.final[address] = error
             attempt.reasons[address] = str(error)
         if len(attempt.final) == len(search.masters):
             raise attempt.final[address]

@@ -162,6 +162,11 @@ class FakeMaster:
         hello: messages.VoterHello = frame.message
         return hello
 
+    def refuse_voter(self, code: str, retry_after_ms: int) -> None:
+        route = self.expect_of_voter(messages.VoterHello).route
+        refusal = messages.Refusal(code, "a sentence", retry_after_ms, [1, 1])
+        self._control.send_multipart([route, messages.framed(wire.REFUSED, 0, refusal)])
+
     def expect_of_voter(self, *wanted: type[Any]) -> Frame:
         def find() -> Frame | None:
             for index, frame in enumerate(self.voters):

@@ -160,10 +160,18 @@ def test_a_verb_outlasts_a_restart_of_the_master() -> None:
     admin.close()
 
 
-def test_a_master_of_another_version_is_an_error_at_once(fake: FakeFrontend, admin: rota.Admin) -> None:
+def test_a_master_of_another_version_is_an_error_that_names_both(fake: FakeFrontend, admin: rota.Admin) -> None:
     fake.refusal = Refusal("incompatible", "this master speaks versions 7 to 9", 60_000, [7, 9])
     with pytest.raises(rota.Incompatible, match="7 to 9.* 1 to 1"):
         admin.status()
+
+
+def test_one_refusal_for_good_is_doubted_as_a_damaged_hello_looks_like_another_versions(
+    fake: FakeFrontend, admin: rota.Admin
+) -> None:
+    asked(fake, {"again": True})
+    fake.refusal, fake.refusals = Refusal("incompatible", "this master speaks 7 to 9", 60_000, [7, 9]), 1
+    assert admin.status()["again"]
 
 
 def test_events_are_given_in_order_and_once(fake: FakeFrontend, admin: rota.Admin) -> None:

@@ -65,6 +65,18 @@ def test_a_refusal_is_noted_once_and_then_each_minute_with_its_number(node: Node
     assert refuse("too many nodes") == [Note("the master refuses this node: too many nodes")]
 
 
+def test_one_refusal_for_good_is_doubted_as_a_damaged_hello_looks_like_another_versions(node: Node) -> None:
+    refusal = messages.Refusal("incompatible", "update the older side", 30_000, [1, 1])
+    for _ in range(2):  # each time anew
+        assert node.core.refused(refusal, node.now) == []
+        node.now += 0.3
+        node.join()
+    node.core.refused(refusal, node.now)
+    assert dialled(node.tick(0.3)) == [0]
+    assert node.core.refused(refusal, node.now) == [Note(f"the master refuses this node: {refusal.message}")]
+    assert dialled(node.tick(29.9)) == []
+
+
 def test_a_name_in_use_is_asked_for_again() -> None:
     node = Node()
     node.tick()

@@ -134,6 +134,15 @@ def test_a_process_that_nobody_knows_yet_says_hello_again(master: FakeMaster, st
     master.welcome_process()
 
 
+def test_a_process_doubts_one_refusal_for_good_as_a_damaged_hello_looks_like_another_versions(
+    master: FakeMaster, start: Start
+) -> None:
+    running = start()
+    master.refuse_process("incompatible", retry_after_ms=60_000)
+    master.welcome_process()
+    assert "refuses" not in running.child.tail()
+
+
 def test_a_process_with_another_interface_exits(master: FakeMaster, start: Start) -> None:
     running = start()
     master.refuse_process("interface")

@@ -647,6 +647,20 @@ def test_a_link_over_which_nobody_speaks_is_given_up_and_dialled_anew(rig: Rig) 
     assert not rig.of(HangUp), "it has as long over another one"
 
 
+def test_one_refusal_for_good_is_doubted_as_a_damaged_hello_looks_like_another_versions(rig: Rig) -> None:
+    refusal = messages.Refusal("incompatible", "update the older side", 30_000, [1, 1])
+    rig.link(refusal, wire.REFUSED)
+    assert not rig.core.alarms
+    rig.effects.clear()
+    rig.wait(1.0)
+    assert rig.of(Dial)
+    rig.link(refusal, wire.REFUSED)
+    assert "update the older side" in rig.core.alarms["refused"]
+    rig.effects.clear()
+    rig.wait(20.0)
+    assert not rig.of(Dial)
+
+
 def test_whoever_refuses_it_is_left_alone_for_as_long_as_that_says(rig: Rig) -> None:
     rig.link(messages.Refusal("denied", "two are enough", 2000, [1, 1]), wire.REFUSED)
     rig.effects.clear()

@@ -305,6 +305,13 @@ def test_a_standby_hears_again_and_again_who_votes(a: FakeMaster, b: FakeMaster,
     b.welcome_voter(state="standby")
 
 
+def test_a_refusal_for_good_is_doubted_once(a: FakeMaster, start: Start) -> None:
+    """A HELLO that was damaged on its way looks like another version's."""
+    start()
+    a.refuse_voter("incompatible", retry_after_ms=60_000)
+    a.welcome_voter("active")
+
+
 def test_a_standby_sends_the_node_on_and_nobody_hears_of_it(a: FakeMaster, b: FakeMaster, start: Start) -> None:
     agent = start(masters=[b.address, a.address])
     b.refuse_agent("standby")

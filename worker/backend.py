@@ -57,6 +57,7 @@ class Backend:
         self._streams = streams
         self._hello = hello
         self._failures = 0
+        self._refused_once = False  # as of another version
         self._open_at = 0.0
         self._hello_at = 0.0  # not before this
         self._answer_by: float | None = None  # None: HELLO is still to be said
@@ -178,7 +179,7 @@ class Backend:
 
     def _welcomed(self, fields: tuple[int, ...], welcome: Welcome) -> None:
         self.greeted = True
-        self._failures, self._turning = 0, False
+        self._failures, self._turning, self._refused_once = 0, False, False
         self.body_max = welcome.max_message or self.body_max
         self.send_all(self._deliveries.welcomed(fields[5], welcome.epoch, welcome.upto))
         self.send_all(self._streams.welcomed())
@@ -187,6 +188,10 @@ class Backend:
         self._turning = refusal.code == "standby"
         if self._turning and self.greeted:  # it has stepped down: what it gave us that has not begun goes with it
             self.drop()
+            return
+        if refusal.code == "incompatible" and not self._refused_once:  # a HELLO damaged on its way looks alike
+            self._refused_once = True
+            self._hello_again(monotonic() + AGAIN_S)
             return
         self._hello_again(monotonic() + max(refusal.wait_s, AGAIN_S))
         if refusal.code == "interface":

@@ -94,6 +94,7 @@ class _Voter:
         self._open_at = 0.0
         self._hello_at = 0.0  # not before this
         self._said = False  # HELLO was said, and is not wanted again
+        self._refused_once = False  # as of another version
         self._answer_by = inf
 
     def attend(self) -> None:
@@ -148,10 +149,14 @@ class _Voter:
             return messages.decode(body)
         if kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
             self.greeted, self._token, self._failures, self._answer_by = True, token, 0, inf
+            self._refused_once = False
             self._hello_at = monotonic() + AGAIN_S
             return welcome
         if kind == wire.REFUSED and isinstance(refusal := messages.decode(body), Refusal):
-            self._say_again(monotonic() + max(refusal.wait_s, REFUSED_S))
+            wait_s = max(refusal.wait_s, REFUSED_S)
+            if refusal.code == "incompatible" and not self._refused_once:  # a HELLO damaged on its way looks alike
+                self._refused_once, wait_s = True, REFUSED_S
+            self._say_again(monotonic() + wait_s)
         elif kind == wire.WHO and (self.greeted or not self._said):
             self._say_again(0.0)
         return None

@@ -69,6 +69,7 @@ class Standby(ABC):
         self._sequence = 0  # of the active's records, as its last pulse tells
         self._link_token = 0  # of the active's WELCOME; 0 = there is none over this link
         self._dial_at: float | None = now  # None: the link is open, or about to be
+        self._refused_once = False  # as of another version
         self._idle_peer = False  # the other master is no more active than this one
         self._forced = False  # to stand, by an operator; until the active is heard
         # Until then the active, if it was we, has recorded nothing that is not known here.
@@ -156,6 +157,7 @@ class Standby(ABC):
     def _welcomed(self, welcome: messages.Welcome, token: int, now: float) -> None:
         """Only of an active master, and of no older one than we know, there is something to be had."""
         self.alarms.pop("unanswered", None)
+        self._refused_once = False
         self.candidacy.saw(welcome.epoch)
         self._idle_peer = welcome.state == "standby"  # a candidate is not to be met by another one
         if welcome.state != "active" or welcome.epoch < self.epoch:
@@ -164,6 +166,9 @@ class Standby(ABC):
 
     def _refused(self, refusal: messages.Refusal, now: float) -> None:
         self.alarms.pop("unanswered", None)
+        if refusal.code == "incompatible" and not self._refused_once:  # a HELLO damaged on its way looks alike
+            self._refused_once = True
+            return self._hang_up(now)
         self._alarm("refused", f"the other master refuses this one: {refusal.message}")
         self._hang_up(now, max(REDIAL_S, refusal.wait_s))
 

@@ -55,6 +55,7 @@ class Connection:
         self._winner: int | None = None  # the master that has said that it won, until one is connected or passes us on
         self._told_to_wait = False  # by the master that refused us, until the next attempt
         self._refusals = Refusals()
+        self._refused_once = False  # as of another version
         self._hello_said = False  # on this connection, and not yet answered
         self._connect_at: float | None = 0.0  # None: connected, or about to be
 
@@ -77,7 +78,7 @@ class Connection:
 
     def welcomed(self, welcome: Welcome, now: float) -> list[Effect]:
         """We are greeted, unless this one is not to be obeyed."""
-        self._hello_said = False
+        self._hello_said = self._refused_once = False
         if welcome.state != "active":
             return self._passed_on(now)
         seen = self._votes.seen
@@ -100,6 +101,10 @@ class Connection:
         if refusal.code == "standby":
             return self._passed_on(now)
         self.greeted = self._hello_said = False
+        if refusal.code == "incompatible" and not self._refused_once:  # a HELLO damaged on its way looks alike
+            self._refused_once = self._told_to_wait = True
+            self._connect_at = now + BEAT_S
+            return []
         effects = self._refusals.note(f"the master refuses this node: {refusal.message}", now)
         if refusal.code == "stale":
             return effects
