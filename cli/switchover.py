@@ -76,15 +76,27 @@ def switchover(
     ends = time.monotonic() + timeout
     with admin(masters) if force else patient_admin(masters, timeout) as master:
         cost = master.switchover(force=force, reason=reason, timeout=ends - time.monotonic())
-    with admin([cost["address"]]) as risen:
-        after = risen.status(timeout=LOOK_S)["master"]
+    after = _status_after(cost)
     if as_json:
         print_json({**cost, "master": after})
     else:
         click.echo("\n".join(_lines(cost, after)))
 
 
-def _lines(cost: Reply, after: Reply) -> list[str]:
+def _status_after(cost: Reply) -> Reply | None:
+    """Of the new master; None: it is active, and says no more."""
+    from ..common.errors import Error
+
+    try:
+        with admin([cost["address"]]) as risen:
+            after: Reply = risen.status(timeout=LOOK_S)["master"]
+            return after
+    except Error as error:
+        tell(f"what {cost['to']} is like now is not known: {error}")
+        return None
+
+
+def _lines(cost: Reply, after: Reply | None) -> list[str]:
     from .check import problems
     from .render import duration, plural, printable
 
@@ -93,7 +105,7 @@ def _lines(cost: Reply, after: Reply) -> list[str]:
     back = f"; {plural(given_back, 'request')} given back, their clients send them again" if given_back else ""
     first = f"{cost['to']} is active with epoch {cost['epoch']}, after {took}{back}"
     before = f"{cost['from'] or 'the other master'} was, with epoch {cost['epoch_before']}"
-    wrong = problems({"master": after, "services": [], "nodes": []})
+    wrong = problems({"master": after, "services": [], "nodes": []}) if after is not None else ()
     return [printable(line) for line in (first, before, *(f"now: {sentence}" for sentence in wrong))]
 
 

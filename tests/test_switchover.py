@@ -68,6 +68,16 @@ def test_as_json_it_has_the_cost_and_what_the_new_master_says_of_itself(pair: Pa
     assert reply["master"]["state"] == "active" and reply["master"]["name"] == "b"
 
 
+def test_it_is_done_though_the_new_master_does_not_tell_of_itself(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switchover, "LOOK_S", 0.2)
+    first, second = pair
+    second.verb = lambda verb: messages.Result(verb.id + 1000, True, 0, {})  # to another question
+    result = rota("switchover", "--reason", "kernel", "-m", first.address, "--json")
+    assert result.exit_code == 0 and "what fake is like now is not known: " in result.stderr
+    reply = json.loads(result.stdout)
+    assert (reply["epoch"], reply["master"]) == (2, None)
+
+
 def test_a_refusal_is_exit_5(pair: Pair) -> None:
     answer = pair[0].verb
     assert answer is not None
