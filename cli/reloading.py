@@ -117,7 +117,7 @@ class Probe:
         if not select.select([self._child.pidfd], [], [], 0)[0]:
             return None
         status = self._child.reap()
-        said = self._child.unshown(OUTPUT_MAX).decode("utf-8", "replace").strip()
+        said = self._child.tail(OUTPUT_MAX)
         with self._answer, self._child.output:  # a line: whoever was forked there may have the other end for ever
             answer = self._answer.readline() if status == 0 else ""
         if answer:

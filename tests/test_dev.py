@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ from gateway_rig import joined
 from hosting_rig import answer_of, failure_of, request
 from web_rig import PACE_S, Browser, Site, running, until
 
+from rota.cli.reloading import Probe
 from rota.worker import dev, wsgi
+from rota.worker.agent import AgentSettings
 from rota.worker.error_page import Asked, of_broken_code, of_exception
 from rota.worker.hosting import SyncHost
 from rota.worker.interface import DEV, worker_of
@@ -136,6 +139,17 @@ def test_code_that_does_not_load_at_first_or_does_not_start_is_tried_again_when_
         site.says("the changed code serves")
         until(lambda: "well" in site.child.output(), "the new code did not start")
         site.end()
+
+
+def test_of_much_that_a_failed_load_says_its_end_is_told(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("print('chatter ' * 20_000)\nraise OSError('no database')\n")
+    probe = Probe(AgentSettings(app="shop.py", app_dir=str(tmp_path)))
+    pidfd = os.pidfd_open(probe.pid)
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
+    loaded = probe.outcome()
+    assert loaded is not None and not loaded.ok
+    assert loaded.text.startswith("chatter ") and loaded.text.endswith("\nOSError: no database")
 
 
 def test_an_exception_is_a_page_for_browsers_and_text_for_others(site: Site) -> None:

@@ -79,9 +79,10 @@ class Child:
         os.close(self.pidfd)
         return status
 
-    def tail(self) -> str:
+    def tail(self, most: int = TAIL_BYTES) -> str:
+        """The end of what it wrote, where an error stands."""
         size = os.fstat(self.output.fileno()).st_size
-        data = os.pread(self.output.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES))
+        data = os.pread(self.output.fileno(), most, max(0, size - most))
         return data.decode("utf-8", "replace").strip()
 
     def unshown(self, most: int) -> bytes:
