@@ -908,16 +908,16 @@ class Desk:
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        self._put(messages.framed(wire.HELLO, 0, messages.OperatorHello([1, 1], "me")))
+        self.put(messages.framed(wire.HELLO, 0, messages.OperatorHello([1, 1], "me")))
         ((_, frame),) = rig.core.out.control
         self.token = wire.parse_head(frame).token
 
-    def _put(self, frame: bytes) -> None:
+    def put(self, frame: bytes) -> None:
         self.rig.core.out.control.clear()
         self.rig.core.control(b"desk", frame, self.rig.now)
 
     def says(self, message: Any) -> Any:
-        self._put(messages.framed(wire.CONTROL, self.token, message))
+        self.put(messages.framed(wire.CONTROL, self.token, message))
         ((_, frame),) = self.rig.core.out.control
         self.rig.core.out.control.clear()
         return messages.decode(frame[wire.parse_head(frame).head_len :])
@@ -952,7 +952,7 @@ def test_an_operator_is_shown_what_a_standby_has_and_is_sent_to_the_active_for_t
     assert desk.asks("status").data["master"]["state"] == "candidate"
     assert isinstance(desk.says(messages.Follow(2, 0)), messages.Happened)
     rig.core.control(b"desk", wire.head(wire.BYE, desk.token), rig.now)
-    desk._put(messages.framed(wire.CONTROL, desk.token, messages.Verb(1, "status", {})))
+    desk.put(messages.framed(wire.CONTROL, desk.token, messages.Verb(1, "status", {})))
     assert [wire.parse_head(frame).kind for _, frame in rig.core.out.control] == [wire.WHO]
 
 
@@ -970,8 +970,7 @@ def test_of_a_long_history_an_operator_is_told_what_one_message_holds(rig: Rig) 
 def test_an_operator_that_has_read_the_history_hears_what_happens_next(rig: Rig) -> None:
     rig.link(messages.Happened(1, [event(41, "join"), event(42, "leave")]))
     desk = Desk(rig)
-    desk.says(messages.Follow(2, rig.core.history()[-1]["number"]))
-    rig.core.out.control.clear()
+    desk.put(messages.framed(wire.CONTROL, desk.token, messages.Follow(2, rig.core.history()[-1]["number"])))
     rig.core.events.tell("alarm", "me", "no primary")
     rig.core.tick(rig.now)
     frames = [frame for _, frame in rig.core.out.control if wire.parse_head(frame).kind == wire.CONTROL]

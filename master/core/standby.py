@@ -416,8 +416,9 @@ class Standby(ABC):
     # ---- operators -------------------------------------------------------------------------------------------------
 
     def _from_operator(self, route: bytes, message: messages.Message | None, now: float) -> None:
-        if isinstance(message, messages.Follow):
-            self._operators.follow(route, message)
+        if isinstance(message, messages.Follow):  # its number is one of the history; what is told is our own
+            since = max(0, message.since - self._last_of_active())
+            self._operators.follow(route, message._replace(since=since))
         elif isinstance(message, messages.Verb):
             try:
                 outcome = self._verb(message, now)
@@ -523,8 +524,12 @@ class Standby(ABC):
     def history(self) -> list[dict[str, Any]]:
         """What happened at the active, and then here: whoever takes over goes on with it."""
         own = self.events.since(0)
-        last = max((event["number"] for event in self.mirror.events), default=0)
+        last = self._last_of_active()
         return [*self.mirror.events, *({**event, "number": last + place} for place, event in enumerate(own, 1))]
+
+    def _last_of_active(self) -> int:
+        """The number of the last event that it has told us."""
+        return max((event["number"] for event in self.mirror.events), default=0)
 
     def ready_to_end(self, now: float) -> bool:
         return self.stopping
