@@ -751,11 +751,12 @@ def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(words: str, m
     assert re.match(r"no master answers \(.*\); trying for (300ms|30s)\n", result.stderr), result.stderr
 
 
-def test_without_a_master_a_wait_ends_with_its_time() -> None:
+def test_without_a_master_a_wait_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.client.operator.GRACE_S", 30.0)
     before = time.monotonic()
     result = CliRunner().invoke(main, ["wait", "leader", "--timeout", "1s", "-m", f"tcp://127.0.0.1:{free_port()}"])
     assert result.exit_code == 69
-    assert time.monotonic() - before < 2, "its first try is part of its time, and nobody's late answer is waited for"
+    assert time.monotonic() - before < 10, "nobody is there whose answer may come late"
 
 
 def test_a_wait_outlasts_that_no_master_answers(fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch) -> None:
