@@ -46,6 +46,7 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "unreachable_settles_all": (faults.reset_connection, faults.reset_all),
     "exit_settles_at_once": (faults.kill_process,),
     "dead_node_counts_as_not_started": (faults.cut_machine, faults.isolate_one_way, faults.kill_agent),
+    "page_keeps_the_first_reply": (faults.kill_process,),
     "fence_ignored": (faults.restart_master, faults.stop_process),
     "kept_replies_not_sent_again": (faults.reset_connection, faults.reset_all),
     "token_not_checked": (faults.forge,),
@@ -175,12 +176,21 @@ def page_written_after_the_handler(put: Put) -> None:
         self.words[STARTED_UPTO] = before
         return may_run
 
-    def late_done(self: Page, row: int) -> None:
+    def late_done(self: Page, row: int, reply: bytes) -> None:
         self.words[STARTED_UPTO] = max(self.words[STARTED_UPTO], self.words[FIRST_ROW + row * ROW_WORDS])
-        done(self, row)
+        done(self, row, reply)
 
     put(Page, "start", late_start)
     put(Page, "done", late_done)
+
+
+@rule
+def page_keeps_the_first_reply(put: Put) -> None:
+    """The reply that stands in a row is that of the row's delivery, and is compared with it."""
+    done = Page.done
+    first: dict[tuple[int, int], bytes] = {}
+    put(Page, "done", lambda page, row, reply: done(page, row, first.setdefault((id(page), row), reply)))
+    put(wire, "parse_reply", lambda frame, number: wire.parse(frame)[:8] + (number, *wire.parse(frame)[9:]))
 
 
 @rule
