@@ -24,6 +24,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..client.aio import AsyncClient
+from ..common.errors import Error
 from ..common.log import note, printable
 from ..common.loops import new_event_loop
 from ..common.settings import FORWARDED, HttpSettings, ServiceHttpSettings
@@ -169,9 +170,10 @@ class Gateway:
             self._access.add(Entry(client, method, target, version, status, size, 0.0, its_id, "", b"", b""))
 
     def fault(self, request: Request, status: int, error: BaseException) -> None:
+        why = error.details.get("cause", error) if isinstance(error, Error) else error  # not what callers are told
         self.tell(
             f"{status} {request.head.method} {request.head.target[:200].decode('latin-1')} "
-            f"request {request.id}: {type(error).__name__}: {error}"
+            f"request {request.id}: {type(error).__name__}: {why}"
         )
 
     # ---- life -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,11 @@ HTML = "text/html"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    settings = {"service.orders.ramp": 0, "service.orders.min_active": 0}
+    settings = {
+        "service.orders.ramp": 0,
+        "service.orders.min_active": 0,
+        "service.moved.fault.no_service": "we have moved",
+    }
     with LocalCluster(APP, nodes=["web-1"], settings=settings) as running:
         yield running
 
@@ -73,6 +77,15 @@ def test_a_service_has_pages_of_its_own_and_hup_reads_them_again(
     gateway.child.signal(signal.SIGHUP)
     until(lambda: "503.html: not UTF-8" in gateway.child.output(), "nothing is said of a page that is none")
     assert page()[1] == b"<p>second</p>" and gateway.child.status() is None
+
+
+def test_a_services_own_words_are_for_callers_and_the_cause_stays_in_the_log(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    gateway = gateway_with(start, cluster, tmp_path, '[service.moved.http]\nroutes = ["/moved"]\n')
+    answer, body = gateway.ask("/moved", X_Request_Id="id-8")
+    assert answer.status == 503 and b"we have moved" in body
+    until(lambda: "request id-8: NoService: there is no service 'moved'" in gateway.child.output(), "no cause")
 
 
 def test_a_page_that_is_none_is_an_error_of_the_start_whatever_starts_the_gateway(
