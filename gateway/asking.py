@@ -74,7 +74,7 @@ class Asking:
     def _take_more(self, connection: Asker, head: Head, body: bytes | Spool, now: float) -> Answer | None:
         """`take`, of any request."""
         if head.target.startswith(_OWN):
-            if head.target == READY:
+            if head.target.partition(b"?")[0] == READY:
                 return self._gateway.ready()
             if head.target.startswith(calls.PREFIX):
                 return self._call(connection, head, body, now)

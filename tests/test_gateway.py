@@ -221,6 +221,7 @@ def test_a_gateway_without_processes_says_that_it_is_not_ready(
     admin = cluster.admin()
     admin.drain(all=True, force=True)
     until(lambda: gateway.get("/-/ready")[0] == 503, "still ready")
+    assert gateway.get("/-/ready?from=balancer")[0] == 503
     assert b"may be given work" in gateway.get("/-/ready")[1]
     admin.rejoin(all=True)
     gateway.ready()

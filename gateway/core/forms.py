@@ -110,11 +110,14 @@ def in_xml(text: str) -> str:
     return escape(_NOT_XML.sub("\ufffd", text))
 
 
+_LOOK = '<meta name="viewport" content="width=device-width"><style>body{font-family:sans-serif;margin:2em}</style>'
+
+
 def _html(fault: Fault, request_id: str) -> str:
     status, title = fault.status, fault.title
     more = f" &middot; {escape(fault.code)}" if fault.code else ""
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{status} {title}</title></head>\n'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{_LOOK}<title>{status} {title}</title></head>\n'
         f"<body><h1>{title}</h1>\n<p>{escape(fault.sentence)}</p>\n"
         f"<p><small>{status}{more} &middot; request {escape(request_id)}</small></p></body></html>\n"
     )
