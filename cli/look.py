@@ -113,7 +113,7 @@ def _overwrite(lines: list[str]) -> None:
     import shutil
 
     shown = lines[: shutil.get_terminal_size((80, 24)).lines - 1]  # one more would scroll, and home is not home then
-    text = "".join(f"{line}{_REST_OF_LINE}\n" for line in shown)
+    text = "".join(f"{_REST_OF_LINE}{line}\n" for line in shown)  # behind a full line the cursor is on its last letter
     click.echo(f"{_CUT}{_HOME}{text}{_REST_OF_SCREEN}{_WRAP}", nl=False)
 
 
@@ -214,5 +214,11 @@ def _print_events(found: Sequence[Reply], as_json: bool) -> None:
 
     colours = paint()
     for event in found:
-        clock = time.strftime("%H:%M:%S", time.localtime(event["at"]))
+        clock = clock_of(event["at"], time.time())
         click.echo(json.dumps({"schema": 1, **event}) if as_json else line(event, colours, clock))
+
+
+def clock_of(at: float, now: float) -> str:
+    """The time of day; of another day with its date."""
+    then = time.localtime(at)
+    return time.strftime("%H:%M:%S" if then[:3] == time.localtime(now)[:3] else "%Y-%m-%d %H:%M:%S", then)

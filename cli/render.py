@@ -101,8 +101,9 @@ def _master(master: Reply, paint: Paint, width: int) -> list[str]:
         f"up {duration(master['uptime_s'])}",
         "durable" if master["durable"] else "no state directory",
     ]
-    alarms = [paint(f"alarm: {printable(alarm)}", "red") for alarm in master["alarms"]]
-    closed = [paint(_closed(name, each), "yellow") for name, each in master.get("maintenance", {}).items()]
+    alarms = [paint(line, "red") for alarm in master["alarms"] for line in wrapped(f"alarm: {alarm}", width)]
+    maintenance = master.get("maintenance", {}).items()
+    closed = [paint(line, "yellow") for name, how in maintenance for line in wrapped(_closed(name, how), width)]
     if lease := master.get("lease"):
         peers = master.get("peers", [peer] if peer else [])
         pair = [*(_peer(each, master["state"], paint) for each in peers), *wrapped(_lease(lease, master), width)]
@@ -150,8 +151,8 @@ def _votes(quorum: Reply, state: str) -> str:
 
 
 def _closed(service: str, how: Reply) -> str:
-    reason = f": {printable(how['reason'])}" if how["reason"] else ""
-    return f"maintenance: {service} is closed by {printable(how['by']) or 'an operator'}{reason}"
+    reason = f": {how['reason']}" if how["reason"] else ""
+    return f"maintenance: {service} is closed by {how['by'] or 'an operator'}{reason}"
 
 
 def _services(services: list[Reply], paint: Paint, width: int) -> list[str]:

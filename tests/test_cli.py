@@ -416,7 +416,7 @@ def test_watch_refreshes_in_place_on_a_terminal_and_colours_are_off_with_no_colo
     rota: Callable[..., Result], cluster: LocalCluster
 ) -> None:
     shown = on_a_terminal([*ROTA, "status", "--watch", "--interval", "100ms", "-m", cluster.address], b"\x1b[H", 3)
-    assert b"\x1b[32mactive" in shown and b"\x1b[K\r\n" in shown
+    assert b"\x1b[32mactive" in shown and b"\r\n\x1b[K" in shown and b"Ctrl-C ends\r\n" in shown
     plain = on_a_terminal([*ROTA, "status", "-m", cluster.address], b"web-2", 1, NO_COLOR="1")
     assert b"web-2" in plain and b"\x1b[" not in plain
 

@@ -1,5 +1,6 @@
 """Replies as text for people, what counts as degraded, and what a load measures."""
 
+import time
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from rota.cli.call import plain, read_values
 from rota.cli.check import problems
 from rota.cli.load import due_times, summary
+from rota.cli.look import clock_of
 from rota.cli.render import Cell, Paint, duration, event, node_state, nodes_begun, number, plural, status, table
 from rota.cli.tally import Tally
 from rota.cli.verb import Mistake
@@ -120,6 +122,16 @@ def test_status_without_nodes_says_how_to_start_one() -> None:
     assert "rota slave APP" in text(reply(nodes=[], services=[]))
 
 
+def test_alarms_and_maintenance_are_wrapped_as_the_reasons_of_nodes_are() -> None:
+    sentence = "a sentence of nine words that is too long"
+    closed = {"by": "alice", "reason": sentence, "retry_after": 60, "stopped": False}
+    lines = status(reply(nodes=[], master={"alarms": [sentence], "maintenance": {"shop": closed}}), PLAIN, 50)
+    assert "alarm: a sentence of nine words that is too long" in lines
+    lines = status(reply(nodes=[], master={"alarms": [sentence], "maintenance": {"shop": closed}}), COLOURED, 45)
+    assert "\x1b[31malarm: a sentence of nine words that is too\x1b[0m" in lines and "\x1b[31m    long\x1b[0m" in lines
+    assert "\x1b[33mmaintenance: shop is closed by alice: a\x1b[0m" in lines
+
+
 def test_what_came_over_the_wire_cannot_move_the_cursor() -> None:
     failing = {"service": "orders", "failures": 1, "retry_in_ms": 0, "text": "\x1b[2Jgone"}
     hostile = reply(nodes=[node(versions=["\x1b[H"], why="a\x07", failing=[failing])], master={"alarms": ["\x1b[H"]})
@@ -186,6 +198,12 @@ def test_a_verb_on_nodes_says_what_changed_and_what_was_so_already() -> None:
 def test_an_event_is_one_line_with_who_and_why() -> None:
     one = {"number": 1, "at": 0.0, "kind": "drain", "text": "web-1: drain", "by": "alice", "reason": "kernel"}
     assert event(one, PLAIN, "12:00:00") == "12:00:00  drain            web-1: drain (by alice: kernel)"
+
+
+def test_an_event_of_another_day_has_its_date() -> None:
+    noon = time.mktime((2026, 11, 23, 12, 0, 0, 0, 0, -1))
+    assert clock_of(noon - 60, noon) == "11:59:00"
+    assert clock_of(noon - 86_400, noon) == "2026-11-22 12:00:00"
 
 
 @pytest.mark.parametrize(
