@@ -11,10 +11,9 @@ import click
 
 from ..common import entries, exits
 from ..common.collector import loading
-from ..common.declare import declared
 from ..common.kinds import ROUTE, Name
 from ..common.settings import HttpSettings, ServiceHttpSettings
-from .options import BadConfig, arguments_of, config_option, load_or_exit, options, read_flag
+from .options import BadConfig, arguments_of, as_written, config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
@@ -49,18 +48,13 @@ route_option = click.option(
 
 def http_option(command: Any) -> Any:
     """`--http` and the flags of TLS, among the `flags` of a command that starts a gateway beside something else."""
-    kind = declared(HttpSettings)["bind"].kind
-
-    def read(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
-        read_flag(kind, ctx, param, given)
-        return given  # as it is written: "off" is to win over a file
 
     @wraps(command)
     def gather(*args: Any, flags: dict[str, object], http: str | None, **kwargs: Any) -> Any:
         return command(*args, flags=flags if http is None else {**flags, "http.bind": http}, **kwargs)
 
     what = "Run a gateway, too, that takes HTTP requests here. Default: off."
-    bind = click.option("--http", metavar="HOST:PORT", callback=read, help=what)
+    bind = click.option("--http", metavar="HOST:PORT", callback=as_written(HttpSettings, "bind"), help=what)
     return bind(options(HttpSettings, only=("tls_certificate", "tls_key"))(gather))
 
 

@@ -56,6 +56,19 @@ def options(section: type[Any], only: Collection[str] = ()) -> Callable[[_F], Ca
     return decorate
 
 
+def as_written(section: type[Any], key: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """The callback of an option of its own that is checked as this setting is, and given on as it is written: "off" is
+    to win over a file.
+    """
+    kind = declared(section)[key].kind
+
+    def read(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+        _read(kind, ctx, param, given)
+        return given
+
+    return read
+
+
 def arguments_of(flags: Mapping[str, object]) -> list[str]:
     """The flags of a section as words of a command line, for a command that starts another one."""
     words: list[str] = []
@@ -95,7 +108,7 @@ class BadConfig(click.ClickException):
 
 def _declare(setting: Setting) -> Callable[[Any], Any]:
     name, kind = _parameter(setting), setting.kind
-    read = functools.partial(read_flag, kind)
+    read = functools.partial(_read, kind)
     if not setting.flags[0].startswith("-"):
         return click.argument(name, metavar=f"[{setting.flags[0]}]", required=False, callback=read)
     help_text = f"{setting.what[0].upper()}{setting.what[1:]}.{_default(setting)}"
@@ -128,7 +141,7 @@ def _metavar(kind: Kind) -> str:
     return f"[{'|'.join(kind.words)}]" if isinstance(kind, Choice) else kind.metavar
 
 
-def read_flag(kind: Kind, ctx: click.Context, param: click.Parameter, given: Any) -> Any:
+def _read(kind: Kind, ctx: click.Context, param: click.Parameter, given: Any) -> Any:
     """A flag's value, checked as its setting is; a mistake here is one of usage (exit 2), and so is an empty value: a
     script whose variable is not set must not begin a master without its state, or a second one alone.
 

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common import exits
-from ..common.declare import declared
 from ..common.inuse import PortInUse
 from ..common.limits import CONTROL_PORT
 from ..common.log import note
@@ -28,7 +26,7 @@ from ..worker.spawn import how_it_ended
 from . import gateway
 from .children import Child, where
 from .operator import admin
-from .options import arguments_of, config_option, load_or_exit, options, read_flag
+from .options import arguments_of, as_written, config_option, load_or_exit, options
 from .serve import agent_settings
 from .verb import Failed, verb
 
@@ -64,7 +62,7 @@ _OWN = ("app", "name", "service", "version", "tags", *_HOW)
 @click.option(
     "--bind",
     metavar="ADDRESS",
-    callback=partial(read_flag, declared(MasterSettings)["bind"].kind),
+    callback=as_written(MasterSettings, "bind"),
     help=f"Control address of the master; * as port for any free one. Default: {HERE}.",
 )
 @gateway.http_option

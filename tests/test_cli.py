@@ -221,6 +221,8 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("wait ready {}", "a NAME is empty"),
         ("call orders.charge --idempotency-key {}", "a KEY is empty"),
         ("master --state {}", "must be 1 to 1024 printable characters, not ''"),
+        ("run shop.py --bind {}", "must be an address, tcp://HOST:PORT, not ''"),
+        ("run shop.py --bind 127.0.0.1", "did you mean tcp://127.0.0.1:7700?"),
         ("master --backup-of {}", "must be an address, tcp://HOST:PORT, not ''"),
         ("run shop.py --bind {}", "'--bind': must be an address, tcp://HOST:PORT, not ''"),
         ("run shop.py --bind here", "'--bind': must be an address, tcp://HOST:PORT, not 'here'; did you mean"),
