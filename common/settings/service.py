@@ -96,7 +96,7 @@ class ServiceSettings(Section):
     weights: Mapping[str, int] = setting(
         {},
         Table(Integer(1, 256)),
-        "node = weight, its share of the requests; a node that is not named has 1",
+        "shares of nodes in the requests, as weights; a node that is not named has 1",
         "equal, until machines differ; to give a node nothing, drain it",
     )
     ramp: float = setting(
