@@ -23,7 +23,7 @@ from rota.common.body import decode_result
 from rota.worker import agent
 from rota.worker.agent import AgentSettings
 from rota.worker.page import DONE, RUNNING
-from rota.worker.spawn import as_typed
+from rota.worker.spawn import Place, as_typed
 
 
 def test_a_node_says_who_it_is_and_runs_what_the_plan_says(master: FakeMaster, start_agent: Start) -> None:
@@ -592,6 +592,20 @@ def test_a_directory_is_kept_as_typed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PWD", "/")  # a lie: another directory
     assert as_typed(".") == str(tmp_path / "release")
     assert as_typed("/x/y") == "/x/y"
+
+
+def test_a_relative_interpreter_is_one_from_here_wherever_processes_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "live").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    script(tmp_path / "live" / "python", "echo it began; exit 3")
+    settings = AgentSettings(app=f"{HERE / 'node_app.py'}:orders", app_dir="live", python="live/python")
+    assert agent.main(settings) == exits.LOAD_FAILED and "it began" in capfd.readouterr().err
+    assert agent.main(replace(settings, python="live/none")) == exits.FAILED
+    assert capfd.readouterr().err == "rota slave: --python live/none cannot be run: No such file or directory\n"
+    assert Place.of("live", "python3").python == "python3", "one of PATH"
 
 
 def test_an_interpreter_without_rota_is_told_as_that(

@@ -96,7 +96,7 @@ def main(settings: AgentSettings) -> int:
         text = str(error)
         if not os.path.isdir(settings.app_dir):
             text = f"--app-dir {settings.app_dir} is no directory of this machine"
-        elif error.filename is not None and error.filename == settings.python:
+        elif error.filename is not None and settings.python and error.filename == spawn.as_program(settings.python):
             text = f"--python {settings.python} cannot be run: {error.strerror}"
         print(f"rota slave: {text}", file=sys.stderr)
         return exits.FAILED

@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, app_dir: str, python: str | None) -> Place:
-        return cls(as_typed(app_dir), python or sys.executable)
+        return cls(as_typed(app_dir), as_program(python or sys.executable))
 
 
 def as_typed(path: str) -> str:
@@ -39,6 +39,11 @@ def as_typed(path: str) -> str:
     if os.path.isabs(shell_says) and _same_directory(shell_says, here):
         here = shell_says
     return here if path in ("", ".") else os.path.join(here, path)
+
+
+def as_program(python: str) -> str:
+    """A path is meant from here, not from the directory that a process is started in; a bare name is one of PATH."""
+    return as_typed(python) if os.sep in python else python
 
 
 def _same_directory(one: str, other: str) -> bool:
