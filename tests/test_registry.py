@@ -654,6 +654,30 @@ def test_a_drain_of_a_node_that_is_leaving_makes_it_the_operators_word_and_it_st
     assert node.intent is Intent.DETACHED
 
 
+def test_one_that_was_rejoined_while_it_was_away_is_on_record_when_it_is_back() -> None:
+    """Else the next master does not know that it must ask this node, too, what had been given to it."""
+    rig = Rig()
+    node = rig.agent()
+    rig.verb("drain", nodes=["n1"])
+    rig.after(0.1)
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.verb("rejoin", nodes=["n1"])
+    assert node.intent is Intent.ACTIVE and not node.eligible()
+    rig.process(rig.agent("n1", boot="b2"))
+    assert node.eligible() and Restored.of(rig.records).present == {"n1"}
+
+
+def test_one_that_left_before_it_was_on_record_is_on_record_when_it_is_back() -> None:
+    rig = Rig()
+    rig.durable = False
+    node = rig.agent()
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.durable = True
+    rig.flush()
+    rig.agent("n1", boot="b2")
+    assert Restored.of(rig.records).present == {"n1"}
+
+
 # ---- ramp ------------------------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,7 @@ class Fleet:
         self.patient_until = now  # no node that has not said hello is given up before
         self.changed = True  # since somebody who waits was last asked to look
         self._began = now
-        self._present: dict[int, Node] = {}  # record number → node whose presence it makes durable
+        self._awaited: dict[Node, int] = {}  # nodes, and the record that makes their presence durable
         self._looks: Timers[Node] = Timers()  # when time may do something to each
         self.processes = Processes(self)
         self.recalls = Recalls(dispatch, out)
@@ -145,6 +145,7 @@ class Fleet:
         self.journal(records.present(node.name, False))
         self.census.left(node, now)
         node.recorded = False
+        self._awaited.pop(node, None)
         self.staff.replan = True
 
     def forget(self, node: Node, now: float) -> int:
@@ -187,12 +188,12 @@ class Fleet:
 
     def await_record(self, node: Node, record: int) -> None:
         """This record makes the node's presence durable."""
-        self._present[record] = node
+        self._awaited[node] = record
 
     def recorded(self, number: int, now: float) -> None:
         """Everything up to this record is durable."""
-        for record in [record for record in self._present if record <= number]:
-            node = self._present.pop(record)
+        for node in [node for node, record in self._awaited.items() if record <= number]:
+            del self._awaited[node]
             node.recorded = True
             self.refresh(node, now)
             self.changed = True

@@ -41,7 +41,9 @@ class Intents:
         node.recorded = False
         node.failing.clear()
         record = self._step(node, "rejoin", by, reason, now)
-        self._fleet.await_record(node, record)
+        if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
+            self._fleet.await_record(node, record)
+        # Else its HELLO brings the record that it waits for: its presence may not be on record any more.
         return record
 
     def drain_deadline(self, node: Node) -> float:

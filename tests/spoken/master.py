@@ -712,6 +712,8 @@ class MasterWorld(Rig):
             word = node.by != "agent" and node.generation > 0  # an operator's
             if word and (other is None or (other.intent, other.generation) != (node.intent, node.generation)):
                 raise Violation(f"{name} is {node.intent}, and after a restart {other and other.intent}")
+            if node.recorded and name not in found.present:
+                raise Violation(f"{name} may be given work, and the next master would not ask it")
         for mine, its, what in (
             (self.fleet.scaled, again.fleet.scaled, "sizes"),
             (self.fleet.checks.exempt, again.fleet.checks.exempt, "the blacklist"),
