@@ -49,11 +49,9 @@ def batch_of(size: int) -> int:
 
 
 @contextmanager
-def router_and_peer(
-    address: str, size: int, io_threads: int = 1, mandatory: bool = True
-) -> Iterator[tuple[zmq.Socket[bytes], bytes]]:
+def router_and_peer(address: str, size: int, mandatory: bool = True) -> Iterator[tuple[zmq.Socket[bytes], bytes]]:
     """A ROUTER and a DEALER in another process; the second item is the peer's routing id."""
-    context = zmq.Context(io_threads)
+    context = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.router_mandatory = mandatory
     router.set_hwm(0)

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,17 +152,17 @@ class Watch:
         self.memory = 0
         self.in_flight: list[tuple[float, int]] = []
         # Apart: while a busy master takes its time to answer, clients would come and go unseen.
-        self._threads = [threading.Thread(target=each) for each in (self._look, self._ask)]
+        self._threads = ThreadPoolExecutor(2)
 
     def __enter__(self) -> Watch:
-        for thread in self._threads:
-            thread.start()
+        self._watching = [self._threads.submit(each) for each in (self._look, self._ask)]
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Raises what kept it from looking to the end: what it did not see would count as nothing."""
         self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        for each in self._watching:
+            each.result()
 
     def _look(self) -> None:
         while not self._stop.wait(SAMPLE_S):
@@ -247,7 +248,7 @@ def measured(limits: Limits, seconds: float, pause: float) -> dict[str, Any]:
             "per_second": {"before": before.per_second, "during": during.per_second},
             "memory_mib": (watch.memory - memory) / 2**20,
             "opened_s": opened - begun,
-            "in_flight_max": max((number for at, number in watch.in_flight if at > opened + SETTLED_S), default=0),
+            "in_flight_max": max(number for at, number in watch.in_flight if at > opened + SETTLED_S),
             "cut_s": {
                 kind: sorted(watch.last[port] - at for port, at in ports.items() if port in watch.last)
                 for kind, ports in held.items()
@@ -280,9 +281,10 @@ def judged(found: dict[str, Any], p99_max: float) -> list[tuple[bool, str]]:
     for kind in KINDS:
         cut, limit = found["cut_s"][kind], found["limit_s"][kind]
         least, most = limit
-        text = f"slow {kind}: {len(cut)} held for {cut[0]:.1f} to {cut[-1]:.1f} s, limit {least:.1f}"
+        held = f"{cut[0]:.1f} to {cut[-1]:.1f} s" if cut else "a time that nobody saw"
+        text = f"slow {kind}: {len(cut)} held for {held}, limit {least:.1f}"
         text += f" to {most:.1f} s" if most > least else " s"
-        on_time = least - EARLY_S <= found["soonest_s"][kind] and cut[-1] <= most + LATE_S
+        on_time = least - EARLY_S <= found["soonest_s"][kind] and max(cut, default=0.0) <= most + LATE_S
         verdicts.append((len(cut) == found["each"] and not found["not_cut"][kind] and on_time, text))
     return verdicts
 
