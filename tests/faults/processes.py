@@ -81,10 +81,12 @@ def out_of_memory(folder: Path, rounds: int, title: str) -> list[Outcome]:
             return harmed(folder, rounds, title, "eat", at_start(MEMORY_GROUP=str(group)), "a memory group of 768 MiB")
     told = ("RemoteError",)  # MemoryError: the handler ran, and raised
     with Pool(folder, app=APP, nodes=1, processes=2) as pool, Callers(pool) as callers:
+        hit = []
         for _ in range(rounds):
-            hit = victim(callers.default, pool, 0.0, "eat")
-            hit.told()
-    return callers.outcomes(title, told=told, hit={hit.key}, figure="MemoryError under RLIMIT_AS: no memory group")
+            hit.append(victim(callers.default, pool, 0.0, "eat"))
+            hit[-1].told()
+    keys = [each.key for each in hit]
+    return callers.outcomes(title, told=told, hit=keys, figure="MemoryError under RLIMIT_AS: no memory group")
 
 
 def harmed(

@@ -15,7 +15,16 @@ import rota
 
 ANSWERED = "answered"
 # Who is told one of these is told that nothing was run.
-NOT_RUN = {"NotExecuted", "Overloaded", "NoService", "Unavailable", "BindError"}
+NOT_RUN = {
+    "NotExecuted",
+    "Quarantined",
+    "Overloaded",
+    "NoService",
+    "Unavailable",
+    "PayloadTooLarge",
+    "Conflict",
+    "BindError",
+}
 
 
 class Execution(NamedTuple):
@@ -48,6 +57,7 @@ class Ledger:
         self._executions: list[Execution] = []
         self._read_upto = 0
         self._told: dict[str, str] = {}  # key → what its caller was told; "" = nothing yet
+        self._unstarted: set[str] = set()  # keys: their time passed, and they were told that nothing had been run
         self._wrong: list[tuple[str, str]] = []  # key, sentence
 
     def submitted(self, key: str) -> None:
@@ -62,6 +72,8 @@ class Ledger:
 
     def failed(self, key: str, error: BaseException) -> None:
         self._tell(key, type(error).__name__ if isinstance(error, rota.Error) else repr(error))
+        if isinstance(error, rota.Timeout) and error.details.get("started") is False:
+            self._unstarted.add(key)
 
     def told(self, word: str) -> list[str]:
         """The keys of all calls that ended so: `ANSWERED`, or the class of an error."""
@@ -92,7 +104,7 @@ class Ledger:
         for key, word in told.items():
             if word == ANSWERED and not begun[key]:
                 wrong.append(f"{key} was answered, and no process ran it")
-            if word in NOT_RUN and begun[key]:
+            if (word in NOT_RUN or key in self._unstarted) and begun[key]:
                 wrong.append(f"{key} was told {word}, and was run")
         wrong += [f"{key} was run, and nobody had asked for it" for key in begun if key not in told]
         return Findings(

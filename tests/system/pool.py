@@ -116,17 +116,6 @@ class Pool(LocalCluster):
     def node(self, name: str) -> Status:
         return next((node for node in self.status()["nodes"] if node["name"] == name), {})
 
-    def busy_process(self, within: float = 10.0) -> tuple[int, str]:
-        """The pid of a process that runs a request right now, as the ledger has it, and the request's key."""
-        until = time.monotonic() + within
-        while time.monotonic() < until:
-            running = self.running()
-            if running:
-                key, pid = running.popitem()
-                return pid, key
-            time.sleep(0.001)
-        raise AssertionError("no process is busy")
-
     def running(self) -> dict[str, int]:
         """Key → pid of what has begun and not ended."""
         begun: dict[str, int] = {}

@@ -12,6 +12,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -177,16 +178,16 @@ class Looking:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._executor = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._looking = self._executor.submit(self._look)
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Raises what kept it from looking to the end: it would have seen less."""
         self._stop.set()
-        self._thread.join(SETTLED_S)
-        assert not self._thread.is_alive(), "the status that it asked for last did not come"
+        self._looking.result(SETTLED_S)
 
     def _look(self) -> None:
         with self._pool.admin() as admin:

@@ -61,11 +61,26 @@ def test_two_answers_to_one_call_are_found(ledger: Ledger) -> None:
     assert ledger.check().wrong == ["a was told answered, and then answered"]
 
 
-def test_a_run_that_its_caller_was_told_did_not_happen_is_found(ledger: Ledger) -> None:
+@pytest.mark.parametrize(
+    "told",
+    [
+        rota.NotExecuted("it was not run"),
+        rota.Quarantined("nor will it be"),
+        rota.Timeout("in the queue", details={"started": False}),
+    ],
+)
+def test_a_run_that_its_caller_was_told_did_not_happen_is_found(ledger: Ledger, told: rota.Error) -> None:
     ledger.submitted("d")
     ran(ledger, "d")
-    ledger.failed("d", rota.NotExecuted("it was not run"))
-    assert ledger.check().wrong == ["d was told NotExecuted, and was run"]
+    ledger.failed("d", told)
+    assert ledger.check().wrong == [f"d was told {type(told).__name__}, and was run"]
+
+
+def test_a_time_out_alone_does_not_say_that_nothing_was_run(ledger: Ledger) -> None:
+    ledger.submitted("d")
+    ran(ledger, "d")
+    ledger.failed("d", rota.Timeout("while it ran"))
+    assert not ledger.check().wrong
 
 
 def test_a_fault_that_was_not_expected_is_a_miss(ledger: Ledger) -> None:
