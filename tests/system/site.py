@@ -135,6 +135,7 @@ class Site:
             for log in self.masters.folder.glob(f"{name}*.log"):
                 for found in ACTIVE.findall(log.read_text(errors="replace")):
                     who.setdefault(int(found), set()).add(name)
+        assert who, "no master has said that it is active"
         return [f"{' and '.join(sorted(names))} were active in epoch {n}" for n, names in who.items() if len(names) > 1]
 
     def late(self) -> int:
