@@ -150,9 +150,8 @@ def test_nothing_is_left_behind_of_a_family(bench):
     sleeper += "time.sleep(60)']); time.sleep(60)"
     with bench.launch.Family("test") as family:
         member = family.start([sys.executable, "-c", sleeper])
-        deadline = time.monotonic() + 5
-        while not (below := bench.cpu.descendants(member.pid)) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: bench.cpu.descendants(member.pid))
+        below = bench.cpu.descendants(member.pid)
         folder = family.folder
     assert below and not folder.exists()
     until(lambda: all(map(is_gone, (member.pid, *below))))

@@ -316,7 +316,7 @@ def test_nothing_of_a_daemon_is_where_its_stderr_was(tmp_path: Path) -> None:
     master = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **ANYWHERE})
     try:
         with Admin(address) as admin:
-            eventually(admin.status, lambda status: status["master"]["state"] == "active")
+            until(lambda: admin.status()["master"]["state"] == "active")
         opened = [os.readlink(f"/proc/{master.pid}/fd/{fd}") for fd in range(3)]
         assert opened == ["/dev/null"] * 3
     finally:
@@ -386,19 +386,12 @@ def test_check_is_ok_when_all_is_well_and_exits_3_with_sentences_when_not(
     cluster.stop_node("web-2", kill=True)
     try:
         assert rota("wait", "active", "web-2", "--timeout", "1s").exit_code in (0, 75)  # until it is suspect
-        result = eventually(lambda: rota("status", "--check"), lambda found: found.exit_code == 3)
+        until(lambda: rota("status", "--check").exit_code == 3)
+        result = rota("status", "--check")
         assert "degraded: web-2 is " in result.stdout
         assert any("web-2" in sentence for sentence in reply(rota("status", "--check", "--json"))["degraded"])
     finally:
         cluster.start_node("web-2")
-
-
-def eventually(look: Callable[[], Any], holds: Callable[[Any], bool], within: float = 10.0) -> Any:
-    until = time.monotonic() + within
-    while not holds(found := look()):
-        assert time.monotonic() < until, found
-        time.sleep(0.02)
-    return found
 
 
 def test_watch_writes_one_status_after_the_other_where_there_is_no_terminal(
@@ -460,7 +453,7 @@ def test_ctrl_c_says_that_what_was_asked_for_goes_on(
     rota: Callable[..., Result], cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = cluster.client().submit("orders.slow", seconds=1.5)
-    eventually(lambda: sum(node["in_flight"] for node in cluster.status()["nodes"]), lambda running: running > 0)
+    until(lambda: sum(node["in_flight"] for node in cluster.status()["nodes"]) > 0)
 
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -583,7 +576,7 @@ def test_rejoin_waits_until_the_node_is_active_with_the_version_that_was_named(r
 
 def test_a_wait_that_takes_too_long_exits_75_and_goes_on(rota: Callable[..., Result], cluster: LocalCluster) -> None:
     calls = [cluster.client().submit("orders.slow", seconds=1.5) for _ in range(2)]
-    eventually(lambda: cluster.status()["nodes"][0]["in_flight"], lambda running: running > 0)
+    until(lambda: cluster.status()["nodes"][0]["in_flight"] > 0)
     result = rota("drain", "web-1", "--timeout", "200ms")
     assert result.exit_code == 75 and "still under way" in result.stderr
     assert [call.result(10) for call in calls] == [1.5, 1.5]
@@ -818,7 +811,7 @@ def test_run_serves_until_ctrl_c_and_lets_running_requests_finish(app: str, tmp_
         address = greeting.split()[-1]
         with Client(address) as client, Admin(address) as admin:
             slow = client.submit("orders.slow", seconds=1.5)
-            eventually(admin.status, lambda status: status["nodes"][0]["in_flight"] == 1)
+            until(lambda: admin.status()["nodes"][0]["in_flight"] == 1)
             run.send_signal(signal.SIGINT)
             assert slow.result(10) == 1.5
         assert run.wait(10) == 0

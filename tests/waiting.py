@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 PATIENCE_S = 30.0  # of a machine that does other things too; when it is idle, hardly anything takes a second
-LOOK_S = 0.01
+LOOK_S = 0.02
+
+
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
+    """For who does not give up when it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_S)
+    return True
 
 
 def until(
@@ -16,10 +26,7 @@ def until(
     seconds: float = PATIENCE_S,
 ) -> None:
     """`what`: is told when it does not come about; it may be asked for then."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
-        time.sleep(LOOK_S)
+    assert eventually(condition, seconds), what if isinstance(what, str) else what()
 
 
 def is_gone(pid: int) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from system.load import Load
-from system.pool import Pool, eventually
-from waiting import is_gone
+from system.pool import Pool
+from waiting import is_gone, until
 
 from .app import LIMIT_S
 from .play import APP, ASYNC_APP, Callers, Outcome, Victim, began, fault, judged, victim, whole
@@ -33,7 +33,7 @@ def deadline(folder: Path, rounds: int, title: str) -> list[Outcome]:
                 key = callers.default.one(2 * DEADLINE_S, timeout=DEADLINE_S)
                 took[key] = callers.default.told(key) - at - DEADLINE_S
             callers.more()
-            assert eventually(lambda: not set(pool.running()) & set(took))
+            until(lambda: not set(pool.running()) & set(took))
         misses = [] if before == set(pool.processes()) else ["processes were lost"]
     late = max(took.values())
     misses += [f"answered {late * 1000:.0f} ms after the deadline"] if late > DEADLINE_LATE_S else []
@@ -76,7 +76,7 @@ def hung(folder: Path, rounds: int, title: str) -> list[Outcome]:
 def gone_after(pool: Pool, hit: Victim) -> float:
     """Seconds from the beginning of its handler to the end of its process."""
     (at,) = (each.at for each in pool.ledger.executions() if each.key == hit.key and each.word == "began")
-    assert eventually(lambda: is_gone(hit.pid)), "it was not ended"
+    until(lambda: is_gone(hit.pid), "it was not ended")
     return time.time() - at
 
 
@@ -104,7 +104,7 @@ def late_task(folder: Path, rounds: int, title: str) -> list[Outcome]:
         with Load(pool.ledger, pool.client(), "proof.book", lanes=4, seconds=0.05) as others:
             stubborn = others.one(60.0, True)
             pid = began(pool, stubborn)
-            assert eventually(lambda: is_gone(pid)), "it was not ended"
+            until(lambda: is_gone(pid), "it was not ended")
             others.told(stubborn)
             others.more(20)
     late = max(took)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from system.ledger import Ledger
-from system.pool import Pool, eventually
+from system.pool import Pool
 from system.proxy import Proxy
+from waiting import until
 
 import rota
 
@@ -41,7 +42,7 @@ def resets(folder: Path, rounds: int, title: str) -> list[Outcome]:
         with proxied_callers(pool) as callers:
             for number in range(5 * rounds):
                 role = ("frontend", "backend", "control")[number % 3]
-                assert eventually(lambda role=role: proxy.reset(role, chance))  # type: ignore[misc]
+                until(lambda role=role: proxy.reset(role, chance))  # type: ignore[misc]
                 callers.more(10)
         done = proxy.resets
     return callers.outcomes(title, told=(), figure=f"{done} resets")
@@ -94,7 +95,7 @@ def black_hole(folder: Path, rounds: int, title: str) -> list[Outcome]:
                 healed = time.monotonic()
                 proxy.heal()
                 watch.wait(healed, "live")
-                assert eventually(lambda: len(pool.processes("node-1")) == 2, 30)
+                until(lambda: len(pool.processes("node-1")) == 2)
                 callers.more()
     return callers.outcomes(title, detected=took, figure="detected: suspect (<= 1 s); DEAD <= 3.5 s", misses=misses)
 
@@ -244,7 +245,7 @@ def dropped(folder: Path, rounds: int, title: str, ways: Sequence[str]) -> list[
             healed = time.monotonic()
             network.rules()
             watch.wait(healed, "live")
-            assert eventually(lambda: len(pool.processes("far")) == 2, 30)
+            until(lambda: len(pool.processes("far")) == 2)
             callers.more()
     return callers.outcomes(title, detected=took, figure="detected: suspect (<= 1 s); DEAD <= 3.5 s", misses=misses)
 

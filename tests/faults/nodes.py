@@ -7,7 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from system.pool import Pool, eventually
+from system.pool import Pool
+from waiting import until
 
 from .play import APP, Callers, Outcome, Watch, agent, children, cpu, events, fault, gone, master, stopped, victim
 
@@ -27,7 +28,7 @@ def kill_agent(folder: Path, rounds: int, title: str) -> list[Outcome]:
         for number in range(1, min(rounds, 5) + 1):
             hit = [victim(load, pool, 0.0, "shield") for load in callers.both]  # on node-1: there is no other
             keys = [each.key for each in hit]
-            assert eventually(lambda keys=keys: len(children(pool, keys)) == 4)  # type: ignore[misc]
+            until(lambda keys=keys: len(children(pool, keys)) == 4)  # type: ignore[misc]
             pool.start_node(f"other-{number}")
             at = time.monotonic()
             pool.stop_node("node-1", kill=True)
@@ -64,7 +65,7 @@ def stop_agent(folder: Path, rounds: int, title: str) -> list[Outcome]:
             watch.wait(back, "live")
             for load, key in late:
                 load.told(key)
-            assert eventually(lambda: len(pool.processes("node-1")) == 3)
+            until(lambda: len(pool.processes("node-1")) == 3)
             callers.more()
     return callers.outcomes(title, detected=took, figure="detected: suspect", misses=misses)
 

@@ -20,8 +20,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from system.ledger import Findings
 from system.load import Load
-from system.pool import Pool, eventually
-from waiting import is_gone
+from system.pool import Pool
+from waiting import eventually, is_gone, until
 
 HERE = Path(__file__).resolve().parent
 APP = f"{HERE / 'app.py'}:proof"
@@ -158,7 +158,7 @@ def began(pool: Pool, key: str, within: float = SETTLED_S) -> int:
         found[:] = [each.pid for each in reversed(pool.ledger.executions()) if each.key == key]
         return bool(found)
 
-    assert eventually(looked, within), f"{key} was not begun"
+    until(looked, lambda: f"{key} was not begun", within)
     return found[0]
 
 
@@ -172,7 +172,7 @@ def whole(pool: Pool, within: float = SETTLED_S) -> None:
     with pool.admin() as admin:
         admin.recheck(*pool.nodes)
         wanted = sum(node["capacity"] for node in admin.status()["nodes"] if node["name"] in pool.nodes)
-        assert eventually(lambda: len(pool.processes()) >= wanted, within), pool.status()["nodes"]
+        until(lambda: len(pool.processes()) >= wanted, lambda: pool.status()["nodes"], within)
 
 
 def gone(pids: Iterable[int], within: float = SETTLED_S) -> float | None:
@@ -240,7 +240,7 @@ class Watch:
         return next((each.at - at for each in list(self.seen) if each.at >= at and each.liveness == liveness), None)
 
     def wait(self, at: float, liveness: str, within: float = SETTLED_S) -> float:
-        assert eventually(lambda: self.since(at, liveness) is not None, within), f"never seen {liveness}"
+        until(lambda: self.since(at, liveness) is not None, lambda: f"never seen {liveness}", within)
         found = self.since(at, liveness)
         assert found is not None
         return found

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from system.pool import Pool, eventually
+from system.pool import Pool
+from waiting import eventually, until
 
 from .play import APP, SETTLED_S, Callers, Outcome, at_start, began, children, events, fault, gone, victim, whole
 
@@ -174,7 +175,7 @@ def ignored_term(folder: Path, rounds: int, title: str) -> list[Outcome]:
                 admin.drain("node-2")  # both victims are to be on the other
                 keys = [load.one(0.0, "shield") for load in callers.both]
                 group = [began(pool, key) for key in keys]
-                assert eventually(lambda keys=keys: len(children(pool, keys)) == 2 * len(keys))  # type: ignore[misc]
+                until(lambda keys=keys: len(children(pool, keys)) == 2 * len(keys))  # type: ignore[misc]
                 group += children(pool, keys)
                 admin.rejoin("node-2")
                 at = time.monotonic()

@@ -12,8 +12,9 @@ import pytest
 from system.ledger import Ledger
 from system.load import Load
 from system.pair import Pair
-from system.pool import APP, eventually
+from system.pool import APP
 from system.proxy import PROXIED, Proxy
+from waiting import eventually, until
 
 import rota
 
@@ -37,12 +38,12 @@ class Masters(Pair):
         self._env["ROTA_STANDBY_LEASE"] = self.engine.address()
         self.start_master("b", "--backup-of", self.addresses["a"])
         self.start_master("c", "--backup-of", f"{self.addresses['a']},{self.addresses['b']}")
-        assert eventually(lambda: self.state("a") == "active", PATIENCE_S)
+        until(lambda: self.state("a") == "active")
         self.start_node("n1", f"{APP}:proof")
         self.start_node("n2", f"{APP}:proof")
         with rota.Admin(self.both) as admin:
             admin.wait("ready", "proof", timeout=30)
-        assert eventually(lambda: self.following() == {"b", "c"}, PATIENCE_S)
+        until(lambda: self.following() == {"b", "c"})
 
     def master(self, *names: str) -> dict[str, Any]:
         found: dict[str, Any] = self.status(*names)["master"]
@@ -59,7 +60,7 @@ class Masters(Pair):
         def find() -> list[str]:
             return [name for name in names if self.state(name) == "active"]
 
-        assert eventually(lambda: len(find()) == 1, PATIENCE_S)
+        until(lambda: len(find()) == 1)
         return find()[0]
 
     def said(self, name: str, *words: str) -> bool:
@@ -100,7 +101,7 @@ def test_one_of_three_masters_is_active_whoever_dies_or_stands_still(masters: Ma
         second = masters.active("b", "c")
         third = "c" if second == "b" else "b"
         epochs.append(masters.master(second)["epoch"])
-        assert eventually(lambda: third in masters.following(), PATIENCE_S), "it follows the new one"
+        until(lambda: third in masters.following(), "it follows the new one")
 
         load.stall = 0.0
         masters.masters[second].signal(signal.SIGSTOP)  # its connections stay, and nothing comes over them
@@ -109,13 +110,13 @@ def test_one_of_three_masters_is_active_whoever_dies_or_stands_still(masters: Ma
         assert masters.active(third) == third
         epochs.append(masters.master(third)["epoch"])
         masters.masters[second].signal(signal.SIGCONT)
-        assert eventually(lambda: masters.state(second) == "standby", PATIENCE_S)
+        until(lambda: masters.state(second) == "standby")
         # Its clock says that the lease is over, or an agent that there is a higher epoch: whichever it looks at first.
         assert masters.said(second, "step down", "standby") or masters.said(second, "no quorum", "standby")
         load.more(50)
 
         masters.start_master("a")
-        assert eventually(lambda: masters.following() == {"a", second}, PATIENCE_S), "nothing goes back by itself"
+        until(lambda: masters.following() == {"a", second}, "nothing goes back by itself")
         load.stall = 0.0
         with rota.Admin(masters.both) as admin:
             done = admin.switchover()
@@ -138,7 +139,7 @@ def test_without_its_engine_the_active_one_holds_and_goes_on_by_itself(masters: 
             alarms = masters.master("a")["alarms"]
             return any("no quorum: the lease cannot be renewed" in alarm for alarm in alarms)
 
-        assert eventually(held, PATIENCE_S)
+        until(held)
         done = load.done
         time.sleep(LEASE_S)  # time enough for the others to take over, if they did
         assert load.done - done <= 8, "what ran is answered, and no more is dispatched"
@@ -155,7 +156,7 @@ def test_without_its_engine_the_active_one_holds_and_goes_on_by_itself(masters: 
         load.more(50)
         assert load.stall < TAKEOVER_S
         assert masters.active("b", "c") in "bc"
-        assert eventually(lambda: masters.state("a") == "standby", PATIENCE_S), "agents and masters tell it"
+        until(lambda: masters.state("a") == "standby", "agents and masters tell it")
         masters.proxy.heal()
         load.more(50)
     findings = masters.ledger.check()

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lan import Host
+from waiting import until
 
 import rota
 from rota.cli.children import Child, Where, where
-
-from .pool import eventually
 
 PATIENCE_S = 30.0
 URL = re.compile(r"http://([0-9.]+:[0-9]+)")
@@ -93,7 +92,7 @@ class Pair:
             found.extend(URL.findall(self.log(name).read_text()))
             return bool(found)
 
-        assert eventually(listens, PATIENCE_S), self.log(name).read_text()
+        until(listens, lambda: self.log(name).read_text())
         return found[0]
 
     def status(self, *names: str) -> dict[str, Any]:

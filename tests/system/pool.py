@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from .ledger import Ledger
 from .proxy import PROXIED, Proxy
 
 APP = Path(__file__).with_name("app.py")
-LOOK_S = 0.03  # a look is often a status over a connection of its own: 3 ms of the cores
 Status = dict[str, Any]
 
 
@@ -125,12 +123,3 @@ class Pool(LocalCluster):
             else:
                 begun.pop(each.key, None)
         return begun
-
-
-def eventually(holds: Callable[[], bool], within: float = 10.0) -> bool:
-    until = time.monotonic() + within
-    while not holds():
-        if time.monotonic() > until:
-            return False
-        time.sleep(LOOK_S)
-    return True

@@ -16,14 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
-from waiting import is_gone
+from waiting import eventually, is_gone, until
 
 from rota import Client
 
 from . import hostile
 from .ledger import Ledger
 from .load import Load
-from .pool import Pool, Status, eventually
+from .pool import Pool, Status
 from .result import Result, judge
 
 LANES = 8
@@ -82,7 +82,7 @@ def kill_busy(pool: Pool, node: str | None = None) -> tuple[str, set[str]]:
     owner = node or next(n["name"] for n in pool.status()["nodes"] if pid in pool.processes(n["name"]))
     before = len(pool.processes(owner))
     os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: pid not in pool.processes(owner) and len(pool.processes(owner)) >= before, SETTLED_S)
+    until(lambda: pid not in pool.processes(owner) and len(pool.processes(owner)) >= before)
     return key, {process["version"] for process in pool.node(owner)["processes"]}
 
 
@@ -114,7 +114,7 @@ def drains(folder: Path, rounds: int = 1) -> Result:
         with Load(pool.ledger, client, "proof.book", lanes=4) as load:
             for number in range(2 * rounds):
                 long = [submit_long(pool.ledger, client, f"long-{number}-{n}", 0.2 + 0.1 * n) for n in range(2)]
-                assert eventually(lambda keys=long: set(keys) <= {e.key for e in pool.ledger.executions()})  # type: ignore[misc]
+                until(lambda keys=long: set(keys) <= {e.key for e in pool.ledger.executions()})  # type: ignore[misc]
                 late.append(drain_late(pool, "node-1"))
                 admin.rejoin("node-1")
                 load.more(20)
@@ -251,7 +251,7 @@ def resets(folder: Path, rounds: int = 1) -> Result:
                 role = ("frontend", "backend", "backend", "control")[number % 4] if number % 5 else "frontend"
                 every = proxy.connections(role) if number % 10 == 9 else 1  # at last all of a role at once
                 for _ in range(max(1, every)):
-                    assert eventually(lambda role=role: proxy.reset(role, chance))  # type: ignore[misc]
+                    until(lambda role=role: proxy.reset(role, chance))  # type: ignore[misc]
                     done[role] += 1
                 load.more(25)
         figure = ", ".join(f"{count} {role}" for role, count in done.items()) + f", stall {load.stall * 1000:.0f} ms"
@@ -386,10 +386,10 @@ def deadlines(folder: Path, rounds: int = 1) -> Result:
                 error = future.exception(SETTLED_S)
                 late.append(time.monotonic() - begun - 0.3)
                 pool.ledger.failed(key, error) if error else pool.ledger.answered(key, future.result())
-            assert eventually(lambda: not pool.running())
+            until(lambda: not pool.running())
         misses = [] if counted_late(pool) == 4 * rounds else [f"{counted_late(pool)} late replies were counted"]
         key = submit_long(pool.ledger, pool.client(), "after", 0.0)
-        assert eventually(lambda: key in pool.ledger.told("answered"))
+        until(lambda: key in pool.ledger.told("answered"))
         ran = {each.key for each in pool.ledger.executions()}
         waited = [key for key in pool.ledger.told("Timeout") if key not in ran]
         if len(waited) != 4 * rounds:
@@ -419,7 +419,7 @@ def overload(folder: Path, rounds: int = 1) -> Result:
         worst = 0.0
         for number in range(rounds):
             block = submit_long(pool.ledger, client, f"block-{number}", 0.3)
-            assert eventually(lambda block=block: block in pool.running())  # type: ignore[misc]
+            until(lambda block=block: block in pool.running())  # type: ignore[misc]
             refused, busy, took = refusals(pool, client, [f"many-{number}-{n}" for n in range(200)], hints)
             worst = max(worst, refused)
             # Where other tests have the cores, a status is late as well; work of the master itself is no excuse.
@@ -427,7 +427,7 @@ def overload(folder: Path, rounds: int = 1) -> Result:
                 misses.append(f"refused after {refused * 1000:.0f} ms, while a status took {took * 1000:.0f} ms")
             if busy > REFUSAL_LIMIT_S:
                 misses.append(f"the master was busy for {busy * 1000:.0f} ms")
-            assert eventually(lambda: not pool.running())
+            until(lambda: not pool.running())
         findings = pool.ledger.check()
     if not all(hints):
         misses.append("a refusal came without a hint when to retry")
@@ -457,7 +457,7 @@ def refusals(pool: Pool, client: Client, keys: list[str], hints: list[float | No
             )
         errors = {key: future.exception(SETTLED_S) for key, future in futures.items()}
         busy = worked(master) - before
-    assert eventually(lambda: len(took) == len(keys)), "a callback did not come"
+    until(lambda: len(took) == len(keys), "a callback did not come")
     for key, error in errors.items():
         pool.ledger.failed(key, error) if error else pool.ledger.answered(key, futures[key].result(0))
     refused = [key for key, error in errors.items() if error]

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lan import Host, lan
+from waiting import until
 
 import rota
 
 from .ledger import Execution, Ledger
 from .load import Load
 from .pair import Pair, pair
-from .pool import eventually
 
 APP = Path(__file__).with_name("epoch_app.py")
 ACTIVE = re.compile(r"^.* (?:master|takeover): .*active with epoch (\d+)", re.MULTILINE)
@@ -102,7 +102,7 @@ class Site:
 
     def in_sync(self, within: float = SETTLED_S) -> None:
         """Returns when the active one has a standby that could take over, and every node is there."""
-        assert eventually(self._whole, within), f"not whole after {within:g} s: {self.status()['master']}"
+        until(self._whole, lambda: f"not whole after {within:g} s: {self.status()['master']}", within)
 
     def _whole(self) -> bool:
         status = self.status()

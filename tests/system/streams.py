@@ -13,13 +13,13 @@ from typing import Self
 
 import httpx
 from stream_rig import Asked
+from waiting import until
 from websockets.asyncio.client import connect
 
 import rota
 from rota.common.streams import Outflow
 
 from .ledger import Ledger
-from .pool import eventually
 from .streams_app import PAUSE_S, SIZE, piece, pieces
 
 SHORTEST, LONGEST = 20, 60  # pieces of a stream; the body of an upload of the shortest one is too large for one message
@@ -98,7 +98,7 @@ class Streams:
             lanes = zip(self._lanes, self._moves, wanted, strict=True)
             return [f"{kind.__name__} at {door or 'the master'}" for (kind, door), now, to in lanes if now < to]
 
-        assert eventually(lambda: not waiting(), within), f"no {count} more pieces in {within:g} s: {waiting()}"
+        until(lambda: not waiting(), lambda: f"no {count} more pieces in {within:g} s: {waiting()}", within)
 
     def stop(self, within: float = PATIENCE_S) -> None:
         """No more of them; returns when those under way have ended, or the time is over (then they are lost)."""

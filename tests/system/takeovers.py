@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from gateway_rig import Gateway, starting
 from gateway_rig import Load as Gets
+from waiting import eventually, until
 
 import rota
 
 from .load import Load
-from .pool import eventually
 from .result import Result, judge
 from .site import APP, SETTLED_S, Site, TimedLoad, site
 from .streams import Streams
@@ -142,7 +142,7 @@ def pause(place: Site, load: TimedLoad, seconds: float) -> tuple[float, list[str
     time.sleep(max(0.0, at + seconds - time.monotonic()))
     went_on = time.time()
     place.go_on(name)
-    assert eventually(lambda: place.masters.state(name) == "standby", SETTLED_S), "it does not step down"
+    until(lambda: place.masters.state(name) == "standby", "it does not step down")
     place.in_sync()
     load.more(20)
     return gap, [each.key for each in place.executions() if each.epoch <= epoch and each.at > went_on]
@@ -363,7 +363,7 @@ def kill_amid_a_drain(place: Site, load: TimedLoad, seconds: float) -> tuple[flo
     done: list[object] = []
     draining = threading.Thread(target=_drain, args=(place, node, done), daemon=True)
     draining.start()
-    assert eventually(lambda: place.node(node)["intent"] != "active")
+    until(lambda: place.node(node)["intent"] != "active")
     name, epoch = place.active()
     at = place.kill(name)
     gap = load.first_above(epoch) - at
@@ -393,7 +393,7 @@ def mid_drain(folder: Path, runs: int) -> Measured:
 def _long(place: Site, load: Load, seconds: float) -> tuple[str, str]:
     """A request that runs for so long: its key, and the node where."""
     key = load.one(seconds)
-    assert eventually(lambda: key in {each.key for each in place.executions()})
+    until(lambda: key in {each.key for each in place.executions()})
     pid = next(each.pid for each in place.executions() if each.key == key)
     nodes = place.status()["nodes"]
     return key, next(n["name"] for n in nodes if pid in {process["pid"] for process in n["processes"]})
@@ -425,9 +425,9 @@ def kill_amid_a_deploy(place: Site, load: TimedLoad, version: int, amid: str, ba
     load.more(20)
     script = _deploy(place, version)
     if back:
-        assert eventually(lambda: _live(place, amid).resolve() == _release(place, version), SETTLED_S)
+        until(lambda: _live(place, amid).resolve() == _release(place, version))
     else:
-        assert eventually(lambda: place.node(amid).get("intent") != "active", SETTLED_S)
+        until(lambda: place.node(amid).get("intent") != "active")
     name, epoch = place.active()
     at = place.kill(name)
     gap = load.first_above(epoch) - at

@@ -3,9 +3,11 @@
 import itertools
 from pathlib import Path
 
+from waiting import until
+
 import rota
 from system.load import Load
-from system.pool import Pool, eventually
+from system.pool import Pool
 
 embedded = rota.Worker("embedded")
 calls = itertools.count()
@@ -40,7 +42,7 @@ def test_a_background_slot_and_a_node_share_the_work_while_either_is_drained(tmp
         try:
             with proof.background(master=pool.address, name="inside") as node:
                 node.wait_ready()
-                assert eventually(lambda: pool.status()["services"][0]["active_nodes"] == 2)
+                until(lambda: pool.status()["services"][0]["active_nodes"] == 2)
                 with Load(pool.ledger, pool.client(), "proof.book", lanes=4) as load, pool.admin() as admin:
                     for _ in range(2):
                         load.more(20)

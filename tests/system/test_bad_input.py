@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from waiting import until
 
 import rota
 from rota.cli.main import main
 from system.load import Load
-from system.pool import Pool, eventually
+from system.pool import Pool
 
 ROTA = [sys.executable, "-m", "rota"]
 BROKEN = "import rota\nraise KeyError('no such shop')\n"
@@ -119,7 +120,7 @@ def test_a_handler_over_its_limit_is_ended_with_its_process_and_another_one_come
         pool.client(timeout=10).call("proof.hang", "hung")
     pool.ledger.failed("hung", lost.value)
     pid = next(each.pid for each in pool.ledger.executions() if each.key == "hung")
-    assert eventually(lambda: len(set(pool.processes()) - {pid}) == len(before))
+    until(lambda: len(set(pool.processes()) - {pid}) == len(before))
     assert len(before - set(pool.processes())) == 1
     findings = pool.ledger.check()
     assert not findings.twice and not findings.lost and not findings.wrong
@@ -129,7 +130,7 @@ def test_what_waits_in_the_queue_too_long_is_refused_and_not_run(tmp_path: Path)
     with Pool(tmp_path, settings={"service.proof.queue_timeout": 0.2}) as short:
         client = short.client(timeout=10)
         first = client.submit("proof.book", "first", 0.6)
-        assert eventually(lambda: "first" in short.running())
+        until(lambda: "first" in short.running())
         with pytest.raises(rota.Overloaded):
             client.call("proof.book", "second")
         assert first.result()[0] == "first"

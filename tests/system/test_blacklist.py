@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
+from waiting import eventually
 
 from rota.cli.main import main
 from rota.testing import LocalCluster
-
-from .pool import eventually
 
 APP = """
 import os, signal

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 import rota
 from system.load import Load
-from system.pool import Pool, eventually
+from system.pool import Pool
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_a_master_that_remembers_nothing_learns_from_the_agents_who_is_drained(t
         admin.drain("node-1")
         epoch = pool.status()["master"]["epoch"]
         pool.restart_master(kill=True)
-        assert eventually(lambda: pool.node("node-1")["intent"] == "detached")
+        until(lambda: pool.node("node-1")["intent"] == "detached")
         assert pool.status()["master"]["epoch"] > epoch
 
 
@@ -105,10 +106,10 @@ def test_a_drain_of_several_is_all_or_nothing(pool: Pool) -> None:
 def test_a_scaled_service_stays_scaled_when_the_master_restarts(pool: Pool) -> None:
     with pool.admin() as admin:
         admin.scale("proof", 1)
-        assert eventually(lambda: len(pool.processes()) == 1)
+        until(lambda: len(pool.processes()) == 1)
         pool.restart_master(kill=True)
         assert pool.status()["services"][0]["target"] == 1
-        assert eventually(lambda: len(pool.processes()) == 1)  # the first node that comes back may begin one too many
+        until(lambda: len(pool.processes()) == 1)  # the first node that comes back may begin one too many
 
 
 def test_a_second_agent_of_a_live_name_is_refused_and_the_first_serves_on(pool: Pool) -> None:
@@ -119,7 +120,7 @@ def test_a_second_agent_of_a_live_name_is_refused_and_the_first_serves_on(pool: 
     boot, processes = pool.node("node-1")["boot"], pool.processes("node-1")
     second = Child([each for each in arguments if each != "--state"][: arguments.index("--state")], log, env=pool._env)
     try:
-        assert eventually(lambda: "another agent is live under the name node-1" in log.read_text(), 15)
+        until(lambda: "another agent is live under the name node-1" in log.read_text(), seconds=15)
         assert pool.node("node-1")["boot"] == boot and pool.processes("node-1") == processes
     finally:
         second.end(2)

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from waiting import until
+
 import rota
 
 from .pair import Pair, pair
-from .pool import APP, eventually
+from .pool import APP
 
 CALLS = 200
 BUSY_S = 0.03  # of each: four processes have the queue for one and a half seconds
@@ -32,7 +34,7 @@ def test_what_waited_in_the_queue_of_a_killed_master_is_run_once_it_is_started_a
 
 def test_what_waited_in_the_queue_of_a_killed_master_is_run_by_its_standby(tmp_path: Path) -> None:
     with pair(tmp_path, env={"PROOF_FILE": str(tmp_path / "executed")}) as masters:
-        assert eventually(masters.follows, 20)
+        until(masters.follows)
         each_ran_once(masters, tmp_path / "executed", lambda: masters.masters["a"].kill())
 
 
@@ -42,10 +44,10 @@ def each_ran_once(masters: Pair, executed: Path, kill: Callable[[], None]) -> No
     masters.start_node("n2", f"{APP}:proof")
     with rota.Client(*masters.both) as client, rota.Admin(masters.both) as admin:
         admin.wait("ready", "proof", timeout=30)
-        assert eventually(lambda: admin.status()["services"][0]["open"] == 4, 20)
+        until(lambda: admin.status()["services"][0]["open"] == 4)
         book = client.options(timeout=30)
         calls = {f"call {n}": book.submit("proof.book", key=f"call {n}", seconds=BUSY_S) for n in range(CALLS)}
-        assert eventually(lambda: len(began(executed)) >= BEFORE, 20)
+        until(lambda: len(began(executed)) >= BEFORE)
         kill()
         failures = {key: error for key, call in calls.items() if (error := call.exception(30))}
     assert began(executed) == Counter(calls.keys()), "each was executed once"

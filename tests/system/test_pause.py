@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from waiting import until
 
 from rota.cli.main import main
 
 from .load import Load
-from .pool import Pool, eventually
+from .pool import Pool
 
 
 def rota(pool: Pool, *words: str) -> tuple[int, Any]:
@@ -29,7 +30,7 @@ def test_a_pause_of_a_second_under_load_costs_nobody_an_answer(tmp_path: Path) -
             began = monotonic()
             assert code == 0 and paused["changed"] and not pool.running(), "nothing is in flight"
             executed = len(pool.ledger.executions())
-            assert eventually(lambda: pool.status()["services"][0]["queued"] == 12)
+            until(lambda: pool.status()["services"][0]["queued"] == 12)
             (alarm,) = pool.status()["master"]["alarms"]
             assert alarm.startswith("proof is paused by") and "new disk; it holds 12 requests" in alarm
             assert rota(pool, "status", "--check")[0] == 3
@@ -53,9 +54,9 @@ def test_what_is_held_runs_in_its_order_also_after_a_restart_of_the_master(
     with Pool(tmp_path) as pool, pool.client(timeout=20) as client:
         assert rota(pool, "pause", "proof", "--for", "30s")[0] == 0
         futures = [client.submit(target, key=f"k{number}") for number in range(40)]
-        assert eventually(lambda: pool.status()["services"][0]["queued"] == 40)
+        until(lambda: pool.status()["services"][0]["queued"] == 40)
         pool.restart_master(kill=kill)
-        assert eventually(lambda: any(each["queued"] == 40 for each in pool.status()["services"]), 20)
+        until(lambda: any(each["queued"] == 40 for each in pool.status()["services"]))
         assert not pool.ledger.executions() and not any(future.done() for future in futures)
         assert rota(pool, "resume", "proof")[1]["held"] == 40
         assert [future.result(20)[0] for future in futures] == [f"k{number}" for number in range(40)]
@@ -66,7 +67,7 @@ def test_what_is_held_runs_in_its_order_also_after_a_restart_of_the_master(
 def test_a_pause_ends_by_itself_and_one_that_waits_in_vain_says_so(tmp_path: Path) -> None:
     with Pool(tmp_path, settings={"service.proof.pause_for": "1s"}) as pool, pool.client() as client:
         slow = client.submit("proof.book", key="slow", seconds=2.0)
-        assert eventually(lambda: bool(pool.running()))
+        until(lambda: bool(pool.running()))
         code, reply = rota(pool, "pause", "proof")
         assert (code, reply["error"]) == (1, "proof is not paused")
         assert client.call("proof.book", key="held")[0] == "held" and slow.result(10)[0] == "slow"

@@ -13,13 +13,12 @@ from time import monotonic
 
 import pytest
 from click.testing import CliRunner
+from waiting import until
 
 import rota
 from rota.cli.main import main
 from rota.common.body import encode_call
 from rota.testing import LocalCluster
-
-from .pool import eventually
 
 APP = """
 import os, sys, time
@@ -140,7 +139,7 @@ def test_a_payload_that_kills_takes_two_processes_and_no_other_request_and_an_op
         Path(f"{deaths}.fixed").touch()
         assert "may run again" in operator(cluster, "retry", entry["id"], "--reason", "fixed")
         assert client.call("shop.quote", symbol="POISON") == "POISON"
-        assert eventually(lambda: cluster.admin().quarantine()["entries"][0]["state"] == "cleared")
+        until(lambda: cluster.admin().quarantine()["entries"][0]["state"] == "cleared")
         assert "forgotten" in operator(cluster, "drop", entry["id"])
         assert "forgotten before" in operator(cluster, "drop", entry["id"])
         assert operator(cluster, "list") == "nothing is in quarantine\n"
@@ -163,8 +162,10 @@ def test_a_service_that_dies_again_and_again_backs_off_is_shown_failed_and_leave
         with suppress(rota.LoadError):  # it is ready, and dies; or was seen too late
             cluster.start_node("web-2", app=str(folder / "loop.py"))
         shown = r"web-2: loop failed [2-9] times in a row, next try in .*:\n    out of cheese"
-        assert eventually(lambda: re.search(shown, status()) is not None, 15), status() + str(
-            list(cluster.admin().events())[-12:]
+        until(
+            lambda: re.search(shown, status()) is not None,
+            lambda: status() + str(list(cluster.admin().events())[-12:]),
+            15,
         )
     first, _, again = [float(line) for line in (folder / "starts").read_text().split()][:3]  # two at first, then one
     assert again - first > 0.2 + 0.5

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from gateway_rig import APP as SITE
 from gateway_rig import Gateway, starting
 from gateway_rig import Load as Gets
+from waiting import eventually, until
 
 import rota
 from rota.cli.main import main
@@ -21,7 +22,7 @@ from rota.cli.main import main
 from .ledger import Ledger
 from .load import Load
 from .pair import Pair, pair
-from .pool import APP, eventually
+from .pool import APP
 
 TAKEOVER_S = 10.0  # of a machine that does other things, too: alone it takes a second
 SOON = {"ROTA_STANDBY_TAKEOVER_GRACE": "2s"}  # until a standby that has not come back is missed
@@ -34,7 +35,7 @@ def masters(tmp_path: Path) -> Iterator[Pair]:
         made.start_node("web", SITE)
         with rota.Admin(made.both) as admin:
             admin.wait("ready", "proof", "site", timeout=30)
-        assert eventually(made.follows, 20)
+        until(made.follows)
         yield made
 
 
@@ -85,7 +86,7 @@ def test_who_calls_over_both_masters_notices_a_killed_one_as_a_wait(masters: Pai
 
         status = admin.status()
         assert (status["master"]["name"], status["master"]["state"]) == ("b", "active")
-        assert eventually(lambda: command("status", "--check", "-m", both)[0] == 3, 20), "after a while for its return"
+        until(lambda: command("status", "--check", "-m", both)[0] == 3, "after a while for its return")
         assert any("no standby" in sentence for sentence in command("status", "--check", "-m", both)[1]["degraded"])
         assert command("wait", "leader", "--timeout", "10s", "-m", both)[0] == 0
         admin.scale("proof", 1)
@@ -118,7 +119,7 @@ def test_a_switchover_and_a_silent_master_cost_a_moment_and_no_error(masters: Pa
                 each.more(50, *([30.0] if each is load else []))
             assert load.stall < TAKEOVER_S
             masters.masters["b"].signal(signal.SIGCONT)
-            assert eventually(lambda: masters.state("b") == "standby", 20), "it steps down by itself"
+            until(lambda: masters.state("b") == "standby", "it steps down by itself")
             for each in (load, of_a, of_b):
                 each.more(50)
         assert set(of_a.outcomes) == set(of_b.outcomes) == {200}
