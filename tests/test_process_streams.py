@@ -14,7 +14,7 @@ from rota.common import wire
 from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, chunk_of, credit_of
 from rota.worker.async_streams import AsyncStream
 from rota.worker.core.deliveries import Deliveries, Delivery
-from rota.worker.core.streams import FORSAKEN_MAX, Abandoned, Streams
+from rota.worker.core.streams import EARLY_MAX, Abandoned, Streams
 from rota.worker.page import Page
 from rota.worker.process import Process
 from rota.worker.streams import Pump
@@ -138,9 +138,9 @@ def test_a_stream_that_was_cancelled_while_its_delivery_waited_for_room_is_given
 
 
 def test_a_master_that_cancels_what_it_never_gave_fills_nothing(rig: Rig, ledger: Deliveries) -> None:
-    for number in range(2, FORSAKEN_MAX + 3):
+    for number in range(2, EARLY_MAX + 3):
         rig.handle(wire.head(wire.CANCEL, TOKEN, number=number))
-    last, beyond = (take(ledger, number) for number in (FORSAKEN_MAX + 1, FORSAKEN_MAX + 2))
+    last, beyond = (take(ledger, number) for number in (EARLY_MAX + 1, EARLY_MAX + 2))
     assert rig.streams.of(last).fault is not None
     assert rig.streams.of(beyond).fault is None
 

@@ -15,6 +15,7 @@ from rota.master.core.fleet import Fleet
 from rota.master.core.master import LONG_TICK_S, Master
 from rota.master.core.pool import Pool, Request, Slot, Stage
 from rota.master.core.processes import REPLY_LOST_AFTER_S
+from rota.master.core.records import Restored
 from rota.master.core.registry import Node, active_nodes
 from rota.worker.core.deliveries import Delivery
 from rota.worker.page import FENCE_EPOCH, FLOOR, STARTED_UPTO
@@ -39,7 +40,19 @@ NOT_RUN = (
 )
 MAY_WORK = (Health.UP, Health.DEGRADED, Health.TRIAL)
 LATE_S = 0.1  # of an answer, beyond deadline and grace
+EARLY_S = 0.002  # of a Timeout, before the deadline: it is sent in whole milliseconds
+NO_ANSWER = "no answer to"  # so a client begins that gives a call up by itself
 TICKS_S = 3 * LONG_TICK_S  # until a silent node is noticed
+
+
+def _denies(call: SimCall) -> bool:
+    """Its caller was told that nothing was run."""
+    return call.code in NOT_RUN or call.details.get("started") is False
+
+
+def _is_on_record(node: str, known: Restored) -> bool:
+    """The next master will know that this node is in the pool, and is to be asked what ran there."""
+    return node in known.present and known.nodes[node].intent is Intent.ACTIVE
 
 
 class Checks:
@@ -68,7 +81,7 @@ class Checks:
         if self.runs[payload] > 1 and not self._may_run_again(call, delivery.epoch):
             raise Violation(f"call {payload} ({call.handler}) was executed twice")
         self.ran_under[payload] = delivery.epoch, self.cluster.master
-        if call.code in NOT_RUN and self.callers[payload] == 1:
+        if _denies(call) and self.callers[payload] == 1:
             raise Violation(f"call {payload} is executed after its caller was told {call.code}: not run")
         self._page_allows(delivery, process)
 
@@ -98,7 +111,7 @@ class Checks:
         self.silent -= 1
         self.answers[code] += 1
         runs = self.runs[call.payload]
-        if code in NOT_RUN and runs and self.callers[call.payload] == 1:
+        if _denies(call) and runs and self.callers[call.payload] == 1:
             raise Violation(f"call {call.id} was executed, and its caller was told {code}: {text}")
         if not runs and (
             code == 0 or any(words in text for words in ("while it ran", "after it had run", "was executed"))
@@ -107,6 +120,12 @@ class Checks:
         late_s = clock.now - call.deadline - GRACE_S
         if late_s > LATE_S and clock.now - call.client.paused_until > LATE_S:
             raise Violation(f"call {call.id} was answered {late_s:.3f} s after its deadline and grace")
+        if code == errors.Timeout.code and clock.now < call.deadline - EARLY_S:
+            raise Violation(
+                f"call {call.id} was told {call.deadline - clock.now:.3f} s before its deadline that it passed"
+            )
+        if text.startswith(NO_ANSWER) and call.client.is_left_alone(call):
+            raise Violation(f"call {call.id} was answered, and its caller is not told: {text}")
 
     # ---- events in the master ----------------------------------------------------------------------------------------
 
@@ -135,7 +154,7 @@ class Checks:
         if node.intent is not Intent.ACTIVE or node.liveness is not Liveness.LIVE or node.health not in MAY_WORK:
             axes = f"{node.intent}, {node.liveness}, {node.health}"
             raise Violation(f"{slot.incarnation} is given a request, and its node is {axes}")
-        if not node.recorded:
+        if master.journal is not None and not _is_on_record(node.name, master.journal.known):
             raise Violation(f"{slot.incarnation} is given a request before its node's presence is durable")
         silent_s = now - node.heard_at
         if silent_s > master.core.settings.suspect_after + TICKS_S and now - master.woke_at > TICKS_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 ATTEMPT_S = 1.0  # for a connection and its WELCOME
 CUT_S = 0.05  # a reconnect's first delay
+UNDISTURBED_S = 0.5  # longer than it takes to say all again that has no answer, and to hear the answers
 SESSION_EVERY, SESSIONS = 3, 5  # which calls belong to a session, and to how many
 
 
@@ -60,6 +62,7 @@ class SimCall(Call):
         self.cluster = cluster
         self.client = client
         self.code: int | None = None
+        self.details: Mapping[str, object] = {}  # of the error
 
     def returned(self, body: wire.Body) -> None:
         self.finish(bytes(body), None)  # it is that of a simulated handler
@@ -67,6 +70,7 @@ class SimCall(Call):
     def finish(self, value: object, error: Error | None) -> None:
         if error is None and value != b"r%d" % self.payload:  # bodies say whose they are
             raise Violation(f"call {self.id} got the answer of another: {value!r}")
+        self.details = error.details if error else {}
         self.answered(error.code if error else 0, str(error or ""))
 
     def answered(self, code: int, text: str) -> None:
@@ -113,6 +117,10 @@ class Caller:
         self._timer.stop()
         self.part()
 
+    def is_left_alone(self, call: SimCall) -> bool:
+        """Its master is certainly through with this call, and has nothing more to say."""
+        return False
+
     def core(self) -> object:
         """What remembers."""
         raise NotImplementedError
@@ -139,6 +147,17 @@ class ClientPart(Caller):
         self._due = 0.0
         self._failures = 0
         self._mark_at = 0.0
+        self._welcomed_at = 0.0
+
+    def is_left_alone(self, call: SimCall) -> bool:
+        link, master, path = self.link, self.cluster.master, self.cluster.path(self.name)
+        disturbed = max(self._welcomed_at, self.paused_until, master.paused_until, path.heals_at())
+        if link is None or link.cut or link.rising or link.falling or not self.calls.open:
+            return False
+        if self.clock.now - disturbed < UNDISTURBED_S:
+            return False
+        session = master.core.dispatch.sessions.get(self.id)
+        return session is not None and call.number not in session.open and not session.outgoing
 
     def core(self) -> object:
         return self.calls
@@ -205,7 +224,7 @@ class ClientPart(Caller):
         head = wire.parse_head(frame)
         body = frame[head.head_len :]
         if head.kind == wire.WELCOME and isinstance(welcome := messages.decode(body), Welcome):
-            self._token, self._epoch = head.token, welcome.epoch
+            self._token, self._epoch, self._welcomed_at = head.token, welcome.epoch, self.clock.now
             resumed, self._born = welcome.resumed and welcome.born == self._born, welcome.born
             failed = self.calls.opened(head.token, welcome.epoch, resumed, welcome.max_message, self.clock.now)
             for call, error in failed:

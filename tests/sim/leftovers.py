@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rota.client.ages import KEPT_MAX as MARKS_MAX
-from rota.client.calls import BEGUN_LOOK, WINDOW
+from rota.client.calls import ACK_AFTER_BYTES, BEGUN_LOOK, WINDOW
 from rota.common.limits import CREDIT_MAX, NODES_MAX, PAGE_ROWS
 from rota.common.settings import MasterSettings
 from rota.master.core.events import EVENTS_KEPT
 from rota.master.core.frontend import SESSIONS_MAX
 from rota.master.core.leases import REMEMBERED
-from rota.master.core.mirror import ANSWERS_MAX
+from rota.master.core.mirror import ANSWERS_BYTES_MAX, ANSWERS_MAX
 from rota.master.core.quarantine import CASES_MAX
 
 from .network import Violation
@@ -34,10 +34,13 @@ NODES, PROCESSES = "nodes", "processes"  # as many as there are
 FORGOTTEN_TOO = "nodes, and those that were forgotten"
 WRITTEN = 32  # as many as the code or an operator has named: services, masters, handlers, kinds of counters
 
+NUMBERS = ("bytes", "queued")  # attributes that count what is held are to come down to nothing with it
+
 MAY_STAY: dict[str, int | str] = {
     # What there is.
     "Fleet.nodes": NODES,
     "Master._agents": FORGOTTEN_TOO,  # these go with the next HELLO of any node
+    "Falls._at": FORGOTTEN_TOO,  # with the next fall
     "Restored.nodes": NODES,
     "Restored.present": NODES,
     "Restored.electorate": NODES,
@@ -54,6 +57,7 @@ MAY_STAY: dict[str, int | str] = {
     "Processes.alive": PROCESSES,
     "Dispatch.slot_routes": PROCESSES,
     "Dispatch.pools": WRITTEN,
+    "Checks.falls": WRITTEN,
     "Node.offers": WRITTEN,
     "Node.plan": WRITTEN,
     "Node.watches": WRITTEN,
@@ -83,6 +87,7 @@ MAY_STAY: dict[str, int | str] = {
     "EventLog._kept": EVENTS_KEPT,
     "Mirror.events": EVENTS_KEPT,
     "Mirror._answers": ANSWERS_MAX,
+    "Mirror._answers_bytes": ANSWERS_BYTES_MAX,
     "Frontend._settled": SESSIONS_MAX,
     "Pins._pins": MasterSettings().pins_limit,
     "Quarantine._dropped": CASES_MAX,
@@ -98,7 +103,9 @@ MAY_STAY: dict[str, int | str] = {
     "Deliveries._kept": PAGE_ROWS,  # let go with the next delivery; their bytes have a limit, too
     "Deliveries._done": REMEMBER,
     "Deliveries._marks": 18,
+    "Streams._early": CREDIT_MAX,  # of what was refused: let go with the next one
     "Ages._marks": MARKS_MAX,
+    "Calls._unacked_bytes": ACK_AFTER_BYTES,  # it is said with the next request
     "Calls._begun": BEGUN_LOOK,
     "Calls._given_up": WINDOW,
 }
@@ -135,6 +142,8 @@ def left(cores: Iterable[object]) -> dict[str, int]:
     seen: dict[int, object] = {}  # kept, so that no number comes again
     while stack:
         name, each = stack.pop()
+        if isinstance(each, int) and name.endswith(NUMBERS):
+            found[name] = max(each, found.get(name, 0))
         if id(each) in seen:
             continue
         seen[id(each)] = each

@@ -28,7 +28,12 @@ class Journal:
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
+        self.known = Restored()  # what they add up to
         self.epoch = 0
+
+    def append(self, data: bytes) -> None:
+        self.records.append(data)
+        self.known.read(data)
 
     def restored(self) -> Restored:
         return Restored.of(self.records)
@@ -72,6 +77,7 @@ class MasterPart:
         self.paused_until = 0.0
         self.woke_at = clock.now  # when it last stood still until
         self.results: dict[int, messages.Result] = {}  # of the operator's verbs
+        self._written_at = 0.0  # the last record: it is one file
         self.told = 0  # the last event of the core that is in the transcript
         self._reading = b""  # the route of the frame that is being read
         self._operator = 0
@@ -214,14 +220,13 @@ class MasterPart:
 
     def _record(self, records: list[tuple[int, bytes]]) -> None:
         for number, data in records:
-            self.clock.after(
-                0.002 + 0.01 * self.cluster.chance(), lambda number=number, data=data: self._write(number, data)
-            )
+            self._written_at = max(self._written_at, self.clock.now + 0.002 + 0.01 * self.cluster.chance())
+            self.clock.at(self._written_at, lambda number=number, data=data: self._write(number, data))
 
     def _write(self, number: int, data: bytes) -> None:
         if self.alive and not self.paused(lambda: self._write(number, data)):
             if self.journal is not None:
-                self.journal.records.append(data)
+                self.journal.append(data)
             self.core.recorded(number, self.clock.now)
             self._flush()
             self._woken()

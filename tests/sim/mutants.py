@@ -20,7 +20,7 @@ from rota.common.streams import Chunk, Inflow, Outflow
 from rota.master.core import budget
 from rota.master.core.backend import Backend
 from rota.master.core.census import Census
-from rota.master.core.dispatch import Dispatch
+from rota.master.core.dispatch import IN_QUEUE, Dispatch
 from rota.master.core.inherited import Inherited
 from rota.master.core.losses import Losses
 from rota.master.core.pins import Pins
@@ -254,6 +254,42 @@ def resend_runs_again(put: Put) -> None:
 
 
 @rule
+def answer_not_given_again(put: Put) -> None:
+    """A resend of what was answered meanwhile gets that answer."""
+    unusual = Dispatch._unusual
+
+    def silent(self: Dispatch, session: Session, fields: tuple[int, ...]) -> bool:
+        answered = fields[8] not in session.open and session.recorded(fields[8])
+        return not (fields[4] & wire.RESENT and answered) and unusual(self, session, fields)
+
+    put(Dispatch, "_unusual", silent)
+
+
+@rule
+def unstarted_without_evidence(put: Put) -> None:
+    """Only what waits in the queue and was in no process is told that its time passed before it was started."""
+    withdraw = Dispatch.withdraw
+
+    def careless(self: Dispatch, request: Request) -> str:
+        withdraw(self, request)
+        request.attempt = 0
+        return IN_QUEUE
+
+    put(Dispatch, "withdraw", careless)
+
+
+@rule
+def deadline_counted_double(put: Put) -> None:
+    """A request has the whole time that its caller gives it."""
+    request = Dispatch.request
+
+    def hasty(self: Dispatch, session: Session, fields: tuple[int, ...], *rest: Any) -> None:
+        request(self, session, (*fields[:7], fields[7] // 2, *fields[8:]), *rest)
+
+    put(Dispatch, "request", hasty)
+
+
+@rule
 def older_master_forgotten(put: Put) -> None:
     """What an older master may have started is settled by evidence, and not run as if it were new."""
     look_up = Inherited.look_up
@@ -437,7 +473,7 @@ def answers_of_two_runs(put: Put) -> None:
         return chunk(call, *came)
 
     def why_not(self: Losses, request: Request, now: float, planned: bool) -> str:
-        request.deadline = min(request.deadline, now + 1.0)  # the next attempt has to be told one
+        request.deadline = min(request.deadline, now + 60.0)  # the next attempt has to be told one
         return "" if request.may_run_again() else "its handler does not allow it"
 
     put(Losses, "_why_not_again", why_not)

@@ -211,7 +211,7 @@ class Connection:
         self.lost = False  # the dealer knows that it is not any more
         self.cut = False  # truly
         self.rising: deque[bytes] = deque()  # under way to the router
-        self._falling: deque[bytes] = deque()
+        self.falling: deque[bytes] = deque()  # to the dealer
         self._steady = steady
         self._on_frame = on_frame
         self._on_change = on_change
@@ -255,7 +255,7 @@ class Connection:
     def to_dealer(self, frame: bytes) -> None:
         if not self.cut:
             now = self.clock.now
-            self._falling.append(frame)
+            self.falling.append(frame)
             self._last_down = max(self._last_down, max(now, self.path.down_open_at) + self._delay())
             self.clock.at(self._last_down, self._fell)
             if self.path.down_open_at - now > RETRANSMIT_S:
@@ -267,8 +267,8 @@ class Connection:
             self.router.wake()
 
     def _fell(self) -> None:
-        if self._falling and not self.cut:
-            self._on_frame(self._falling.popleft())
+        if self.falling and not self.cut:
+            self._on_frame(self.falling.popleft())
 
     def _given_up(self) -> None:
         """TCP has tried for long enough, if the way is still blocked."""
@@ -281,7 +281,7 @@ class Connection:
         if self.cut:
             return
         self.cut = True
-        self._falling.clear()
+        self.falling.clear()
         self._lose_some()
         self.clock.after(self._until_noticed(), self._dealer_learns)
         self.clock.after(self._until_noticed(), self._router_learns)
@@ -311,7 +311,7 @@ class Connection:
         if self.cut:
             return
         self.cut = True
-        self._falling.clear()
+        self.falling.clear()
         if not gently:
             self._lose_some()
         goodbye = max(self.clock.now, self._last_up, self.path.up_open_at) + self._delay()

@@ -14,7 +14,7 @@ from ...common.limits import CONCURRENCY_MAX
 from ...common.streams import WINDOW, BadStream, Inflow, Outflow, chunk_of, credit_of
 from .deliveries import Deliveries, Delivery
 
-FORSAKEN_MAX = 2 * CONCURRENCY_MAX  # as many as run and wait in one process; other numbers were given to nobody
+EARLY_MAX = 2 * CONCURRENCY_MAX  # as many as run and wait in one process; other numbers were given to nobody
 _ANSWERED = "its answer was given"
 _FORSAKEN = "nobody waits for this any more"
 
@@ -115,7 +115,7 @@ class Streams:
     def __init__(self, deliveries: Deliveries) -> None:
         self.opened: dict[int, Stream] = {}
         self._deliveries = deliveries
-        self._forsaken: set[int] = set()  # cancelled before they were taken: they wait for room, behind what runs
+        self._early: set[int] = set()  # cancelled before they were taken: they wait for room, behind what runs
         self._leaving = False
 
     def of(self, delivery: Delivery) -> Stream:
@@ -128,7 +128,7 @@ class Streams:
                 self.opened[delivery.number] = stream
             else:  # what goes on after an answer may still hold its handle
                 stream.give_up(_ANSWERED)
-            if delivery.number in self._forsaken:
+            if delivery.number in self._early:
                 stream.give_up(_FORSAKEN)
         return stream
 
@@ -153,16 +153,16 @@ class Streams:
     def _cancelled_early(self, number: int) -> None:
         """Remember it: the handler may wait for nothing but its stream, and the master says CANCEL once."""
         ledger = self._deliveries
-        self._forsaken = {each for each in self._forsaken if each > ledger.received_upto or each in ledger.running}
-        if len(self._forsaken) < FORSAKEN_MAX:
-            self._forsaken.add(number)
+        self._early = {each for each in self._early if each > ledger.received_upto or each in ledger.running}
+        if len(self._early) < EARLY_MAX:
+            self._early.add(number)
 
     def frames(self, stream: Stream) -> list[bytes]:
         return list(stream.frames(self._deliveries.token))
 
     def welcomed(self) -> list[bytes]:
         """Over a new connection. What waited for room went with the old one: its numbers may be given again."""
-        self._forsaken.intersection_update(self._deliveries.running)
+        self._early.intersection_update(self._deliveries.running)
         for stream in self.opened.values():
             stream.again()
         return [frame for stream in self.opened.values() for frame in self.frames(stream)]

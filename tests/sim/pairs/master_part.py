@@ -46,9 +46,9 @@ class PairJournal(Journal):
         for _ in range(len(self._work) if count < 0 else min(count, len(self._work))):
             number, work = self._work.popleft()
             if isinstance(work, bytes):
-                self.records.append(work)
+                self.append(work)
             else:
-                self.records = list(work)
+                self.records, self.known = list(work), Restored.of(work)
             self.done = max(self.done, number)
 
     @property
