@@ -33,10 +33,10 @@ class Frame(NamedTuple):
 class FakeMaster:
     """`control` and `backend` hold what came, in its order. A test takes it with `expect`."""
 
-    def __init__(self, epoch: int = 1, name: str = "fake", lease_ms: int = 0) -> None:
-        self.epoch = epoch
+    def __init__(self, name: str = "fake") -> None:
+        self.epoch = 1
         self.name = name
-        self.lease_ms = lease_ms
+        self.lease_ms = 0
         self.token = int.from_bytes(os.urandom(8), "little") >> 1
         self._ctx = sockets.context()
         self._control = sockets.router(self._ctx, sockets.CONTROL)
@@ -81,11 +81,11 @@ class FakeMaster:
 
     # ---- receiving --------------------------------------------------------------------------------------------------
 
-    def pump(self, timeout_s: float = 0.02) -> None:
+    def pump(self) -> None:
         poller = zmq.Poller()
         poller.register(self._control, zmq.POLLIN)
         poller.register(self._backend, zmq.POLLIN)
-        for sock, _ in poller.poll(int(timeout_s * 1000)):
+        for sock, _ in poller.poll(20):
             route, frame = sock.recv_multipart()
             parsed = _parsed(route, frame)
             if parsed.head.kind == wire.BUNDLE:
@@ -191,9 +191,9 @@ class FakeMaster:
         answer: messages.Grant | messages.Deny = self.expect_of_voter(messages.Grant, messages.Deny).message
         return answer
 
-    def refuse_agent(self, code: str, retry_after_ms: int = 50) -> None:
+    def refuse_agent(self, code: str) -> None:
         self.expect(messages.AgentHello)
-        refusal = messages.Refusal(code, "a sentence", retry_after_ms, [1, 1])
+        refusal = messages.Refusal(code, "a sentence", 50, [1, 1])
         self._control.send_multipart([self.agent, messages.framed(wire.REFUSED, 0, refusal)])
 
     def welcome_process(self, upto: int = 0) -> messages.ProcessHello:
@@ -204,9 +204,9 @@ class FakeMaster:
         hello: messages.ProcessHello = frame.message
         return hello
 
-    def refuse_process(self, code: str, retry_after_ms: int = 20) -> None:
+    def refuse_process(self, code: str) -> None:
         frame = self.expect_frame(wire.HELLO)
-        refusal = messages.Refusal(code, "a sentence", retry_after_ms, [1, 1])
+        refusal = messages.Refusal(code, "a sentence", 20, [1, 1])
         self.process = frame.route
         self.send(messages.framed(wire.REFUSED, 0, refusal))
 

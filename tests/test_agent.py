@@ -430,9 +430,7 @@ def test_what_an_application_leaves_behind_where_it_is_probed_is_not_waited_for(
             os.kill(noted(tmp_path / "pid", master), signal.SIGKILL)
 
 
-def test_an_application_that_does_not_come_to_its_end_is_told_in_time(
-    master: FakeMaster, start_agent: Start, tmp_path: Path
-) -> None:
+def test_an_application_that_does_not_come_to_its_end_is_told_in_time(start_agent: Start, tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text("import time\nprint('asking the database', flush=True)\ntime.sleep(600)\n")
     stuck = start_agent(app="stuck:app", app_dir=str(tmp_path), service=None, start_timeout=1.0)
     assert stuck.ended() == exits.LOAD_FAILED

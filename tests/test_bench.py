@@ -33,8 +33,8 @@ def bench() -> ModuleType:
     return package
 
 
-def sample(bench, system, rate, turn=0, size=128, depth=32, own=10.0):
-    cell = bench.report.Cell(size, depth)
+def sample(bench, system, rate, turn=0, own=10.0):
+    cell = bench.report.Cell(128, 32)
     return bench.report.Sample(system, cell, turn, rate, 1.0, 2.0, {"client": 5.0}, {"master": own})
 
 

@@ -617,9 +617,7 @@ def test_scale_says_when_the_nodes_have_no_room_for_so_many(rota: Callable[..., 
     assert rota("scale", "orders", "0").exit_code == 5
 
 
-def test_numbers_at_their_ends_are_taken_as_they_are_or_refused(
-    rota: Callable[..., Result], cluster: LocalCluster
-) -> None:
+def test_numbers_at_their_ends_are_taken_as_they_are_or_refused(rota: Callable[..., Result]) -> None:
     nothing = rota("pause", "orders", "--for", "0s")
     assert nothing.exit_code == 2 and "a pause lasts more than 0" in nothing.stderr, "not the usual pause instead"
     assert "for_s" not in nothing.stderr, "what no operator can type"

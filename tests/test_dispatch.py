@@ -736,11 +736,10 @@ def test_only_what_a_full_client_did_not_take_is_sent_again_even_if_it_is_no_lon
 # ---- an older master -------------------------------------------------------------------------------------------------
 
 
-def restarted(must_tell: bool = True) -> Rig:
+def restarted() -> Rig:
     """A second master with its journal; node n1 may hold requests of epoch 1."""
     before = records.Restored()
-    if must_tell:
-        before.read(records.present("n1", True))
+    before.read(records.present("n1", True))
     return Rig(epoch=2, restored=before)
 
 

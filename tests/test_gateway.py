@@ -295,7 +295,7 @@ def test_processes_of_a_gateway_share_its_address_and_one_that_dies_is_replaced(
     until(lambda: not listens(gateway.port), "its processes outlived it")
 
 
-def test_a_port_that_is_in_use_is_told_with_its_holder(start: Start, gateway: Gateway, cluster: LocalCluster) -> None:
+def test_a_port_that_is_in_use_is_told_with_its_holder(start: Start, gateway: Gateway) -> None:
     for words in (
         ["gateway", "--bind", f"127.0.0.1:{gateway.port}", "--route", "/=site"],
         ["master", "--bind", "tcp://127.0.0.1:*", "--http", f"127.0.0.1:{gateway.port}", "--route", "/=site"],

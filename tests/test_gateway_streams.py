@@ -159,7 +159,7 @@ def test_a_folder_of_spools_that_takes_nothing_is_told(start: Start, cluster: Lo
 # ---- as it comes ----------------------------------------------------------------------------------------------------
 
 
-def test_events_come_one_by_one_while_the_application_still_runs(gateway: Gateway, cluster: LocalCluster) -> None:
+def test_events_come_one_by_one_while_the_application_still_runs(gateway: Gateway) -> None:
     with gateway.connect() as sock:
         assert b"chunked" in ask(sock, "/events")
         for _ in range(3):

@@ -288,7 +288,7 @@ def test_an_improper_handshake_is_refused_before_any_process_hears_of_it(gateway
     assert gateway.get("/nowhere-else", Upgrade="h2c", Connection="Upgrade")[0] == 500  # an ordinary GET
 
 
-def test_a_service_without_websockets_refuses_them(start: Start, tmp_path: Path) -> None:
+def test_a_service_without_websockets_refuses_them(start: Start) -> None:
     for app in (f"{HERE}/streams_wsgi.py:application", APP):
         with LocalCluster(app, settings={"slave.service": "site"} if "streams" in app else {}) as cluster:
             gateway = front(start, cluster).ready()

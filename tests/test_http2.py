@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import h2.errors
@@ -707,8 +708,10 @@ def test_behind_the_end_of_the_connection_nobody_waits_for_an_answer() -> None:
 @settings(max_examples=150)
 def test_no_bytes_raise_anything(data: bytes, places: list[int]) -> None:
     subject = Http2(shared(), 0.0)
-    subject.received(START + data, 0.0)
-    subject.answers.output(0.0)
+    cuts = [0, *sorted(len(START) + place for place in places), len(START) + 300]
+    for begin, end in pairwise(cuts):
+        subject.received((START + data)[begin:end], 0.0)
+        subject.answers.output(0.0)
     subject.tick(100.0)
 
 

@@ -222,9 +222,7 @@ def test_interrupts_are_left_to_the_agent(master: FakeMaster, start: Start) -> N
     assert result(master.expect_frame(wire.REPLY)) == "alive"
 
 
-def test_an_application_that_does_not_load_shows_its_traceback_and_exits_70(
-    master: FakeMaster, start: Start, tmp_path: Path
-) -> None:
+def test_an_application_that_does_not_load_shows_its_traceback_and_exits_70(start: Start, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def make():\n    return 1 / 0\nmake()\n")
     running = start("broken:app", app_dir=str(tmp_path))
     assert running.ended() == 70

@@ -227,7 +227,7 @@ def test_a_key_that_goes_while_it_is_read_again_leaves_the_certificate_as_it_was
 
 
 @pytest.mark.parametrize("command", ["gateway", "master", "run"])
-def test_a_bad_certificate_is_a_start_error(tmp_path: Path, authority: Authority, command: str) -> None:
+def test_a_bad_certificate_is_a_start_error(authority: Authority, command: str) -> None:
     _, key = authority.issue(file=command)
     words = {
         "gateway": ["gateway", "--bind", "127.0.0.1:*", "--route", "/=site"],

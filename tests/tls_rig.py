@@ -27,9 +27,9 @@ class Authority:
         self.file = str(folder / "ca.pem")
         self._ca.cert_pem.write_to_path(self.file)
 
-    def issue(self, name: str = "127.0.0.1", file: str = "site") -> tuple[str, str]:
+    def issue(self, file: str = "site") -> tuple[str, str]:
         """The files of a certificate and its key."""
-        issued = self._ca.issue_cert(name)
+        issued = self._ca.issue_cert("127.0.0.1")
         certificate, key = (self._folder / f"{file}.{end}" for end in ("crt", "key"))
         certificate.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
         key.write_bytes(issued.private_key_pem.bytes())

@@ -28,9 +28,8 @@ class Proxy:
     flip     chance that a bit of a piece of data is turned over, from 0 to 1
     """
 
-    def __init__(self, ports: dict[str, int], host: str = PROXIED, target: str = "127.0.0.1") -> None:
+    def __init__(self, ports: dict[str, int]) -> None:
         """`ports`: role → port, the same on both sides."""
-        self.host = host
         self.resets = 0
         self.flips = 0
         self.delay: tuple[float, float] | None = None
@@ -38,7 +37,6 @@ class Proxy:
         self.flip = 0.0
         self._holed: set[socket.socket] = set()  # sides whose data was swallowed
         self._chance = random.Random(3)
-        self._target = target
         self._selector = selectors.DefaultSelector()
         self._pairs: dict[socket.socket, tuple[socket.socket, str]] = {}  # one side → the other, role
         self._later: list[tuple[float, int, socket.socket, bytes]] = []  # when, in which order, to whom, what; b"" ends
@@ -48,7 +46,7 @@ class Proxy:
         self._ended = False
         self._reader, self._writer = os.pipe()
         self._selector.register(self._reader, selectors.EVENT_READ)
-        self._listeners = {role: socket.create_server((host, port), backlog=64) for role, port in ports.items()}
+        self._listeners = {role: socket.create_server((PROXIED, port), backlog=64) for role, port in ports.items()}
         for role, listener in self._listeners.items():
             listener.setblocking(False)
             self._selector.register(listener, selectors.EVENT_READ, role)
@@ -119,7 +117,7 @@ class Proxy:
         except BlockingIOError:  # who came is gone
             return
         try:
-            far = socket.create_connection((self._target, listener.getsockname()[1]), timeout=2)
+            far = socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=2)
         except OSError:  # the master is not there
             near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             near.close()

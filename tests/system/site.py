@@ -180,7 +180,6 @@ def site(
     nodes: Sequence[str] = ("node-1", "node-2", "node-3"),
     hosts: bool = False,
     start: Callable[[Site, str], None] | None = None,
-    env: Mapping[str, str] | None = None,
     http: Sequence[str] = (),
 ) -> Iterator[Site]:
     """Everything is there and in sync. `hosts`: each part is on a host of its own. `start`: how a node is started.
@@ -189,7 +188,7 @@ def site(
     ledger = Ledger(folder / "executed")
     config = folder / "rota.toml"
     config.write_text("[service.proof]\nramp = 0\n")
-    env = {"PROOF_FILE": str(ledger.file), "ROTA_CONFIG": str(config), **(env or {})}
+    env = {"PROOF_FILE": str(ledger.file), "ROTA_CONFIG": str(config)}
     with ExitStack() as stack:
         network: dict[str, Host] = {}
         if hosts:

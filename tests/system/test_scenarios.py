@@ -22,7 +22,7 @@ def test_the_promise_holds(scenario: Callable[..., Result], tmp_path: Path) -> N
 
 
 def test_prove_exits_1_when_something_was_missed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def plant(folder: Path, rounds: int) -> Result:
         ledger = Ledger(folder / "executed")
