@@ -393,7 +393,6 @@ class Checks:
         for slot in node.slots.values():
             slot.pool.adopt(slot)
         self.fleet.refresh(node, now)
-        self.fleet.changed = True
 
     def _told(self, node: Node, before: Health, why: str, now: float) -> None:
         kind = "reinstated" if node.health is Health.UP else str(node.health)

@@ -58,7 +58,6 @@ class Fleet:
         self.stopping = False  # this master was told to stop: nothing is dispatched any more
         self.held = False  # it has no quorum: nothing is dispatched until it has
         self.patient_until = now  # no node that has not said hello is given up before
-        self.changed = True  # since somebody who waits was last asked to look
         self._began = now
         self._awaited: dict[Node, int] = {}  # nodes, and the record that makes their presence durable
         self._looks: Timers[Node] = Timers()  # when time may do something to each
@@ -160,7 +159,6 @@ class Fleet:
         for service in node.offers:
             if service not in offered:
                 self._strike(service)
-        self.changed = True
         return self.journal(records.forgotten(node.name))
 
     def was_forgotten(self, name: str) -> None:
@@ -196,7 +194,6 @@ class Fleet:
             del self._awaited[node]
             node.recorded = True
             self.refresh(node, now)
-            self.changed = True
 
     # ---- time ------------------------------------------------------------------------------------
 
@@ -294,7 +291,6 @@ class Fleet:
         node.liveness, _ = moved(before, event, node.name, node.name, self.events)
         if before != node.liveness:
             node.since = now
-            self.changed = True
         self.refresh(node, now)
 
     def _ramp(self, node: Node, now: float) -> None:
@@ -303,7 +299,6 @@ class Fleet:
         pools = dict.fromkeys(slot.pool for slot in node.slots.values())
         if all(node.ramp(pool, now) >= 1.0 for pool in pools):
             node.ramp_from = None
-            self.changed = True
         self.refresh(node, now)
 
     def enter(self, node: Node, pool: Pool, event: str, now: float) -> None:

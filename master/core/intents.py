@@ -138,7 +138,7 @@ class Intents:
             self._recheck_ready(node, before)
         fleet.refresh(node, now)
         fleet.events.tell(str(node.intent), node.name, f"{node.name}: {before} → {node.intent} ({event})", by, reason)
-        fleet.staff.replan = fleet.changed = True
+        fleet.staff.replan = True
         if node.leaving and node.by == AGENT:
             return 0  # no operator's word: it ends with that agent
         if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):

@@ -136,7 +136,6 @@ class Operators(Connected):
             if sum(waiter.route == route for waiter in self.waiting) >= ASKED_MAX:
                 raise _too_many_asked()
             self.waiting.append(_Waiter(route, verb.id, self._verbs.wait(verb.args), now))
-            self._fleet.changed = True
         elif verb.verb == "status":
             nodes = verbs.argument(verb.args, "nodes", bool, True)
             self._answer(route, verb.id, verbs.Outcome(self._status(now, nodes)))
@@ -201,7 +200,6 @@ class Operators(Connected):
 
     def tick(self, now: float) -> None:
         if self.waiting:
-            self._fleet.changed = False
             self._wake(now)
         super().tick(now)
 

@@ -53,7 +53,6 @@ class Pauses:
         pool.hold(pause)
         text = f"{pool.name}: requests are held for {for_s:g} s; {self.in_flight(pool)} in flight go on"
         self._fleet.events.tell("service paused", pool.name, text, by, reason)
-        self._fleet.changed = True
         paused = records.Paused(for_s, self._fleet.wall() + for_s, by, reason)
         return self._fleet.journal(records.paused(pool.name, paused))
 
@@ -66,7 +65,6 @@ class Pauses:
         self._fleet.events.tell(
             "service resumed", service, f"{service}: {why}; it held {plural(held, 'request')}", by, reason
         )
-        self._fleet.changed = True
         if pool is not None:
             pool.release(now)
             self._fleet.dispatch.pump(pool, now)

@@ -70,7 +70,6 @@ class Processes:
         self.slots[slot.incarnation] = node.slots[slot.incarnation] = pool.slots[slot.incarnation] = slot
         if stale or node.intent is Intent.DETACHED:  # it came up when its plan was taken back: what rejoins is fresh
             self._fleet.staff.retire(slot, STOP_GRACE_MS, now)
-        self._fleet.changed = True
         self._fleet.staff.replan = True  # it may be one too many by now
 
     def failing(self, node: Node, failing: messages.Failing) -> None:
@@ -83,7 +82,6 @@ class Processes:
             if before is None or before.failures != failing.failures:
                 text = f"{failing.service} failed on {node.name} ({in_a_row(failing.failures)}): {kept.cause}"
                 self._fleet.events.tell("failing", node.name, text)
-        self._fleet.changed = True
 
     def usage(self, node: Node, usage: messages.Usage) -> None:
         for incarnation, rss in usage.rss.items():
@@ -116,7 +114,6 @@ class Processes:
             self._fleet.out.probes.append(slot)
         else:
             self.settle(slot, now)
-        self._fleet.changed = True
 
     def _tell_exit(self, slot: Slot, report: messages.Exited, expected: bool) -> None:
         kind = "process stopped" if expected else "process lost"
@@ -178,7 +175,6 @@ class Processes:
         fleet.checks.ready(slot, now)
         text = f"{pool.name} {slot.version} on {node.name} (pid {slot.pid})"
         fleet.events.tell("process ready", slot.incarnation, text)
-        fleet.changed = True
 
     def bye(self, slot: Slot, now: float) -> None:
         """Somebody else told it to stop: it gets nothing more, and its exit settles the rest."""
@@ -227,7 +223,6 @@ class Processes:
         slot.pool.stalled.pop(slot, None)
         if self._dispatch.slot_routes.get(slot.route) is slot:
             del self._dispatch.slot_routes[slot.route]
-        self._fleet.changed = True
 
 
 def _clash(slot: Slot, hello: messages.ProcessHello) -> str | None:

@@ -61,7 +61,7 @@ class Staffing:
 
     def scale(self, pool: Pool, processes: int) -> int:
         self.fleet.scaled[pool.name] = pool.target = processes
-        self.replan = self.fleet.changed = True
+        self.replan = True
         return self.fleet.journal(records.scaled(pool.name, processes))
 
     def fixed(self, pool: Pool) -> bool:
@@ -122,7 +122,6 @@ class Staffing:
                 self._look_again_at = now + GROW_EVERY_S
             self._say_plan(node, wanted)
             self._retire_surplus(node, now)
-        self.fleet.changed = True
 
     def plan_nothing(self, node: Node) -> None:
         self._say_plan(node, {})
@@ -162,7 +161,6 @@ class Staffing:
         marked = [slot.incarnation for slot in pool.ready() if node in (None, slot.node)]
         before = [name for name in pool.reload if name in pool.slots]
         pool.reload = list(dict.fromkeys((*before, *marked)))
-        self.fleet.changed = True
         return len(marked)
 
     def reloading(self, pool: Pool) -> int:
@@ -197,7 +195,6 @@ class Staffing:
             pool.look_at = now
             if replacement.old.node.extra.pop(pool.name, None):
                 self.replan = True
-            self.fleet.changed = True
         elif step is recycle.Step.START and not replacement.old.node.extra.get(pool.name):
             replacement.old.node.extra[pool.name] = 1
             self.replan = True
