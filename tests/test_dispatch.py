@@ -11,8 +11,9 @@ from core_rig import SESSION, Rig, held
 from rota.common import errors, wire
 from rota.common.errors import NOT_STARTED
 from rota.common.limits import HEAD_MAX
-from rota.common.messages import Exited, Handler, Recall, Recalled, Row, Started
+from rota.common.messages import End, Exited, Handler, Recall, Recalled, Row, Started
 from rota.master.core import inherited, records
+from rota.master.core.beginning import Heritage
 from rota.master.core.pool import Slot
 from rota.worker.page import DONE, REFUSED, RUNNING
 
@@ -789,6 +790,17 @@ def test_a_kept_reply_that_comes_before_its_resend_waits_for_it() -> None:
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"kept")
 
 
+def test_an_answer_that_the_standby_had_a_copy_of_is_given_whole() -> None:
+    before = Rig()
+    (slot,) = before.pool_of(1)
+    before.request(50)
+    before.reply(slot, 1, errors.RemoteError.code, b"what its handler said")
+    rig = Rig(epoch=2, heritage=Heritage(answers=[(SESSION, before.answers[0].frame)]))
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    assert rig.codes() == {50: errors.RemoteError.code} and rig.answers[0].body == b"what its handler said"
+
+
 def test_a_reply_that_comes_after_its_node_was_given_up_still_waits_for_its_caller() -> None:
     rig, slot = holding()
     rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now)
@@ -806,6 +818,16 @@ def test_what_was_lost_with_its_node_before_its_caller_came_is_told_so() -> None
     assert rig.codes() == {50: MAYBE} and "its node is dead" in rig.answers[0].cause
 
 
+def test_what_was_lost_with_its_process_before_its_caller_came_is_told_so() -> None:
+    """And suspected of nothing: what it was asked for is not known here."""
+    rig, slot = holding()
+    rig.exited(slot, 5, [(5, RUNNING)], kind=End.SIGNALLED)
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    assert rig.codes() == {50: MAYBE} and "was killed by signal 9" in rig.answers[0].cause
+    assert not rig.dispatch.quarantine.cases
+
+
 def test_what_died_with_its_process_under_an_older_master_is_maybe_executed() -> None:
     rig = restarted()
     report = Exited("n1.b1.1", "orders", -9, "was killed", 5, [Row(5, RUNNING, SESSION, 50, 1)], "")
@@ -815,6 +837,20 @@ def test_what_died_with_its_process_under_an_older_master_is_maybe_executed() ->
     rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.codes() == {50: MAYBE}
     assert "was killed" in rig.answers[0].cause
+
+
+@pytest.mark.parametrize(
+    ("state", "started_upto", "epoch"),
+    [(RUNNING, 4, 1), (REFUSED, 5, 1), (RUNNING, 5, 2)],
+    ids=["above what had started", "refused", "our own"],
+)
+def test_what_no_process_had_begun_for_an_older_master_did_not_die_with_it(
+    state: int, started_upto: int, epoch: int
+) -> None:
+    rig = restarted()
+    row = Row(5, state, SESSION, 50, epoch)
+    rig.agent(exits=[Exited("n1.b1.1", "orders", -9, "was killed", started_upto, [row], "")])
+    assert not rig.dispatch.inherited.lost
 
 
 def test_what_nobody_has_is_not_run_again_unless_its_handler_allows_it() -> None:
@@ -885,6 +921,15 @@ def test_only_what_an_older_master_dispatched_and_a_caller_waits_for_is_kept_for
     incarnation = rig.started(rig.agent())
     rig.process_hello(incarnation, received_upto=6, held=[held(5, 50), held(6, 51, epoch=2)])
     assert [number for _, number in rig.dispatch.inherited.orphans] == ([] if cancelled else [50])
+
+
+def test_calls_that_were_given_up_before_their_processes_are_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inherited, "KEPT_MAX", 3)
+    rig = restarted()
+    rig.client(epoch=1)
+    for number in range(50, 60):
+        rig.say(wire.CANCEL, number)
+    assert len(rig.dispatch.inherited.given_up) == 3
 
 
 def test_a_new_call_to_a_service_that_is_not_back_yet_waits_for_it() -> None:
@@ -1178,9 +1223,9 @@ def test_what_an_older_master_left_and_nobody_came_for_is_let_go() -> None:
     ledger.returned[b"b" * 16, 1] = None
     ledger.given_up[b"c" * 16, 1] = None
     rig.dispatch.losses.settle_started(slot.inflight[5], "its process was lost", rig.now)
-    for _ in range(2):
-        assert ledger.kept and ledger.lost and ledger.returned and ledger.given_up
-        rig.now += idle
+    for _ in range(8):
+        assert ledger.kept and ledger.lost and ledger.returned and ledger.given_up, "its session may still come"
+        rig.now += idle / 4
         rig.dispatch.tick(rig.now)
     assert not (ledger.kept or ledger.lost or ledger.returned or ledger.given_up)
     ledger.keep((b"a" * 16, 2), OK, 1, b"y" * (inherited.KEPT_BYTES_MAX - 1))

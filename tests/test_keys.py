@@ -264,6 +264,17 @@ def test_a_key_alone_does_not_make_a_lost_attempt_run_again_now_or_later() -> No
     assert "was stopped" in rig.answers[-1].cause
 
 
+def test_its_outcome_stays_unknown_when_its_service_is_gone() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1, key="basket")
+    crashed(rig, slot)
+    rig.fleet.forget(slot.node, rig.now)
+    assert not rig.dispatch.pools
+    rig.request(2, key="basket")
+    assert rig.codes() == {1: MAYBE, 2: MAYBE}
+
+
 def test_all_callers_of_a_lost_attempt_learn_of_it() -> None:
     rig = Rig()
     first, _ = rig.pool_of(2)
@@ -406,6 +417,17 @@ def test_an_answer_is_recorded_for_keys_for_and_no_longer() -> None:
     assert (len(rig.dispatch.keys.recorded), rig.dispatch.keys.bytes) == (0, 0)
     rig.request(3, key="basket")
     assert len(rig.deliveries) == 2
+
+
+def test_an_answer_is_recorded_for_that_long_from_the_end_of_its_call() -> None:
+    rig = Rig({"keys_for": 2.0})
+    (slot,) = rig.pool_of(1)
+    rig.request(1, key="basket")
+    rig.after(5.0)
+    rig.reply(slot, 1)
+    rig.after(1.8)
+    rig.request(2, key="basket")
+    assert rig.codes() == {1: OK, 2: OK} and len(rig.deliveries) == 1
 
 
 def test_a_call_that_attaches_later_has_all_the_time_of_its_own() -> None:

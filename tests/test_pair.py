@@ -340,8 +340,9 @@ def test_without_a_promise_and_leases_it_says_that_requests_are_held(rig: Rig) -
     rig.promise()
     assert not rig.pair.alarms(rig.now) and rig.pair.status(rig.now)["peer"]["promise_ms"] == 1000
     rig.tick(104.0)
-    assert "no quorum" in rig.pair.alarms(rig.now)[0]
+    assert "no quorum" in rig.pair.alarms(rig.now)[0] and "0 of 1 nodes needed" in rig.pair.alarms(rig.now)[0]
     status = rig.pair.status(rig.now)
+    assert status["quorum"]["leases"] == 0
     assert status["peer"]["promise_ms"] == 0 and not status["quorum"]["may_dispatch"]
     rig.tick(rig.now + StandbySettings().takeover_grace)
     assert any(alarm.startswith("no standby: other") for alarm in rig.pair.alarms(rig.now))

@@ -197,6 +197,7 @@ def test_status_and_events_say_who_and_why_and_how_long() -> None:
     pause(rig, for_s=20.0, reason="new disk")
     rig.request(1)
     rig.after(5.0)
+    pause(rig, for_s=15.0, reason="new disk")  # from now on, of a pause that has lasted for a while
     paused = service(rig)["paused"]
     assert (paused["by"], paused["reason"]) == ("ann", "new disk")
     assert paused["left_s"] == pytest.approx(15, abs=0.1) and paused["since_s"] == pytest.approx(5, abs=0.1)
@@ -206,7 +207,11 @@ def test_status_and_events_say_who_and_why_and_how_long() -> None:
     )
     resume(rig)
     assert service(rig)["paused"] is None and not rig.core.status(rig.now)["master"]["alarms"]
-    assert [(kind, by) for kind, by, _ in events(rig)] == [("service paused", "ann"), ("service resumed", "ann")]
+    assert [(kind, by) for kind, by, _ in events(rig)] == [
+        ("service paused", "ann"),
+        ("service paused", "ann"),
+        ("service resumed", "ann"),
+    ]
 
 
 def test_waiting_for_paused_ends_when_nothing_is_in_flight() -> None:
@@ -254,10 +259,12 @@ def test_a_restarted_master_holds_on_until_the_time_that_was_said(wall_s: float,
     before.pool_of(1)
     pause(before, for_s=10.0, reason="new disk")
     rig = Rig(restored=restored(before), epoch=2)
+    ((kind, by, text),) = events(rig)
+    assert (kind, by) == ("service paused", "ann") and f"still held, for {left_s:.1f} s" in text
+    (alarm,) = rig.core.status(rig.now)["master"]["alarms"]
+    assert "paused by ann: new disk; it holds 0 requests" in alarm, "though no node offers it yet"
     rig.pool_of(1)
     rig.request(1)
-    kept = rig.fleet.pauses.held["orders"]
-    assert (kept.by, kept.reason) == ("ann", "new disk")
     rig.after(left_s - 0.2)
     assert not rig.deliveries
     rig.after(0.4)
@@ -284,6 +291,7 @@ def test_a_pause_that_ended_or_whose_time_has_passed_is_not_held_on() -> None:
     pause(before, for_s=10.0)
     late = Rig(restored=restored(before), epoch=2)
     late.after(0.02)
+    assert "still held" not in str(events(late))
     assert not late.fleet.pauses.held and not late.core.known.paused, "nor by a third master whose clock is set back"
     before.wall += 11.0
     pause(before, for_s=10.0)

@@ -305,6 +305,18 @@ def test_a_suspect_that_had_not_started_runs_elsewhere_alone() -> None:
     assert rig.state() == State.SUSPECT and rig.with_it(2) is not slot and rig.with_it(2).limit == 1
 
 
+def test_a_suspect_that_had_not_started_is_not_refused_for_want_of_room() -> None:
+    """It was accepted once, and goes back to where it waited."""
+    rig = suspect(Fleet(service={"queue_limit": 2}))
+    for number in (2, 3, 4):
+        rig.request(number, QUOTE, body=POISON)
+    rig.exited(rig.with_it(2), 0, [], kind=End.SIGNALLED)
+    while left := [number for number in (2, 3, 4) if number not in rig.codes()]:
+        rig.after(0.1)
+        rig.answer(next(number for number in left if rig.runs(number)))
+    assert [rig.codes()[number] for number in (2, 3, 4)] == [0, 0, 0]
+
+
 def test_a_suspect_waits_for_a_process_and_gets_the_first_one() -> None:
     rig = Fleet(processes=1)
     rig.request(1, AGAIN, body=POISON)
