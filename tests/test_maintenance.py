@@ -11,6 +11,7 @@ from core_rig import Rig
 
 from rota.common import errors, exits
 from rota.common.body import decode_error
+from rota.common.messages import ROW_RUNNING, End
 from rota.common.settings import FaultSettings
 from rota.master.core.pool import Stage
 from rota.master.core.records import Restored
@@ -47,6 +48,19 @@ def test_a_closed_service_refuses_at_once_and_says_when_to_come_again() -> None:
     opened(rig)
     rig.request(3)
     assert len(rig.deliveries) == 2 and rig.codes() == {2: NO_SERVICE}
+
+
+def test_what_waits_to_run_alone_is_told_too() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    for number in (1, 2):
+        rig.request(number, body=b"poison")
+    rig.exited(first, 1, [(1, ROW_RUNNING)], kind=End.SIGNALLED)
+    rig.request(3, body=b"poison")
+    closed(rig)
+    rig.reply(second, 1)
+    rig.after(0.1)
+    assert (rig.codes()[3], rig.codes()[2], len(rig.deliveries)) == (NO_SERVICE, errors.OK, 2)
 
 
 def test_waiting_ends_when_nothing_is_in_flight_or_when_it_is_over() -> None:

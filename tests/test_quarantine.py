@@ -156,6 +156,16 @@ def test_what_was_done_or_had_not_started_is_no_company() -> None:
     assert rig.case().payload == POISON
 
 
+def test_what_had_its_row_and_was_not_started_is_no_company_either() -> None:
+    """A process writes the row first."""
+    rig = Fleet(processes=0)
+    slot = rig.fresh(concurrency=2)
+    rig.request(1, QUOTE, body=POISON)
+    rig.request(2, QUOTE)
+    rig.exited(slot, 1, [(1, ROW_RUNNING), (2, ROW_RUNNING)], kind=End.SIGNALLED)
+    assert rig.case().payload == POISON
+
+
 def test_a_death_counts_though_the_caller_has_given_up_long_before() -> None:
     rig = Fleet()
     rig.request(1, QUOTE, body=POISON, timeout_ms=100)
@@ -175,6 +185,26 @@ def test_deaths_that_are_ten_minutes_apart_are_chance() -> None:
     rig.request(2, QUOTE, body=POISON)
     rig.dies(2)
     assert rig.state() == State.SUSPECT
+    rig.request(3, QUOTE, body=POISON)
+    rig.after(1.0)
+    rig.dies(3)
+    assert rig.state() == State.QUARANTINED, "those two were not"
+
+
+def test_so_are_they_if_one_had_to_wait_for_that_long_for_a_process() -> None:
+    rig = Fleet(processes=1, service={"queue_timeout": 3600.0}, session_idle=3600.0)
+    rig.request(1, QUOTE, body=POISON)
+    slot, at = rig.delivery(1)
+    rig.exited(slot, at, [(at, ROW_RUNNING)], kind=End.SIGNALLED)
+    rig.request(2, QUOTE, body=POISON, timeout_ms=3_600_000)
+    rig.after(COUNTED_FOR_S + 2.0)
+    rig.request(3, QUOTE, body=POISON)
+    for number, state in ((2, State.SUSPECT), (3, State.QUARANTINED)):
+        rig.fresh()
+        rig.after(0.1)
+        slot, at = rig.delivery(number)
+        rig.exited(slot, at, [(at, ROW_RUNNING)], kind=End.SIGNALLED)
+        assert rig.state() == state
 
 
 # ---- suspects -------------------------------------------------------------------------------------------------------
@@ -211,6 +241,19 @@ def test_a_slot_that_runs_a_suspect_gets_nothing_else_until_that_is_answered() -
     rig.answer(2)
     rig.after(0.02)
     assert rig.with_it(7) is alone and alone.limit == 4
+
+
+def test_a_slot_that_is_kept_free_for_a_suspect_serves_others_when_that_is_cancelled() -> None:
+    rig = suspect(Fleet(processes=1))
+    rig.request(2)
+    rig.request(3, QUOTE, body=POISON)
+    rig.request(4)
+    rig.after(0.02)
+    assert rig.with_it(2).limit == 0
+    rig.say(18, 3)  # CANCEL
+    rig.answer(2)
+    rig.after(0.02)
+    assert rig.runs(4)
 
 
 def test_a_suspect_does_not_wait_for_a_process_that_hangs() -> None:
@@ -260,7 +303,10 @@ def test_what_waits_in_the_queue_with_a_suspect_payload_waits_for_its_turn_too()
     rig = Fleet(processes=1)
     for number in (1, 2, 3):
         rig.request(number, QUOTE, body=POISON if number < 3 else b"good")
-    rig.dies(1)
+    slot, at = rig.delivery(1)
+    rig.exited(slot, at, [(at, ROW_RUNNING)], kind=End.SIGNALLED)
+    assert [request.number for request in rig.dispatch.quarantine.waiting] == [2]
+    rig.fresh()
     assert rig.dispatch.pools["orders"].queued + rig.dispatch.quarantine.held(rig.case().pool) == 1
     assert rig.runs(2) != rig.runs(3)
 
@@ -340,6 +386,14 @@ def test_a_suspect_that_waits_is_bounded_counted_cancelled_and_in_time() -> None
     rig.after(0.3)
     assert rig.codes() == {1: 9, 5: Overloaded.code, 3: 4, 2: Timeout.code, 4: Timeout.code}
     assert rig.dispatch.queued_bytes == 0 and not rig.dispatch.quarantine.waiting
+
+
+def test_a_suspect_waits_no_longer_than_queue_timeout() -> None:
+    rig = suspect(Fleet(service={"queue_timeout": 1.0}))
+    for number in (2, 3):
+        rig.request(number, QUOTE, body=POISON)
+    rig.after(1.1)
+    assert rig.codes()[3] == Overloaded.code and rig.runs(2) and rig.dispatch.queued_bytes == 0
 
 
 def test_a_master_that_stops_gives_back_what_waits_for_its_turn() -> None:
@@ -438,6 +492,21 @@ def test_whatever_happens_suspects_are_alone_and_each_request_gets_one_answer(se
 
 
 # ---- quarantine -----------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_to_run_again_when_its_payload_comes_into_quarantine_is_not_told_that_it_never_ran() -> None:
+    rig = Fleet()
+    rig.request(1, AGAIN, body=POISON)
+    rig.request(2, AGAIN, body=POISON)
+    rig.dies(1, End.STOPPED)  # which blames nobody: it waits for another process
+    slot, at = rig.delivery(2)
+    rig.exited(slot, at, [(at, ROW_RUNNING)], kind=End.SIGNALLED)
+    rig.fresh()
+    rig.after(0.02)
+    (number,) = (number for number in (1, 2) if rig.runs(number))
+    rig.dies(number)
+    assert rig.state() == State.QUARANTINED
+    assert rig.codes() == {1: MaybeExecuted.code, 2: MaybeExecuted.code}
 
 
 def test_what_is_in_quarantine_is_refused_at_once_and_everything_else_is_served() -> None:

@@ -122,7 +122,7 @@ class Dispatch:
 
     def admit(self, request: Request, now: float) -> None:
         """Gives it to the best slot, else to the queue."""
-        if self.quarantine.takes(request, fresh=True):
+        if self.quarantine.takes(request, now):
             return self.quarantine.step(now)
         if request.pinned():
             return self.pins.admit(request, now)
@@ -320,7 +320,7 @@ class Dispatch:
     def interface_known(self, pool: Pool) -> None:
         """The first process of a service came: what waits for it learns of its handlers, or that there is none."""
         self._targets.clear()
-        for request in pool.waiting():
+        for request in self.waiting(pool):
             target = self.resolve(request.target())
             if not isinstance(target, str):
                 request.handler = target[1]
@@ -377,6 +377,10 @@ class Dispatch:
             request.tick = self.timers.add(request.deadline, request)
 
     # ---- the queue -------------------------------------------------------------------------------
+
+    def waiting(self, pool: Pool) -> list[Request]:
+        """All that wait for a process of the service, suspects too."""
+        return [*pool.waiting(), *(request for request in self.quarantine.waiting if request.pool is pool)]
 
     def leave_queue(self, request: Request) -> None:
         if not self.quarantine.leave(request):
@@ -489,8 +493,8 @@ class Dispatch:
         heard. So the next master is asked again only for what was dispatched. Answers how many went back.
         """
         given_back = 0
-        queued = [request for pool in self.pools.values() for request in pool.waiting()]
-        for request in reversed([*queued, *self.quarantine.waiting]):  # callers put each before what they have
+        queued = [request for pool in self.pools.values() for request in self.waiting(pool)]
+        for request in reversed(queued):  # callers put each before what they have
             if request.attempt == 0:
                 self.leave_queue(request)
                 self.finish(request, _NOT_STARTED, 0, b"", 0)

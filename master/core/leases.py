@@ -73,7 +73,7 @@ class Leases:
         """The node has heard our answer to this beat."""
         at = self._beats[node].answered(beat)
         if at is not None:
-            self._until[node] = max(self._until.get(node, -inf), at + self.lease_s)
+            self._until[node] = at + self.lease_s  # of what was said later, as `Asked` has it
 
     # ---- the standby -----------------------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ class Losses:
     def _run_elsewhere(self, requests: list[Request], now: float | None) -> None:
         """Puts them at the front of the queue and dispatches at once (`now` None: not before the next tick)."""
         quarantine = self._dispatch.quarantine
-        waiting = [r for r in requests if not r.answered and not quarantine.takes(r, fresh=False)]
+        waiting = [r for r in requests if not r.answered and not quarantine.takes(r)]
         if now is not None and quarantine.waiting:
             quarantine.step(now)
         if not waiting:

@@ -37,7 +37,7 @@ class Maintenance:
         self.closed[service] = closed
         self._dispatch.forget_targets()
         pool = self._dispatch.pools.get(service)
-        for request in pool.waiting() if pool is not None else ():
+        for request in self._dispatch.waiting(pool) if pool is not None else ():
             if request.attempt == 0:
                 self._dispatch.withdraw(request)
                 self._refuse(request, service)

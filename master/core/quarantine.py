@@ -170,24 +170,22 @@ class Quarantine:
             return None
         return known.get(_fingerprint(request))
 
-    def takes(self, request: Request, fresh: bool) -> bool:
-        """True: it waits here for its turn, or was answered. `fresh`: it was not accepted before, so it may be refused
-        for want of room.
+    def takes(self, request: Request, came: float | None = None) -> bool:
+        """True: it waits here for its turn, or was answered. `came`: now, if it was not accepted before: then it may be
+        refused for want of room.
         """
         case = self.case_of(request) if self.watched else None
         if case is None:
             return False
-        full = len(self.waiting) >= case.pool.settings.queue_limit
-        room = self._dispatch.settings.queue_bytes - self._dispatch.queued_bytes
         if case.state is State.QUARANTINED:
             self._refuse(request, case)
-        elif fresh and (full or len(request.frame) > room):
-            code = errors.MaybeExecuted.code if request.attempt else errors.Overloaded.code
-            self._dispatch.fail(request, code, f"{len(self.waiting)} suspects wait to be run alone already", 1000)
-        else:
-            request.slot = None
-            self.waiting[request] = case
+            return True
+        if came is None:
             self._dispatch.queued_bytes += len(request.frame)
+        elif not self._dispatch.may_wait(request, came, full=len(self.waiting) >= case.pool.settings.queue_limit):
+            return True
+        request.slot = None
+        self.waiting[request] = case
         return True
 
     def verdict(self, request: Request) -> str:
