@@ -131,6 +131,13 @@ def test_it_does_not_wait_longer_than_a_dead_node_may_take() -> None:
     assert rig.deliveries
 
 
+def test_without_a_journal_nothing_is_known_of_earlier_places_and_nobody_waits_for_them() -> None:
+    rig = Rig(state=None)
+    rig.pool_of(1)
+    ask(rig, 1, "user")
+    assert rig.deliveries
+
+
 def test_the_session_heard_of_last_is_kept_longest_and_a_forgotten_one_finds_its_place_again() -> None:
     rig = Rig(pins_limit=2)
     rig.pool_of(4)
@@ -190,6 +197,16 @@ def test_a_line_takes_no_more_than_its_share_of_the_queue() -> None:
     assert rig.codes() == {1004: errors.Overloaded.code}
     rig.request(1008)
     assert rig.codes()[1008] == errors.Overloaded.code
+
+
+def test_one_may_wait_in_each_line_however_small_the_queue() -> None:
+    rig = Rig(service={"queue_limit": 1})
+    slots = rig.pool_of(2)
+    session = a_session_of(rig, slots[0])
+    rig.answers.clear()
+    for number in (1001, 1002, 1003):
+        ask(rig, number, session)
+    assert rig.codes() == {1003: errors.Overloaded.code}
 
 
 def test_queue_timeout_deadline_and_cancel_hold_in_a_line() -> None:
@@ -394,6 +411,7 @@ def test_a_flag_without_a_session_is_a_bad_frame_and_told(said: dict[str, object
     rig.pool_of(1)
     rig.request(1, meta=msgpack.packb(said), flags=wire.PINNED)
     assert rig.codes() == {1: errors.ProtocolError.code} and rig.dispatch.counters["bad frames"] == 1
+    assert not rig.deliveries
 
 
 def test_a_session_without_the_flag_is_nobodys_business_here() -> None:

@@ -198,6 +198,7 @@ def test_so_are_they_if_one_had_to_wait_for_that_long_for_a_process() -> None:
     rig.exited(slot, at, [(at, ROW_RUNNING)], kind=End.SIGNALLED)
     rig.request(2, QUOTE, body=POISON, timeout_ms=3_600_000)
     rig.after(COUNTED_FOR_S + 2.0)
+    assert rig.state() == State.SUSPECT
     rig.request(3, QUOTE, body=POISON)
     for number, state in ((2, State.SUSPECT), (3, State.QUARANTINED)):
         rig.fresh()

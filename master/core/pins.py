@@ -139,8 +139,8 @@ def _usable(slot: Slot) -> bool:
 
 def _is_full(pool: Pool, slot: Slot) -> bool:
     """No line may take more than its share of the queue: one busy session must not refuse all others."""
-    open_slots = sum(each.open for each in pool.slots.values())
-    return len(pool.lines.get(slot, ())) >= max(1, pool.settings.queue_limit // max(1, open_slots))
+    open_slots = sum(each.open for each in pool.slots.values())  # it is one of them
+    return len(pool.lines.get(slot, ())) >= max(1, pool.settings.queue_limit // open_slots)
 
 
 def _choose(session: int, before: Pin | None, usable: list[Slot]) -> Slot:
