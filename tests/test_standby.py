@@ -9,7 +9,7 @@ import pytest
 import zmq
 from standby_rig import TOKEN, StandbyRig, T, sections
 
-from rota.common import messages, wire
+from rota.common import exits, messages, wire
 from rota.common.lifecycle import Liveness
 from rota.common.messages import Closing, Deny, Grant, Promise, Replica, Vote, VoterHello, Welcome
 from rota.common.settings import StandbySettings
@@ -901,6 +901,16 @@ def test_an_operator_may_have_it_stand_but_not_against_a_live_active(rig: Rig) -
 def test_what_was_handed_over_needs_no_promise_to_run_out(rig: Rig) -> None:
     rig.link(Closing(1, True))
     assert force(rig).exit == 0
+
+
+@pytest.mark.parametrize("verb", ["status", "events", "switchover"])
+def test_an_argument_that_it_does_not_know_is_refused_and_nothing_is_done(rig: Rig, verb: str) -> None:
+    rig.link(Closing(1, True))
+    args = {"force": True, "dry_run": True} if verb == "switchover" else {"brief": True}
+    before = rig.core.candidacy.epoch
+    result = Desk(rig).asks(verb, **args)
+    assert result.exit == exits.USAGE and "knows no argument" in result.data["error"]
+    assert rig.core.candidacy.epoch == before
 
 
 class Desk:

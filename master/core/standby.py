@@ -27,7 +27,7 @@ from .mirror import Mirror, OutOfStep
 from .operators import Connected
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
 from .records import Peer
-from .verbs import Outcome, Refuse, argument
+from .verbs import Outcome, Refuse, argument, check
 from .voters import Voters
 
 TICK_S = 0.02
@@ -427,15 +427,17 @@ class Standby(ABC):
             self._operators.say(route, outcome.result(message.id))
 
     def _verb(self, verb: messages.Verb, now: float) -> Outcome:
+        is_forced = verb.verb == "switchover" and verb.args.get("force") is True
+        if verb.verb not in ("status", "events") and not is_forced:
+            text = f"{self.name} is a standby: ask the active master, {self._active} at {self.peer_address}"
+            raise Refuse(exits.REFUSED, text, active=self.peer_address)
+        check(verb.verb, verb.args)
+        if is_forced:
+            return self._force(now)
         if verb.verb == "status":
             return Outcome(self.status(now))
-        if verb.verb == "events":
-            since, limit = argument(verb.args, "since", int, 0), argument(verb.args, "limit", int, 1000)
-            return Outcome({"events": newest(reversed(self.history()), since, limit)})
-        if verb.verb == "switchover" and verb.args.get("force") is True:
-            return self._force(now)
-        text = f"{self.name} is a standby: ask the active master, {self._active} at {self.peer_address}"
-        raise Refuse(exits.REFUSED, text, active=self.peer_address)
+        since, limit = argument(verb.args, "since", int, 0), argument(verb.args, "limit", int, 1000)
+        return Outcome({"events": newest(reversed(self.history()), since, limit)})
 
     def _force(self, now: float) -> Outcome:
         """An operator knows that the active is gone for good. Votes are needed all the same."""
