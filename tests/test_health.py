@@ -397,6 +397,14 @@ def test_a_trial_without_a_process_to_try_ends() -> None:
     assert n1.health is Health.BLACKLISTED and "no process of orders" in n1.mark.cause
 
 
+def test_a_trial_that_runs_for_long_within_its_limit_does_not_fail() -> None:
+    ward, n1, slot = on_trial()
+    for number in (1, 2):
+        ward.request(number, timeout_ms=300_000)
+    ward.after(100.0)
+    assert n1.health is Health.TRIAL and slot.inflight and n1.mark.count == 1
+
+
 def test_a_node_comes_back_whose_service_does_not_run_there_any_more() -> None:
     ward = Ward()
     n1 = ward.nodes[0]
@@ -481,6 +489,17 @@ def test_a_degraded_node_that_is_well_again_is_up() -> None:
     ward.crash(ward.nodes[0])
     ward.after(30.0)
     assert ward.health() == ["up"]
+
+
+def test_a_degraded_node_is_up_when_what_ails_it_does_not_run_there_any_more() -> None:
+    ward = Ward(nodes=1)
+    n1 = ward.nodes[0]
+    ward.crash(n1)
+    assert ward.health() == ["degraded"] and ward.fleet.checks.alarms(ward.now)
+    ward.exited(next(iter(n1.slots.values())))
+    n1.offers, ward.fleet.staff.replan = [], True
+    ward.after(12.0)
+    assert ward.health() == ["up"] and not ward.fleet.checks.alarms(ward.now)
 
 
 def test_a_degraded_node_is_ejected_when_the_budget_allows_it_again() -> None:
