@@ -42,6 +42,7 @@ def test_a_reload_replaces_one_process_at_a_time() -> None:
     rig = pool_of(3)
     before = list(rig.fleet.processes.slots)
     rig.verb("reload", service="orders")
+    assert rig.core.status(rig.now)["services"][0]["reloading"] == 3
     fresh = 10
     for done in range(3):
         rig.after(0.2)
@@ -64,6 +65,14 @@ def test_hup_at_an_agent_replaces_the_processes_of_its_node_only() -> None:
         replaced(rig, rig.fleet.processes.slots[retired(rig)[-1]], fresh)
     rig.after(2.0)
     assert sorted(retired(rig)) == ["n2.b1.1", "n2.b1.2"]
+
+
+def test_hup_at_an_agent_inside_an_application_replaces_nothing() -> None:
+    rig = Rig()
+    node = rig.agent(embedded=True)
+    rig.process(node)
+    rig.tell(node, Reload(["orders"]))
+    assert rig.core.status(rig.now)["services"][0]["reloading"] == 0
 
 
 def test_a_single_process_is_replaced_start_first() -> None:

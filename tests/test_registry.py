@@ -386,6 +386,21 @@ def test_how_many_requests_a_process_says_it_runs_at_once_is_bounded(says: int, 
 # ---- drain -----------------------------------------------------------------------------------------------------------
 
 
+def test_what_ran_on_a_node_that_is_dead_is_started_on_another() -> None:
+    rig = Rig(service={"min_processes": 2, "max_processes": 2})
+    for name in ("n1", "n2"):
+        rig.process(rig.agent(name))
+    rig.after(0.1)
+    assert rig.heard("n1", Plan)[-1].processes == rig.heard("n2", Plan)[-1].processes == {"orders": 1}
+    n1, n2 = rig.fleet.nodes.values()
+    for _ in range(40):
+        rig.now += 0.1
+        n1.heard_at = rig.now
+        rig.core.tick(rig.now)
+    rig.flush()
+    assert n2.liveness is Liveness.DEAD and rig.heard("n1", Plan)[-1].processes == {"orders": 2}
+
+
 def test_a_node_has_room_for_so_many_processes_and_no_more_whatever_it_says() -> None:
     rig = Rig()
     node = rig.agent(capacity=1 << 40)
@@ -449,6 +464,7 @@ def test_a_node_that_dies_while_it_drains_is_detached() -> None:
     rig.verb("drain", nodes=[slot.node.name])
     rig.after(3.5, beat=False)
     assert slot.node.intent is Intent.DETACHED
+    assert "draining → detached (dead)" in str(rig.core.events.since(0))
 
 
 def away_while_detached(dead_first: bool) -> Rig:
@@ -549,6 +565,17 @@ def test_rejoining_before_the_drain_is_done_takes_the_work_that_waits() -> None:
     assert len(rig.deliveries) == 2
 
 
+def test_a_node_that_rejoins_without_a_process_that_is_ready_is_not_up() -> None:
+    rig = Rig()
+    slot = rig.process(rig.agent(capacity=1))
+    rig.exited(slot)
+    rig.started(slot.node, 2)
+    slot.node.drain_until = None
+    rig.fleet.intents.drain(slot.node, "ann", "", 10.0, rig.now)
+    rig.verb("rejoin", nodes=["n1"])
+    assert (slot.node.intent, slot.node.health) == (Intent.ACTIVE, Health.UNCHECKED)
+
+
 def test_a_rejoin_dispatches_only_when_it_is_durable() -> None:
     rig = Rig()
     slot = rig.process(rig.agent())
@@ -636,6 +663,27 @@ def test_what_an_operator_drained_stays_drained_when_its_agent_is_restarted(paus
     rig.after(0.1)
     assert (node.intent, node.by, node.reason) == (Intent.DETACHED, "ann", "disk")
     assert rig.heard("n1", Plan)[-1].processes == {}
+
+
+@pytest.mark.parametrize("intent", ["draining", "detached"])
+def test_what_an_operator_drained_stays_drained_when_its_master_has_forgotten_it(intent: str) -> None:
+    rig = Rig(state=None)
+    node = rig.agent(intent=intent, generation=3)
+    rig.after(0.1)
+    assert (node.intent, node.generation, node.by) == (Intent.DETACHED, 3, "agent")
+    assert not any(plan.processes for plan in rig.heard("n1", Plan))
+    rig.verb("rejoin", nodes=["n1"])
+    rig.after(0.1)
+    assert (node.intent, node.generation) == (Intent.ACTIVE, 4)
+
+
+def test_an_agent_that_knows_less_of_its_intent_is_told_it() -> None:
+    rig = two_nodes()
+    rig.verb("drain", nodes=["n1"])
+    rig.after(0.1)
+    node = rig.agent("n1", intent="active", generation=0)
+    assert node.intent is Intent.DETACHED
+    assert rig.heard("n1", Word)[-1][:2] == ("detached", node.generation)
 
 
 def test_a_drain_of_a_node_that_is_leaving_makes_it_the_operators_word_and_it_still_leaves() -> None:
