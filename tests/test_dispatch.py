@@ -1160,6 +1160,22 @@ def test_a_master_that_stops_gives_back_what_waits_and_says_up_to_where_it_heard
     assert list(slot.inflight) == [1], "what was dispatched comes to the next master from its process"
 
 
+@pytest.mark.parametrize("how", ["told to stop", "no quorum"])
+def test_a_master_that_may_dispatch_nothing_more_dispatches_nothing_whatever_comes(how: str) -> None:
+    rig = Rig()
+    node = rig.agent(capacity=2)
+    rig.process(node)
+    rig.core.stop(rig.now) if how == "told to stop" else rig.fleet.hold(True, rig.now)
+    rig.request(1)
+    rig.process(node, 2)
+    rig.dispatch.tick(rig.now)
+    rig.flush()
+    assert not rig.deliveries and rig.dispatch.pools["orders"].queued == 1
+    rig.core.end()
+    rig.flush()
+    assert rig.codes() == {1: NOT_STARTED}
+
+
 def test_a_master_that_stops_gives_back_what_is_new_of_what_waits_for_nodes_to_tell() -> None:
     rig = restarted()
     rig.client(epoch=1)

@@ -386,19 +386,22 @@ def test_how_many_requests_a_process_says_it_runs_at_once_is_bounded(says: int, 
 # ---- drain -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_ran_on_a_node_that_is_dead_is_started_on_another() -> None:
+@pytest.mark.parametrize("how", [Liveness.DEAD, Liveness.CLOSED])
+def test_what_ran_on_a_node_that_is_gone_is_started_on_another(how: Liveness) -> None:
     rig = Rig(service={"min_processes": 2, "max_processes": 2})
     for name in ("n1", "n2"):
         rig.process(rig.agent(name))
     rig.after(0.1)
     assert rig.heard("n1", Plan)[-1].processes == rig.heard("n2", Plan)[-1].processes == {"orders": 1}
     n1, n2 = rig.fleet.nodes.values()
+    if how is Liveness.CLOSED:
+        rig.core.control(n2.route, wire.head(wire.BYE, n2.token), rig.now)
     for _ in range(40):
         rig.now += 0.1
         n1.heard_at = rig.now
         rig.core.tick(rig.now)
     rig.flush()
-    assert n2.liveness is Liveness.DEAD and rig.heard("n1", Plan)[-1].processes == {"orders": 2}
+    assert n2.liveness is how and rig.heard("n1", Plan)[-1].processes == {"orders": 2}
 
 
 def test_a_node_has_room_for_so_many_processes_and_no_more_whatever_it_says() -> None:

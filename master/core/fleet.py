@@ -330,7 +330,6 @@ class Fleet:
             self.dispatch.quarantine.adopt(pool, now)
             if pause := self.pauses.held.get(service):
                 pool.hold(pause)
-            self.dispatch.forget_targets()
         return pool
 
     def reconfigure(self) -> None:
