@@ -513,6 +513,14 @@ def test_with_too_few_voters_it_says_what_to_start(rig: Rig) -> None:
     assert not alarms()
 
 
+def test_where_votes_do_not_count_none_is_missed() -> None:
+    rig = Rig(quorum="any")
+    rig.follow()
+    rig.core.stop(rig.now)
+    rig.wait(2.0)
+    assert not rig.core.status(rig.now)["master"]["alarms"]
+
+
 def test_of_nodes_that_cannot_vote_it_says_why(rig: Rig) -> None:
     def alarms() -> list[str]:
         return rig.core.status(rig.now)["master"]["alarms"]
