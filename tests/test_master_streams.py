@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from core_rig import SESSION, Rig, held
 
 from rota.common import errors, wire
-from rota.common.messages import ROW_RUNNING, Exited, Row, Started
+from rota.common.messages import ROW_RUNNING, Exited, Recall, Recalled, Row, Started
 from rota.common.streams import WINDOW, Chunk, Credit, chunk_of, credit_of
 from rota.master.core import records
 from rota.master.core.pool import Slot
@@ -474,3 +475,20 @@ def test_a_master_that_slept_does_not_take_its_callers_for_gone() -> None:
     on.rig.now += 200.0
     on.rig.after(1.0)
     assert on.to_process(wire.CANCEL) == []
+
+
+def test_what_is_parked_behind_a_stream_is_taken_back_however_busily_that_goes_on() -> None:
+    on = Streaming(slots=2)
+    on.rig.default = replace(on.rig.default, credit=2)
+    on.rig.fleet.reconfigure()
+    (other,) = (slot for slot in on.slots if slot is not on.slot)
+    for number in (2, 3):
+        on.rig.request(number)
+    on.rig.reply(other, 1)
+    assert list(on.slot.inflight) == [1, 2], "parked behind it"
+    for piece in range(50):
+        on.answer(10 * piece, bytes(10))
+        on.rig.after(0.01)
+    assert on.rig.heard("n1", Recall) == [Recall(on.slot.incarnation, 2)]
+    on.rig.tell(on.slot.node, Recalled(on.slot.incarnation, 3, 1))
+    assert list(on.slot.inflight) == [1] and list(other.inflight) == [2]

@@ -44,7 +44,7 @@ class Backend:
         if fields[3] == wire.REPLY:
             self._dispatch.reply(slot, fields, frame, now)
         elif fields[3] in _STREAM:
-            self._dispatch.streams.from_process(slot, fields, frame, now)
+            self._dispatch.streams.from_process(slot, fields, frame)
         elif fields[3] == wire.BYE:
             self._fleet.processes.bye(slot, now)
         else:
@@ -59,7 +59,7 @@ class Backend:
         elif fields[3] == wire.REPLY:
             self._dispatch.reply(slot, fields, frame, now)
         elif fields[3] == wire.CHUNK:
-            self._dispatch.streams.from_process(slot, fields, frame, now)
+            self._dispatch.streams.from_process(slot, fields, frame)
         else:
             self.receive(route, bytes(frame), now)
 

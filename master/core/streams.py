@@ -63,8 +63,8 @@ class Streams:
 
     # ---- process → client ----------------------------------------------------------------------------------------
 
-    def from_process(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame, now: float) -> None:
-        slot.progress_at = now
+    def from_process(self, slot: Slot, fields: tuple[int, ...], frame: wire.Frame) -> None:
+        """(No progress of the slot: what is parked behind a stream waits however busily that goes on.)"""
         request = slot.inflight.get(fields[8])
         if request is None or (request.answered and not self._dispatch.inherited.awaits_caller(request)):
             self._cancel(slot, fields[8])  # nobody waits for it: the process may not know
