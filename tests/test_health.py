@@ -267,6 +267,15 @@ def test_processes_that_are_killed_together_are_one_failure() -> None:
     assert n1.health is Health.UP
 
 
+def test_that_all_was_quiet_between_two_crashes_takes_neither_back() -> None:
+    ward = Ward()
+    for _ in range(3):
+        assert ward.health() == ["up", "up"]
+        ward.after(60.0)
+        ward.crash(ward.nodes[0], 1)
+    assert ward.health() == ["blacklisted", "up"]
+
+
 def test_a_process_that_was_never_ready_is_not_held_against_its_node() -> None:
     ward = Ward()
     n1 = ward.nodes[0]

@@ -477,6 +477,27 @@ def test_a_master_that_slept_does_not_take_its_callers_for_gone() -> None:
     assert on.to_process(wire.CANCEL) == []
 
 
+def test_what_a_client_says_of_a_stream_that_is_over_or_never_was_is_passed_over() -> None:
+    on = Streaming()
+    on.rig.reply(on.slot, on.number)
+    on.rig.request(2)
+    for number in (1, 2, 3):
+        on.from_client(Credit(WINDOW, 0, False), number)
+        on.from_client(Chunk(0, b"late", False), number)
+    assert not on.to_process(wire.CREDIT) and not on.to_process(wire.CHUNK)
+    assert on.rig.dispatch.counters["bad frames"] == 2, "of the one that takes no streams"
+
+
+def test_a_process_that_did_not_take_its_cancel_is_told_again() -> None:
+    on = Streaming()
+    on.answer(0, b"begun")
+    on.rig.say(wire.CANCEL, 1)
+    (frame,) = on.to_process(wire.CANCEL)
+    on.rig.core.undeliverable(on.slot, [frame], False, on.rig.now)
+    on.rig.after(0.1)
+    assert len(on.to_process(wire.CANCEL)) == 2
+
+
 def test_what_is_parked_behind_a_stream_is_taken_back_however_busily_that_goes_on() -> None:
     on = Streaming(slots=2)
     on.rig.default = replace(on.rig.default, credit=2)

@@ -70,8 +70,7 @@ class Checks:
         """Its health begins anew: what was seen of its older processes says nothing of those to come. (Its
         mark stays.)
         """
-        if node.health is not Health.UNCHECKED:
-            node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
+        node.health = lifecycle.step(lifecycle.HEALTH, node.health, "restart")
         node.mark.until = None
         node.watches.clear()
         for slot in node.slots.values():
