@@ -44,7 +44,7 @@ def segfault(key: str) -> None:
 def close_descriptors(key: str) -> None:
     """Nothing is written down after it: our file would get the number of one of libzmq's descriptors."""
     os.closerange(3, 4096)
-    raise OSError("all descriptors are closed")
+    time.sleep(LONG_S)  # libzmq's thread notices first; an answer would stand in the page
 
 
 def eat(key: str) -> None:
