@@ -42,9 +42,8 @@ def segfault(key: str) -> None:
 
 
 def close_descriptors(key: str) -> None:
-    """Nothing is written down after it: our file would get the number of one of libzmq's descriptors."""
+    """libzmq ends the process when it is given the answer, which stands in the page by then."""
     os.closerange(3, 4096)
-    time.sleep(LONG_S)  # libzmq's thread notices first; an answer would stand in the page
 
 
 def eat(key: str) -> None:
@@ -109,7 +108,8 @@ def run(ctx: rota.Context, key: str, seconds: float, harm: str) -> list[object]:
         HARMS[harm](key)
     if seconds:
         time.sleep(seconds)
-    note("ended", key)
+    if harm != close_descriptors.__name__:  # our file would get the number of one of libzmq's
+        note("ended", key)
     return [key, os.getpid(), ctx.version]
 
 
