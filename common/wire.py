@@ -267,7 +267,7 @@ def _bundle(frames: Sequence[AnyFrame]) -> tuple[int, AnyFrame]:
 def split(frame: bytes, fields: tuple[int, ...]) -> list[bytes]:
     """The messages of a bundle whose head is `fields`. Raises BadFrame when the lengths do not add up to the frame."""
     count, place = fields[8], fields[11]
-    if not 0 < count <= BUNDLE_BYTES_MAX // HEADER_SIZE + 1:
+    if not 0 < count <= BUNDLE_BYTES_MAX // HEADER_SIZE:
         raise BadFrame("impossible bundle")
     try:
         lengths = unpack_from(f"<{count}I", frame, place)

@@ -117,6 +117,13 @@ def test_bundles_hold_the_same_messages_in_the_same_order(sizes: list[int]) -> N
     assert found == frames
 
 
+def test_a_large_message_stays_alone_and_as_it_is_wherever_it_stands() -> None:
+    large, small = head(wire.REPLY, 1) + b"x" * wire.BUNDLE_BYTES_MAX, head(wire.ACK, 1)
+    counts, frames = zip(*bundles([large, small, small, large, large, small]), strict=True)
+    assert counts == (1, 2, 1, 1, 1)
+    assert (frames[0], *frames[2:]) == (large, large, large, small)
+
+
 @given(st.integers(0, 1 << 40), st.binary(max_size=200))
 def test_a_bundle_that_does_not_add_up_is_a_bad_frame(count: int, rest: bytes) -> None:
     frame = head(wire.BUNDLE, 0, number=count) + rest
