@@ -40,7 +40,7 @@ from rota.gateway.core.effects import Close, Rebuffed, Reset
 from rota.gateway.core.head import Limits
 from rota.gateway.core.http2 import Http2
 from rota.gateway.core.http2_books import CONNECTION_WINDOW, STREAM_WINDOW
-from rota.gateway.core.http2_frames import FRAME_MAX, OF_FRAME, OF_RESET, POINTS
+from rota.gateway.core.http2_frames import ACK, EARNS, FRAME_MAX, OF_FRAME, OF_RESET, POINTS, POINTS_PER_S
 from rota.gateway.core.http2_stream import BODIES_MAX
 from rota.gateway.core.response import Unsendable
 from rota.gateway.core.rules import OF_HTTP_2
@@ -86,6 +86,8 @@ def test_a_request_is_that_of_http_1() -> None:
     assert (head.method, head.target, head.version, head.host, body) == ("GET", b"/", "2", b"a", b"")
     assert head.headers == [(b"host", b"a"), (b"x-a", b"1"), (b"cookie", b"a=b; c=d"), (b"x-b", b"")]
     assert all(type(field) is tuple for field in head.headers)
+    asks(subject, ("cookie", "a=b"), ("host", "a"), ("cookie", "c=d"))
+    assert subject.asked[1].head.headers == [(b"host", b"a"), (b"cookie", b"a=b; c=d")]
 
 
 def test_an_answer_has_the_fields_of_http_1_but_those_of_its_connection() -> None:
@@ -301,6 +303,21 @@ def test_what_breaks_a_rule_is_refused_alone(rule: str) -> None:
         assert subject.asked[0].stream == 3, "the connection serves on"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [M, S, A, (":path", "/" + "a" * 8188)], [*GET, ("x", "a" * 8191)], [*GET, *[("x", "")] * 100],
+        [*GET, *(("x", "a" * 8000) for _ in range(4)), ("x", "a" * 688)],
+        [(":method", "OPTIONS"), S, A, (":path", "*")], [*GET, ("te", "trailers")], [*GET, ("te", "Trailers")],
+        [*GET, ("host", "A")], [M, S, P, ("host", "a")], [*GET, ("content-length", "0")],
+    ],
+)  # fmt: skip
+def test_what_breaks_no_rule_is_asked(fields: list[tuple[str, str]]) -> None:
+    subject = raw()
+    subject.feed(blocks(block(fields), 1, END_STREAM))
+    assert [each.stream for each in subject.asked] == [1] and not subject.refused()
+
+
 def test_every_rule_of_http_2_is_tried_and_stands_in_the_docs() -> None:
     assert set(OF_HTTP_2) <= set(REFUSED)
     for name, rule in OF_HTTP_2.items():
@@ -402,11 +419,12 @@ BOMB = b"".join(  # 4,000 bytes in the table, then 60 times the same
 HOSTILE = {
     "another preface": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", CODE.PROTOCOL_ERROR),
     "no settings": (PREFACE + request(1), CODE.PROTOCOL_ERROR),
+    "settings that only acknowledge": (PREFACE + frame(SETTINGS, b"", ACK), CODE.PROTOCOL_ERROR),
     "settings with an odd length": (PREFACE + frame(SETTINGS, b"abc"), CODE.FRAME_SIZE_ERROR),
     "settings on a stream": (START + frame(SETTINGS, b"", 0, 1), CODE.PROTOCOL_ERROR),
     "a window that is too large": (PREFACE + frame(SETTINGS, b"\0\4\xff\xff\xff\xff"), CODE.FLOW_CONTROL_ERROR),
     "a frame that is too large": (START + frame(DATA, b"x" * 16385, 0, 1)[:9], CODE.FRAME_SIZE_ERROR),
-    "an unknown frame that is too large": (START + b"\xff\xff\xff\x77\0\0\0\0\0", CODE.FRAME_SIZE_ERROR),
+    "an unknown frame that is too large": (START + b"\1\0\0\x77\0\0\0\0\0", CODE.FRAME_SIZE_ERROR),
     "data on no stream": (START + frame(DATA, b"x"), CODE.PROTOCOL_ERROR),
     "data on a stream that was not opened": (START + frame(DATA, b"x", 0, 1), CODE.PROTOCOL_ERROR),
     "data behind its end": (START + request(1) + frame(DATA, b"x", 0, 1), None),
@@ -484,6 +502,25 @@ def test_a_flood_is_what_is_more_than_a_client_may_cost_and_time_forgives() -> N
         subject.answer(1 + 2 * round_)
     assert not subject.closed
     assert POINTS // OF_RESET >= 500, "a browser that leaves a page resets all of its streams"
+
+
+def test_what_time_forgives_it_forgives_once() -> None:
+    subject = raw(START + request(1))
+    while not subject.closed:
+        subject.now += 1.0
+        subject.feed(frame(PING, bytes(8)) * (2 * POINTS_PER_S // OF_FRAME))
+    assert (subject.goaway, subject.now) == (CODE.ENHANCE_YOUR_CALM, POINTS / POINTS_PER_S)
+
+
+def test_who_takes_an_answer_may_say_so_however_long_it_is() -> None:
+    subject = raw(START + request(1))
+    subject.answers.begin(1, 200, [])
+    size = 2 * EARNS
+    taken = frame(WINDOW_UPDATE, size.to_bytes(4, "big")) + frame(WINDOW_UPDATE, size.to_bytes(4, "big"), 0, 1)
+    for _ in range(POINTS // OF_FRAME):  # and two frames each
+        subject.do(subject.answers.piece(1, bytes(size)))
+        subject.feed(taken)
+    assert not subject.closed and len(subject.body(1)) == size * (POINTS // OF_FRAME)
 
 
 def test_more_streams_than_allowed_are_refused_to_be_sent_again() -> None:
@@ -569,7 +606,16 @@ def test_an_idle_connection_is_told_goodbye_and_pings_do_not_keep_it() -> None:
     assert later.core.next_deadline() == 105.0
 
 
-@pytest.mark.parametrize("data", [b"PRI", START + b"\0", START + frame(HEADERS, block(GET), END_STREAM, 1)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PRI",
+        START + b"\0",
+        START + frame(HEADERS, block(GET), END_STREAM, 1),
+        START + request(1) + frame(WINDOW_UPDATE, bytes(4), 0, 1)[:-1],
+        START + request(1) + frame(HEADERS, block(GET), END_STREAM, 3) + frame(DATA, b"a", 0, 1)[:-1],
+    ],
+)
 def test_a_head_that_does_not_come_ends_the_connection(data: bytes) -> None:
     subject = Subject(timeouts=Timeouts(idle=20.0), start=False)
     subject.client.data_to_send()

@@ -799,6 +799,13 @@ def test_a_head_at_its_limit(more: int, rule: str | None) -> None:
     assert rule_of(data) == rule
 
 
+def test_what_stands_behind_a_long_head_is_not_part_of_it() -> None:
+    long = GET + HOST + (b"X:" + b"a" * 40 + b"\r\n") * 2 + b"\r\n"
+    assert len(long) > SMALL.line
+    _, behind = verdict([long + SMUGGLED], SMALL).dispatched
+    assert (behind.head.method, behind.head.target) == ("GET", b"/admin")
+
+
 @pytest.mark.parametrize("more, rule", [(-1, None), (0, None), (1, "field-count")])
 def test_the_number_of_fields_at_its_limit(more: int, rule: str | None) -> None:
     assert rule_of(with_host(*[b"X:"] * (SMALL.headers - 1 + more))) == rule

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import msgpack
@@ -105,6 +106,20 @@ def test_a_mistake_deep_inside_is_named_by_its_path() -> None:
 
 
 @pytest.mark.parametrize(
+    "checks, words",
+    [
+        ({1: {}}, "Plan.checks: str expected, not int"),
+        ({"orders": 5}, "Plan.checks.orders: map expected, not int"),
+        ({"orders": ["address"]}, "Plan.checks.orders: map expected, not list"),
+        ({"orders": {"address": 5}}, "Plan.checks.orders.address: str expected, not int"),
+    ],
+)
+def test_a_mistake_in_a_map_is_named_too(checks: dict[Any, Any], words: str) -> None:
+    with pytest.raises(BadMessage, match=words):
+        messages.decode(raw("Plan", processes={}, checks=checks))
+
+
+@pytest.mark.parametrize(
     "data", [b"", b"\xc1", b"\x90", raw("Nonsense"), msgpack.packb(["Beat"]), msgpack.packb({"a": 1})]
 )
 def test_what_is_no_message_is_refused(data: bytes) -> None:
@@ -129,12 +144,17 @@ def test_no_map_raises_anything_but_bad_message(kind: Any, fields: dict[str, Any
         pass
 
 
-def test_too_deep_a_map_is_refused() -> None:
+@pytest.mark.parametrize("nest", [lambda value: {"a": value}, lambda value: [value]])
+def test_too_deep_a_map_is_refused(nest: Callable[[Any], Any]) -> None:
     value: Any = 1
-    for _ in range(MAP_DEPTH + 2):
-        value = {"a": value}
+    for _ in range(MAP_DEPTH - 2):  # besides the fields and the arguments, which are maps
+        value = nest(value)
+    assert messages.decode(raw("Verb", id=1, verb="drain", args={"a": value})) == Verb(1, "drain", {"a": value})
     with pytest.raises(BadMessage, match="deep"):
-        messages.decode(raw("Verb", id=1, verb="drain", args=value))
+        messages.decode(raw("Verb", id=1, verb="drain", args={"a": nest(value)}))
+
+
+def test_garbage_that_is_nested_without_end_is_refused() -> None:
     with pytest.raises(BadMessage):
         messages.decode(b"\x91" * 100_000)
 

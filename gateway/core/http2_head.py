@@ -29,7 +29,7 @@ def read(fields: Iterable[Field], limits: Limits) -> Head:
     pseudo, headers = _parted(fields, limits)
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     if not is_method(method):
-        raise Rejected("unknown-method" if method and _NAME.fullmatch(method.lower()) else "method")
+        raise Rejected("unknown-method" if _NAME.fullmatch(method.lower()) else "method")
     if pseudo.get(b":scheme") not in (b"https", b"http") or b":path" not in pseudo:
         raise Rejected("pseudo")
     if len(method) + len(path) > limits.line:
