@@ -181,8 +181,10 @@ def test_a_close_without_a_code_is_1005() -> None:
     assert feed([frame(CLOSE)]) == ([], (1005, ""), [(CLOSE, b"")], True)
 
 
-def test_who_closes_waits_for_the_client_and_passes_nothing_on() -> None:
+@pytest.mark.parametrize("held", [False, True])
+def test_who_closes_waits_for_the_client_and_passes_nothing_on(held: bool) -> None:
     socket = WebSocket(SMALL, 0.0)
+    socket.hold(held, 0.0)
     said = outcome(socket.close(4001, "as asked", 0.0)).said
     assert said == [(CLOSE, struct.pack("!H", 4001) + b"as asked")]
     assert socket.received(frame(TEXT, b"late") + frame(PING), 0.0) == [] and socket.say("later", 0.0) == []
@@ -260,7 +262,8 @@ def test_a_client_that_is_not_read_is_not_taken_for_dead() -> None:
 
 def test_one_that_does_not_read_is_cut_at_its_rate_and_its_pings_are_not_hoarded() -> None:
     socket = WebSocket(SMALL, 0.0)
-    socket.say(bytes(81920), 0.0)
+    socket.say(bytes(40960), 0.0)
+    socket.say(bytes(40960), 0.0)
     socket.blocked(0.0)
     assert not socket.takes
     assert socket.received(b"".join(frame(PING, b"%d" % number) for number in range(1000)), 1.0) == []
@@ -275,6 +278,16 @@ def test_one_that_reads_again_gets_its_pongs_and_its_grace() -> None:
     socket.received(frame(PING, b"there?"), 1.0)
     assert outcome(socket.written(2.0)).said == [(PONG, b"there?")]
     assert socket.next_deadline() == 22.0
+
+
+def test_what_was_read_before_gives_no_more_time_for_what_comes_behind() -> None:
+    socket = WebSocket(SMALL, 0.0)
+    socket.say(bytes(819_200), 0.0)
+    socket.blocked(0.0)
+    socket.written(1.0)
+    socket.say(b"a", 2.0)
+    socket.blocked(2.0)
+    assert socket.next_deadline() == pytest.approx(12.0, abs=0.1)
 
 
 def test_one_that_was_asked_and_reads_a_long_answer_before_it_says_so_is_not_taken_for_dead() -> None:
@@ -322,7 +335,7 @@ def test_a_message_that_grows_a_thousandfold_ends_at_the_limit() -> None:
 
 def test_few_bytes_that_are_many_messages_come_bit_by_bit() -> None:
     socket = deflated()
-    one = frame(BINARY, compressed(bytes(99_999)), rsv=4)
+    one = frame(BINARY, compressed(bytes(100_000)), rsv=4)
     rounds = [outcome(socket.received(one * 50 + close(4000), 0.0)).items]
     ended = None
     while ended is None:
@@ -332,6 +345,11 @@ def test_few_bytes_that_are_many_messages_come_bit_by_bit() -> None:
         rounds.append(items)
     assert ended == (4000, "")
     assert max(map(len, rounds)) == 3 and sum(map(len, rounds)) == 50
+
+
+def test_a_control_frame_that_says_it_is_compressed_breaks_a_rule() -> None:
+    ended = outcome(deflated().received(frame(PING, b"", rsv=4), 0.0)).ended
+    assert ended is not None and ended[0] == 1002
 
 
 def test_what_is_not_deflated_is_bad_payload() -> None:

@@ -63,7 +63,3 @@ class Patience:
 
     def took(self, size: int) -> None:
         self._left = min(self._grace, self._left + size / self._rate)
-
-    def more(self, size: int) -> None:
-        """So many bytes join those that it does not take."""
-        self.deadline += size / self._rate

@@ -272,7 +272,6 @@ class WebSocket:
         size = len(data)
         self.size += size
         self._unread = max(size, min(self._unread + size, UNREAD_MAX))
-        self._patience.more(size)
         return Write(data)
 
 
