@@ -21,6 +21,7 @@ import rota
 from rota.common.body import (
     PARTS_FROM,
     Parts,
+    bytes_head,
     decode_call,
     decode_error,
     decode_result,
@@ -372,6 +373,11 @@ def test_ids_are_not_texts() -> None:
 
 
 LARGE = bytes(PARTS_FROM + 1)
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, (1 << 16) - 1, 1 << 16])
+def test_bytes_of_any_size_have_the_head_that_msgpack_gives_them(size: int) -> None:
+    assert bytes_head(size) + bytes(size) == pack(bytes(size))
 
 
 @pytest.mark.parametrize("size", [PARTS_FROM + 1, 1 << 16, (1 << 16) + 1])

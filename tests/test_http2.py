@@ -40,7 +40,7 @@ from rota.gateway.core.effects import Close, Rebuffed, Reset
 from rota.gateway.core.head import Limits
 from rota.gateway.core.http2 import Http2
 from rota.gateway.core.http2_books import CONNECTION_WINDOW, STREAM_WINDOW
-from rota.gateway.core.http2_frames import ACK, EARNS, FRAME_MAX, OF_FRAME, OF_RESET, POINTS, POINTS_PER_S
+from rota.gateway.core.http2_frames import ACK, EARNS, FRAME_MAX, OF_FRAME, OF_RESET, POINTS, POINTS_PER_S, SMALL
 from rota.gateway.core.http2_stream import BODIES_MAX
 from rota.gateway.core.response import Unsendable
 from rota.gateway.core.rules import OF_HTTP_2
@@ -99,6 +99,13 @@ def test_an_answer_has_the_fields_of_http_1_but_those_of_its_connection() -> Non
     date = said.pop("date")  # type: ignore[call-overload]
     assert said == {":status": "201", "x-a": "b", "set-cookie": "s=t", "content-length": "5"} and date
     assert subject.body(number) == b"hello" and not subject.resets() and not subject.closed
+
+
+def test_an_answer_goes_on_when_settings_make_room_for_it() -> None:
+    subject = raw(PREFACE + frame(SETTINGS, b"\0\4\0\0\0\0") + request(1)).answer(1, b"hello")
+    assert subject.statuses() == {1: "200"} and not subject.body(1)
+    subject.feed(frame(SETTINGS, b"\0\4\0\0\0\5"))
+    assert subject.body(1) == b"hello" and subject.heard.ended == {1}
 
 
 @pytest.mark.parametrize("size", [0, 1, 16384, INLINE_MAX, INLINE_MAX + 1, 3_000_000])
@@ -465,6 +472,8 @@ HOSTILE = {
                            CODE.ENHANCE_YOUR_CALM),
     "a flood of extensions": (START + frame(0x77, b"x") * 2000, CODE.ENHANCE_YOUR_CALM),
     "a flood of goodbyes": (START + request(1, POST, 0) + frame(GOAWAY, bytes(8)) * 2000, CODE.ENHANCE_YOUR_CALM),
+    "a flood of heads of a stream that is over": (
+        START + request(1) + frame(RST_STREAM, bytes(4), 0, 1) + request(1) * 2000, CODE.ENHANCE_YOUR_CALM),
     "a rapid reset": (START + b"".join(request(n) + frame(RST_STREAM, b"\0\0\0\x08", 0, n) for n in range(1, 3000, 2)),
                       CODE.ENHANCE_YOUR_CALM),
     "resets that we are made to send": (
@@ -501,7 +510,31 @@ def test_a_flood_is_what_is_more_than_a_client_may_cost_and_time_forgives() -> N
         subject.feed(request(1 + 2 * round_) + frame(PING, bytes(8)) * few)
         subject.answer(1 + 2 * round_)
     assert not subject.closed
-    assert POINTS // OF_RESET >= 500, "a browser that leaves a page resets all of its streams"
+
+
+def test_a_browser_that_leaves_pages_may_reset_hundreds_of_streams_and_a_flood_resets_more() -> None:
+    subject = raw(START + b"".join(request(n) + frame(RST_STREAM, bytes(4), 0, n) for n in range(1, 999, 2)))
+    assert not subject.closed and len(subject.gone()) == POINTS // OF_RESET - 1
+    subject.feed(b"".join(request(n) + frame(RST_STREAM, bytes(4), 0, n) for n in range(999, 1003, 2)))
+    assert subject.goaway == CODE.ENHANCE_YOUR_CALM
+
+
+def test_bad_requests_are_a_flood_even_if_each_waits_for_its_answer() -> None:
+    subject = raw()
+    for number in range(1, 4 * POINTS // OF_RESET, 2):
+        subject.feed(request(number, [M]))
+    assert subject.goaway == CODE.ENHANCE_YOUR_CALM
+
+
+def test_requests_and_their_bodies_are_no_flood_however_quickly_they_come() -> None:
+    subject = raw()
+    many = POINTS // OF_FRAME + 1
+    for number in range(1, 2 * many, 2):
+        subject.feed(request(number, POST, 0) + frame(DATA, b"a", END_STREAM, number))
+        subject.answer(number)
+    subject.feed(request(2 * many + 1, POST, 0) + frame(DATA, bytes(SMALL), 0, 2 * many + 1) * (many // 2))
+    subject.feed(request(2 * many + 3, POST, 0) + frame(DATA, bytes(SMALL), 0, 2 * many + 3) * (many // 2 + 1))
+    assert len(subject.asked) == many and not subject.closed
 
 
 def test_what_time_forgives_it_forgives_once() -> None:

@@ -181,12 +181,9 @@ class Http2:
         method = "HEAD" if (b":method", b"HEAD") in found else "GET"  # of which no more may be known
         upload = Upload(self._open_spool, INLINE_MAX if self._streams.have_room() else 0)
         self._streams[number] = stream = Stream(number, method, upload, self._timeouts, now)
-        stream.ended = ended
         self._idle = inf
         try:
             stream.head = read(((name, value) for name, value in found), self._limits)
-            if ended and stream.head.length:
-                raise Rejected("other-length")
         except Rejected as rejected:
             self._reject(stream, rejected, effects, now)
             return
