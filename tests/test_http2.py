@@ -361,13 +361,16 @@ def test_the_refusal_of_a_head_request_has_no_body_whatever_is_wrong_with_it() -
     fields = [(":method", "HEAD"), *rest]
     subject = raw(START + request(1, [*fields, ("x", " a")]) + request(3, [*fields, ("content-length", "1")]))
     assert subject.statuses() == {1: "400", 3: "400"} and subject.heard.ended == {1, 3} and not subject.heard.bodies
-    assert [each.refused.size for each in subject.effects if isinstance(each, Rebuffed)] == [0, 0]
+    told = [each.refused for each in subject.effects if isinstance(each, Rebuffed)]
+    assert [(each.size, each.head and each.head.target) for each in told] == [(0, None), (0, b"/")]
 
 
-@pytest.mark.parametrize(("sent", "status"), [(b"abc", "400"), (b"abcde", "400"), (b"abcd", None)])
-def test_a_body_of_another_length_than_was_said_is_refused(sent: bytes, status: str | None) -> None:
+@pytest.mark.parametrize(
+    ("sent", "ended", "status"), [(b"abc", True, "400"), (b"abcde", False, "400"), (b"abcd", True, None)]
+)
+def test_a_body_of_another_length_than_was_said_is_refused(sent: bytes, ended: bool, status: str | None) -> None:
     subject = raw(START + request(1, [*POST, ("content-length", "4")], 0))
-    subject.feed(frame(DATA, sent, END_STREAM, 1))
+    subject.feed(frame(DATA, sent, END_STREAM * ended, 1))
     assert subject.statuses().get(1) == status and len(subject.asked) == (status is None) and not subject.closed
 
 
@@ -692,6 +695,13 @@ def test_a_body_that_comes_too_slowly_is_408_and_the_others_go_on() -> None:
     assert subject.statuses() == {1: "408"}
     subject.tick(60.0)
     assert subject.statuses() == {1: "408", 3: "408"}
+
+
+def test_a_request_that_is_whole_may_take_its_service_any_time() -> None:
+    subject = raw(START + request(1, POST, 0) + frame(DATA, b"abc", END_STREAM, 1))
+    assert subject.core.next_deadline() is None
+    subject.tick(1000.0)
+    assert not subject.statuses() and not subject.closed
 
 
 def test_who_does_not_take_an_answer_in_time_loses_it_and_the_others_go_on() -> None:

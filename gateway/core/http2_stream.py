@@ -53,8 +53,7 @@ class Stream:
     def add(self, data: bytes, most: int) -> None:
         """More of its body, of so many bytes at most. Rejected: it cannot be a proper one any more."""
         upload, length = self._upload, self.head.length
-        if upload is None:
-            return
+        assert upload is not None  # nothing is added to what is asked
         size = upload.size + len(data)
         if size > most:
             raise Rejected("body-size")
