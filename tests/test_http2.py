@@ -596,8 +596,17 @@ def test_whatever_tables_a_client_wishes_in_a_row_it_can_read_what_is_said_to_it
     assert subject.heard.decoder.header_table_size <= min(sizes[-1], 4096)
 
 
-def test_bodies_of_many_streams_do_not_fill_the_memory() -> None:
-    subject = Subject(Limits(body=4_000_000))
+class Opened(list[Held]):
+    """Spools, as they were."""
+
+    def __call__(self) -> Held:
+        self.append(Held())
+        return self[-1]
+
+
+def test_bodies_of_many_streams_do_not_fill_the_memory_and_leave_nothing_in_spools() -> None:
+    opened = Opened()
+    subject = Subject(Limits(body=4_000_000), open_spool=opened)
     Held.room = 10_000_000
     numbers = []
     for _ in range(20):
@@ -623,6 +632,7 @@ def test_bodies_of_many_streams_do_not_fill_the_memory() -> None:
         subject.client.increment_flow_control_window(60_000, numbers[-1])
         subject.exchange()
     assert subject.body(numbers[-1]) == b"y" * 500_000 and subject.core._streams.held == 0
+    assert opened and all(spool.closed for spool in opened)
     Held.room = 1_000_000
 
 
@@ -830,13 +840,8 @@ def test_windows_are_as_said() -> None:
 
 
 def test_a_connection_that_is_lost_leaves_nothing_in_spools() -> None:
-    opened: list[Held] = []
-
-    def open_spool() -> Held:
-        opened.append(Held())
-        return opened[-1]
-
-    subject = Http2(shared(open_spool=open_spool), 0.0)
+    opened = Opened()
+    subject = Http2(shared(open_spool=opened), 0.0)
     subject.received(START + request(1, POST, 0), 0.0)
     for _ in range(20):
         subject.received(frame(DATA, bytes(16_000), 0, 1), 0.0)
