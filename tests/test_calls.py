@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from rota.client import calls as module
@@ -89,6 +91,33 @@ def test_the_next_request_acknowledges_answers_and_says_what_is_no_longer_waited
     submitted(calls, 1)
     (head,) = frames(calls)
     assert (head.number, head.upto, head.below) == (4, 2, 2)
+    assert frames(calls, 2 * ACK_AFTER_S) == [], "it has been said"
+
+
+def test_another_master_is_told_how_long_ago_at_most_its_requests_were_first_sent() -> None:
+    calls = opened()
+    for at, count in ((100.0, 2), (105.0, 1)):
+        calls.mark(at)
+        submitted(calls, count)
+        frames(calls)
+    forgotten(calls)
+    calls.say_ages(110.0)
+    told, *again = calls.frames(1.0, 10)
+    head = wire.parse_head(told)
+    assert (head.kind, head.below) == (wire.ACK, 1)
+    assert list(struct.iter_unpack("<QQ", told[head.head_len :])) == [(1, 10_001), (3, 5_001)]
+    assert [wire.parse_head(frame).flags for frame in again] == [wire.RESENT | wire.OLDER] * 3
+
+
+def test_a_master_that_got_the_requests_first_is_told_no_ages() -> None:
+    calls = opened()
+    calls.mark(100.0)
+    submitted(calls, 2)
+    frames(calls)
+    calls.closed()
+    calls.opened(TOKEN, 3, True, 1000, 1.0)
+    calls.say_ages(110.0)
+    assert [head.kind for head in frames(calls, 1.0)] == [wire.REQUEST] * 2
 
 
 def test_after_a_reconnect_everything_unanswered_is_resent_with_the_epoch_of_its_first_send() -> None:

@@ -136,6 +136,7 @@ def test_after_a_reconnect_kept_replies_go_again_in_order_with_their_origin(ledg
     again = ledger.welcomed(token=100, epoch=1, upto=0)
     heads = [wire.parse_head(frame) for frame in again]
     assert [(head.number, head.upto, head.token) for head in heads] == [(1, 1, 100), (2, 2, 100)]
+    assert all(head.below == 2 for head in heads), "what it has started"
     assert all(head.flags == wire.RESENT | wire.ORIGIN for head in heads)
     assert again[0][heads[0].head_len :] == b"1"
     assert wire.ORIGIN_STRUCT.unpack_from(again[0], wire.HEADER_SIZE) == (b"s" * 16, 1001)
