@@ -12,12 +12,13 @@ from fake_master import delivery as frame_of
 
 from rota.common import wire
 from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, chunk_of, credit_of
+from rota.worker import streams as streams_of_handlers
 from rota.worker.async_streams import AsyncStream
 from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.core.streams import EARLY_MAX, Abandoned, Streams
 from rota.worker.page import Page
 from rota.worker.process import Process
-from rota.worker.streams import Pump
+from rota.worker.streams import Patience, Pump
 
 TOKEN = 99
 LIMIT_NS = 5_000_000_000
@@ -131,6 +132,7 @@ def test_a_stream_that_was_cancelled_while_its_delivery_waited_for_room_is_given
     rig: Rig, ledger: Deliveries
 ) -> None:
     rig.handle(wire.head(wire.CANCEL, TOKEN, number=2))
+    rig.comes(Credit(WINDOW, 0, True), number=3)  # which is no CANCEL
     second, third = take(ledger, 2), take(ledger, 3)
     rig.handle(wire.head(wire.CANCEL, TOKEN, number=5))  # what is remembered is looked through: 2 has not been opened
     assert isinstance(rig.streams.of(second).fault, Abandoned)
@@ -182,6 +184,31 @@ def test_the_limit_runs_anew_from_each_piece_and_rests_while_others_are_waited_f
     assert (row.started_ns, row.kill_ns, rig.delivery.kill_ns) == (now, now + LIMIT_NS, now + LIMIT_NS)
     rig.streams.unlimited(rig.stream, now)
     assert page.running()[0].kill_ns == 0
+
+
+def test_a_caller_is_given_up_when_nothing_has_come_from_it_for_the_limit(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(streams_of_handlers, "monotonic", lambda: now)
+    patience = Patience(rig.stream)
+    now = 104.0
+    rig.comes(Credit(WINDOW, 0, True))
+    assert patience.left() == 5.0
+    now = 108.9
+    assert patience.left() > 0 and rig.stream.fault is None
+    now = 109.0
+    patience.left()
+    assert rig.stream.fault is not None
+
+
+def test_handlers_with_streams_learn_that_their_process_is_to_stop_and_so_do_those_that_begin_later(
+    rig: Rig, ledger: Deliveries
+) -> None:
+    woken = []
+    rig.stream.wake = lambda: woken.append(True)
+    rig.streams.leave()
+    assert rig.stream.leaving and woken and rig.streams.of(take(ledger, 2)).leaving
 
 
 def test_the_time_of_a_streamed_answer_is_that_until_it_began(rig: Rig) -> None:

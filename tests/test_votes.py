@@ -156,6 +156,13 @@ STEPS = st.lists(
 )
 
 
+def test_a_grant_says_what_was_seen_before_it_however_often_it_is_asked_for() -> None:
+    votes = Votes(START, 3)
+    for asked, seen, before in ((vote(5), 0, 3), (vote(5), 0, 3), (vote(9), 7, 7)):
+        votes.saw(seen)
+        assert ask(votes, asked, LATER) is None and votes.before == before
+
+
 @given(steps=STEPS, durable=st.booleans())
 def test_whatever_happens_no_two_masters_hold_what_only_one_may(steps: list[Any], durable: bool) -> None:
     """Two in one epoch never get a vote, and nobody gets one while another one's lease runs; over restarts as well."""
