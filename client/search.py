@@ -108,14 +108,12 @@ class Search:
         """The connection to the active one is gone. The same is dialled first: a cut connection is likelier than a dead
         master.
         """
-        self._begin()
         return now + self._delay(0, self._chance())
 
     def left(self, now: float) -> float:
         """The active one said goodbye."""
         if len(self.masters) == 1:
             return self.lost(now)
-        self._begin()
         return self.next(now)
 
     def go(self, address: str, now: float) -> float:
