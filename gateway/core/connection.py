@@ -95,7 +95,7 @@ class Connection:
             return None
         end = data.find(b"\r\n\r\n", 0, REMEMBERED_MAX) + 4
         head = self._heads.get(data[:end])
-        if head is None and 4 < end == len(data) < self._limits.line and data[0] != 0x0D:
+        if head is None and 4 < end == len(data) < self._limits.line:
             try:
                 head = self._heads[data]
             except Rejected:
