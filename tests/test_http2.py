@@ -725,6 +725,17 @@ def test_who_does_not_take_an_answer_in_time_loses_it_and_the_others_go_on() -> 
     assert subject.body(3) == b"y" and not subject.closed
 
 
+@pytest.mark.parametrize("narrow", [0, 1])
+def test_who_takes_an_answer_at_its_rate_may_stall_as_often_as_it_likes(narrow: int) -> None:
+    """Narrow is the window of the connection, or that of the stream."""
+    wide = frame(WINDOW_UPDATE, (1 << 24).to_bytes(4, "big"), 0, 1 - narrow)
+    subject = raw(START + request(1) + wide).answer(1, bytes(1_000_000))
+    while not subject.heard.ended and not subject.closed:
+        subject.tick(subject.now + 9.0)
+        subject.feed(frame(WINDOW_UPDATE, (90_000).to_bytes(4, "big"), 0, narrow))
+    assert len(subject.body(1)) == 1_000_000 and not subject.resets() and subject.now > 90.0
+
+
 def test_a_window_of_one_byte_at_a_time_does_not_prolong_it() -> None:
     subject = raw(START + frame(WINDOW_UPDATE, b"\0\x0f\0\0") + request(1))
     subject.answer(1, b"x" * 200_000)

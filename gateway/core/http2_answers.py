@@ -103,7 +103,7 @@ class Answers:
             return b""
         left = BATCH
         while left > 0 and (turn := self._turns.next(now)) is not None:
-            left -= self._send_some(*turn, now)
+            left -= self._send_some(*turn)
         data = self._books.said()
         self._turns.wrote(len(data))
         return data
@@ -148,7 +148,7 @@ class Answers:
         stream.waiting.append(data)
         self._streams.count(stream)
 
-    def _send_some(self, stream: Stream, most: int, now: float) -> int:
+    def _send_some(self, stream: Stream, most: int) -> int:
         """Bytes that left."""
         try:
             data = stream.next(most)
@@ -156,7 +156,7 @@ class Answers:
             self.abort(stream.id)
             return 0
         size = len(data)
-        self._turns.took(stream, size, now)
+        self._turns.took(stream, size)
         self._purse.earn(size)
         last = stream.over and stream.is_empty
         self._books.send_data(stream.id, data, end_stream=last)

@@ -49,9 +49,8 @@ class Turns:
         self.patience.goes_on(now)  # nobody waits for it
         return None
 
-    def took(self, stream: Stream, size: int, now: float) -> None:
+    def took(self, stream: Stream, size: int) -> None:
         """It has sent so many; if it has more its next turn comes."""
-        stream.patience.goes_on(now)
         stream.patience.took(size)
         self.patience.took(size)
         if not stream.is_empty:
