@@ -71,7 +71,6 @@ class Books(H2Connection):
         # The same, but for the streams: one too many is refused here, it does not end the connection.
         more = {SettingCodes.MAX_CONCURRENT_STREAMS: 2**31 - 1}
         self.local_settings = Settings(client=False, initial_values=said | more)
-        self.max_inbound_frame_size = FRAME_MAX
         self.increment_flow_control_window(CONNECTION_WINDOW - 65535)
         self.receive_data(PREFACE)
 
