@@ -74,6 +74,7 @@ class Heard:
                 self.resets[number] = int.from_bytes(payload, "big")
             elif kind == GOAWAY:
                 assert self.goaway in (None, 0), "two ends"
+                assert (flags, number, len(payload)) == (0, 0, 8)
                 last, self.goaway = (int.from_bytes(each, "big") for each in (payload[:4], payload[4:8]))
                 assert last <= self.last, "what was given up is not taken back (RFC 9113 6.8)"
                 self.last = last

@@ -89,6 +89,14 @@ def test_a_problem_is_json_and_a_page_is_escaped() -> None:
     assert b"We are &lt;busy&gt;" in page and b"&lt;id&gt;" in page and b"E-17" in page
 
 
+@pytest.mark.parametrize("form", forms.MIME)
+def test_a_code_of_the_application_stands_in_every_form_and_none_where_there_is_none(form: str) -> None:
+    with_code, without = (forms.body(form, forms.Fault(503, "busy", code), "id") for code in ("E-17", ""))
+    shown = {"html": b"503 &middot; E-17 ", "problem": b'"code": "E-17"', "text": b"Unavailable (E-17)\n"}
+    assert shown.get(form, b"<code>E-17</code>") in with_code
+    assert not any(part in without for part in (b"&middot;  ", b'"code"', b"<code>", b"()"))
+
+
 # ---- what comes through ---------------------------------------------------------------------------------------------
 
 FIELDS = Fields(

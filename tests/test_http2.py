@@ -9,6 +9,7 @@ from pathlib import Path
 import h2.errors
 import h2.events
 import pytest
+from hpack import NeverIndexedHeaderTuple
 from http2_rig import (
     CONTINUATION,
     DATA,
@@ -99,6 +100,14 @@ def test_an_answer_has_the_fields_of_http_1_but_those_of_its_connection() -> Non
     date = said.pop("date")  # type: ignore[call-overload]
     assert said == {":status": "201", "x-a": "b", "set-cookie": "s=t", "content-length": "5"} and date
     assert subject.body(number) == b"hello" and not subject.resets() and not subject.closed
+
+
+def test_secrets_of_an_answer_and_what_is_never_the_same_stand_in_no_table() -> None:
+    subject = Subject()
+    subject.answer(asks(subject), b"", 200, (b"Set-Cookie", b"s=t"), (b"X-Request-Id", b"i"), (b"X-A", b"b"))
+    event = next(each for each in subject.said if isinstance(each, h2.events.ResponseReceived))
+    never = [field[0] for field in event.headers or [] if isinstance(field, NeverIndexedHeaderTuple)]
+    assert never == ["set-cookie", "x-request-id"]
 
 
 def test_an_answer_goes_on_when_settings_make_room_for_it() -> None:

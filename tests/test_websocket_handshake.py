@@ -70,6 +70,7 @@ def test_an_upgrade_that_nobody_wants_is_an_ordinary_request(old: str, new: str)
         (KEY, "AAAA", 400),
         (KEY, KEY[:-2], 400),
         (KEY, KEY[:-3] + "*==", 400),
+        (KEY, "*" + KEY, 400),
         (KEY, f"{KEY}\r\nSec-WebSocket-Key: {KEY}", 400),
         ("Host: a", "Host: a\r\nSec-WebSocket-Protocol: chat, chat", 400),
         ("Host: a", "Host: a\r\nSec-WebSocket-Protocol: chat,,x", 400),
