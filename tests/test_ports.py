@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from math import inf
 
 import pytest
+from node_rig import Node, sent
 
-from rota.common.messages import PortCheck, Unwell
+from rota.common.messages import Plan, PortCheck, Unwell
 from rota.worker.core.ports import Ports, Try
 from rota.worker.ports import PortTries, attempt
 
@@ -47,6 +48,13 @@ def test_a_try_that_does_not_come_back_is_a_failure_when_its_time_is_over(ports:
     ports.tick(100.0)
     assert ports.next_deadline() == pytest.approx(100.3)
     assert ports.tick(100.3) == [Unwell("orders", "db:5432: no answer within 300 ms")]
+
+
+def test_a_pause_of_our_own_takes_no_time_from_a_try(node: Node) -> None:
+    node.hear(Plan({"orders": 0}, {}, {"orders": CHECK}))
+    (asked,) = [effect for effect in node.tick() if isinstance(effect, Try)]
+    assert not sent(node.tick(60.0), Unwell)
+    assert sent(node.core.tried("orders", asked.number, ""), Unwell) == [Unwell("orders", "")]
 
 
 def test_a_late_answer_is_not_believed_and_until_it_comes_there_is_no_other_try(ports: Ports) -> None:

@@ -393,11 +393,13 @@ def test_marks_reach_back_to_the_lowest_and_no_further() -> None:
     assert bounds(ages, 30, 60.0) == {30: 30_001}
 
 
-def test_marks_that_go_on_for_hours_are_few() -> None:
+def test_marks_that_go_on_for_hours_are_few_and_of_those_the_first_and_the_last_are_told() -> None:
     ages = Ages()
     for number in range(1, 100_000):
         ages.mark(number, number * MARK_S)
     assert len(ages._marks) <= 64
+    pairs = bounds(ages, 1, 99_999 * MARK_S)
+    assert len(pairs) == AGES_MAX and min(pairs) == 1 and pairs[99_999] == 1
 
 
 def test_after_an_outage_the_marks_before_it_are_near_each_other_and_still_tell() -> None:

@@ -67,6 +67,12 @@ class Ports:
                     effects.append(self._try(service, check, now))
         return effects
 
+    def extend(self, gap: float) -> None:
+        """The agent itself was paused: a try that is out may have come about meanwhile."""
+        for check in self._checks.values():
+            if check.until is not None:
+                check.until += gap
+
     def next_deadline(self) -> float:
         times = [time for check in self._checks.values() for time in (check.due_at, check.until) if time is not None]
         return min(times, default=inf)

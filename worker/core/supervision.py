@@ -230,4 +230,5 @@ class Supervision:
             self.connection.forgive_pause(now)
             self.leaving.extend(gap)
             self.processes.extend(gap)
+            self._ports.extend(gap)
         self._ticked_at = now
