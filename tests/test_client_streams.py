@@ -46,9 +46,9 @@ class Client:
     def sent(self, now: float = 0.0) -> list[bytes]:
         return self.calls.frames(now, 10_000)
 
-    def comes(self, said: Chunk | Credit, attempt: int = 1, number: int = 1, now: float = 0.0) -> list[Error]:
-        frame = said.frame(TOKEN, number, 1, attempt) if isinstance(said, Chunk) else said.frame(TOKEN, number)
-        return [error for _, error in received(self.calls, wire.parse(frame), frame, now)]
+    def comes(self, said: Chunk | Credit, attempt: int = 1, number: int = 1, epoch: int = 1) -> list[Error]:
+        frame = said.frame(TOKEN, number, epoch, attempt) if isinstance(said, Chunk) else said.frame(TOKEN, number)
+        return [error for _, error in received(self.calls, wire.parse(frame), frame, 0.0)]
 
 
 def kinds(frames: list[bytes]) -> list[int]:
@@ -64,6 +64,14 @@ def test_the_bytes_of_an_answer_come_once_and_in_order() -> None:
     assert (bytes(call.got), call.ended) == (b"onetwo", True)
     *_, credit = client.sent()
     assert credit_of(wire.parse(credit), credit).received == 7
+
+
+def test_the_end_of_an_answer_may_come_by_itself() -> None:
+    call = Upload()
+    client = Client(call)
+    client.comes(Chunk(0, b"one", True))
+    client.comes(Chunk(3, b"", False))
+    assert (bytes(call.got), call.ended) == (b"one", True)
 
 
 def test_an_upload_goes_out_as_it_is_granted() -> None:
@@ -120,11 +128,12 @@ def test_over_a_new_connection_both_directions_begin_where_they_were() -> None:
     assert chunk_of(wire.parse(chunk), chunk).offset == CHUNK_MAX
 
 
-def test_an_answer_is_never_made_of_two_attempts() -> None:
+@pytest.mark.parametrize(("epoch", "attempt"), [(1, 2), (2, 1)])
+def test_an_answer_is_never_made_of_two_attempts(epoch: int, attempt: int) -> None:
     call = Upload()
     client = Client(call)
     client.comes(Chunk(0, b"half", True))
-    (error,) = client.comes(Chunk(4, b"other", True), attempt=2)
+    (error,) = client.comes(Chunk(4, b"other", True), epoch=epoch, attempt=attempt)
     assert isinstance(error, MaybeExecuted)
     assert bytes(call.got) == b"half"
     assert kinds(client.sent()) == [wire.CANCEL]
@@ -156,6 +165,15 @@ def test_an_answer_that_has_begun_outlives_its_deadline_but_not_a_lost_master() 
     assert [each for each, _ in client.calls.expire(1031.0)] == [call]
 
 
+def test_an_answer_that_has_not_begun_keeps_its_deadline_over_a_new_connection() -> None:
+    call = Upload()
+    client = Client(call)
+    client.calls.closed()
+    client.calls.opened(TOKEN, 1, True, 0, 1.0)
+    assert wire.REQUEST in kinds(client.sent(1.0))
+    assert [each for each, _ in client.calls.expire(31.0)] == [call]
+
+
 def test_back_in_time_it_goes_on_without_a_deadline() -> None:
     call = Upload()
     client = Client(call)
@@ -179,6 +197,7 @@ def test_others_do_not_wait_for_answers_that_go_on() -> None:
             call.body = large if number < 20 else b"args"
             assert calls.submit(call) is None and len(client.sent()) == 1, number
         client.comes(Chunk(0, b"one", True), number=number)
+        client.comes(Chunk(3, b"two", True), number=number)
     for number in range(1, 200):
         calls.answered(number, number, 0)
     for number in range(200, 400):  # what is over makes no more room, or hardly
