@@ -86,6 +86,7 @@ def test_the_highest_epoch_is_remembered_fenced_and_no_lower_one_is_obeyed(node:
     node.core.connection.lost(node.now)
     node.now += 1
     assert not any(isinstance(effect, Fence) for effect in node.join(epoch=4))
+    assert node.core.next_deadline() == node.now + connection.SILENCE_S, "nor asked again at once"
     assert not node.core.connection.greeted
     assert node.core.hello(node.now).epoch == 5
 
@@ -167,6 +168,15 @@ def test_a_lease_to_another_master_has_to_run_out_or_to_be_released_first(paired
     paired.core.votes.leased("b", 2, 1.0, paired.now)
     paired.hear(messages.Release(2))
     assert leases_to("a", 3)
+
+
+def test_the_first_beat_of_another_master_is_a_new_one_whatever_the_last_one_had_counted_to(paired: Node) -> None:
+    paired.hear(messages.Beat(1000))
+    assert Lease("a", 1, 1.0) in paired.tick(0.2)
+    paired.tick(1.0)
+    paired.core.welcomed(welcome(2, "b", lease_ms=1000), paired.now)
+    paired.hear(messages.Beat(1))
+    assert Lease("b", 2, 1.0) in paired.tick(0.2)
 
 
 def test_a_master_that_needs_no_leases_gets_none(node: Node) -> None:
