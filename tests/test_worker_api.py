@@ -242,6 +242,25 @@ def test_a_bad_argument_is_a_type_error_naming_handler_and_argument(
     assert isinstance(caught.value, rota.BindError)
 
 
+def test_arguments_by_position_are_checked_with_each_call_whatever_fitted_before() -> None:
+    binding = Binding("orders.quote", quote)
+    for _ in range(2):
+        assert binding.arguments(["X", 3], {}, None) == (["X", 3], {})
+        assert binding.arguments([], {"symbol": "X"}, None) == ([], {"symbol": "X"})
+        for args, kwargs in (
+            (["X", "3"], {}),
+            (["X", 3], {"limit": "2"}),
+            (["X", 3, 2.0], {}),
+            (["X"], {"symbol": "Y"}),
+        ):
+            with pytest.raises(rota.BindError):
+                binding.arguments(args, kwargs, None)  # type: ignore[arg-type]
+    two = Binding("a.b", lambda x, y: None)
+    assert two.arguments([1], {"y": 2}, None) == ([1], {"y": 2})
+    with pytest.raises(rota.BindError, match="missing argument 'y'"):
+        two.arguments([1], {}, None)
+
+
 def test_all_missing_arguments_are_named_at_once() -> None:
     binding = Binding("a.b", lambda x, y, z: None)
     with pytest.raises(rota.BindError, match="missing arguments 'x', 'z'$"):
@@ -309,6 +328,32 @@ def test_the_context_goes_where_it_is_wanted() -> None:
 
     found = [Binding("a.b", f).context for f in (annotated, quoted, for_type_checkers, named, not_first, another)]
     assert found == ["request", "request", "request", "ctx", None, None]
+
+
+def test_a_handler_gets_its_context_wherever_that_stands() -> None:
+    def first(ctx: rota.Context, symbol: str) -> Any:
+        return ctx, symbol
+
+    def by_position_only(ctx: rota.Context, /, symbol: str) -> Any:
+        return ctx, symbol
+
+    def last(symbol: str, ctx: rota.Context) -> Any:
+        return ctx, symbol
+
+    def by_name_only(*, ctx: rota.Context, symbol: str) -> Any:
+        return ctx, symbol
+
+    context = object()
+    for handler in (first, by_position_only, last, by_name_only):
+        binding = Binding("a.b", handler)
+        args, kwargs = binding.arguments([], {"symbol": "X"}, context)
+        assert handler(*args, **kwargs) == (context, "X"), handler
+
+
+def test_no_context_is_many() -> None:
+    with pytest.raises(TypeError, match="parameters by name"):
+        Binding("a.b", lambda *ctx: None)
+    assert Binding("a.b", lambda **ctx: None).context is None
 
 
 def test_a_caller_cannot_send_the_context() -> None:

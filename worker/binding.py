@@ -184,7 +184,7 @@ def _read(handler: str, function: Callable[..., Any]) -> tuple[tuple[Param, ...]
             rest = param
         else:
             params.append(param)
-    leads = bool(found) and found[0].name == context and found[0].kind is found[0].POSITIONAL_OR_KEYWORD
+    leads = bool(found) and found[0].name == context and found[0].kind is not found[0].KEYWORD_ONLY
     return tuple(params), rest, context, leads
 
 
@@ -205,6 +205,8 @@ def _param(handler: str, parameter: Parameter, annotation: Any) -> Param:
 
 
 def _is_context(parameter: Parameter, annotation: Any, index: int) -> bool:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return False
     if annotation is parameter.empty:
         return index == 0 and parameter.name == "ctx"
     if isinstance(annotation, str):  # an import for type checkers only
