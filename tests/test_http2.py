@@ -102,6 +102,18 @@ def test_an_answer_has_the_fields_of_http_1_but_those_of_its_connection() -> Non
     assert subject.body(number) == b"hello" and not subject.resets() and not subject.closed
 
 
+def test_an_answer_goes_on_when_the_kernel_takes_more() -> None:
+    subject = raw(START + request(1))
+    subject.answers.begin(1, 200, [])
+    subject.pump()
+    subject.answers.blocked(0.0)
+    subject.do(subject.answers.piece(1, b"late"))
+    assert not subject.body(1) and not subject.answers.takes(1)
+    subject.answers.written(1.0)
+    subject.pump()
+    assert subject.body(1) == b"late" and subject.answers.takes(1)
+
+
 def test_secrets_of_an_answer_and_what_is_never_the_same_stand_in_no_table() -> None:
     subject = Subject()
     subject.answer(asks(subject), b"", 200, (b"Set-Cookie", b"s=t"), (b"X-Request-Id", b"i"), (b"X-A", b"b"))

@@ -229,6 +229,30 @@ def test_processes_that_fall_together_are_one_failure_and_one_is_tried(node: Nod
     assert len(spawns(node.tick())) == 2
 
 
+def test_a_new_master_is_told_of_what_fails_and_not_of_what_came_right(node: Node) -> None:
+    def told() -> list[int]:
+        effects = node.core.welcomed(messages.Welcome(1, 1, "m"), node.now)
+        return [failing.failures for failing in sent(effects, Failing)]
+
+    node.plan(1)
+    node.die("web-1.3f2a9c.1", 70, "Traceback")
+    assert told() == [1]
+    node.advance(0.6)
+    node.ready()
+    assert told() == [0]
+
+
+def test_of_services_that_fail_the_first_whose_time_comes_is_started_first() -> None:
+    node = Node(offers=["orders", "site"])
+    node.join()
+    node.hear(Plan({"orders": 1, "site": 1}))
+    first, second = spawns(node.tick())
+    node.die(first)
+    node.now += 0.3
+    node.die(second)
+    assert node.core.processes.next_deadline() == pytest.approx(node.now + 0.2)
+
+
 def test_a_process_that_was_well_is_replaced_at_once(node: Node) -> None:
     node.plan(1)
     node.ready()

@@ -10,7 +10,21 @@ from collections.abc import Iterator
 import pytest
 
 from rota.worker import page as module
-from rota.worker.page import DONE, FENCE_EPOCH, FLOOR, HANDLED, REFUSED, RUNNING, STARTED_UPTO, Page
+from rota.worker.page import (
+    BOOTING,
+    DONE,
+    FENCE_EPOCH,
+    FLOOR,
+    HANDLED,
+    PHASE,
+    READY,
+    REFUSED,
+    RUNNING,
+    STARTED_UPTO,
+    Page,
+    obey,
+    obeyed,
+)
 
 ORIGIN = struct.pack("<16sQ", b"s" * 16, 7)
 
@@ -117,8 +131,15 @@ def test_why_it_does_not_start_stands_behind_the_rows_and_goes_with_the_incarnat
     page.start(last, 1, 1000, 0, ORIGIN, epoch=2)
     page.fail("é" * 2000)
     assert page.failure() == "é" * 512 and [row.number for row in page.used_rows()] == [1]
+    page.words[PHASE] = READY
     page.clear()
-    assert page.failure() == "" and page.rows == last + 1
+    assert page.failure() == "" and page.rows == last + 1 and page.words[PHASE] == BOOTING
+
+
+def test_a_word_says_whom_to_obey_and_at_which_port() -> None:
+    backends = ["tcp://a:7702", "tcp://[::1]:7702"]
+    assert obeyed(backends, 0) == "tcp://a:7702", "as it was when the process began"
+    assert obeyed(backends, obey(1, "tcp://[::1]:65535")) == "tcp://[::1]:65535"
 
 
 def test_a_foreign_descriptor_is_no_page() -> None:
