@@ -86,6 +86,9 @@ def test_the_cookie_stands_beside_those_of_the_application() -> None:
 
 
 def test_a_cookie_of_the_application_with_that_name_wins() -> None:
-    headers = [[b"Set-Cookie", b"rota_session = mine"]]
+    headers: list[object] = [[b"Set-Cookie", b"rota_session = mine"]]
     add_cookie(headers, b"rota_session=1; Path=/")
     assert headers == [[b"Set-Cookie", b"rota_session = mine"]]
+    headers = [[b"X-Note", b"rota_session = mine"]]  # which is no cookie
+    add_cookie(headers, b"rota_session=1; Path=/")
+    assert len(headers) == 2

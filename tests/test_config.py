@@ -86,6 +86,10 @@ def test_a_misspelt_variable_is_a_mistake() -> None:
     ]
 
 
+def test_what_a_program_gives_and_no_setting_is_is_a_mistake() -> None:
+    assert mistakes(**{"slave.proceses": 2}) == ["slave.proceses: is not a setting; did you mean slave.processes?"]
+
+
 def test_a_service_without_a_section_has_the_defaults(write) -> None:
     services = config.load(write("[service.orders]\nqueue_limit = 5\n"), {}).services
     assert services["orders"].queue_limit == 5 and "orders" in services

@@ -997,6 +997,14 @@ def test_an_unknown_service_or_handler_is_answered_with_the_nearest(target: str,
     assert words in rig.answers[0].cause
 
 
+def test_of_many_services_the_nearest_are_named_and_some_where_none_is_near() -> None:
+    rig = Rig()
+    rig.agent(offers=["audit", "books", "carts", "orders"])
+    rig.request(1, "order.quote")
+    rig.request(2, "xyz.quote")
+    assert [answer.cause.partition("mean ")[2] for answer in rig.answers] == ["orders?", "audit or books or carts?"]
+
+
 def test_a_request_waits_for_the_first_process_of_its_service_and_is_checked_then() -> None:
     rig = Rig()
     node = rig.agent()

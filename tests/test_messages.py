@@ -120,7 +120,8 @@ def test_a_mistake_in_a_map_is_named_too(checks: dict[Any, Any], words: str) -> 
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xc1", b"\x90", raw("Nonsense"), msgpack.packb(["Beat"]), msgpack.packb({"a": 1})]
+    "data",
+    [b"", b"\xc1", b"\x90", raw("Nonsense"), msgpack.packb(["Beat"]), msgpack.packb({"a": 1}), msgpack.packb([{}, {}])],
 )
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(BadMessage):

@@ -123,7 +123,15 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1MiB", 2**20), ("64KiB", 65536), ("1GB", 10**9), ("1.5 KiB", 1536), ("1mib", 2**20), (9, 9)],
+    [
+        ("1MiB", 2**20),
+        ("64KiB", 65536),
+        ("1GB", 10**9),
+        ("1.5 KiB", 1536),
+        ("1mib", 2**20),
+        (9, 9),
+        (f"{2**53 + 1}B", 2**53 + 1),
+    ],
 )
 def test_sizes_are_read_as_bytes(text: object, size: int) -> None:
     assert parse_size(text) == size
