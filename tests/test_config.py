@@ -86,6 +86,17 @@ def test_a_misspelt_variable_is_a_mistake() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("ROTA_SLAVE_TAGS", "zone", "slave.tags must be k=v, not 'zone'"),
+        ("ROTA_STANDBY_HANDOVER", "perhaps", "standby.handover must be one of true, "),
+    ],
+)
+def test_a_variable_with_a_bad_value_is_a_mistake(name: str, text: str, message: str) -> None:
+    assert [message in mistake for mistake in mistakes(env={name: text})] == [True]
+
+
 def test_what_a_program_gives_and_no_setting_is_is_a_mistake() -> None:
     assert mistakes(**{"slave.proceses": 2}) == ["slave.proceses: is not a setting; did you mean slave.processes?"]
 
@@ -148,6 +159,8 @@ ramp = "5 sec"
         ("a = " + "[" * 5000 + "]" * 5000, "is not TOML"),
         ("[master]\nsuspect_after = nan", "2: master.suspect_after must be a finite number"),
         ("[master]\nname = true", "2: master.name must be 1 to 64"),
+        ('[master]\nqueue_bytes = "lots"', "2: master.queue_bytes must be a size such as"),
+        ("[http]\nbind = 8080", "2: http.bind must be HOST:PORT to listen on"),
     ],
 )
 def test_a_bad_file_is_told_what_is_wrong(write, text: str, message: str) -> None:

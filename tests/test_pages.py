@@ -94,7 +94,8 @@ def test_the_most_specific_page_wins() -> None:
         pages = Pages({f"{name}.html": name.encode() for name in names[place:]})
         assert answers.of_error(MAINTENANCE, "id", forms.HTML, pages).body == names[place].encode()
     pages = Pages({f"{name}.html": name.encode() for name in names})
-    assert answers.of_error(Overloaded("full"), "id", forms.HTML, pages).body == b"503"
+    for other in (Overloaded("full"), NoService("unknown", details={"unknown": "service"})):
+        assert answers.of_error(other, "id", forms.HTML, pages).body == b"503"
     assert answers.of_error(Timeout("late"), "id", forms.HTML, pages).body == b"5xx"
     assert answers.of_error(PayloadTooLarge("big"), "id", forms.HTML, pages).body == b"fault"
 
