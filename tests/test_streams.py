@@ -164,8 +164,9 @@ def carry(seed: int, replay: bool) -> None:
             held += len(new)
             most = max(most, held)
         if held and step < 0.6:
-            into.taken(held)
-            held = 0
+            taken = chance.randint(1, held)
+            into.taken(taken)
+            held -= taken
         if (credit := into.credit()) is not None:
             to_sender.append(credit)
         if to_sender and step > 0.2:
@@ -182,6 +183,13 @@ def test_who_sends_again_what_came_is_told_where_the_other_side_is() -> None:
     into.came(Chunk(0, b"once", True))
     assert into.credit() == Credit(WINDOW + 4, 4, False)
     assert into.credit() is None
+
+
+def test_of_a_piece_that_came_in_part_the_rest_is_taken() -> None:
+    into = Inflow(granted=WINDOW)
+    into.came(Chunk(0, b"abcd", True))
+    assert into.came(Chunk(2, b"cdef", True)) == b"ef"
+    assert into.came(Chunk(0, b"abcdefgh", False)) == b"gh" and into.ended
 
 
 def test_an_end_that_comes_with_what_was_there_already_is_an_end() -> None:
