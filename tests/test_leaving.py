@@ -58,6 +58,15 @@ def test_only_who_leaves_says_so(node: Node) -> None:
     assert not sent(node.core.welcomed(messages.Welcome(1, 1, "m"), node.now), messages.Leaving)
 
 
+def test_a_node_whose_master_went_before_it_answered_leaves_at_once() -> None:
+    node = Node()
+    node.tick()
+    node.core.connected(node.now)
+    node.core.connection.lost(node.now)
+    node.core.leaving.ask(60, node.now)
+    assert Quit() in node.tick()
+
+
 def test_a_node_without_a_master_leaves_at_once() -> None:
     node = Node()
     assert node.core.leaving.ask(60, node.now) == []

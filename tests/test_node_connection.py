@@ -113,6 +113,23 @@ def test_who_won_interrupts_the_wait_between_two_attempts(paired: Node) -> None:
     assert dialled(paired.tick(1)) == []
 
 
+def test_who_won_is_dialled_though_another_one_has_not_answered_yet() -> None:
+    node = Node()
+    assert dialled(node.tick()) == [0]
+    node.core.connected(node.now)
+    assert node.core.connection.won(1, 1, node.now) == [Connect(1)]
+
+
+def test_a_master_that_is_still_active_in_its_epoch_is_dialled_again_at_once(paired: Node) -> None:
+    paired.core.connection.lost(paired.now)
+    assert paired.core.connection.won(0, 1, paired.now) == [Connect(0)]
+
+
+def test_who_won_an_epoch_that_is_over_is_not_followed(paired: Node) -> None:
+    paired.core.votes.saw(5)
+    assert paired.core.connection.won(1, 4, paired.now) == []
+
+
 def test_a_standby_that_wins_while_it_refuses_is_dialled_once_more(paired: Node) -> None:
     paired.core.connection.lost(paired.now)
     assert dialled(paired.advance(0.5)) == [1]
@@ -154,6 +171,7 @@ def test_standbys_are_passed_by_in_turn_and_quietly(how: str) -> None:
     assert turns == [0, 1] * (connection.EAGER // 2)
     assert notes == ["no master is active; trying on"]
     assert not node.core.connection.greeted
+    assert node.core.next_deadline() > node.now + 2.0, "from now on less often"
 
 
 def test_an_only_master_that_stands_by_is_reached_for_its_question() -> None:
