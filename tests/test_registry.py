@@ -15,6 +15,7 @@ from rota.common.messages import (
     Ending,
     Exited,
     Failing,
+    Handler,
     Leave,
     Leaving,
     Noted,
@@ -76,6 +77,21 @@ def test_a_process_that_speaks_before_its_agent_is_asked_to_come_again() -> None
     ((_, frame),) = rig.out.backend
     head = wire.parse_head(frame)
     assert head.kind == wire.REFUSED and b"unknown" in frame[head.head_len :]
+
+
+def test_a_refusal_repeats_no_more_of_what_a_peer_said_than_a_message_has_room_for() -> None:
+    """It ended the master: its answer was longer than a message may be."""
+    rig = Rig()
+    node = rig.agent()
+    rig.process(node, 1, handlers={f"{number:064}": Handler() for number in range(9000)})
+    incarnation = rig.started(node, 2)
+    rig.process_hello(incarnation, handlers={f"{number:063}": Handler() for number in range(9000)}, digest="other")
+    route, frame = rig.out.backend[-1]
+    assert route == incarnation.encode() and b"interface" in frame and len(frame) < 20_000
+    with pytest.raises(KeyError):
+        rig.agent("\0" * 1_000_000)  # would be shown as four characters each
+    (refusal,) = rig.heard("\0" * 1_000_000, Refusal)
+    assert refusal.code == "denied" and len(refusal.message) < 20_000
 
 
 @pytest.mark.parametrize("wrong", [{"ticket": b"x"}, {"service": "other"}])

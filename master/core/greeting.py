@@ -12,6 +12,8 @@ from . import received
 
 Kind = TypeVar("Kind", ClientHello, ProcessHello)
 
+TEXT_MAX = 16 * 1024  # characters: some sentences repeat what the peer said, which may be all that a message holds
+
 OnControl = AgentHello | OperatorHello | VoterHello | PeerHello  # who says HELLO there
 
 
@@ -24,7 +26,7 @@ def agree(versions: list[int]) -> int | None:
 
 
 def refusal(code: str, message: str, retry_after_ms: int) -> Refusal:
-    return Refusal(code, message, retry_after_ms, list(wire.VERSIONS))
+    return Refusal(code, message[:TEXT_MAX], retry_after_ms, list(wire.VERSIONS))
 
 
 def incompatible(versions: list[int]) -> Refusal:
