@@ -160,15 +160,6 @@ def parse_head(frame: Frame) -> Head:
     return Head(*parse(bytes(frame)))
 
 
-def parse_reply(frame: bytes, number: int) -> tuple[int, ...] | None:
-    """`parse()` of a REPLY that came by another way than its connection; None if it is none, or not to `number`."""
-    try:
-        fields = parse(frame)
-    except BadFrame:
-        return None
-    return fields if fields[3] == REPLY and fields[8] == number else None
-
-
 class Large:
     """A received message of more than BUNDLE_BYTES_MAX where the transport has it: looked at and patched in place.
 

@@ -46,20 +46,22 @@ def test_a_request_of_an_idempotent_handler_is_started_max_attempts_times(most: 
 def test_of_a_killed_process_the_small_replies_count_that_its_transport_had_not_sent() -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1, credit=16)
-    for number in range(1, 6):
+    for number in range(1, 9):
         rig.request(number)
     rig.reply(slot, 1)
 
-    def row(number: int, state: int = DONE, reply: int | None = None, kind: int = wire.REPLY) -> Row:
-        frame = wire.head(kind, 77, 1, number=reply or number, code=OK) + b"from the page"
-        return Row(number, state, SESSION, number, 1, frame)
+    def row(of: int, state: int = DONE, kind: int = wire.REPLY, **head: int) -> Row:
+        frame = wire.head(kind, 77, **{"epoch": 1, "number": of, "code": OK, **head}) + b"from the page"
+        return Row(of, state, SESSION, of, 1, frame)
 
-    rows = [row(1), row(2), row(3, reply=2), row(4, RUNNING), row(5, kind=wire.CHUNK)]
-    rig.tell(slot.node, Exited(slot.incarnation, "orders", -9, "was killed", 5, rows, ""))
+    rows = [row(1), row(2), row(3, number=2), row(4, RUNNING), row(5, kind=wire.CHUNK), row(6, epoch=2)]
+    rows += [row(7, code=errors.NOT_STARTED), row(8)._replace(reply=b"damaged")]
+    rig.tell(slot.node, Exited(slot.incarnation, "orders", -9, "was killed", 8, rows, ""))
     rig.out.probes.clear()
     rig.fleet.processes.settle(slot, rig.now)
     rig.flush()
-    assert rig.codes() == {1: OK, 2: OK, 3: MAYBE, 4: MAYBE, 5: MAYBE}
+    assert rig.codes() == {1: OK, 2: OK, **dict.fromkeys(range(3, 9), MAYBE)}
+    assert len(rig.deliveries) == 8 and not rig.dispatch.counters["stray replies"]
     assert [answer.body for answer in rig.answers[:2]] == [b"ok", b"from the page"]
 
 

@@ -12,7 +12,7 @@ from core_rig import SESSION, Rig, held
 
 from rota.client.ages import GROWTH, MARK_S, Ages
 from rota.common import errors, wire
-from rota.common.errors import MaybeExecuted
+from rota.common.errors import NOT_STARTED, MaybeExecuted
 from rota.common.limits import AGES_MAX
 from rota.common.messages import Exited, Leaving, Row, Started
 from rota.master.core import records
@@ -252,11 +252,15 @@ def test_a_reply_that_stands_in_the_page_of_a_process_that_ended_meanwhile_is_th
     rig.resend()
     incarnation = rig.named()
     reply = wire.head(wire.REPLY, 77, 1, number=3) + b"from the page"
+    refused = wire.head(wire.REPLY, 77, 1, number=5, code=NOT_STARTED)
     rows = [Row(3, DONE, SESSION, 50, 1, reply), Row(4, DONE, SESSION, 51, 1, reply)]
-    rig.tell(rig.fleet.nodes["n1"], Exited(incarnation, "orders", -9, "was killed", 4, rows, ""))
+    rows += [Row(5, DONE, SESSION, 52, 1, refused)]
+    rig.tell(rig.fleet.nodes["n1"], Exited(incarnation, "orders", -9, "was killed", 5, rows, ""))
     rig.resend(51)
+    rig.resend(52)
     rig.after(0.1)
-    assert rig.codes() == {50: 0, 51: MAYBE} and not rig.deliveries, "what stands in the row of 51 is another's"
+    assert rig.codes() == {50: 0, 51: MAYBE, 52: MAYBE}, "what stands in the rows of 51 and 52 is not theirs"
+    assert not rig.deliveries
     assert rig.answers[0].body == b"from the page"
 
 

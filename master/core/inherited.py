@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...common import errors, wire
-from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held
+from ...common.messages import ROW_DONE, ROW_RUNNING, Exited, Held, Row
 from .maintenance import service_of
 from .pool import NO_HANDLER, Request, Slot
 from .recollection import AGE_MAX_S, Recollection, Told
@@ -120,7 +120,7 @@ class Inherited:
             if row.epoch == self._dispatch.epoch or row.number > report.started_upto:
                 continue
             origin = row.session, row.request
-            if row.state == ROW_DONE and (fields := wire.parse_reply(row.reply, row.number)) is not None:
+            if fields := reply_in(row):
                 self.keep(origin, fields[12], fields[7], row.reply[fields[11] :])
             elif row.state in (ROW_RUNNING, ROW_DONE):
                 self.lost[origin] = report.cause
@@ -265,3 +265,15 @@ class Inherited:
         found = self.kept.pop(origin, (0, 0, b""))
         self._kept_bytes -= len(found[2])
         return found
+
+
+def reply_in(row: Row) -> tuple[int, ...] | None:
+    """The head of the reply that stands in a row of a page; None unless it is one of this very delivery, which ran."""
+    if row.state != ROW_DONE:
+        return None
+    try:
+        fields = wire.parse(row.reply)
+    except wire.BadFrame:
+        return None
+    of_it = fields[3] == wire.REPLY and fields[8] == row.number and fields[6] == row.epoch
+    return fields if of_it and fields[12] != errors.NOT_STARTED else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...common import errors, wire
 from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held, Row
-from .inherited import Inherited
+from .inherited import Inherited, reply_in
 from .pool import Request, Slot
 
 if TYPE_CHECKING:
@@ -101,10 +101,8 @@ class Losses:
 
     def _take_replies(self, slot: Slot, rows: list[Row], now: float) -> None:
         for row in rows:
-            if row.state == ROW_DONE and row.number in slot.inflight:
-                fields = wire.parse_reply(row.reply, row.number)
-                if fields is not None:
-                    self._dispatch.reply(slot, fields, row.reply, now)
+            if row.number in slot.inflight and (fields := reply_in(row)):
+                self._dispatch.reply(slot, fields, row.reply, now)
 
     def abandoned(self, slot: Slot, cause: str, now: float) -> None:
         """Its node is dead or was superseded: nobody will ever tell what had started."""
