@@ -193,6 +193,23 @@ def test_however_many_ended_while_no_master_was_there_a_hello_can_be_said(node: 
     assert len(processes.exits) == 1000, "what is kept is bounded, too"
 
 
+def test_a_hello_tells_what_had_started_in_many_processes_before_it_tells_what_one_had_answered(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that is not named the master knows nothing: even what never started there ends as MaybeExecuted."""
+    processes = node.core.processes
+    rows = [messages.Row(number, 2, b"s" * 16, number, 1, b"r" * 1000) for number in range(1, 65)]
+    for number in range(1000):
+        processes.exits[str(number)] = messages.Exited(str(number), "orders", -9, "killed", 64, rows, "text")
+    sizes = []
+    encode = messages.encode
+    monkeypatch.setattr(messages, "encode", lambda message: sizes.append(len(told := encode(message))) or told)
+    exits = node.core.hello(node.now).exits
+    assert [each.incarnation for each in exits] == [str(number) for number in range(1000 - len(exits), 1000)]
+    assert len(exits) > 35 and all(len(each.rows) == 64 for each in exits) and exits[-1].rows == rows
+    assert sum(sizes) < 5_000_000, "what it has no room for is not looked at: that took seconds"
+
+
 def test_of_the_widest_page_the_exit_tells_the_latest_replies(node: Node) -> None:
     node.plan(1)
     (incarnation,) = node.core.processes.alive

@@ -274,19 +274,25 @@ class Processes:
         return [_started(process) for process in self.alive.values() if process.pid]
 
     def unnoted(self) -> list[messages.Exited]:
-        """The exits that a HELLO has room for. The older ones without output and replies, or not at all: then the
-        master learns only that the process is gone.
+        """The newest exits that a HELLO has room for. In half of it they say what had started, without output and
+        replies; in what is left, the newest have these, too. Of the others the master learns only that they are gone.
         """
         left = EXITS_BYTES
-        found = []
+        bare = []
         for exited in reversed(self.exits.values()):
-            bare = exited._replace(text="", rows=[row._replace(reply=b"") for row in exited.rows])
-            for each in (exited, bare):
-                size = len(messages.encode(each))
-                if size <= left:
-                    left -= size
-                    found.append(each)
-                    break
+            each = exited._replace(text="", rows=[row._replace(reply=b"") for row in exited.rows])
+            size = len(messages.encode(each))
+            if size > left - EXITS_BYTES // 2:
+                break  # to look at all of them would take seconds, in which no limit is kept
+            left -= size
+            bare.append((exited, each, size))
+        found = []
+        for exited, each, size in bare:
+            more = len(messages.encode(exited)) - size
+            if more <= left:
+                left -= more
+                each = exited
+            found.append(each)
         return found[::-1]
 
     def findings(self, now: float) -> list[Message]:
