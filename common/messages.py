@@ -425,7 +425,8 @@ _TYPES: dict[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 def encode(message: Message) -> bytes:
     """Raises ValueError when the message is larger than MAP_MAX: the sender is told, not the transport."""
     kind: Any = type(message)
-    data: bytes = msgpack.packb([kind.__name__, message._asdict() if is_flat(kind) else plain(message)])
+    fields = message._asdict() if is_flat(kind) else plain(message)
+    data: bytes = msgpack.packb([kind.__name__, fields], unicode_errors="backslashreplace")  # file names in sentences
     if len(data) > MAP_MAX:
         raise ValueError(f"{kind.__name__} is {len(data)} bytes, more than {MAP_MAX}")
     return data

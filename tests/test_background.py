@@ -266,15 +266,32 @@ def test_a_start_hook_that_fails_is_shown_as_failing(master: FakeMaster) -> None
 
     @made.on_start
     def fail() -> None:
-        raise OSError("no database")
+        raise OSError("no database caf\udce9")  # a name of a file that is no UTF-8
 
     with made.background(master=master.address, name="app-1") as node:
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))
         failing = master.expect(messages.Failing)
-        assert failing.cause == "on_start function fail failed: OSError: no database" and "Traceback" in failing.text
+        assert failing.cause == "on_start function fail failed: OSError: no database caf?"
+        assert "Traceback" in failing.text and "caf\\udce9" in failing.text
         with pytest.raises(rota.Timeout, match="(?s)within 0.1 s; its last start failed:.*no database"):
             node.wait_ready(0.1)
+        closing(master, node)
+
+
+def test_what_a_start_hook_says_at_length_is_told_in_part(master: FakeMaster) -> None:
+    """An agent whose parent says more than a message holds ended by it."""
+    made = worker()
+
+    @made.on_start
+    def fail() -> None:
+        raise LoadError(f"no {2_000_000 * 'e'} database")
+
+    with made.background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        exited = master.expect(messages.Exited)
+        assert exited.text.endswith("e database") and len(exited.text) < 100_000
         closing(master, node)
 
 

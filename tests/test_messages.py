@@ -30,6 +30,12 @@ def test_what_was_written_is_read_as_the_same_tuples(message: Any) -> None:
     assert found == message and type(found) is type(message)
 
 
+def test_odd_bytes_of_a_file_name_get_through_as_well_as_they_can_be() -> None:
+    """A message that cannot be written ends its sender."""
+    found = messages.decode(messages.encode(EXITED._replace(cause="could not be started: no file caf\udce9")))
+    assert isinstance(found, Exited) and found.cause == "could not be started: no file caf\\udce9"
+
+
 def test_nested_tuples_come_back_as_tuples() -> None:
     found = messages.decode(messages.encode(HELLO))
     assert isinstance(found, AgentHello) and found.exits[0].rows[0].request == 9

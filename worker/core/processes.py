@@ -18,6 +18,7 @@ ABORT_S = 0.1  # faulthandler needs 2 ms to write its dump
 TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 
+TEXT_MAX = 32 * 1024  # characters of what a process, or the application around it, says at its end
 REPLIES_BYTES = 256 * 1024  # of those that one exit tells: what a page of the usual size holds
 EXITS_BYTES = 512 * 1024  # of those that stand in a HELLO: half of what a message may be
 EXITS_MAX = 1000  # kept, while no master is there to note them
@@ -189,7 +190,7 @@ class Processes:
             self.forgot_at = now
         cause = process.cause or (OUT_OF_MEMORY if out_of_memory else how)
         kind = str(process.end or _end(process, status, out_of_memory))
-        rows = _with_latest_replies(rows)
+        text, rows = text[-TEXT_MAX:], _with_latest_replies(rows)
         exited = messages.Exited(incarnation, process.service, status, cause, started_upto, rows, text, kind)
         if process.pid:  # else the master never heard of it
             self.exits[incarnation] = exited
