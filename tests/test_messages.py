@@ -10,8 +10,32 @@ from hypothesis import strategies as st
 
 from rota.common import fields, messages
 from rota.common.fields import BadMessage
-from rota.common.limits import MAP_DEPTH, MAP_MAX, REFUSED_MAX_S
-from rota.common.messages import AgentHello, Beat, Exited, Handler, ProcessHello, Row, Started, Verb, Welcome
+from rota.common.limits import (
+    CONCURRENCY_MAX,
+    DONE_MAX,
+    EPOCH_MAX,
+    HANDLERS_MAX,
+    MAP_DEPTH,
+    MAP_MAX,
+    NAME_MAX,
+    NUMBER_MAX,
+    REFUSED_MAX_S,
+    STARTED_MAX,
+    TAGS_BYTES_MAX,
+)
+from rota.common.messages import (
+    AgentHello,
+    Beat,
+    Exited,
+    Handler,
+    Held,
+    ProcessHello,
+    Row,
+    Started,
+    Verb,
+    Welcome,
+)
+from rota.worker.core.processes import EXITS_BYTES
 
 KINDS: list[Any] = list(get_args(messages.Message))
 EXITED = Exited("n1.b1.1", "orders", -9, "was killed", 7, [Row(7, 1, b"s" * 16, 9, 1)], "tail")
@@ -181,3 +205,17 @@ def test_what_is_too_large_is_refused_by_its_sender_and_by_its_receiver() -> Non
 def test_the_hello_of_a_thousand_processes_is_far_below_the_limit() -> None:
     many = [Started(f"node-1.abcdef.{number}", "orders", b"t" * 16, number) for number in range(1000)]
     assert len(messages.encode(HELLO._replace(processes=many))) < MAP_MAX / 4
+
+
+def test_the_longest_hello_of_a_process_is_below_the_limit() -> None:
+    handlers = {f"{number:0{NAME_MAX}}": Handler("key", 86_400_000) for number in range(HANDLERS_MAX)}
+    held = [Held(EPOCH_MAX - 1, NUMBER_MAX - 1, b"s" * 16, (1 << 64) - 1, False)] * (2 * CONCURRENCY_MAX)
+    longest = PROCESS._replace(handlers=handlers, held=held, done=b"o" * (24 * DONE_MAX))
+    assert len(messages.encode(longest)) < MAP_MAX * 3 / 4
+
+
+def test_the_longest_hello_of_an_agent_is_below_the_limit() -> None:
+    node = "n" * NAME_MAX
+    started = [Started(f"{node}.abcdef.{1 << 40}", "o" * NAME_MAX, b"t" * 16, 1 << 22)] * STARTED_MAX
+    longest = HELLO._replace(node=node, processes=started, exits=[], tags={"zone": "t" * TAGS_BYTES_MAX})
+    assert len(messages.encode(longest)) + EXITS_BYTES < MAP_MAX

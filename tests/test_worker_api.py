@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, Optional, Ty
 import pytest
 
 import rota
+from rota.common.limits import HANDLERS_MAX
 from rota.worker import app
 from rota.worker.binding import ARRIVING, Binding, accepted
 
@@ -120,6 +121,15 @@ def test_a_name_is_given_once() -> None:
     orders.handler(name="quote")(lambda: 1)
     with pytest.raises(ValueError, match="there is a handler 'quote' already"):
         orders.handler(name="quote")(lambda: 2)
+
+
+def test_there_are_no_more_handlers_than_a_hello_can_tell_of() -> None:
+    """A process that had more ended at each HELLO."""
+    orders = rota.Worker("orders")
+    for number in range(HANDLERS_MAX):
+        orders.handler(name=f"h{number}")(lambda: 1)
+    with pytest.raises(ValueError, match="orders: a service has at most 5000 handlers"):
+        orders.handler(name="quote")(lambda: 1)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 65, "é"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from ..common.limits import HANDLERS_MAX
 from ..common.names import check_name
 from .binding import Binding
 
@@ -178,6 +179,8 @@ class Worker:
         name = _handler_name(self.name, function, name)
         if name in self.handlers:
             raise ValueError(f"{self.name}: there is a handler '{name}' already")
+        if len(self.handlers) >= HANDLERS_MAX:
+            raise ValueError(f"{self.name}: a service has at most {HANDLERS_MAX} handlers")
         _check_declared(f"{self.name}.{name}", function, idempotent, timeout)
         self.handlers[name] = Handler(self.name, name, function, idempotent, timeout)
         return function
