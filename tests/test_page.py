@@ -5,7 +5,10 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -110,6 +113,33 @@ def test_a_small_reply_stands_in_the_page_until_its_row_is_used_again(page: Page
     assert page.report()[0].reply == b"", "this one still runs"
     page.done(0, b"y" * 5000)
     assert page.report()[0].reply == b""
+
+
+def test_wherever_a_process_is_killed_its_row_has_its_own_reply_or_none(page: Page) -> None:
+    """Its page is looked at after each step of the interpreter: any of them may be its last."""
+    reports: list[list[tuple[int, int, bytes]]] = []
+
+    def step(frame: FrameType, *_: object) -> Callable[..., Any]:
+        frame.f_trace_opcodes = True
+        reports.append([(row.number, row.state, row.reply) for row in page.report()])
+        return step
+
+    codes = (Page.start.__code__, Page.done.__code__)
+    before = sys.gettrace()
+    sys.settrace(lambda frame, *_: step(frame) if frame.f_code in codes else None)
+    try:
+        for number, reply in enumerate((b"the first", b"2nd", b"too large" * 200, b"4th"), 1):
+            page.start(0, number, 1000, 0, ORIGIN, epoch=2)
+            page.done(0, reply)
+    finally:
+        sys.settrace(before)
+    assert [report for report, _ in groupby(reports)] == [
+        [],
+        *([(1, RUNNING, b"")], [(1, DONE, b"the first")], []),
+        *([(2, RUNNING, b"")], [(2, DONE, b"2nd")], []),
+        *([(3, RUNNING, b"")], [(3, DONE, b"")], []),
+        *([(4, RUNNING, b"")], [(4, DONE, b"4th")]),
+    ]
 
 
 def test_a_page_that_an_older_agent_made_has_no_room_for_replies() -> None:

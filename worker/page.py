@@ -34,6 +34,11 @@ assert ROW.size == ROW_WORDS * 8
 _pack_row = ROW.pack_into
 _ROW_READ = Struct("@4Q16s2Q")
 
+_REPLY = Struct(f"@Q{REPLY_MAX}s")
+_REPLY_SIZE = _REPLY.size
+assert _REPLY_SIZE == REPLY_WORDS * 8
+_pack_reply = _REPLY.pack_into
+
 
 _PORT_SHIFT = 16  # in OBEY, above the index of the master
 
@@ -129,14 +134,10 @@ class Page:
         has not sent when the process is killed is sent by the agent. Empty: none is to be kept.
         """
         words = self.words
-        if self._replies_at:
-            at = self._replies_at + row * REPLY_WORDS * 8
-            size = len(reply)
-            if size <= REPLY_MAX:
-                self._map[at + 8 : at + 8 + size] = reply
-            else:
-                size = 0
-            words[at >> 3] = size
+        if at := self._replies_at:
+            if len(reply) > REPLY_MAX:
+                reply = b""
+            _pack_reply(self._map, at + row * _REPLY_SIZE, len(reply), reply)
         words[FIRST_ROW + row * ROW_WORDS + 1] = DONE
         words[HANDLED] += 1
 
@@ -181,5 +182,5 @@ class Page:
     def _reply(self, place: int, row: PageRow) -> bytes:
         if row.state != DONE or not self._replies_at:
             return b""
-        at = self._replies_at + place * REPLY_WORDS * 8
-        return self._map[at + 8 : at + 8 + min(self.words[at >> 3], REPLY_MAX)]
+        size, reply = _REPLY.unpack_from(self._map, self._replies_at + place * _REPLY_SIZE)
+        return bytes(reply[:size])
