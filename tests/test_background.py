@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +23,10 @@ from rota.common import messages, restarts, wire
 from rota.common.body import decode_result
 from rota.common.errors import LoadError
 from rota.common.link import Link
-from rota.worker import backend, background
-from rota.worker.page import RUNNING
+from rota.worker import backend, background, embedded
+from rota.worker.page import FLOOR, RUNNING, STARTED_UPTO, Page
 from rota.worker.process import Specification
+from rota.worker.processes import RECALL_WAIT_S
 
 
 def worker() -> rota.Worker:
@@ -346,3 +349,21 @@ def test_a_slot_that_is_wanted_again_before_it_has_stopped_comes_back(master: Fa
         assert master.expect(messages.Started).incarnation != first.incarnation
         master.welcome_process()
         closing(master, node)
+
+
+def test_what_began_in_a_slot_at_the_moment_when_it_is_taken_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last store may still be on its way from one core to the other: what looks as if it had not begun would run
+    elsewhere, too.
+    """
+    page, told = Page.create(), []
+    processes = SimpleNamespace(ended=lambda *_: told.append(page.words[STARTED_UPTO]))
+    slot: Any = SimpleNamespace(_page=page, _processes=processes)
+
+    def arrive(seconds: float) -> None:
+        assert seconds >= RECALL_WAIT_S and page.words[FLOOR]
+        page.words[STARTED_UPTO] = 5
+
+    monkeypatch.setattr(time, "sleep", arrive)
+    embedded.Parent.kill(slot, "app-1.b.1", signal.SIGKILL)
+    page.close()
+    assert told == [5]

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Container
 from time import monotonic
 from typing import Any
@@ -22,7 +23,7 @@ from .agent import Agent, AgentSettings
 from .core.supervision import Supervision
 from .effects import Effects
 from .page import FLOOR, STOP, Page
-from .processes import Processes, Spawner
+from .processes import RECALL_WAIT_S, Processes, Spawner
 
 
 class EmbeddedAgent(Agent):
@@ -78,6 +79,7 @@ class Parent(Spawner):
             return
         self._page.words[FLOOR] = (1 << 64) - 1
         self._page.words[STOP] = 1
+        time.sleep(RECALL_WAIT_S)  # as for any floor: the page is that of a process that runs
         self._processes.ended(incarnation, 0, "taken out of the pool")
 
     def reap(self, ready: Container[int]) -> None:
