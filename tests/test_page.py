@@ -128,7 +128,7 @@ def test_wherever_a_process_is_killed_its_row_has_its_own_reply_or_none(page: Pa
     before = sys.gettrace()
     sys.settrace(lambda frame, *_: step(frame) if frame.f_code in codes else None)
     try:
-        for number, reply in enumerate((b"the first", b"2nd", b"too large" * 200, b"4th"), 1):
+        for number, reply in enumerate((b"the first", b"2nd", b"too large" * 500, b"4th"), 1):
             page.start(0, number, 1000, 0, ORIGIN, epoch=2)
             page.done(0, reply)
     finally:

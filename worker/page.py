@@ -131,7 +131,7 @@ class Page:
 
     def done(self, row: int, reply: bytes) -> None:
         """It has run. Its reply, unless that is too large, is complete here before the row says so: what the transport
-        has not sent when the process is killed is sent by the agent. Empty: none is to be kept.
+        has not sent when the process is killed is sent by the agent.
         """
         words = self.words
         if at := self._replies_at:

@@ -51,7 +51,6 @@ class Delivery:
         "number",
         "origin",
         "row",
-        "streamed",
         "taken_ns",
     )
 
@@ -65,7 +64,6 @@ class Delivery:
     kill_ns: int  # of the handler: its limit, monotonic; 0 = none
     may_run: bool  # False: fenced off, to be answered as not started
     origin: bytes  # session and request number, as they stand on the wire
-    streamed: bool  # a stream was opened for it: without that its reply may be nothing
     taken_ns: int  # monotonic
 
     @property
@@ -196,7 +194,6 @@ class Deliveries:
         delivery.body = frame[head_len:] if len(frame) <= _COPY_TWICE_MAX else _body_of(frame, head_len)
         delivery.handler = handler
         delivery.origin = origin = frame[_ORIGIN_AT]
-        delivery.streamed = False
         delivery.taken_ns = now_ns
         if limit_ns:
             delivery.kill_ns = kill_ns = now_ns + limit_ns
@@ -228,7 +225,7 @@ class Deliveries:
         head = _head(_REPLY, self.token, epoch, elapsed_us, number, sequence, self.started_upto, code)
         frame = head + body
         if code != NOT_STARTED:
-            self._page.done(row, b"" if delivery.streamed else frame)
+            self._page.done(row, frame)
             self._done.append(origin)
         self._kept.append((frame, origin, row))  # a plain tuple in the order of _Kept: half a microsecond less
         if len(body) > LARGE:

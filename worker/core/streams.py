@@ -122,7 +122,6 @@ class Streams:
         stream = self.opened.get(delivery.number)
         if stream is None:
             stream = Stream(delivery)
-            delivery.streamed = True
             stream.leaving = self._leaving
             if self._deliveries.running.get(delivery.number) is delivery:
                 self.opened[delivery.number] = stream
