@@ -53,6 +53,7 @@ stopped() {
 }
 
 # A rename replaces the link in one step: whoever looks finds the old version or the new one, never none.
+# Where each node is on a machine of its own, do this there, by ssh.
 swap() {
     local link=$run/$node/live
     ln -sfn "$version" "$link.new" && mv -fT "$link.new" "$link"
@@ -83,4 +84,4 @@ for node in "${nodes[@]}"; do
     step rejoin "$rota" rejoin "$node" --wait --timeout "$timeout" --reason "$reason"
     updated+=("$node")
 done
-printf '%d nodes on %s in %s s\n' "${#updated[@]}" "$(basename "$version")" "$(since "$begun")"
+printf '%s: on %s in %s s\n' "${updated[*]}" "$(basename "$version")" "$(since "$begun")"

@@ -26,8 +26,19 @@ def generate(docs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def broken_links(page: Path) -> list[str]:
-    targets = [target.split("#")[0] for target in _LINK.findall(page.read_text(encoding="utf-8"))]
-    return [x for x in targets if x and "://" not in x and not (page.parent / x).exists()]
+    targets = _LINK.findall(page.read_text(encoding="utf-8"))
+    return [x for x in targets if "://" not in x and not leads_somewhere(page, *x.partition("#")[::2])]
+
+
+def leads_somewhere(page: Path, file: str, anchor: str) -> bool:
+    target = page.parent / file if file else page
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+def anchors(page: Path) -> list[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_every_generated_page_is_what_the_code_says() -> None:
@@ -72,14 +83,14 @@ def test_every_message_of_the_control_socket_is_explained_with_its_fields() -> N
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_between_pages_leads_to_a_file(page: Path) -> None:
+def test_every_link_between_pages_leads_to_a_file_and_its_heading(page: Path) -> None:
     assert broken_links(page) == []
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("[a](page.md) [b](nowhere.md#x) [c](https://example.org) [d](#here)")
-    assert broken_links(page) == ["nowhere.md"]
+    page.write_text("# So, here\n[a](page.md) [b](nowhere.md#x) [c](https://example.org) [d](#so-here) [e](page.md#so)")
+    assert broken_links(page) == ["nowhere.md#x", "page.md#so"]
 
 
 def test_decisions_are_numbered_without_a_gap_and_say_their_number() -> None:
