@@ -63,6 +63,7 @@ class Callers:
         self.default = Load(pool.ledger, make(), "proof.book", lanes=lanes, seconds=seconds)
         self.idempotent = Load(pool.ledger, make(), "proof.quote", lanes=lanes, seconds=seconds)
         self.both = (self.default, self.idempotent)
+        self.left = ""
 
     def __enter__(self) -> Self:
         for load in self.both:
@@ -74,6 +75,14 @@ class Callers:
     ) -> None:
         for load in self.both:
             load.__exit__(kind, error, trace)
+        if kind is None and not eventually(lambda: not self._left()):
+            self.left = self._left()
+
+    def _left(self) -> str:
+        """What the master believes that somebody asks for. Empty: nothing."""
+        held = [(each["in_flight"], each["queued"]) for each in self.pool.status()["services"]]
+        in_flight, queued = map(sum, zip(*held, strict=True)) if held else (0, 0)
+        return f"{in_flight} in flight and {queued} queued when all had ended" if in_flight or queued else ""
 
     def more(self, count: int = 20, within: float = SETTLED_S) -> None:
         """Returns when each kind has had so many more answers."""
@@ -107,7 +116,7 @@ class Callers:
         for handler, load in (("default", self.default), ("idempotent", self.idempotent)):
             again = handler == "idempotent"
             findings = self.pool.ledger.check(load.keys if again else (), load.keys)
-            found = [*misses, *judged(findings, () if again else told)]
+            found = [*misses, *judged(findings, () if again else told), *filter(None, [self.left])]
             failed = [key for word in findings.faults for key in self.pool.ledger.told(word) if key in load.ended]
             if hit is not None and set(failed) - set(hit):
                 found.append(f"others failed too: {', '.join(sorted(set(failed) - set(hit))[:5])}")
