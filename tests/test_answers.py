@@ -186,9 +186,9 @@ def test_forwarded_is_read_where_proxies_write_that(said: bytes, origin: tuple[o
 def test_a_long_forwarded_is_read_in_time_that_is_linear() -> None:
     peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], True)
     for said in (b'for="' + b"\\a" * 16_000, b"a=b;" * 8_000 + b"!", b"," * 32_000, b" " * 32_000 + b"x"):
-        began = time.monotonic()
+        began = time.thread_time()
         Proxies((), True).origin(peer, head((b"forwarded", said)))
-        assert time.monotonic() - began < 0.5
+        assert time.thread_time() - began < 0.5
 
 
 def test_a_request_keeps_an_id_that_is_fit_for_a_log_and_gets_one_otherwise() -> None:

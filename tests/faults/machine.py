@@ -24,7 +24,6 @@ DISK_BYTES = 4 << 20
 DAY_S = 86400.0
 ROOM = 6  # descriptors beyond those that are open
 CROWD = 40
-SPIN = 0.5
 
 
 @fault("disk full for the journal")
