@@ -761,6 +761,17 @@ def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
 
 
+def test_a_number_that_a_process_says_to_hold_twice_leaves_nothing_behind() -> None:
+    """Only a damaged process says so; what the second took the place of would be there for ever."""
+    rig = restarted()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50), held(5, 51)])
+    slot = rig.fleet.processes.slots[incarnation]
+    assert len(slot.inflight) == len(rig.dispatch.inherited.orphans) == 1
+    rig.exited(slot, started_upto=5, rows=[(5, 1)])
+    assert not rig.dispatch.inherited.orphans
+
+
 def test_a_resend_before_its_process_is_back_waits_for_it() -> None:
     """Neither run again nor refused with 'no service': both would be wrong."""
     rig = restarted()

@@ -70,7 +70,8 @@ class Losses:
         dropped = [slot.inflight.pop(n) for n in missing if n <= received_upto]
         if slot.last_number == 0:  # its first HELLO here; later all that it holds is in flight or was answered
             for each in held:
-                self._inherited.adopt(slot, each, now)
+                if each.number not in slot.inflight:
+                    self._inherited.adopt(slot, each, now)
         slot.last_number = max(slot.last_number, received_upto)
         slot.pool.unpark(slot)
         slot.pool.stalled.pop(slot, None)
