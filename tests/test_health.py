@@ -352,6 +352,7 @@ def test_after_its_time_a_node_is_tried_with_one_slot_and_one_request() -> None:
     for number in range(1, 8):
         ward.request(number)
     assert n1.in_flight() == 1 and len(slot.inflight) == 1
+    assert ward.told("trial") == ["n1: blacklisted → trial: one request at a time, 1st time"]
 
 
 def test_a_node_on_trial_does_not_count_as_active() -> None:
@@ -537,9 +538,19 @@ def test_a_fault_that_hits_all_nodes_ejects_nobody() -> None:
         ward.crash(node)
     assert "blacklisted" not in ward.health()
     assert all(any(slot.open for slot in node.slots.values()) for node in ward.nodes)
-    assert "3 of 4 nodes fail at once" in ward.told("panic")[0]
+    (told,) = ward.told("panic")
+    assert "3 of 4 nodes fail at once" in told
     result = ward.verb("status")
     assert result is not None and any("a shared dependency?" in alarm for alarm in result.data["master"]["alarms"])
+
+
+def test_nodes_that_are_drained_do_not_make_it_fewer() -> None:
+    ward = Ward(nodes=5)
+    ward.verb("drain", nodes=["n3", "n4", "n5"], force=True)
+    ward.after(0.1)
+    for node in ward.nodes[:2]:
+        ward.crash(node)
+    assert "2 of 2 nodes fail at once" in ward.told("panic")[0] and "blacklisted" not in ward.health()
 
 
 def test_those_that_fell_before_it_was_seen_come_back_and_it_does_not_count() -> None:
@@ -1116,6 +1127,15 @@ def test_its_time_on_the_blacklist_goes_on_where_it_was() -> None:
     left = (ward.nodes[0].mark.until or 0.0) - ward.now
     _, n1 = reborn(ward)
     assert n1.mark.until is not None and n1.mark.until - 100.0 == pytest.approx(left, abs=1.01)
+    assert n1.mark.fell_at == pytest.approx(100.0, abs=1.01), "and its fall counts for as long"
+
+
+def test_a_trial_begins_anew_when_another_master_takes_over() -> None:
+    ward, _, _ = on_trial()
+    rig, n1 = reborn(ward)
+    rig.process(n1, 9)
+    rig.after(0.1)
+    assert n1.health is Health.TRIAL and sum(slot.limit for slot in n1.slots.values() if slot.open) == 1
 
 
 def test_an_agent_that_was_started_anew_meanwhile_begins_anew_but_its_falls_count() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rota.common import exits, messages, wire
 from rota.common.lifecycle import Intent
 from rota.common.limits import MAP_MAX
-from rota.common.messages import Failing, Follow, Happened, Leave, Leaving, Plan, Result
+from rota.common.messages import Failing, Follow, Happened, Leave, Leaving, PeerHello, Plan, Promise, Result
 from rota.common.messages import Intent as Word
+from rota.master.core.pair import Pair
 from rota.master.core.records import Restored
 from rota.master.core.verbs import ARGUMENTS
 
@@ -166,6 +167,34 @@ def test_a_service_that_only_forgotten_nodes_offered_is_waited_for_by_nobody() -
     assert set(rig.dispatch.pools) == {"orders", "asked"}  # that one is still asked for
 
 
+def standby(rig: Rig) -> None:
+    """A backup of this master says HELLO, has everything, and promises once."""
+    hello = PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 1000, "majority")
+    rig.core.control(b"other", messages.framed(wire.HELLO, 0, hello), rig.now)
+    rig.flush()
+    assert isinstance(rig.core.pair, Pair) and rig.core.pair.standby
+    promise = Promise(1, 1000, 10**6, voters=2)
+    rig.core.control(b"other", messages.framed(wire.CONTROL, rig.core.pair.standby.token, promise), rig.now)
+    rig.flush()
+
+
+def test_a_standby_that_is_gone_is_forgotten_and_twice_is_once() -> None:
+    rig = cluster()
+    for _ in range(2):  # also when it was here again meanwhile
+        standby(rig)
+        live = ask(rig, "forget", nodes=["other"])
+        assert live.exit == exits.REFUSED and "stop it first" in live.data["error"]
+        rig.after(5.0)
+        assert rig.core.status(rig.now)["master"]["peer"]["liveness"] == "dead"
+        assert ask(rig, "forget", nodes=["n1", "other"]).exit == exits.USAGE
+        for _ in range(2):
+            assert ask(rig, "forget", nodes=["other"]).data["nodes"] in (["other"], [])
+        rig.after(0.1)
+        assert rig.core.status(rig.now)["master"]["peer"] is None and rig.core.known.peer is None
+    rig.request(1)
+    assert rig.deliveries, "alone it needs nobody's promise"
+
+
 def test_nodes_to_forget_may_be_named_by_their_tags() -> None:
     rig = cluster(3)
     ask(rig, "drain", nodes=["n3"])
@@ -239,6 +268,22 @@ def test_a_switchover_that_is_refused_for_its_reason_does_not_begin(monkeypatch:
     assert ask(rig, "switchover", reason="x" * 1001).exit == exits.USAGE
     rig.after(1.0)
     assert not rig.core.ready_to_end(rig.now) and all(slot.open for slot in rig.fleet.processes.slots.values())
+
+
+def test_a_switchover_is_answered_when_what_waits_was_given_back() -> None:
+    rig = cluster()
+    standby(rig)
+    for number in (1, 2, 3):
+        rig.request(number)
+    assert rig.verb("switchover") is None
+    rig.after(0.3)
+    assert rig.core.ready_to_end(rig.now)
+    rig.core.end()
+    rig.flush()
+    result = rig.result()
+    assert result is not None and result.ok
+    assert result.data == {"schema": 1, "epoch": 1, "to": "other", "given_back": 1}
+    assert [answer.number for answer in rig.answers if answer.kind == wire.ANSWER] == [3]
 
 
 def test_why_a_service_was_reloaded_is_an_event() -> None:
@@ -418,7 +463,7 @@ def test_a_follower_hears_everything_once() -> None:
     rig.core.tick(rig.now)
     rig.flush()
     happened = [each for each in rig.said[b"op"] if isinstance(each, Happened)]
-    assert [event["text"] for each in happened for event in each.events] == ["one"]
+    assert [[event["text"] for event in each.events] for each in happened] == [["one"]]
 
 
 def test_whoever_followed_an_earlier_life_of_the_master_hears_all_of_this_one() -> None:
@@ -497,29 +542,6 @@ def test_a_drain_that_is_refused_for_its_deadline_tells_of_none() -> None:
     events = rig.core.events.last
     assert ask(rig, "drain", nodes=["n1"], force=True, deadline_s="soon").exit == exits.USAGE
     assert rig.core.events.last == events
-
-
-def followed(rig: Rig) -> None:
-    """By a standby."""
-    hello = messages.PeerHello([1, 1], "other", "tcp://other:7700", "backup", 0, 1000, "majority")
-    rig.core.control(b"s", messages.framed(wire.HELLO, 0, hello), rig.now)
-    rig.flush()
-
-
-def test_a_master_is_forgotten_by_itself() -> None:
-    rig = cluster(1)
-    followed(rig)
-    refused = ask(rig, "forget", nodes=["other", "n1"])
-    assert refused.exit == exits.USAGE and "forget it by itself" in refused.data["error"]
-
-
-def test_a_master_that_is_gone_is_forgotten_for_good_and_twice_is_already_so() -> None:
-    rig = cluster(1)
-    for _ in range(2):  # it may come back
-        followed(rig)
-        assert ask(rig, "forget", nodes=["other"]).data["nodes"] == ["other"]
-        again = ask(rig, "forget", nodes=["other"])
-        assert again.exit == exits.DONE and again.data["nodes"] == []
 
 
 # ---- hostile ---------------------------------------------------------------------------------------------------------
