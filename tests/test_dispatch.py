@@ -115,11 +115,15 @@ def test_a_reply_behind_a_lost_one_acknowledges_nothing() -> None:
 
 def test_beyond_its_limit_the_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     rig = Rig(service={"queue_limit": 2})
-    rig.pool_of(1)
+    (slot,) = rig.pool_of(1)
     for number in range(1, 5):
         rig.request(number)
     assert rig.codes() == {4: OVERLOADED}
     assert msgpack.unpackb(rig.answers[0].body)["retry_after_ms"] > 0
+    for delivery in (1, 2, 3):
+        rig.reply(slot, delivery)
+    assert rig.codes() == {4: OVERLOADED, 1: OK, 2: OK, 3: OK}
+    assert rig.dispatch.pools["orders"].queued == rig.dispatch.queued_bytes == 0, "what was refused has no place"
 
 
 @pytest.mark.parametrize(("is_open", "least", "most"), [(True, 200, 400), (False, 1000, 1000)])
@@ -553,6 +557,18 @@ def test_work_that_is_parked_behind_a_long_one_is_taken_back_when_another_is_idl
     assert first.recall == 0, "it may be asked again"
 
 
+def test_work_that_is_parked_behind_a_long_one_is_taken_back_while_another_is_busy_and_quick() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in range(1, 12):
+        rig.request(number)
+    for delivery in range(1, 6):
+        rig.after(0.01)
+        rig.reply(second, delivery)
+        assert second.inflight
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 2)]
+
+
 def test_what_is_not_below_the_floor_may_have_started_and_is_left_where_it_is() -> None:
     rig = Rig()
     first, second = rig.pool_of(2, credit=4)
@@ -975,6 +991,17 @@ def test_a_session_that_was_closed_meanwhile_runs_nothing_twice() -> None:
     rig.request(1, flags=wire.RESENT | wire.OLDER, epoch=1)
     assert len(rig.deliveries) == 1
     assert rig.answers[-1].code == MAYBE
+
+
+def test_what_comes_in_a_session_that_was_closed_with_nothing_open_never_ran() -> None:
+    rig = Rig(session_idle=60.0)
+    rig.pool_of(1)
+    rig.client(epoch=1)
+    rig.after(62.0)
+    assert not rig.dispatch.sessions
+    rig.client(epoch=1)
+    rig.request(7, flags=wire.RESENT | wire.OLDER, epoch=1)
+    assert len(rig.deliveries) == 1
 
 
 def test_two_processes_that_hold_the_same_request_break_nothing() -> None:

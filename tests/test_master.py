@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rota.common import messages, wire
 from rota.common.settings import StandbySettings
 from rota.master.core import records
+from rota.master.core.master import LONG_TICK_S, SHORT_TICK_S
 from rota.master.core.outbox import StepDown
 from rota.master.core.records import Peer, Restored
 
@@ -48,6 +49,28 @@ def serves(rig: Rig) -> None:
     before = len(rig.deliveries)
     rig.request(1, route=b"other")
     assert len(rig.deliveries) == before + 1
+
+
+def test_it_ticks_more_often_while_somebody_is_waited_for() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=2)
+    rig.request(1)
+    rig.after(0.1)
+
+    def pace() -> float:
+        rig.core.tick(rig.now)
+        return rig.core.next_deadline() - rig.now
+
+    assert pace() == pytest.approx(LONG_TICK_S)
+    rig.request(2)
+    assert pace() == pytest.approx(SHORT_TICK_S), "it may have to be taken back"
+    rig.reply(slot, 1)
+    rig.reply(slot, 2)
+    rig.after(0.1)
+    assert pace() == pytest.approx(LONG_TICK_S)
+    rig.request(3)
+    rig.verb("drain", nodes=["n1"], force=True)
+    assert pace() == pytest.approx(SHORT_TICK_S)
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])

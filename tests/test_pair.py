@@ -331,6 +331,17 @@ def test_nor_has_anybody_to_after_a_restart() -> None:
     assert (again.pair.leases.electorate, again.pair.leases.proposed) == (frozenset("c"), None)
 
 
+def test_a_pulse_is_due_every_100_ms_while_a_standby_follows(rig: Rig) -> None:
+    assert rig.pair.next_deadline() == inf
+    followed(rig)
+    rig.tick(102.0)
+    before = len(rig.said(Pulse))
+    assert rig.pair.next_deadline() == pytest.approx(102.1)
+    for each in (102.02, 102.04, 102.09, 102.11):
+        rig.tick(each)
+    assert len(rig.said(Pulse)) == before + 1
+
+
 # ---- for people ------------------------------------------------------------------------------------------------------
 
 
