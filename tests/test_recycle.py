@@ -43,9 +43,11 @@ def test_a_reload_replaces_one_process_at_a_time() -> None:
     before = list(rig.fleet.processes.slots)
     rig.verb("reload", service="orders")
     assert rig.core.status(rig.now)["services"][0]["reloading"] == 3
+    assert rig.verb("wait", condition="reloaded", names=["orders"], timeout_s=60.0) is None
     fresh = 10
     for done in range(3):
         rig.after(0.2)
+        assert rig.result() is None
         assert len(retired(rig)) == done + 1
         assert open_slots(rig) == 2
         fresh += 1
@@ -53,6 +55,8 @@ def test_a_reload_replaces_one_process_at_a_time() -> None:
     rig.after(0.2)
     assert sorted(retired(rig)) == sorted(before)
     assert rig.fleet.staff.reloading(rig.dispatch.pools["orders"]) == 0 and open_slots(rig) == 3
+    waited = rig.result()
+    assert waited is not None and waited.ok
 
 
 def test_hup_at_an_agent_replaces_the_processes_of_its_node_only() -> None:

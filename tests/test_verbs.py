@@ -270,6 +270,12 @@ def test_a_switchover_that_is_refused_for_its_reason_does_not_begin(monkeypatch:
     assert not rig.core.ready_to_end(rig.now) and all(slot.open for slot in rig.fleet.processes.slots.values())
 
 
+@pytest.mark.parametrize(("processes", "code"), [(1, 5), (2, 0), (4, 0), (5, 5)])
+def test_a_service_is_scaled_within_its_limits(processes: int, code: int) -> None:
+    rig = cluster(service={"min_processes": 2, "max_processes": 4})
+    assert ask(rig, "scale", service="orders", processes=processes).exit == code
+
+
 def test_a_switchover_is_answered_when_what_waits_was_given_back() -> None:
     rig = cluster()
     standby(rig)
