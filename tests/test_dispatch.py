@@ -1206,6 +1206,17 @@ def test_a_master_that_stops_gives_back_what_waits_and_says_up_to_where_it_heard
     assert list(slot.inflight) == [1], "what was dispatched comes to the next master from its process"
 
 
+def test_a_master_that_stops_gives_nothing_back_that_was_answered_in_the_queue() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    for number, timeout_ms in ((1, 30_000), (2, 100), (3, 30_000)):
+        rig.request(number, timeout_ms=timeout_ms)
+    rig.after(0.2)
+    assert rig.dispatch.hand_back() == 1
+    rig.flush()
+    assert rig.codes() == {2: TIMEOUT, 3: NOT_STARTED} and rig.dispatch.pools["orders"].queued == 0
+
+
 @pytest.mark.parametrize("how", ["told to stop", "no quorum"])
 def test_a_master_that_may_dispatch_nothing_more_dispatches_nothing_whatever_comes(how: str) -> None:
     rig = Rig()
@@ -1303,6 +1314,10 @@ def test_what_waited_in_vain_holds_no_memory_while_others_wait() -> None:
     rig.after(0.2)
     pool = rig.dispatch.pools["orders"]
     assert sum(len(request.frame) for request in pool.queue) < 10_000 and pool.queued == 1
+    for number in range(20, 220):
+        rig.request(number, timeout_ms=10)
+        rig.after(0.02)
+    assert len(pool.queue) < 100 and pool.queued == 1
     rig.say(wire.CANCEL, 1)
     assert not pool.queue
 

@@ -355,6 +355,21 @@ def test_after_its_time_a_node_is_tried_with_one_slot_and_one_request() -> None:
     assert ward.told("trial") == ["n1: blacklisted → trial: one request at a time, 1st time"]
 
 
+def test_a_trial_is_one_of_the_service_that_its_node_fell_for() -> None:
+    ward = Ward()
+    for name in ("n3", "n4"):
+        node = ward.agent(name, offers=["reports", "orders"], capacity=2)
+        ward.process(node, 1, service="reports")
+    slot = ward.process(node, 2)
+    for number in (3, 4, 5):
+        ward.exited(slot, kind="signalled")
+        ward.after(0.2)
+        slot = ward.process(node, number)
+    assert node.health is Health.BLACKLISTED
+    ward.after(6.0)
+    assert node.health is Health.TRIAL and [each for each in node.slots.values() if each.open] == [slot]
+
+
 def test_a_node_on_trial_does_not_count_as_active() -> None:
     ward, n1, _ = on_trial()
     assert not n1.serves(ward.dispatch.pools["orders"], ward.now)

@@ -151,6 +151,14 @@ def test_a_bundle_is_what_is_in_it() -> None:
     rig.core.frontend(b"c", bundle, rig.now)
     rig.flush()
     assert count == len(rig.deliveries) == 2
+    for slot, number, _ in list(rig.deliveries):
+        rig.reply(slot, number)
+    frames = [
+        wire.head(wire.REQUEST, token, 1, 1000, number, upto, code=12, tail=b"orders.quote")
+        for number, upto in ((3, 1), (4, 2))
+    ]
+    rig.core.frontend(b"c", wire.bundles(frames)[0][1], rig.now)
+    assert not rig.dispatch.sessions[SESSION].kept, "all that was acknowledged"
 
 
 def test_a_bundle_in_a_bundle_is_no_way_to_go_deep() -> None:

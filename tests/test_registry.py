@@ -781,8 +781,15 @@ def test_why_names_what_keeps_traffic_away() -> None:
     assert "ImportError: no quotes" in why(node, rig.now) and "3 times" in why(node, rig.now)
     rig.process(node)
     assert why(node, rig.now) == ""
+    rig.request(1)
     rig.verb("drain", nodes=["n1"], force=True, reason="kernel")
-    assert "ann" in why(node, rig.now) and "kernel" in why(node, rig.now)
+    assert why(node, rig.now) == "draining by ann: kernel; 1 request in flight"
+    rig.verb("rejoin", nodes=["n1"])
+    rig.after(0.1)
+    assert why(node, rig.now) == ""
+    for seconds, sentence in ((1.5, "suspect: no beat for "), (2.5, "dead: silent for ")):
+        rig.after(seconds, beat=False)
+        assert why(node, rig.now).startswith(sentence)
 
 
 def test_what_fails_is_told_when_it_changes_and_forgotten_when_it_is_over() -> None:

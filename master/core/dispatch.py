@@ -324,7 +324,7 @@ class Dispatch:
             target = self.resolve(request.target())
             if not isinstance(target, str):
                 request.handler = target[1]
-            elif not request.answered:
+            else:
                 self._drop_queued(request)
                 self.fail(request, errors.NoService.code, target, unknown="handler")
 

@@ -80,8 +80,8 @@ class Node:
         return min(1.0, max(0.0, (now - self.ramp_from) / pool.settings.ramp))
 
     def serves(self, pool: Pool, now: float) -> bool:
-        """Counts for `min_active`: eligible, fully ramped, and a process of the service may be given work."""
-        ready = self.eligible() and self.health is not Health.TRIAL and self.ramp(pool, now) >= 1.0
+        """Counts for `min_active`: fully ramped, and a process of the service may be given work (so it is eligible)."""
+        ready = self.health is not Health.TRIAL and self.ramp(pool, now) >= 1.0
         return ready and any(slot.open for slot in self.of(pool))
 
 
