@@ -12,7 +12,9 @@ from rota.common.messages import PeerHello, Promise, Pulse, Replica
 from rota.common.settings import StandbySettings
 from rota.master.core import records
 from rota.master.core.events import EventLog
+from rota.master.core.follower import REPLICA_BYTES
 from rota.master.core.followers import Active
+from rota.master.core.mirror import Mirror
 from rota.master.core.outbox import Outbox
 from rota.master.core.pair import Pair
 from rota.master.core.records import Peer, Restored
@@ -329,6 +331,26 @@ def test_nor_has_anybody_to_after_a_restart() -> None:
     known = Restored.of([records.electorate("abc", before="ab"), records.peer(OTHER), records.peer(None)])
     again = Rig(known, voters="c")
     assert (again.pair.leases.electorate, again.pair.leases.proposed) == (frozenset("c"), None)
+
+
+def test_a_standby_that_is_connected_and_silent_does_not_follow(rig: Rig) -> None:
+    followed(rig)
+    assert rig.pair.followed and rig.pair.unready() == ""
+    rig.tick(rig.now + 4.0)
+    assert not rig.pair.followed and "does not follow (dead)" in rig.pair.unready()
+
+
+def test_copies_of_answers_go_in_messages_of_bounded_size_and_none_is_lost(rig: Rig) -> None:
+    followed(rig)
+    size = REPLICA_BYTES // 3
+    frames = [wire.head(wire.ANSWER, 1, number=number, upto=number) + bytes(size) for number in range(1, 9)]
+    large = wire.head(wire.ANSWER, 1, number=9, upto=9) + bytes(REPLICA_BYTES)
+    copies = rig.pair.copies((b"s" * 16, 0, frame) for frame in [*frames, large])
+    mirror = Mirror(Restored(), 0, Outbox())
+    for route, frame in copies:
+        assert route == ROUTE and len(frame) < 1.1 * REPLICA_BYTES
+        mirror.keep(frame, wire.parse_head(frame).head_len)
+    assert mirror.answers() == [(b"s" * 16, frame) for frame in frames], "but for one that no message holds"
 
 
 def test_a_pulse_is_due_every_100_ms_while_a_standby_follows(rig: Rig) -> None:

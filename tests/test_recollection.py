@@ -215,6 +215,18 @@ def test_a_node_that_no_master_had_recorded_has_nothing_to_tell() -> None:
     assert len(rig.deliveries) == 1
 
 
+@pytest.mark.parametrize("has_told", [False, True])
+def test_a_node_that_an_operator_forgets_takes_what_it_has_not_told_with_it(has_told: bool) -> None:
+    rig = Later(more=(records.present("n2", True),))
+    rig.back()
+    if has_told:
+        rig.agent("n2", up_ms=LONG_AGO_MS, ended_ms=-1)
+    rig.fleet.forget(rig.fleet.nodes["n2"], rig.now)
+    rig.resend()
+    rig.after(0.1)
+    assert (rig.codes(), len(rig.deliveries)) == (({}, 1) if has_told else ({50: MAYBE}, 0))
+
+
 def test_a_node_that_says_goodbye_before_its_process_has_told_takes_what_it_knows_with_it() -> None:
     rig = Later()
     rig.resend()
