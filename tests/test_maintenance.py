@@ -7,9 +7,9 @@ from typing import Any
 
 import msgpack
 import pytest
-from core_rig import Rig
+from core_rig import Rig, held
 
-from rota.common import errors, exits
+from rota.common import errors, exits, wire
 from rota.common.body import decode_error
 from rota.common.messages import ROW_RUNNING, End
 from rota.common.settings import FaultSettings
@@ -61,6 +61,20 @@ def test_what_waits_to_run_alone_is_told_too() -> None:
     rig.reply(second, 1)
     rig.after(0.1)
     assert (rig.codes()[3], rig.codes()[2], len(rig.deliveries)) == (NO_SERVICE, errors.OK, 2)
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+def test_what_an_older_master_had_is_told_so_only_if_it_never_ran(fenced: bool) -> None:
+    """That its service is closed would say that nothing was run."""
+    rig = Rig(epoch=2)
+    (slot,) = rig.pool_of(1)
+    if fenced:
+        rig.process_hello(slot.incarnation, route=b"again", received_upto=1, held=[held(1, 7, epoch=1)])
+        rig.reply(slot, 1, code=errors.NOT_STARTED, epoch=1, body=errors.BY_FENCE)
+    closed(rig)
+    rig.client(epoch=1)
+    rig.request(7, flags=wire.RESENT | wire.OLDER, epoch=1)
+    assert rig.codes() == {7: NO_SERVICE if fenced else errors.MaybeExecuted.code} and not rig.deliveries
 
 
 def test_waiting_ends_when_nothing_is_in_flight_or_when_it_is_over() -> None:

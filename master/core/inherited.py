@@ -140,12 +140,12 @@ class Inherited:
             if self._is_untold(request):
                 return self._hold(request, older)
             older = not self._never_ran(request, now)
-        if not older and self._dispatch.maintenance.takes(request):
-            return
         if found and request.origin() in self.returned:
             del self.returned[request.origin()]
             # The refused attempt of a default handler was its only one; another handler's may be its second.
             older = request.may_run_again()
+        if not older and self._dispatch.maintenance.takes(request):
+            return
         if found and (not older or self._may_run_again(request)):
             request.attempt = int(older)  # the older master's counts as one
             self._dispatch.admit(request, now)
