@@ -67,6 +67,16 @@ def test_names_that_callers_invent_are_not_remembered(ledger: Deliveries) -> Non
     assert len(ledger._handlers) == 1
 
 
+def test_names_that_are_served_are_remembered_once(ledger: Deliveries) -> None:
+    for number in (1, 2, 3):
+        ledger.reply(take(ledger, number), OK, b"", 1)
+    assert ledger._handlers == {b"orders.quote": ("quote", 5_000_000_000)}
+
+
+def test_each_hello_has_a_higher_number(ledger: Deliveries) -> None:
+    assert [ledger.next_hello() for _ in range(3)] == [1, 2, 3]
+
+
 def test_the_agent_kills_later_by_the_grace_and_never_where_there_is_no_limit(page: Page) -> None:
     ledger = Deliveries(page, {"quote": 5_000_000_000}, 0, grace_ns=2_000_000_000)
     limited, unlimited = take(ledger, 1), take(ledger, 2, handler="orders.other")
