@@ -253,5 +253,5 @@ class CallRequest(Request):
     def _made_of(self, result: Any) -> Answer:
         try:
             return calls.answer(result, self.id)
-        except (calls.Unrepresentable, RecursionError) as error:
+        except calls.Unrepresentable as error:
             return self.failed(error)

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -143,11 +144,15 @@ def test_a_result_that_json_has_no_word_for_is_refused_never_bent(value: object,
     assert answer.status == 502 and problem["error"] == "Unrepresentable" and where in problem["detail"]
 
 
-def test_a_result_that_is_nested_too_deeply_is_refused() -> None:
+@pytest.mark.parametrize("nest", [lambda value: [value], lambda value: {"a": value}])
+def test_a_result_that_is_nested_too_deeply_is_refused(nest: Callable[[Any], Any]) -> None:
     value: Any = []
-    for _ in range(900):
-        value = [value]
-    with pytest.raises((calls.Unrepresentable, RecursionError)):
+    for _ in range(300):
+        value = nest(value)
+    assert json.loads(calls.answer(value, "id").body) == value
+    for _ in range(700):
+        value = nest(value)
+    with pytest.raises(calls.Unrepresentable, match="nested too deeply"):
         calls.answer(value, "id")
 
 

@@ -20,7 +20,6 @@ from .routes import Route
 
 PREFIX = b"/-/call/"
 BYTES = "$bytes"  # the only name of the object that stands for bytes
-NESTING_MAX = 500  # of a result: what reads it calls itself, which Python allows 1,000 times
 MESSAGE_MAX = 4096  # characters of what an application's exception says
 
 _PATH = re.compile(rb"/-/call/([^/?]{1,255})/([^/?]{1,255})")
@@ -148,11 +147,12 @@ _JSON = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_co
 
 def answer(result: object, request_id: str) -> Answer:
     """Raises Unrepresentable."""
-    plain = _plain(result, None, 0)
     try:
-        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(_plain(result, None), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         raise Unrepresentable("it has NaN or infinity") from None
+    except RecursionError:
+        raise Unrepresentable("it is nested too deeply") from None
     fields = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     return Answer(200, [*fields, (b"x-request-id", request_id.encode())], text.encode() + b"\n")
 
@@ -187,26 +187,24 @@ def _problem(fault: Fault, request_id: str, more: dict[str, object]) -> Answer:
     return Answer(fault.status, made, json.dumps(fields).encode() + b"\n")
 
 
-def _plain(value: Any, at: _Place | None, depth: int) -> Any:
+def _plain(value: Any, at: _Place | None) -> Any:
     """The value as json.dumps may have it. What is so already is known by its types, at the speed of C."""
     kind = type(value)
     if kind in _SCALARS:
         return value
-    if depth > NESTING_MAX:
-        raise Unrepresentable("it is nested too deeply")
     if kind is bytes:
         return {BYTES: b64encode(value).decode()}
     if kind is list or kind is tuple:
         if _SCALARS.issuperset(map(type, value)):
             return value
-        return [_plain(item, (at, place), depth + 1) for place, item in enumerate(value)]
+        return [_plain(item, (at, place)) for place, item in enumerate(value)]
     if kind is dict:
         if not _TEXT.issuperset(map(type, value)) or BYTES in value:
             name = next(name for name in value if type(name) is not str or name == BYTES)
             raise Unrepresentable(f"{_path(at)} has the key {ascii(name)[:60]}")
         if _SCALARS.issuperset(map(type, value.values())):
             return value
-        return {name: _plain(item, (at, name), depth + 1) for name, item in value.items()}
+        return {name: _plain(item, (at, name)) for name, item in value.items()}
     raise Unrepresentable(f"{_path(at)} is a {kind.__name__}")
 
 
