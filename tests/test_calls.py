@@ -274,7 +274,8 @@ def test_cancelling_a_sent_call_tells_the_master() -> None:
     frames(calls)
     calls.cancel(call)
     assert [(head.kind, head.number) for head in frames(calls)] == [(wire.CANCEL, 1)]
-    assert calls.answered(1, 1, 60) is None
+    assert calls.under_way, "the master may have it still"
+    assert calls.answered(1, 1, 60) is None and not calls.under_way
 
 
 def test_what_was_given_up_is_said_again_over_each_new_connection_until_it_is_answered() -> None:
@@ -379,7 +380,22 @@ def test_a_call_that_was_sent_before_the_connection_was_lost_ends_as_timeout_at_
     submitted(calls, 1, deadline=5.0)
     frames(calls)
     calls.closed()
-    assert errors(calls.expire(5.0)) == [Timeout]
+    calls.unreachable["tcp://a:7700"] = "no connection"
+    ((_, error),) = calls.expire(5.0)
+    assert isinstance(error, Timeout) and error.details["masters"] == {"tcp://a:7700": "no connection"}
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_calls_that_wait_end_each_at_its_own_deadline(is_open: bool) -> None:
+    calls = Calls(window=0)
+    if is_open:
+        calls.opened(TOKEN, 3, False, 1000, 0.0)
+    asked = [submitted(calls, 1, deadline)[0] for deadline in (9.0, 2.0, 5.0)]
+    ended = []
+    while len(calls):
+        now = calls.next_deadline()
+        ended += [(call, now) for call, _ in calls.expire(now)]
+    assert ended == [(asked[1], 2.0), (asked[2], 5.0), (asked[0], 9.0)]
 
 
 def test_a_call_that_waits_behind_others_ends_as_a_time_out_that_says_that_nothing_was_run() -> None:

@@ -128,6 +128,19 @@ def test_over_a_new_connection_both_directions_begin_where_they_were() -> None:
     assert chunk_of(wire.parse(chunk), chunk).offset == CHUNK_MAX
 
 
+def test_what_is_written_without_a_connection_goes_behind_its_request() -> None:
+    call = Upload(Outflow(granted=WINDOW))
+    client = Client(call)
+    client.calls.closed()
+    assert isinstance(call.out, Outflow)
+    call.out.write(b"message")
+    client.calls.say(call)
+    client.calls.opened(TOKEN + 1, 1, True, 0, 1.0)
+    frames = client.sent(1.0)
+    assert kinds(frames) == [wire.REQUEST, wire.CREDIT, wire.CHUNK]
+    assert {wire.parse_head(frame).token for frame in frames} == {TOKEN + 1}
+
+
 @pytest.mark.parametrize(("epoch", "attempt"), [(1, 2), (2, 1)])
 def test_an_answer_is_never_made_of_two_attempts(epoch: int, attempt: int) -> None:
     call = Upload()
@@ -159,10 +172,10 @@ def test_an_answer_that_has_begun_outlives_its_deadline_but_not_a_lost_master() 
     call = Upload()
     client = Client(call)
     client.comes(Chunk(0, b"event", True))
-    assert client.calls.expire(1000.0) == []
+    assert client.calls.expire(1000.0) == client.calls.expire(2000.0) == []
     client.calls.closed()
-    assert client.calls.expire(1000.0) == []
-    assert [each for each, _ in client.calls.expire(1031.0)] == [call]
+    assert client.calls.expire(2000.0) == []
+    assert [each for each, _ in client.calls.expire(2031.0)] == [call]
 
 
 def test_an_answer_that_has_not_begun_keeps_its_deadline_over_a_new_connection() -> None:
