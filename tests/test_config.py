@@ -160,6 +160,7 @@ ramp = "5 sec"
         ("[master]\nsuspect_after = nan", "2: master.suspect_after must be a finite number"),
         ("[master]\nname = true", "2: master.name must be 1 to 64"),
         ('[master]\nqueue_bytes = "lots"', "2: master.queue_bytes must be a size such as"),
+        ("[slave]\ntags = { zone = 5 }", "2: slave.tags.zone must be "),
         ("[http]\nbind = 8080", "2: http.bind must be HOST:PORT to listen on"),
     ],
 )

@@ -46,7 +46,7 @@ from rota.gateway.core.http2_stream import BODIES_MAX
 from rota.gateway.core.response import Unsendable
 from rota.gateway.core.rules import OF_HTTP_2
 from rota.gateway.core.shared import Timeouts
-from rota.gateway.core.upload import INLINE_MAX
+from rota.gateway.core.upload import INLINE_MAX, NoRoom
 
 CODE = h2.errors.ErrorCodes
 HTTP_MD = Path(__file__).parents[1] / "docs" / "HTTP.md"
@@ -248,6 +248,48 @@ def test_head_204_and_304_have_no_body() -> None:
         event = [each for each in subject.said if isinstance(each, h2.events.ResponseReceived)][-1]
         assert dict(event.headers or []).get("content-length") == length  # type: ignore[call-overload]
         assert subject.body(number) == b"" and event.stream_ended
+
+
+@pytest.mark.parametrize("headers", [[], [(b"Content-Length", b"5")]])
+def test_nor_has_a_head_whose_answer_comes_in_pieces(headers: list[tuple[bytes, bytes]]) -> None:
+    subject = raw(START + request(1, [(":method", "HEAD"), *GET[1:]]))
+    subject.answers.begin(1, 200, headers)
+    subject.do(subject.answers.piece(1, b"hello"))
+    subject.do(subject.answers.end(1))
+    assert subject.heard.ended == {1} and not subject.body(1) and not subject.resets()
+
+
+def test_an_answer_in_pieces_is_over_with_its_end_and_its_stream_makes_room() -> None:
+    subject = Subject(streams=1)
+    for _ in range(3):
+        number = asks(subject)
+        subject.answers.begin(number, 200, [])
+        for data in (b"hello", b""):
+            subject.do(subject.answers.piece(number, data))
+        subject.do(subject.answers.end(number))
+        assert subject.body(number) == b"hello" and number in subject.heard.ended
+
+
+def test_to_a_stream_that_is_no_more_nothing_is_said() -> None:
+    subject = raw(START + request(1) + frame(RST_STREAM, bytes(4), 0, 1))
+    subject.answers.begin(1, 200, [])
+    assert subject.answers.piece(1, b"hello") == subject.answers.end(1) == []
+    subject.answer(1, b"hello").abort(1)
+    assert not subject.statuses() and not subject.body(1) and subject.answers.takes(1)
+
+
+def test_an_answer_for_which_no_spool_has_room_waits_in_memory() -> None:
+    def full() -> Held:
+        raise NoRoom
+
+    subject = Subject(open_spool=full)
+    number = asks(subject)
+    subject.answer(number, bytes(2_000_000))
+    while number not in subject.heard.ended:
+        subject.client.increment_flow_control_window(60_000)
+        subject.client.increment_flow_control_window(60_000, number)
+        subject.exchange()
+    assert len(subject.body(number)) == 2_000_000
 
 
 def test_100_continue_is_said_before_the_body_and_an_early_answer_ends_the_upload() -> None:

@@ -41,7 +41,9 @@ def refused(*args: Any) -> int:
 
 
 def result(value: object) -> Any:
-    return json.loads(calls.answer(value, "id").body)
+    answer = calls.answer(value, "id")
+    assert answer.status == 200
+    return json.loads(answer.body)
 
 
 # ---- what is a call -------------------------------------------------------------------------------------------------
@@ -112,6 +114,7 @@ def test_key_and_deadline_are_headers_and_malformed_ones_are_refused() -> None:
         assert refused(b"{}", path, "POST", (b"idempotency-key", bad)) == 400
     for bad in (b"", b"0", b"0.0001", b"-1", b"1e3", b"nan", b"inf", b"1s", b"9999999999"):
         assert refused(b"{}", path, "POST", (b"x-rota-timeout", bad)) == 400
+    assert refused(b"{}", path, "POST", (b"x-rota-timeout", b"1"), (b"x-rota-timeout", b"2")) == 400
 
 
 # ---- results --------------------------------------------------------------------------------------------------------
@@ -183,6 +186,8 @@ def test_what_a_handler_gives_it_gets_back_as_an_argument(value: object) -> None
         (errors.NotExecuted("lost"), 502, "NotExecuted"),
         (errors.Overloaded("full", retry_after=2.5), 503, "Overloaded"),
         (errors.NoService("closed", retry_after=90, details={"maintenance": True}), 503, "NoService"),
+        (errors.NoService("no such handler", details={"unknown": "handler"}), 404, "NoService"),
+        (errors.NoService("none", retry_after=1, details={"unknown": "service"}), 503, "NoService"),
         (errors.Timeout("late"), 504, "Timeout"),
         (errors.Conflict("key"), 422, "Conflict"),
         (errors.PayloadTooLarge("big"), 413, "PayloadTooLarge"),

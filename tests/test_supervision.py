@@ -107,6 +107,18 @@ def test_room_for_one_more_is_told(node: Node) -> None:
     assert isinstance(hello, Hello) and hello.message.capacity == 1
 
 
+def test_an_agent_that_was_drained_before_its_restart_says_so() -> None:
+    node = Node(remembered=messages.Intent("detached", 3, "me", "release"))
+    assert (node.core.hello(node.now).intent, node.core.hello(node.now).generation) == ("detached", 3)
+
+
+def test_how_long_it_is_up_and_when_its_last_process_ended_is_told(node: Node) -> None:
+    assert node.core.hello(node.now + 2.0)[-2:] == (-1, 2000)
+    node.plan(1)
+    node.core.processes.exited("web-1.3f2a9c.1", 1, "exited with 1", 7, [], "", node.now + 1.0)
+    assert node.core.hello(node.now + 2.0)[-2:] == (1000, 2000)
+
+
 def test_an_epoch_that_is_no_news_is_not_written_again(node: Node) -> None:
     assert not any(isinstance(effect, Remember) for effect in node.core.welcomed(welcome(1), node.now))
     assert any(isinstance(effect, Remember) for effect in node.core.welcomed(welcome(2), node.now))
