@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgpack
@@ -216,13 +217,19 @@ class Rig:
     ) -> None:
         if route not in self.dispatch.routes:
             self.client(route=route)
-        token = self.dispatch.routes[route].token
+        session = self.dispatch.routes[route]
         meta = meta or (msgpack.packb({"k": key}) if key else b"")
         tail = target.encode() + meta
         flags |= (wire.META if meta else 0) | (wire.KEYED if key else 0)
         epoch = self.dispatch.epoch if epoch is None else epoch
-        head = wire.head(wire.REQUEST, token, epoch, timeout_ms, number, upto, 1, len(target), flags, tail)
-        self.core.frontend(route, head + body, self.now)
+        large = len(body) > wire.BUNDLE_BYTES_MAX
+        if large:
+            flags, tail = flags | wire.ORIGIN, wire.ORIGIN_STRUCT.pack(session.id, number) + tail
+        head = wire.head(wire.REQUEST, session.token, epoch, timeout_ms, number, upto, 1, len(target), flags, tail)
+        if large:
+            self.core.frontend_large(route, as_large(head + body), self.now)
+        else:
+            self.core.frontend(route, head + body, self.now)
         self.flush()
 
     def say(self, kind: int, number: int = 0, upto: int = 0, route: bytes = b"c") -> None:
@@ -260,3 +267,8 @@ class Rig:
 
 def held(number: int, request: int, done: bool = False, epoch: int = 1) -> Held:
     return Held(epoch, number, SESSION, request, done)
+
+
+def as_large(frame: bytes) -> wire.Large:
+    """As the shell hands over what has more than 32 KiB."""
+    return wire.Large(SimpleNamespace(buffer=memoryview(bytearray(frame))))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import msgpack
 import pytest
-from core_rig import SESSION, Rig, held
+from core_rig import SESSION, Rig, as_large, held
 
 from rota.common import errors, wire
 from rota.common.errors import NOT_STARTED
@@ -1113,10 +1111,6 @@ def test_flags_that_no_client_may_set_are_refused(flags: int) -> None:
 BODY = bytes(range(256)) * 256  # 64 KiB
 
 
-def as_large(frame: bytes) -> wire.Large:
-    return wire.Large(SimpleNamespace(buffer=memoryview(bytearray(frame))))
-
-
 def large_request(rig: Rig, number: int, session: bytes = SESSION) -> wire.Large:
     token = rig.dispatch.routes[b"c"].token if b"c" in rig.dispatch.routes else rig.client()
     tail = wire.ORIGIN_STRUCT.pack(session, number) + b"orders.quote"
@@ -1184,6 +1178,28 @@ def test_a_damaged_large_message_is_dropped() -> None:
     rig.core.frontend_large(b"c", frame, rig.now)
     rig.core.backend_large(slot.route, frame, rig.now)
     assert not slot.inflight and rig.dispatch.counters["bad frames"] == 2
+
+
+@pytest.mark.parametrize("body", [b"small", BODY])
+def test_a_head_may_be_as_long_as_that_of_its_delivery_whether_its_body_is_large_or_not(body: bytes) -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    room = HEAD_MAX - wire.WITH_ORIGIN - len(b"orders.quote")
+    rig.request(1, meta=bytes(room + 1), body=body)
+    assert not slot.inflight and rig.dispatch.counters["bad frames"] == 1
+    rig.request(2, meta=bytes(room), body=body)
+    assert list(slot.inflight) == [1] and wire.parse_head(rig.deliveries[0][2]).head_len == HEAD_MAX
+
+
+def test_a_large_chunk_acknowledges_as_all_else_that_its_client_says() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.reply(slot, 1)
+    session = rig.dispatch.sessions[SESSION]
+    assert session.kept
+    rig.core.frontend_large(b"c", as_large(wire.head(wire.CHUNK, session.token, number=2, upto=1) + BODY), rig.now)
+    assert not session.kept
 
 
 # ---- a master that is told to stop -----------------------------------------------------------------------------------

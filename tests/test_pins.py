@@ -353,13 +353,14 @@ def test_what_did_not_start_and_what_may_run_again_follow_the_session() -> None:
     assert home(rig, session, 1003) is two
 
 
-def test_what_a_busy_process_gives_back_waits_for_it() -> None:
+@pytest.mark.parametrize("body", [b"body", bytes(100_000)])
+def test_what_a_busy_process_gives_back_waits_for_it(body: bytes) -> None:
     rig = Rig()
     slots = rig.pool_of(2, credit=4)
     session = a_session_of(rig, slots[0])
     before = slots[0].last_number
     for number in (1001, 1002, 1003):
-        ask(rig, number, session)
+        ask(rig, number, session, body=body)
     rig.after(0.1)
     rig.core.dispatch.losses.recalled(slots[0], before + 4, before + 1, rig.now)
     rig.flush()
@@ -448,7 +449,7 @@ def test_the_process_finds_the_session_in_the_head_of_its_delivery() -> None:
     frame = rig.deliveries[-1][2]
     head = wire.parse_head(frame)
     meta = frame[wire.WITH_ORIGIN + head.code : head.head_len]
-    assert msgpack.unpackb(meta) == {"s": "user-42"} and head.flags == wire.META | wire.ORIGIN
+    assert msgpack.unpackb(meta) == {"s": "user-42"} and head.flags == wire.META | wire.ORIGIN | wire.PINNED
 
 
 # ---- all of it at random --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from rota.master.core.staffing import Staffing
 from rota.master.core.verbs import Verbs
 from rota.worker.page import Page
 
-MASTERS = ("master", "stopped", "ill", "poison", "stream", "heir", "forgetful", "group")
+MASTERS = ("master", "stopped", "ill", "poison", "stream", "heir", "forgetful", "group", "large")
 STEPS = 80
 
 

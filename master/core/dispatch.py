@@ -30,12 +30,13 @@ from .streams import Streams
 from .timers import Timers
 
 _HEADER = wire.HEADER_SIZE
-_HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request: its delivery carries the origin too
+_HEAD_MAX = HEAD_MAX - wire.ORIGIN_SIZE  # of a request that does not carry the origin: its delivery does
 _parse = wire.parse
 _head = wire.head
 _delivery_head = wire.delivery_head
 _FLAGS_AT = wire.FLAGS_AT
-_TO_PROCESS = wire.META | wire.KEYED | wire.MORE
+# Of a request, in its delivery: for its process, and for ourselves, as a large one has that head in place of its own.
+_TO_PROCESS = wire.META | wire.KEYED | wire.MORE | wire.PINNED
 _COLD = wire.RESENT | wire.KEYED | wire.PINNED  # flags that the hot path leaves to others
 _ODD = 0xFF & ~(wire.META | wire.MORE)  # what HTTP requests have is usual
 _KNOWN = wire.RESENT | wire.META | wire.KEYED | wire.OLDER | wire.MORE | wire.PINNED
@@ -87,7 +88,7 @@ class Dispatch:
         """A REQUEST of a known session; its target begins at `tail_at`."""
         _, _, _, _, flags, _, epoch, time_ms, number, _, _, head_len, target_len = fields
         target_end = tail_at + target_len
-        if head_len > _HEAD_MAX or target_end > head_len:
+        if (head_len > _HEAD_MAX and tail_at == _HEADER) or target_end > head_len:
             self.counters["bad frames"] += 1  # its delivery would break the format: no process could answer it
             return
         if number <= session.highest or flags & _ODD:

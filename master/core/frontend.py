@@ -89,17 +89,15 @@ class Frontend:
         session = self._dispatch.routes.get(route)
         if fields is None or session is None or session.token != fields[5]:
             return self.receive(route, bytes(frame), now)
-        if fields[3] == wire.CHUNK:
-            session.heard_at = now
-            return self._dispatch.streams.from_client(session, fields, frame)
-        if fields[3] != wire.REQUEST:
-            return self.receive(route, bytes(frame), now)
-        origin = wire.ORIGIN_STRUCT.pack(session.id, fields[8])
-        if not fields[4] & wire.ORIGIN or frame[wire.HEADER_SIZE : wire.WITH_ORIGIN] != origin:
-            return self.receive(route, bytes(frame), now)
         session.heard_at = now
         if fields[9] > session.acked:
             session.acknowledge(fields[9])
+        if fields[3] == wire.CHUNK:
+            return self._dispatch.streams.from_client(session, fields, frame)
+        origin = wire.ORIGIN_STRUCT.pack(session.id, fields[8])
+        has_origin = fields[4] & wire.ORIGIN and frame[wire.HEADER_SIZE : wire.WITH_ORIGIN] == origin
+        if fields[3] != wire.REQUEST or not has_origin:
+            return self.receive(route, bytes(frame), now)
         fields = (*fields[:4], fields[4] ^ wire.ORIGIN, *fields[5:])
         self._dispatch.request(session, fields, frame, now, wire.WITH_ORIGIN)
 

@@ -7,6 +7,7 @@ from typing import Any
 from .agent import AgentWorld, LeavingWorld, WitnessWorld
 from .client import ClientWorld, OneMasterWorld
 from .gateway import GatewayWorld
+from .large import LargeWorld
 from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, PoisonWorld, StoppedWorld, StreamWorld
 from .process import ProcessWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
@@ -20,6 +21,7 @@ WORLDS: dict[str, type[Any]] = {
     "heir": HeirWorld,
     "forgetful": ForgetfulWorld,
     "group": GroupWorld,
+    "large": LargeWorld,
     "agent": AgentWorld,
     "leaving": LeavingWorld,
     "witness": WitnessWorld,
