@@ -37,6 +37,7 @@ class Crew:
 
     def run(self) -> int:
         """Until all have ended; the exit code."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, if whoever started us had it so: none could be reaped
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         for listener in self._listeners:
             self._start(listener)

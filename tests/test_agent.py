@@ -265,6 +265,27 @@ def test_an_agent_without_descriptors_starts_no_more_says_so_and_keeps_what_it_h
     assert agent.process.poll() is None
 
 
+def blocked_and_ignored() -> None:
+    """As a program may leave it to what it starts: exec() resets neither."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def test_signals_that_who_started_the_agent_had_blocked_or_ignored_are_heard(
+    master: FakeMaster, start_agent: Start
+) -> None:
+    agent = start_agent({"preexec_fn": blocked_and_ignored})
+    master.welcome_agent()
+    (started,) = run_processes(master, 1).values()
+    signals = dict(line.split(":\t") for line in Path(f"/proc/{started.pid}/status").read_text().splitlines())
+    assert int(signals["SigBlk"], 16) == 0 == int(signals["SigIgn"], 16) & 1 << signal.SIGCHLD - 1
+    os.kill(started.pid, signal.SIGKILL)
+    exited = master.expect(messages.Exited)
+    assert (exited.status, exited.cause) == (-9, "killed by SIGKILL")
+    agent.signal(signal.SIGTERM)
+    master.expect(messages.Leaving)
+
+
 def test_a_storm_of_signals_is_one_request(master: FakeMaster, start_agent: Start) -> None:
     agent = start_agent()
     master.welcome_agent()

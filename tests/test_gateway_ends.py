@@ -155,6 +155,13 @@ def test_a_process_that_cannot_be_forked_anew_is_tried_again_and_the_others_serv
     assert done.stdout == "1 3\n", "the code of the third one"
 
 
+def test_the_end_of_a_process_is_seen_where_such_ends_were_ignored_by_who_started_the_gateway() -> None:
+    ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)" + CREW
+    done = subprocess.run([sys.executable, "-c", ignoring], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert "ended with 1; another one takes its place" in done.stderr
+    assert done.stdout == "1 3\n"
+
+
 def test_a_gateway_does_not_end_before_who_had_connected_is_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The only one that idles leaves at once; then nobody is there but who waits to be accepted."""
     seen = []
