@@ -20,6 +20,7 @@ from ..common.limits import CONTROL_PORT
 from ..common.log import note
 from ..common.names import OF_HTTP
 from ..common.settings import MasterSettings, SlaveSettings
+from ..common.signals import inherit_none
 from ..gateway.listening import check_free
 from ..worker.orphans import reap_adopted
 from ..worker.spawn import how_it_ended
@@ -136,8 +137,10 @@ class Foreground:
         self._signals: list[int] = []
         self._stops = 0
         self._is_ready = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+        unheard = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # by nohup
+        for number in {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP} - unheard:
             signal.signal(number, self._note)
+        inherit_none()
 
     def run(self, master_arguments: list[str], slave_arguments: list[str]) -> int:
         """Until the slave node has left; the exit code."""

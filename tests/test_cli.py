@@ -830,6 +830,18 @@ def test_run_that_is_stopped_while_its_application_is_loaded_ends_as_one_that_se
         run.wait()
 
 
+def test_run_under_nohup_goes_on_when_its_terminal_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("open('loading', 'w').close()\nimport time\ntime.sleep(1000)\n")
+    run = subprocess.Popen(["nohup", *ROTA, "run", "shop.py", "--bind", "tcp://127.0.0.1:*"], cwd=tmp_path)
+    try:
+        until((tmp_path / "loading").exists)
+        [ignored] = re.findall(r"^SigIgn:\t(.*)$", Path(f"/proc/{run.pid}/status").read_text(), re.MULTILINE)
+        assert int(ignored, 16) & 1 << signal.SIGHUP - 1
+    finally:
+        run.terminate()
+        assert run.wait(10) == 0
+
+
 def test_run_tells_how_its_node_was_killed(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "import os\nprint(os.getppid(), file=open('node', 'w'))\nimport time\ntime.sleep(1000)\n"
