@@ -1,8 +1,10 @@
-"""How many files and sockets this process may have open."""
+"""Descriptors of this process: how many it may have, and what the first three are."""
 
 from __future__ import annotations
 
+import os
 import resource
+import sys
 
 
 def allow(wanted: int) -> int:
@@ -14,3 +16,14 @@ def allow(wanted: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most
+
+
+def open_standard() -> None:
+    """Descriptors 0 to 2 that were closed are nowhere: else what is opened next has their numbers, and a line for
+    stderr goes to a peer.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)

@@ -49,6 +49,13 @@ def test_a_child_that_inherits_the_descriptor_sees_words_and_is_seen(page: Page)
     assert page.words[STARTED_UPTO] == (1 << 63) + 5
 
 
+def test_a_page_has_none_of_the_numbers_that_its_child_has_for_something_else() -> None:
+    """Where an application has closed its stdin, the next descriptor is 0."""
+    made = "import os; from rota.worker.page import Page; os.close(0); page = Page.create(); print(page.fd)"
+    found = subprocess.run([sys.executable, "-c", made], stdout=subprocess.PIPE, check=True)
+    assert int(found.stdout) > 2
+
+
 def test_a_word_is_written_with_a_single_store(page: Page) -> None:
     """A reader in another process must never see half of a word, so no writer may go byte by byte."""
     reader = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def test_a_file_that_is_run_serves_in_processes_that_load_it(
         assert decode_result(master.expect_frame(wire.REPLY).body) == "shop"
         node.send_signal(signal.SIGINT)
         assert node.wait(PATIENCE_S) == 0
+    finally:
+        node.kill()
+        node.wait()
+
+
+def test_nothing_of_a_file_that_is_run_is_where_its_stderr_was(master: FakeMaster, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(FILE)
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "shop.py"]
+    node = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "ROTA_MASTER": master.address})
+    try:
+        master.welcome_agent()
+        assert [os.readlink(f"/proc/{node.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
     finally:
         node.kill()
         node.wait()

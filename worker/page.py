@@ -7,6 +7,7 @@ up to there. The layout is the one of `docs/PROTOCOL.md`, "The page".
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,9 @@ class Page:
 
     @classmethod
     def create(cls, rows: int = PAGE_ROWS) -> Page:
-        fd = os.memfd_create("rota-page", os.MFD_CLOEXEC)
+        low = os.memfd_create("rota-page", os.MFD_CLOEXEC)
+        fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)  # where an application has closed its stdin, a child has one
+        os.close(low)
         os.ftruncate(fd, (FIRST_ROW + rows * (ROW_WORDS + REPLY_WORDS) + CAUSE_WORDS) * 8)
         with mmap.mmap(fd, 0) as mapped, memoryview(mapped) as raw, raw.cast("Q") as words:
             words[ROWS] = rows

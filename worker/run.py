@@ -30,10 +30,12 @@ def run(worker: Worker, *, master: str | Sequence[str] | None = None, **options:
     ValueError for what is no address, or no value of its option; and TypeError for what is no option.
     """
     from ..common.declare import given
+    from ..common.descriptors import open_standard
     from ..common.settings import SlaveSettings
     from .agent import AgentSettings, main
 
     chosen = given(SlaveSettings, _OPTIONS, options)
+    open_standard()
     app, masters = application(worker, sys.modules["__main__"]), control_addresses(master)
     sys.exit(main(AgentSettings(app=app, masters=masters, service=worker.name, **chosen)))
 
