@@ -86,7 +86,7 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, rel
     bind = checked.master.bind if "master.bind" in checked.places else HERE
     file = ["-c", config_file] if config_file else []
     front = _front(config_file, checked)
-    with tempfile.TemporaryDirectory(prefix="rota-run-") as folder:
+    with _folder() as folder:
         reloading = _reloading(settings, Path(folder)) if reload else None
         if reload and "slave.processes" not in checked.places:
             flags["slave.processes"] = 1  # the new one is there before the old one goes, and nobody meets both
@@ -98,6 +98,13 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, rel
         finally:
             foreground.end()
     sys.exit(code)
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="rota-run-")
+    except OSError as error:
+        raise Failed(f"there is nowhere to keep the master's log: {error}; TMPDIR names a directory") from None
 
 
 def _reloading(settings: AgentSettings, folder: Path) -> Reloading:

@@ -129,7 +129,8 @@ class Journal:
             raise JournalError(f"another master uses {directory}: give each its own --state") from None
         except OSError as error:
             raise JournalError(
-                f"--state {directory}: {error.strerror}; it must be a directory that this user may write to"
+                f"--state {directory}: {error.strerror}; it must be a directory that this user may write to, with all "
+                "files in it"
             ) from None
         self._path = directory / "journal"
         try:

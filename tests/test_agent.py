@@ -611,6 +611,10 @@ def test_a_directory_is_kept_as_typed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PWD", "/")  # a lie: another directory
     assert as_typed(".") == str(tmp_path / "release")
     assert as_typed("/x/y") == "/x/y"
+    monkeypatch.chdir(tmp_path / "release")
+    (tmp_path / "release").rmdir()
+    with pytest.raises(OSError, match="the current directory was removed: enter one that is there"):
+        as_typed(".")
 
 
 def test_a_relative_interpreter_is_one_from_here_wherever_processes_start(

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -840,6 +841,24 @@ def test_run_under_nohup_goes_on_when_its_terminal_is_gone(tmp_path: Path) -> No
     finally:
         run.terminate()
         assert run.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("run", "Error: there is nowhere to keep the master's log: "),
+        ("slave", "rota slave: there is nowhere to keep what processes write: "),
+    ],
+)
+def test_without_a_directory_for_files_it_is_told_what_names_one(
+    app: str, monkeypatch: pytest.MonkeyPatch, words: str, problem: str
+) -> None:
+    """As in a container all of which is read-only."""
+    with monkeypatch.context() as missing:
+        missing.setattr(tempfile, "tempdir", "/nowhere")
+        result = CliRunner().invoke(main, [words, app])
+    assert result.exit_code == 1 and result.output.startswith(f"{problem}[Errno 2] No such file")
+    assert result.output.endswith("; TMPDIR names a directory\n")
 
 
 def test_run_tells_how_its_node_was_killed(tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ def as_typed(path: str) -> str:
     """Absolute, without resolving links: `$PWD` knows by which links we came here, getcwd() does not."""
     if os.path.isabs(path):
         return path
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the current directory was removed: enter one that is there") from None
     shell_says = os.environ.get("PWD", "")
     if os.path.isabs(shell_says) and _same_directory(shell_says, here):
         here = shell_says
@@ -105,7 +108,11 @@ def start(
     place: Place, module: str, specification: Mapping[str, Any], pass_fds: Sequence[int], output_dir: str | None
 ) -> Child:
     """Run `python -m rota.worker.MODULE` with the specification on stdin. Raises OSError when that cannot be."""
-    output = tempfile.TemporaryFile("ab+", buffering=0, dir=output_dir)
+    try:
+        output = tempfile.TemporaryFile("ab+", buffering=0, dir=output_dir)
+    except OSError as error:
+        names = "--state" if output_dir else "TMPDIR"
+        raise OSError(f"there is nowhere to keep what processes write: {error}; {names} names a directory") from None
     process = subprocess.Popen(
         # -P: a file of the application that is called like a module of ours must not be taken for it.
         [place.python, "-P", "-m", f"{__package__}.{module}"],

@@ -48,7 +48,8 @@ class State:
             except OSError as error:
                 if error.strerror is None:  # a sentence already
                     raise
-                text = f"--state {directory}: {error.strerror}; it must be a directory that this user may write to"
+                must = "it must be a directory that this user may write to, with all files in it"
+                text = f"--state {directory}: {error.strerror}; {must}"
                 raise OSError(text) from None
             self._read_intent(os.path.join(directory, _FILE))
             self._read_groups(os.path.join(directory, _GROUPS))
