@@ -121,12 +121,12 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
         late = not select.select([child.pidfd], [], [], settings.start_timeout)[0]
         if late:
             child.signal(signal.SIGKILL)
-        status = child.reap()
+        status, said = child.reap(), child.tail()
+        child.output.close()
         # A line of it: whoever was forked there may have the other end for ever.
         if status == 0 and (text := answer.readline()):
             return str(json.loads(text)["service"])
     how = f"was not loaded within {settings.start_timeout:g} s" if late else spawn.how_it_ended(status)
-    said = child.tail()
     if late or not said:
         said = f"{said}\nthe application failed to load: {how}".lstrip()
     unfit = spawn.unfit(place.python, said)
