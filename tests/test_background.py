@@ -124,6 +124,20 @@ def test_an_agent_that_is_killed_is_started_again(
     assert "the agent of app-1 ended: killed by SIGKILL; another one is started in 0.01 s" in capfd.readouterr().err
 
 
+def test_what_something_else_writes_in_the_interpreter_of_the_agent_is_shown_and_does_no_harm(
+    master: FakeMaster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('measured by somebody', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with worker().background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        master.expect(messages.Started)
+        master.welcome_process()
+        closing(master, node)
+    assert "measured by somebody" in capfd.readouterr().err
+
+
 def test_a_slot_that_was_drained_comes_back(master: FakeMaster) -> None:
     with worker().background(master=master.address, name="app-1") as node:
         master.welcome_agent()

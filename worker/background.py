@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Self
 
@@ -114,6 +115,7 @@ class Background:
         self._thread.join(JOIN_S)
         if not self._thread.is_alive():  # else a handler hangs in it, beyond all limits
             self._page.close()
+            _close_pipes(agent)
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Until the slot serves. Raises Timeout, with the traceback of a start hook that failed; RuntimeError outside
@@ -157,7 +159,11 @@ class Background:
         """One incarnation after the other, as the agent says, until it has left."""
         assert agent.stdout is not None
         for line in agent.stdout:
-            self._failure = self._serve_one(agent, json.loads(line)["start"])
+            said = _start(line)
+            if said is None:
+                note(line.decode(errors="replace"))
+                continue
+            self._failure = self._serve_one(agent, said)
             self._say({"ended": self._failure}, agent)
 
     def _another(self, what: str) -> subprocess.Popen[bytes] | None:
@@ -211,3 +217,19 @@ class Background:
             agent.stdin.flush()
         except BrokenPipeError:
             pass  # the agent has ended; the thread notices
+
+
+def _start(line: bytes) -> dict[str, Any] | None:
+    """What the agent says; None for what something else in its interpreter has written, such as a sitecustomize."""
+    try:
+        said: dict[str, Any] = json.loads(line)["start"]
+        return said
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _close_pipes(agent: subprocess.Popen[bytes]) -> None:
+    for pipe in (agent.stdin, agent.stdout):
+        assert pipe is not None
+        with suppress(BrokenPipeError):  # what it was told last, and did not read
+            pipe.close()
