@@ -935,6 +935,8 @@ def test_replies_that_nobody_asks_for_are_bounded_and_the_oldest_go_first(monkey
     assert [number for _, number in kept.kept] == [3, 4, 5]
     kept.keep((SESSION, 6), OK, 1, b"x")
     assert [number for _, number in kept.kept] == [4, 5, 6]
+    kept.keep((SESSION, 7), OK, 1, b"x" * 30)
+    assert [number for _, number in kept.kept] == [6, 7], "too large, though not too many"
 
 
 @pytest.mark.parametrize("cancelled", [True, False])

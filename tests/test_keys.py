@@ -483,10 +483,13 @@ def test_the_oldest_answers_go_when_all_are_larger_than_keys_bytes() -> None:
 
 def test_calls_that_wait_for_others_are_bounded() -> None:
     rig = Rig()
-    rig.pool_of(1)
+    (slot,) = rig.pool_of(1)
     for number in range(1, ATTACHED_MAX + 3):
         rig.request(number, key="basket", body=b"")
     assert rig.codes() == {ATTACHED_MAX + 2: OVERLOADED}
+    rig.reply(slot, 1)
+    assert Counter(rig.codes().values()) == {OK: ATTACHED_MAX + 1, OVERLOADED: 1}
+    assert not rig.dispatch.counters["late replies"], "whoever was refused waits no more"
 
 
 def test_a_caller_that_waits_for_another_holds_no_body() -> None:
