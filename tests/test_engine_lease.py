@@ -163,6 +163,34 @@ def test_who_comes_back_after_somebody_else_took_it_has_lost_it(rig: Rig) -> Non
     assert rig.leases["a"].epoch == 0 and rig.leases["a"].known_epoch == 2 and rig.leases["a"].holder == "b"
 
 
+def test_what_was_tried_is_lost_when_somebody_else_has_it_and_not_while_the_answer_is_awaited() -> None:
+    rig = Rig()
+    a, b = rig.leases.values()
+    for lease in (a, b):
+        lease.take(1, rig.now)
+    assert not a.is_lost(rig.now), "the engine was not heard yet"
+    for name in "ab":
+        rig.answer(name)
+    a.take(2, rig.now)
+    assert not a.is_lost(rig.now), "its answer is under way, and nobody has it"
+    b.take(3, rig.now)
+    rig.answer("b")
+    rig.answer("a")
+    rig.run(0.3)
+    assert rig.holds("b") and a.is_lost(rig.now) and not b.is_lost(rig.now)
+
+
+def test_an_engine_that_says_nothing_is_an_error_until_it_does(rig: Rig) -> None:
+    lease = rig.leases["a"]
+    rig.now += L / 3
+    lease.tick(rig.now)
+    rig.now += L
+    lease.tick(rig.now)
+    assert lease.error == "no answer for 1.0 s" and lease.next_deadline() == inf, "it is asked one thing at a time"
+    rig.answer("a")
+    assert lease.error == ""
+
+
 def test_what_is_let_go_is_free_at_once_for_who_looks(rig: Rig) -> None:
     rig.leases["a"].let_go(rig.now)
     assert not rig.holds("a") and not rig.leases["a"].is_settled
