@@ -180,6 +180,18 @@ def test_what_was_tried_is_lost_when_somebody_else_has_it_and_not_while_the_answ
     assert rig.holds("b") and a.is_lost(rig.now) and not b.is_lost(rig.now)
 
 
+def test_who_held_it_waits_as_all_do_if_its_own_time_was_over_when_the_engine_forgot(rig: Rig) -> None:
+    rig.cut.add("a")
+    rig.stopped.add("b")
+    rig.run(1.2 * L)
+    rig.engine.row = Row(50, "", 0)
+    rig.cut.clear()
+    rig.run(0.5 * L)
+    assert rig.leases["a"].row == Row(50, "", 0) and not rig.holds("a")
+    rig.run(L)
+    assert rig.holds("a") and rig.engine.row.epoch == 1
+
+
 def test_an_engine_that_says_nothing_is_an_error_until_it_does(rig: Rig) -> None:
     lease = rig.leases["a"]
     rig.now += L / 3
