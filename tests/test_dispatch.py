@@ -6,9 +6,9 @@ import msgpack
 import pytest
 from core_rig import SESSION, Rig, as_large, held
 
-from rota.common import errors, wire
+from rota.common import errors, messages, wire
 from rota.common.errors import NOT_STARTED
-from rota.common.limits import HEAD_MAX
+from rota.common.limits import HEAD_MAX, NUMBER_MAX
 from rota.common.messages import End, Exited, Handler, Recall, Recalled, Row, Started
 from rota.master.core import inherited, records
 from rota.master.core.beginning import Heritage
@@ -775,15 +775,28 @@ def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
 
 
-def test_a_number_that_a_process_says_to_hold_twice_leaves_nothing_behind() -> None:
-    """Only a damaged process says so; what the second took the place of would be there for ever."""
+@pytest.mark.parametrize("other", [5, 6], ids=["twice", "never received"])
+def test_what_a_process_cannot_hold_leaves_nothing_behind(other: int) -> None:
+    """Only a damaged one says so; what took the place of such a delivery would leave it there for ever."""
     rig = restarted()
     incarnation = rig.started(rig.agent())
-    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50), held(5, 51)])
+    rig.process_hello(incarnation, received_upto=5, held=[held(5, 50), held(other, 51)], concurrency=4)
     slot = rig.fleet.processes.slots[incarnation]
-    assert len(slot.inflight) == len(rig.dispatch.inherited.orphans) == 1
-    rig.exited(slot, started_upto=5, rows=[(5, 1)])
+    rig.request(1)
+    assert len(rig.dispatch.inherited.orphans) == 1
+    rig.exited(slot, started_upto=6, rows=[(5, 1), (6, 1)])
     assert not rig.dispatch.inherited.orphans
+
+
+def test_what_a_process_says_to_have_received_leaves_numbers_for_what_is_behind_it() -> None:
+    """Else its agent could not read what the master says of them."""
+    rig = restarted()
+    incarnation = rig.started(rig.agent())
+    rig.process_hello(incarnation, received_upto=NUMBER_MAX)
+    rig.request(1)
+    slot, number, _ = rig.deliveries[-1]
+    recall = Recall(slot.incarnation, number)
+    assert messages.decode(messages.encode(recall)) == recall
 
 
 def test_a_resend_before_its_process_is_back_waits_for_it() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...common import errors, wire
+from ...common.limits import NUMBER_MAX
 from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held, Row
 from .inherited import Inherited, reply_in
 from .pool import Request, Slot
@@ -70,9 +71,9 @@ class Losses:
         dropped = [slot.inflight.pop(n) for n in missing if n <= received_upto]
         if slot.last_number == 0:  # its first HELLO here; later all that it holds is in flight or was answered
             for each in held:
-                if each.number not in slot.inflight:
+                if each.number <= received_upto and each.number not in slot.inflight:  # else it would lose its place
                     self._inherited.adopt(slot, each, now)
-        slot.last_number = max(slot.last_number, received_upto)
+        slot.last_number = max(slot.last_number, min(received_upto, NUMBER_MAX >> 1))  # whatever a damaged one says
         slot.pool.unpark(slot)
         slot.pool.stalled.pop(slot, None)
         self._dispatch.streams.rejoined(slot.inflight.values(), now)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import msgpack
 from core_rig import HANDLERS, Rig
+from sim import leftovers
 
 from rota.cli import blacklist, quarantine, render
 from rota.common import exits, messages, wire
@@ -49,6 +50,26 @@ LONG_TICK_S = 0.1  # of a master that has nothing to do; less is for what is und
 VERBS: Mapping[str, tuple[str, ...]] = {**ARGUMENTS, "nonsense": ("nodes",)}
 CONDITIONS = ("active", "detached", "ready", "leader", "reloaded", "paused", "maintenance")
 ACTIONS = ("list", "clear", "disable", "enable", "show", "retry", "drop")
+
+# What nodes and operators have said last, and what had no end yet, beside what may stay where nobody does any harm.
+STAYS = (
+    "Census._must_tell",  # nodes that never came back
+    "Checks._recorded",
+    "Checks.exempt",
+    "EngineLease.questions",  # one, which nobody answers here any more
+    "Leases.proposed",
+    "Maintenance.closed",
+    "Node.failing",
+    "Node.ports",
+    "Node.tags",
+    "Operators._alarms",  # of the journal
+    "Quarantine._restored",  # until somebody offers their service
+    "Restored.closed",
+    "Restored.electorate_before",
+    "Restored.exempt",
+    "Restored.marked",
+    "Restored.suspects",
+)
 
 Verb = tuple[bytes, int]  # over which connection, and its id
 REFUSED = (exits.USAGE, exits.NOT_FOUND, exits.REFUSED)  # nothing was done
@@ -755,6 +776,10 @@ class MasterWorld(Rig):
             raise Violation(f"{self.dispatch.queued_bytes} bytes in queues that are empty")
         if not self.core.stopping and self.core.next_deadline() < self.now + LONG_TICK_S / 2:
             raise Violation(f"it is busy with nothing: {self._what_for()}")
+        may_stay = {*leftovers.MAY_STAY, *STAYS}
+        still = [name for name, count in leftovers.left([self.core]).items() if count and name not in may_stay]
+        if still and not self.core.stopping:
+            raise Violation(f"what has passed is still there: {', '.join(sorted(still))}")
 
     def _what_for(self) -> str:
         fleet, dispatch = self.fleet, self.dispatch
