@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_master import PATIENCE_S, FakeMaster, delivery
 
-from rota.common import wire
+from rota.common import messages, wire
 from rota.common.body import decode_error, decode_result, encode_call
 from rota.common.errors import NOT_STARTED, OK, RemoteError
 from rota.worker import spawn
@@ -212,6 +212,70 @@ def test_stop_hooks_run(master: FakeMaster, start: Start, tmp_path: Path, monkey
     master.expect_frame(wire.BYE)
     assert running.ended() == 0
     assert (tmp_path / "stopped").read_text() == "stopped\n"
+
+
+def test_a_process_that_is_to_stop_says_so_to_every_master_that_welcomes_it(master: FakeMaster, start: Start) -> None:
+    running = start("node_app_async:app")
+    master.welcome_process()
+    master.deliver(1, "orders.nap", seconds=60)
+    master.until(lambda: running.page.words[STARTED_UPTO] == 1)
+    running.page.words[STOP] = 1
+    master.expect_frame(wire.BYE)
+    master.rebind_backend()
+    master.welcome_process()
+    master.expect_frame(wire.BYE)
+
+
+STOPS_SLOWLY = """
+import asyncio, pathlib, rota
+app, here = rota.Worker("orders"), pathlib.Path(__file__).parent
+
+@app.handler
+async def echo(text):
+    return text
+
+@app.on_stop
+async def stop():
+    (here / "stopping").touch()
+    while not (here / "go").exists():
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+"""
+
+
+def test_nothing_is_taken_any_more_when_stop_hooks_run(master: FakeMaster, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "stops_slowly.py").write_text(STOPS_SLOWLY)
+    running = start("stops_slowly:app", app_dir=str(tmp_path))
+    master.welcome_process()
+    running.page.words[STOP] = 1
+    master.until((tmp_path / "stopping").exists)
+    master.deliver(1, "orders.echo", text="too late")
+    (tmp_path / "go").touch()
+    assert running.ended() == 0
+    assert running.page.words[STARTED_UPTO] == 0, "it runs elsewhere"
+
+
+@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+def test_what_was_not_begun_goes_with_the_connection_of_a_master_that_refuses_afterwards(
+    master: FakeMaster, start: Start, app: str
+) -> None:
+    start(app, concurrency=1)
+    master.welcome_process()
+    master.deliver(1, "orders.nap", seconds=0.3)
+    master.deliver(2, "orders.echo", text="parked")
+    refusal = messages.Refusal("busy", "a sentence", 20, [1, 1])
+    master.send(messages.framed(wire.REFUSED, 0, refusal))
+    number = master.welcome_process().received_upto + 1
+    master.deliver(number, "orders.echo", text="another")
+    assert result(master.expect_frame(wire.REPLY, lambda frame: frame.head.number == number)) == "another"
+
+
+def test_a_welcome_that_nobody_asked_for_changes_nothing(master: FakeMaster, start: Start) -> None:
+    start("node_app_async:app")
+    master.welcome_process()
+    master.send(wire.head(wire.WELCOME, master.token + 1) + messages.encode(messages.Welcome(1, 1, "fake")))
+    master.deliver(1, "orders.echo", text="mine")
+    assert result(master.expect_frame(wire.REPLY)) == "mine"
 
 
 def test_interrupts_are_left_to_the_agent(master: FakeMaster, start: Start) -> None:

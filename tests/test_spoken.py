@@ -11,11 +11,16 @@ from spoken.history import Violation, fault, play, shortest, steps
 from spoken.worlds import WORLDS
 
 from rota.client.calls import Calls
+from rota.common.wire import KEYED, META, MORE, Large
 from rota.gateway.core import response
+from rota.master.core import dispatch
 from rota.master.core.operators import Operators
 from rota.master.core.staffing import Staffing
 from rota.master.core.verbs import Verbs
+from rota.worker.async_serving import _Serving
+from rota.worker.async_streams import AsyncStream
 from rota.worker.page import Page
+from rota.worker.streams import Handle
 
 MASTERS = ("master", "stopped", "ill", "poison", "stream", "heir", "forgetful", "group", "large")
 STEPS = 80
@@ -56,15 +61,24 @@ def test_a_fault_is_found_and_shown_in_few_steps(
     assert len(short) <= 4 and fault(world, short) == found
 
 
+def patched_again(frame: Large, head: bytes) -> bool:
+    frame.buffer[: len(head)] = head
+    return True
+
+
 @pytest.mark.parametrize(
     ("name", "where", "what", "planted", "wrong"),
     [
         ("one master", Calls, "again", lambda calls, call: None, "0 outcomes"),
         ("process", Page, "start", lambda *_: True, "what was taken back or is fenced off runs"),
         ("gateway", response, "_CONTROLS", b"", "head of an answer"),
+        ("loop", _Serving, "_cancel_overdue", lambda *_: None, "was not cancelled"),
+        ("loop", AsyncStream, "_send", Handle._send, "is not looked at"),
+        ("large", Large, "with_head", patched_again, "was touched"),
+        ("large", dispatch, "_TO_PROCESS", META | KEYED | MORE, "not to"),
     ],
 )
-def test_a_fault_of_a_client_a_process_or_a_gateway_is_found(
+def test_a_fault_of_any_other_is_found(
     name: str, where: Any, what: str, planted: Any, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(where, what, planted)

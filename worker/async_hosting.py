@@ -108,7 +108,10 @@ class AsyncHost:
                 running.add_done_callback(partial(self._cancelled, number, perf_counter_ns()))
 
     def stop(self) -> None:
-        """Make `run` return; may be called again."""
+        """Make `run` return; may be called again. There is no room any more: what comes while the stop hooks run has
+        not begun when the process ends, and runs elsewhere.
+        """
+        self.concurrency = 0
         self._stopped.set()
 
     async def _serve(self, ready: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from ..common.link import Link, reconnect_delay
 from ..common.messages import ProcessHello, Refusal, Welcome
 from .core.deliveries import Deliveries
 from .core.streams import Streams
-from .page import OBEY, Page, obeyed
+from .page import OBEY, STOP, Page, obeyed
 
 TURN_TICK_S = 0.01  # to look at the page, while the master that is to be obeyed is a standby: another one will be
 AGAIN_S = 0.01  # at least, from a refusal to the next HELLO
@@ -99,7 +99,8 @@ class Backend:
             if kind in _OF_STREAMS:
                 self.send_all(self._streams.handle(fields, frame))
             elif kind == wire.WELCOME and isinstance(welcome := messages.decode(frame[fields[11] :]), Welcome):
-                self._welcomed(fields, welcome)
+                if not self.greeted:
+                    self._welcomed(fields, welcome)
             elif kind == wire.REFUSED and isinstance(refusal := messages.decode(frame[fields[11] :]), Refusal):
                 self._refused(refusal)
             elif kind == wire.WHO and not self._asked():
@@ -183,10 +184,12 @@ class Backend:
         self.body_max = welcome.max_message or self.body_max
         self.send_all(self._deliveries.welcomed(fields[5], welcome.epoch, welcome.upto))
         self.send_all(self._streams.welcomed())
+        if self._page.words[STOP]:
+            self.say_bye()
 
     def _refused(self, refusal: Refusal) -> None:
         self._turning = refusal.code == "standby"
-        if self._turning and self.greeted:  # it has stepped down: what it gave us that has not begun goes with it
+        if self.greeted:  # it has stepped down, or knows us no more: what it gave us that has not begun goes with it
             self.drop()
             return
         if refusal.code == "incompatible" and not self._refused_once:  # a HELLO damaged on its way looks alike

@@ -11,6 +11,7 @@ from unittest.mock import patch
 from rota.common import fields, messages, wire
 from rota.common.errors import OK
 from rota.common.streams import CHUNK_MAX, Chunk, Credit
+from rota.worker import async_serving
 from rota.worker import backend as backend_module
 from rota.worker import process as process_module
 from rota.worker import streams as streams_module
@@ -48,7 +49,7 @@ class ProcessWorld:
     }
 
     def __init__(self) -> None:
-        self._stack = pretended(backend_module, process_module, streams_module)
+        self._stack = pretended(backend_module, process_module, streams_module, async_serving)
         self.now = 1000.0
         for module in (backend_module, streams_module):
             self._stack.enter_context(patch.object(module, "monotonic", self.clock))
@@ -81,6 +82,9 @@ class ProcessWorld:
             found = take(fields, frame, now_ns)
             if found is not None:
                 self.acknowledged = max(self.acknowledged, min(fields[9], ledger.sequence))
+                words, fenced = self.page.words, found.epoch < self.page.words[FENCE_EPOCH]
+                if found.may_run and (fenced or found.number < words[FLOOR]):
+                    raise Violation("what was taken back or is fenced off runs")
             return found
 
         def greeted(token: int, epoch: int, upto: int) -> list[bytes]:
@@ -142,8 +146,6 @@ class ProcessWorld:
     def run(self, delivery: Delivery) -> Outcome:
         if delivery.number in self.ran:
             raise Violation("a delivery runs twice")
-        if delivery.number < self.page.words[FLOOR] or delivery.epoch < self.page.words[FENCE_EPOCH]:
-            raise Violation("what was taken back or is fenced off runs")
         self.ran.append(delivery.number)
         str((delivery.attempt, delivery.deadline, delivery.request_id, delivery.session, delivery.headers))
         chance = self.chance
@@ -175,7 +177,7 @@ class ProcessWorld:
 
     def comes_up(self, chance: Random) -> None:
         """Until a master that has no fault has welcomed it."""
-        for _ in range(50):
+        for _ in range(150):  # a refusal may ask for a minute
             link: Any = self.backend.link
             if link is not None:
                 link.full = False
@@ -316,11 +318,14 @@ class ProcessWorld:
         rows += [each.row for each in ledger.running.values() if each.row >= 0]
         if sorted(rows) != list(range(ROWS)):
             raise Violation(f"rows {sorted(rows)} of {ROWS}")
-        if ledger.running or self.streams.opened:
-            raise Violation("something runs behind the last handler")
+        self.check_running()
         self.hello()
         for row in self.page.report():
             fields.checked(messages.Row, fields.plain(row))
+
+    def check_running(self) -> None:
+        if self.ledger.running or self.streams.opened:
+            raise Violation("something runs behind the last handler")
 
     def end(self) -> None:
         """A master that has no fault hears of all that is kept, in its order."""

@@ -8,6 +8,7 @@ from .agent import AgentWorld, LeavingWorld, WitnessWorld
 from .client import ClientWorld, OneMasterWorld
 from .gateway import GatewayWorld
 from .large import LargeWorld
+from .loop import LoopWorld
 from .master import ForgetfulWorld, GroupWorld, HeirWorld, IllWorld, MasterWorld, PoisonWorld, StoppedWorld, StreamWorld
 from .process import ProcessWorld
 from .standby import EngineWorld, PrimaryWorld, StandbyWorld
@@ -31,5 +32,6 @@ WORLDS: dict[str, type[Any]] = {
     "client": ClientWorld,
     "one master": OneMasterWorld,
     "process": ProcessWorld,
+    "loop": LoopWorld,
     "gateway": GatewayWorld,
 }
