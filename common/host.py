@@ -6,11 +6,14 @@ import math
 import os
 import socket
 
+from .names import as_name
+
 _CGROUP_CPU = "/sys/fs/cgroup/cpu.max"
 
 
 def name() -> str:
-    return socket.gethostname()
+    """As a node or a master may have it."""
+    return as_name(socket.gethostname())
 
 
 def usable_cpus() -> int:

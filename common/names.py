@@ -9,6 +9,7 @@ from .limits import NAME_MAX
 
 NEAREST_MAX = 3
 OF_HTTP = ("http", "http-safe", "websocket")  # handlers of gateways; they trust what a call says of its HTTP client
+_OTHERS = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
 
 
@@ -24,6 +25,11 @@ def check_name(name: str, what: str) -> str:
             f"{what} {name!r}: use 1 to {NAME_MAX} letters, digits, '_', '-' or '.', not starting with '-' or '.'"
         )
     return name
+
+
+def as_name(text: str) -> str:
+    """The valid name that looks most like it: of what may have any, such as a host."""
+    return _OTHERS.sub("-", text).lstrip("-.")[:NAME_MAX] or "_"
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

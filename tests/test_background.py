@@ -23,6 +23,8 @@ from rota.common import messages, restarts, wire
 from rota.common.body import decode_result
 from rota.common.errors import LoadError
 from rota.common.link import Link
+from rota.common.names import valid_name
+from rota.common.settings import SlaveSettings
 from rota.worker import backend, background, embedded
 from rota.worker.page import FLOOR, RUNNING, STARTED_UPTO, Page
 from rota.worker.process import Specification
@@ -74,6 +76,29 @@ def test_an_option_that_is_none_has_its_default() -> None:
     """As of `Worker.run`; this one raised KeyError."""
     node = worker().background(name=None, version=None, tags=None, state=None, drain_deadline=None)
     assert node._drain_deadline == 60.0
+
+
+@pytest.mark.parametrize(
+    ("hosts", "nodes"),
+    [
+        ("web-1.example.com", "web-1.example.com"),
+        ("Web_1", "Web_1"),
+        ("b\xfcro", "b-ro"),
+        ("(none)", "none-"),
+        ("my pc", "my-pc"),
+        ("-.-", "_"),
+        ("", "_"),
+        ("x" * 64, "x" * 64),
+    ],
+)
+def test_a_node_without_a_name_has_that_of_its_host_as_far_as_it_is_a_name(
+    monkeypatch: pytest.MonkeyPatch, hosts: str, nodes: str
+) -> None:
+    """A master refuses others, and a pod may have a name of 63 letters."""
+    monkeypatch.setattr("socket.gethostname", lambda: hosts)
+    assert SlaveSettings().name == nodes and valid_name(nodes)
+    name = worker().background().name
+    assert name.endswith(f"-{os.getpid()}") and name.startswith(nodes[:50]) and valid_name(name)
 
 
 def test_handlers_run_in_the_calling_process_on_its_own_objects(master: FakeMaster) -> None:

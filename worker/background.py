@@ -20,6 +20,7 @@ from ..common import host
 from ..common.addresses import control_addresses
 from ..common.declare import given
 from ..common.errors import LoadError, Timeout
+from ..common.limits import NAME_MAX
 from ..common.log import note
 from ..common.restarts import Restarts
 from ..common.settings import SlaveSettings
@@ -65,7 +66,8 @@ class Background:
         options = {"name": name, "version": version, "tags": tags, "state": state, "drain_deadline": drain_deadline}
         chosen = given(SlaveSettings, options, options)
         self.worker = worker
-        self.name: str = chosen.get("name") or f"{host.name()}-{os.getpid()}"
+        pid = f"-{os.getpid()}"
+        self.name: str = chosen.get("name") or host.name()[: NAME_MAX - len(pid)] + pid
         self.masters = control_addresses(master)
         self._version = version_of(worker, flag=version, app_dir=as_typed("."))
         self._drain_deadline: float = chosen.get("drain_deadline", SlaveSettings().drain_deadline)
