@@ -421,7 +421,10 @@ def main(config: Config, reread: Callable[[], Config] | None = None, beside: Bes
             f"rota master: the last {server.journal.truncated} bytes of the journal are no whole records, left out: a "
             f"crash cut them short, or the disk damaged them; the file is kept as {config.master.state}/journal.damaged"
         )
-    systemd.notify("READY=1")
+    try:
+        systemd.notify("READY=1")
+    except OSError as error:
+        log.note(f"rota master: systemd could not be told: {error}")
     try:
         if beside is not None:
             beside.start(numbers["control"], boottime())

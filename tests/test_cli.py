@@ -1,6 +1,7 @@
 """The command line: what each verb prints, where, and how it exits."""
 
 import ctypes
+import errno
 import json
 import os
 import pty
@@ -323,6 +324,20 @@ def test_nothing_of_a_daemon_is_where_its_stderr_was(tmp_path: Path) -> None:
     finally:
         master.terminate()
         assert master.wait(10) == 0
+
+
+def test_a_master_serves_though_systemd_cannot_be_told(tmp_path: Path) -> None:
+    """Whoever started it left it the variable, or the unit allows it no AF_UNIX."""
+    environment = {**os.environ, **ANYWHERE, "NOTIFY_SOCKET": str(tmp_path / "gone")}
+    command = [*ROTA, "master", "--bind", f"tcp://127.0.0.1:{free_port()}"]
+    master = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert master.stderr is not None
+        while "systemd could not be told" not in next_line(master, master.stderr):
+            pass
+    finally:
+        master.terminate()
+        assert (master.communicate()[0], master.returncode) == (None, 0)
 
 
 def test_a_master_has_as_many_connections_as_it_is_allowed(tmp_path: Path) -> None:
@@ -859,6 +874,17 @@ def test_without_a_directory_for_files_it_is_told_what_names_one(
         result = CliRunner().invoke(main, [words, app])
     assert result.exit_code == 1 and result.output.startswith(f"{problem}[Errno 2] No such file")
     assert result.output.endswith("; TMPDIR names a directory\n")
+
+
+@pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EPERM])
+def test_a_kernel_that_is_too_old_for_a_node_is_told(app: str, monkeypatch: pytest.MonkeyPatch, problem: int) -> None:
+    def forbidden(pid: int) -> int:
+        raise OSError(problem, os.strerror(problem))
+
+    monkeypatch.setattr(os, "pidfd_open", forbidden)
+    result = CliRunner().invoke(main, ["slave", app])
+    needed = "Linux 5.4 or newer is needed, in a container that allows it"
+    assert (result.exit_code, result.output) == (1, f"rota slave: pidfd_open: {os.strerror(problem)}: {needed}\n")
 
 
 def test_run_tells_how_its_node_was_killed(tmp_path: Path) -> None:

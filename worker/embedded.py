@@ -24,6 +24,7 @@ from .core.supervision import Supervision
 from .effects import Effects
 from .page import FLOOR, STOP, Page
 from .processes import RECALL_WAIT_S, Processes, Spawner
+from .spawn import watched
 
 
 class EmbeddedAgent(Agent):
@@ -55,7 +56,7 @@ class Parent(Spawner):
         self._current = ""  # the incarnation that has the slot, taken out or not
         self._read = b""
         self._parent = os.getppid()
-        self._parent_ended = os.pidfd_open(self._parent)  # not the pipe alone: a child that it forked holds that open
+        self._parent_ended = watched(self._parent)  # not the pipe alone: a child that it forked holds that open
         self._poller = poller
         self._poller.register(0, zmq.POLLIN)
         self._poller.register(self._parent_ended, zmq.POLLIN)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from errno import ENOSYS, EPERM
 from typing import IO, Any, NamedTuple
 
 from . import groups
@@ -56,12 +57,23 @@ def _same_directory(one: str, other: str) -> bool:
         return False
 
 
+def watched(pid: int) -> int:
+    """A descriptor that becomes readable when this process ends. Raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (ENOSYS, EPERM):
+            raise
+        needed = "Linux 5.4 or newer is needed, in a container that allows it"
+        raise OSError(f"pidfd_open: {error.strerror}: {needed}") from None
+
+
 class Child:
     """One started interpreter: its pid, a pidfd that becomes readable when it ends, and what it wrote."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
         self.pid = process.pid
-        self.pidfd = os.pidfd_open(process.pid)
+        self.pidfd = watched(process.pid)
         self.started = groups.started_at(process.pid)
         self.output = output
         self._process = process
