@@ -32,7 +32,7 @@ SEEDS = 60
 SHOWN_IN = {
     "page_keeps_the_first_reply": 111,
     "answer_not_given_again": 22,
-    "what_was_done_ignored": 328,
+    "what_was_done_ignored": 549,
     "memory_ignored": 671,
     "ended_processes_ignored": 16,
     "earlier_agents_ignored": 12,

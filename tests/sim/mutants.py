@@ -17,7 +17,7 @@ from rota.client.streams import StreamCall
 from rota.common import lifecycle, messages, wire
 from rota.common.lifecycle import Health, Intent, Liveness
 from rota.common.streams import Chunk, Inflow, Outflow
-from rota.master.core import budget
+from rota.master.core import budget, inherited, losses
 from rota.master.core.backend import Backend
 from rota.master.core.census import Census
 from rota.master.core.dispatch import IN_QUEUE, Dispatch
@@ -190,7 +190,8 @@ def page_keeps_the_first_reply(put: Put) -> None:
     done = Page.done
     first: dict[tuple[int, int], bytes] = {}
     put(Page, "done", lambda page, row, reply: done(page, row, first.setdefault((id(page), row), reply)))
-    put(wire, "parse_reply", lambda frame, number: wire.parse(frame)[:8] + (number, *wire.parse(frame)[9:]))
+    for module in (inherited, losses):
+        put(module, "reply_in", lambda row: wire.parse(row.reply)[:8] + (row.number, *wire.parse(row.reply)[9:]))
 
 
 @rule
