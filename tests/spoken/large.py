@@ -37,7 +37,7 @@ class CopyingWorld(MasterWorld):
         self.chance = Random(7)
         self.bodies: dict[tuple[bytes, int], set[bytes]] = {}  # session, request number → beginnings of its bodies
         self.whose: dict[int, bytes] = {}  # token → session
-        super().__init__(answers_bytes=KEPT, queue_bytes=int(7.6 * FULL))  # which no sum of such sizes comes near
+        super().__init__(answers_bytes=KEPT)  # what is queued is no measure: of the same request one has an origin
 
     def made(self, *given: Any) -> Master:
         core: Any = super().made(*given)
