@@ -204,9 +204,9 @@ class FakeMaster:
         hello: messages.ProcessHello = frame.message
         return hello
 
-    def refuse_process(self, code: str) -> None:
+    def refuse_process(self, code: str, retry_after_ms: int = 20) -> None:
         frame = self.expect_frame(wire.HELLO)
-        refusal = messages.Refusal(code, "a sentence", 20, [1, 1])
+        refusal = messages.Refusal(code, "a sentence", retry_after_ms, [1, 1])
         self.process = frame.route
         self.send(messages.framed(wire.REFUSED, 0, refusal))
 
