@@ -124,6 +124,18 @@ def test_groups_of_an_earlier_start_of_the_machine_are_forgotten(tmp_path: Path)
     assert State(str(tmp_path)).left == []
 
 
+def test_where_the_start_of_the_machine_cannot_be_read_no_groups_are_noted_and_it_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a unit with ProcSubset=pid: at each start of a process it said that its directory cannot be written to."""
+    monkeypatch.setattr("rota.worker.state._BOOT", "/nowhere")
+    state = State(str(tmp_path))
+    state.note([Group(7, 99, "web-1.b.1")])
+    assert not (tmp_path / "groups.json").exists()
+    said = "/nowhere is not readable, what is left of older processes is not ended: [Errno 2] No such file or directory"
+    assert capsys.readouterr().err == f"{said}: '/nowhere'\n"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"boot": 1}', '{"boot": "x", "groups": [[1]]}'])
 def test_damaged_notes_stop_no_agent(tmp_path: Path, text: str) -> None:
     State(str(tmp_path))

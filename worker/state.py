@@ -19,6 +19,7 @@ from .groups import Group
 _FILE = "agent.json"
 _GROUPS = "groups.json"
 _LOCK = "agent.lock"
+_BOOT = "/proc/sys/kernel/random/boot_id"
 
 
 class _Known(NamedTuple):
@@ -51,6 +52,7 @@ class State:
                 must = "it must be a directory that this user may write to, with all files in it"
                 text = f"--state {directory}: {error.strerror}; {must}"
                 raise OSError(text) from None
+            self._boot = _boot()
             self._read_intent(os.path.join(directory, _FILE))
             self._read_groups(os.path.join(directory, _GROUPS))
 
@@ -73,8 +75,8 @@ class State:
 
     def note(self, groups: Iterable[Group]) -> None:
         """Not durable: what ends the machine ends the groups too. Raises OSError."""
-        if self._directory is not None:
-            self._write(_GROUPS, {"boot": _boot(), "groups": list(groups)}, durable=False)
+        if self._directory is not None and self._boot:
+            self._write(_GROUPS, {"boot": self._boot, "groups": list(groups)}, durable=False)
 
     def _write(self, name: str, data: dict[str, Any], durable: bool) -> None:
         """Whole or not at all."""
@@ -112,7 +114,7 @@ class State:
         try:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
-            if data["boot"] == _boot():
+            if data["boot"] == self._boot:
                 self.left = [Group(int(pid), int(started), str(name)) for pid, started, name, *_ in data["groups"]]
         except FileNotFoundError:
             pass
@@ -132,5 +134,10 @@ def _locked(directory: str) -> IO[bytes]:
 
 
 def _boot() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    """Which start of the machine this is; "" where it is hidden, as in a unit with ProcSubset=pid."""
+    try:
+        with open(_BOOT, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as error:
+        print(f"{_BOOT} is not readable, what is left of older processes is not ended: {error}", file=sys.stderr)
+        return ""
