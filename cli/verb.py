@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,6 +31,10 @@ class Verb(click.Command):
     exits: tuple[int, ...] = ()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            if any("\ud800" <= sign <= "\udfff" for sign in word):  # a byte that could not be decoded
+                encoding = sys.getfilesystemencoding()
+                raise click.UsageError(f"{word!a} is no text in {encoding}, which the command line is read as", ctx)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -355,6 +355,16 @@ def test_a_master_has_as_many_connections_as_it_is_allowed(tmp_path: Path) -> No
         assert master.wait(10) == 0
 
 
+@pytest.mark.parametrize("words", ["call orders.quote --json symbol=", "drain web-1 --json --reason=", "slave --name="])
+def test_bytes_that_are_no_text_are_told(words: str) -> None:
+    *before, last = words.split()
+    found = subprocess.run([*ROTA, *before, os.fsencode(last) + b"\xff"], capture_output=True, text=True)
+    sentence = f"'{last}\\udcff' is no text in utf-8, which the command line is read as"
+    assert found.returncode == 2 and found.stderr.endswith(f"Error: {sentence}\n")
+    if "--json" in before:
+        assert json.loads(found.stdout)["error"] == sentence
+
+
 def test_a_sign_that_the_terminal_does_not_have_is_a_question_mark(cluster: LocalCluster) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "ROTA_MASTER": cluster.address}
     found = subprocess.run([*ROTA, "events"], capture_output=True, env=environment)
