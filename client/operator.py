@@ -18,6 +18,7 @@ from .search import ACTIVE
 
 ANSWER_S = 30.0  # for a verb that only decides, and the search for a master: a restart meanwhile is no failure
 GRACE_S = 2.0  # the master's own "time was over" knows what is pending, so it may come a little late
+FIND_S = 1.0  # for the search at least: who waits for no time at all asks whether it is so now
 STANDBY_S = 5.0  # nobody is active for so long before a standby is asked: it may be taking over
 WHY_S = 1.0  # for a standby that was met a moment ago to tell what it waits for
 
@@ -41,7 +42,7 @@ class Operator:
         def args(now: float) -> Data:
             return {"condition": condition, "names": names, "timeout_s": max(0.0, until - now)}
 
-        return self._ask("wait", args, until, grace_s=GRACE_S)
+        return self._ask("wait", args, max(until, monotonic() + FIND_S), grace_s=GRACE_S)
 
     def switch(self, args: Data, until: float, standby_after: float | None) -> Data:
         """Unlike other verbs it is sent once: sent again, to the master that has taken over, it would lead back."""

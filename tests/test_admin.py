@@ -73,6 +73,12 @@ def test_rejoin_announces_a_version_and_waits_until_active(fake: FakeFrontend, a
     assert verbs[1][1]["condition"] == "active"
 
 
+def test_whether_something_is_so_now_is_asked_with_no_time_to_wait(fake: FakeFrontend, admin: rota.Admin) -> None:
+    verbs = asked(fake)
+    admin.wait("ready", "orders", timeout=0)
+    assert verbs == [("wait", {"condition": "ready", "names": ["orders"], "timeout_s": 0.0})]
+
+
 def test_the_other_verbs_say_what_they_were_told(fake: FakeFrontend, admin: rota.Admin) -> None:
     verbs = asked(fake)
     admin.recheck("a")
