@@ -382,7 +382,7 @@ def test_a_suspect_that_waits_is_bounded_counted_cancelled_and_in_time() -> None
         rig.request(number, QUOTE, body=POISON, timeout_ms=200)
     assert rig.core.status(rig.now)["services"][0]["queued"] == 2
     rig.request(5, QUOTE, body=POISON)
-    assert rig.codes()[5] == Overloaded.code
+    assert rig.codes()[5] == Overloaded.code and rig.answers_of(5)[0].cause == "2 requests for orders wait already"
     rig.say(18, 3)  # CANCEL
     rig.after(0.3)
     assert rig.codes() == {1: 9, 5: Overloaded.code, 3: 4, 2: Timeout.code, 4: Timeout.code}

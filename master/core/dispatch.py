@@ -155,7 +155,8 @@ class Dispatch:
         if full or pool.queued >= settings.queue_limit or self.queued_bytes + size > self.settings.queue_bytes:
             # Overloaded says that nothing was run, which nobody knows of what an older master had.
             code = errors.MaybeExecuted.code if request.attempt else errors.Overloaded.code
-            why = f"{pool.queued} requests for {pool.name} wait already{', which is paused' if pool.pause else ''}"
+            paused = ", which is paused" if pool.pause else ""
+            why = f"{self.queued(pool)} requests for {pool.name} wait already{paused}"
             self.fail(request, code, why, self._retry_after_ms(pool, now))
             return False
         self.queued_bytes += size
@@ -298,7 +299,7 @@ class Dispatch:
         slots = sum(slot.open for slot in pool.slots.values())
         if not slots or not pool.p95_us:
             return 1000
-        return min(30_000, max(10, pool.queued * pool.p95_us // slots // 2000))
+        return min(30_000, max(10, self.queued(pool) * pool.p95_us // slots // 2000))
 
     # ---- targets ---------------------------------------------------------------------------------
 
@@ -382,6 +383,10 @@ class Dispatch:
     def waiting(self, pool: Pool) -> list[Request]:
         """All that wait for a process of the service, suspects too."""
         return [*pool.waiting(), *(request for request in self.quarantine.waiting if request.pool is pool)]
+
+    def queued(self, pool: Pool) -> int:
+        """How many these are."""
+        return pool.queued + self.quarantine.held(pool)
 
     def leave_queue(self, request: Request) -> None:
         if not self.quarantine.leave(request):
