@@ -133,6 +133,7 @@ def test_an_agent_that_is_killed_is_started_again(
     monkeypatch.setattr(restarts, "FIRST_S", 0.01)
     with worker().background(master=master.address, name="app-1") as node:
         boots: set[str] = set()
+        agents: list[Any] = []
         for _ in range(2):
             boots.add(master.welcome_agent(lambda hello: hello.boot not in boots).boot)
             master.tell(messages.Plan({"orders": 1}))
@@ -140,11 +141,11 @@ def test_an_agent_that_is_killed_is_started_again(
             master.welcome_process()
             master.deliver(1, "orders.pid")
             assert decode_result(master.expect_frame(wire.REPLY).body) == os.getpid()
-            agent = node._agent
-            assert agent is not None
+            agents.append(node._agent)
             if len(boots) == 1:
-                agent.kill()
+                agents[0].kill()
         assert len(boots) == 2
+        assert [agent.stdin.closed and agent.stdout.closed for agent in agents] == [True, False]
         closing(master, node)
     assert "the agent of app-1 ended: killed by SIGKILL; another one is started in 0.01 s" in capfd.readouterr().err
 

@@ -155,7 +155,9 @@ class Background:
         agent = self._agent
         while agent is not None:
             self._obey(agent)
-            agent = self._another(f"ended: {how_it_ended(agent.wait())}")
+            ended, agent = agent, self._another(f"ended: {how_it_ended(agent.wait())}")
+            if agent is not None:  # else whoever leaves may still tell it so
+                _close_pipes(ended)
 
     def _obey(self, agent: subprocess.Popen[bytes]) -> None:
         """One incarnation after the other, as the agent says, until it has left."""
