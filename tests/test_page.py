@@ -22,6 +22,7 @@ from rota.worker.page import (
     PHASE,
     READY,
     REFUSED,
+    REPLY_MAX,
     RUNNING,
     STARTED_UPTO,
     Page,
@@ -171,6 +172,7 @@ def test_why_it_does_not_start_stands_behind_the_rows_and_goes_with_the_incarnat
     page.words[PHASE] = READY
     page.clear()
     assert page.failure() == "" and page.rows == last + 1 and page.words[PHASE] == BOOTING
+    assert os.fstat(page.fd).st_blocks * 512 < REPLY_MAX * last, "memory is for replies that there were"
 
 
 def test_a_word_says_whom_to_obey_and_at_which_port() -> None:

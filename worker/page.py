@@ -151,9 +151,9 @@ class Page:
         self._map[self._rows_end : self._cause_end] = line.encode("utf-8", "replace")[:room].ljust(room, b"\0")
 
     def clear(self) -> None:
-        """For another incarnation in the same process."""
+        """For another incarnation in the same process. (A reply is nothing without its row.)"""
         self._map[STARTED_UPTO * 8 : ROWS * 8] = bytes((ROWS - STARTED_UPTO) * 8)
-        self._map[HANDLED * 8 :] = bytes(len(self._map) - HANDLED * 8)
+        self._map[HANDLED * 8 : self._cause_end] = bytes(self._cause_end - HANDLED * 8)
         self.words[PHASE] = BOOTING
 
     # ---- the agent --------------------------------------------------------------------------------------------------
