@@ -994,6 +994,8 @@ def test_an_operator_that_has_read_the_history_hears_what_happens_next(rig: Rig)
     frames = [frame for _, frame in rig.core.out.control if wire.parse_head(frame).kind == wire.CONTROL]
     told: list[Any] = [messages.decode(frame[wire.parse_head(frame).head_len :]) for frame in frames]
     assert [event["text"] for each in told for event in each.events] == ["no primary"]
+    desk.put(messages.framed(wire.CONTROL, desk.token, messages.Follow(3, told[0].events[0]["number"])))
+    assert not rig.core.out.control, "over another connection it asks for what comes after that"
 
 
 def test_an_operator_cannot_have_it_break_its_promise(rig: Rig) -> None:

@@ -416,9 +416,9 @@ class Standby(ABC):
     # ---- operators -------------------------------------------------------------------------------------------------
 
     def _from_operator(self, route: bytes, message: messages.Message | None, now: float) -> None:
-        if isinstance(message, messages.Follow):  # its number is one of the history; what is told is our own
-            since = max(0, message.since - self._last_of_active())
-            self._operators.follow(route, message._replace(since=since))
+        if isinstance(message, messages.Follow):  # what is told is our own; its number may be one of the history
+            since, last = message.since, self._last_of_active()
+            self._operators.follow(route, message._replace(since=since - last if since >= last else since))
         elif isinstance(message, messages.Verb):
             try:
                 outcome = self._verb(message, now)
