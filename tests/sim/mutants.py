@@ -190,8 +190,15 @@ def page_keeps_the_first_reply(put: Put) -> None:
     done = Page.done
     first: dict[tuple[int, int], bytes] = {}
     put(Page, "done", lambda page, row, reply: done(page, row, first.setdefault((id(page), row), reply)))
+
+    def believed(row: messages.Row) -> tuple[int, ...] | None:
+        if row.state != messages.ROW_DONE or not row.reply:
+            return None
+        fields = wire.parse(row.reply)
+        return *fields[:8], row.number, *fields[9:]
+
     for module in (inherited, losses):
-        put(module, "reply_in", lambda row: wire.parse(row.reply)[:8] + (row.number, *wire.parse(row.reply)[9:]))
+        put(module, "reply_in", believed)
 
 
 @rule
