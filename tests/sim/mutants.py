@@ -188,8 +188,8 @@ def page_written_after_the_handler(put: Put) -> None:
 def page_keeps_the_first_reply(put: Put) -> None:
     """The reply that stands in a row is that of the row's delivery, and is compared with it."""
     done = Page.done
-    first: dict[tuple[int, int], bytes] = {}
-    put(Page, "done", lambda page, row, reply: done(page, row, first.setdefault((id(page), row), reply)))
+    first: dict[tuple[Page, int], bytes] = {}
+    put(Page, "done", lambda page, row, reply: done(page, row, first.setdefault((page, row), reply)))
 
     def believed(row: messages.Row) -> tuple[int, ...] | None:
         if row.state != messages.ROW_DONE or not row.reply:
