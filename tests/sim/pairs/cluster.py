@@ -140,7 +140,7 @@ class PairCluster(Cluster):
         return master if master.is_active and self.clock.now >= master.paused_until else None
 
     def cores(self) -> list[object]:
-        return [*super().cores(), *(each.core for each in self.masters.values() if not each.is_active)]
+        return [*super().cores(), *(each.core for each in self.masters.values() if each.alive and not each.is_active)]
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
