@@ -138,13 +138,17 @@ def test_the_death_of_a_node_blames_no_request() -> None:
     assert rig.codes() == {1: MaybeExecuted.code} and rig.state() == ""
 
 
-def test_what_died_in_company_blames_nobody() -> None:
+@pytest.mark.parametrize(("started_upto", "blamed"), [(2, False), (1, True)])
+def test_what_died_in_company_blames_nobody_and_what_had_only_its_row_is_no_company(
+    started_upto: int, blamed: bool
+) -> None:
+    """A process writes the row first."""
     rig = Fleet(processes=0)
     slot = rig.fresh(concurrency=2)
     rig.request(1, QUOTE, body=POISON)
     rig.request(2, QUOTE)
-    rig.exited(slot, 2, [(1, ROW_RUNNING), (2, ROW_RUNNING)], kind=End.SIGNALLED)
-    assert rig.state() == ""
+    rig.exited(slot, started_upto, [(1, ROW_RUNNING), (2, ROW_RUNNING)], kind=End.SIGNALLED)
+    assert [case.payload for case in rig.dispatch.quarantine.cases.values()] == ([POISON] if blamed else [])
 
 
 def test_what_was_done_or_had_not_started_is_no_company() -> None:
@@ -153,16 +157,6 @@ def test_what_was_done_or_had_not_started_is_no_company() -> None:
         rig.request(number, AGAIN, body=body)
     slot = rig.with_it(2)
     rig.exited(slot, 2, [(1, ROW_DONE), (2, ROW_RUNNING)], kind=End.SIGNALLED)
-    assert rig.case().payload == POISON
-
-
-def test_what_had_its_row_and_was_not_started_is_no_company_either() -> None:
-    """A process writes the row first."""
-    rig = Fleet(processes=0)
-    slot = rig.fresh(concurrency=2)
-    rig.request(1, QUOTE, body=POISON)
-    rig.request(2, QUOTE)
-    rig.exited(slot, 1, [(1, ROW_RUNNING), (2, ROW_RUNNING)], kind=End.SIGNALLED)
     assert rig.case().payload == POISON
 
 

@@ -55,7 +55,7 @@ class Pins:
             cause = "it is to have a session, and its meta has none"
             return dispatch.fail(request, errors.ProtocolError.code, cause)
         slot = self._place(pool, name)
-        if slot is not None and slot.open and len(slot.inflight) < slot.limit:
+        if slot is not None and len(slot.inflight) < slot.limit:
             dispatch.give(slot, request, now)
         elif dispatch.may_wait(request, now, full=slot is not None and _is_full(pool, slot)):
             pool.line_up(request, slot)
