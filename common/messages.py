@@ -70,7 +70,7 @@ ROW_RUNNING, ROW_DONE, ROW_REFUSED = 1, 2, 3
 
 
 class Row(NamedTuple):
-    """One row of the page of a process that ended; `state` is one of those above."""
+    """One row of the page of a process; `state` is one of those above."""
 
     number: int
     state: int
@@ -221,6 +221,7 @@ class Recalled(NamedTuple):
     incarnation: str
     floor: int
     started_upto: int
+    rows: list[Row] = []  # of deliveries that are done, with the replies that were asked for
 
 
 class Usage(NamedTuple):
@@ -269,6 +270,7 @@ class Retire(NamedTuple):
 class Recall(NamedTuple):
     incarnation: str
     upto: int
+    since: int = 0  # the first delivery whose reply may be waiting there, and is told if it is done; 0: none
 
 
 class Intent(NamedTuple):

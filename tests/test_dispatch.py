@@ -548,7 +548,7 @@ def test_work_that_is_parked_behind_a_long_one_is_taken_back_when_another_is_idl
     rig.reply(second, 1)
     rig.reply(second, 2)
     rig.after(0.06)
-    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 2)]
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 2, since=1)]
     rig.tell(first.node, Recalled(first.incarnation, 3, 1))
     assert rig.where()[-1] == (second.incarnation, 3)
     assert list(first.inflight) == [1]
@@ -564,7 +564,7 @@ def test_work_that_is_parked_behind_a_long_one_is_taken_back_while_another_is_bu
         rig.after(0.01)
         rig.reply(second, delivery)
         assert second.inflight
-    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 2)]
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 2, since=1)]
 
 
 def test_what_is_not_below_the_floor_may_have_started_and_is_left_where_it_is() -> None:
@@ -635,13 +635,57 @@ def test_nothing_is_taken_back_from_a_process_that_runs_many_at_once() -> None:
     assert len(first.inflight) == 2 and rig.heard("n1", Recall) == []
 
 
-def test_nothing_is_taken_back_while_nobody_is_idle() -> None:
+def test_nothing_is_taken_back_while_nobody_is_idle_but_what_is_done_is_asked_for_once() -> None:
     rig = Rig()
-    rig.pool_of(2, credit=2)
+    slots = rig.pool_of(2, credit=2)
     for number in (1, 2, 3, 4):
         rig.request(number)
-    rig.after(0.5)
-    assert rig.heard("n1", Recall) == []
+    asked = [Recall(slot.incarnation, 0, since=1) for slot in slots]
+    for _ in range(10):
+        rig.after(0.05)
+        for slot in slots:
+            if slot.recall:
+                rig.tell(slot.node, Recalled(slot.incarnation, 1, 1))
+    assert rig.heard("n1", Recall) == asked and [len(slot.inflight) for slot in slots] == [2, 2]
+
+
+def test_what_was_taken_back_stays_so_when_what_is_done_is_asked_for() -> None:
+    """An agent stores the floor that it is told."""
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.after(0.05)
+    rig.tell(first.node, Recalled(first.incarnation, 3, 1))
+    rig.reply(first, 1)
+    rig.after(0.05)
+    for number in range(5, 8):
+        rig.request(number)
+    rig.after(0.05)
+    assert all(len(slot.inflight) == 2 for slot in (first, second))
+    asked = [recall for recall in rig.heard("n1", Recall) if recall.incarnation == first.incarnation]
+    assert asked == [Recall(first.incarnation, 2, since=1), Recall(first.incarnation, 2, since=3)]
+
+
+def test_what_a_busy_process_had_finished_is_answered_and_the_rest_taken_back() -> None:
+    """Its small replies may wait there for the next one, which takes long."""
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=4)
+    for number in range(1, 7):
+        rig.request(number)
+    assert [request.number for request in first.inflight.values()] == [1, 3, 5]
+    rig.after(0.06)
+    stalled_at = first.progress_at
+    frame = wire.head(wire.REPLY, first.token, 1, number=1, upto=1) + b"from the page"
+    rig.tell(first.node, Recalled(first.incarnation, 4, 2, [Row(1, DONE, SESSION, 1, 1, frame)]))
+    assert (rig.codes(), rig.answers[0].body) == ({1: OK}, b"from the page")
+    assert [request.number for request in first.inflight.values()] == [3]
+    assert first.progress_at == stalled_at and first in first.pool.stalled, "that is no news of the process"
+    assert first.acked == 1
+    rig.reply(first, 1, sequence=1, body=b"over its connection")
+    assert len(rig.answers) == 1 and rig.dispatch.counters["stray replies"] == 1
 
 
 # ---- resends ---------------------------------------------------------------------------------------------------------
@@ -1028,6 +1072,42 @@ def test_two_processes_that_hold_the_same_request_break_nothing() -> None:
     assert not rig.dispatch.inherited.orphans
 
 
+@pytest.mark.parametrize("runner_first", [True, False])
+@pytest.mark.parametrize("caller_first", [True, False])
+@pytest.mark.parametrize("done", [True, False])
+def test_what_one_process_gave_back_does_not_hide_what_another_has(
+    runner_first: bool, caller_first: bool, done: bool
+) -> None:
+    """Of one request that was taken back from a busy process both have something that is not acknowledged."""
+    rig = restarted()
+    node = rig.agent()
+    gave_back, runs = rig.started(node, 1), rig.started(node, 2)
+    say = {
+        gave_back: lambda: rig.process_hello(gave_back, received_upto=5, held=[held(5, 50, done=True)]),
+        runs: lambda: rig.process_hello(runs, received_upto=7, held=[held(7, 50, done=done)]),
+    }
+    first, second = (runs, gave_back) if runner_first else (gave_back, runs)
+    say[first]()
+    if caller_first:
+        rig.client(epoch=1)
+        rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    say[second]()
+    slots = rig.fleet.processes.slots
+    rig.reply(slots[gave_back], 5, epoch=1, code=NOT_STARTED, body=errors.BY_FLOOR)
+    if done:
+        rig.reply(slots[runs], 7, epoch=1, body=b"from before")
+    if not caller_first:
+        rig.client(epoch=1)
+        rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    rig.after(1.0)
+    assert rig.deliveries == []
+    if not done:
+        assert rig.answers == []
+        rig.reply(slots[runs], 7, epoch=1, body=b"from before")
+    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
+    assert not rig.dispatch.inherited.orphans
+
+
 def test_what_an_older_master_dispatched_holds_its_credit() -> None:
     rig, slot = holding()
     rig.request(1)
@@ -1281,7 +1361,7 @@ def test_a_master_that_stops_waits_for_what_processes_have_not_begun() -> None:
     rig.request(1)
     rig.core.stop(rig.now)
     rig.flush()
-    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1)]
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1, since=1)]
     assert not rig.fleet.recalls.settled()
     rig.tell(first.node, Recalled(first.incarnation, 2, 1))
     assert rig.fleet.recalls.settled() and list(first.inflight) == [1]

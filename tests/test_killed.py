@@ -1,4 +1,6 @@
-"""What a process takes with it that is killed: the request that it ran, and nothing that it had finished."""
+"""What a process takes with it that is killed, or keeps back while it hangs: the request that it runs, and nothing that
+it has finished.
+"""
 
 from __future__ import annotations
 
@@ -26,3 +28,22 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_made(app: str) -> 
             assert [each.result(WAIT_S) for each in made] == texts
             with pytest.raises(rota.MaybeExecuted, match="while it ran"):
                 killed.result(WAIT_S)
+
+
+def test_what_a_process_has_finished_does_not_wait_for_a_handler_that_hangs(tmp_path: Path) -> None:
+    """It may hold replies back for those behind them. There is no other process that could take anything over."""
+    settings = {"service.orders.credit": 64}
+    with LocalCluster("node_app:app", app_dir=Path(__file__).parent, settings=settings) as cluster:
+        client = cluster.client()
+        for _ in range(3):
+            list(client.map("orders.echo", [{"text": "quick"}] * 100))
+        for round in range(5):
+            texts = [f"{number} of {round}" for number in range(10)]
+            made = [client.submit("orders.echo", text=text) for text in texts]
+            hangs = client.submit("orders.hold", path=str(tmp_path / f"go{round}"))
+            behind = client.submit("orders.echo", text="behind")
+            assert [each.result(WAIT_S) for each in made] == texts
+            assert not hangs.done() and not behind.done()
+            (tmp_path / f"go{round}").touch()
+            assert (hangs.result(WAIT_S), behind.result(WAIT_S)) == ("released", "behind")
+            list(client.map("orders.echo", [{"text": "quick"}] * 100))

@@ -510,6 +510,6 @@ def test_what_is_parked_behind_a_stream_is_taken_back_however_busily_that_goes_o
     for piece in range(50):
         on.answer(10 * piece, bytes(10))
         on.rig.after(0.01)
-    assert on.rig.heard("n1", Recall) == [Recall(on.slot.incarnation, 2)]
+    assert on.rig.heard("n1", Recall) == [Recall(on.slot.incarnation, 2, since=1)]
     on.rig.tell(on.slot.node, Recalled(on.slot.incarnation, 3, 1))
     assert list(on.slot.inflight) == [1] and list(other.inflight) == [2]

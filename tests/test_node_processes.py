@@ -9,7 +9,7 @@ from node_rig import Node, sent, spawns
 
 from rota.common import messages
 from rota.common.limits import CONCURRENCY_MAX
-from rota.common.messages import Failing, Plan, Retire
+from rota.common.messages import ROW_DONE, Failing, Plan, Retire
 from rota.worker.core.effects import Kill, Send, SetFloor, Stop
 from rota.worker.core.processes import OUT_OF_MEMORY, SIGABRT, SIGKILL, SIGTERM, Overdue
 
@@ -437,8 +437,13 @@ def test_what_the_kernel_ended_for_want_of_memory_is_told_so(node: Node) -> None
 
 def test_parked_work_is_recalled_through_the_page(node: Node) -> None:
     node.plan(1)
-    assert node.hear(messages.Recall("web-1.3f2a9c.1", 7)) == [SetFloor("web-1.3f2a9c.1", 8)]
-    assert node.core.processes.recalled("web-1.3f2a9c.1", 8, 5) == [Send(messages.Recalled("web-1.3f2a9c.1", 8, 5))]
+    name = "web-1.3f2a9c.1"
+    assert node.hear(messages.Recall(name, 7)) == [SetFloor(name, 8, since=0)]
+    assert node.hear(messages.Recall(name, 7, 3)) == [SetFloor(name, 8, since=3)]
+    rows = [messages.Row(number, ROW_DONE, b"s" * 16, number, 1, bytes(4000)) for number in range(1, 100)]
+    (told,) = sent(node.core.processes.recalled(name, 8, 5, rows), messages.Recalled)
+    assert told[:3] == (name, 8, 5)
+    assert [row.number for row in told.rows if row.reply] == [*range(35, 100)], "what a message has room for"
     assert node.hear(messages.Recall("long.gone.1", 7)) == []
 
 

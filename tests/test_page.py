@@ -150,6 +150,21 @@ def test_wherever_a_process_is_killed_its_row_has_its_own_reply_or_none(page: Pa
     ]
 
 
+def test_a_reply_that_is_read_while_its_row_is_used_again_is_not_taken_for_it(page: Page) -> None:
+    """An agent reads the page of a process that goes on."""
+    page.start(0, 1, 1000, 0, ORIGIN, epoch=2)
+    page.done(0, b"the first")
+    page.start(1, 2, 1000, 0, ORIGIN, epoch=2)
+    page.done(1, b"the second")
+    assert [(row.number, row.reply) for row in page.replies(2)] == [(2, b"the second")]
+    (_, read), _ = page._used()  # as it was
+    page.start(0, 3, 1000, 0, ORIGIN, epoch=2)
+    assert page._reply(0, read) == b""
+    page.done(0, b"the third")
+    assert page._reply(0, read) == b""
+    assert [row.number for row in page.replies(1)] == [3, 2]
+
+
 def test_a_page_that_an_older_agent_made_has_no_room_for_replies() -> None:
     made = Page.create()
     os.ftruncate(made.fd, (module.FIRST_ROW + made.rows * module.ROW_WORDS + module.CAUSE_WORDS) * 8)

@@ -12,6 +12,7 @@ from core_rig import HANDLERS, Rig
 
 from rota.common import errors, messages, wire
 from rota.common.errors import OK
+from rota.common.messages import Recalled
 from rota.master.core.pool import Request, Slot
 from rota.master.core.records import Restored
 
@@ -362,7 +363,7 @@ def test_what_a_busy_process_gives_back_waits_for_it(body: bytes) -> None:
     for number in (1001, 1002, 1003):
         ask(rig, number, session, body=body)
     rig.after(0.1)
-    rig.core.dispatch.losses.recalled(slots[0], before + 4, before + 1, rig.now)
+    rig.core.dispatch.losses.recalled(slots[0], Recalled("", before + 4, before + 1), rig.now)
     rig.flush()
     assert len(slots[0].inflight) == 1 and not slots[1].inflight
     rig.reply(slots[0], before + 1)
@@ -382,7 +383,7 @@ def test_what_comes_back_to_a_line_is_before_what_came_later() -> None:
     for number in (1001, 1002, 1003, 1004):
         rig.after(0.002)
         ask(rig, number, session)
-    rig.core.dispatch.losses.recalled(slots[0], before + 3, before + 1, rig.now)
+    rig.core.dispatch.losses.recalled(slots[0], Recalled("", before + 3, before + 1), rig.now)
     rig.flush()
     for _ in range(4):
         answer_all(rig)
@@ -396,7 +397,8 @@ def test_a_process_that_starts_nothing_keeps_no_session() -> None:
     before = slots[0].last_number
     ask(rig, 1001, session)
     rig.after(0.6)
-    rig.core.dispatch.losses.recalled(slots[0], before + 2, before, rig.now)  # it did not begin what it has
+    # It did not begin what it has.
+    rig.core.dispatch.losses.recalled(slots[0], Recalled("", before + 2, before), rig.now)
     rig.flush()
     assert last(rig) is slots[1]
     rig.reply(slots[1], slots[1].last_number)

@@ -325,8 +325,11 @@ def test_async_deliveries_run_at_the_same_time(master: FakeMaster, start: Start)
     assert master.expect_frame(wire.REPLY).head.number == 1
 
 
-def test_replies_of_one_turn_of_the_loop_go_in_one_frame_and_in_their_order(master: FakeMaster, start: Start) -> None:
-    start("node_app_async:app")
+@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+def test_replies_of_quick_handlers_go_in_one_frame_and_in_their_order(
+    master: FakeMaster, start: Start, app: str
+) -> None:
+    start(app)
     master.welcome_process()
     numbers = count(1)
 
@@ -344,11 +347,12 @@ def test_replies_of_one_turn_of_the_loop_go_in_one_frame_and_in_their_order(mast
     master.until(bundled)  # none goes with what took long, as each may on a busy machine
 
 
-def test_what_took_long_is_not_held_for_others(master: FakeMaster, start: Start) -> None:
-    start("node_app_async:app")
+@pytest.mark.parametrize(("app", "handler"), [("node_app:app", "orders.nap"), ("node_app_async:app", "orders.work")])
+def test_what_took_long_is_not_held_for_others(master: FakeMaster, start: Start, app: str, handler: str) -> None:
+    start(app)
     master.welcome_process()
     deliveries = [
-        delivery(master.token, master.epoch, each, "orders.work", body=encode_call((0.05,), {})) for each in (1, 2, 3)
+        delivery(master.token, master.epoch, each, handler, body=encode_call((0.05,), {})) for each in (1, 2, 3)
     ]
     [(_, frame)] = wire.bundles(deliveries)
     master.send(frame)

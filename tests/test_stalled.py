@@ -64,7 +64,7 @@ def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_too() -> Non
     first, second = rig.pool_of(2, credit=4)
     rig.request(1)
     rig.after(0.6)
-    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1)]
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1, since=1)]
     rig.tell(first.node, Recalled(first.incarnation, 2, 0))
     assert list(second.inflight) == [1]
 

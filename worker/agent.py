@@ -309,9 +309,9 @@ class Agent:
             case effects.Kill(incarnation, number):
                 if incarnation in self._processes.pages:
                     self._spawner.kill(incarnation, number)
-            case effects.SetFloor(incarnation, floor):
+            case effects.SetFloor(incarnation):
                 if incarnation in self._processes.pages:
-                    self._processes.set_floor(incarnation, floor)
+                    self._processes.set_floor(effect)
             case effects.Fence(epoch, master):
                 self._processes.fence(epoch, master)
             case effects.Lease(master, epoch, lasts_s):

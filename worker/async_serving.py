@@ -18,6 +18,7 @@ from ..common.sockets import fast_recv
 from .async_hosting import AsyncHost
 from .async_streams import AsyncStream, OfThread, ThreadStream
 from .core.deliveries import Delivery
+from .core.holding import QUICK_US
 from .hosting import Outcome
 from .page import STOP
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .process import Process
 
 _NOBLOCK = int(zmq.NOBLOCK)
-HELD_US = 1000  # a reply that took so long is not held: it would wait for others that may take as long
 _GREETING_TICK_S = 0.005  # while the connection comes about; the descriptor of a DEALER does not tell of that
 
 
@@ -55,7 +55,6 @@ class _Serving:
         self._over_limit: set[int] = set()
         self._stopping = False
         self._looks_soon = False
-        self._replies: list[bytes] = []  # of this turn of the loop; dropped with their connection, but kept to go again
         self._started_ns = 0  # when a delivery was taken last
         self._failure: BaseException | None = None
 
@@ -69,7 +68,7 @@ class _Serving:
 
     def run(self) -> None:
         self._host.run(self._ready)
-        self._send_replies()
+        self._backend.send_replies()
         if self._failure is not None:
             raise self._failure
 
@@ -114,7 +113,6 @@ class _Serving:
             self._loop.remove_reader(self._descriptor)
             self._watched = None
         self._waiting.clear()
-        self._replies.clear()
 
     def _cancel_overdue(self) -> None:
         now_ns = monotonic_ns()
@@ -191,7 +189,7 @@ class _Serving:
             if code == Cancelled.code:
                 code, body, elapsed_us = _exceeded(outcome)
         elapsed_us = self._streams.settled(number, elapsed_us)
-        self._reply(self._deliveries.reply(delivery, code, body, elapsed_us), soon=elapsed_us < HELD_US)
+        self._reply(self._deliveries.reply(delivery, code, body, elapsed_us), soon=elapsed_us < QUICK_US)
 
     def _reply(self, frame: bytes, soon: bool) -> None:
         """In the order of their sequence. `soon`: together with others of this turn of the loop. A reply that took long
@@ -199,22 +197,17 @@ class _Serving:
         """
         if not self._backend.greeted:
             return  # it is kept, and goes again after the next HELLO
-        self._replies.append(frame)
+        self._backend.replies.append(frame)
         if not soon:
-            self._send_replies()
+            self._backend.send_replies()
         if not self._looks_soon:  # there is room again, and after a send the descriptor may have missed something
             self._looks_soon = True
             self._loop.call_soon(self._look)
 
-    def _send_replies(self) -> None:
-        replies, self._replies = self._replies, []
-        for _, frame in wire.bundles(replies):
-            self._backend.send(frame)
-
     def _look(self) -> None:
         """Once for all that ended in one turn of the loop: each look is a system call."""
         self._looks_soon = False
-        self._send_replies()
+        self._backend.send_replies()
         self._readable()
 
 

@@ -46,6 +46,7 @@ class Backend:
         """`batch`: each reply goes by itself (`sockets.context`)."""
         self.link: Link | None = None
         self.inbox: deque[bytes] = deque()  # the rest of a bundle; it goes with its connection, as what a socket holds
+        self.replies: list[bytes] = []  # that are to go together; dropped with it, too, but kept to go again
         self.greeted = False
         self.body_max = BODY_MAX
         self.damaged = 0  # frames that broke the format
@@ -131,6 +132,12 @@ class Backend:
         for frame in frames:
             self.send(frame)
 
+    def send_replies(self) -> None:
+        """Those that waited for one another, in as few frames as they fit in."""
+        replies, self.replies = self.replies, []
+        for _, frame in wire.bundles(replies):
+            self.send(frame)
+
     def say_bye(self) -> None:
         self.send(wire.head(wire.BYE, self._deliveries.token))
 
@@ -141,6 +148,7 @@ class Backend:
             self.link.close()
         self.link = None
         self.inbox.clear()
+        self.replies.clear()
         self._failures = 0 if self.greeted else self._failures + 1
         self.greeted = False
         self._open_at = monotonic() + reconnect_delay(self._failures, random())

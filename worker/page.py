@@ -182,8 +182,16 @@ class Page:
             for place, row in self._used()
         ]
 
+    def replies(self, since: int) -> list[messages.Row]:
+        """The rows of deliveries from this number on that are done and have their replies here."""
+        return [row for row in self.report() if row.number >= since and row.reply]
+
     def _reply(self, place: int, row: PageRow) -> bytes:
         if row.state != DONE or not self._replies_at:
             return b""
         size, reply = _REPLY.unpack_from(self._map, self._replies_at + place * _REPLY_SIZE)
-        return bytes(reply[:size])
+        # A process that lives may have begun another delivery in this row since it was read. Its row says so before
+        # anything of its reply is written.
+        first = FIRST_ROW + place * ROW_WORDS
+        still = self.words[first] == row.number and self.words[first + 1] == DONE
+        return bytes(reply[:size]) if still else b""

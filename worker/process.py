@@ -29,14 +29,15 @@ from ..common.errors import LoadError
 from ..common.exits import LOAD_FAILED
 from ..common.limits import PAGE_ROWS
 from ..common.messages import Handler, ProcessHello
-from ..common.sockets import fast_recv, fast_send
+from ..common.sockets import fast_recv
 from .backend import Backend, Rejected
 from .core.deliveries import Deliveries, Delivery
+from .core.holding import Holding
 from .core.streams import Streams
 from .hosting import Outcome, SyncHost
 from .loading import load_application
 from .orphans import end_with
-from .page import GRACE, OBEY, PHASE, READY, STOP, STOPPING, Page
+from .page import GRACE, OBEY, PHASE, READY, REPLY_MAX, STOP, STOPPING, Page
 from .streams import Pump, SyncStream
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Process:
         )
         self._interface = self.worker.interface()
         self.streams = Streams(self.deliveries)
+        self.holding = Holding()
         self.backend = Backend(
             specification.backends, self.page, self.deliveries, self.streams, self.hello, batch=not self.is_async
         )
@@ -249,16 +251,20 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
     only when nothing is left to receive.
     """
     backend, deliveries, words = process.backend, process.deliveries, process.page.words
-    assert backend.link is not None
-    dealer, token, obeyed = backend.link.dealer, deliveries.token, backend.obeyed
-    recv, send, parse, now_ns = fast_recv, fast_send, wire.parse, monotonic_ns
-    take, reply = deliveries.take, deliveries.reply
-    inbox = backend.inbox
-    DELIVER, BUNDLE, NOBLOCK = wire.DELIVER, wire.BUNDLE, int(zmq.NOBLOCK)
+    link, token, obeyed = backend.link, deliveries.token, backend.obeyed
+    assert link is not None
+    dealer, inbox = link.dealer, backend.inbox
+    recv, parse, now_ns = fast_recv, wire.parse, monotonic_ns
+    take, reply, waits = deliveries.take, deliveries.reply, process.holding.waits
+    DELIVER, BUNDLE = wire.DELIVER, wire.BUNDLE
     while True:
         if inbox:
             frame = inbox.popleft()
         else:
+            if backend.replies:
+                backend.send_replies()
+                if backend.link is not link:
+                    return
             try:
                 frame = recv(dealer)
             except zmq.Again:
@@ -282,15 +288,15 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
         if delivery.may_run:
             code, body, elapsed_us = run(delivery)
             answer = reply(delivery, code, body, elapsed_us)
+            backend.replies.append(answer)
+            # (A handler that waited for its stream may have opened another connection.)
+            may_wait = len(answer) <= REPLY_MAX and backend.link is link if inbox else False
+            if waits(elapsed_us, may_wait):
+                continue
         else:
-            answer = deliveries.not_started(delivery)
-        try:
-            send(dealer, answer, NOBLOCK)
-        except zmq.ZMQError:
-            if backend.link is not None and backend.link.dealer is dealer:
-                backend.drop()
-            else:  # a handler that waited for its stream has opened another connection meanwhile
-                backend.send(answer)
+            backend.replies.append(deliveries.not_started(delivery))
+        backend.send_replies()
+        if backend.link is not link:
             return
         if (words[STOP] or words[OBEY] != obeyed) and not to_the_end:
             return

@@ -10,6 +10,7 @@ from time import monotonic, monotonic_ns
 from typing import Any, NamedTuple
 
 from .core import supervision
+from .core.effects import SetFloor
 from .core.processes import Overdue
 from .core.supervision import Supervision
 from .effects import Effects
@@ -140,11 +141,13 @@ class Processes:
     def stop(self, incarnation: str) -> None:
         self.pages[incarnation].words[STOP] = 1
 
-    def set_floor(self, incarnation: str, floor: int) -> None:
-        words = self.pages[incarnation].words
-        words[FLOOR] = floor
+    def set_floor(self, wanted: SetFloor) -> None:
+        incarnation, floor, since = wanted
+        page = self.pages[incarnation]
+        page.words[FLOOR] = max(floor, page.words[FLOOR])
         time.sleep(RECALL_WAIT_S)
-        self._effects.perform(self._core.processes.recalled(incarnation, floor, words[STARTED_UPTO]))
+        started_upto, rows = page.words[STARTED_UPTO], page.replies(since) if since else []
+        self._effects.perform(self._core.processes.recalled(incarnation, floor, started_upto, rows))
 
     def fence(self, epoch: int, master: int) -> None:
         self._epoch, self._obey = epoch, self._masters.obey(master)

@@ -132,6 +132,8 @@ class Pump:
     def wait(self) -> None:
         """Takes a frame, or passes a tick."""
         backend = self._backend
+        if backend.replies:
+            backend.send_replies()
         self._process.attend()
         if not backend.greeted or backend.link is None:
             frame = backend.wait()

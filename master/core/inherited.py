@@ -30,7 +30,8 @@ class Inherited:
     """The ledger of what this master did not dispatch itself."""
 
     def __init__(self, dispatch: Dispatch) -> None:
-        self.orphans: dict[Origin, Request] = {}  # processes run these
+        # Attempts that processes hold, those that may run last: what was taken back from one may run in another.
+        self.orphans: dict[Origin, list[Request]] = {}
         self.kept: dict[Origin, tuple[int, int, bytes]] = {}  # code, µs, body of a reply
         self.lost: dict[Origin, str] = {}  # started by a process that died since: why
         self.returned: dict[Origin, None] = {}  # its process was fenced off before it began
@@ -63,14 +64,19 @@ class Inherited:
         slot.inflight[held.number] = request
         # Of our own epoch: its node was given up, and its caller has its answer.
         if held.epoch != self._dispatch.epoch and not self._is_given_up(request.origin()):
-            self.orphans[held.session, held.request] = request
+            attempts = self.orphans.setdefault((held.session, held.request), [])
+            attempts.insert(0 if held.done else len(attempts), request)
 
     def _is_given_up(self, origin: Origin) -> bool:
         """Its caller came before its process, and waits neither for it nor for another attempt."""
         session = self._dispatch.sessions.get(origin[0])
         known = session.open.get(origin[1]) if session is not None else None
-        waits = known is None or self._dispatch.keys.made_for(known) in self.waiting
-        return origin in self.given_up or not waits
+        return origin in self.given_up or not (known is None or self._may_need_another(known))
+
+    def _may_need_another(self, request: Request) -> bool:
+        """It waits for its attempt, or for an older master's, which its process may turn out to have given back."""
+        made = self._dispatch.keys.made_for(request)
+        return made in self.waiting or (made.slot is not None and made.epoch != self._dispatch.epoch)
 
     def give_back(self, request: Request) -> None:
         """The fence of its process kept it from starting, and it was given to nobody else: its caller's resend may run.
@@ -84,10 +90,10 @@ class Inherited:
 
     def cancel(self, origin: Origin) -> None:
         """Its caller is here, and does not wait for it any more."""
-        orphan = self.orphans.pop(origin, None)
-        if orphan is not None:
+        orphans = self.orphans.pop(origin, [])
+        for orphan in orphans:
             self._dispatch.streams.forsaken(orphan)
-        elif self.told(True) is Told.NOT_YET:
+        if not orphans and self.told(True) is Told.NOT_YET:
             self._give_up(origin)
 
     def withdraw(self, request: Request) -> None:
@@ -101,15 +107,17 @@ class Inherited:
             self.given_up[origin] = None
 
     def awaits_caller(self, request: Request) -> bool:
-        """It is this attempt that its caller may still come for: another process may run another of the same origin."""
-        return self.orphans.get(request.origin()) is request
+        """Its caller may still come for this attempt."""
+        return request in self.orphans.get(request.origin(), ())
 
     def forget(self, request: Request) -> Origin | None:
         """Its origin, if its caller may still come; None for everything that is no orphan."""
         if not self.awaits_caller(request):
             return None
         origin = request.origin()
-        del self.orphans[origin]
+        self.orphans[origin].remove(request)
+        if not self.orphans[origin]:
+            del self.orphans[origin]
         return origin
 
     def lost_before(self, report: Exited) -> None:
@@ -186,12 +194,13 @@ class Inherited:
     def _settled_by_evidence(self, request: Request, now: float) -> bool:
         """Does a process run it, has one answered it, or did one die of it?"""
         origin = request.origin()
-        orphan = self.orphans.pop(origin, None)
-        if orphan is not None:
-            self._attach(request, orphan)
-        elif origin in self.kept:
+        if origin in self.kept:
             code, time_us, body = self.take(origin)
             self._dispatch.finish(request, code, time_us, body, 0)
+        elif origin in self.orphans:
+            orphan = self.orphans[origin][-1]
+            self.forget(orphan)
+            self._attach(request, orphan)
         elif origin in self.lost and not self._is_untold(request):
             request.attempt = 1  # the older master's
             self._dispatch.losses.settle_started(request, f"its process was lost ({self.lost.pop(origin)})", now)

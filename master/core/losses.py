@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...common import errors, wire
 from ...common.limits import NUMBER_MAX
-from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held, Row
+from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held, Recalled, Row
 from .inherited import Inherited, reply_in
 from .pool import Request, Slot
 
@@ -49,10 +49,13 @@ class Losses:
         slot.connected = slot.open = False
         slot.pool.shelf.placed(slot)
 
-    def recalled(self, slot: Slot, floor: int, started_upto: int, now: float) -> None:
+    def recalled(self, slot: Slot, answer: Recalled, now: float) -> None:
         """Numbers above started_upto and below the floor did not start there, and never will."""
         slot.recall = 0
-        taken = [n for n in slot.inflight if started_upto < n < floor]
+        progress_at = slot.progress_at
+        self._take_replies(slot, answer.rows, now)
+        slot.progress_at = progress_at  # these are no news of the process itself
+        taken = [n for n in slot.inflight if answer.started_upto < n < answer.floor]
         requests = [slot.inflight.pop(n) for n in taken]
         slot.pool.unpark(slot)
         self._dispatch.counters["recalled"] += len(requests)

@@ -1,6 +1,7 @@
 """What a process holds and has not begun: taken back while another could begin it, and all of it when a master stops.
 
-An agent that is asked says what its process had started; what becomes of the rest `losses` decides.
+An agent that is asked says what its process had started, and has the small replies of what is done: they may wait there
+for the next one (docs/decisions/011). What becomes of the rest `losses` decides.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ class Recalls:
 
     def tick(self, now: float) -> None:
         for pool in self._dispatch.pools.values():
-            for slot in self._late(pool, now):
-                self._ask(slot)
+            self._look(pool, now)
 
     def busy(self) -> bool:
         """Something waits behind others in a process, or did where nothing moves: it may have to be taken back soon."""
@@ -34,8 +34,10 @@ class Recalls:
                 return True
         return False
 
-    def _late(self, pool: Pool, now: float) -> list[Slot]:
-        """Slots that sit on work while they are busy, or stopped, when another could start it."""
+    def _look(self, pool: Pool, now: float) -> None:
+        """Asks for slots that sit on work while they are busy, or stopped, when another could start it. While no other
+        could, once, for what they have finished.
+        """
         stalled = pool.stalled
         if stalled:
             pool.unstall(now)
@@ -44,13 +46,17 @@ class Recalls:
         slow = [s for s in pool.parked if s.progress_at < late]
         missed = now >= pool.look_alone_at and self._dispatch.timers.next_deadline() is not None
         alone = self._long_alone(pool, now) if missed else []
-        for slot in (*slow, *alone):
-            if slot not in stalled:  # else it would get again what it gives back: it has the fewest in flight
-                pool.stall(slot, slot.concurrency, now)
+        fresh = [slot for slot in (*slow, *alone) if slot not in stalled]
+        for slot in fresh:  # else it would get again what it gives back: it has the fewest in flight
+            pool.stall(slot, slot.concurrency, now)
         if not slow and not alone:
-            return []
+            return
         others = any(s.limit and (not s.inflight or s.progress_at >= late) for s in pool.slots.values() if s.open)
-        return [slot for slot in (*slow, *alone) if not slot.recall] if others else []
+        for slot in (*slow, *alone):
+            if not slot.recall and others:
+                self._ask(slot, slot.last_number)
+            elif not slot.recall and slot in fresh and slot not in alone:
+                self._ask(slot, slot.recalled)
 
     def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
         """Slots with nothing but one request, and no news of it for RECALL_ALONE_S. The others are not that long alone
@@ -64,15 +70,17 @@ class Recalls:
         for pool in self._dispatch.pools.values():
             for slot in pool.slots.values():
                 if slot.inflight:
-                    self._ask(slot)
+                    self._ask(slot, slot.last_number)
 
-    def _ask(self, slot: Slot) -> None:
-        slot.recall = slot.last_number + 1
-        self._out.say(slot.node.route, slot.node.token, messages.Recall(slot.incarnation, slot.last_number))
+    def _ask(self, slot: Slot, upto: int) -> None:
+        slot.recalled = upto
+        slot.recall = upto + 1
+        recall = messages.Recall(slot.incarnation, upto, since=min(slot.inflight, default=0))
+        self._out.say(slot.node.route, slot.node.token, recall)
 
     def answered(self, node: Node, answer: messages.Recalled, now: float) -> None:
         if slot := node.slots.get(answer.incarnation):
-            self._dispatch.losses.recalled(slot, answer.floor, answer.started_upto, now)
+            self._dispatch.losses.recalled(slot, answer, now)
 
     def settled(self) -> bool:
         """Nobody owes an answer: what processes hold now they have begun."""

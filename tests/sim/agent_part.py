@@ -164,9 +164,9 @@ class AgentPart:
             case effects.Kill(incarnation, signal):
                 if incarnation in self.processes:
                     self.processes[incarnation].signalled(signal)
-            case effects.SetFloor(incarnation, floor):
+            case effects.SetFloor(incarnation):
                 if incarnation in self.processes:
-                    self._set_floor(self.processes[incarnation], floor)
+                    self._set_floor(self.processes[incarnation], effect)
             case effects.Fence(epoch, master):
                 self._epoch, self._obey = epoch, master
                 for process in self.processes.values():
@@ -195,15 +195,17 @@ class AgentPart:
         if self.link is not None:
             self.link.close()
 
-    def _set_floor(self, process: ProcessPart, floor: int) -> None:
-        words = process.page.words
-        words[FLOOR] = floor
+    def _set_floor(self, process: ProcessPart, wanted: effects.SetFloor) -> None:
+        incarnation, floor, since = wanted
+        page = process.page
+        page.words[FLOOR] = max(floor, page.words[FLOOR])
 
         def read() -> None:
             if self.clock.now < self.paused_until:
                 self.clock.at(self.paused_until, read)
             elif self.alive and process.alive:
-                self._effects.perform(self.core.processes.recalled(process.incarnation, floor, words[STARTED_UPTO]))
+                started_upto, rows = page.words[STARTED_UPTO], page.replies(since) if since else []
+                self._effects.perform(self.core.processes.recalled(incarnation, floor, started_upto, rows))
 
         self.clock.after(RECALL_WAIT_S, read)
 

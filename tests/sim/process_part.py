@@ -15,6 +15,7 @@ from rota.common.limits import IDLE_TICK_S
 from rota.common.messages import Handler, ProcessHello, Refusal, Welcome
 from rota.worker.core import processes
 from rota.worker.core.deliveries import Deliveries, Delivery
+from rota.worker.core.holding import Holding
 from rota.worker.core.processes import Overdue
 from rota.worker.core.streams import Stream, Streams
 from rota.worker.page import HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, STOPPING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .cluster import Cluster
 
 REMEMBER = 4  # of what it has done: so little that much is forgotten in a history
+STREAK = 2  # quick replies in a row, before one waits for the next
+QUICKER = 50  # than `Behaviour` says they seem where that is decided: most may wait
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 LOAD_S = (0.02, 0.2)  # an interpreter and an application, least and most
 
@@ -70,6 +73,8 @@ class ProcessPart:
         self.page = cluster.new_page()
         self.deliveries = Deliveries(self.page, LIMITS_NS, 0, remember=REMEMBER)
         self.streams = Streams(self.deliveries)
+        self.holding = Holding(STREAK)
+        self.replies: list[bytes] = []  # that wait for the next
         self.alive = True
         self.greeted = False
         self.paused_until = 0.0
@@ -148,6 +153,8 @@ class ProcessPart:
                 self._receive(frame)
                 if not self.alive:
                     return
+        if self._reads():
+            self._send_replies()
         if self._reads() or self.concurrency > 1:
             self._attend(now)
         if self._stopping and not self.running and (not self.greeted or now - self._quiet_since >= IDLE_TICK_S):
@@ -261,6 +268,7 @@ class ProcessPart:
         if self.link is not None:
             self.link.close(gently=False)
         self.link = None
+        self.replies.clear()
         self.greeted = False
         self._open_at = self.clock.now + 0.05 * (0.5 + self.cluster.chance())
 
@@ -281,7 +289,8 @@ class ProcessPart:
                 self._run(delivery)
             else:
                 self.clock.tell("%s: refuses %d", self.incarnation, delivery.number)
-                self._send(self.deliveries.not_started(delivery))
+                self.replies.append(self.deliveries.not_started(delivery))
+                self._send_replies()
         elif kind == wire.WELCOME and isinstance(welcome := messages.decode(frame[fields[11] :]), Welcome):
             self.greeted = True
             for reply in self.deliveries.welcomed(fields[5], welcome.epoch, welcome.upto):
@@ -301,7 +310,8 @@ class ProcessPart:
     def _run(self, delivery: Delivery) -> None:
         now = self.clock.now
         if delivery.handler not in HANDLERS:  # a health check: any answer is good
-            self._send(self.deliveries.reply(delivery, errors.NoService.code, b"", 100))
+            self.replies.append(self.deliveries.reply(delivery, errors.NoService.code, b"", 100))
+            self._send_replies()
             return
         call = int(delivery.body)
         self.cluster.checks.executed(call, delivery, self)
@@ -327,18 +337,26 @@ class ProcessPart:
             self.die(status=-11)
             return
         del self.running[delivery.number]
-        self._send(self.deliveries.reply(delivery, 0, b"r%d" % call, int(took_s * 1e6)))
+        self.replies.append(self.deliveries.reply(delivery, 0, b"r%d" % call, int(took_s * 1e6)))
+        if not self.holding.waits(int(took_s * 1e6) // QUICKER, self.concurrency == 1 and bool(self._inbox)):
+            self._send_replies()
         self.step()
 
     def _streamed(self, delivery: Delivery, call: int, code: int) -> None:
         del self.running[delivery.number], self._streaming[delivery.number]
         elapsed_us = self.streams.settled(delivery.number, 1000)
         body = encode_error(RemoteError("Abandoned", "nobody waits")) if code else b"r%d" % call
-        self._send(self.deliveries.reply(delivery, code, body, elapsed_us))
+        self.replies.append(self.deliveries.reply(delivery, code, body, elapsed_us))
+        self._send_replies()
         self.step()
 
     def say(self, stream: Stream) -> None:
         for frame in self.streams.frames(stream):
+            self._send(frame)
+
+    def _send_replies(self) -> None:
+        replies, self.replies = self.replies, []
+        for _, frame in wire.bundles(replies):
             self._send(frame)
 
     def _send(self, frame: bytes) -> None:

@@ -33,6 +33,7 @@ from .history import Violation
 SERVICES = ("orders", "site")
 CODES = ("incompatible", "busy", "unknown", "interface", "name in use", "standby", "denied", "port", "odd")
 WORD_MAX = 1 << 64
+ROW = messages.Row(3, 1, b"s" * 16, 1, 1)
 TICKS = 3  # after which nothing more is due at this moment
 
 
@@ -85,10 +86,10 @@ class AgentWorld(Node):
                 case Stop(incarnation) | Kill(incarnation, _):
                     if incarnation not in core.processes.alive:
                         raise Violation(f"{incarnation} is to be ended, and has ended")
-                case SetFloor(incarnation, floor):
+                case SetFloor(incarnation, floor, _):
                     if not 0 <= floor < WORD_MAX:
                         raise Violation(f"no word of a page holds {floor}")
-                    self.do(core.processes.recalled(incarnation, floor, 3))
+                    self.do(core.processes.recalled(incarnation, floor, 3, [ROW]))
                 case Try():
                     self.tries.append(effect)
                 case Connect():
@@ -227,9 +228,8 @@ class AgentWorld(Node):
         which = self._known(chance)
         if which:
             status, upto = chance.choice([0, 1, -9, -6]), chance.choice([0, 3])
-            rows = [messages.Row(3, 1, b"s" * 16, 1, 1)]
             oom = chance.random() < 0.2
-            self.do(self.core.processes.exited(which, status, "ended", upto, rows, "text", self.now, oom))
+            self.do(self.core.processes.exited(which, status, "ended", upto, [ROW], "text", self.now, oom))
 
     def port_answers(self, chance: Random) -> None:
         if self.tries:

@@ -207,7 +207,7 @@ class LoopWorld(ProcessWorld):
         elif self.task.done():  # as `_Serving.run` does behind its loop
             self.ended = True
             self.task.result()
-            self.serving._send_replies()
+            self.backend.send_replies()
 
     def say(self, frames: list[bytes]) -> None:
         link: Any = self.backend.link
@@ -354,7 +354,7 @@ class LoopWorld(ProcessWorld):
             raise Violation(f"{len(serving._waiting)} deliveries wait, there is room for {self.host.room}")
         if not set(self.streams.opened) | serving._over_limit <= set(ledger.running):
             raise Violation("something is left of what does not run")
-        if serving._replies:
+        if self.backend.replies:
             raise Violation("replies wait for nothing")
         late = self.clock_ns() - int(2e9 * IDLE_TICK_S)
         if any(0 < each.kill_ns < late and each.number not in serving._over_limit for each in ledger.running.values()):
@@ -370,16 +370,10 @@ class LoopWorld(ProcessWorld):
             raise Violation("it is to stop, and its master does not know")
 
     def check_replies(self, link: FakeLink) -> list[wire.Head]:
-        said = _said(link)
-        sequences = [head.upto for head in said if head.kind == wire.REPLY]
-        kept = range(self.ledger._settled + 1, self.ledger.sequence + 1)
-        if sequences != list(range(self.ledger.sequence + 1 - len(sequences), self.ledger.sequence + 1)):
-            raise Violation(f"replies are sent in another order: {sequences}")
-        if len(sequences) < len(kept):
-            raise Violation(f"of the replies {list(kept)} only {sequences} are sent")
-        if any(head.code == Cancelled.code for head in said):
+        heads = super().check_replies(link)
+        if any(head.code == Cancelled.code for head in heads):
             raise Violation("a handler was cancelled that its caller waits for")
-        return said
+        return heads
 
     def end(self) -> None:
         """It ends when it is told to, and has answered all that it was given."""
@@ -403,14 +397,3 @@ class LoopWorld(ProcessWorld):
             link: Any = self.backend.link
             if self.backend.greeted and not link.gone:
                 self.check_replies(link)
-
-
-def _said(link: FakeLink) -> list[wire.Head]:
-    """What it sent since its last HELLO."""
-    said: list[wire.Head] = []
-    for frame in link.sent:
-        fields = wire.parse(frame)
-        for each in wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]:
-            said.append(wire.parse_head(each))
-    hellos = [place for place, head in enumerate(said) if head.kind == wire.HELLO]
-    return said[hellos[-1] :] if hellos else said

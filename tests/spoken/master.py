@@ -21,6 +21,7 @@ from sim import leftovers
 
 from rota.cli import blacklist, quarantine, render
 from rota.common import exits, messages, wire
+from rota.common.errors import NOT_STARTED, OK
 from rota.common.lifecycle import Intent
 from rota.common.messages import Message
 from rota.common.settings import HealthSettings, ServiceSettings, StandbySettings
@@ -239,20 +240,26 @@ class MasterWorld(Rig):
         self.incarnations.append(incarnation)
         return messages.Started(incarnation, chance.choice(SERVICES[:2]), b"t", number(chance, 1))
 
+    def _last_number(self, incarnation: str) -> int:
+        slot = self.fleet.processes.slots.get(incarnation)
+        return slot.last_number if slot is not None else 3
+
+    def _rows(self, chance: Random, last: int) -> list[messages.Row]:
+        """Of a page that may be anybody's."""
+        return [self._row(chance, last) for _ in range(chance.randint(0, 3))]
+
+    def _row(self, chance: Random, last: int) -> messages.Row:
+        which = number(chance, *range(max(0, last - 2), last + 1))
+        epoch = chance.choice([0, OLDER_EPOCH, self.epoch - 1, self.epoch])
+        code = chance.choice([OK, OK, NOT_STARTED, 3])
+        reply = wire.head(wire.REPLY, 0, max(0, epoch), 5, max(0, which) % (1 << 63), 1, 0, code) + b"made"
+        state, session = chance.choice([0, 1, 1, 2, 2, 3, 9]), chance.choice([b"c1" * 8, b"", bytes(16)])
+        return messages.Row(which, state, session, number(chance, 1, 2), epoch, chance.choice([reply, b"", b"odd"]))
+
     def _exited(self, chance: Random, incarnation: str = "") -> messages.Exited:
         incarnation = incarnation or self._incarnation(chance)
-        slot = self.fleet.processes.slots.get(incarnation)
-        last = slot.last_number if slot is not None else 3
-        rows = [
-            messages.Row(
-                number(chance, *range(max(0, last - 2), last + 1)),
-                chance.choice([0, 1, 1, 2, 3, 9]),
-                chance.choice([b"c1" * 8, b"", bytes(16)]),
-                number(chance, 1, 2),
-                chance.choice([0, OLDER_EPOCH, self.epoch - 1, self.epoch]),
-            )
-            for _ in range(chance.randint(0, 3))
-        ]
+        last = self._last_number(incarnation)
+        rows = self._rows(chance, last)
         kind = chance.choice([*messages.End, "exited", "exited", "signalled", "", "odd"])
         started = number(chance, 0, last, last)
         return messages.Exited(
@@ -270,7 +277,9 @@ class MasterWorld(Rig):
             lambda: self._exited(chance),
             lambda: messages.Ending(which),
             lambda: messages.Failing(service, number(chance, 0, 1, 3), number(chance, 500), "Traceback\nError: no"),
-            lambda: messages.Recalled(which, number(chance, 0, 2, 5), number(chance, 0, 1)),
+            lambda: messages.Recalled(
+                which, number(chance, 0, 2, 5), number(chance, 0, 1), self._rows(chance, self._last_number(which))
+            ),
             lambda: messages.Usage({which: number(chance, 1 << 20), "nobody": 3}),
             lambda: messages.Leaving(number(chance, 0, 1000)),
             lambda: messages.Unwell(service, chance.choice(["", "connection refused"])),

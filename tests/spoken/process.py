@@ -17,6 +17,7 @@ from rota.worker import process as process_module
 from rota.worker import streams as streams_module
 from rota.worker.backend import Backend, Rejected
 from rota.worker.core.deliveries import Deliveries, Delivery
+from rota.worker.core.holding import Holding
 from rota.worker.core.streams import Abandoned, Streams
 from rota.worker.hosting import Outcome
 from rota.worker.page import FENCE_EPOCH, FLOOR, OBEY, Page
@@ -32,6 +33,7 @@ ROWS = 8
 LIMIT_NS = 2_000_000_000
 TICK_S = 0.01  # between two looks at the clock
 LOOKS_MAX = 200  # of the loop, until it rests
+STREAK = 2  # quick replies in a row, before one waits for the next
 
 
 class ProcessWorld:
@@ -63,7 +65,11 @@ class ProcessWorld:
         self.streams = Streams(self.ledger)
         self.backend = Backend(MASTERS, self.page, self.ledger, self.streams, self.hello, batch=False)
         self.process: Any = SimpleNamespace(
-            backend=self.backend, deliveries=self.ledger, page=self.page, attend=self.backend.attend
+            backend=self.backend,
+            deliveries=self.ledger,
+            holding=Holding(STREAK),
+            page=self.page,
+            attend=self.backend.attend,
         )
         self.pump = Pump(self.process)
         self.ran: list[int] = []
@@ -136,7 +142,8 @@ class ProcessWorld:
                 elif frame := self.backend.wait():
                     self.backend.handle(frame)
                 link = self.backend.link
-                if not (self.backend.greeted and self.backend.inbox) and (link is None or not link.readable()):
+                waits = self.backend.inbox or self.backend.replies
+                if not (self.backend.greeted and waits) and (link is None or not link.readable()):
                     return
         except Rejected:
             self.ended = True
@@ -326,6 +333,21 @@ class ProcessWorld:
     def check_running(self) -> None:
         if self.ledger.running or self.streams.opened:
             raise Violation("something runs behind the last handler")
+        if self.backend.replies:
+            raise Violation("replies wait for nothing")
+        link: Any = self.backend.link
+        if self.backend.greeted and not (link.gone or link.full):
+            self.check_replies(link)
+
+    def check_replies(self, link: FakeLink) -> list[wire.Head]:
+        heads = said(link)
+        sequences = [head.upto for head in heads if head.kind == wire.REPLY]
+        kept = range(self.ledger._settled + 1, self.ledger.sequence + 1)
+        if sequences != list(range(self.ledger.sequence + 1 - len(sequences), self.ledger.sequence + 1)):
+            raise Violation(f"replies are sent in another order: {sequences}")
+        if len(sequences) < len(kept):
+            raise Violation(f"of the replies {list(kept)} only {sequences} are sent")
+        return heads
 
     def end(self) -> None:
         """A master that has no fault hears of all that is kept, in its order."""
@@ -337,7 +359,16 @@ class ProcessWorld:
         self.step()
         self.comes_up(Random(1))
         link: Any = self.backend.link
-        frames = [each for frame in link.sent if (each := wire.parse_head(frame)).kind == wire.REPLY]
-        kept = [wire.parse_head(frame).upto for frame, _, _ in self.ledger._kept]
-        if not self.ended and [head.upto for head in frames][-len(kept) or len(frames) :] != kept:
-            raise Violation("a reply that is kept is not sent again")
+        if not self.ended:
+            self.check_replies(link)
+
+
+def said(link: FakeLink) -> list[wire.Head]:
+    """What it sent since its last HELLO."""
+    heads: list[wire.Head] = []
+    for frame in link.sent:
+        fields = wire.parse(frame)
+        for each in wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]:
+            heads.append(wire.parse_head(each))
+    hellos = [place for place, head in enumerate(heads) if head.kind == wire.HELLO]
+    return heads[hellos[-1] :] if hellos else heads

@@ -44,10 +44,11 @@ class Kill(NamedTuple):
 
 
 class SetFloor(NamedTuple):
-    """Store the floor, wait 2 ms, answer with `recalled`."""
+    """Store the floor, unless there is a higher one; wait 2 ms, answer with `recalled`."""
 
     incarnation: str
     floor: int
+    since: int  # the first delivery whose reply is asked for; 0: of none
 
 
 class Fence(NamedTuple):

@@ -19,7 +19,7 @@ TERM_S = 1.0  # from TERM to KILL
 CROWDED_GRACE_S = 1.0  # a process that is over a limit and has other work may finish that
 
 TEXT_MAX = 32 * 1024  # characters of what a process, or the application around it, says at its end
-REPLIES_BYTES = 256 * 1024  # of those that one exit tells: what a page of the usual size holds
+REPLIES_BYTES = 256 * 1024  # of those that one message tells: what a page of the usual size holds
 EXITS_BYTES = 512 * 1024  # of those that stand in a HELLO: half of what a message may be
 EXITS_MAX = 1000  # kept, while no master is there to note them
 
@@ -109,7 +109,9 @@ class Processes:
         return self._stop(process, now, retire.grace_ms / 1000 + self._timing.stop_grace_s)
 
     def recall(self, recall: messages.Recall) -> list[Effect]:
-        return [SetFloor(recall.incarnation, recall.upto + 1)] if recall.incarnation in self.alive else []
+        if recall.incarnation not in self.alive:
+            return []
+        return [SetFloor(recall.incarnation, recall.upto + 1, recall.since)]
 
     def noted(self, incarnation: str) -> None:
         """The master has noted its exit."""
@@ -161,8 +163,9 @@ class Processes:
         process.due = [(now + ABORT_S, SIGKILL)]
         return [*effects, Kill(incarnation, SIGABRT)]
 
-    def recalled(self, incarnation: str, floor: int, started_upto: int) -> list[Effect]:
-        return self._connection.say(messages.Recalled(incarnation, floor, started_upto))
+    def recalled(self, incarnation: str, floor: int, started_upto: int, rows: list[messages.Row]) -> list[Effect]:
+        """`rows`: those of deliveries that are done, with the replies that were asked for."""
+        return self._connection.say(messages.Recalled(incarnation, floor, started_upto, _with_latest_replies(rows)))
 
     def weighed(self, rss: dict[str, int]) -> list[Effect]:
         news = {name: size for name, size in rss.items() if self._rss.get(name) != size}
