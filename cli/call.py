@@ -34,7 +34,9 @@ values_argument = click.argument("values", nargs=-1, metavar="[K=V]...")
 )
 @target_argument
 @values_argument
-@seconds_option("--timeout", default="30s", help="How long to wait for the answer; then exit with 75.")
+@seconds_option(
+    "--timeout", default="30s", least="1ms", most="1d", help="How long to wait for the answer; then exit with 75."
+)
 @click.option("--idempotency-key", metavar="KEY", help="Calls with the same key are one call.")
 @click.option("--session", metavar="KEY", help="Calls of one session go to the same process while it is there.")
 @master_option

@@ -93,6 +93,8 @@ def show(config_file: str | None, as_json: bool) -> None:
 def init(path: Path | None, force: bool) -> None:
     """Write a rota.toml with every setting, to PATH or to stdout."""
     if path is None:
+        if force:
+            raise WrongLine("--force overwrites a file: say PATH, too")
         click.echo(example(), nl=False)
         return
     try:

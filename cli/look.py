@@ -15,6 +15,7 @@ from .operator import (
     LOOK_S,
     Reply,
     Whole,
+    given,
     json_option,
     looking,
     master_option,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ..client.admin import Admin
 
 CONDITIONS = ("active", "detached", "ready", "reloaded", "paused", "maintenance", "leader")
+EVENTS_MAX = (1 << 63) - 1  # no number of an event is higher
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"  # lines that are too long: one that went on below would make the screen scroll
 
@@ -49,7 +51,7 @@ _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"  # lines that are too long: one that went o
     exits=(exits.DEGRADED, exits.UNREACHABLE),
 )
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
-@seconds_option("--interval", default="1s", help="Between two refreshes.")
+@seconds_option("--interval", default="1s", least="100ms", help="Between two refreshes.")
 @click.option(
     "--check", is_flag=True, help="Print a sentence for each thing that is wrong and exit with 3, or print 'ok'."
 )
@@ -59,9 +61,11 @@ def status(masters: Sequence[str], watch: bool, interval: float, check: bool, as
     """Show nodes and services, and why a node gets no traffic."""
     if watch and check:
         raise Mistake("--watch and --check do not go together")
+    if given("interval") and not watch:
+        raise Mistake("--interval is the time between two refreshes: say --watch, too")
     with looking(masters) as master:
         if watch:
-            _watch(master, max(0.1, interval), as_json)
+            _watch(master, interval, as_json)
         elif check:
             _check(master.status(timeout=LOOK_S), as_json)
         else:
@@ -179,7 +183,7 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
     exits=(exits.UNREACHABLE,),
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what happens, until Ctrl-C.")
-@click.option("--since", type=Whole(min=0), default=0, metavar="N", help="Only events after number N.")
+@click.option("--since", type=Whole(0, EVENTS_MAX), default=0, metavar="N", help="Only events after number N.")
 @click.option(
     "-n", "--limit", type=Whole(1, 10_000), default=50, metavar="N", help="At most the newest N. Default: 50."
 )

@@ -14,10 +14,10 @@ from .operator import (
     reason_option,
     seconds_option,
     show,
-    wait_option,
     waited,
+    waits,
 )
-from .verb import verb
+from .verb import Mistake, verb
 
 
 @verb(
@@ -33,8 +33,7 @@ from .verb import verb
 @click.argument("state", type=click.Choice(["on", "off"]))
 @click.option("--stop", is_flag=True, help="End its processes, too, so that other services have their room.")
 @seconds_option("--retry-after", help="What callers are told to wait. Default: 1m.")
-@wait_option
-@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit with 75.")
+@waits("1m", "How long to wait for what is in flight; then exit with 75.")
 @reason_option
 @master_option
 @json_option
@@ -44,8 +43,7 @@ def maintenance(
     state: str,
     stop: bool,
     retry_after: float | None,
-    wait: bool,
-    timeout: float,
+    patience: float | None,
     reason: str,
     as_json: bool,
 ) -> None:
@@ -57,14 +55,16 @@ def maintenance(
     """
     from .render import plural
 
+    if state == "off" and (stop or retry_after is not None):
+        raise Mistake("--stop and --retry-after are for `on`: `off` opens the service, and its processes start again")
     with patient_admin(masters) as master:
         reply = master.maintenance(
             service, state == "on", stop=stop, retry_after=retry_after, reason=reason, wait=False
         )
         flight = f"{plural(reply['in_flight'], 'request')} in flight" if state == "on" and reply["in_flight"] else ""
-        if flight and wait:
+        if flight and patience is not None:
             begun = f"{service}: closed, waiting for {flight}"
-            reply = waited(master, reply, begun, as_json, "maintenance", service, timeout=timeout)
+            reply = waited(master, reply, begun, as_json, "maintenance", service, timeout=patience)
             flight = ""
     done = f"{service}: maintenance {state}{'' if reply['changed'] else ' already'}"
     show(reply, as_json, lambda: [", ".join(filter(None, (done, flight)))])

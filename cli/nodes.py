@@ -10,6 +10,7 @@ import click
 from ..common import exits
 from .operator import (
     Reply,
+    given,
     json_option,
     master_option,
     pairs,
@@ -18,8 +19,8 @@ from .operator import (
     reason_option,
     seconds_option,
     show,
-    wait_option,
     waited,
+    waits,
 )
 from .verb import Mistake, verb
 
@@ -38,7 +39,7 @@ def _which_nodes(command: F) -> F:
 
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-_timeout = seconds_option("--timeout", default="2m", help="How long to wait; then exit with 75, while it goes on.")
+_waits = waits("2m", "How long to wait; then exit with 75, while it goes on.")
 
 
 @verb(
@@ -51,8 +52,7 @@ _timeout = seconds_option("--timeout", default="2m", help="How long to wait; the
     exits=_CODES,
 )
 @_which_nodes
-@wait_option
-@_timeout
+@_waits
 @seconds_option("--deadline", help="How long requests in flight may take before they are ended. Default: the master's.")
 @click.option("--force", is_flag=True, help="Drain even if fewer than min_active nodes are left; that is recorded.")
 @reason_option
@@ -64,8 +64,7 @@ def drain(
     nodes: Sequence[str],
     everyone: bool,
     tags: Sequence[str],
-    wait: bool,
-    timeout: float,
+    patience: float | None,
     as_json: bool,
     deadline: float | None,
     force: bool,
@@ -82,7 +81,7 @@ def drain(
         reply = master.drain(
             *nodes, **chosen, deadline=deadline, force=force, reason=reason, dry_run=dry_run, wait=False
         )
-        _finish(master, "drain", reply, "detached", wait and not dry_run, timeout, as_json)
+        _finish(master, "drain", reply, "detached", None if dry_run else patience, as_json)
 
 
 @verb(
@@ -95,8 +94,7 @@ def drain(
     exits=_CODES,
 )
 @_which_nodes
-@wait_option
-@_timeout
+@_waits
 @click.option(
     "--version",
     metavar="TEXT",
@@ -112,8 +110,7 @@ def rejoin(
     nodes: Sequence[str],
     everyone: bool,
     tags: Sequence[str],
-    wait: bool,
-    timeout: float,
+    patience: float | None,
     as_json: bool,
     version: str,
     reason: str,
@@ -125,15 +122,16 @@ def rejoin(
     its share of requests is full.
     """
     chosen = _chosen(nodes, everyone, tags)
+    if given("version") and not version:  # of a script whose variable is not set
+        raise Mistake("--version is empty")
     with patient_admin(masters) as master:
         reply = master.rejoin(*nodes, **chosen, version=version, reason=reason, dry_run=dry_run, wait=False)
-        _finish(master, "rejoin", reply, "active", wait and not dry_run, timeout, as_json)
+        _finish(master, "rejoin", reply, "active", None if dry_run else patience, as_json)
 
 
 @verb("recheck", examples=("rota recheck web-1", "rota recheck --all"), exits=_CODES)
 @_which_nodes
-@wait_option
-@_timeout
+@_waits
 @master_option
 @json_option
 def recheck(
@@ -141,8 +139,7 @@ def recheck(
     nodes: Sequence[str],
     everyone: bool,
     tags: Sequence[str],
-    wait: bool,
-    timeout: float,
+    patience: float | None,
     as_json: bool,
 ) -> None:
     """Ask nodes again what they can contribute.
@@ -153,7 +150,7 @@ def recheck(
     with patient_admin(masters) as master:
         reply = master.recheck(*nodes, **chosen)
         active = [each["node"] for each in reply["nodes"] if each["intent"] == "active"]
-        _finish(master, "recheck", reply, "active", wait and bool(active), timeout, as_json, active)
+        _finish(master, "recheck", reply, "active", patience if active else None, as_json, active)
 
 
 @verb("forget", examples=("rota forget web-9",), exits=_CODES[:-1])
@@ -188,8 +185,7 @@ def _finish(
     verb: str,
     reply: Reply,
     condition: str,
-    wait: bool,
-    timeout: float,
+    patience: float | None,
     as_json: bool,
     names: Sequence[str] | None = None,
 ) -> None:
@@ -197,9 +193,9 @@ def _finish(
     from .render import duration, nodes_begun
 
     names = [each["node"] for each in reply["nodes"]] if names is None else names
-    if not wait:
+    if patience is None:
         show(reply, as_json, lambda: nodes_begun(verb, reply))
         return
     begun = "\n".join(nodes_begun(verb, reply))
-    reply = waited(master, {**reply, "condition": condition}, begun, as_json, condition, *names, timeout=timeout)
+    reply = waited(master, {**reply, "condition": condition}, begun, as_json, condition, *names, timeout=patience)
     show(reply, as_json, lambda: [f"{name}: {condition} ({duration(reply['waited_s'])})" for name in names])

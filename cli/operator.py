@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
@@ -13,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EPIPE
+from math import isnan
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..common import exits
 from ..common.addresses import MASTER_VARIABLE, control_addresses
@@ -45,6 +48,12 @@ class Whole(click.IntRange):
 class Number(click.FloatRange):
     name = "number"
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if isnan(number):  # it is neither below nor above the range
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        return number
+
 
 def _addresses(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
     if not all(given):  # of a script whose variable is not set
@@ -60,13 +69,18 @@ def _json_flag(ctx: click.Context, param: click.Parameter, given: bool) -> bool:
     return given
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:
+def _seconds(least: str, most: str, ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:
     from ..common.units import parse_duration
 
+    if given is None:
+        return None
     try:
-        return None if given is None else parse_duration(given)
+        seconds = parse_duration(given)
     except ValueError as error:
         raise click.BadParameter(f"{error}, not {given!r}", ctx, param) from None
+    if not parse_duration(least) <= seconds <= parse_duration(most):
+        raise click.BadParameter(f"must be from {least} to {most}, not {given!r}", ctx, param)
+    return seconds
 
 
 master_option = click.option(
@@ -83,13 +97,37 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, is_eager=True, callback=_json_flag, help="Print the reply as JSON on stdout."
 )
 reason_option = click.option("--reason", metavar="TEXT", default="", help="Why; shown in status and events.")
-wait_option = click.option("--wait/--no-wait", default=True, help="Return when it is done (the default), or at once.")
 
 
-def seconds_option(*names: str, default: str | None = None, help: str) -> Callable[[F], F]:
+def seconds_option(
+    *names: str, default: str | None = None, least: str = "0s", most: str = "365d", help: str
+) -> Callable[[F], F]:
     """An option that takes a duration: "30s", "1m", or a number of seconds."""
     shown = f"{help} Default: {default}." if default else help
-    return click.option(*names, metavar="DURATION", default=default, callback=_seconds, help=shown)
+    read = functools.partial(_seconds, least, most)
+    return click.option(*names, metavar="DURATION", default=default, callback=read, help=shown)
+
+
+def waits(default: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command --wait, --no-wait and --timeout. It receives `patience`: seconds; None: it is not to wait."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def gather(*args: Any, wait: bool, timeout: float, **more: Any) -> Any:
+            if not wait and given("timeout"):
+                raise Mistake("--timeout says how long to wait, --no-wait not to wait: use one of them")
+            return command(*args, patience=timeout if wait else None, **more)
+
+        what = "Return when it is done (the default), or at once."
+        both = click.option("--wait/--no-wait", default=True, help=what)
+        return both(seconds_option("--timeout", default=default, help=help)(gather))
+
+    return decorate
+
+
+def given(parameter: str) -> bool:
+    """Does it stand in the command line? (What says nothing there is a mistake, rather than ignored.)"""
+    return click.get_current_context().get_parameter_source(parameter) is ParameterSource.COMMANDLINE
 
 
 def admin(masters: Sequence[str]) -> Admin:

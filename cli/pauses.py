@@ -14,8 +14,8 @@ from .operator import (
     reason_option,
     seconds_option,
     show,
-    wait_option,
     waited,
+    waits,
 )
 from .verb import verb
 
@@ -33,8 +33,7 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY)
 )
 @click.argument("service")
 @seconds_option("--for", "duration", help="When it ends by itself. Default: the service's pause_for (30s); at most 1h.")
-@wait_option
-@seconds_option("--timeout", default="1m", help="How long to wait for what is in flight; then exit with 75.")
+@waits("1m", "How long to wait for what is in flight; then exit with 75.")
 @reason_option
 @master_option
 @json_option
@@ -42,8 +41,7 @@ def pause(
     masters: Sequence[str],
     service: str,
     duration: float | None,
-    wait: bool,
-    timeout: float,
+    patience: float | None,
     as_json: bool,
     reason: str,
 ) -> None:
@@ -59,11 +57,11 @@ def pause(
         reply = master.pause(service, duration=duration, reason=reason, wait=False)
         begun = f"{service}: paused for {render.duration(reply['left_s'])}"
         flight = render.plural(reply["in_flight"], "request")
-        if not wait:
+        if patience is None:
             show(reply, as_json, lambda: [f"{begun}, {flight} in flight"])
             return
         told = f"{begun}, waiting for {flight} in flight" if reply["in_flight"] else ""
-        reply = waited(master, reply, told, as_json, "paused", service, timeout=timeout)
+        reply = waited(master, reply, told, as_json, "paused", service, timeout=patience)
     show(reply, as_json, lambda: [f"{begun}, nothing is in flight"])
 
 

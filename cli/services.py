@@ -13,26 +13,24 @@ from .operator import (
     master_option,
     patient_admin,
     reason_option,
-    seconds_option,
     show,
     tell,
-    wait_option,
     waited,
+    waits,
 )
 from .verb import verb
 
 _CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED)
-_timeout = seconds_option("--timeout", default="5m", help="How long to wait; then exit with 75, while it goes on.")
+_waits = waits("5m", "How long to wait; then exit with 75, while it goes on.")
 
 
 @verb("reload", examples=("rota reload orders", "rota reload orders --no-wait"), exits=_CODES)
 @click.argument("service")
-@wait_option
-@_timeout
+@_waits
 @reason_option
 @master_option
 @json_option
-def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_json: bool, reason: str) -> None:
+def reload(masters: Sequence[str], service: str, patience: float | None, as_json: bool, reason: str) -> None:
     """Replace the processes of a service, one at a time.
 
     The fresh ones run the code that is now on disk.
@@ -42,18 +40,17 @@ def reload(masters: Sequence[str], service: str, wait: bool, timeout: float, as_
     with patient_admin(masters) as master:
         reply = master.reload(service, reason=reason, wait=False)
         begun = f"{service}: {plural(reply['processes'], 'process')} to replace, one at a time"
-        if not wait:
+        if patience is None:
             show(reply, as_json, lambda: [begun])
             return
-        reply = waited(master, reply, begun, as_json, "reloaded", service, timeout=timeout)
+        reply = waited(master, reply, begun, as_json, "reloaded", service, timeout=patience)
     show(reply, as_json, lambda: [f"{service}: reloaded ({duration(reply['waited_s'])})"])
 
 
 @verb("scale", examples=("rota scale orders 8",), exits=_CODES)
 @click.argument("service")
 @click.argument("processes", type=Whole(0, 1_000_000), metavar="N")
-@wait_option
-@_timeout
+@_waits
 @reason_option
 @master_option
 @json_option
@@ -61,8 +58,7 @@ def scale(
     masters: Sequence[str],
     service: str,
     processes: int,
-    wait: bool,
-    timeout: float,
+    patience: float | None,
     as_json: bool,
     reason: str,
 ) -> None:
@@ -75,9 +71,9 @@ def scale(
     with patient_admin(masters) as master:
         reply = master.scale(service, processes, reason=reason)
         room = reply.get("room", processes)
-        if wait:
-            reply = waited(master, reply, "", as_json, "ready", service, timeout=timeout)
-    ready = " ready" if wait and room >= processes else ""
+        if patience is not None:
+            reply = waited(master, reply, "", as_json, "ready", service, timeout=patience)
+    ready = " ready" if patience is not None and room >= processes else ""
     show(reply, as_json, lambda: [f"{service}: {plural(processes, 'process')}{ready}"])
     if room < processes:
         tell(f"the nodes have room for {room}; the others start when there is more")

@@ -238,6 +238,13 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("status -m tcp://[::1]:0", "a port is 1 to 65535, not 0"),
         ("slave shop.py -m tcp://master:770000", "must have a port from 1 to 65535, not 770000"),
         ("status --watch --check", "do not go together"),
+        ("status --interval 5s", "--interval is the time between two refreshes: say --watch, too"),
+        ("status --check --interval 5s", "--interval is the time between two refreshes: say --watch, too"),
+        ("maintenance orders off --stop", "--stop and --retry-after are for `on`"),
+        ("maintenance orders off --retry-after 0s", "--stop and --retry-after are for `on`"),
+        ("drain web-1 --no-wait --timeout 5s", "--timeout says how long to wait, --no-wait not to wait"),
+        ("rejoin web-1 --version {}", "--version is empty"),
+        ("config init --force", "--force overwrites a file: say PATH, too"),
         ("call orders", "'service.handler' expected"),
         ("call orders.quote X", "k=v or k:=JSON expected"),
         ("load orders.quote --rate 5 --concurrency 2", "use one of them"),
@@ -252,6 +259,23 @@ def test_a_wrong_command_line_is_told_in_a_sentence_and_exits_2(words: str, sent
     given = ["" if word == "{}" else word for word in words.split()]
     result = CliRunner().invoke(main, given, env={"ROTA_SLAVE_APP": "", "ROTA_CONFIG": ""})
     assert result.exit_code == 2 and sentence in result.stderr and result.stdout == ""
+
+
+def values_of_commands() -> Iterator[tuple[str, click.Parameter]]:
+    """Every option and argument that is read as a number, a duration, a size or a time of day."""
+    for name in DESCRIBED:
+        for param in command_of(name).params:
+            if param.metavar in ("N", "DURATION", "SIZE", "HH:MM"):
+                yield name, param
+
+
+@pytest.mark.parametrize("value", ["", "nan", "inf", "-1", "1e400", "9" * 30, "9" * 400, "9" * 5000])
+def test_a_value_that_nobody_can_mean_is_a_mistake_for_every_command(value: str) -> None:
+    for name, param in values_of_commands():
+        words = ["orders", "--", value] if isinstance(param, click.Argument) else [param.opts[0], value]
+        with pytest.raises(click.BadParameter) as found:
+            command_of(name).make_context(name, words)
+        assert found.value.param is param, f"{name} {param.name}"
 
 
 def test_a_wrong_command_line_is_told_as_json_too() -> None:
