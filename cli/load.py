@@ -181,6 +181,7 @@ def summary(report: dict[str, Any]) -> list[str]:
             f"  {kind}: {n:,}, the first: {printable(report['first_causes'][kind])}"
             for kind, n in report["failures"].items()
         ),
+        *([f"unanswered     {report['unanswered']:,}, not waited for"] if report["unanswered"] else []),
         *_latency(report),
         f"longest stall  {millis(report['longest_stall_ms'])}",
     ]

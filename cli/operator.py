@@ -154,11 +154,14 @@ def looking(masters: Sequence[str]) -> Iterator[Admin]:
 def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
     """The same for verbs that change something, or wait: they outlast a restart of the master, and say so meanwhile.
 
-    patience_s: for how long the verb will try; at least half of it is left to the verb itself.
+    patience_s: for how long the verb will try. One that does not try for longer than this says itself, and as soon,
+    that nobody is there; of any other at least half is left to the verb.
     """
     from ..common.errors import Timeout, Unavailable
 
     master = admin(masters)
+    if patience_s <= FIRST_TRY_S:
+        return master
     try:
         master.verb("events", {"since": _NEVER}, min(FIRST_TRY_S, patience_s / 2))
     except (Timeout, Unavailable) as error:
@@ -261,8 +264,8 @@ def paint() -> Paint:
 
 
 def width() -> int:
-    """Of the terminal; 80 where there is none."""
-    return max(40, shutil.get_terminal_size((80, 24)).columns)
+    """Of the terminal. Where there is none a line is as long as it is: what reads it counts lines, or looks for words."""
+    return max(40, shutil.get_terminal_size((sys.maxsize, 24)).columns)
 
 
 def pairs(texts: Sequence[str], what: str) -> dict[str, str]:

@@ -72,6 +72,7 @@ class Tally:
             "sent": self.sent,
             "answered": self.answered,
             "failed": self.failed,
+            "unanswered": self.outstanding,
             "failures": dict(self.failures.most_common()),
             "first_causes": dict(self.first_causes),
             "elapsed_s": round(elapsed_s, 3),

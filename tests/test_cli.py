@@ -422,6 +422,12 @@ def test_status_shows_services_and_nodes_and_fits_eighty_columns(rota: Callable[
     assert max(map(len, result.stdout.split("\n"))) <= 80 and "\x1b" not in result.stdout
 
 
+def test_where_there_is_no_terminal_no_line_is_wrapped(rota: Callable[..., Result]) -> None:
+    reason = "a new disk, " * 20 + "at last"
+    assert rota("drain", "web-1", "--reason", reason).exit_code == 0
+    assert f"{reason}; `rota rejoin web-1` brings it back\n" in rota("status").stdout
+
+
 def test_status_as_json_is_the_reply_as_it_came(rota: Callable[..., Result]) -> None:
     assert set(reply(rota("status", "--json"))) == {"schema", "master", "services", "nodes"}
 
@@ -631,6 +637,17 @@ def test_a_wait_that_takes_too_long_exits_75_and_goes_on(rota: Callable[..., Res
     assert rota("wait", "detached", "web-1").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("role", 0), ("wait leader", 0), ("wait detached web-1", 75), ("recheck web-1", 0), ("drain --all", 5)],
+)
+def test_without_time_to_wait_it_is_asked_whether_it_is_so_now(
+    rota: Callable[..., Result], words: str, code: int
+) -> None:
+    result = rota(*words.split(), "--timeout", "0s")
+    assert result.exit_code == code and "no master answers" not in result.stderr
+
+
 def test_what_a_wait_hangs_on_is_told_while_it_waits(
     rota: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -814,7 +831,8 @@ def test_a_wait_outlasts_that_no_master_answers(fake: FakeFrontend, monkeypatch:
 
 
 @pytest.mark.parametrize("host", ["master.invalid", "master..here"])
-def test_a_host_that_is_not_known_is_told(host: str) -> None:
+def test_a_host_that_is_not_known_is_told(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.cli.operator.FIRST_TRY_S", 0.1)
     words = ["wait", "leader", "--timeout", "300ms", "-m", f"tcp://{host}:7700,tcp://127.0.0.1:{free_port()}"]
     result = CliRunner().invoke(main, words)
     soon, error = result.stderr.splitlines()
@@ -837,6 +855,7 @@ def test_a_load_that_reaches_no_master_ends_as_a_call_does_and_with_its_summary(
     result = subprocess.run([*ROTA, *words, "-m", nowhere], capture_output=True, text=True, timeout=20)
     report = json.loads(result.stdout)
     assert result.returncode == 69 and report["failures"].keys() == {"Unavailable"} and report["sent"] <= 16
+    assert report["sent"] == report["answered"] + report["failed"] + report["unanswered"]
 
 
 def test_without_a_master_a_call_ends_with_its_time() -> None:

@@ -278,7 +278,10 @@ def test_a_tally_counts_answers_and_failures_by_class() -> None:
     report = tally.report(2.0)
     assert report["failures"] == {"ValueError": 1} and report["first_causes"] == {"ValueError": "the first"}
     assert report["rate"] == 1.0
-    assert any("ValueError: 1, the first: the first" in line for line in summary(report))
+    assert report["sent"] == report["answered"] + report["failed"] + report["unanswered"] and report["unanswered"] == 1
+    lines = summary(report)
+    assert any("ValueError: 1, the first: the first" in line for line in lines)
+    assert "unanswered     1, not waited for" in lines
 
 
 def test_percentiles_are_exact_to_three_digits_and_the_maximum_is_exact() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from fake_frontend import FakeFrontend
+from waiting import until
 
 from rota.cli import switchover
 from rota.cli.main import main
@@ -76,6 +77,12 @@ def test_it_is_done_though_the_new_master_does_not_tell_of_itself(pair: Pair, mo
     assert result.exit_code == 0 and "what fake is like now is not known: " in result.stderr
     reply = json.loads(result.stdout)
     assert (reply["epoch"], reply["master"]) == (2, None)
+
+
+def test_without_time_to_wait_it_is_asked_for_all_the_same(pair: Pair) -> None:
+    result = rota("switchover", "--timeout", "0s", "--reason", "kernel", "-m", pair[0].address)
+    assert result.exit_code == 75
+    until(lambda: pair[1].state == "active")
 
 
 def test_a_refusal_is_exit_5(pair: Pair) -> None:
