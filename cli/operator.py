@@ -264,7 +264,7 @@ def paint() -> Paint:
 
 
 def width() -> int:
-    """Of the terminal. Where there is none a line is as long as it is: what reads it counts lines, or looks for words."""
+    """Of the terminal. Where there is none a line is as long as it is: what reads it looks for whole sentences."""
     return max(40, shutil.get_terminal_size((sys.maxsize, 24)).columns)
 
 

@@ -32,6 +32,8 @@ _PAIRS: tuple[tuple[type[errors.Error], int], ...] = (
 
 def of(error: BaseException) -> int:
     """The exit code of a command that this error has ended."""
+    if isinstance(error, errors.NoService) and error.details.get("maintenance") is True:
+        return FAILED  # there is one of this name; an operator has closed it for a while
     return next((number for kind, number in _PAIRS if isinstance(error, kind)), FAILED)
 
 

@@ -729,6 +729,17 @@ def test_a_lost_process_is_told_in_a_sentence(rota: Callable[..., Result], clust
     cluster.wait_ready()
 
 
+def test_a_call_to_a_service_that_is_closed_is_not_told_as_one_to_a_name_that_is_wrong(
+    rota: Callable[..., Result],
+) -> None:
+    assert rota("maintenance", "orders", "on").exit_code == 0
+    try:
+        result = rota("call", "orders.quote", "symbol=X")
+    finally:
+        assert rota("maintenance", "orders", "off").exit_code == 0
+    assert result.exit_code == 1 and "orders is closed for maintenance (retry after 60 s)" in result.stderr
+
+
 def test_load_sends_so_many_requests_and_sums_up(rota: Callable[..., Result]) -> None:
     result = rota("load", "orders.quote", "symbol=X", "--requests", "300", "--json")
     report = reply(result)
