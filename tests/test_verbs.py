@@ -217,6 +217,19 @@ def test_a_node_that_is_gone_is_forgotten_for_good_and_twice_is_already_so() -> 
     assert any(b"forgotten" in record for record in rig.records)
 
 
+def test_that_a_node_was_forgotten_is_known_to_the_next_master_too() -> None:
+    """Whoever heard no answer of the first asks it."""
+    rig = cluster()
+    node = rig.fleet.nodes["n1"]
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    assert ask(rig, "forget", nodes=["n1"]).exit == exits.DONE
+    again = Rig(restored=Restored.of(Restored.of(rig.records).records()))
+    assert ask(again, "forget", nodes=["n1"]).exit == exits.DONE
+    assert ask(again, "forget", nodes=["n11"]).exit == exits.NOT_FOUND
+    again.agent("n1")
+    assert ask(again, "forget", nodes=["n1"]).exit == exits.REFUSED, "it has come back"
+
+
 def test_a_node_that_is_named_twice_is_forgotten_once() -> None:
     rig = cluster()
     node = rig.fleet.nodes["n1"]

@@ -74,6 +74,7 @@ class Fleet:
     def restore(self, restored: records.Restored) -> None:
         """From the journal: intents hold, liveness is unknown until the agents speak."""
         self.nodes = restored.nodes
+        self.forgotten = dict.fromkeys(sorted(restored.left - self.nodes.keys()))
         self.scaled = restored.targets
         self.checks.exempt = restored.exempt
         self.dispatch.maintenance.closed = restored.closed
