@@ -45,6 +45,25 @@ def test_a_drain_says_what_it_did_and_twice_is_already_so() -> None:
     assert again.data["nodes"][0]["generation"] == 1
 
 
+def test_a_drain_that_is_under_way_may_be_given_another_deadline() -> None:
+    rig = cluster()
+    node = rig.fleet.nodes["n1"]
+    rig.request(1)
+    rig.request(2)
+    ask(rig, "drain", nodes=["n1"])
+    rig.after(1.0)
+    assert node.intent is Intent.DRAINING
+    ask(rig, "drain", nodes=["n1"])
+    rig.after(1.0)
+    assert node.intent is Intent.DRAINING
+    assert ask(rig, "drain", nodes=["n1"], deadline_s=0.5, dry_run=True).data["nodes"][0]["changed"] is False
+    rig.after(1.0)
+    assert node.intent is Intent.DRAINING
+    assert ask(rig, "drain", nodes=["n1"], deadline_s=0.5).data["nodes"][0]["changed"] is False
+    rig.after(1.0)
+    assert node.intent is Intent.DETACHED
+
+
 def test_a_verb_is_answered_when_it_is_durable() -> None:
     rig = cluster()
     rig.durable = False

@@ -34,6 +34,10 @@ class Intents:
             node.drain_until = now + deadline
         return self._step(node, "drain", by, reason, now)
 
+    def drain_within(self, node: Node, deadline: float, now: float) -> None:
+        node.drain_until = now + deadline
+        self._fleet.refresh(node, now)
+
     def rejoin(self, node: Node, by: str, reason: str, version: str, now: float) -> int:
         """Answers the record that makes it durable; the node gets work only then."""
         node.version = version
