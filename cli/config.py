@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,12 @@ def config_group() -> None:
 def check(config_file: str | None, as_json: bool) -> None:
     """Say what is wrong with a configuration.
 
-    The configuration is FILE and the environment. The pages and certificates that it names must be there, too.
+    The configuration is FILE and the environment. What it names must be there, too: pages, certificates, passwords,
+    and psycopg for a lease in PostgreSQL.
     """
     try:
-        if wrong := mistakes(config.load(config_file)):
+        loaded = config.load(config_file)
+        if wrong := [*mistakes(loaded), *_of_master(loaded)]:
             raise config.ConfigErrors(wrong)
     except config.ConfigErrors as errors:
         if not as_json:
@@ -109,6 +112,26 @@ def init(path: Path | None, force: bool) -> None:
 
 for _command in (check, show, init):
     config_group.add_command(_command)
+
+
+def _of_master(loaded: config.Config) -> Iterator[Mistake]:
+    """An engine with which a master would not start, and passwords that it could not read when it needs them."""
+    from ..common.settings import AGENTS
+    from ..master.engine import EngineError, store
+    from ..master.send import secret
+
+    if loaded.standby.lease != AGENTS:
+        try:
+            store(loaded.standby.lease).close()  # it has not asked it anything: that may be away for a while
+        except EngineError as error:
+            yield Mistake(loaded.places["standby.lease"], "standby.lease", f"cannot be used: {error}")
+    for name, receiver in loaded.notify.items():
+        if receiver.password_file is not None:
+            key = dotted("notify", name, "password_file")
+            try:
+                secret(receiver.password_file)
+            except (OSError, ValueError) as error:
+                yield Mistake(loaded.places[key], key, f"cannot be used: {error}")
 
 
 def _toml(entries: list[Entry]) -> str:

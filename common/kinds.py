@@ -391,7 +391,12 @@ class Lease(Kind):
     def read(self, value: object) -> str:
         if isinstance(value, str):
             postgres = value.startswith("postgresql://") and value.isprintable() and len(value) < 1000
-            if value == "agents" or postgres or self._ETCD.fullmatch(value):
+            if value == "agents" or postgres:
+                return value
+            if self._ETCD.fullmatch(value):
+                for port in re.findall(rf":({_PORT})(?=[,/]|$)", value):
+                    if int(port) > PORT_MAX:
+                        raise ValueError(_no_port(port))
                 return value
         raise ValueError(f"must be {self.describe()}, not {quoted(value)}")
 

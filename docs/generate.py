@@ -44,8 +44,9 @@ No file is read unless it is named.
   the log says so. HUP of a node replaces its processes one at a time; HUP of a gateway reads pages and certificate
   again. Their settings wait for a restart.
 * **Commands.** `rota config init` writes an example. `rota config check FILE` lists all mistakes with `file:line` and
-  exits 78 (pages and certificates that cannot be read are mistakes, too). `rota config show FILE` prints what is in
-  force and where it comes from.
+  exits 78. Pages, certificates and passwords that cannot be read are mistakes, too, and so is an engine whose package
+  is missing: run it where the master and the gateways run. `rota config show FILE` prints what is in force and where it
+  comes from.
 """
 
 

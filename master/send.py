@@ -58,7 +58,7 @@ def _mail(receiver: Data, note: Data) -> str:
         if receiver["security"] == STARTTLS:
             server.starttls(context=context)
         if receiver["user"]:
-            server.login(receiver["user"], _secret(receiver))
+            server.login(receiver["user"], secret(receiver["password_file"]))
         refused = server.send_message(message(receiver, note))
     finally:
         _leave(server)
@@ -101,7 +101,7 @@ def _post(receiver: Data, note: Data) -> str:
     (url,) = receiver["to"]
     headers = {"Content-Type": "application/json", "User-Agent": "rota", "Idempotency-Key": note["id"]}
     if receiver["password_file"]:
-        headers["Authorization"] = f"Bearer {_secret(receiver)}"
+        headers["Authorization"] = f"Bearer {secret(receiver['password_file'])}"
     request = Request(url, json.dumps(note).encode(), headers, method="POST")
     try:
         with build_opener(_NoRedirect).open(request, timeout=receiver["timeout"]) as answer:
@@ -111,10 +111,12 @@ def _post(receiver: Data, note: Data) -> str:
         raise Undelivered(f"{url} answered {error.code} {_line(error.reason)}") from None
 
 
-def _secret(receiver: Data) -> str:
-    if not receiver["password_file"]:
-        raise ValueError("user is set, and no password_file")
-    return Path(receiver["password_file"]).read_text().strip()
+def secret(path: str) -> str:
+    """Raises OSError, or ValueError."""
+    text = Path(path).read_text().strip()
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
 
 
 def _refusals(refused: dict[str, tuple[int, bytes]]) -> str:

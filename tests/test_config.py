@@ -1,6 +1,7 @@
 """Loading: precedence, every mistake at once with its place, reload, and `rota config`."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -369,6 +370,34 @@ def test_check_names_the_line_of_a_route_that_another_service_has(write) -> None
     ]
 
 
+def test_check_names_the_line_of_an_engine_that_this_master_cannot_use(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write('[standby]\nlease = "postgresql://a/rota?nonsense=1"\n')
+    assert run("check", path).stderr.startswith(f"{path}:2: standby.lease cannot be used: the address of PostgreSQL: ")
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as where it is not installed
+    result = run("check", write('[standby]\nlease = "postgresql://a/rota"\n'))
+    assert result.exit_code == 78 and result.stderr.splitlines() == [
+        f"{path}:2: standby.lease cannot be used: a lease in PostgreSQL needs psycopg: pip install 'rota[postgres]'"
+    ]
+
+
+def test_check_names_the_line_of_a_password_that_cannot_be_read(write, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    path = write(f"""
+        [notify.ops]
+        to = "ops@example.com"
+        user = "rota"
+        password_file = "/no/password"
+        [notify.chat]
+        to = "https://chat.example.com/hook"
+        password_file = "{tmp_path}/empty"
+    """)
+    result = run("check", path)
+    assert result.exit_code == 78 and result.stderr.splitlines() == [
+        f"{path}:5: notify.ops.password_file cannot be used: [Errno 2] No such file or directory: '/no/password'",
+        f"{path}:8: notify.chat.password_file cannot be used: {tmp_path}/empty is empty",
+    ]
+
+
 def test_the_file_may_be_said_without_its_option_but_not_twice(write) -> None:
     path, other = write("[master]\nbnd = 1\n"), "other.toml"
     assert run("check", path, env={"ROTA_CONFIG": other}).stderr.startswith(f"{path}:2: ")
@@ -541,6 +570,27 @@ def test_a_section_that_names_nobody_to_tell_is_a_mistake_with_its_line(write) -
         r"'x@example.com\r\nBcc: y@example.com'",
         "rota.toml:7: notify.to is a setting of one receiver: put it into a section such as [notify.ops]",
     ]
+
+
+def test_a_name_to_log_in_with_needs_a_password(write) -> None:
+    assert mistakes(write('[notify.ops]\nto = "ops@example.com"\nuser = "rota"\n')) == [
+        "rota.toml:3: notify.ops.user needs password_file: no server takes a name alone "
+        '(user is "rota" at rota.toml:3; password_file is not given by default)'
+    ]
+
+
+def test_a_pair_has_one_other_master(write) -> None:
+    two = 'backup_of = ["tcp://a:7700", "tcp://b:7700"]'
+    assert mistakes(write(f"[standby]\n{two}\n")) == [
+        "rota.toml:2: standby.backup_of must be one address: agents decide between two masters, an engine between more "
+        '(backup_of is ["tcp://a:7700", "tcp://b:7700"] at rota.toml:2; lease is "agents" by default)'
+    ]
+    assert config.load(write(f'[standby]\n{two}\nlease = "etcd://c"\n'), {}).standby.backup_of is not None
+
+
+def test_a_port_of_an_engine_that_there_is_not_is_a_mistake(write) -> None:
+    (told,) = mistakes(write('[standby]\nlease = "etcd://a:2379,b:70000/x"\n'))
+    assert told == "rota.toml:2: standby.lease must have a port from 1 to 65535, not 70000"
 
 
 @pytest.mark.parametrize(

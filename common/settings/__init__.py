@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from ..declare import NAMED, Rule
-from . import health, master, service
+from . import health, master, notify, service, standby
 from .fault import FaultSettings
 from .health import DUMMY, HEARTBEAT, PORT, REQUEST, HealthSettings
 from .http import COMMON, FORWARDED, JSON, OFF, X_FORWARDED, HttpSettings, ServiceHttpSettings
@@ -85,4 +85,6 @@ RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
     MasterSettings: master.RULES,
     ServiceSettings: service.RULES,
     HealthSettings: health.RULES,
+    StandbySettings: standby.RULES,
+    NotifySettings: notify.RULES,
 }

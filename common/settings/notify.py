@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..declare import Section, setting
+from ..declare import Rule, Section, setting
 from ..kinds import HOST_PORT, Choice, Duration, File, Kind, Optional, Pattern, Several, Text, quoted
 
 TAKEOVER, RETURN, LIVE, DEAD, CLOSE = "takeover", "return", "live", "dead", "close"
@@ -108,3 +108,13 @@ class NotifySettings(Section):
         """What the program that sends has to know."""
         keys = ("to", "server", "security", "sender", "user", "password_file", "timeout")
         return {"mail": self.by_mail, **{key: getattr(self, key) for key in keys}}
+
+
+RULES = (
+    Rule(
+        "user",
+        "password_file",
+        lambda s: s.user is not None and s.password_file is None,
+        "needs password_file: no server takes a name alone",
+    ),
+)

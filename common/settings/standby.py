@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import limits
-from ..declare import Section, setting
+from ..declare import Rule, Section, setting
 from ..kinds import Address, Boolean, Choice, Duration, Lease, Optional, Several
 from ..steps import Steps
 from ..units import format_duration
@@ -99,3 +99,13 @@ class StandbySettings(Section):
     @property
     def takeover_ms(self) -> int:
         return int(self.takeover_after * 1000)
+
+
+RULES = (
+    Rule(
+        "backup_of",
+        "lease",
+        lambda s: s.lease == AGENTS and len(s.backup_of or ()) > 1,
+        "must be one address: agents decide between two masters, an engine between more",
+    ),
+)
