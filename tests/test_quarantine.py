@@ -631,8 +631,10 @@ def test_drop_forgets_all_of_it_and_twice_is_once() -> None:
     rig = Fleet().poisoned()
     case_id = rig.case().id
     assert ask(rig, "drop", case_id).data["changed"] is True
-    again = ask(rig, "drop", case_id)
-    assert (again.exit, again.data["changed"], rig.state()) == (exits.DONE, False, "")
+    for said in (case_id, case_id[:4]):
+        again = ask(rig, "drop", said)
+        assert (again.exit, again.data["changed"], rig.state()) == (exits.DONE, False, "")
+    assert ask(rig, "drop", "").exit == exits.NOT_FOUND
     rig.request(2, AGAIN, body=POISON)
     rig.dies(2)
     assert rig.state() == State.SUSPECT

@@ -394,7 +394,8 @@ class Quarantine:
         return True
 
     def was_dropped(self, name: str) -> bool:
-        return name in self._dropped
+        """As `find` has it: its beginning will do."""
+        return any(name and known.startswith(name) for known in self._dropped)
 
 
 # ---- shown ---------------------------------------------------------------------------------------
