@@ -65,7 +65,7 @@ def call(
         try:
             view = client.options(timeout=timeout, idempotency_key=idempotency_key, session=session)
             future = view.submit(target, **arguments)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise Mistake(str(error)) from None
         try:
             result = future.result(HINT_AFTER_S if timeout > HINT_AFTER_S else None)

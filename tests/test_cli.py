@@ -247,6 +247,7 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("config init --force", "--force overwrites a file: say PATH, too"),
         ("call orders", "'service.handler' expected"),
         ("call orders.quote X", "k=v or k:=JSON expected"),
+        ("call orders.quote quantity=99999999999999999999", "quantity: cannot send an integer of more than 64 bits"),
         ("load orders.quote --rate 5 --concurrency 2", "use one of them"),
         ("load orders.quote --rate x", "'x' is not a valid number"),
         ("scale orders many", "'many' is not a valid whole number"),
