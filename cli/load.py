@@ -38,7 +38,7 @@ MOST_WAITING = 10_000  # at a fixed rate: beyond it the service is drowned, and 
 @values_argument
 @click.option("--rate", type=Number(0.001, 1e6), metavar="N", help="Requests a second, however slow the answers are.")
 @click.option("--concurrency", type=Whole(1, 10_000), metavar="N", help="Requests in flight at any time. Default: 16.")
-@seconds_option("--duration", help="How long to send. Default: 10s, or until --requests are sent.")
+@seconds_option("--duration", least="1ms", help="How long to send. Default: 10s, or until --requests are sent.")
 @click.option("--requests", type=Whole(1, 10**12), metavar="N", help="How many to send.")
 @seconds_option("--timeout", default="30s", least="1ms", most="1d", help="How long one request may take.")
 @master_option

@@ -249,6 +249,7 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("call orders.quote X", "k=v or k:=JSON expected"),
         ("call orders.quote quantity=99999999999999999999", "quantity: cannot send an integer of more than 64 bits"),
         ("load orders.quote --rate 5 --concurrency 2", "use one of them"),
+        ("load orders.quote --duration 0", "'--duration': must be from 1ms to 365d, not '0'"),
         ("load orders.quote --rate x", "'x' is not a valid number"),
         ("scale orders many", "'many' is not a valid whole number"),
         ("wait leader orders", "leader takes no NAME"),
