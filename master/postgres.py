@@ -8,9 +8,11 @@ nothing else has a time limit for all that may hang.
 from __future__ import annotations
 
 import select
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..common.fields import BadMessage, checked
 from .core.engine_lease import Question, Row
 from .engine import EngineError
 
@@ -24,11 +26,15 @@ CREATE TABLE IF NOT EXISTS rota_lease (
 INSERT INTO rota_lease (holder, epoch, stamp, until) VALUES ('', 0, 0, clock_timestamp()) ON CONFLICT DO NOTHING
 """
 _READ = b"SELECT stamp, holder, epoch FROM rota_lease"
+# Otherwise what waits for a lock waits on when we have gone, and each try takes one more of the server's connections.
+_LIMIT = b"SET LOCAL statement_timeout = %d; "
+_LIMIT_SHARE = 0.8  # of the time for an answer: so the server can still say what it waited for
 # A row that is not over for longer than a lease was written before the database's clock was set back.
 _CHANGE = b"""
-UPDATE rota_lease SET holder = $1, epoch = $2, stamp = stamp + 1, until = clock_timestamp() + $5::interval
-WHERE stamp = $3
-    AND (holder IN ('', $4) OR until <= clock_timestamp() OR until > clock_timestamp() + $5::interval)
+UPDATE rota_lease SET holder = %(holder)b, epoch = %(epoch)b, stamp = stamp + 1,
+    until = clock_timestamp() + %(lease)b::interval
+WHERE stamp = %(stamp)b
+    AND (holder IN ('', %(me)b) OR until <= clock_timestamp() OR until > clock_timestamp() + %(lease)b::interval)
 RETURNING stamp, holder, epoch
 """
 _NO_TABLE = b"42P01"
@@ -66,13 +72,18 @@ class Postgres:
         self._by = 0.0
 
     def read(self, patience_s: float) -> Row:
-        return self._row(_READ, [], patience_s)[1]
+        by = monotonic() + patience_s
+        row = self._row(_READ, by)
+        if row is None:  # nobody was here before, or somebody has deleted it
+            self._row(_TABLE, by)
+            row = self._row(_READ, by)
+        return row or Row(0, "", 0)
 
     def change(self, question: Question) -> tuple[bool, Row]:
         lease = f"{question.lease_s:.6f} s"
-        values = [question.holder, str(question.epoch), str(question.stamp), question.me, lease]
-        changed, row = self._row(_CHANGE, [value.encode() for value in values], question.patience_s)
-        return changed, row if changed else self.read(question.patience_s)
+        values = {**question._asdict(), "holder": question.holder, "lease": lease}
+        row = self._row(_CHANGE, monotonic() + question.patience_s, values)
+        return row is not None, row or self.read(question.patience_s)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -81,58 +92,54 @@ class Postgres:
 
     # ---- within ----------------------------------------------------------------------------------------------------
 
-    def _row(self, sql: bytes, values: list[bytes], patience_s: float) -> tuple[bool, Row]:
-        """Whether the statement gave a row, and that row."""
-        self._by = monotonic() + patience_s
+    def _row(self, sql: bytes, by: float, values: Mapping[str, object] | None = None) -> Row | None:
+        """The row that the statement gives; None: it gives none, or there is no table."""
+        self._by = by
         try:
-            found = self._ask(sql, values)
-            if found is None:  # there is no table yet
-                self._ask(_TABLE, None)
-                found = self._ask(sql, values)
+            found = self._ask(sql, values or {})
+            if found is None or not found.ntuples:
+                return None
+            stamp, holder, epoch = (found.get_value(0, column) or b"" for column in range(3))
+            row: Row = checked(Row, {"stamp": int(stamp), "holder": holder.decode(), "epoch": int(epoch)})
+            return row
+        except BadMessage as error:
+            raise EngineError(f"the row of rota_lease is not ours: {error}: delete it") from None
         except self._failures as error:
             host = self._hosts[0][0]
             self.close()
             self._hosts.append(self._hosts.pop(0))
             raise EngineError(f"PostgreSQL at {host}: {' '.join(str(error).split())}") from None
-        if found is None or not found.ntuples:
-            return False, Row(0, "", 0)
-        stamp, holder, epoch = (found.get_value(0, column) or b"" for column in range(3))
-        return True, Row(int(stamp), holder.decode(), int(epoch))
 
-    def _ask(self, sql: bytes, values: list[bytes] | None) -> pq.abc.PGresult | None:
+    def _ask(self, sql: bytes, values: Mapping[str, object]) -> pq.abc.PGresult | None:
         """The last result; None: the table does not exist."""
         connection = self._connection
         if connection is None:
             connection = self._connection = self._connect()
-        if values is None:
-            connection.send_query(sql)
-        else:
-            connection.send_query_params(sql, values)
+        literal = self._pq.Escaping(connection).escape_literal
+        literals = {name.encode(): literal(str(value).encode()) for name, value in values.items()}
+        left_ms = max(1, int((self._by - monotonic()) * 1000 * _LIMIT_SHARE))
+        connection.send_query(_LIMIT % left_ms + (sql % literals if literals else sql))
         while connection.flush():
             self._wait(connection, select.POLLIN | select.POLLOUT)
-        result = None
+        result, missing = None, False
         while True:
             while connection.is_busy():
                 self._wait(connection, select.POLLIN)
                 connection.consume_input()
             each = connection.get_result()
             if each is None:
-                return result
+                return None if missing else result
             result = each
             if each.status not in (self._pq.ExecStatus.COMMAND_OK, self._pq.ExecStatus.TUPLES_OK):
-                if each.error_field(_SQLSTATE) == _NO_TABLE:
-                    self._drain(connection)
-                    return None
-                raise EngineError(each.error_message.decode(errors="replace"))
-
-    def _drain(self, connection: pq.abc.PGconn) -> None:
-        while connection.get_result() is not None:
-            pass
+                missing = each.error_field(_SQLSTATE) == _NO_TABLE
+                if not missing:
+                    raise EngineError(each.error_message.decode(errors="replace"))
 
     def _connect(self) -> pq.abc.PGconn:
         polling = self._pq.PollingStatus
         connection: pq.abc.PGconn = self._pq.PGconn.connect_start(self._hosts[0][1])
-        status = polling.WRITING
+        failed = connection.status == self._pq.ConnStatus.BAD  # the host has no address
+        status = polling.FAILED if failed else polling.WRITING
         while status in (polling.READING, polling.WRITING):
             self._wait(connection, select.POLLIN if status == polling.READING else select.POLLOUT)
             status = connection.connect_poll()

@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 from system.proxy import PROXIED, Proxy
+from waiting import eventually
 
+from rota.common.limits import EPOCH_MAX
 from rota.master.core.engine_lease import EngineLease, Question, Row
 from rota.master.engine import Engine, EngineError, Store, store
 
@@ -82,6 +85,59 @@ def test_the_database_lets_nobody_take_a_row_that_is_not_over_by_its_own_clock(
     assert found[1].holder == "b 1"
 
 
+def psql(server: Server, *statements: str) -> list[tuple[Any, ...]]:
+    """What the last of them answers."""
+    with psycopg.connect(server.address(), autocommit=True) as connection:
+        for statement in statements:
+            found = connection.execute(statement.encode())
+        return found.fetchall() if found.description else []
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM rota_lease", "DROP TABLE rota_lease"])
+def test_a_row_that_somebody_has_deleted_is_made_again(server: Server, stores: list[Store], statement: str) -> None:
+    if server.name != "postgresql":
+        return
+    stores[0].change(ask(stores[0].read(1.0), 3))
+    psql(server, statement)
+    row = stores[0].read(1.0)
+    assert row == Row(0, "", 0)
+    changed, row = stores[0].change(ask(row, 3))
+    assert changed and stores[1].read(1.0) == row
+
+
+@pytest.mark.parametrize("lock", ["SELECT FROM rota_lease FOR UPDATE", "LOCK TABLE rota_lease"])
+def test_who_gives_up_a_locked_row_does_not_wait_on_at_the_server(
+    server: Server, stores: list[Store], lock: str
+) -> None:
+    """Else each try would take one more of its connections, until nobody gets any."""
+    if server.name != "postgresql":
+        return
+    _, row = stores[0].change(ask(stores[0].read(1.0), 3))
+    with psycopg.connect(server.address()) as other:
+        other.execute(lock.encode())
+        for _ in range(3):
+            with pytest.raises(EngineError, match="canceling statement due to statement timeout"):
+                stores[0].change(ask(row, 3)._replace(patience_s=0.5))
+        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        assert eventually(lambda: not psql(server, waiting))
+    assert stores[0].change(ask(row, 3)) == (True, row._replace(stamp=row.stamp + 1))
+
+
+@pytest.mark.parametrize("epoch", [-1, EPOCH_MAX, 1 << 62])
+def test_a_row_with_an_epoch_that_nobody_can_follow_is_no_lease(
+    server: Server, stores: list[Store], epoch: int
+) -> None:
+    if server.name != "postgresql":
+        return
+    stores[0].change(ask(stores[0].read(1.0), 3))
+    psql(server, f"UPDATE rota_lease SET epoch = {epoch}")
+    try:
+        with pytest.raises(EngineError, match="the row of rota_lease is not ours: .*epoch.*: delete it"):
+            stores[0].read(1.0)
+    finally:
+        psql(server, "DELETE FROM rota_lease")
+
+
 def test_a_silent_engine_is_given_up_in_time_and_asked_again_when_it_is_back(server: Server) -> None:
     with Proxy({"engine": server.port}) as proxy:
         far = store(server.address(PROXIED))
@@ -133,6 +189,11 @@ def test_every_question_is_answered_also_when_there_is_no_engine(server: Server)
         assert monotonic() < by
     assert found[0].row is None and found[0].error and "\n" not in found[0].error
     engine.close()
+
+
+def test_a_host_without_an_address_is_said_to_be_one() -> None:
+    with pytest.raises(EngineError, match=r'PostgreSQL at no.invalid: could not translate host name "no.invalid"'):
+        store("postgresql://no.invalid/rota").read(5.0)
 
 
 def test_hosts_and_ports_that_do_not_match_are_a_mistake_and_no_host_is_dropped() -> None:
