@@ -64,9 +64,17 @@ class Operator:
             if why := self._why_none(monotonic() + WHY_S):
                 raise exits.error(exits.UNDER_WAY, f"{error}; {why}") from None
             raise
+        was_active = master["state"] == ACTIVE
+        if was_active and welcome.master == master["name"]:
+            other, its_address = peer.get("name") or "the other master", peer.get("address") or "STANDBY"
+            raise exits.error(
+                exits.FAILED,
+                f"{other} did not take over: {welcome.master} is active again, with epoch {welcome.epoch}; "
+                f"`rota role -m {its_address}` says what keeps {other} from it",
+            )
         return {
             "schema": 1,
-            "from": master["name"] if master["state"] == ACTIVE else peer.get("name", ""),
+            "from": master["name"] if was_active else peer.get("name", ""),
             "to": welcome.master,
             "address": address,
             "epoch_before": before,

@@ -85,6 +85,25 @@ def test_without_time_to_wait_it_is_asked_for_all_the_same(pair: Pair) -> None:
     until(lambda: pair[1].state == "active")
 
 
+def test_who_handed_over_and_is_active_again_since_the_other_could_not_is_exit_1(pair: Pair) -> None:
+    """Nobody should take it for a machine that may be switched off now."""
+    first, second = pair
+
+    def stand_again(verb: messages.Verb) -> messages.Result:
+        if verb.verb == "switchover":
+            first.epoch = 3
+            return messages.Result(verb.id, True, 0, {"schema": 1, "epoch": 1, "to": "b", "given_back": 7})
+        peer = {"name": "b", "address": second.address}
+        master = {"name": "fake", "state": "active", "epoch": 1, "peer": peer}  # the name with which it greets
+        return messages.Result(verb.id, True, 0, {"schema": 1, "master": master})
+
+    first.verb = stand_again
+    result = rota("switchover", "--reason", "kernel", "-m", first.address)
+    assert result.exit_code == 1, result.output
+    text = f"b did not take over: fake is active again, with epoch 3; `rota role -m {second.address}` says"
+    assert text in result.stderr
+
+
 def test_a_refusal_is_exit_5(pair: Pair) -> None:
     answer = pair[0].verb
     assert answer is not None
