@@ -103,7 +103,7 @@ class Postgres:
             row: Row = checked(Row, {"stamp": int(stamp), "holder": holder.decode(), "epoch": int(epoch)})
             return row
         except BadMessage as error:
-            raise EngineError(f"the row of rota_lease is not ours: {error}: delete it") from None
+            raise EngineError(f"rota_lease{error}: the row is not ours, delete it") from None
         except self._failures as error:
             host = self._hosts[0][0]
             self.close()

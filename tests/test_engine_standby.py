@@ -32,8 +32,11 @@ class Engine:
     def __init__(self) -> None:
         self.row = Row(0, "", 0)
         self.away = False
+        self.full = False  # it can be read, and nothing is written
 
     def answer(self, question: Question) -> Answer:
+        if self.full and question.stamp is not None:
+            return Answer(question.number, False, None, "the disk is full")
         if self.away:
             return Answer(question.number, False, None, "connection refused")
         changed = question.stamp is not None and question.stamp == self.row.stamp
@@ -202,6 +205,28 @@ def test_without_the_engine_it_does_not_stand_and_says_why(rig: Rig) -> None:
     rig.wait(10.0)
     assert not rig.active and rig.core.candidacy.stage is Stage.FOLLOWING
     assert any("connection refused" in alarm for alarm in rig.core.status(rig.now)["master"]["alarms"])
+
+
+def test_where_nothing_can_be_written_it_waits_for_the_lease_says_why_and_is_still_there(rig: Rig) -> None:
+    """Else the active one would miss a standby that does nothing but wait."""
+    rig.greet("n1")
+    rig.engine.full = True
+    heard_only(rig, 1.5)
+    assert rig.stage is Stage.RAISING
+    promises, epoch = len(rig.told(Promise)), rig.core.candidacy.epoch
+    for _ in range(10):
+        heard_only(rig, 0.1)
+        alarms = rig.core.status(rig.now)["master"]["alarms"]
+        assert alarms == ["the lease cannot be looked at: etcd: the disk is full"], (
+            "also after a look that was answered"
+        )
+    assert len(rig.told(Promise)) >= promises + 10
+    assert (rig.stage, rig.core.candidacy.epoch) == (Stage.RAISING, epoch), "it does not begin anew each time"
+    rig.engine.full = False
+    heard_only(rig, 0.5)
+    assert rig.engine.row.holder == "b life"
+    rig.grant("n1")
+    assert rig.active and rig.core.lease.error == ""
 
 
 def test_silence_after_a_goodbye_without_handover_never_activates_it(rig: Rig) -> None:

@@ -75,6 +75,7 @@ class EngineLease:
         self._seen_at = now  # the row's stamp, for the first time
         self._fresh_at = -inf  # the last answer
         self._forgotten = False  # the engine knows less than it did
+        self._unwritten = False  # `error` is of a change: that it can be read says nothing of that
         self._asked: Question | None = None
         self._asked_at = -inf
         self._ask_at = now
@@ -159,10 +160,11 @@ class EngineLease:
             return
         self._asked = None
         if answer.row is None:  # also of a change nobody knows whether it was made: the next look tells
-            self.error = answer.error
+            self.error, self._unwritten = answer.error, asked.stamp is not None
             self._ask_at = now + self.lease_s / RETRIES
             return
-        self.error = ""
+        if asked.stamp is not None or not (self._unwritten and self.epoch):
+            self.error = ""
         self._fresh_at = now
         self._see(answer.row, now)
         if answer.changed and asked.epoch == self.epoch and not asked.free:

@@ -85,9 +85,13 @@ class EngineStandby(Standby):
             self._dialled = addresses[(addresses.index(self._dialled) + 1) % len(addresses)]
 
     def _pulse(self, pulse: Pulse, now: float) -> None:
-        """It may well be heard while its lease is over: the engine decides, not whether it is heard."""
-        if self.candidacy.stage is Stage.FOLLOWING and pulse.epoch >= self.epoch:
+        """It may well be heard while its lease is over: the engine decides, not whether it is heard. Nobody has the
+        lease yet in RAISING, perhaps for long: where nothing can be written.
+        """
+        if self.candidacy.stage in (Stage.FOLLOWING, Stage.RAISING) and pulse.epoch >= self.epoch:
             self._goodbye = None
+            if self.candidacy.stage is Stage.FOLLOWING:
+                self.candidacy.withdraw()
             self._heard(pulse, now)
 
     def _closed(self, closing: Closing, now: float) -> None:

@@ -54,6 +54,7 @@ class PairStandby(Standby):
         if self.candidacy.stage is not Stage.FOLLOWING:
             self.events.tell("withdrawn", self.name, f"{self._active} is heard again")
         self.alarms.pop("no primary", None)
+        self.candidacy.withdraw()
         self._heard(pulse, now)
 
     def _closed(self, closing: Closing, now: float) -> None:

@@ -197,7 +197,6 @@ class Standby(ABC):
     def _heard(self, pulse: messages.Pulse, now: float) -> None:
         """We promise not to stand."""
         self._forced = False
-        self.candidacy.withdraw()
         self.candidacy.unable.clear()
         self.candidacy.saw(pulse.epoch)
         if pulse.epoch > self.epoch:
