@@ -62,8 +62,9 @@ class Etcd:
             self.close()
             self._hosts.append(self._hosts.pop(0))
             text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            if isinstance(error, HTTPException) and not isinstance(error, OSError):
-                text = f"answers something else than HTTP (with TLS rota does not speak): {text.strip()!r:.{SHOWN}}"
+            if isinstance(error, HTTPException):
+                said = text if isinstance(error, OSError) else f"{text.strip()!r:.{SHOWN}} is no HTTP"
+                text = f"{said} (does it want TLS? rota speaks to etcd without)"
             raise EngineError(f"etcd at {host}:{port}: {text}") from None
 
     def _exchange(self, path: str, body: str, by: float) -> dict[str, Any]:

@@ -111,7 +111,8 @@ SPOKEN = [
     (http(b'{"message": "etcdserver: no leader"}', "503 Busy"), "503 Busy: etcdserver: no leader"),
     (http(b'{"message": "\\u001b[31m"}', "500 X"), "500 X: \ufffd[31m"),
     (b"HTTP/1.0 400 Bad\r\n\r\nto an HTTPS server.", "answers 400 Bad, but not as etcd does: 'to an HTTPS server.'"),
-    (b"\x15\x03\x01\n", r"answers something else than HTTP (with TLS rota does not speak): '\x15\x03\x01'"),
+    (b"\x15\x03\x01\n", r"'\x15\x03\x01' is no HTTP (does it want TLS? rota speaks to etcd without)"),
+    (b"", "Remote end closed connection without response (does it want TLS? rota speaks to etcd without)"),
     (http(b'{"header": {}}')[:-3], "answers 200 OK, but not as etcd does: '{\"header\":'"),
     (http(b"[" * 50_000), f"answers 200 OK, but not as etcd does: '{'[' * 100}'"),
 ]
