@@ -58,7 +58,7 @@ class Etcd:
         host, port = self._hosts[0]
         try:
             return self._exchange(f"/v3/kv/{what}", json.dumps(body), monotonic() + patience_s)
-        except (OSError, HTTPException, EngineError) as error:
+        except (OSError, HTTPException, ValueError, EngineError) as error:
             self.close()
             self._hosts.append(self._hosts.pop(0))
             text = getattr(error, "strerror", None) or str(error) or type(error).__name__
