@@ -453,6 +453,7 @@ def test_without_its_engine_it_says_so_while_it_may_and_when_it_may_not(active: 
     active.tick(0.4)
     assert "the lease cannot be renewed: etcd: connection refused" in active.group.alarms(active.now)[0]
     active.now += 0.6
+    assert active.group.why_held(active.now) == "the lease cannot be renewed: etcd: connection refused"
     assert active.group.alarms(active.now)[0].startswith("no quorum: the lease cannot be renewed: etcd: connection")
 
 

@@ -205,10 +205,19 @@ class Followers(ABC):
     # ---- for people ------------------------------------------------------------------------------------------------
 
     @abstractmethod
+    def why_held(self, now: float) -> str:
+        """Why this master may not dispatch; empty when it may."""
+
+    @abstractmethod
     def alarms(self, now: float) -> list[str]: ...
 
     @abstractmethod
     def status(self, now: float) -> dict[str, Any]: ...
+
+    def _held(self, now: float) -> list[str]:
+        """The alarm of a master that may not dispatch."""
+        why = self.why_held(now)
+        return [f"no quorum: {why}; requests are held until that changes"] if why else []
 
     def _missed(self, now: float) -> list[str]:
         """Alarms of standbys that are not there."""

@@ -85,20 +85,20 @@ class Group(Followers):
 
     # ---- for people ------------------------------------------------------------------------------------------------
 
-    def alarms(self, now: float) -> list[str]:
-        return [*self._of_lease(now), *self._missed(now)]
-
-    def _of_lease(self, now: float) -> list[str]:
+    def why_held(self, now: float) -> str:
         lease = self.lease
-        if lease.until <= now:
-            why = f"{lease.engine}: {lease.error}" if lease.error else f"{lease.engine} has not answered yet"
-            if lease.row is not None and not lease.error and not lease.is_ours:
-                why = f"{lease.holder or 'nobody'} has it"
-            return [f"no quorum: the lease cannot be renewed: {why}; requests are held until that changes"]
-        if lease.error:
-            left = lease.until - now
-            return [f"the lease cannot be renewed: {lease.engine}: {lease.error}; {left:.1f} s are left"]
-        return []
+        if lease.until > now:
+            return ""
+        why = f"{lease.engine}: {lease.error}" if lease.error else f"{lease.engine} has not answered yet"
+        if lease.row is not None and not lease.error and not lease.is_ours:
+            why = f"{lease.holder or 'nobody'} has it"
+        return f"the lease cannot be renewed: {why}"
+
+    def alarms(self, now: float) -> list[str]:
+        lease, found = self.lease, [*self._held(now), *self._missed(now)]
+        if lease.error and (left := lease.until - now) > 0:
+            found.insert(0, f"the lease cannot be renewed: {lease.engine}: {lease.error}; {left:.1f} s are left")
+        return found
 
     def status(self, now: float) -> dict[str, Any]:
         best = self._best()

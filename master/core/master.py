@@ -426,7 +426,7 @@ class Master:
     def hold(self, held: bool, now: float) -> None:
         """Without a quorum nothing is dispatched; what comes waits in the queue."""
         if held != self.fleet.held:
-            text = "requests are held" if held else "requests are dispatched again"
+            text = f"requests are held: {self.pair.why_held(now)}" if held else "requests are dispatched again"
             self.events.tell("no quorum" if held else "quorum", self.identity.name, text)
             if held:
                 self.out.role.append(Notify("no quorum", self.identity.name, text))

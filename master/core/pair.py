@@ -169,18 +169,17 @@ class Pair(Followers):
 
     # ---- for people ------------------------------------------------------------------------------------------------
 
+    def why_held(self, now: float) -> str:
+        if self.standby is None or self.until() > now:
+            return ""
+        held, needed = self.leases.held(now), blocking(len(self.leases.electorate))
+        return f"{self.standby.peer.name} promises nothing, and {held} of {needed} nodes needed have granted a lease"
+
     def alarms(self, now: float) -> list[str]:
         standby = self.standby
         if standby is None:
             return []
-        found = []
-        if self.until() <= now:
-            held, needed = self.leases.held(now), blocking(len(self.leases.electorate))
-            found.append(
-                f"no quorum: {standby.peer.name} promises nothing, and {held} of {needed} nodes needed have granted a "
-                "lease; requests are held until that changes"
-            )
-        found += self._missed(now)
+        found = [*self._held(now), *self._missed(now)]
         if why := self._unelectable(standby):
             found.append(why)
         return found

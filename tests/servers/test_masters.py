@@ -140,6 +140,7 @@ def test_without_its_engine_the_active_one_holds_and_goes_on_by_itself(masters: 
             return any("no quorum: the lease cannot be renewed" in alarm for alarm in alarms)
 
         until(held)
+        until(lambda: masters.said("a", "no quorum: ", "requests are held: the lease cannot be renewed: "))
         done = load.done
         time.sleep(LEASE_S)  # time enough for the others to take over, if they did
         assert load.done - done <= 8, "what ran is answered, and no more is dispatched"
