@@ -314,6 +314,7 @@ class Promise(NamedTuple):
     lasts_ms: int
     sequence: int  # everything up to it is durable there
     voters: int = -1  # nodes of the electorate that it could ask for a vote; -1: it does not say
+    unable: str = ""  # why it could not have the lease of an engine, which would keep it from taking over
 
 
 class Closing(NamedTuple):

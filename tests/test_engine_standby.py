@@ -229,6 +229,14 @@ def test_where_nothing_can_be_written_it_waits_for_the_lease_says_why_and_is_sti
     assert rig.active and rig.core.lease.error == ""
 
 
+def test_without_the_engine_it_tells_the_active_one_too(rig: Rig) -> None:
+    rig.pulse()
+    assert rig.told(Promise)[-1].unable == ""
+    rig.engine.away = True
+    heard_only(rig, 0.3)
+    assert rig.told(Promise)[-1].unable == "the lease cannot be looked at: etcd: connection refused"
+
+
 def test_silence_after_a_goodbye_without_handover_never_activates_it(rig: Rig) -> None:
     rig.link(Closing(1, False))
     rig.engine.held_by("", 1)
@@ -370,8 +378,8 @@ class Active:
         hello = PeerHello([1, 1], name, f"tcp://{name}:7700", role, 1, 1000, "majority", "etcd")
         self.group.greet(name.encode(), ord(name), hello, 1, self.now)
 
-    def promise(self, name: str, sequence: int) -> None:
-        self.group.from_standby(name.encode(), Promise(1, 1000, sequence), self.now)
+    def promise(self, name: str, sequence: int, unable: str = "") -> None:
+        self.group.from_standby(name.encode(), Promise(1, 1000, sequence, unable=unable), self.now)
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += seconds
@@ -445,6 +453,21 @@ def test_the_primary_that_follows_is_the_first_to_be_handed_over_to_and_the_leas
     assert {each.to for name in "bcd" for each in active.said(name, Closing)} == {"d"}
     active.answer()
     assert active.engine.row.holder == "" and active.group.until() < active.now
+
+
+def test_a_standby_that_cannot_reach_the_engine_is_an_alarm_and_is_not_handed_over_to(active: Active) -> None:
+    """By day, and not when it is to take over."""
+    active.greet("d", "primary")
+    for name in "bcd":
+        active.promise(name, active.number, "etcd: timed out" if name in "cd" else "")
+    wrong = [f"{name} could not take over: etcd: timed out" for name in "cd"]
+    assert active.group.alarms(active.now) == wrong
+    assert active.group.unready() == "" and active.group.peer and active.group.peer.name == "b"
+    active.promise("b", active.number, "etcd: connection refused")
+    assert active.group.unready() == "d could not take over: etcd: timed out"
+    for name in "bcd":
+        active.promise(name, active.number)
+    assert active.group.alarms(active.now) == [] and not active.group.unready()
 
 
 def test_without_its_engine_it_says_so_while_it_may_and_when_it_may_not(active: Active) -> None:

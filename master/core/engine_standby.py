@@ -64,6 +64,11 @@ class EngineStandby(Standby):
     def decider(self) -> str:
         return self.lease.engine
 
+    @property
+    def unable(self) -> str:
+        lease = self.lease
+        return f"the lease cannot be looked at: {lease.engine}: {lease.error}" if lease.error else ""
+
     # ---- the link to the active master -----------------------------------------------------------------------------
 
     def _addresses(self) -> list[str]:
@@ -203,6 +208,6 @@ class EngineStandby(Standby):
         found = super().status(now)
         found["master"]["lease"] = self.lease.status(now)
         found["master"]["peer"]["promise_ms"] = None
-        if self.lease.error:
-            found["master"]["alarms"].append(f"the lease cannot be looked at: {self.lease.engine}: {self.lease.error}")
+        if self.unable:
+            found["master"]["alarms"].append(self.unable)
         return found

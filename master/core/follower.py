@@ -31,6 +31,7 @@ class Follower:
         self.token = 0
         self.acked = 0  # records that it has
         self.heard_at = -inf
+        self.unable = ""  # what would keep it from taking over, as it says
         self._out = out
         self._events = events
         self._last_event = 0
@@ -70,7 +71,11 @@ class Follower:
         if not self.followed:
             return f"{self.peer.name} does not follow ({self.liveness}): see `rota status`"
         left = last_record - self.acked
-        return f"{self.peer.name} is {plural(left, 'record')} behind: try again" if left else ""
+        return f"{self.peer.name} is {plural(left, 'record')} behind: try again" if left else self.hindered()
+
+    def hindered(self) -> str:
+        """Why it could not take over, though it follows and has everything; empty when it could."""
+        return f"{self.peer.name} could not take over: {self.unable}" if self.unable and self.followed else ""
 
     def missed(self) -> str:
         said = "has said goodbye" if self.liveness is Liveness.CLOSED else "is not heard"

@@ -142,6 +142,7 @@ class Followers(ABC):
 
     def _promised(self, standby: Follower, promise: messages.Promise, now: float) -> None:
         standby.promised(promise.sequence, self._last_record, now)
+        standby.unable = promise.unable
 
     def gone(self, route: bytes, said_bye: bool = False) -> None:
         """Its connection is gone; its promise goes on."""
@@ -236,7 +237,7 @@ class Followers(ABC):
         """The primary goes first among those that have everything."""
         return max(
             self._followers.values(),
-            key=lambda each: (each.followed, each.acked, each.peer.role == PRIMARY),
+            key=lambda each: (each.followed, not each.unable, each.acked, each.peer.role == PRIMARY),
             default=None,
         )
 

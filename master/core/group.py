@@ -96,6 +96,7 @@ class Group(Followers):
 
     def alarms(self, now: float) -> list[str]:
         lease, found = self.lease, [*self._held(now), *self._missed(now)]
+        found += [why for each in self._followers.values() if (why := each.hindered())]
         if lease.error and (left := lease.until - now) > 0:
             found.insert(0, f"the lease cannot be renewed: {lease.engine}: {lease.error}; {left:.1f} s are left")
         return found

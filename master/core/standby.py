@@ -95,6 +95,11 @@ class Standby(ABC):
         """Who decides which master is active: `agents`, or the name of an engine."""
 
     @property
+    def unable(self) -> str:
+        """What would keep it from taking over, for the active master to tell."""
+        return ""
+
+    @property
     @abstractmethod
     def peer_address(self) -> str:
         """The control address of the master that it follows, or tries to."""
@@ -210,7 +215,8 @@ class Standby(ABC):
         self._whole_until = now + 0.9 * DEAD_AFTER * self.settings.takeover_after if self.mirror.synced else -inf
         self._promised_until = now + self.settings.takeover_after
         voters = len(self._voters.heard(now) & self.mirror.known.electorate)
-        self._say_active(messages.Promise(pulse.number, self.settings.takeover_ms, self.mirror.confirmed, voters))
+        lasts_ms, confirmed = self.settings.takeover_ms, self.mirror.confirmed
+        self._say_active(messages.Promise(pulse.number, lasts_ms, confirmed, voters, self.unable))
 
     def _replica(self, replica: messages.Replica, now: float) -> None:
         try:
