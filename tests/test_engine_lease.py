@@ -163,6 +163,18 @@ def test_who_comes_back_after_somebody_else_took_it_has_lost_it(rig: Rig) -> Non
     assert rig.leases["a"].epoch == 0 and rig.leases["a"].known_epoch == 2 and rig.leases["a"].holder == "b"
 
 
+def test_a_stamp_that_an_emptied_engine_has_given_to_somebody_else_is_not_taken_for_ours(rig: Rig) -> None:
+    """It counts anew, and comes by each number again."""
+    rig.stopped |= {"a", "b"}
+    rig.run(1.3)
+    rig.engine.row = rig.engine.row._replace(holder="b life", epoch=2)
+    rig.stopped.discard("a")
+    for _ in range(30):
+        rig.run(0.01)
+        assert not rig.holds("a") and rig.engine.row.holder == "b life"
+    assert rig.leases["a"].holder == "b"
+
+
 def test_what_was_tried_is_lost_when_somebody_else_has_it_and_not_while_the_answer_is_awaited() -> None:
     rig = Rig()
     a, b = rig.leases.values()

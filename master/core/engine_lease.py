@@ -100,7 +100,10 @@ class EngineLease:
 
     def is_free(self, now: float) -> bool:
         """Nobody has it, as far as the engine was heard lately."""
-        return self.row is not None and now - self._fresh_at <= FRESH * self.lease_s and self._may_be_free(now)
+        return self.row is not None and self._is_fresh(now) and self._may_be_free(now)
+
+    def _is_fresh(self, now: float) -> bool:
+        return now - self._fresh_at <= FRESH * self.lease_s
 
     def _may_be_free(self, now: float) -> bool:
         assert self.row is not None
@@ -197,8 +200,8 @@ class EngineLease:
         self.questions.append(self._asked)
 
     def _to_change(self, now: float) -> bool:
-        if self.is_ours:
-            return True
+        if self.is_ours:  # later somebody else's row may have our stamp: an engine that was emptied counts anew
+            return now < self.until or self._is_fresh(now)
         if not self.epoch:
             return False
         assert self.row is not None
