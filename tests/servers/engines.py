@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, sleep
@@ -68,6 +69,10 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self._data = folder / "postgres"
+        if os.getuid() == 0:  # as which the server refuses to run; and folders of tests are for their owner only
+            self._data = Path(tempfile.mkdtemp(prefix="rota-postgres-"))
+            shutil.chown(self._data, "postgres")
+            weakref.finalize(self, shutil.rmtree, self._data)
         self._running = False
 
     @staticmethod
@@ -78,11 +83,7 @@ class Postgres:
         return f"postgresql://rota@{host}:{self.port}/postgres"
 
     def start(self) -> None:
-        if not self._data.exists():
-            self._data.mkdir()
-            if os.getuid() == 0:  # which the server refuses to run as
-                _let_in(self._data)
-                shutil.chown(self._data, "postgres")
+        if not (self._data / "PG_VERSION").exists():
             self._run("initdb", "-D", str(self._data), "-U", "rota", "-A", "trust", "-N", "--no-locale")
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         log = str(self._data / "log")
@@ -121,15 +122,6 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 def _programs() -> list[Path]:
     """Debian keeps each version's programs in a folder of its own."""
     return sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-
-
-def _let_in(folder: Path) -> None:
-    """Folders of tests are for their owner only; postgres has to pass through them."""
-    owner = os.getuid()
-    for each in folder.parents:
-        if each.stat().st_uid == owner and len(each.parts) > 2:
-            each.chmod(each.stat().st_mode | 0o011)
-    pwd.getpwnam("postgres")
 
 
 def main() -> int:
