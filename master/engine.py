@@ -14,10 +14,12 @@ from typing import Protocol
 
 from ..common.clock import boottime
 from ..common.config import Config
+from ..common.log import printable
 from ..common.settings import AGENTS
 from .core.engine_lease import Answer, EngineLease, Question, Row
 
 CLOSE_S = 0.5
+ERROR_MAX = 500  # characters of what an engine says is wrong: the active master is told, ten times a second
 LET_GO_S = 0.3  # for the engine to take back the lease, at the end
 
 
@@ -99,9 +101,10 @@ class Engine:
                 return Answer(question.number, False, self._store.read(question.patience_s))
             return Answer(question.number, *self._store.change(question))
         except EngineError as error:
-            return Answer(question.number, False, None, str(error))
+            text = str(error)
         except Exception as error:  # of a library: whatever it is, the lease is not renewed
-            return Answer(question.number, False, None, f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+        return Answer(question.number, False, None, printable(text)[:ERROR_MAX])
 
 
 def configured(config: Config) -> Engine | None:

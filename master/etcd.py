@@ -15,7 +15,6 @@ from time import monotonic
 from typing import Any
 
 from ..common.fields import checked
-from ..common.log import printable
 from .core.engine_lease import Question, Row
 from .engine import EngineError
 
@@ -113,10 +112,10 @@ def _answer(response: HTTPResponse, data: bytes) -> dict[str, Any]:
     said = answer if isinstance(answer, dict) else {}
     if response.status == 200 and isinstance(said.get("header"), dict):
         return said
-    status = printable(f"{response.status} {response.reason}".strip())
+    status = f"{response.status} {response.reason}".strip()
     if response.status != 200 and isinstance(message := said.get("message"), str):
-        raise EngineError(f"{status}: {printable(message)[:SHOWN]}")
-    text = printable(" ".join(data[:SHOWN].decode(errors="replace").split()))
+        raise EngineError(f"{status}: {message}")
+    text = " ".join(data[:SHOWN].decode(errors="replace").split())
     raise EngineError(f"answers {status}, but not as etcd does: {text!r}")
 
 

@@ -12,8 +12,8 @@ from time import monotonic
 import pytest
 
 from rota.common.limits import EPOCH_MAX
-from rota.master.core.engine_lease import Question, Row
-from rota.master.engine import EngineError
+from rota.master.core.engine_lease import EngineLease, Question, Row
+from rota.master.engine import ERROR_MAX, Engine, EngineError
 from rota.master.etcd import ANSWER_MAX, Etcd
 
 PATIENCE_S = 0.2
@@ -109,7 +109,6 @@ SPOKEN = [
     (http(b"<html>\n<b>Welcome</b>"), "answers 200 OK, but not as etcd does: '<html> <b>Welcome</b>'"),
     (http(b"<h1>No server</h1>", "503 Busy"), "answers 503 Busy, but not as etcd does: '<h1>No server</h1>'"),
     (http(b'{"message": "etcdserver: no leader"}', "503 Busy"), "503 Busy: etcdserver: no leader"),
-    (http(b'{"message": "\\u001b[31m"}', "500 X"), "500 X: \ufffd[31m"),
     (b"HTTP/1.0 400 Bad\r\n\r\nto an HTTPS server.", "answers 400 Bad, but not as etcd does: 'to an HTTPS server.'"),
     (b"\x15\x03\x01\n", r"'\x15\x03\x01' is no HTTP (does it want TLS? rota speaks to etcd without)"),
     (b"", "Remote end closed connection without response (does it want TLS? rota speaks to etcd without)"),
@@ -188,3 +187,17 @@ def test_a_key_that_somebody_else_wrote_is_no_lease(server: Server, etcd: Etcd, 
     """Also one with an epoch after which there would be hardly any: whoever stood above it could not be obeyed."""
     server.answers(key(value))
     assert said(etcd) == "the key shop/leader of etcd is not ours: choose another prefix, or delete it"
+
+
+def test_what_it_says_is_wrong_steers_nobodys_terminal_and_has_an_end(server: Server, etcd: Etcd) -> None:
+    server.answers(http(b'{"message": "\\u001b[31m%s"}' % (b"x" * 10_000), "500 X"))
+    lease = EngineLease("etcd", "a 1", 1.0, 0.0)
+    engine = Engine(lease, etcd)
+    lease.tick(0.0)
+    engine.ask()
+    by = monotonic() + 5
+    while not (found := engine.answers()):
+        assert monotonic() < by
+    error = found[0].error
+    assert error.startswith(f"etcd at {server.host}: 500 X: \ufffd[31mxxx") and len(error) == ERROR_MAX
+    engine.close()
