@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -338,10 +339,10 @@ def test_what_a_start_hook_says_at_length_is_told_in_part(master: FakeMaster) ->
         closing(master, node)
 
 
-def test_a_slot_that_fails_to_connect_is_started_again(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a process of its own it would end that; here it ended the thread, and nobody served ever after."""
+def without_descriptors(monkeypatch: pytest.MonkeyPatch, tries: int) -> list[zmq.ZMQError]:
+    """None is left for the next connections of slots. What of it is still to come."""
     carry_on = Link
-    failures = [zmq.ZMQError(errno.EMFILE)]
+    failures = [zmq.ZMQError(errno.EMFILE)] * tries
 
     def link(*args: Any) -> Link:
         if failures:
@@ -349,12 +350,48 @@ def test_a_slot_that_fails_to_connect_is_started_again(master: FakeMaster, monke
         return carry_on(*args)
 
     monkeypatch.setattr(backend, "Link", link)
+    return failures
+
+
+def test_a_slot_that_fails_to_connect_is_started_again(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own it would end that; here it ended the thread, and nobody served ever after."""
+    without_descriptors(monkeypatch, 1)
     with worker().background(master=master.address, name="app-1") as node:
         master.welcome_agent()
         master.tell(messages.Plan({"orders": 1}))
         assert "Too many open files" in master.expect(messages.Failing).text
         master.welcome_process()
         node.wait_ready()
+        closing(master, node)
+
+
+def test_what_runs_goes_on_while_there_is_no_descriptor_for_a_connection(
+    master: FakeMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be what has them all. It ended with its process, as its callers' MaybeExecuted."""
+    made = rota.Worker("orders")
+    failures: list[zmq.ZMQError] = []
+    begun, lost = threading.Event(), threading.Event()
+
+    @made.handler
+    async def hoard() -> str:
+        begun.set()
+        while failures or not lost.is_set():
+            await asyncio.sleep(0.01)
+        return "done"
+
+    with made.background(master=master.address, name="app-1") as node:
+        master.welcome_agent()
+        master.tell(messages.Plan({"orders": 1}))
+        master.expect(messages.Started)
+        master.welcome_process()
+        master.deliver(1, "orders.hoard")
+        master.until(begun.is_set)
+        failures = without_descriptors(monkeypatch, 2)
+        master.rebind_backend()
+        lost.set()
+        assert [held.number for held in master.welcome_process().held] == [1]
+        assert decode_result(master.expect_frame(wire.REPLY).body) == "done"
         closing(master, node)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from random import random
 from time import monotonic, sleep
 
+import zmq
+
 from ..common import messages, sockets, wire
 from ..common.fields import BadMessage
 from ..common.limits import BODY_MAX, IDLE_TICK_S
@@ -166,7 +168,13 @@ class Backend:
 
     def _open(self) -> None:
         self.obeyed = self._page.words[OBEY]
-        self.link = Link(self._ctx, obeyed(self._addresses, self.obeyed), sockets.BACKEND, self.body_max)
+        try:
+            self.link = Link(self._ctx, obeyed(self._addresses, self.obeyed), sockets.BACKEND, self.body_max)
+        except zmq.ZMQError:  # no descriptor is left: what runs may have them, and is not to end with us
+            if not self._deliveries.running:
+                raise  # nobody will give any back: a fresh process has some
+            self.drop()
+            return
         self.link.dealer.rcvtimeo = int(IDLE_TICK_S * 1000)
         self._hello_again(0.0)
 
