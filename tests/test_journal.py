@@ -75,6 +75,60 @@ def test_the_epoch_rises_at_every_start_and_is_durable_before_anybody_is_served(
     assert epochs == [1, 2, 3]
 
 
+def test_an_epoch_that_a_master_only_stood_for_outlives_it_too(tmp_path: Path) -> None:
+    """Else it would stand for it again, and be given votes that it had been given already."""
+    journal = Journal(tmp_path)
+    journal.rise(3, "m")
+    journal.rise(7, "")
+    journal.close()
+    for _ in range(2):  # the second reads what the first has put in its place
+        journal = Journal(tmp_path)
+        assert (journal.stood, journal.epoch, journal.epoch_by) == (7, 3, "m")
+        journal.close()
+
+
+def test_what_takes_the_place_of_all_records_leaves_the_epochs(tmp_path: Path) -> None:
+    journal = write(tmp_path, drained("n1"))
+    journal.rise(3, "m")
+    journal.record([(2, drained("n2")), (3, [drained("n3")]), (4, drained("n4"))])
+    durable(journal, 4)
+    journal.close()
+    for _ in range(2):
+        journal = Journal(tmp_path)
+        assert set(journal.restored.nodes) == {"n3", "n4"} and (journal.epoch, journal.stood) == (3, 3)
+        journal.close()
+
+
+def test_what_is_called_durable_was_fsynced_with_the_directory_that_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[int, int] = {}  # inode → its size then
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
+
+    def is_durable() -> bool:
+        file = (tmp_path / "journal").stat()
+        return synced.get(file.st_ino) == file.st_size and tmp_path.stat().st_ino in synced
+
+    monkeypatch.setattr(os, "fsync", noted)
+    journal = Journal(tmp_path)
+    assert is_durable()
+    journal.rise(1, "m")
+    assert is_durable()
+    journal.record([(1, drained("n1"))])
+    durable(journal, 1)
+    assert is_durable()
+    assert not select.select([journal.wake_fd], [], [], 0)[0], "it was told of"
+    synced.clear()
+    journal.record([(2, [drained("n2")])])
+    durable(journal, 2)
+    assert is_durable()
+    journal.close()
+
+
 @pytest.mark.parametrize("cut", [1, 5, 9, 30])
 def test_a_write_that_a_crash_cut_short_loses_only_itself(tmp_path: Path, cut: int) -> None:
     write(tmp_path, drained("n1"), drained("n2")).close()
@@ -118,9 +172,9 @@ def test_a_damaged_record_and_what_follows_it_is_not_believed(tmp_path: Path) ->
 
 
 def test_two_masters_do_not_share_a_directory(tmp_path: Path) -> None:
-    first = Journal(tmp_path)
+    first = Journal(tmp_path / "made" / "by it")
     with pytest.raises(JournalError, match="another master"):
-        Journal(tmp_path)
+        Journal(tmp_path / "made" / "by it")
     first.close()
 
 
@@ -149,9 +203,20 @@ def test_a_write_that_fails_says_so_and_nothing_more_is_called_durable(tmp_path:
     journal.close()
 
 
+def test_no_epoch_begins_that_cannot_be_made_durable(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    os.close(journal._file)
+    journal._file = os.open("/dev/full", os.O_WRONLY)
+    for _ in range(2):  # as it fails, and afterwards
+        with pytest.raises(JournalError, match="cannot be written: No space left"):
+            journal.rise(1, "m")
+    journal.close()
+
+
 def test_without_a_directory_everything_counts_as_recorded() -> None:
     journal = write(None, drained("n1"))
-    assert journal.recorded() == (1, "")
+    journal.rise(1, "m")
+    assert journal.recorded() == (1, "") and journal.epoch == 1
     journal.close()
 
 
