@@ -94,9 +94,11 @@ class Session:
             more = False
             self._greetings(now)
         if look and self.link is not None and self.link.lost():
-            if self.phase is OPEN:
-                self._take(now)  # what came before the end
-            self._fail(self.link.ended(), now)
+            why = self.link.ended()
+            while self.phase is OPEN and self._take(now):  # all that came before the end
+                pass
+            if self.link is not None:  # else it was given up for what came
+                self._fail(why, now)
         return more
 
     def send(self, now: float) -> None:
