@@ -9,10 +9,10 @@ from spoken.links import FakeLink, pretended
 
 from rota.client import beside, session
 from rota.client.calls import Call
-from rota.client.session import BATCH, OPEN, PARTED, Session
+from rota.client.session import ATTEMPT_S, BATCH, GREETING, OPEN, PARTED, Session
 from rota.common import messages, wire
 from rota.common.body import encode_result
-from rota.common.errors import Error, Timeout
+from rota.common.errors import Cancelled, Denied, Error, Timeout
 
 A, B = "tcp://a:7700", "tcp://b:7700"
 TOKEN = 7
@@ -59,18 +59,40 @@ class Client:
         self.step()
         return made
 
+    def dialled(self) -> str:
+        """By its own clock: the master that it asks next."""
+        while self.session.link is None:
+            self.step(self.session.next_deadline() - self.now)
+        return self.link.address
+
     def opened(self) -> Client:
         while self.session.phase is not OPEN:
-            self.step(max(0.0, min(1.0, self.session.next_deadline() - self.now)))
-            if self.session.link is not None:
-                self.say(wire.head(wire.WELCOME, TOKEN) + messages.encode(messages.Welcome(1, 1, "m", born=1)))
+            self.dialled()
+            self.say(WELCOME)
         return self
+
+    def said(self, kind: int) -> list[wire.Head]:
+        """What it has said over the connection that it has, and which is of this kind."""
+        frames = [frame for sent in self.link.sent for frame in unbundled(sent)]
+        return [head for head in map(wire.parse_head, frames) if head.kind == kind]
 
 
 @pytest.fixture(autouse=True)
 def no_sockets() -> Iterator[None]:
     with pretended(session, beside):
         yield
+
+
+WELCOME = wire.head(wire.WELCOME, TOKEN) + messages.encode(messages.Welcome(1, 1, "m", born=1))
+
+
+def unbundled(frame: bytes) -> list[bytes]:
+    fields = wire.parse(frame)
+    return wire.split(frame, fields) if fields[3] == wire.BUNDLE else [frame]
+
+
+def refusal(code: str, wait_ms: int = 0) -> bytes:
+    return messages.framed(wire.REFUSED, 0, messages.Refusal(code, "a sentence", wait_ms, [1, 1]))
 
 
 def answer(number: int) -> bytes:
@@ -106,3 +128,100 @@ def test_a_connection_is_given_up_as_silent_only_where_a_deadline_should_have_be
     client.call(timeout=0.1)
     client.step(1.0)
     assert client.session.link is not link and client.session.phase is PARTED
+
+
+def test_behind_a_goodbye_of_the_master_the_next_one_is_asked_at_once_for_what_that_had_not_accepted() -> None:
+    client = Client(A, B).opened()
+    first, second = client.call(), client.call()
+    client.say(wire.head(wire.BYE, TOKEN, number=first.number))
+    at = client.now
+    assert (client.dialled(), client.now) == (B, at)
+    client.opened()
+    resent, anew = client.said(wire.REQUEST)
+    assert (resent.number, bool(resent.flags & wire.RESENT)) == (first.number, True)
+    assert anew.number == second.number == 3 and not anew.flags & wire.RESENT
+
+
+def test_who_leaves_waits_no_longer_than_for_the_word_that_its_session_is_over() -> None:
+    client = Client().opened()
+    call = client.call()
+    client.session.leave(client.now)
+    assert isinstance(call.outcome, Cancelled)
+    for _ in range(3):
+        assert client.session.leaving(client.now) > 0
+    assert len(client.said(wire.BYE)) == 1 == len(client.said(wire.ACK))
+    client.say(wire.head(wire.WHO, TOKEN))
+    assert client.session.leaving(client.now) == 0
+    client.session.close()
+    assert client.session.phase is PARTED
+
+
+def test_what_has_the_token_of_an_earlier_connection_is_dropped() -> None:
+    client = Client().opened()
+    call = client.call()
+    client.say(wire.head(wire.ANSWER, TOKEN + 1, number=call.number, upto=1) + encode_result("stale"))
+    client.say(wire.head(wire.BYE, TOKEN + 1))
+    assert (call.outcome, client.session.damaged, client.session.phase) == (None, 2, OPEN)
+
+
+def test_a_connection_that_takes_nothing_keeps_the_order_of_what_waits_for_it() -> None:
+    client = Client().opened()
+    client.link.full = True
+    calls = [client.call() for _ in range(3)]
+    assert not client.said(wire.REQUEST)
+    client.link.full = False
+    assert client.session.awaited(), "there is room: nothing else would tell"
+    calls.append(client.call())
+    assert [head.number for head in client.said(wire.REQUEST)] == [call.number for call in calls] == [1, 2, 3, 4]
+
+
+def test_a_refusal_for_good_ends_what_waits_when_all_masters_have_said_it_twice() -> None:
+    client = Client(A, B)
+    call = client.call()
+    for asked in (A, B, A):
+        assert client.dialled() == asked
+        client.say(refusal("denied"))
+        assert call.outcome is None
+    assert client.dialled() == B
+    client.say(refusal("denied"))
+    assert isinstance(call.outcome, Denied) and str(call.outcome) == f"{A}: a sentence"
+
+
+def test_a_master_that_answers_in_between_is_not_said_to_refuse_for_good() -> None:
+    client = Client()
+    for _ in range(2):
+        client.dialled()
+        client.say(refusal("denied"))
+        client.opened()
+        client.link.gone = True
+        client.step()
+    call = client.call()
+    client.dialled()
+    client.say(refusal("denied"))
+    assert call.outcome is None
+
+
+def test_a_busy_master_is_left_alone_for_as_long_as_it_says() -> None:
+    client = Client()
+    client.call(timeout=100.0)
+    client.dialled()
+    client.say(refusal("busy", 20_000))
+    at = client.now
+    client.dialled()
+    assert client.now == at + 20.0
+
+
+def test_a_master_that_does_not_greet_is_given_up() -> None:
+    client = Client()
+    client.call(timeout=100.0)
+    client.dialled()
+    silent = client.link
+    client.step(ATTEMPT_S - 0.01)
+    assert client.session.link is silent
+    client.step(0.02)
+    assert client.session.link is None and client.session.calls.unreachable == {A: "no answer"}
+    client.dialled()
+    client.say(WELCOME)  # of the control socket
+    assert client.session.phase is GREETING
+    client.step(ATTEMPT_S + 0.01)
+    assert client.session.link is None
