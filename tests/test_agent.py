@@ -570,6 +570,22 @@ def test_output_of_a_process_that_writes_much_is_passed_on_at_once(
     master.until(lambda: agent.log.read_text().endswith("the end\n"))
 
 
+def test_who_wrote_faster_than_is_passed_on_does_not_hold_its_agent_up_when_it_ends(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    """A handler that printed until its limit was over had the node silent for seconds: it was dead to its master."""
+    flood = "@app.handler\ndef flood() -> None:\n    for _ in range(64): os.write(1, bytes(1 << 20))\n"
+    end = "    print('the end')\n    os._exit(3)\n"
+    (tmp_path / "talks.py").write_text("import os\n" + APPLICATION + flood + end)
+    agent = start_agent(app="talks:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    run_processes(master, 1)
+    master.deliver(1, "orders.flood")
+    assert master.expect(messages.Exited).status == 3
+    shown = agent.log.read_bytes()
+    assert len(shown) < 32 << 20 and b"the end\n" in shown and b"bytes that it wrote before are left out" in shown
+
+
 def test_why_a_start_failed_is_told_however_much_was_written_before(
     master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:

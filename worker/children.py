@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable, Container
 from contextlib import suppress
 from time import monotonic
 
 import zmq
 
-from ..common import exits
+from ..common import exits, log
 from . import groups, oom, spawn
 from .orphans import reap_adopted
 from .page import Page
@@ -20,6 +19,7 @@ from .processes import Processes, Spawner
 
 SHOW_BYTES = 4096  # of output at a time: a pipe that is ready takes them whole (PIPE_BUF)
 SHOW_MAX = 256 * 1024  # of one process at each look: half a millisecond; what it writes beyond that waits in its file
+LAST_MAX = 4 * 1024 * 1024  # of that when it has ended: some 10 ms; beats and votes do not wait for more
 
 
 class Children(Spawner):
@@ -76,7 +76,9 @@ class Children(Spawner):
             status = child.reap()
             self._note_groups()
             text, how = child.tail(), spawn.how_it_ended(status)  # before it is shown, which may empty the file
-            _show(child, sys.maxsize)
+            if left_out := child.skip(LAST_MAX):
+                log.note(f"rota slave: {incarnation} ended; {left_out} bytes that it wrote before are left out here")
+            _show(child, LAST_MAX)
             if unfit := spawn.unfit(self._place.python, text):
                 page.fail(unfit)
                 text = unfit
