@@ -120,6 +120,21 @@ def test_map_gives_results_in_order() -> None:
     play(scene)
 
 
+def test_map_raises_the_first_error_and_cancels_the_rest() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = lambda fake, request: (8, encode_error(rota.NotExecuted("x"))) if request.args == [0] else None
+        with pytest.raises(rota.NotExecuted):
+            async for _ in client.map("a.b", range(3)):
+                pass
+        await until(lambda: fake.counts["cancel"] == 2)
+        with pytest.raises(ValueError, match="window is 0: at least 1 expected"):
+            await anext(client.map("a.b", range(3), window=0))
+        fake.answer = echo
+        assert [result async for result in client.map("a.b", [(1, 2), 3], window=1)] == [[1, 2], [3]]
+
+    play(scene)
+
+
 def test_a_cut_connection_is_resumed_and_every_call_is_executed_once() -> None:
     async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
         with proxied(fake) as proxy:
@@ -223,7 +238,7 @@ def test_what_is_cancelled_while_the_connection_is_cut_is_cancelled_over_the_nex
             call = client.submit("a.b")
             await until(lambda: fake.seen)
             proxy.cut()
-            call.cancel()
+            assert call.cancel() and not call.cancel()
             await until(lambda: fake.counts["cancel"] == 1)
             await client.close()
 

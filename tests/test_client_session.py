@@ -9,6 +9,7 @@ from spoken.links import FakeLink, pretended
 
 from rota.client import beside, session
 from rota.client.calls import Call
+from rota.client.search import AGAIN_S, QUIET_S, UNGREETED_S
 from rota.client.session import ATTEMPT_S, BATCH, GREETING, OPEN, PARTED, Session
 from rota.common import messages, wire
 from rota.common.body import encode_result
@@ -48,6 +49,16 @@ class Client:
             self.session.send(self.now)
         self.session.send(self.now)
 
+    def pass_by(self, seconds: float) -> None:
+        """By its own clock."""
+        end = self.now + seconds
+        while self.now < end:
+            self.step(max(0.001, min(end, self.session.next_deadline()) - self.now))
+
+    def beside(self) -> list[FakeLink]:
+        """Its connections to the masters that it asks while nothing comes from its own."""
+        return [link for link in FakeLink.made if not link.closed and link is not self.session.link]
+
     def say(self, *frames: bytes) -> None:
         self.link.inbox.extend(frames)
         self.step()
@@ -83,7 +94,11 @@ def no_sockets() -> Iterator[None]:
         yield
 
 
-WELCOME = wire.head(wire.WELCOME, TOKEN) + messages.encode(messages.Welcome(1, 1, "m", born=1))
+def welcome(epoch: int = 1, state: str = "active") -> bytes:
+    return wire.head(wire.WELCOME, TOKEN) + messages.encode(messages.Welcome(1, epoch, "m", born=1, state=state))
+
+
+WELCOME = welcome()
 
 
 def unbundled(frame: bytes) -> list[bytes]:
@@ -225,3 +240,44 @@ def test_a_master_that_does_not_greet_is_given_up() -> None:
     assert client.session.phase is GREETING
     client.step(ATTEMPT_S + 0.01)
     assert client.session.link is None
+
+
+def test_while_its_master_is_silent_the_other_one_is_asked_and_taken_once_it_is_the_newer_active_one() -> None:
+    client = Client(A, B).opened()
+    client.pass_by(60.0)
+    assert not client.beside(), "nothing is waited for"
+    client.call(timeout=100.0)
+    client.pass_by(QUIET_S - 0.01)
+    assert not client.beside()
+    client.pass_by(0.1)
+    (other,) = client.beside()
+    assert other.address == B and len(other.sent) == 1
+    for frame in (welcome(1), welcome(2, "standby")):
+        other.inbox.append(frame)
+        client.pass_by(AGAIN_S + 0.1)
+        assert client.session.phase is OPEN and client.beside() == [other]
+    other.inbox.append(welcome(2))
+    client.pass_by(AGAIN_S)
+    assert client.link.address == B and not client.beside()
+    assert client.session.calls.unreachable == {A: "silent"}
+
+
+def test_nobody_else_is_asked_any_more_when_the_master_is_heard() -> None:
+    client = Client(A, B).opened()
+    first, _ = client.call(timeout=100.0), client.call(timeout=100.0)
+    client.pass_by(QUIET_S + 0.1)
+    assert client.beside()
+    client.say(answer(first.number))
+    client.pass_by(0.1)
+    assert not client.beside() and client.session.phase is OPEN
+
+
+def test_a_master_that_does_not_greet_is_left_for_another_one_that_is_active() -> None:
+    client = Client(A, B)
+    client.call(timeout=100.0)
+    assert client.dialled() == A
+    client.pass_by(UNGREETED_S + 0.05)
+    (other,) = client.beside()
+    other.inbox.append(welcome(0))
+    client.pass_by(0.1)
+    assert client.link.address == B and client.now < 1001.0
