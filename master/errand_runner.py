@@ -43,7 +43,12 @@ class Command:
         assert self.process.stdout is not None
         self.pipe = self.process.stdout.fileno()
         os.set_blocking(self.pipe, False)
-        self.ended = os.pidfd_open(self.process.pid)  # not the pipe: what it leaves running may hold that open
+        try:
+            self.ended = os.pidfd_open(self.process.pid)  # not the pipe: what it leaves running may hold that open
+        except OSError:  # nobody would notice its end, or its time-out
+            self.kill()
+            self.process.communicate()
+            raise
 
     def read(self) -> bool:
         """All that is there. False: nothing more will come."""

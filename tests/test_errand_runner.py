@@ -19,6 +19,7 @@ from waiting import is_gone
 import rota
 from rota.common import config
 from rota.master import errands
+from rota.master.errand_runner import Command
 from rota.master.errands import Errands
 from rota.testing import LocalCluster
 
@@ -125,6 +126,20 @@ def test_a_command_may_leave_something_running_and_is_done_all_the_same(shell, t
     left = int(pid.read_text())
     assert not is_gone(left)
     os.kill(left, signal.SIGKILL)
+
+
+def test_a_command_that_cannot_be_watched_does_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a container forbids it: it was said not to run, ran, and had no time-out."""
+    began: list[int] = []
+
+    def forbidden(pid: int) -> int:
+        began.append(pid)
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "pidfd_open", forbidden)
+    with pytest.raises(PermissionError):
+        Command(1, [PYTHON, "-c", "import time; time.sleep(60)"], "", 60.0)
+    assert is_gone(began[0])
 
 
 def test_a_list_that_is_under_way_is_killed_for_the_next_one(shell, tmp_path: Path) -> None:
