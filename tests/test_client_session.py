@@ -73,7 +73,7 @@ class Client:
     def dialled(self) -> str:
         """By its own clock: the master that it asks next."""
         while self.session.link is None:
-            self.step(self.session.next_deadline() - self.now)
+            self.step(max(0.0, self.session.next_deadline() - self.now))
         return self.link.address
 
     def opened(self) -> Client:
@@ -281,3 +281,29 @@ def test_a_master_that_does_not_greet_is_left_for_another_one_that_is_active() -
     other.inbox.append(welcome(0))
     client.pass_by(0.1)
     assert client.link.address == B and client.now < 1001.0
+
+
+def test_closing_says_goodbye_once_ends_what_waits_and_leaves_no_connection() -> None:
+    client = Client(A, B).opened()
+    sent = client.call(timeout=100.0)
+    client.pass_by(QUIET_S + 0.1)
+    assert client.beside()
+    client.link.full = True
+    waits = client.call()
+    client.link.full = False
+    last = client.link
+    client.session.close(Error("the end"))
+    assert [str(call.outcome) for call in (sent, waits)] == ["the end"] * 2
+    assert [wire.parse_head(frame).kind for frame in last.sent].count(wire.BYE) == 1
+    assert all(link.closed for link in FakeLink.made)
+
+
+def test_who_has_said_goodbye_does_not_say_it_again_when_it_closes() -> None:
+    client = Client().opened()
+    call = client.call()
+    client.session.leave(client.now, Error("the end"))
+    client.session.leaving(client.now)
+    last = client.link
+    client.session.close()
+    assert str(call.outcome) == "the end"
+    assert [wire.parse_head(frame).kind for frame in last.sent].count(wire.BYE) == 1
