@@ -458,6 +458,19 @@ def test_an_application_that_does_not_come_to_its_end_is_told_in_time(start_agen
     assert stuck.log.read_text() == ("asking the database\nthe application failed to load: was not loaded within 1 s\n")
 
 
+def test_an_application_that_makes_itself_a_daemon_is_not_waited_for(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    """It ends with 0 and has said nothing, and what it left has our pipe."""
+    (tmp_path / "daemon.py").write_text(CHILD + "os._exit(0)\n")
+    left = start_agent(app="daemon:app", app_dir=str(tmp_path), service=None)
+    try:
+        assert left.ended() == exits.LOAD_FAILED
+        assert left.log.read_text() == "the application failed to load: exited with 0\n"
+    finally:
+        os.kill(noted(tmp_path / "pid", master), signal.SIGKILL)
+
+
 def test_a_probe_ends_with_its_agent(master: FakeMaster, start_agent: Start, tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text(PID)
     agent = start_agent(app="stuck:app", app_dir=str(tmp_path), service=None)

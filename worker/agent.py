@@ -114,7 +114,8 @@ def witness(settings: AgentSettings) -> int:
 def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
     """The name of the service, found in an interpreter of its own; None, after the traceback, when it does not load."""
     reader, writer = os.pipe()
-    with os.fdopen(reader) as answer:
+    os.set_blocking(reader, False)  # whoever was forked there may have the other end for ever
+    with os.fdopen(reader, "rb", buffering=0) as answer:
         specification = {**settings.application(), "service": "", "answer_fd": writer, "agent_pid": os.getpid()}
         child = spawn.start(place, "probe", specification, (writer,), None)
         os.close(writer)
@@ -123,8 +124,7 @@ def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
             child.signal(signal.SIGKILL)
         status, said = child.reap(), child.tail()
         child.output.close()
-        # A line of it: whoever was forked there may have the other end for ever.
-        if status == 0 and (text := answer.readline()):
+        if status == 0 and (text := answer.read()):
             return str(json.loads(text)["service"])
     how = f"was not loaded within {settings.start_timeout:g} s" if late else spawn.how_it_ended(status)
     if late or not said:
