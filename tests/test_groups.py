@@ -188,6 +188,42 @@ def test_what_a_newer_agent_noted_besides_is_passed_over(tmp_path: Path, capsys:
     assert found.left == [Group(7, 99, "web-1.b.1")] and not capsys.readouterr().err
 
 
+def test_a_vote_and_an_intent_are_fsynced_once_with_the_directory_and_groups_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []  # inodes
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.fstat(fd).st_ino)
+
+    def taken() -> list[int]:
+        found = synced[:]
+        synced.clear()
+        return found
+
+    state, intent = State(str(tmp_path)), Intent("detached", 3, "me", "release")
+    monkeypatch.setattr(os, "fsync", noted)
+    state.cast(Ballot(4, "b"), intent)
+    assert taken() == [(tmp_path / "agent.json").stat().st_ino, tmp_path.stat().st_ino]
+    state.remember(intent, 4)
+    assert not taken(), "nothing of it is new"
+    state.remember(intent, 5)
+    assert len(taken()) == 2
+    state.note([Group(7, 99, "web-1.b.1")])
+    assert not taken()
+
+
+def test_a_vote_that_cannot_be_made_durable_was_not_cast(tmp_path: Path) -> None:
+    state, intent = State(str(tmp_path)), Intent("detached", 3, "me", "release")
+    state.cast(Ballot(4, "b"), intent)
+    (tmp_path / "agent.json.new").mkdir()  # as good as a full disk, and for root too
+    with pytest.raises(OSError):
+        state.cast(Ballot(5, "c"), intent)
+    assert state.ballot == Ballot(4, "b")
+
+
 def test_a_state_directory_has_one_agent(tmp_path: Path) -> None:
     state = State(str(tmp_path))
     with pytest.raises(OSError, match="another agent uses"):
