@@ -103,7 +103,8 @@ class Probe:
             "answer_fd": writer,
             "agent_pid": os.getpid(),
         }
-        self._answer = os.fdopen(reader)
+        os.set_blocking(reader, False)  # whoever was forked there may have the other end for ever
+        self._answer = os.fdopen(reader, "rb", buffering=0)
         try:
             self._child = spawn.start(place, "probe", specification, (writer,), None)
         finally:
@@ -118,8 +119,8 @@ class Probe:
             return None
         status = self._child.reap()
         said = self._child.tail(OUTPUT_MAX)
-        with self._answer, self._child.output:  # a line: whoever was forked there may have the other end for ever
-            answer = self._answer.readline() if status == 0 else ""
+        with self._answer, self._child.output:
+            answer = self._answer.read() if status == 0 else b""
         if answer:
             return Loaded(True, str(json.loads(answer)["service"]))
         return Loaded(False, said or f"the application failed to load: {spawn.how_it_ended(status)}")

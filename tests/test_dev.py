@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from gateway_rig import joined
 from hosting_rig import answer_of, failure_of, request
 from web_rig import PACE_S, Browser, Site, running, until
 
-from rota.cli.reloading import Probe
+from rota.cli.reloading import Loaded, Probe
 from rota.worker import dev, wsgi
 from rota.worker.agent import AgentSettings
 from rota.worker.error_page import Asked, of_broken_code, of_exception
@@ -141,14 +142,28 @@ def test_code_that_does_not_load_at_first_or_does_not_start_is_tried_again_when_
         site.end()
 
 
-def test_of_much_that_a_failed_load_says_its_end_is_told(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text("print('chatter ' * 20_000)\nraise OSError('no database')\n")
-    probe = Probe(AgentSettings(app="shop.py", app_dir=str(tmp_path)))
+def probed(folder: Path, application: str) -> Loaded:
+    (folder / "shop.py").write_text(application)
+    probe = Probe(AgentSettings(app="shop.py", app_dir=str(folder)))
     pidfd = os.pidfd_open(probe.pid)
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
     loaded = probe.outcome()
-    assert loaded is not None and not loaded.ok
+    assert loaded is not None
+    return loaded
+
+
+def test_code_that_makes_itself_a_daemon_is_not_waited_for(tmp_path: Path) -> None:
+    """It has the pipe of the probe, which has said nothing."""
+    daemon = "import os, time\nif not os.fork():\n    os.setsid()\n    print(os.getpid(), file=open('pid', 'w'))\n"
+    wait = "    time.sleep(60)\nwhile not os.path.exists('pid') or not os.path.getsize('pid'): pass\nos._exit(0)\n"
+    assert probed(tmp_path, daemon + wait) == Loaded(False, "the application failed to load: exited with 0")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_of_much_that_a_failed_load_says_its_end_is_told(tmp_path: Path) -> None:
+    loaded = probed(tmp_path, "print('chatter ' * 20_000)\nraise OSError('no database')\n")
+    assert not loaded.ok
     assert "chatter chatter" in loaded.text and loaded.text.endswith("\nOSError: no database")
 
 
