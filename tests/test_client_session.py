@@ -13,7 +13,7 @@ from rota.client.search import AGAIN_S, QUIET_S, UNGREETED_S
 from rota.client.session import ATTEMPT_S, BATCH, GREETING, OPEN, PARTED, Session
 from rota.common import messages, wire
 from rota.common.body import encode_result
-from rota.common.errors import Cancelled, Denied, Error, Timeout
+from rota.common.errors import NOT_STARTED, Cancelled, Denied, Error, Timeout
 
 A, B = "tcp://a:7700", "tcp://b:7700"
 TOKEN = 7
@@ -23,6 +23,12 @@ class Asked(Call):
     address = b"a.b", 3, 0
     body = b""
     outcome: object = None
+
+    @classmethod
+    def until(cls, deadline: float) -> Asked:
+        made = cls()
+        made.deadline = deadline
+        return made
 
     def finish(self, value: object, error: Error | None) -> None:
         assert self.outcome is None
@@ -64,8 +70,7 @@ class Client:
         self.step()
 
     def call(self, timeout: float = 30.0) -> Asked:
-        made = Asked()
-        made.deadline = self.now + timeout
+        made = Asked.until(self.now + timeout)
         assert self.session.calls.submit(made) is None
         self.step()
         return made
@@ -188,6 +193,48 @@ def test_a_connection_that_takes_nothing_keeps_the_order_of_what_waits_for_it() 
     assert client.session.awaited(), "there is room: nothing else would tell"
     calls.append(client.call())
     assert [head.number for head in client.said(wire.REQUEST)] == [call.number for call in calls] == [1, 2, 3, 4]
+
+
+def test_what_a_connection_takes_is_not_said_again_when_it_did_not_take_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Client().opened()
+    send, takes = client.link.send, iter([True, True, False, False])
+    monkeypatch.setattr(client.link, "send", lambda frame: next(takes, True) and send(frame))
+    monkeypatch.setattr(Asked, "body", bytes(wire.BUNDLE_BYTES_MAX))  # each goes by itself
+    calls = [client.session.calls.submit(Asked.until(client.now + 30.0)) for _ in range(4)]
+    assert calls == [None] * 4
+    client.step()
+    assert [head.number for head in client.said(wire.REQUEST)] == [1, 2]
+    while next(takes, None) is not None:
+        pass
+    client.step()
+    assert [head.number for head in client.said(wire.REQUEST)] == [1, 2, 3, 4]
+
+
+def test_what_comes_in_one_frame_is_taken_one_by_one() -> None:
+    client = Client().opened()
+    calls = [client.call() for _ in range(4)]
+    given_back = wire.head(wire.ANSWER, TOKEN, number=2, upto=2, code=NOT_STARTED)
+    failed = wire.head(wire.ANSWER, TOKEN, number=3, upto=3, code=Timeout.code) + encode_result({"cause": "late"})
+    ((_, frame),) = wire.bundles([answer(1), given_back, failed, answer(4)])
+    client.say(frame)
+    first, again, late, last = (call.outcome for call in calls)
+    assert (first, again, last) == (1, None, 4) and isinstance(late, Timeout)
+    assert [head.number for head in client.said(wire.REQUEST)] == [1, 2, 3, 4, 5]
+    client.say(wire.head(wire.ANSWER, TOKEN, number=5, upto=5) + encode_result("in the end"))
+    assert calls[1].outcome == "in the end"
+
+
+def test_a_frame_that_cannot_be_read_may_be_an_answer_which_is_asked_for_over_a_new_connection() -> None:
+    client = Client().opened()
+    call = client.call()
+    damaged = bytearray(answer(call.number))
+    damaged[8] ^= 1
+    client.say(bytes(damaged))
+    assert client.session.damaged == 1 and client.session.calls.unreachable == {A: "a damaged frame"}
+    (request,) = client.opened().said(wire.REQUEST)
+    assert (request.number, bool(request.flags & wire.RESENT)) == (call.number, True)
 
 
 def test_a_refusal_for_good_ends_what_waits_when_all_masters_have_said_it_twice() -> None:
