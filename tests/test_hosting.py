@@ -179,6 +179,12 @@ def test_an_exception_that_cannot_be_shown_is_told_all_the_same() -> None:
 
     error = remote_error_of(hosted(quote).run(delivery("quote")))
     assert error.type.endswith(".Unprintable") and error.message == "(its text cannot be shown)"
+    orders = rota.Worker("orders")
+    orders.health(quote)
+    orders.on_start(quote)
+    assert SyncHost(orders).check_health() == "the health probe raised Unprintable: (its text cannot be shown)"
+    with pytest.raises(rota.LoadError, match=r"quote failed: Unprintable: \(its text cannot be shown\)"):
+        SyncHost(orders).start_up()
 
 
 def test_an_exception_with_odd_text_is_told_all_the_same() -> None:

@@ -25,7 +25,7 @@ from ..common.log import note
 from ..common.restarts import Restarts
 from ..common.settings import SlaveSettings
 from .backend import Rejected
-from .hosting import traceback_text
+from .hosting import text_of, traceback_text
 from .loading import version_of
 from .page import PHASE, READY, Page
 from .process import Process, Specification, failed
@@ -210,7 +210,7 @@ class Background:
         except (LoadError, Rejected) as error:
             return failed(self._page, error)
         except Exception as error:  # it would end a process; this thread is to serve again
-            self._page.fail(f"{type(error).__name__}: {error}")
+            self._page.fail(f"{type(error).__name__}: {text_of(error)}")
             return traceback_text(error)
         return ""
 

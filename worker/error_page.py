@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ..common.units import plural
-from .hosting import FRAMES_MAX, traceback_text, user_frames
+from .hosting import FRAMES_MAX, text_of, traceback_text, user_frames
 
 AROUND = 4  # lines of source before and after the one that runs
 LOCALS_MAX = 40  # of one frame
@@ -46,7 +46,7 @@ def of_exception(error: BaseException, asked: Asked) -> Page:
     text = told(error, asked)
     if not asked.wants_html():
         return _page(TEXT, text)
-    name, message = _name_of(error), _message_of(error)
+    name, message = _name_of(error), text_of(error)
     content = "".join(
         [
             _head(name, message, asked),
@@ -201,10 +201,6 @@ def _rows(pairs: Iterable[tuple[str, str]]) -> str:
 def _name_of(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _message_of(error: BaseException) -> str:
-    return _guarded(lambda: str(error), "(its text cannot be shown)")
 
 
 def _guarded(show: Callable[[], str], otherwise: str) -> str:

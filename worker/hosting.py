@@ -166,13 +166,17 @@ def remote_error(error: BaseException) -> RemoteError:
     """What the caller is told of an exception of a handler. Never fails."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-    except Exception:  # user code
-        message = "(its text cannot be shown)"
+    message = text_of(error)
     if isinstance(error, SystemExit):
         message = f"the handler tried to end the process with status {message or '0'}"
     return RemoteError(name, message[:MESSAGE_MAX], traceback_text(error))
+
+
+def text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # user code
+        return "(its text cannot be shown)"
 
 
 def traceback_text(error: BaseException) -> str:
@@ -208,7 +212,7 @@ def _is_machinery(frame: TracebackType) -> bool:
 
 def hook_failed(hook: Callable[[], Any], error: BaseException) -> LoadError:
     name = getattr(hook, "__name__", repr(hook))
-    cause = f"on_start function {name} failed: {type(error).__name__}: {error}"
+    cause = f"on_start function {name} failed: {type(error).__name__}: {text_of(error)}"
     return LoadError(cause, details={"traceback_text": traceback_text(error)})
 
 
@@ -218,4 +222,4 @@ def verdict(answer: object) -> str:
 
 
 def ailment(error: BaseException) -> str:
-    return f"the health probe raised {type(error).__name__}: {error}"[:MESSAGE_MAX]
+    return f"the health probe raised {type(error).__name__}: {text_of(error)}"[:MESSAGE_MAX]

@@ -20,7 +20,7 @@ from ..common.errors import LoadError
 from ..common.names import did_you_mean
 from . import app
 from .app import Worker, arguments_needed
-from .hosting import user_frames
+from .hosting import text_of, user_frames
 from .interface import AUTO, worker_of
 
 VERSION_MAX = 64  # characters; it stands in tables, labels and file names
@@ -114,7 +114,7 @@ def _loading(what: str) -> Iterator[None]:
         if frames is error.__traceback__ and isinstance(error, SyntaxError):
             frames = None  # of the file that was named: it ran nothing, and says itself where it is wrong
         text = "".join(traceback.format_exception(type(error), error, frames))
-        cause = f"{what}: {type(error).__name__}: {error}"
+        cause = f"{what}: {type(error).__name__}: {text_of(error)}"
         raise LoadError(cause, details={"traceback_text": text}) from error
     finally:
         app.being_loaded = False
