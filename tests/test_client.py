@@ -728,6 +728,23 @@ def test_a_process_without_a_free_descriptor_tries_on(fake: FakeFrontend, no_des
         assert not no_descriptor
 
 
+def test_an_operator_without_a_free_descriptor_tries_on_and_is_told_at_the_end(
+    fake: FakeFrontend, no_descriptor: list[str]
+) -> None:
+    fake.verb = lambda verb: messages.Result(verb.id, True, 0, {"services": []})
+    with rota.Admin(fake.address) as admin:
+        no_descriptor += ["one"] * 3
+        assert admin.status() == {"services": []} and not no_descriptor
+    with rota.Admin(fake.address) as admin:
+        no_descriptor += ["one"] * 1000
+        with pytest.raises(rota.Unavailable, match="no master answers .*Too many open files"):
+            admin.status(timeout=0.2)
+        no_descriptor.clear()
+        fake.deaf = True
+        with pytest.raises(rota.Unavailable, match="no master answers .*: no answer"):
+            admin.status(timeout=0.2)
+
+
 def test_a_client_that_could_not_begin_may_begin_later(fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
