@@ -15,6 +15,7 @@ def problems(status: Reply) -> list[str]:
     closed = status["master"].get("maintenance", ())
     return [
         *_of_master(status["master"]),
+        *(["no slave node has come yet"] if status["master"]["state"] == "active" and not status["nodes"] else []),
         *(text for service in status["services"] if service["name"] not in closed for text in _of_service(service)),
         *(text for node in status["nodes"] for text in _of_node(node)),
     ]

@@ -155,7 +155,7 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
     """Return when a condition holds.
 
     CONDITION is active, detached, ready, reloaded, paused, maintenance or leader. NAMEs are nodes for active and
-    detached, else services. Without a NAME: all of them.
+    detached, else services. Without a NAME: all of them; active and ready then want one at least.
     """
     from ..common.errors import NotFound
     from ..common.names import did_you_mean

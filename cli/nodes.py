@@ -193,7 +193,7 @@ def _finish(
     from .render import duration, nodes_begun
 
     names = [each["node"] for each in reply["nodes"]] if names is None else names
-    if patience is None:
+    if patience is None or not names:  # --all of none
         show(reply, as_json, lambda: nodes_begun(verb, reply))
         return
     begun = "\n".join(nodes_begun(verb, reply))

@@ -167,8 +167,9 @@ class Admin:
 
     def wait(self, condition: str, *names: str, timeout: float = WAIT_S) -> Data:
         """Returns when the condition holds for all the names: active, detached (nodes), ready, reloaded, paused,
-        maintenance (services; the last two with nothing in flight), leader (a master is active). Raises Timeout, with
-        `details["pending"]`, when `timeout` seconds are over.
+        maintenance (services; the last two with nothing in flight), leader (a master is active). Without names for all
+        that there are; for active and ready at least one. Raises Timeout, with `details["pending"]`, when `timeout`
+        seconds are over.
         """
         return self._operator.wait(condition, list(names), monotonic() + timeout)
 
@@ -205,7 +206,8 @@ class Admin:
         data = self.verb(verb, args, min(timeout, ANSWER_S))
         if condition:
             names = [args["service"]] if "service" in args else [node["node"] for node in data["nodes"]]
-            self._operator.wait(condition, names, until)
+            if names:  # --all of none
+                self._operator.wait(condition, names, until)
         return data
 
 

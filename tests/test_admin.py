@@ -66,6 +66,12 @@ def test_neither_a_dry_run_nor_no_wait_waits(fake: FakeFrontend, admin: rota.Adm
     assert verbs == [("drain", {"nodes": ["a"], "deadline_s": 0, "dry_run": True}), ("rejoin", {"tags": {"rack": "1"}})]
 
 
+def test_nobody_waits_for_all_nodes_of_none(fake: FakeFrontend, admin: rota.Admin) -> None:
+    verbs = asked(fake, {"nodes": []})
+    admin.rejoin(all=True)
+    assert verbs == [("rejoin", {"all": True})]
+
+
 def test_rejoin_announces_a_version_and_waits_until_active(fake: FakeFrontend, admin: rota.Admin) -> None:
     verbs = asked(fake)
     admin.rejoin("a", version="4.2")

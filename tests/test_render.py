@@ -177,6 +177,7 @@ def test_what_an_operator_asked_for_is_not_degraded() -> None:
             "on web-1: KeyError: 1",
         ),
         ({"master": {"alarms": ["the disk is full"]}}, "master m1: the disk is full"),
+        ({"nodes": [], "services": []}, "no slave node has come yet"),
     ],
 )
 def test_each_thing_that_is_wrong_is_said(changes: dict[str, Any], sentence: str) -> None:

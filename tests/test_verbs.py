@@ -453,6 +453,32 @@ def test_ready_may_be_waited_for_before_any_node_offers_it() -> None:
     assert result is not None and result.ok
 
 
+@pytest.mark.parametrize("condition", ["active", "ready"])
+def test_all_of_them_are_at_least_one(condition: str) -> None:
+    rig = Rig()
+    rig.verb("wait", condition=condition, names=[], timeout_s=2.0)
+    rig.after(1.0)
+    assert rig.result() is None, "an empty pool serves nobody"
+    node = rig.agent(capacity=1)
+    rig.after(0.1)
+    assert rig.result() is None, "it has come, and its process has not"
+    rig.process(node)
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.ok and result.data["names"] == ["n1" if condition == "active" else "orders"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "which", "why"),
+    [("active", "nodes", "none has come yet"), ("ready", "services", "no node offers one yet")],
+)
+def test_who_waits_for_all_of_none_is_told_so(condition: str, which: str, why: str) -> None:
+    rig = Rig()
+    result = ask(rig, "wait", condition=condition, names=[], timeout_s=0.0)
+    assert result.exit == exits.UNDER_WAY and result.data["pending"] == [{"name": which, "why": why}]
+    assert ask(rig, "wait", condition="detached", names=[]).ok, "of none there is nothing left to stop"
+
+
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 

@@ -234,7 +234,7 @@ def _only_looks(verb: messages.Verb) -> bool:
 
 def _came_of(wait: verbs.Wait, waited_s: float, now: float) -> verbs.Outcome | None:
     """Of a wait; None: it goes on."""
-    data: dict[str, Any] = {"condition": wait.condition, "names": list(wait.subjects), "waited_s": waited_s}
+    data: dict[str, Any] = {"condition": wait.condition, "names": list(wait.find()), "waited_s": waited_s}
     pending = wait.pending(now)
     if not pending:
         return verbs.Outcome(data)

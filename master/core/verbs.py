@@ -43,6 +43,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {  # of each verb
     "events": ("since", "limit"),
     "switchover": ("force", "reason"),
 }
+# Without a name: an empty pool would be as active, and as ready, as one that serves.
+_AT_LEAST_ONE = {"active": ("nodes", "none has come yet"), "ready": ("services", "no node offers one yet")}
 FAILURES_GIVE_UP = 3  # starts that failed in a row: then waiting for that node or service is over
 
 
@@ -73,17 +75,20 @@ class Wait(NamedTuple):
     """A condition that somebody waits for."""
 
     condition: str
-    subjects: dict[str, Any]  # by name: nodes, or just the names of services
+    find: Callable[[], dict[str, Any]]  # its subjects by name: nodes, or just the names of services
     timeout_s: float
     missing: Missing
     why_never: WhyNever
 
     def pending(self, now: float) -> dict[str, str]:
         """What is still missing: name → why."""
-        return {name: why for name, subject in self.subjects.items() if (why := self.missing(subject, now))}
+        subjects = self.find()
+        if not subjects and self.condition in _AT_LEAST_ONE:
+            return dict([_AT_LEAST_ONE[self.condition]])
+        return {name: why for name, subject in subjects.items() if (why := self.missing(subject, now))}
 
     def failed(self) -> str:
-        return self.why_never(self.subjects.values())
+        return self.why_never(self.find().values())
 
 
 class Verbs:
@@ -370,7 +375,9 @@ class Verbs:
         timeout_s = argument(args, "timeout_s", float, 60.0)
         if condition not in self._conditions:
             raise not_found("condition", condition, self._conditions)
-        return Wait(condition, self._subjects(condition, names), timeout_s, *self._conditions[condition])
+        found = self._subjects(condition, names)  # of those without a name, all that there are by then
+        find = (lambda: found) if names else lambda: self._subjects(condition, [])
+        return Wait(condition, find, timeout_s, *self._conditions[condition])
 
     def _subjects(self, condition: str, names: list[str]) -> dict[str, Any]:
         pools = self.fleet.dispatch.pools
