@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from ..common.addresses import split
 from ..common.errors import Error, Unavailable
-from ..common.link import NO_CONNECTION
+from ..common.link import NO_ANSWER, NO_CONNECTION
 
 
 def hint(error: Error) -> str:
     """To be told behind the error. A master that stands by is somewhere, and says itself what is to be done."""
-    unresolved = cannot_resolve(error)
-    if not unresolved and NO_CONNECTION not in _reasons(error).values():
+    unresolved, reasons = cannot_resolve(error), _reasons(error).values()
+    if not unresolved and NO_ANSWER in reasons:
+        return "; somebody listens there: a master that hangs, or no master at all"
+    if not unresolved and NO_CONNECTION not in reasons:
         return ""
     return f"{unresolved}; start one with `rota master`, or say where it is: -m or ROTA_MASTER"
 

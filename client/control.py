@@ -11,7 +11,7 @@ from ..common import exits, sockets, wire
 from ..common.errors import Denied, Incompatible
 from ..common.fields import BadMessage
 from ..common.limits import MAP_MAX
-from ..common.link import NO_CONNECTION, Link
+from ..common.link import NO_ANSWER, Link
 from ..common.messages import Message, OperatorHello, Refusal, Welcome, decode, framed
 
 POLL_MAX_S = 0.5  # pyzmq counts a poll that a signal interrupts in whole seconds
@@ -44,10 +44,10 @@ class Control:
         hello = framed(wire.HELLO, 0, OperatorHello(list(wire.VERSIONS), user))
         while not self._link.send(hello):
             if self._link.lost() or not self._pending(until, zmq.POLLOUT):
-                raise Lost(NO_CONNECTION)
+                raise Lost(self._link.ended())
         frame = self._frame(until)
         if frame is None:
-            raise Lost("no answer")
+            raise Lost(NO_ANSWER)
         message = _decoded(frame)
         if isinstance(message, Welcome):
             self._token, self.greeted = wire.parse_head(frame).token, True

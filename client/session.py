@@ -25,7 +25,7 @@ from ..common.body import decode_error
 from ..common.clock import boottime
 from ..common.fields import BadMessage
 from ..common.limits import BODY_MAX
-from ..common.link import Link, reconnect_delay
+from ..common.link import NO_ANSWER, Link, reconnect_delay
 from ..common.messages import ClientHello, OperatorHello, Refusal, Welcome, decode, framed
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
@@ -266,7 +266,7 @@ class Session:
 
     def _look_for_one(self, now: float) -> None:
         if now >= self._due:
-            self._dial(now) if self.phase is PARTED else self._fail("no answer", now)
+            self._dial(now) if self.phase is PARTED else self._fail(NO_ANSWER, now)
         elif self._hello and self.link is not None:
             self._silent = False
             if self.link.send(self._hello):

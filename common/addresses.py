@@ -61,7 +61,7 @@ def _guesses(text: str) -> Iterator[str]:
     """What may have been meant: with the scheme, without a slash at the end, an IPv6 address in brackets; each also
     with the usual port.
     """
-    bare = text.removeprefix("tcp://").rstrip("/")
+    bare = text.rpartition("://")[2].rstrip("/")
     host, _, port = bare.rpartition(":")
     if _is_ipv6(host):
         bare = f"[{host}]:{port}"

@@ -15,6 +15,7 @@ from .limits import BODY_MAX, RECONNECT_FIRST_S, RECONNECT_MAX_S
 from .sockets import fast_recv, fast_send
 
 NO_CONNECTION = "no connection"  # why a master is not reached: nobody listens there
+NO_ANSWER = "no answer"  # or somebody does, who says nothing: a master that hangs, or no master
 
 _EVENT = struct.Struct("=HI")
 _NOBLOCK = int(zmq.NOBLOCK)  # the enumeration's member would be converted at each call
@@ -38,7 +39,7 @@ class Link:
     ) -> None:
         """Begins to connect. Raises ValueError when the address cannot be one, ZMQError when no descriptor is left."""
         self.address = address
-        self.connected = False
+        self.connected = self._reached = False
         self.dealer = sockets.dealer(ctx, role, body_max)
         try:
             self.monitor = sockets.monitor(self.dealer)
@@ -69,15 +70,17 @@ class Link:
         """Reads what the monitor has; True once the connection is gone or could not be made. Never blocks."""
         while int(self.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
             event, _ = _EVENT.unpack(bytes(self.monitor.recv_multipart()[0]))
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if event == zmq.EVENT_CONNECTED:
+                self._reached = True  # by TCP, for which a kernel is enough
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.connected = True
             else:
                 return True
         return False
 
     def ended(self) -> str:
-        """Why this link was lost."""
-        return "connection lost" if self.connected else NO_CONNECTION
+        """Why this link was lost, or did not come about."""
+        return "connection lost" if self.connected else NO_ANSWER if self._reached else NO_CONNECTION
 
     def send(self, frame: bytes) -> bool:
         """False when the frame could not be queued: no connection (yet), or the peer does not read."""

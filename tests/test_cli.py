@@ -9,6 +9,7 @@ import re
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -233,6 +234,7 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("slave shop.py -m {}", "must be an address, tcp://HOST:PORT, not ''"),
         ("drain web-1 --deadline soon", "must be a duration"),
         ("status -m master:7700", "did you mean tcp://master:7700?"),
+        ("status -m http://master:7700/", "did you mean tcp://master:7700?"),
         ("status -m tcp://master:70000", "a port is 1 to 65535, not 70000"),
         ("status -m master:700000", "a port is 1 to 65535, not 700000"),
         ("status -m tcp://[::1]:0", "a port is 1 to 65535, not 0"),
@@ -778,6 +780,16 @@ def test_without_a_master_status_says_so_and_exits_69() -> None:
     assert result.stderr.endswith("start one with `rota master`, or say where it is: -m or ROTA_MASTER\n")
     assert "no master answers" in reply(result)["error"]
     assert reply(result)["masters"] == {nowhere: "no connection"}
+
+
+@pytest.mark.parametrize("words", ["status", "call orders.quote --timeout 3"])
+def test_a_master_that_hangs_is_not_to_be_started(words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hangs:  # as one under SIGSTOP: its kernel answers
+        address = f"tcp://127.0.0.1:{hangs.getsockname()[1]}"
+        result = CliRunner().invoke(main, [*words.split(), "-m", address])
+    assert result.exit_code == 69 and f"{address}: no answer" in result.stderr
+    assert "start one" not in result.stderr
+    assert result.stderr.endswith("; somebody listens there: a master that hangs, or no master at all\n")
 
 
 @pytest.mark.parametrize(
