@@ -165,9 +165,15 @@ class Gateway:
     def refused(self, connection: Connection, refused: Refused) -> None:
         """For the access log: what never was a request."""
         if self._access.wanted:
-            method, target, version = refused.head[:3] if refused.head is not None else ("-", b"-", "-")
-            client, (status, size, its_id, _) = connection.peer.client[0], refused
-            self._access.add(Entry(client, method, target, version, status, size, 0.0, its_id, "", b"", b""))
+            client, (status, size, its_id, head) = connection.peer.client[0], refused
+            method, target, version, agent, referer = "-", b"-", "-", b"", b""
+            if head is not None:
+                method, target, version = head[:3]
+                fields = dict(head.headers)
+                agent, referer = fields.get(b"user-agent", b""), fields.get(b"referer", b"")
+                if connection.peer.trusted:
+                    client = self._proxies.origin(connection.peer, head).client[0]
+            self._access.add(Entry(client, method, target, version, status, size, 0.0, its_id, "", agent, referer))
 
     def fault(self, request: Request, status: int, error: BaseException) -> None:
         why = error.details.get("cause", error) if isinstance(error, Error) else error  # not what callers are told

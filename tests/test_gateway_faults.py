@@ -191,23 +191,24 @@ def test_what_is_refused_before_it_is_a_request_has_an_id_and_a_line(
     start: Start, cluster: LocalCluster, tmp_path: Path
 ) -> None:
     text = '[http]\naccess_log = "json"\nmax_line = 256\nmax_head = "1KiB"\nmax_body = 1000\nhead_timeout = "200ms"\n'
+    text += 'trusted_proxies = ["127.0.0.1"]\n'
     gateway = gateway_with(start, cluster, tmp_path, text + '[service.orders.http]\nroutes = ["/"]\n').ready()
-    chunks = b"POST /up HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nTransfer-Encoding: chunked\r\n\r\n"
+    up = b"POST /up HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.1.2.3\r\nUser-Agent: me\r\nX-Request-Id: "
     broken = {
         400: b"GET / HTTP/1.1\r\n\r\n",
         408: b"GET / HT",
-        413: b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n",
+        413: up + b"large\r\nContent-Length: 1001\r\n\r\n",
         414: b"GET /" + b"x" * 300 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         431: b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 1100 + b"\r\n\r\n",
         505: b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
     }
     ids = {}
-    for status, data in [*broken.items(), (0, chunks + b"zz\r\n")]:
+    for status, data in [*broken.items(), (0, up + b"mine\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")]:
         answer = gateway.raw(data)
         assert answer.startswith(b"HTTP/1.1 %d" % (status or 400))
         [its_id] = re.findall(rb"X-Request-Id: (\S+)\r\n", answer)
         ids[its_id.decode()] = status or 400
-    assert len(ids) == 7 and ids["mine"] == 400
+    assert len(ids) == 7 and ids["mine"] == 400 and ids["large"] == 413
 
     def lines() -> dict[str, Any]:
         found = (json.loads(line) for line in gateway.child.output().splitlines() if line.startswith("{"))
@@ -216,9 +217,10 @@ def test_what_is_refused_before_it_is_a_request_has_an_id_and_a_line(
     until(lambda: set(ids) <= set(lines()), "a refusal has no line")
     for its_id, status in ids.items():
         line = lines()[its_id]
-        assert (line["status"], line["client"]) == (status, "127.0.0.1") and line["size"] > 0
-        what = ("POST", "/up", "1.1") if its_id == "mine" else ("-", "-", "-")
-        assert (line["method"], line["target"], line["version"]) == what
+        assert line["status"] == status and line["size"] > 0
+        read = its_id in ("mine", "large")
+        what = ("10.1.2.3", "POST", "/up", "1.1", "me") if read else ("127.0.0.1", "-", "-", "-", "")
+        assert (line["client"], line["method"], line["target"], line["version"], line["agent"]) == what
 
 
 # ---- calls in JSON --------------------------------------------------------------------------------------------------

@@ -315,6 +315,8 @@ class Connection:
         self._head = head
         if not head.length and not head.chunked:
             return self._dispatch(head, b"")
+        if (head.length or 0) > self._limits.body:  # behind the head, so that the access log has who sent it, and where
+            raise Rejected("body-size")
         buffer = self._buffer
         self.state = _BODY
         self._body_since = now

@@ -223,7 +223,7 @@ def _said(block: bytes, limits: Limits) -> Said | None:
     if b"transfer-encoding" in fields:
         chunked = _chunked(fields, version)
     elif b"content-length" in fields:
-        length = _length(fields[b"content-length"], limits.body)
+        length = _length(fields[b"content-length"])
     new = version == b"1.1"
     keep_alive = new
     if b"connection" in fields:
@@ -272,13 +272,10 @@ def _path(method: bytes, target: bytes, host: bytes) -> bytes:
     return path if path[:1] == b"/" else b"/" + path
 
 
-def _length(value: bytes, most: int) -> int:
+def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > LENGTH_DIGITS:
         raise Rejected("length")
-    length = int(value)
-    if length > most:
-        raise Rejected("body-size")
-    return length
+    return int(value)
 
 
 def _chunked(fields: dict[bytes, bytes], version: bytes) -> bool:

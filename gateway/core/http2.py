@@ -184,6 +184,8 @@ class Http2:
         self._idle = inf
         try:
             stream.head = read(((name, value) for name, value in found), self._limits)
+            if (stream.head.length or 0) > self._limits.body:
+                raise Rejected("body-size")
         except Rejected as rejected:
             self._reject(stream, rejected, effects, now)
             return

@@ -40,7 +40,7 @@ def read(fields: Iterable[Field], limits: Limits) -> Head:
     length, expects = None, False
     for name, value in headers:
         if name == b"content-length":
-            length = _length(value, length, limits.body)
+            length = _length(value, length)
         elif name == b"expect":
             expects = expects_continue(value, True)
     return Head(method.decode(), path, "2", Fields(headers), host, length, False, True, expects)
@@ -111,11 +111,9 @@ def _host(pseudo: dict[bytes, bytes], headers: list[Field]) -> bytes:
     return host
 
 
-def _length(value: bytes, before: int | None, most: int) -> int:
+def _length(value: bytes, before: int | None) -> int:
     if before is not None:
         raise Rejected("two-lengths")
     if _LENGTH.fullmatch(value) is None:
         raise Rejected("length")
-    if int(value) > most:
-        raise Rejected("body-size")
     return int(value)
