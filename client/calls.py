@@ -408,7 +408,7 @@ class Calls:
     def _too_large(self, call: Call) -> Error:
         size, limit = len(call.body), self.body_max
         return PayloadTooLarge(
-            f"the arguments of {name(call)} are {size} bytes, the largest message is {limit}",
+            f"the arguments of {name(call)} have {size:,} bytes, {limit:,} are allowed (master.max_message)",
             details={"size": size, "limit": limit},
         )
 

@@ -76,7 +76,7 @@ def contradicted(rig: Rig) -> None:
         ("overloaded", refused, errors.Overloaded, "wait already"),
         ("maybe_executed", lost, errors.MaybeExecuted, "signal 9"),
         ("no_service", unknown, errors.NoService, "orders.nothing"),
-        ("payload_too_large", too_large, errors.PayloadTooLarge, "the largest message is"),
+        ("payload_too_large", too_large, errors.PayloadTooLarge, "4,096 are allowed (master.max_message)"),
         ("conflict", contradicted, errors.Conflict, "other arguments"),
     ],
 )

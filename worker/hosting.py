@@ -146,9 +146,10 @@ class SyncHost:
         return _outcome(Outcome, (OK, body, (perf_counter_ns() - begun) // 1000))
 
     def _too_large(self, handler: Handler, size: int) -> PayloadTooLarge:
+        limit = self.body_max
         return PayloadTooLarge(
-            f"{handler.binding.name}: its result has {size:,} bytes, {self.body_max:,} are allowed",
-            details={"size": size, "limit": self.body_max, "what": "result"},
+            f"{handler.binding.name}: its result has {size:,} bytes, {limit:,} are allowed (master.max_message)",
+            details={"size": size, "limit": limit, "what": "result"},
         )
 
 

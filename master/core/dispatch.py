@@ -450,7 +450,7 @@ class Dispatch:
         """
         size = len(request.frame) - request.head_len
         if size > self.settings.max_message:  # its delivery would be cut by the transport, and the process with it
-            cause = f"{size} bytes, the largest message is {self.settings.max_message}"
+            cause = f"the arguments have {size:,} bytes, {self.settings.max_message:,} are allowed (master.max_message)"
             return self.fail(request, errors.PayloadTooLarge.code, cause)
         # Its client says so, as epochs do not tell: without a journal one may come again. Epoch 0: no older master ever
         # had this session.
