@@ -7,6 +7,7 @@ durable before anything is done under it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import queue
@@ -186,6 +187,8 @@ class Journal:
         while data:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
+        if not os.fstat(self._file).st_nlink:  # whoever tidied up there would have made it forget, without a word
+            raise FileNotFoundError(errno.ENOENT, "it was deleted")
 
     def _write(self) -> None:
         """What has come meanwhile is written together: one fsync for all of it."""
@@ -198,9 +201,7 @@ class Journal:
             try:
                 self._carry_out(batch)
             except OSError as error:
-                self._failure = (
-                    f"the journal cannot be written: {error.strerror}; free the disk and restart this master"
-                )
+                self._failure = f"the journal cannot be written: {error.strerror}; mend that and restart this master"
                 ended = True
             for each in batch:
                 if isinstance(each, threading.Event):

@@ -213,6 +213,17 @@ def test_no_epoch_begins_that_cannot_be_made_durable(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_what_goes_to_a_file_that_was_deleted_is_not_called_durable(tmp_path: Path) -> None:
+    journal = write(tmp_path, drained("n1"))
+    (tmp_path / "journal").unlink()
+    journal.record([(2, drained("n2"))])
+    while not journal.recorded()[1]:
+        assert select.select([journal.wake_fd], [], [], 10.0)[0]
+    number, failure = journal.recorded()
+    assert number == 1 and "the journal cannot be written: it was deleted" in failure
+    journal.close()
+
+
 def test_without_a_directory_everything_counts_as_recorded() -> None:
     journal = write(None, drained("n1"))
     journal.rise(1, "m")
