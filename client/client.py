@@ -64,7 +64,8 @@ class Client(View):
             del reply  # an error's traceback holds this frame, and the reply holds the error
 
     def submit(self, target: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """The same as a concurrent.futures.Future, at once. `cancel()` works until the answer is here.
+        """The same as a concurrent.futures.Future, at once. `cancel()` works until the answer is here: what waits
+        in the queue is not run, a handler that has started goes on.
 
         Done callbacks run in the client's I/O thread: they may submit, they must not block. Raises TypeError for
         arguments that cannot be sent, ValueError for what is no target, RuntimeError if the client is closed; all other
