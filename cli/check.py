@@ -14,14 +14,14 @@ def problems(status: Reply) -> list[str]:
     """Sentences, the master's first; none when all is well."""
     closed = status["master"].get("maintenance", ())
     return [
-        *_of_master(status["master"]),
+        *of_master(status["master"]),
         *(["no slave node has come yet"] if status["master"]["state"] == "active" and not status["nodes"] else []),
         *(text for service in status["services"] if service["name"] not in closed for text in _of_service(service)),
         *(text for node in status["nodes"] for text in _of_node(node)),
     ]
 
 
-def _of_master(master: Reply) -> Iterator[str]:
+def of_master(master: Reply) -> Iterator[str]:
     state, peer = master["state"], master.get("peer") or {}
     if state not in ("active", "standby"):
         yield f"master {master['name']} is {state}: no master is active"

@@ -97,7 +97,7 @@ def _status_after(cost: Reply) -> Reply | None:
 
 
 def _lines(cost: Reply, after: Reply | None) -> list[str]:
-    from .check import problems
+    from .check import of_master
     from .render import duration, plural, printable
 
     took = duration(cost["took_ms"] / 1000)
@@ -105,7 +105,7 @@ def _lines(cost: Reply, after: Reply | None) -> list[str]:
     back = f"; {plural(given_back, 'request')} given back, their clients send them again" if given_back else ""
     first = f"{cost['to']} is active with epoch {cost['epoch']}, after {took}{back}"
     before = f"{cost['from'] or 'the other master'} was, with epoch {cost['epoch_before']}"
-    wrong = problems({"master": after, "services": [], "nodes": []}) if after is not None else ()
+    wrong = of_master(after) if after is not None else ()
     return [printable(line) for line in (first, before, *(f"now: {sentence}" for sentence in wrong))]
 
 
