@@ -426,7 +426,10 @@ def test_status_shows_services_and_nodes_and_fits_eighty_columns(rota: Callable[
     assert max(map(len, result.stdout.split("\n"))) <= 80 and "\x1b" not in result.stdout
 
 
-def test_where_there_is_no_terminal_no_line_is_wrapped(rota: Callable[..., Result]) -> None:
+def test_where_there_is_no_terminal_no_line_is_wrapped(
+    rota: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     reason = "a new disk, " * 20 + "at last"
     assert rota("drain", "web-1", "--reason", reason).exit_code == 0
     assert f"{reason}; `rota rejoin web-1` brings it back\n" in rota("status").stdout
