@@ -114,6 +114,19 @@ def test_who_kept_it_from_starting_is_told_and_what_comes_next_runs(
     assert take(ledger, 2, epoch=2).may_run
 
 
+def test_what_the_fence_kept_from_starting_is_proof_for_the_first_master_that_is_told(
+    ledger: Deliveries, page: Page
+) -> None:
+    """That one may have it run elsewhere, and die before it has acknowledged."""
+    page.words[FENCE_EPOCH] = 2
+    ledger.not_started(take(ledger, 1, epoch=1))
+
+    def told(epoch: int) -> list[bytes]:
+        return [frame[wire.parse_head(frame).head_len :] for frame in ledger.welcomed(TOKEN, epoch, upto=0)]
+
+    assert [told(epoch) for epoch in (2, 2, 3, 3, 4)] == [[BY_FENCE], [BY_FENCE], [BY_FLOOR], [BY_FLOOR], [BY_FLOOR]]
+
+
 def test_replies_are_kept_until_their_sequence_is_acknowledged(ledger: Deliveries, page: Page) -> None:
     first, second = take(ledger, 1), take(ledger, 2)
     ledger.reply(second, OK, b"two", 20)  # completion order is not delivery order

@@ -276,10 +276,19 @@ class Deliveries:
 
     def welcomed(self, token: int, epoch: int, upto: int) -> list[bytes]:
         """The replies to send again, the oldest first."""
+        if epoch != self.epoch:
+            self._prove_nothing_twice()
         self.token = token
         self.epoch = epoch
         self.acknowledged(max(upto, self._upto))
         return [self._with_origin(_Kept._make(reply), wire.RESENT) for reply in self._kept]
+
+    def _prove_nothing_twice(self) -> None:
+        """What the fence kept from starting, the last master may have had run elsewhere, if it was told so."""
+        for place, reply in enumerate(map(_Kept._make, self._kept)):
+            head = reply.head
+            if head.code == NOT_STARTED and head.epoch < self.epoch:
+                self._kept[place] = reply._replace(frame=reply.frame[: head.head_len] + BY_FLOOR)
 
     def _with_origin(self, reply: _Kept, flags: int = 0) -> bytes:
         """For a connection that may not know what it answers."""
