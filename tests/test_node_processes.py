@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from node_rig import Node, sent, spawns
 from rota.common import messages
 from rota.common.limits import CONCURRENCY_MAX
 from rota.common.messages import ROW_DONE, Failing, Plan, Retire
+from rota.worker import processes as shell
 from rota.worker.core.effects import Kill, Send, SetFloor, Stop
 from rota.worker.core.processes import OUT_OF_MEMORY, SIGABRT, SIGKILL, SIGTERM, Overdue
+from rota.worker.page import FLOOR, Page
 
 
 def test_a_plan_is_followed_and_each_start_is_told_at_once(node: Node) -> None:
@@ -445,6 +448,21 @@ def test_parked_work_is_recalled_through_the_page(node: Node) -> None:
     assert told[:3] == (name, 8, 5)
     assert [row.number for row in told.rows if row.reply] == [*range(35, 100)], "what a message has room for"
     assert node.hear(messages.Recall("long.gone.1", 7)) == []
+
+
+def test_a_question_for_what_is_done_does_not_keep_the_agent(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one thread of its own for all: where no floor is raised there is nothing to wait for."""
+    waited: list[float] = []
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(shell.time, "sleep", waited.append)
+    core: Any = SimpleNamespace(processes=SimpleNamespace(recalled=lambda *answer: told.append(answer[1:3])))
+    effects: Any = SimpleNamespace(perform=lambda said: None)
+    processes = shell.Processes(core, effects, effects, {})
+    processes.pages["p"] = page
+    for floor in (8, 8, 5, 9):
+        processes.set_floor(SetFloor("p", floor, since=1))
+    assert waited == [shell.RECALL_WAIT_S] * 2 and page.words[FLOOR] == 9
+    assert told == [(8, 0), (8, 0), (5, 0), (9, 0)]
 
 
 def test_a_pause_of_our_own_takes_no_time_from_a_process_that_stops(node: Node) -> None:

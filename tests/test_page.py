@@ -173,6 +173,7 @@ def test_a_page_that_an_older_agent_made_has_no_room_for_replies() -> None:
     older.done(0, b"short")
     older.fail("why")
     assert ([row.reply for row in older.report()], older.failure()) == ([b""], "why")
+    assert (made.reply_max, older.reply_max) == (module.REPLY_MAX, 0), "what it has no room for is not to wait"
     older.close()
     made.close()
 

@@ -85,6 +85,7 @@ class Page:
         # An older agent's page ends before.
         has_replies = len(self.words) >= self._cause_end // 8 + self.rows * REPLY_WORDS
         self._replies_at = self._cause_end if has_replies else 0
+        self.reply_max = REPLY_MAX if has_replies else 0
 
     @classmethod
     def create(cls, rows: int = PAGE_ROWS) -> Page:

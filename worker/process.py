@@ -37,7 +37,7 @@ from .core.streams import Streams
 from .hosting import Outcome, SyncHost
 from .loading import load_application
 from .orphans import end_with
-from .page import GRACE, OBEY, PHASE, READY, REPLY_MAX, STOP, STOPPING, Page
+from .page import GRACE, OBEY, PHASE, READY, STOP, STOPPING, Page
 from .streams import Pump, SyncStream
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
     dealer, inbox = link.dealer, backend.inbox
     recv, parse, now_ns = fast_recv, wire.parse, monotonic_ns
     take, reply, waits = deliveries.take, deliveries.reply, process.holding.waits
+    reply_max = process.page.reply_max
     DELIVER, BUNDLE = wire.DELIVER, wire.BUNDLE
     while True:
         if inbox:
@@ -290,7 +291,7 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
             answer = reply(delivery, code, body, elapsed_us)
             backend.replies.append(answer)
             # (A handler that waited for its stream may have opened another connection.)
-            may_wait = len(answer) <= REPLY_MAX and backend.link is link if inbox else False
+            may_wait = len(answer) <= reply_max and backend.link is link if inbox else False
             if waits(elapsed_us, may_wait):
                 continue
         else:

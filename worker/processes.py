@@ -144,8 +144,9 @@ class Processes:
     def set_floor(self, wanted: SetFloor) -> None:
         incarnation, floor, since = wanted
         page = self.pages[incarnation]
-        page.words[FLOOR] = max(floor, page.words[FLOOR])
-        time.sleep(RECALL_WAIT_S)
+        if page.words[FLOOR] < floor:
+            page.words[FLOOR] = floor
+            time.sleep(RECALL_WAIT_S)
         started_upto, rows = page.words[STARTED_UPTO], page.replies(since) if since else []
         self._effects.perform(self._core.processes.recalled(incarnation, floor, started_upto, rows))
 

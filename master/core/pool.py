@@ -143,7 +143,7 @@ class Slot:
 
 
 class Stall(NamedTuple):
-    """`credit`: 1 while it is busy, 0 when it does not even start anything. `at`: when it was noticed."""
+    """`credit`: 1 while it is busy, 0 when it does not even start anything. `at`: when it was noticed last."""
 
     progress_at: float
     credit: int

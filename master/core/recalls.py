@@ -13,7 +13,8 @@ from .pool import Pool, Slot
 from .registry import Node
 
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
-RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler
+RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler.
+# So often those are asked again that nobody could take anything over from.
 
 
 class Recalls:
@@ -36,7 +37,7 @@ class Recalls:
 
     def _look(self, pool: Pool, now: float) -> None:
         """Asks for slots that sit on work while they are busy, or stopped, when another could start it. While no other
-        could, once, for what they have finished.
+        could, for what they have finished: now and again, since they may begin after they were looked at.
         """
         stalled = pool.stalled
         if stalled:
@@ -46,7 +47,7 @@ class Recalls:
         slow = [s for s in pool.parked if s.progress_at < late]
         missed = now >= pool.look_alone_at and self._dispatch.timers.next_deadline() is not None
         alone = self._long_alone(pool, now) if missed else []
-        fresh = [slot for slot in (*slow, *alone) if slot not in stalled]
+        fresh = [s for s in (*slow, *alone) if s not in stalled or stalled[s].at < now - RECALL_ALONE_S]
         for slot in fresh:  # else it would get again what it gives back: it has the fewest in flight
             pool.stall(slot, slot.concurrency, now)
         if not slow and not alone:

@@ -44,7 +44,7 @@ class Kill(NamedTuple):
 
 
 class SetFloor(NamedTuple):
-    """Store the floor, unless there is a higher one; wait 2 ms, answer with `recalled`."""
+    """Store the floor and wait 2 ms, unless it is as high already; answer with `recalled`."""
 
     incarnation: str
     floor: int
