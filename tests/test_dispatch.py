@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 from core_rig import SESSION, Rig, as_large, held
@@ -649,6 +651,21 @@ def test_nothing_is_taken_back_while_nobody_is_idle_but_what_is_done_is_asked_fo
     assert rig.heard("n1", Recall) == asked and [len(slot.inflight) for slot in slots] == [2, 2]
 
 
+def test_what_is_done_is_asked_for_again_while_nothing_moves() -> None:
+    """The answer may have been made before the process began: what it finished then may wait behind one that hangs."""
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=4)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.after(0.06)
+    rig.tell(slot.node, Recalled(slot.incarnation, 1, 0))
+    rig.after(0.6)
+    assert rig.heard("n1", Recall) == [Recall(slot.incarnation, 0, since=1)] * 2
+    frame = wire.head(wire.REPLY, slot.token, 1, number=1, upto=1) + b"from the page"
+    rig.tell(slot.node, Recalled(slot.incarnation, 1, 2, [Row(1, DONE, SESSION, 1, 1, frame)]))
+    assert rig.codes() == {1: OK} and list(slot.inflight) == [2, 3]
+
+
 def test_what_was_taken_back_stays_so_when_what_is_done_is_asked_for() -> None:
     """An agent stores the floor that it is told."""
     rig = Rig()
@@ -1106,6 +1123,56 @@ def test_what_one_process_gave_back_does_not_hide_what_another_has(
         rig.reply(slots[runs], 7, epoch=1, body=b"from before")
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
     assert not rig.dispatch.inherited.orphans
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_what_one_process_lost_does_not_hide_what_another_has(done: bool) -> None:
+    """Its caller waits for the attempt that was given back, whose node dies before it could say so."""
+    rig = restarted()
+    node = rig.agent()
+    runs = rig.started(node, 2)
+    gave_back = rig.started(node, 1)
+    rig.process_hello(gave_back, received_upto=5, held=[held(5, 50, done=True)])
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    rig.process_hello(runs, received_upto=7, held=[held(7, 50, done=done)])
+    slots = rig.fleet.processes.slots
+    if done:
+        rig.reply(slots[runs], 7, epoch=1, body=b"from before")
+    rig.fleet.processes._drop(slots[gave_back], "its node is dead", rig.now)
+    rig.flush()
+    if not done:
+        assert rig.answers == []
+        rig.reply(slots[runs], 7, epoch=1, body=b"from before")
+    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
+    assert not rig.dispatch.inherited.orphans
+
+
+def test_a_call_of_an_older_master_that_was_cancelled_waits_for_none_of_its_attempts() -> None:
+    before = records.Restored()
+    for name in ("n1", "n2"):
+        before.read(records.present(name, True))
+    rig = Rig(epoch=2, restored=before)
+    rig.process_hello(rig.started(rig.agent("n1")), received_upto=5, held=[held(5, 50)])
+    rig.client(epoch=1)
+    rig.say(wire.CANCEL, 50)
+    rig.process_hello(rig.started(rig.agent("n2")), received_upto=7, held=[held(7, 50)])
+    assert not rig.dispatch.inherited.orphans
+
+
+def test_what_waits_behind_what_an_older_master_dispatched_is_taken_back_too() -> None:
+    rig = restarted()
+    node = rig.agent()
+    busy = rig.started(node, 1)
+    rig.process_hello(busy, received_upto=5, held=[held(4, 49, done=True), held(5, 50)])
+    slot = rig.fleet.processes.slots[busy]
+    slot.pool.reconfigure(replace(slot.pool.settings, credit=4))
+    rig.client()
+    rig.request(1)
+    rig.reply(slot, 4, epoch=1)
+    assert list(slot.inflight) == [5, 6]
+    rig.after(0.06)
+    assert [recall.since for recall in rig.heard("n1", Recall)] == [5]
 
 
 def test_what_an_older_master_dispatched_holds_its_credit() -> None:

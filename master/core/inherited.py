@@ -90,10 +90,9 @@ class Inherited:
 
     def cancel(self, origin: Origin) -> None:
         """Its caller is here, and does not wait for it any more."""
-        orphans = self.orphans.pop(origin, [])
-        for orphan in orphans:
+        for orphan in self.orphans.pop(origin, ()):
             self._dispatch.streams.forsaken(orphan)
-        if not orphans and self.told(True) is Told.NOT_YET:
+        if self.told(True) is Told.NOT_YET:
             self._give_up(origin)
 
     def withdraw(self, request: Request) -> None:
@@ -143,7 +142,7 @@ class Inherited:
         if not isinstance(target, str):
             request.pool, request.handler = target
         if older:
-            if self._settled_by_evidence(request, now):
+            if self.settled_by_evidence(request, now):
                 return
             if self._is_untold(request):
                 return self._hold(request, older)
@@ -191,7 +190,7 @@ class Inherited:
         self._dispatch.queued_bytes -= len(request.frame)
         return self.waiting.pop(request)
 
-    def _settled_by_evidence(self, request: Request, now: float) -> bool:
+    def settled_by_evidence(self, request: Request, now: float) -> bool:
         """Does a process run it, has one answered it, or did one die of it?"""
         origin = request.origin()
         if origin in self.kept:

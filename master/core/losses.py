@@ -76,6 +76,8 @@ class Losses:
             for each in held:
                 if each.number <= received_upto and each.number not in slot.inflight:  # else it would lose its place
                     self._inherited.adopt(slot, each, now)
+            if len(slot.inflight) > 1 and slot.concurrency == 1:
+                slot.pool.parked[slot] = None
         slot.last_number = max(slot.last_number, min(received_upto, NUMBER_MAX >> 1))  # whatever a damaged one says
         slot.pool.unpark(slot)
         slot.pool.stalled.pop(slot, None)
@@ -125,6 +127,8 @@ class Losses:
                 self._dispatch.keys.lost(request, cause)
             else:
                 self._inherited.lost[origin] = cause
+        elif request.epoch != self._dispatch.epoch and self._inherited.settled_by_evidence(request, now):
+            pass  # an older master's, of which another attempt is known
         elif verdict := self._dispatch.quarantine.verdict(request):
             self._dispatch.fail(request, errors.MaybeExecuted.code, verdict)
         elif why_not := self._why_not_again(request, now, planned):
