@@ -282,3 +282,11 @@ def test_a_damaged_bundle_ends_the_connection_and_not_the_handler_that_waits() -
     backend = SimpleNamespace(inbox=deque([bundle]), handle=lambda frame: None, damage=lambda: damaged.append(True))
     Pump(cast(Process, SimpleNamespace(backend=backend))).sift()
     assert damaged == [True]
+
+
+def test_replies_that_wait_for_the_next_do_not_wait_for_one_in_pieces() -> None:
+    sent: list[bytes] = []
+    backend = SimpleNamespace(replies=[b"quick"], link=None, greeted=True)
+    backend.send_replies = lambda: sent.extend(backend.replies)
+    Pump(cast(Process, SimpleNamespace(backend=backend, attend=lambda: None))).look()
+    assert sent == [b"quick"]

@@ -136,7 +136,10 @@ class Backend:
 
     def send_replies(self) -> None:
         """Those that waited for one another, in as few frames as they fit in."""
-        replies, self.replies = self.replies, []
+        replies = self.replies
+        if len(replies) == 1:  # the usual one, where each call waits for the one before: half of what a bundle costs
+            return self.send(replies.pop())
+        self.replies = []
         for _, frame in wire.bundles(replies):
             self.send(frame)
 

@@ -118,7 +118,11 @@ class Pump:
             self._received(frame)
 
     def look(self) -> None:
-        """Takes what is there; never waits. While a handler streams for hours, this is the only idle tick."""
+        """Takes what is there; never waits. While a handler streams for hours, this is the only idle tick, and no reply
+        waits for its end.
+        """
+        if self._backend.replies:
+            self._backend.send_replies()
         now = monotonic()
         if now >= self._attend_at or not self._backend.greeted:
             self._attend_at = now + IDLE_TICK_S
@@ -132,8 +136,6 @@ class Pump:
     def wait(self) -> None:
         """Takes a frame, or passes a tick."""
         backend = self._backend
-        if backend.replies:
-            backend.send_replies()
         self._process.attend()
         if not backend.greeted or backend.link is None:
             frame = backend.wait()
