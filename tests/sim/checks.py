@@ -253,6 +253,8 @@ class Checks:
             raise Violation(f"{slot.incarnation} is open: {slot.stage}, connected {slot.connected}")
         if slot.open and len(slot.inflight) < slot.limit and slot.row < 0:
             raise Violation(f"{slot.incarnation} has credit and is not on the shelf")
+        if (slot in slot.pool.parked) != (slot.concurrency == 1 and len(slot.inflight) > 1):
+            raise Violation(f"{slot.incarnation} has {len(slot.inflight)} in flight, and nobody looks at what waits")
         if slot.pool.slots.get(slot.incarnation) is not slot or slot.node.slots.get(slot.incarnation) is not slot:
             raise Violation(f"{slot.incarnation} is known to the fleet and not to its pool or node")
 

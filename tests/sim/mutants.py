@@ -104,6 +104,7 @@ def unreachable_settles_all(put: Put) -> None:
 
     def undeliverable(self: Losses, slot: Slot, frames: list[bytes], gone: bool, now: float) -> None:
         requests, slot.inflight = list(slot.inflight.values()), {}
+        slot.pool.unpark(slot)
         self.disconnected(slot)
         self.not_started(requests, now)
 
