@@ -1434,6 +1434,22 @@ def test_a_master_that_stops_waits_for_what_processes_have_not_begun() -> None:
     assert rig.fleet.recalls.settled() and list(first.inflight) == [1]
 
 
+def test_a_master_that_stops_does_not_take_an_earlier_answer_for_the_one_that_it_waits_for() -> None:
+    """A moment before it had asked for what is done, and taken nothing back."""
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=4)
+    for number in (1, 2, 3):
+        rig.request(number)
+    rig.after(0.06)
+    rig.core.stop(rig.now)
+    rig.flush()
+    assert [recall.upto for recall in rig.heard("n1", Recall)] == [0, 3]
+    rig.tell(slot.node, Recalled(slot.incarnation, 1, 1))
+    assert not rig.fleet.recalls.settled()
+    rig.tell(slot.node, Recalled(slot.incarnation, 4, 1))
+    assert rig.fleet.recalls.settled() and list(slot.inflight) == [1]
+
+
 def test_what_had_started_once_is_not_given_back() -> None:
     rig = Rig(service={"credit": 1})
     first, _ = rig.pool_of(2)

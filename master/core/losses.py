@@ -51,7 +51,8 @@ class Losses:
 
     def recalled(self, slot: Slot, answer: Recalled, now: float) -> None:
         """Numbers above started_upto and below the floor did not start there, and never will."""
-        slot.recall = 0
+        if answer.floor >= slot.recall:  # else it is that of an earlier question
+            slot.recall = 0
         progress_at = slot.progress_at
         self._take_replies(slot, answer.rows, now)
         slot.progress_at = progress_at  # these are no news of the process itself

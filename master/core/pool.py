@@ -130,7 +130,7 @@ class Slot:
     last_number: int = 0
     acked: int = 0  # reply sequence up to which every reply arrived
     progress_at: float = field(init=False)
-    recall: int = 0  # floor that was asked for and not yet answered
+    recall: int = 0  # floor that was asked for last and not yet answered
     recalled: int = 0  # up to this number what had not begun was taken back, or was asked for
     handled: int = 0
     hellos: int = 0  # the number of its last HELLO: an earlier one may come later, over a connection that is gone
