@@ -1148,6 +1148,25 @@ def test_what_one_process_lost_does_not_hide_what_another_has(done: bool) -> Non
     assert not rig.dispatch.inherited.orphans
 
 
+@pytest.mark.parametrize("dropped", [True, False])
+def test_an_attempt_that_was_lost_with_its_process_is_no_other_attempt(dropped: bool) -> None:
+    """What was taken back was given to the same process again, which died of it."""
+    rig = restarted()
+    name = rig.started(rig.agent())
+    rig.process_hello(name, received_upto=6, held=[held(5, 50, done=True), held(6, 50)])
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    slot = rig.fleet.processes.slots[name]
+    assert rig.answers == []
+    if dropped:
+        rig.fleet.processes._drop(slot, "its node is dead", rig.now)
+        rig.flush()
+    else:
+        rig.exited(slot, started_upto=6, rows=[(5, REFUSED), (6, RUNNING)])
+    assert rig.codes() == {50: MAYBE}
+    assert not rig.dispatch.inherited.orphans and not slot.inflight
+
+
 def test_a_call_of_an_older_master_that_was_cancelled_waits_for_none_of_its_attempts() -> None:
     before = records.Restored()
     for name in ("n1", "n2"):

@@ -196,8 +196,7 @@ class Inherited:
         if origin in self.kept:
             code, time_us, body = self.take(origin)
             self._dispatch.finish(request, code, time_us, body, 0)
-        elif origin in self.orphans:
-            orphan = self.orphans[origin][-1]
+        elif orphan := self._orphan(origin):
             self.forget(orphan)
             self._attach(request, orphan)
         elif origin in self.lost and not self._is_untold(request):
@@ -206,6 +205,13 @@ class Inherited:
         else:
             return False
         return True
+
+    def _orphan(self, origin: Origin) -> Request | None:
+        """The attempt that most likely runs; none that is being settled with its process."""
+        for orphan in reversed(self.orphans.get(origin, ())):
+            if orphan.slot is not None and orphan.slot.inflight.get(orphan.delivery) is orphan:
+                return orphan
+        return None
 
     def give_up(self, request: Request, older: bool) -> None:
         """Nobody holds it. Processes keep a reply until a master has acknowledged it, and know what they have done for
