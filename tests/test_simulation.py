@@ -36,7 +36,7 @@ SHOWN_IN = {
     "ended_processes_ignored": 16,
     "earlier_agents_ignored": 12,
     "nodes_that_left_ignored": 435,
-    "work_before_durable": 41,
+    "work_before_durable": 281,
     "stream_offsets_ignored": 16,
     "answers_of_two_runs": 110,
 }
