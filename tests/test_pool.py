@@ -194,9 +194,10 @@ def observe(orders: Pool, time_us: int, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize(
-    ("time_us", "credit"), [(20, CREDIT_MAX), (50, 33), (300, 5), (1000, 3), (2000, 2), (2100, 1), (50_000, 1)]
+    ("time_us", "credit"),
+    [(20, CREDIT_MAX), (100, 33), (300, 9), (1000, 5), (2000, 3), (2100, 2), (4100, 1), (50_000, 1)],
 )
-def test_credit_is_one_request_and_what_a_process_serves_in_two_milliseconds(time_us: int, credit: int) -> None:
+def test_credit_is_one_request_and_what_a_process_serves_in_four_milliseconds(time_us: int, credit: int) -> None:
     orders = pool()
     a = slot(orders)
     for _ in range(8):

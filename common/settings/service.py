@@ -84,7 +84,7 @@ class ServiceSettings(Section):
         None,
         Optional(Integer(1, limits.PAGE_ROWS), word="auto"),
         "requests that one process may hold at a time",
-        f"auto gives it one to work on and as many more as it serves in 2 ms, {limits.CREDIT_USUAL} in all, "
+        f"auto gives it one to work on and as many more as it serves in 4 ms, {limits.CREDIT_USUAL} in all, "
         f"{limits.CREDIT_MAX} if nearly all are quick: more keeps short ones flowing but parks work behind long ones",
     )
     balance: str = setting(

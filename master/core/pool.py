@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from .timers import Tick
 
 STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is 256
-# Credit = one request to work at, and parked behind it as many as a process usually serves in 2 ms: it does not wait
-# for the next one (0.3 ms, more on busy cores), and parked work waits no longer than that. By the median: where there
-# is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked behind
-# a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
-PARKED_US = 2048  # service times are known up to powers of two
+# Credit = one request to work at, and parked behind it as many as a process usually serves in 4 ms: it does not wait
+# for the next one (0.3 ms, 2 and more on busy cores), and parked work waits no longer than that. By the median: where
+# there is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked
+# behind a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
+PARKED_US = 4096  # service times are known up to powers of two, and the upper one counts: 2 to 4 ms
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
 _ENOUGH = 512  # service times; beyond it each look halves the weight of those before
 NO_HANDLER = Handler()  # of what is not known yet
