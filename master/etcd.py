@@ -74,12 +74,12 @@ class Etcd:
         sock.settimeout(max(by - monotonic(), 0.001))
         head = f"POST {path} HTTP/1.1\r\nHost: {f'[{host}]' if ':' in host else host}:{port}\r\n"
         sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
-        response = HTTPResponse(_InTime(sock, by), method="POST")  # type: ignore[arg-type]
-        response.begin()
-        data = response.read(ANSWER_MAX + 1)
-        if response.will_close or not response.isclosed():
-            self.close()
-        return _answer(response, data)
+        with HTTPResponse(_InTime(sock, by), method="POST") as response:  # type: ignore[arg-type]
+            response.begin()
+            data = response.read(ANSWER_MAX + 1)
+            if response.will_close or not response.isclosed():
+                self.close()
+            return _answer(response, data)
 
 
 class _InTime(RawIOBase):
