@@ -827,10 +827,24 @@ def holding() -> tuple[Rig, Slot]:
     return rig, rig.fleet.processes.slots[incarnation]
 
 
-def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
-    rig, slot = holding()
+def resend(rig: Rig) -> None:
+    """The caller of what it holds comes."""
     rig.client(epoch=1)
     rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+
+
+def is_answered_by(rig: Rig, runs: Slot, done: bool) -> None:
+    """The caller waits for its delivery 7 there, unless that is done, and nothing is left of any other attempt."""
+    if not done:
+        assert rig.answers == []
+        rig.reply(runs, 7, epoch=1, body=b"from before")
+    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
+    assert not rig.dispatch.inherited.orphans
+
+
+def test_a_resend_attaches_to_what_an_older_master_had_dispatched() -> None:
+    rig, slot = holding()
+    resend(rig)
     assert rig.deliveries == []
     rig.reply(slot, 5, epoch=1, body=b"from before")
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
@@ -863,8 +877,7 @@ def test_what_a_process_says_to_have_received_leaves_numbers_for_what_is_behind_
 def test_a_resend_before_its_process_is_back_waits_for_it() -> None:
     """Neither run again nor refused with 'no service': both would be wrong."""
     rig = restarted()
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     rig.after(1.0)
     assert rig.answers == []
     incarnation = "n1.b1.1"
@@ -884,8 +897,7 @@ def test_a_kept_reply_that_comes_before_its_resend_waits_for_it() -> None:
     rig.process_hello(incarnation, received_upto=5, reply_sequence=1, held=[held(5, 50, done=True)])
     rig.reply(rig.fleet.processes.slots[incarnation], 5, epoch=1, sequence=1, body=b"kept")
     assert not rig.fleet.processes.slots[incarnation].inflight
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"kept")
 
 
@@ -895,8 +907,7 @@ def test_an_answer_that_the_standby_had_a_copy_of_is_given_whole() -> None:
     before.request(50)
     before.reply(slot, 1, errors.RemoteError.code, b"what its handler said")
     rig = Rig(epoch=2, heritage=Heritage(answers=[(SESSION, before.answers[0].frame)]))
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     assert rig.codes() == {50: errors.RemoteError.code} and rig.answers[0].body == b"what its handler said"
 
 
@@ -904,16 +915,14 @@ def test_a_reply_that_comes_after_its_node_was_given_up_still_waits_for_its_call
     rig, slot = holding()
     rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now)
     rig.reply(slot, 5, epoch=1, flags=wire.ORIGIN, tail=ORIGIN, body=b"late")
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"late")
 
 
 def test_what_was_lost_with_its_node_before_its_caller_came_is_told_so() -> None:
     rig, slot = holding()
     rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now)
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     assert rig.codes() == {50: MAYBE} and "its node is dead" in rig.answers[0].cause
 
 
@@ -921,8 +930,7 @@ def test_what_was_lost_with_its_process_before_its_caller_came_is_told_so() -> N
     """And suspected of nothing: what it was asked for is not known here."""
     rig, slot = holding()
     rig.exited(slot, 5, [(5, RUNNING)], kind=End.SIGNALLED)
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     assert rig.codes() == {50: MAYBE} and "was killed by signal 9" in rig.answers[0].cause
     assert not rig.dispatch.quarantine.cases
 
@@ -932,8 +940,7 @@ def test_what_died_with_its_process_under_an_older_master_is_maybe_executed() ->
     report = Exited("n1.b1.1", "orders", -9, "was killed", 5, [Row(5, RUNNING, SESSION, 50, 1)], "")
     node = rig.agent(exits=[report])
     rig.process(node, 2)
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     assert rig.codes() == {50: MAYBE}
     assert "was killed" in rig.answers[0].cause
 
@@ -956,8 +963,7 @@ def test_what_nobody_has_is_not_run_again_unless_its_handler_allows_it() -> None
     """The older master may have had the reply: processes forget what was acknowledged."""
     rig = restarted()
     rig.process(rig.agent())
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     rig.request(51, "orders.again", flags=wire.RESENT | wire.OLDER, epoch=1)
     assert rig.codes() == {50: MAYBE}
     assert len(rig.deliveries) == 1
@@ -965,8 +971,7 @@ def test_what_nobody_has_is_not_run_again_unless_its_handler_allows_it() -> None
 
 def test_a_node_that_does_not_come_back_is_waited_for_no_longer_than_it_takes_to_be_dead() -> None:
     rig = restarted()
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     rig.after(3.5, beat=False)
     assert rig.codes() == {}
     rig.after(1.0, beat=False)
@@ -1044,8 +1049,7 @@ def test_a_new_call_to_a_service_that_is_not_back_yet_waits_for_it() -> None:
 
 def test_without_a_journal_what_clients_remember_is_enough_to_wait() -> None:
     rig = Rig(state=None)
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     assert rig.answers == [], "the same epoch by accident, another master by the session"
     incarnation = rig.started(rig.agent(epoch=1))
     assert rig.dispatch.epoch == 2
@@ -1106,23 +1110,17 @@ def test_what_one_process_gave_back_does_not_hide_what_another_has(
     first, second = (runs, gave_back) if runner_first else (gave_back, runs)
     say[first]()
     if caller_first:
-        rig.client(epoch=1)
-        rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+        resend(rig)
     say[second]()
     slots = rig.fleet.processes.slots
     rig.reply(slots[gave_back], 5, epoch=1, code=NOT_STARTED, body=errors.BY_FLOOR)
     if done:
         rig.reply(slots[runs], 7, epoch=1, body=b"from before")
     if not caller_first:
-        rig.client(epoch=1)
-        rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+        resend(rig)
     rig.after(1.0)
     assert rig.deliveries == []
-    if not done:
-        assert rig.answers == []
-        rig.reply(slots[runs], 7, epoch=1, body=b"from before")
-    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
-    assert not rig.dispatch.inherited.orphans
+    is_answered_by(rig, slots[runs], done)
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -1133,19 +1131,14 @@ def test_what_one_process_lost_does_not_hide_what_another_has(done: bool) -> Non
     runs = rig.started(node, 2)
     gave_back = rig.started(node, 1)
     rig.process_hello(gave_back, received_upto=5, held=[held(5, 50, done=True)])
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     rig.process_hello(runs, received_upto=7, held=[held(7, 50, done=done)])
     slots = rig.fleet.processes.slots
     if done:
         rig.reply(slots[runs], 7, epoch=1, body=b"from before")
     rig.fleet.processes._drop(slots[gave_back], "its node is dead", rig.now)
     rig.flush()
-    if not done:
-        assert rig.answers == []
-        rig.reply(slots[runs], 7, epoch=1, body=b"from before")
-    assert (rig.codes(), rig.answers[0].body) == ({50: OK}, b"from before")
-    assert not rig.dispatch.inherited.orphans
+    is_answered_by(rig, slots[runs], done)
 
 
 @pytest.mark.parametrize("dropped", [True, False])
@@ -1154,8 +1147,7 @@ def test_an_attempt_that_was_lost_with_its_process_is_no_other_attempt(dropped: 
     rig = restarted()
     name = rig.started(rig.agent())
     rig.process_hello(name, received_upto=6, held=[held(5, 50, done=True), held(6, 50)])
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     slot = rig.fleet.processes.slots[name]
     assert rig.answers == []
     if dropped:
@@ -1432,8 +1424,7 @@ def test_a_master_that_may_dispatch_nothing_more_dispatches_nothing_whatever_com
 
 def test_a_master_that_stops_gives_back_what_is_new_of_what_waits_for_nodes_to_tell() -> None:
     rig = restarted()
-    rig.client(epoch=1)
-    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1)
+    resend(rig)
     rig.request(51)
     assert rig.dispatch.hand_back() == 1
     rig.flush()
