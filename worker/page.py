@@ -39,6 +39,9 @@ _REPLY = Struct(f"@Q{REPLY_MAX}s")
 _REPLY_SIZE = _REPLY.size
 assert _REPLY_SIZE == REPLY_WORDS * 8
 _pack_reply = _REPLY.pack_into
+# struct fills up with zeros what it is given: most replies need not write (and push out of the caches) 4 KiB for that.
+_SHORT_MAX = 248
+_pack_short_reply = Struct(f"@Q{_SHORT_MAX}s").pack_into
 
 
 _PORT_SHIFT = 16  # in OBEY, above the index of the master
@@ -139,9 +142,11 @@ class Page:
         """
         words = self.words
         if at := self._replies_at:
-            if len(reply) > REPLY_MAX:
-                reply = b""
-            _pack_reply(self._map, at + row * _REPLY_SIZE, len(reply), reply)
+            size = len(reply)
+            if size > REPLY_MAX:
+                size, reply = 0, b""
+            pack = _pack_short_reply if size <= _SHORT_MAX else _pack_reply
+            pack(self._map, at + row * _REPLY_SIZE, size, reply)
         words[FIRST_ROW + row * ROW_WORDS + 1] = DONE
         words[HANDLED] += 1
 
