@@ -123,7 +123,7 @@ def test_a_small_reply_stands_in_the_page_until_its_row_is_used_again(page: Page
     assert page.report()[0].reply == b""
 
 
-@pytest.mark.parametrize("size", [0, 1, 247, 248, 249, REPLY_MAX - 1, REPLY_MAX])
+@pytest.mark.parametrize("size", [0, 1, 248, 249, 504, 505, REPLY_MAX - 1, REPLY_MAX])
 def test_a_reply_is_read_as_it_was_written_whatever_stood_there_before(page: Page, size: int) -> None:
     for number, reply in enumerate((b"o" * REPLY_MAX, b"n" * size), 1):
         page.start(0, number, 1000, 0, ORIGIN, epoch=2)

@@ -38,10 +38,9 @@ _ROW_READ = Struct("@4Q16s2Q")
 _REPLY = Struct(f"@Q{REPLY_MAX}s")
 _REPLY_SIZE = _REPLY.size
 assert _REPLY_SIZE == REPLY_WORDS * 8
-_pack_reply = _REPLY.pack_into
-# struct fills up with zeros what it is given: most replies need not write (and push out of the caches) 4 KiB for that.
-_SHORT_MAX = 248
-_pack_short_reply = Struct(f"@Q{_SHORT_MAX}s").pack_into
+_STEP = 256  # bytes
+# struct fills up with zeros what it is given: few replies need write, and push out of the caches, 4 KiB.
+_pack_reply = [Struct(f"@Q{size - 8}s").pack_into for size in range(_STEP, _REPLY_SIZE + 1, _STEP)]
 
 
 _PORT_SHIFT = 16  # in OBEY, above the index of the master
@@ -145,8 +144,7 @@ class Page:
             size = len(reply)
             if size > REPLY_MAX:
                 size, reply = 0, b""
-            pack = _pack_short_reply if size <= _SHORT_MAX else _pack_reply
-            pack(self._map, at + row * _REPLY_SIZE, size, reply)
+            _pack_reply[(size + 7) // _STEP](self._map, at + row * _REPLY_SIZE, size, reply)
         words[FIRST_ROW + row * ROW_WORDS + 1] = DONE
         words[HANDLED] += 1
 
