@@ -16,7 +16,7 @@ from .core.outbox import Outbox
 from .core.pool import Slot
 from .core.standby import Standby
 from .journal import Journal
-from .ports import Port, Ports, cut
+from .ports import BATCH, Port, Ports, cut
 
 PROBE_EVERY_S = 0.005  # how often it is looked whether an exited process's route is gone
 
@@ -122,11 +122,14 @@ class Effects:
             self._probe(now)
 
     def _probe(self, now: float) -> None:
-        """An exited process: once its route is gone, all that it ever sent can be read, and then it is settled."""
+        """An exited process: once its route is gone, all that it ever sent can be read, and then it is settled. While
+        more is waiting than one batch, its last words may be among that: the next look goes on, and does not wait for
+        them longer than the core does.
+        """
         self._next_probe = now + PROBE_EVERY_S
         gone = [s for s in self._probing if self._backend.send(s.route, wire.head(wire.PROBE, s.token))]
-        if gone:
-            self._backend.receive(self._core.backend, now)
+        if not gone or self._backend.receive(self._core.backend, now) == BATCH:
+            return
         for slot in gone:
             del self._probing[slot]
             self._master().fleet.processes.settle(slot, now)

@@ -13,6 +13,7 @@ from rota.common import wire
 from rota.common.errors import OK
 from rota.common.messages import Exited, Row
 from rota.master.effects import PROBE_EVERY_S, Effects
+from rota.master.ports import BATCH
 from rota.worker.page import DONE
 
 
@@ -29,9 +30,10 @@ class Port:
         return errno.EHOSTUNREACH if self.gone else 0
 
     def receive(self, receive_one: Any, now: float) -> int:
-        for route, frame in self.came:
+        batch, self.came = self.came[:BATCH], self.came[BATCH:]
+        for route, frame in batch:
             receive_one(route, frame, now)
-        return len(self.came)
+        return len(batch)
 
 
 def test_an_exit_is_settled_when_its_route_is_gone_and_what_had_come_over_it_is_read() -> None:
@@ -57,7 +59,10 @@ def test_an_exit_is_settled_when_its_route_is_gone_and_what_had_come_over_it_is_
         now += PROBE_EVERY_S
     port.gone = True
     reply = wire.head(wire.REPLY, first.token, epoch=1, number=1, upto=first.acked + 1, code=OK) + b"just made it"
-    port.came.append((first.route, reply))
+    port.came = [(b"others", b"more than one batch")] * BATCH + [(first.route, reply)]
+    effects.tick(now)
+    assert first.incarnation in rig.fleet.processes.slots, "its last words may be behind those of others"
+    now += PROBE_EVERY_S
     effects.tick(now)
     rig.flush()
     assert first.incarnation not in rig.fleet.processes.slots and rig.codes() == {1: OK}
