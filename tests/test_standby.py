@@ -974,6 +974,35 @@ def test_an_operator_is_shown_what_a_standby_has_and_is_sent_to_the_active_for_t
     assert [wire.parse_head(frame).kind for _, frame in rig.core.out.control] == [wire.WHO]
 
 
+def mistaken(*_: object) -> Any:
+    return {}["what nobody has thought of"]
+
+
+@pytest.mark.parametrize("verb, where", [("status", "mirror.Mirror.behind"), ("events", "events.EventLog.since")])
+def test_a_mistake_of_ours_in_what_only_looks_is_told_and_it_stands_by(
+    rig: Rig, verb: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(rig)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"rota.master.core.{where}", mistaken)
+        result = desk.asks(verb)
+    assert result.exit == exits.FAILED and result.data["error"].startswith(f"internal error in {verb}: KeyError: ")
+    status = desk.asks("status").data["master"]
+    assert status["counters"]["internal errors"] == 1 and "please report it" in status["alarms"][0]
+    rig.wait(0.5)
+    before = len(rig.told(Promise))
+    rig.pulse()
+    assert len(rig.told(Promise)) == before + 1
+
+
+def test_a_mistake_of_ours_in_what_makes_it_stand_ends_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.link(Closing(1, False))
+    rig.wait(T + 0.1)
+    monkeypatch.setattr("rota.master.core.pair_standby.PairStandby._stand", mistaken)
+    with pytest.raises(KeyError):
+        Desk(rig).asks("switchover", force=True)
+
+
 def test_of_a_long_history_an_operator_is_told_what_one_message_holds(rig: Rig) -> None:
     told = {"at": 0.0, "kind": "join", "subject": "n1", "text": "x" * 1000, "by": "", "reason": ""}
     for number in range(0, 10_000, 100):

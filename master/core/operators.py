@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from traceback import extract_tb
 from typing import Any, NamedTuple
@@ -35,11 +36,15 @@ class _Waiter(NamedTuple):
 
 
 class Connected:
-    """The operators that are here, and the events that each of them follows."""
+    """The operators that are here, and the events that each of them follows. `alarms` and `counters` are the master's,
+    for mistakes of our own.
+    """
 
-    def __init__(self, out: Outbox, events: EventLog) -> None:
+    def __init__(self, out: Outbox, events: EventLog, alarms: dict[str, str], counters: Counter[str]) -> None:
         self._out = out
         self._events = events
+        self._alarms = alarms
+        self._counters = counters
         self._known: dict[bytes, _Operator] = {}  # by route
         self._probe_at = 0.0
 
@@ -87,9 +92,22 @@ class Connected:
         if operator is not None:
             self._out.say(route, operator.token, message)
 
+    def mistaken(self, verb: str, error: Exception) -> verbs.Outcome:
+        """A mistake of our own. Whoever only looks changes nothing, so everybody else is served on."""
+        frames = [
+            f"{each.name} ({each.filename.rpartition('/')[2]}:{each.lineno})"
+            for each in extract_tb(error.__traceback__)
+        ]
+        what = f"{type(error).__name__}: {error}"[: verbs.TEXT_MAX // 2]
+        text = f"internal error in {verb}: {what}, in {' < '.join(reversed(frames))}"[: verbs.TEXT_MAX]
+        self._events.tell("internal error", verb, text)
+        self._counters["internal errors"] += 1
+        self._alarms["internal error"] = f"{text}: please report it"
+        return verbs.Outcome({"error": text}, exit=exits.FAILED)
+
 
 class Operators(Connected):
-    """`alarms` is the master's: with that of the journal nothing is changed any more."""
+    """With the alarm of the journal nothing is changed any more."""
 
     def __init__(
         self,
@@ -101,11 +119,10 @@ class Operators(Connected):
         pair: Followers,
         hand_over: Callable[[float], str],
     ) -> None:
-        super().__init__(out, events)
+        super().__init__(out, events, alarms, fleet.dispatch.counters)
         self.waiting: list[_Waiter] = []
         self._fleet = fleet
         self._verbs = verbs.Verbs(fleet, pair)
-        self._alarms = alarms
         self._pair = pair
         self._status = status
         self._hand_over = hand_over
@@ -126,9 +143,9 @@ class Operators(Connected):
         except verbs.Refuse as refused:
             self._answer(route, verb.id, refused.outcome)
         except Exception as error:
-            if not _only_looks(verb):
+            if not only_looks(verb):
                 raise  # half of it may be done: what was recorded is what the next master begins with
-            self._answer(route, verb.id, self._mistaken(verb.verb, error))
+            self._answer(route, verb.id, self.mistaken(verb.verb, error))
 
     def _do(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
         verbs.check(verb.verb, verb.args)
@@ -176,25 +193,12 @@ class Operators(Connected):
             try:
                 outcome = _came_of(waiter.wait, now - waiter.began, now)
             except Exception as error:
-                outcome = self._mistaken("wait", error)
+                outcome = self.mistaken("wait", error)
             if outcome is None:
                 left.append(waiter)
             else:
                 self._answer(waiter.route, waiter.id, outcome)
         self.waiting = left
-
-    def _mistaken(self, verb: str, error: Exception) -> verbs.Outcome:
-        """A mistake of our own. Whoever only looks changes nothing, so everybody else is served on."""
-        frames = [
-            f"{each.name} ({each.filename.rpartition('/')[2]}:{each.lineno})"
-            for each in extract_tb(error.__traceback__)
-        ]
-        what = f"{type(error).__name__}: {error}"[: verbs.TEXT_MAX // 2]
-        text = f"internal error in {verb}: {what}, in {' < '.join(reversed(frames))}"[: verbs.TEXT_MAX]
-        self._events.tell("internal error", verb, text)
-        self._fleet.dispatch.counters["internal errors"] += 1
-        self._alarms["internal error"] = f"{text}: please report it"
-        return verbs.Outcome({"error": text}, exit=exits.FAILED)
 
     # ---- what the master tells -----------------------------------------------------------------------------------
 
@@ -228,7 +232,8 @@ class Operators(Connected):
             self.say(route, result._replace(ok=False, exit=exits.FAILED, data=data))
 
 
-def _only_looks(verb: messages.Verb) -> bool:
+def only_looks(verb: messages.Verb) -> bool:
+    """It changes nothing, not even half."""
     return verb.verb in _LOOKING or (verb.verb in ("blacklist", "quarantine") and verb.args.get("action") in _LISTING)
 
 

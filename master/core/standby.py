@@ -24,7 +24,7 @@ from .events import Event, EventLog, newest
 from .follower import ANSWERS, DEAD_AFTER
 from .liveness import moved
 from .mirror import Mirror, OutOfStep
-from .operators import Connected
+from .operators import Connected, only_looks
 from .outbox import BecomeActive, Dial, HangUp, Outbox, Rise, SayPeer
 from .records import Peer
 from .verbs import Outcome, Refuse, argument, check
@@ -76,7 +76,7 @@ class Standby(ABC):
         self._whole_until = inf if self._was_active else -inf
         self._linked_at = now
         self._voters = Voters(self.out)
-        self._operators = Connected(self.out, self.events)
+        self._operators = Connected(self.out, self.events, self.alarms, self.counters)
         self.events.tell(
             "master", self.name, f"standby; the other master is at {self.peer_address or 'an unknown address'}"
         )
@@ -429,6 +429,10 @@ class Standby(ABC):
                 outcome = self._verb(message, now)
             except Refuse as refused:
                 outcome = refused.outcome
+            except Exception as error:
+                if not only_looks(message):
+                    raise
+                outcome = self._operators.mistaken(message.verb, error)
             self._operators.say(route, outcome.result(message.id))
 
     def _verb(self, verb: messages.Verb, now: float) -> Outcome:

@@ -80,6 +80,7 @@ MAY_STAY: dict[str, int | str] = {
     # Numbers of what happened, by its kind.
     "Dispatch.counters": WRITTEN,
     "PairStandby.counters": WRITTEN,
+    "Connected._counters": WRITTEN,  # the same
     "Verbs._conditions": WRITTEN,
     "Pins.sessions": WRITTEN,
     "Pool.times": 33,
