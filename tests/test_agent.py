@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import agent_rig
@@ -420,6 +421,9 @@ def test_the_service_is_learnt_from_a_probe_and_a_broken_application_exits_70(
 APPLICATION = "import rota\napp = rota.Worker('orders')\n@app.handler\ndef f() -> None: ...\n"
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
 MUCH = "for _ in range(4_000): print('x' * 1_000)\nprint('the end')\n"
+FLOOD = (
+    "@app.handler\ndef flood() -> None:\n    for _ in range(64): os.write(1, bytes(1 << 20))\n    print('the end')\n"
+)
 STDOUT = "import sys\nclass Closed:\n    def flush(self): raise ValueError\nsys.stdout = Closed()\n"
 PID = "import os, time\nwith open('pid', 'w') as file:\n    print(os.getpid(), file=file)\ntime.sleep(600)\n"
 CHILD = f"import os\nif os.fork() == 0:\n    os.setsid()\n    exec({PID!r})\nwhile not os.path.exists('pid'): ...\n"
@@ -583,13 +587,27 @@ def test_output_of_a_process_that_writes_much_is_passed_on_at_once(
     master.until(lambda: agent.log.read_text().endswith("the end\n"))
 
 
+def test_what_a_process_writes_after_its_file_was_emptied_is_passed_on_and_nothing_else(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    """It went on behind a hole as long as all that it had written before: that was passed on as zeros, each time."""
+    again = "@app.handler\ndef again() -> None: print('again')\n"
+    (tmp_path / "talks.py").write_text(APPLICATION + MUCH + again)
+    agent = start_agent(app="talks:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    (process,) = run_processes(master, 1).values()
+    for number, end in ((1, b"again\n"), (2, b"again\nagain\n")):
+        master.until(lambda: os.stat(f"/proc/{process.pid}/fd/1").st_size < 1 << 20)
+        master.deliver(number, "orders.again")
+        master.until(partial(lambda end: agent.log.read_bytes().endswith(end), end))
+    assert b"\0" not in agent.log.read_bytes()
+
+
 def test_who_wrote_faster_than_is_passed_on_does_not_hold_its_agent_up_when_it_ends(
     master: FakeMaster, start_agent: Start, tmp_path: Path
 ) -> None:
     """A handler that printed until its limit was over had the node silent for seconds: it was dead to its master."""
-    flood = "@app.handler\ndef flood() -> None:\n    for _ in range(64): os.write(1, bytes(1 << 20))\n"
-    end = "    print('the end')\n    os._exit(3)\n"
-    (tmp_path / "talks.py").write_text("import os\n" + APPLICATION + flood + end)
+    (tmp_path / "talks.py").write_text("import os\n" + APPLICATION + FLOOD + "    os._exit(3)\n")
     agent = start_agent(app="talks:app", app_dir=str(tmp_path))
     master.welcome_agent()
     run_processes(master, 1)
@@ -597,6 +615,21 @@ def test_who_wrote_faster_than_is_passed_on_does_not_hold_its_agent_up_when_it_e
     assert master.expect(messages.Exited).status == 3
     shown = agent.log.read_bytes()
     assert len(shown) < 32 << 20 and b"the end\n" in shown and b"bytes that it wrote before are left out" in shown
+
+
+def test_the_file_of_a_process_that_writes_faster_than_is_passed_on_does_not_fill_the_disk(
+    master: FakeMaster, start_agent: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "talks.py").write_text("import os\n" + APPLICATION + FLOOD)
+    agent = start_agent(app="talks:app", app_dir=str(tmp_path))
+    master.welcome_agent()
+    (process,) = run_processes(master, 1).values()
+    master.deliver(1, "orders.flood")
+    master.until(lambda: b"is passed on; " in agent.log.read_bytes())
+    master.until(lambda: os.stat(f"/proc/{process.pid}/fd/1").st_size <= 16 << 20)
+    master.until(lambda: agent.log.read_bytes().endswith(b"the end\n"))
+    shown = agent.log.read_bytes()
+    assert len(shown) < 32 << 20 and b"is passed on; " in shown and b"bytes that it wrote before are left out" in shown
 
 
 def test_why_a_start_failed_is_told_however_much_was_written_before(

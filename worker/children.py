@@ -20,6 +20,7 @@ from .processes import Processes, Spawner
 SHOW_BYTES = 4096  # of output at a time: a pipe that is ready takes them whole (PIPE_BUF)
 SHOW_MAX = 256 * 1024  # of one process at each look: half a millisecond; what it writes beyond that waits in its file
 LAST_MAX = 4 * 1024 * 1024  # of that when it has ended: some 10 ms; beats and votes do not wait for more
+BEHIND_MAX = 16 * 1024 * 1024  # of that while it lives: beyond it all but the last is left out, or it fills the disk
 
 
 class Children(Spawner):
@@ -76,8 +77,7 @@ class Children(Spawner):
             status = child.reap()
             self._note_groups()
             text, how = child.tail(), spawn.how_it_ended(status)  # before it is shown, which may empty the file
-            if left_out := child.skip(LAST_MAX):
-                log.note(f"rota slave: {incarnation} ended; {left_out} bytes that it wrote before are left out here")
+            _leave_out(child, f"{incarnation} ended")
             _show(child, LAST_MAX)
             if unfit := spawn.unfit(self._place.python, text):
                 page.fail(unfit)
@@ -91,8 +91,10 @@ class Children(Spawner):
         """At what they wrote, at the kernel's OOM counter, and at ended processes that they left behind."""
         self._oom_kills.look(self._oom_counter.read(), monotonic())
         reap_adopted({child.pid for child in self._children.values()})
-        for child in self._children.values():
+        for incarnation, child in self._children.items():
             _show(child, SHOW_MAX)
+            if child.behind() > BEHIND_MAX:
+                _leave_out(child, f"{incarnation} writes faster than that is passed on")
 
     def close(self) -> None:
         for child in self._children.values():  # only if something unforeseen ended the loop
@@ -100,6 +102,11 @@ class Children(Spawner):
 
     def _note_groups(self) -> None:
         self._keep([groups.Group(child.pid, child.started, name) for name, child in self._children.items()])
+
+
+def _leave_out(child: spawn.Child, why: str) -> None:
+    if left_out := child.skip(LAST_MAX):
+        log.note(f"rota slave: {why}; {left_out} bytes that it wrote before are left out here")
 
 
 def _show(child: spawn.Child, most: int) -> None:

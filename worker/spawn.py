@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from errno import ENOSYS, EPERM
 from typing import IO, Any, NamedTuple
 
@@ -115,10 +117,23 @@ class Child:
             self._shown = 0
         return data
 
+    def behind(self) -> int:
+        """How many bytes are unshown."""
+        return os.fstat(self.output.fileno()).st_size - self._shown
+
     def skip(self, most: int) -> int:
-        """Leaves out what is unshown, except for the last `most` bytes; how many these are."""
-        left_out = max(0, os.fstat(self.output.fileno()).st_size - self._shown - most)
-        self._shown += left_out
+        """Leaves out what is unshown, except for the last `most` bytes; how many these are. They are the whole file
+        then: it takes no more room than that, and what the process writes goes behind them.
+        """
+        left_out = self.behind() - most
+        if left_out <= 0:
+            return 0
+        fd = self.output.fileno()
+        last = os.pread(fd, most, self._shown + left_out)
+        os.ftruncate(fd, 0)  # what is written in this moment is lost, too
+        self._shown = 0
+        with suppress(OSError):  # of a disk that is full
+            os.write(fd, last)
         return left_out
 
 
@@ -127,10 +142,12 @@ def start(
 ) -> Child:
     """Run `python -m rota.worker.MODULE` with the specification on stdin. Raises OSError when that cannot be."""
     try:
-        output = tempfile.TemporaryFile("ab+", buffering=0, dir=output_dir)
+        output = tempfile.TemporaryFile(buffering=0, dir=output_dir)
     except OSError as error:
         names = "--state" if output_dir else "TMPDIR"
         raise OSError(f"there is nowhere to keep what processes write: {error}; {names} names a directory") from None
+    # (Its mode "ab" would not do that.) Without it, what is written after the file was emptied stands behind a hole.
+    fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
     process = subprocess.Popen(
         # -P: a file of the application that is called like a module of ours must not be taken for it.
         [place.python, "-P", "-m", f"{__package__}.{module}"],
