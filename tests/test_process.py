@@ -74,6 +74,34 @@ def result(frame: Any) -> Any:
     return decode_result(frame.body)
 
 
+PRINTS = """
+import os, sys, rota
+app = rota.Worker('orders')
+room = os.dup(1)
+
+@app.handler
+def prints(text: str, to: str) -> str:
+    os.dup2(room if to == 'file' else os.open('/dev/full', os.O_WRONLY), 1)
+    print(text)
+    print(text, file=sys.stdout, flush=True)
+    return text
+"""
+
+
+def test_a_request_does_not_fail_because_the_disk_is_full_that_it_prints_to(
+    master: FakeMaster, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "prints.py").write_text(PRINTS)
+    running = start("prints:app", app_dir=str(tmp_path))
+    master.welcome_process()
+    for number, to in enumerate(("full", "full", "file"), 1):
+        master.deliver(number, "orders.prints", text=f"line {number}", to=to)
+        assert result(master.expect_frame(wire.REPLY)) == f"line {number}"
+    assert running.child.tail() == "(28 bytes could not be written here)\nline 3\nline 3"
+    running.page.words[STOP] = 1
+    assert running.ended() == 0
+
+
 def test_a_process_that_says_hello_is_ready_and_tells_its_interface(master: FakeMaster, start: Start) -> None:
     running = start()
     hello = master.welcome_process()

@@ -38,6 +38,7 @@ from .hosting import Outcome, SyncHost
 from .loading import load_application
 from .orphans import end_with
 from .page import GRACE, OBEY, PHASE, READY, STOP, STOPPING, Page
+from .printing import lenient
 from .streams import Pump, SyncStream
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def _settle(specification: Specification) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, lenient(getattr(sys, name)))
 
 
 class Process:
