@@ -306,6 +306,22 @@ def test_a_node_that_said_goodbye_is_closed_and_stays_so() -> None:
     assert edges(rig)[-1] == "CLOSE"
 
 
+def test_a_node_that_said_goodbye_is_closed_for_the_next_master_too() -> None:
+    """It was dead there, and had a vote: with each node that an autoscaler had taken away a takeover came closer to
+    being impossible.
+    """
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.flush()
+    rig = Rig(restored=Restored.of(rig.records), epoch=2)
+    rig.agent("n2")
+    rig.after(20.0)
+    assert rig.fleet.nodes["n1"].liveness is Liveness.CLOSED
+    assert rig.fleet.voters(frozenset(["n2"])) == {"n2"}
+    assert rig.agent("n1", boot="b2").liveness is Liveness.LIVE
+
+
 def test_an_exit_report_before_the_goodbye_still_counts() -> None:
     rig = two_nodes()
     node = rig.fleet.nodes["n1"]

@@ -72,7 +72,9 @@ class Fleet:
     # ---- who comes and goes ----------------------------------------------------------------------
 
     def restore(self, restored: records.Restored) -> None:
-        """From the journal: intents hold, liveness is unknown until the agents speak."""
+        """From the journal: intents hold, liveness is unknown until the agents speak. Of those that had said goodbye
+        nothing is awaited: they are not to be called dead, and have no vote.
+        """
         self.nodes = restored.nodes
         self.forgotten = dict.fromkeys(sorted(restored.left - self.nodes.keys()))
         self.scaled = restored.targets
@@ -82,6 +84,8 @@ class Fleet:
         self.census.restore(restored)
         for node in self.nodes.values():
             node.heard_at = node.since = self._began
+            if node.name not in restored.present:
+                node.liveness = Liveness.CLOSED
             if node.intent is Intent.DRAINING:
                 node.drain_until = self._began + self.settings.drain_deadline
         self.checks.restore(restored.marked, self._began)
