@@ -48,6 +48,8 @@ def _of_service(service: Reply) -> Iterator[str]:
 
 def _of_node(node: Reply) -> Iterator[str]:
     name = node["name"]
+    if node["liveness"] == "closed":
+        return  # what was wrong there went with it
     if node["intent"] == "active" and node["liveness"] in ("unknown", "suspect", "dead"):
         yield f"{name} is {_because(node['liveness'], node['why'])}"
     if node["health"] in ("blacklisted", "trial"):  # of one that is degraded an alarm tells

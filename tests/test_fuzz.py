@@ -14,6 +14,7 @@ from fuzz.receivers import RECEIVERS
 
 from rota import MaybeExecuted
 from rota.common import exits, messages, wire
+from rota.common.lifecycle import Intent, Liveness
 from rota.common.limits import ASKED_MAX, NODES_MAX, OFFERS_MAX
 from rota.master.core.events import TEXTS_MAX
 from rota.master.core.registry import Node
@@ -111,6 +112,20 @@ def test_there_are_so_many_nodes_and_no_more() -> None:
         rig.fleet.nodes[f"n{number}"] = Node(f"n{number}")
     assert "rota forget" in refused(rig, name="one-too-many")
     assert not refused(rig, name="n7")  # a known one may come back
+
+
+def test_who_said_goodbye_longest_ago_gives_its_place_to_a_new_name() -> None:
+    """An autoscaler gives each machine a new one. The thousand-and-first was refused, though few of them were there."""
+    rig = Rig()
+    for number in range(NODES_MAX):
+        rig.fleet.nodes[f"n{number}"] = Node(f"n{number}")
+    for since, name in enumerate(("n9", "n5", "n3"), 1):
+        rig.fleet.nodes[name].liveness, rig.fleet.nodes[name].since = Liveness.CLOSED, float(since)
+    rig.fleet.nodes["n9"].intent = Intent.DETACHED  # an operator's word
+    assert not refused(rig, name="new-1") and not refused(rig, name="new-2")
+    assert "n9" in rig.fleet.nodes and len(rig.fleet.nodes) == NODES_MAX
+    assert [event["subject"] for event in rig.core.events.since(0) if event["kind"] == "forgotten"] == ["n5", "n3"]
+    assert "rota forget" in refused(rig, name="new-3")
 
 
 def test_an_operator_waits_for_so_many_things_at_a_time_and_no_more() -> None:

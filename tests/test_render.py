@@ -155,8 +155,15 @@ def test_a_node_s_state_says_first_what_keeps_traffic_away(changes: dict[str, An
     assert node_state(node(**changes))[0] == state
 
 
+GONE: dict[str, Any] = {
+    "liveness": "closed",
+    "health": "blacklisted",
+    "failing": [{"service": "orders", "text": "x", "cause": "KeyError: 1"}],
+}
+
+
 def test_what_an_operator_asked_for_is_not_degraded() -> None:
-    nodes = [node(), node("web-2", intent="detached", processes=[]), node("web-3", liveness="closed")]
+    nodes = [node(), node("web-2", intent="detached", processes=[]), node("web-3", **GONE)]
     assert problems(reply(nodes=nodes)) == []
     assert problems(reply(services=[service(target=3, ready=3)])) == []  # `rota scale`, without min_processes
     closed = service(target=0, ready=0, active_nodes=0)

@@ -396,6 +396,21 @@ def test_nobody_waits_for_processes_of_a_node_that_is_dead() -> None:
     assert (result := rig.result()) is not None and result.ok
 
 
+def test_nobody_waits_for_a_node_that_said_goodbye_unless_it_is_named() -> None:
+    rig = cluster()
+    node = rig.fleet.nodes["n1"]
+    rig.tell(node, Failing("orders", 3, 1000, "Traceback\nImportError: nope"))
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    assert ask(rig, "wait", condition="active", names=[]).ok
+    assert rig.verb("wait", condition="active", names=["n1"], timeout_s=1.0) is None
+    rig.after(1.1)
+    result = rig.result()
+    assert result is not None and "goodbye" in result.data["pending"][0]["why"]
+    for slot in list(rig.fleet.nodes["n2"].slots.values()):
+        rig.exited(slot)
+    assert rig.verb("wait", condition="ready", names=["orders"], timeout_s=60.0) is None, "what failed there is gone"
+
+
 def test_waiting_too_long_is_exit_75_and_says_for_whom_and_why() -> None:
     rig = cluster()
     ask(rig, "drain", nodes=["n1"])

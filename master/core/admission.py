@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...common import messages
-from ...common.lifecycle import Liveness
+from ...common.lifecycle import Intent, Liveness
 from ...common.limits import NAME_MAX, NODES_MAX, OFFERS_MAX, SERVICES_MAX, TAGS_BYTES_MAX
 from ...common.names import valid_name
 from .greeting import refusal
@@ -40,7 +40,7 @@ def refuse(hello: messages.AgentHello, nodes: Mapping[str, Node], pools: Mapping
 
 def _too_much(hello: messages.AgentHello, nodes: Mapping[str, Node], pools: Mapping[str, Pool]) -> str:
     """Why this is more than a master remembers of one node, or of all; empty when it is not."""
-    if hello.node not in nodes and len(nodes) >= NODES_MAX:
+    if hello.node not in nodes and len(nodes) >= NODES_MAX and longest_gone(nodes) is None:
         return f"{len(nodes)} nodes are known here already: `rota forget` those that are gone"
     services = pools.keys() | set(hello.offers)
     if len(hello.offers) > OFFERS_MAX or len(services) > max(SERVICES_MAX, len(pools)):
@@ -48,3 +48,11 @@ def _too_much(hello: messages.AgentHello, nodes: Mapping[str, Node], pools: Mapp
     if sum(len(key) + len(tag) for key, tag in hello.tags.items()) > TAGS_BYTES_MAX or len(hello.boot) > NAME_MAX:
         return f"its tags are longer than {TAGS_BYTES_MAX} characters, or its boot id than {NAME_MAX}"
     return ""
+
+
+def longest_gone(nodes: Mapping[str, Node]) -> Node | None:
+    """The node that gives its place to one with a name that is new: where machines come and go by themselves, each has
+    a new name, and says goodbye. None of which operators want something, or that may come back to be dead or cut off.
+    """
+    gone = (node for node in nodes.values() if node.liveness is Liveness.CLOSED and node.intent is Intent.ACTIVE)
+    return min(gone, key=lambda node: node.since, default=None)

@@ -100,6 +100,9 @@ class Fleet:
             return refusal
         node = self.nodes.get(hello.node)
         if node is None:
+            if len(self.nodes) >= NODES_MAX and (gone := admission.longest_gone(self.nodes)):
+                self.forget(gone, now)
+                self.events.tell("forgotten", gone.name, f"{gone.name} gives its place to {hello.node}")
             node = self.nodes[hello.node] = Node(hello.node, since=now)
             self.forgotten.pop(hello.node, None)
         if node.boot != hello.boot:
@@ -131,7 +134,6 @@ class Fleet:
         self.processes.drop_all(node, f"{node.name} was started anew", now)
         node.boot = hello.boot
         node.ports.clear()
-        node.failing.clear()
         self.intents.started_again(node, now)
         self.checks.restart(node, now)
 

@@ -195,7 +195,8 @@ class Processes:
             self._fleet.census.look(slot.node, now)
 
     def drop_all(self, node: Node, cause: str, now: float) -> None:
-        node.plan = {}  # of a node that is gone nothing is awaited; one that comes back is told anew
+        node.plan = {}  # of a node that is gone nothing is awaited; one that comes back is told anew, and tells anew
+        node.failing.clear()
         for slot in list(node.slots.values()):
             self._drop(slot, cause, now)
 

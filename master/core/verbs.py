@@ -135,7 +135,8 @@ class Verbs:
 
     def _instead(self, leaving: list[Node]) -> str:
         """Of a drain that is refused: what would let it be done."""
-        others = {node.intent is Intent.ACTIVE for node in self.fleet.nodes.values() if node not in leaving}
+        nodes = (node for node in self.fleet.nodes.values() if node not in leaving)
+        others = {node.intent is Intent.ACTIVE for node in nodes if node.liveness is not Liveness.CLOSED}
         ways = ["drain fewer at once"] if len(leaving) > 1 else []
         ways += ["wait for the others (`rota wait active`)"] if True in others else []
         ways += ["take another node back (`rota rejoin NODE`)"] if False in others else []
@@ -383,12 +384,16 @@ class Verbs:
         pools = self.fleet.dispatch.pools
         match condition:
             case "active" | "detached":
-                return {name: self._node(name) for name in names or self.fleet.nodes}
+                return {name: self._node(name) for name in names or self._not_gone()}
             case "reloaded" | "paused":
                 return {name: self._pool_named(name).name for name in names or pools}
             case "ready":  # no node may offer it yet
                 return {name: name for name in names or pools}
         return {name: name for name in names}
+
+    def _not_gone(self) -> list[str]:
+        """Who said goodbye is waited for by name only."""
+        return [node.name for node in self.fleet.nodes.values() if node.liveness is not Liveness.CLOSED]
 
     def _inactive(self, node: Node, now: float) -> str:
         if self.fleet.nodes.get(node.name) is not node:
