@@ -283,6 +283,41 @@ def test_what_an_older_master_had_streamed_goes_on_when_its_caller_is_back() -> 
     assert [answer.kind for answer in rig.answers] == [wire.CHUNK]
 
 
+def test_of_two_attempts_that_run_their_caller_is_sent_one_and_sees_when_it_is_the_other() -> None:
+    """A node was cut off from an older master, which had the request run again; then this master took over."""
+    rig = Rig(epoch=2)
+    node = rig.agent(epoch=1)
+    first = rig.process(node, 1, received_upto=7, started_upto=7, held=[held(7, 1, epoch=1)])
+    second = rig.process(node, 2, received_upto=3, started_upto=3, held=[held(3, 1, epoch=1)])
+
+    def both_go_on(offset: int) -> None:
+        for slot, number, attempt in ((first, 7, 1), (second, 3, 2)):
+            chunk = Chunk(offset, b"%d" % attempt, True).frame(slot.token, number, epoch=1, attempt=attempt)
+            rig.core.backend(slot.route, chunk, rig.now)
+        rig.flush()
+
+    def came() -> list[tuple[int, int, bytes]]:
+        """Of which attempt, at which offset."""
+        return [(each.code, wire.parse(each.frame)[10], each.body) for each in rig.answers if each.kind == wire.CHUNK]
+
+    both_go_on(0)
+    rig.client(epoch=1)
+    rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT | wire.OLDER, epoch=1)
+    session = rig.dispatch.sessions[SESSION]
+    rig.core.frontend(session.route, Credit(WINDOW, 0, True).frame(session.token, 1), rig.now)
+    both_go_on(0)
+    both_go_on(1)
+    assert came() == [(2, 0, b"2"), (2, 1, b"2")]
+    rig.exited(second, started_upto=3, rows=[(3, ROW_RUNNING)])
+    rig.after(0.3)
+    both_go_on(2)
+    assert came()[2:] == [(1, 2, b"1")], "which its caller gives up, for it is of another attempt"
+    rig.say(wire.CANCEL, 1)
+    rig.after(0.05)
+    last = [(slot, wire.parse(frame)[3]) for slot, _, frame in rig.deliveries][-1]
+    assert last == (first, wire.CANCEL)
+
+
 def test_a_process_that_is_back_hears_what_it_was_granted() -> None:
     """The credit may have gone with its connection; its caller noticed nothing and will not say it again."""
     on = Streaming()
