@@ -9,7 +9,7 @@ import pytest
 
 import rota
 from rota.worker import app
-from rota.worker.loading import load, version_of
+from rota.worker.loading import load, load_application, version_of
 
 ORDERS = """
 import rota
@@ -346,3 +346,28 @@ def test_a_version_that_cannot_be_shown_is_refused(tmp_path: Path, content: byte
     (tmp_path / "VERSION").write_bytes(content)
     with pytest.raises(rota.LoadError):
         version_of(rota.Worker("orders"), app_dir=str(tmp_path))
+
+
+WSGI = """
+def application(environ, start_response):
+    return []
+"""
+
+
+@pytest.mark.parametrize(
+    "code, why",
+    [(ORDERS, "app_at_once.py:orders is served one request at a time"), (WSGI, "a WSGI application: say --threads")],
+)
+def test_concurrency_is_for_async_applications(tmp_path: Path, code: str, why: str) -> None:
+    path = write(tmp_path, "app_at_once.py", code)
+    attribute = "orders" if code is ORDERS else "application"
+    specification = dict(app=f"{path}:{attribute}", interface="auto", service="", factory=False, version="1")
+    with pytest.raises(rota.LoadError, match=f"--concurrency 8: that is for async applications; .*{why}"):
+        load_application({**specification, "concurrency": 8})
+    assert load_application(specification)[0].handlers
+
+
+def test_an_async_application_is_served_as_many_requests_at_once_as_concurrency_says(tmp_path: Path) -> None:
+    path = write(tmp_path, "app_async.py", ORDERS.replace("def quote", "async def quote"))
+    specification = dict(app=path, interface="auto", service="", factory=False, version="1")
+    assert load_application({**specification, "concurrency": 8})[0].is_async

@@ -283,11 +283,11 @@ def test_nothing_is_taken_any_more_when_stop_hooks_run(master: FakeMaster, start
     assert running.page.words[STARTED_UPTO] == 0, "it runs elsewhere"
 
 
-@pytest.mark.parametrize("app", ["node_app:app", "node_app_async:app"])
+@pytest.mark.parametrize("app, more", [("node_app:app", {}), ("node_app_async:app", {"concurrency": 1})])
 def test_what_was_not_begun_goes_with_the_connection_of_a_master_that_refuses_afterwards(
-    master: FakeMaster, start: Start, app: str
+    master: FakeMaster, start: Start, app: str, more: dict[str, int]
 ) -> None:
-    start(app, concurrency=1)
+    start(app, **more)
     master.welcome_process()
     master.deliver(1, "orders.nap", seconds=0.3)
     master.deliver(2, "orders.echo", text="parked")

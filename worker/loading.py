@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from ..common.errors import LoadError
+from ..common.limits import PAGE_ROWS
 from ..common.names import did_you_mean
 from . import app
 from .app import Worker, arguments_needed
@@ -32,15 +33,20 @@ def load_application(specification: Mapping[str, Any]) -> tuple[Worker, str]:
     # Resolved: what this process imports later comes from the release that it started with.
     app_dir = None if names_a_file(split_spec(app)[0]) else os.getcwd()
     worker = load(app, app_dir=app_dir, factory=specification["factory"], interface=interface, service=service)
-    _set_threads(worker, app, specification.get("threads", 1))
+    _set_at_once(worker, app, specification.get("threads", 1), specification.get("concurrency", PAGE_ROWS))
     return worker, version_of(worker, flag=specification["version"] or None, app_dir=".")
 
 
-def _set_threads(worker: Worker, app: str, threads: int) -> None:
+def _set_at_once(worker: Worker, app: str, threads: int, concurrency: int) -> None:
+    """How many requests it serves at once; what it has no use for would be waited for in vain."""
+    one = "is served one request at a time"
+    if concurrency != PAGE_ROWS and not worker.is_async:
+        kind = one if worker.threads is None else "is a WSGI application: say --threads"
+        raise LoadError(f"--concurrency {concurrency}: that is for async applications; {app} {kind}")
     if worker.threads is not None:
         worker.threads = threads
     elif threads > 1:
-        kind = "serves many requests at once without" if worker.is_async else "is served one request at a time"
+        kind = "serves many requests at once without" if worker.is_async else one
         raise LoadError(f"--threads {threads}: threads are for WSGI applications; {app} {kind}")
 
 

@@ -69,7 +69,7 @@ class SlaveSettings(Section):
     threads: int = setting(
         1,
         Integer(1, limits.PAGE_ROWS),
-        "how many requests a process of a WSGI application serves at once, each in a thread",
+        "how many requests a process of a WSGI application serves at once, each in a thread; leave it away for others",
         "unless an application says so, it may not be safe to call from several threads",
         flags=("--threads",),
         reload=False,
@@ -77,7 +77,8 @@ class SlaveSettings(Section):
     concurrency: int = setting(
         limits.PAGE_ROWS,
         Integer(1, limits.CONCURRENCY_MAX),
-        "how many requests a process of an async application serves at once; an open WebSocket is one",
+        "how many requests a process of an async application serves at once; an open WebSocket is one; "
+        "leave it away for others",
         "fewer requests already use all that one event loop can do; open WebSockets mostly wait, so more of them fit",
         flags=("--concurrency",),
         reload=False,
