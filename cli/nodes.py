@@ -99,7 +99,7 @@ def drain(
     "--version",
     metavar="TEXT",
     default="",
-    help="Version that its processes report in place of their own; it is not compared with anything.",
+    help="Version that its processes report in place of their own. Only a node that is detached takes another one.",
 )
 @reason_option
 @_dry_run

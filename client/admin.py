@@ -72,7 +72,8 @@ class Admin:
     ) -> Data:
         """Take these nodes back, with fresh processes; returns when they get traffic.
 
-        version: what to call the code that they run now, whatever it says itself.
+        version: what to call the code that they run now, whatever it says itself; Refused for a node that has another
+                 version and is not detached.
         """
         args = _nodes(nodes, all, tags) | _given(version=version, reason=reason, dry_run=dry_run)
         return self._change("rejoin", args, "active" if wait and not dry_run else "", timeout)

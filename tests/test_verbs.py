@@ -89,6 +89,7 @@ def test_a_verb_that_finds_it_done_already_waits_for_its_record_too() -> None:
 def test_the_agent_is_told_of_every_change_and_may_remember_it() -> None:
     rig = cluster()
     ask(rig, "drain", nodes=["n1"], reason="disk")
+    rig.after(0.1)
     ask(rig, "rejoin", nodes=["n1"], version="7")
     words = rig.heard("n1", Word)
     assert [word.state for word in words][0] == "draining" and words[-1].state == "active"
@@ -120,6 +121,33 @@ def test_naming_nobody_is_a_mistake_of_usage(verb: str) -> None:
 def test_rejoining_what_is_active_is_already_so() -> None:
     result = ask(cluster(), "rejoin", nodes=["n1"])
     assert result.exit == exits.DONE and result.data["nodes"][0]["changed"] is False
+
+
+@pytest.mark.parametrize("intent", ["active", "draining"])
+def test_no_version_is_named_for_processes_that_go_on_under_another_one(intent: str) -> None:
+    rig = cluster(3)
+    ask(rig, "drain", nodes=["n3"])
+    rig.after(0.1)
+    rig.request(1)
+    rig.request(2)
+    if intent == "draining":
+        ask(rig, "drain", nodes=["n1"])
+    for dry_run in (True, False):
+        result = ask(rig, "rejoin", nodes=["n3", "n1"], version="2", dry_run=dry_run)
+        assert result.exit == exits.REFUSED
+        assert f"n1 is {intent} with version 1: only a node that is detached" in result.data["error"]
+    assert [rig.fleet.nodes[name].intent for name in ("n1", "n3")] == [intent, "detached"]
+
+
+def test_the_version_that_a_node_was_rejoined_with_may_be_said_again() -> None:
+    rig = cluster()
+    assert ask(rig, "rejoin", nodes=["n1"], version="1").exit == exits.DONE, "that its processes report"
+    ask(rig, "drain", nodes=["n1"])
+    rig.after(0.1)
+    assert ask(rig, "rejoin", nodes=["n1"], version="2").data["nodes"][0]["changed"] is True
+    again = ask(rig, "rejoin", nodes=["n1"], version="2")  # before a process of it is ready, too
+    assert again.exit == exits.DONE and again.data["nodes"][0]["changed"] is False
+    assert ask(rig, "rejoin", nodes=["n1"], version="3").exit == exits.REFUSED
 
 
 def test_a_node_that_is_leaving_is_not_rejoined() -> None:

@@ -63,6 +63,10 @@ class Node:
     def in_flight(self) -> int:
         return sum(len(slot.inflight) for slot in self.slots.values())
 
+    def versions(self) -> list[str]:
+        """That its processes have said to be."""
+        return sorted({slot.version for slot in self.slots.values() if slot.version})
+
     def pools(self) -> set[Pool]:
         return {slot.pool for slot in self.slots.values()}
 

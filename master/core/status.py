@@ -70,7 +70,7 @@ def _node(node: Node, now: float) -> dict[str, Any]:
         "in_flight": node.in_flight(),
         "offers": node.offers,
         "tags": node.tags,
-        "versions": sorted({slot.version for slot in node.slots.values() if slot.version}),
+        "versions": node.versions(),
         "processes": [_process(slot, now) for slot in node.slots.values()],
         "failing": [failing._asdict() for failing in node.failing.values()],
     }

@@ -149,9 +149,14 @@ class Verbs:
         going = next((node for node in joining if node.leaving), None)
         if going is not None:
             raise Refuse(exits.REFUSED, f"{going.name} is leaving: its agent was told to stop; start it again first")
+        version, reason = argument(args, "version", str, ""), reason_of(args)
+        other = next((node for node in nodes if version and _stays_another(node, version)), None)
+        if other is not None:
+            found = f"version {' and '.join(other.versions())}" if other.versions() else "no process ready"
+            text = f"{other.name} is {other.intent} with {found}: only a node that is detached takes another version"
+            raise Refuse(exits.REFUSED, f"{text}; drain it first (`rota drain {other.name}`)")
         if argument(args, "dry_run", bool, False):
             return self._outcome(nodes, joining, dry_run=True)
-        version, reason = argument(args, "version", str, ""), reason_of(args)
         record = 0
         for node in nodes:
             if node in joining:
@@ -458,6 +463,11 @@ class Verbs:
     def _service_failed(self, names: Iterable[str]) -> str:
         nodes, wanted = self.fleet.nodes.values(), set(names)
         return self._node_failed(n for n in nodes if n.intent is Intent.ACTIVE and set(n.failing) & wanted)
+
+
+def _stays_another(node: Node, version: str) -> bool:
+    """Its processes go on, or are tried again, under the version with which they began, and that is not this one."""
+    return node.intent is not Intent.DETACHED and node.version != version and node.versions() != [version]
 
 
 def check(verb: str, args: dict[str, Any]) -> None:
