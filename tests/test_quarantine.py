@@ -707,3 +707,19 @@ def test_what_an_operator_dropped_is_forgotten_for_the_next_master_too() -> None
     old.verb("quarantine", action="drop", id=old.case().id)
     old.flush()
     assert not reborn(old).dispatch.quarantine.cases
+
+
+@pytest.mark.parametrize("ended", ["dropped", "over"])
+def test_what_is_forgotten_is_dropped_already_at_the_next_master_too(ended: str) -> None:
+    old = Fleet(service={"quarantine_for": 1.0}).poisoned()
+    case_id = old.case().id
+    if ended == "dropped":
+        old.verb("quarantine", action="drop", id=case_id)
+        old.flush()
+    else:
+        old.after(COUNTED_FOR_S + 3.0)
+    for rig in (old, reborn(old)):
+        for said in (case_id, case_id[:4]):
+            again = ask(rig, "drop", said)
+            assert (again.exit, again.data["changed"]) == (exits.DONE, False)
+        assert ask(rig, "retry", case_id).exit == exits.NOT_FOUND

@@ -89,7 +89,7 @@ class Fleet:
             if node.intent is Intent.DRAINING:
                 node.drain_until = self._began + self.settings.drain_deadline
         self.checks.restore(restored.marked, self._began)
-        self.dispatch.quarantine.restore(restored.suspects)
+        self.dispatch.quarantine.restore(restored.suspects, restored.gone)
         for node in self.nodes.values():
             self._look_at(node, AT_ONCE)
 

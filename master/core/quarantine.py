@@ -7,7 +7,7 @@ with a suspect or with something in quarantine are not cached by the dispatch, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -95,7 +95,7 @@ class Quarantine:
         self._restored: dict[bytes, records.Suspect] = {}  # whose service nobody has offered yet
         self._dispatch = dispatch
         self._turns: dict[Pool, _Turn] = {}  # one at a time a service: suspects must not take all of its slots
-        self._dropped: dict[str, None] = {}  # ids: to drop one again is no mistake
+        self._gone: dict[bytes, None] = {}  # fingerprints of the last that were forgotten
         self._looked_at = 0.0
 
     # ---- deaths ----------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Quarantine:
             body = request.frame[request.head_len : request.head_len + PAYLOAD_KEPT]
             size = len(request.frame) - request.head_len
             case = self.cases[fingerprint] = Case(fingerprint, request.target(), request.pool, size, body)
-            self._dropped.pop(case.id, None)
+            self._gone.pop(fingerprint, None)
         return case
 
     def _blame(self, case: Case, death: Death, now: float) -> None:
@@ -311,6 +311,7 @@ class Quarantine:
 
     def _forget(self, case: Case, now: float) -> None:
         self.cases.pop(case.fingerprint, None)
+        records.is_gone(self._gone, case.fingerprint)
         self.journal(records.suspect(case.fingerprint, None))
         self._unwatch(case, now)
 
@@ -338,9 +339,10 @@ class Quarantine:
         found = records.Suspect(case.target, case.size, case.payload, str(case.state), *times, case.died, deaths)
         self.journal(records.suspect(case.fingerprint, found))
 
-    def restore(self, suspects: Mapping[bytes, records.Suspect]) -> None:
+    def restore(self, suspects: Mapping[bytes, records.Suspect], gone: Iterable[bytes]) -> None:
         """What an older master knew; each case waits for its service."""
         self._restored = dict(suspects)
+        self._gone = dict.fromkeys(gone)
 
     def adopt(self, pool: Pool, now: float) -> None:
         """A service is new here; an older master may have known suspects of it."""
@@ -386,16 +388,13 @@ class Quarantine:
 
     def drop(self, case: Case, by: str, reason: str, now: float) -> bool:
         """Forgets it: it starts afresh, with no death counted."""
-        self._dropped[case.id] = None
-        if len(self._dropped) > CASES_MAX:
-            del self._dropped[next(iter(self._dropped))]
         self._forget(case, now)
         self.tell("released", case.id, f"{case.name}: forgotten by an operator", by, reason)
         return True
 
-    def was_dropped(self, name: str) -> bool:
+    def was_forgotten(self, name: str) -> bool:
         """As `find` has it: its beginning will do."""
-        return any(name and known.startswith(name) for known in self._dropped)
+        return any(name and fingerprint.hex().startswith(name) for fingerprint in self._gone)
 
 
 # ---- shown ---------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ def marked(node: str, mark: Marked | None) -> bytes:
     return _pack({"t": "marked", "node": node, "mark": mark})
 
 
+GONE_MAX = 500  # of suspects: to forget one again is no mistake
 CASES = ("suspect", "cleared", "quarantined")  # states of what is in quarantine, or was about to be
 
 
@@ -165,6 +166,7 @@ class Restored:
         self.paused: dict[str, Paused] = {}
         self.marked: dict[str, Marked] = {}
         self.suspects: dict[bytes, Suspect] = {}  # by fingerprint
+        self.gone: dict[bytes, None] = {}  # the last of them that were forgotten
         self.electorate: frozenset[str] = frozenset()
         self.electorate_before: frozenset[str] | None = None
         self.peer: Peer | None = None
@@ -201,6 +203,7 @@ class Restored:
             *(paused(service, how) for service, how in self.paused.items()),
             *(marked(node, mark) for node, mark in self.marked.items()),
             *(suspect(fingerprint, case) for fingerprint, case in self.suspects.items()),
+            *(suspect(fingerprint, None) for fingerprint in self.gone),
             *(
                 [electorate(self.electorate, self.electorate_before)]
                 if self.electorate or self.electorate_before
@@ -261,6 +264,10 @@ class Restored:
                 raise ValueError(f"a suspect that is {case.state!r}")
             case = case._replace(deaths=[Died(*death) for death in case.deaths])
         _put(self.suspects, record["fingerprint"], Suspect, case)
+        if case is None:
+            is_gone(self.gone, record["fingerprint"])
+        else:
+            self.gone.pop(record["fingerprint"], None)
 
     def _read_electorate(self, record: dict[str, Any]) -> None:
         self.electorate = frozenset(record["nodes"])
@@ -272,6 +279,13 @@ class Restored:
 
     def _read_member(self, record: dict[str, Any]) -> None:
         _put(self.members, record["name"], Peer, record["peer"])
+
+
+def is_gone(gone: dict[bytes, None], fingerprint: bytes) -> None:
+    """Keeps this suspect among the last that were forgotten."""
+    gone[fingerprint] = None
+    if len(gone) > GONE_MAX:
+        del gone[next(iter(gone))]
 
 
 def _put(table: dict[Any, Any], key: object, kind: type[Any], fields: list[Any] | None) -> None:

@@ -356,7 +356,7 @@ class Verbs:
     # ---- requests --------------------------------------------------------------------------------
 
     def quarantine(self, args: dict[str, Any], by: str, now: float) -> Outcome:
-        """list, show, retry or drop. What was dropped before is done already."""
+        """list, show, retry or drop. To drop what is forgotten already is done already."""
         action = argument(args, "action", str, "list")
         if action not in QUARANTINE:
             raise not_found("action", action, QUARANTINE)
@@ -365,7 +365,7 @@ class Verbs:
             return Outcome({"entries": [quarantine.listed(each, now) for each in cases.all()]})
         name, reason = argument(args, "id", str, ""), reason_of(args)
         case = cases.find(name)
-        if case is None and action == "drop" and cases.was_dropped(name):
+        if case is None and action == "drop" and cases.was_forgotten(name):
             return Outcome({"id": name, "changed": False})
         if case is None:
             raise not_found("entry in quarantine", name, cases.ids())

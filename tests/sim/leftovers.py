@@ -18,7 +18,7 @@ from rota.master.core.events import EVENTS_KEPT
 from rota.master.core.frontend import SESSIONS_MAX
 from rota.master.core.leases import REMEMBERED
 from rota.master.core.mirror import ANSWERS_BYTES_MAX, ANSWERS_MAX
-from rota.master.core.quarantine import CASES_MAX
+from rota.master.core.records import GONE_MAX
 
 from .network import Violation
 from .process_part import REMEMBER
@@ -91,7 +91,8 @@ MAY_STAY: dict[str, int | str] = {
     "Mirror._answers_bytes": ANSWERS_BYTES_MAX,
     "Frontend._settled": SESSIONS_MAX,
     "Pins._pins": MasterSettings().pins_limit,
-    "Quarantine._dropped": CASES_MAX,
+    "Quarantine._gone": GONE_MAX,
+    "Restored.gone": GONE_MAX,
     "Fleet.forgotten": NODES_MAX,
     "RetryBudget._marks": 12,
     "Node.older_boots": 16,
