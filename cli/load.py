@@ -32,7 +32,7 @@ MOST_WAITING = 10_000  # at a fixed rate: beyond it the service is drowned, and 
         "rota load orders.quote symbol=X --rate 500 --duration 1m",
         "rota load orders.quote symbol=X --requests 100000 --concurrency 64 --json",
     ),
-    exits=(exits.FAILED, exits.UNREACHABLE),
+    exits=(exits.FAILED, exits.UNREACHABLE, exits.INTERRUPTED),
 )
 @target_argument
 @values_argument
@@ -56,11 +56,12 @@ def load(
 ) -> None:
     """Put load on a handler.
 
-    Progress is on stderr; the summary comes at the end or at Ctrl-C. Exit 1 if a request failed. If the first ones
-    reach no master within --timeout, no more are sent: exit 69.
+    Progress is on stderr; the summary comes at the end or at Ctrl-C, with the last answers. A second Ctrl-C does not
+    wait for them: exit 130. Exit 1 if a request failed. If the first ones reach no master within --timeout, no more are
+    sent: exit 69.
 
     With --rate, latency counts from the time at which a request was due to be sent, so that a stall shows in all
-    requests that it delays.
+    requests that it delays. The longest stall is time without an answer; a failure is none.
     """
     if rate and concurrency:
         raise Mistake("--rate sends however many are in flight, --concurrency waits for answers: use one of them")
@@ -80,6 +81,8 @@ def load(
     print_json(report) if as_json else click.echo("\n".join(summary(report)))
     if report["failed"]:
         sys.exit(exits.UNREACHABLE if reached_nobody else exits.FAILED)
+    if report["unanswered"]:
+        sys.exit(exits.INTERRUPTED)
 
 
 def due_times(rate: float | None, requests: int | None) -> Iterator[float]:
@@ -115,7 +118,7 @@ class Load:
         except KeyboardInterrupt:
             pass
         with self._changed:
-            return self._tally.report(time.monotonic() - self._began)
+            return self._tally.report(self._began, time.monotonic())
 
     def _send(self, due: Iterator[float], until: float) -> None:
         for offset in due:

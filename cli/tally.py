@@ -20,7 +20,7 @@ class Tally:
         self.longest_stall_s = 0.0
         self._micros: Counter[int] = Counter()
         self._max_s = 0.0
-        self._waiting_since = 0.0
+        self._waiting_since: float | None = None  # None: all that was asked is answered
 
     @property
     def failed(self) -> int:
@@ -36,22 +36,26 @@ class Tally:
         return not self.answered and self.failures.keys() == {Unavailable.__name__}
 
     def asked(self, now: float) -> None:
-        if not self.outstanding:
+        if self._waiting_since is None:
             self._waiting_since = now
         self.sent += 1
 
     def told(self, now: float, asked_at: float, error: BaseException | None) -> None:
         """An answer, or the error in its place. `asked_at`: when it was due to be sent; waiting to be sent counts."""
-        self.longest_stall_s = max(self.longest_stall_s, now - self._waiting_since)
-        self._waiting_since = now
+        self._waited(now)
         if error is None:
             self.answered += 1
+            self._waiting_since = now if self.outstanding else None
             self._micros[_three_digits(round(1e6 * (now - asked_at)))] += 1
             self._max_s = max(self._max_s, now - asked_at)
         else:
             kind = type(error).__name__
             self.failures[kind] += 1
             self.first_causes.setdefault(kind, str(error))
+
+    def _waited(self, now: float) -> None:
+        if self._waiting_since is not None:
+            self.longest_stall_s = max(self.longest_stall_s, now - self._waiting_since)
 
     def percentiles_ms(self, wanted: Iterable[float]) -> list[float]:
         """Of what was answered; 0 while nothing was."""
@@ -66,7 +70,10 @@ class Tally:
             found.append(value / 1000)
         return found
 
-    def report(self, elapsed_s: float) -> dict[str, Any]:
+    def report(self, began: float, now: float) -> dict[str, Any]:
+        if self.outstanding:
+            self._waited(now)
+        elapsed_s = now - began
         p50, p95, p99 = self.percentiles_ms((50, 95, 99))
         return {
             "sent": self.sent,

@@ -773,6 +773,20 @@ def test_ctrl_c_ends_a_load_with_its_summary(rota: Callable[..., Result], cluste
     assert load.returncode == 0 and "longest stall" in shown
 
 
+def test_a_second_ctrl_c_leaves_a_load_unanswered_and_says_so(cluster: LocalCluster) -> None:
+    command = [*ROTA, "load", "orders.slow", "seconds=5", "--concurrency", "1", "--json", "-m", cluster.address]
+    load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert load.stderr is not None
+    until(lambda: any(node["in_flight"] for node in cluster.status()["nodes"]))
+    load.send_signal(signal.SIGINT)
+    while "stopping" not in next_line(load, load.stderr):
+        pass
+    load.send_signal(signal.SIGINT)
+    shown, _ = load.communicate(timeout=10)
+    report = json.loads(shown)
+    assert load.returncode == 130 and (report["sent"], report["failed"], report["unanswered"]) == (1, 0, 1)
+
+
 # ---- without a master -----------------------------------------------------------------------------------------------
 
 

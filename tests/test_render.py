@@ -12,6 +12,7 @@ from rota.cli.look import clock_of
 from rota.cli.render import Cell, Paint, duration, event, node_state, nodes_begun, number, plural, status, table
 from rota.cli.tally import Tally
 from rota.cli.verb import Mistake
+from rota.common.errors import Overloaded
 
 PLAIN, COLOURED = Paint(False), Paint(True)
 
@@ -284,7 +285,7 @@ def test_a_tally_counts_answers_and_failures_by_class() -> None:
         tally.told(0.1, 0.0, None)
     tally.told(0.2, 0.0, ValueError("the first"))
     assert (tally.answered, tally.failed, tally.outstanding) == (2, 1, 1)
-    report = tally.report(2.0)
+    report = tally.report(0.0, 2.0)
     assert report["failures"] == {"ValueError": 1} and report["first_causes"] == {"ValueError": "the first"}
     assert report["rate"] == 1.0
     assert report["sent"] == report["answered"] + report["failed"] + report["unanswered"] and report["unanswered"] == 1
@@ -301,7 +302,7 @@ def test_percentiles_are_exact_to_three_digits_and_the_maximum_is_exact() -> Non
     assert tally.percentiles_ms((50, 99, 100)) == [50.0, 99.0, 100.0]
     tally.asked(0.0)
     tally.told(1.23456, 0.0, None)
-    assert tally.percentiles_ms((100,)) == [1230.0] and tally.report(1)["max_ms"] == 1234.56
+    assert tally.percentiles_ms((100,)) == [1230.0] and tally.report(0.0, 1.0)["max_ms"] == 1234.56
 
 
 def test_memory_of_a_tally_does_not_grow_with_the_requests() -> None:
@@ -321,16 +322,37 @@ def test_a_stall_is_time_without_answers_while_one_was_waited_for() -> None:
     assert tally.longest_stall_s == 0.5
 
 
+def test_a_failure_ends_no_stall() -> None:
+    tally = Tally()
+    tally.asked(0.0)
+    tally.told(0.1, 0.0, None)
+    for second in range(1, 6):  # at a rate: the next is asked when the last has failed
+        tally.asked(second)
+        tally.told(second + 0.1, second, Overloaded("no room"))
+    assert tally.longest_stall_s == pytest.approx(4.1)
+    tally.asked(6.0)
+    tally.told(6.5, 6.0, None)
+    tally.asked(10.0)
+    tally.told(10.2, 10.0, None)
+    assert tally.longest_stall_s == 5.5
+
+
+def test_what_is_not_answered_at_the_end_was_waited_for() -> None:
+    tally = Tally()
+    tally.asked(1.0)
+    assert tally.report(0.0, 4.0)["longest_stall_ms"] == 3000
+
+
 def test_where_nothing_was_answered_no_latency_is_said() -> None:
     tally = Tally()
     tally.asked(0.0)
     tally.told(0.1, 0.0, ValueError("no"))
-    lines = summary(tally.report(1.0))
+    lines = summary(tally.report(0.0, 1.0))
     assert not any("latency" in line for line in lines) and any("ValueError: 1" in line for line in lines)
 
 
 def test_a_tally_of_nothing_has_zeros() -> None:
-    assert Tally().report(0.0)["p99_ms"] == 0
+    assert Tally().report(0.0, 0.0)["p99_ms"] == 0
 
 
 PEER = {
