@@ -88,9 +88,7 @@ def load(
     """
     entries, mistakes = _in_force(_found(path, os.environ if env is None else env, flags or {}))
     config = _build(entries)
-    unread = {mistake.key for mistake in mistakes}
-    mistakes += _broken_rules(config, unread)
-    mistakes += _without_receiver(config, entries.values(), unread)
+    mistakes += _broken_rules(config, {mistake.key for mistake in mistakes})
     if mistakes:
         raise ConfigErrors(mistakes)
     return config
@@ -156,16 +154,6 @@ def _broken_rules(config: Config, unread: set[str]) -> list[Mistake]:
             if not keys & unread and rule.broken(values):
                 mistakes.append(_mistake(config, section, values, rule))
     return mistakes
-
-
-def _without_receiver(config: Config, entries: Iterable[Entry], unread: set[str]) -> list[Mistake]:
-    """A section [notify.NAME] that says how, and not whom."""
-    first = {entry.section: entry.place for entry in reversed(list(entries))}
-    return [
-        Mistake(first["notify", name], dotted("notify", name), "must say whom to tell: to = …")
-        for name, receiver in config.notify.items()
-        if receiver.to is None and dotted("notify", name, "to") not in unread
-    ]
 
 
 def _mistake(config: Config, section: Section, values: Any, rule: Rule) -> Mistake:

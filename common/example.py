@@ -16,7 +16,7 @@ _HEAD = """\
 # Durations: "250ms", "30s", "5m", "1h". Sizes: "64KiB", "1MiB", "1GB".
 """
 
-_NAMES = {"notify": "ops"}
+_HEADINGS = {"notify": "# [notify.ops]"}  # without a line below it, it is a mistake
 
 # Settings without a default that TOML can say: what one might look like.
 _SAMPLES = {
@@ -58,7 +58,8 @@ def example() -> str:
 
 def _section(name: str) -> str:
     settings = "".join("\n" + _setting(item) for item in declared(SECTIONS[name]).values())
-    return f"\n# {SECTIONS[name].__doc__}\n{heading(name, _NAMES.get(name, 'orders'))}\n{settings}"
+    head = _HEADINGS.get(name) or heading(name, "orders")
+    return f"\n# {SECTIONS[name].__doc__}\n{head}\n{settings}"
 
 
 def _setting(setting: Setting) -> str:

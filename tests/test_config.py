@@ -565,11 +565,16 @@ def test_a_section_that_names_nobody_to_tell_is_a_mistake_with_its_line(write) -
         to = "ops@example.com"
     """)
     assert mistakes(path) == [
-        "rota.toml:3: notify.ops must say whom to tell: to = …",
+        "rota.toml:2: notify.ops must say whom to tell: to = …",
         "rota.toml:5: notify.x.to must be a mail address such as ops@example.com, not "
         r"'x@example.com\r\nBcc: y@example.com'",
         "rota.toml:7: notify.to is a setting of one receiver: put it into a section such as [notify.ops]",
     ]
+
+
+@pytest.mark.parametrize("text", ["[notify.ops]\n", "[notify.ops]\n# to = 'ops@example.com'\n", "notify = {ops = {}}"])
+def test_a_section_in_which_nothing_stands_names_nobody_to_tell(write, text: str) -> None:
+    assert mistakes(write(text)) == ["rota.toml:1: notify.ops must say whom to tell: to = …"]
 
 
 def test_a_name_to_log_in_with_needs_a_password(write) -> None:

@@ -84,7 +84,7 @@ def uncommented(text: str) -> str:
     """The example as somebody has it who sets everything."""
     keys = {setting.key for setting in SETTINGS}
     lines = text.splitlines()
-    return "\n".join(x[2:] if x[2:].split(" = ")[0] in keys else x for x in lines)
+    return "\n".join(x[2:] if x[2:].split(" = ")[0] in keys or x.startswith("# [") else x for x in lines)
 
 
 def test_settings_are_read_without_click_or_the_data_plane() -> None:
