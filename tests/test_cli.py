@@ -810,6 +810,22 @@ def test_a_master_that_hangs_is_not_to_be_started(words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("quorum", "code"), [({"may_dispatch": False}, 3), ({"may_dispatch": True}, 0), (None, 0)]
+)  # None: an older master does not say
+def test_an_active_master_without_a_quorum_is_none_for_who_sends_there(
+    fake: FakeFrontend, quorum: dict[str, bool] | None, code: int
+) -> None:
+    alarm = "no quorum: 0 of 1 nodes needed have granted a lease; requests are held until that changes"
+    found = {"state": "active", "alarms": [alarm] if code else [], "quorum": quorum}
+    fake.verb = lambda verb: Reply(verb.id, True, 0, {"schema": 1, "master": found})
+    result = CliRunner().invoke(main, ["role", "-m", fake.address])
+    told = f"alarm: {alarm}\n" if code else ""
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "active\n", told)
+    said = reply(CliRunner().invoke(main, ["role", "--json", "-m", fake.address]))
+    assert (said["state"], said["may_dispatch"]) == ("active", not code)
+
+
+@pytest.mark.parametrize(
     "words",
     ["role", "status", "status --check", "events", "blacklist list", "quarantine show 3f9a", "switchover --at 03:30"],
 )

@@ -28,6 +28,7 @@ def test_each_master_says_what_it_is_by_its_exit_code(tmp_path: Path) -> None:
     assert as_json.exit_code == exits.DEGRADED and json.loads(as_json.stdout) == {
         "schema": 1,
         "state": "standby",
+        "may_dispatch": False,
         "alarms": [],
     }
 
