@@ -14,6 +14,7 @@ from ..common.names import did_you_mean
 
 LOOK_MAX_S = 1.0
 ANSWER_S = 2.0
+SHOWN = 5  # handlers
 
 
 class Readiness:
@@ -24,14 +25,16 @@ class Readiness:
         services: Collection[str],
         after: float,
         tell: Callable[[str], None] | None = note,
+        routed: Collection[str] = (),
     ) -> None:
         """`tell`: whom it is told that a master does not answer, or a service is not there, or is again; None: another
-        process tells it.
+        process tells it. `routed`: those of the services that HTTP requests go to.
         """
         self._tell = tell or (lambda text: None)
         self._trouble = ""  # with the masters, as it was told
         self._services = frozenset(services)
         self._missing: frozenset[str] | None = None  # of them; None: no master has said which there are
+        self._routed = set(routed)  # those of which it is not known yet what they answer
         self._after = after
         self._well_at = float("-inf")
         self._why = "no master has answered yet"
@@ -45,6 +48,7 @@ class Readiness:
             self._trouble = ""
             self._tell("rota gateway: a master answers")
         self._look_for({service["name"] for service in services}.union(closed))
+        self._look_into([each for each in services if each["name"] in self._routed])
         ours = self._services
         if any(service["open"] for service in services if service["name"] in ours) or not ours.isdisjoint(closed):
             self._well_at = monotonic()
@@ -63,6 +67,16 @@ class Readiness:
             for name in sorted(before - missing):
                 self._tell(f"rota gateway: the service '{name}' is there now")
         self._missing = missing
+
+    def _look_into(self, services: Sequence[dict[str, Any]]) -> None:
+        """A rota.Worker mostly has no handler for HTTP: no request of its routes will ever be answered."""
+        for service in services:
+            name, handlers = service["name"], service.get("handlers")
+            if handlers:  # a process has said them
+                self._routed.remove(name)
+                if "http" not in handlers:
+                    said = f"'{name}' is no WSGI or ASGI application: requests of its routes are answered 502"
+                    self._tell(f"rota gateway: {said}; its handlers are {', '.join(handlers[:SHOWN])}")
 
     def unheard(self, masters: Sequence[str], error: Exception | None = None) -> None:
         """`error`: what came in place of an answer."""

@@ -79,7 +79,8 @@ class Gateway:
         self.date = _date_of(time.time)
         self._proxies = Proxies(settings.trusted_proxies or (), settings.forwarded == FORWARDED)
         self.client = AsyncClient(*settings.master).options(timeout=settings.timeout)
-        self._readiness = Readiness(start.served(), settings.ready_after, tell=note if first else None)
+        tell = note if first else None
+        self._readiness = Readiness(start.served(), settings.ready_after, tell, start.routes.services)
         self._access = AccessLog(settings.access_log)
         self.new_id = _ids().__next__
         self.shared = _shared(settings, self.date, self.store.open, self.new_id)

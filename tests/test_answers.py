@@ -14,6 +14,8 @@ FAULTS = {
     errors.Overloaded("full", retry_after=2.2): (503, b"3"),
     errors.Unavailable("no master"): (503, b"1"),
     errors.NoService("site.http"): (503, b"1"),
+    errors.NoService("site.http", details={"unknown": "service"}): (503, b"1"),
+    errors.NoService("site.http", details={"unknown": "handler"}): (502, None),
     errors.Timeout("late"): (504, None),
     errors.Timeout("late in the queue", details={"started": False}): (503, b"1"),
     errors.Incompatible("versions 2 to 2, the peer 1 to 1"): (503, b"1"),

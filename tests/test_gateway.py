@@ -387,6 +387,18 @@ def test_a_service_whose_nodes_are_not_back_yet_is_not_taken_for_another_one() -
     assert told == ["rota gateway: nobody serves 'orders' yet: 503 until somebody does"]
 
 
+def test_a_service_that_has_a_route_and_answers_no_http_is_told_once() -> None:
+    told: list[str] = []
+    readiness = Readiness(["orders", "mail", "site"], 1.0, told.append, ["orders", "site"])
+    for handlers in ([], ["book", "quote"], ["book", "quote"]):  # none: no process has come yet
+        services = {"orders": handlers, "mail": ["send"], "site": ["http", "http-safe", "websocket"]}
+        readiness.heard([{"name": name, "open": 1, "handlers": found} for name, found in services.items()])
+    assert told == [
+        "rota gateway: 'orders' is no WSGI or ASGI application: requests of its routes are answered 502; "
+        "its handlers are book, quote"
+    ]
+
+
 def test_a_gateway_whose_route_names_no_service_says_so_at_its_start(start: Start, cluster: LocalCluster) -> None:
     gateway = front(start, cluster, routes=("/=site", "/b=sit")).ready()
     until(

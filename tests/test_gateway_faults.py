@@ -88,6 +88,17 @@ def test_a_services_own_words_are_for_callers_and_the_cause_stays_in_the_log(
     until(lambda: "request id-8: NoService: there is no service 'moved'" in gateway.child.output(), "no cause")
 
 
+def test_a_service_without_an_http_application_is_no_matter_of_trying_again(start: Start, tmp_path: Path) -> None:
+    app = tmp_path / "plain.py"
+    app.write_text('import rota\norders = rota.Worker("orders")\n@orders.handler\ndef quote() -> None: ...\n')
+    with LocalCluster(str(app)) as cluster:
+        gateway = front(start, cluster, routes=("/=orders",))
+        answer, body = gateway.ask("/", Accept="text/plain")
+        until(lambda: "'orders' is no WSGI or ASGI application" in gateway.child.output(), "the log does not say why")
+    assert (answer.status, answer.headers["retry-after"]) == (502, None)
+    assert b"does not answer HTTP requests" in body
+
+
 def test_a_page_that_is_none_is_an_error_of_the_start_whatever_starts_the_gateway(
     start: Start, tmp_path: Path, pages: Path
 ) -> None:

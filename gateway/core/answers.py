@@ -43,6 +43,7 @@ _TOO_LARGE = Fault(413, "The request is too large; nothing was done.")
 _ANSWER_TOO_LARGE = Fault(502, "The answer of the service is too large to be passed on.")
 # Whoever went away is not answered: a call that was cancelled all the same was given up by a gateway that ends now.
 _GIVEN_UP = Fault(502, "The gateway was stopped before the service had answered; it may have been done.")
+_NO_HTTP = Fault(502, "The service does not answer HTTP requests; nothing was done.")
 _MAINTENANCE = Fault(503, "The service is closed for maintenance; nothing was done. Try again later.", maintenance=True)
 
 
@@ -56,7 +57,8 @@ def fault_of(error: BaseException) -> Fault:
     if not isinstance(error, errors.Error):
         return fault
     code = error.details.get("code")
-    if isinstance(error, errors.Unavailable | errors.Incompatible):  # trying again makes sense, and this is when
+    if fault.status == 503 and isinstance(error, errors.Unavailable | errors.Incompatible):
+        # Trying again makes sense, and this is when.
         fault = fault._replace(retry_after=error.retry_after or RETRY_AFTER_S)
     return fault._replace(sentence=_told(error) or fault.sentence, code=code if isinstance(code, str) else "")
 
@@ -83,6 +85,8 @@ def _fault(error: BaseException) -> Fault:
         return _GIVEN_UP
     if isinstance(error, errors.NoService) and error.details.get("maintenance") is True:
         return _MAINTENANCE
+    if isinstance(error, errors.NoService) and error.details.get("unknown") == "handler":
+        return _NO_HTTP
     if isinstance(error, errors.Timeout) and error.details.get("started") is False:
         return _NO_PROCESS
     return next((fault for kind, fault in _FAULTS if isinstance(error, kind)), _OTHER)
