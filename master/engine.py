@@ -16,6 +16,7 @@ from ..common.clock import boottime
 from ..common.config import Config
 from ..common.log import printable
 from ..common.settings import AGENTS
+from ..common.units import format_duration
 from .core.engine_lease import Answer, EngineLease, Question, Row
 
 CLOSE_S = 0.5
@@ -117,6 +118,12 @@ def configured(config: Config) -> Engine | None:
     name = address.partition(":")[0]  # for people; the address may have a password
     me = f"{config.master.name} {secrets.randbits(64):016x}"
     return Engine(EngineLease(name, me, config.standby.takeover_after, boottime()), store(address))
+
+
+def late(what: str, patience_s: float) -> str:
+    """What is wrong with an engine of which this has not come in time."""
+    share = f"{format_duration(patience_s)}, a third of standby.takeover_after"
+    return f"no {what} within {share}: raise that, at all masters, if the engine is so far away"
 
 
 def store(address: str) -> Store:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..common.fields import checked
 from .core.engine_lease import Question, Row
-from .engine import EngineError
+from .engine import EngineError, late
 
 PORT = 2379
 ANSWER_MAX = 1 << 16  # ours have some hundred bytes
@@ -58,9 +58,11 @@ class Etcd:
         try:
             return self._exchange(f"/v3/kv/{what}", json.dumps(body), monotonic() + patience_s)
         except (OSError, HTTPException, ValueError, EngineError) as error:
+            text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            if isinstance(error, TimeoutError) and not error.errno:  # ours, not the kernel's
+                text = late("connection" if self._socket is None else "answer", patience_s)
             self.close()
             self._hosts.append(self._hosts.pop(0))
-            text = getattr(error, "strerror", None) or str(error) or type(error).__name__
             if isinstance(error, HTTPException):
                 said = text if isinstance(error, OSError) else f"{text.strip()!r:.{SHOWN}} is no HTTP"
                 text = f"{said} (does it want TLS? rota speaks to etcd without)"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.fields import BadMessage, checked
 from .core.engine_lease import Question, Row
-from .engine import EngineError
+from .engine import EngineError, late
 
 if TYPE_CHECKING:
     from psycopg import pq
@@ -69,20 +69,22 @@ class Postgres:
             for host, port in zip(hosts, ports, strict=True)
         ]
         self._connection: pq.abc.PGconn | None = None
+        self._patience_s = 0.0
         self._by = 0.0
 
     def read(self, patience_s: float) -> Row:
-        by = monotonic() + patience_s
-        row = self._row(_READ, by)
+        self._wait_for(patience_s)
+        row = self._row(_READ)
         if row is None:  # nobody was here before, or somebody has deleted it
-            self._row(_TABLE, by)
-            row = self._row(_READ, by)
+            self._row(_TABLE)
+            row = self._row(_READ)
         return row or Row(0, "", 0)
 
     def change(self, question: Question) -> tuple[bool, Row]:
         lease = f"{question.lease_s:.6f} s"
         values = {**question._asdict(), "holder": question.holder, "lease": lease}
-        row = self._row(_CHANGE, monotonic() + question.patience_s, values)
+        self._wait_for(question.patience_s)
+        row = self._row(_CHANGE, values)
         return row is not None, row or self.read(question.patience_s)
 
     def close(self) -> None:
@@ -92,9 +94,11 @@ class Postgres:
 
     # ---- within ----------------------------------------------------------------------------------------------------
 
-    def _row(self, sql: bytes, by: float, values: Mapping[str, object] | None = None) -> Row | None:
+    def _wait_for(self, patience_s: float) -> None:
+        self._patience_s, self._by = patience_s, monotonic() + patience_s
+
+    def _row(self, sql: bytes, values: Mapping[str, object] | None = None) -> Row | None:
         """The row that the statement gives; None: it gives none, or there is no table."""
-        self._by = by
         try:
             found = self._ask(sql, values or {})
             if found is None or not found.ntuples:
@@ -155,4 +159,5 @@ class Postgres:
         poll = select.poll()
         poll.register(connection.socket, events)
         if left <= 0 or not poll.poll(left * 1000):
-            raise EngineError("timed out")
+            what = "connection" if connection is not self._connection else "answer"
+            raise EngineError(late(what, self._patience_s))
