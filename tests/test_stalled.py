@@ -1,9 +1,10 @@
 """A process that is stopped, or busy for long, is given nothing more that another could do."""
 
-from core_rig import Rig
+from core_rig import SESSION, Rig
 
+from rota.common import wire
 from rota.common.errors import NOT_STARTED
-from rota.common.messages import Recall, Recalled
+from rota.common.messages import ROW_DONE, Recall, Recalled, Row
 from rota.master.core.pool import STALL_S, Slot
 
 
@@ -67,6 +68,74 @@ def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_too() -> Non
     assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1, since=1)]
     rig.tell(first.node, Recalled(first.incarnation, 2, 0))
     assert list(second.inflight) == [1]
+
+
+def done(slot: Slot, *numbers: int) -> list[Row]:
+    """Rows of its page with the replies."""
+    made = []
+    for number in numbers:
+        reply = wire.head(wire.REPLY, slot.token, 1, number=number, upto=number) + b"from the page"
+        made.append(Row(number, ROW_DONE, SESSION, slot.inflight[number].number, 1, reply))
+    return made
+
+
+def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_while_all_others_are_busy() -> None:
+    """The next that is free begins it."""
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=1)
+    rig.request(1)
+    rig.request(2)
+    rig.after(0.6)
+    assert [recall.incarnation for recall in rig.heard("n1", Recall)] == [first.incarnation, second.incarnation]
+    rig.tell(first.node, Recalled(first.incarnation, 2, 0))
+    rig.reply(second, 1)
+    assert [request.number for request in second.inflight.values()] == [1]
+
+
+def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_when_there_is_another() -> None:
+    rig = Rig()
+    (first,) = rig.pool_of(1)
+    rig.request(1)
+    rig.after(2.0)
+    assert not rig.heard("n1", Recall), "nobody could begin it"
+    second = rig.process(rig.agent("n2"))
+    rig.after(0.6)
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1, since=1)]
+    rig.tell(first.node, Recalled(first.incarnation, 2, 0))
+    assert list(second.inflight) == [1]
+
+
+def test_what_is_left_alone_at_a_stopped_process_when_its_replies_were_handed_in_is_taken_back_too() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    rig.after(0.06)
+    assert [recall.upto for recall in rig.heard("n1", Recall)] == [0, 0], "none is idle: only what is done is asked for"
+    rig.tell(first.node, Recalled(first.incarnation, 1, 1, done(first, 1)))
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.after(0.6)
+    assert rig.heard("n1", Recall)[2:] == [Recall(first.incarnation, 2, since=2)]
+    rig.tell(first.node, Recalled(first.incarnation, 3, 1))
+    assert list(second.inflight) == [3]
+
+
+def test_what_a_stopped_process_is_given_for_the_replies_that_were_handed_in_is_taken_back_too() -> None:
+    """It had done all that it had, and has not sent the last of it."""
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in range(1, 6):
+        rig.request(number)
+    rig.after(0.06)
+    rig.tell(first.node, Recalled(first.incarnation, 1, 2, done(first, 1, 2)))
+    assert list(first.inflight) == [3] and first.progress_at == rig.now
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.after(0.6)
+    assert rig.heard("n1", Recall)[2:] == [Recall(first.incarnation, 3, since=3)]
+    rig.tell(first.node, Recalled(first.incarnation, 4, 2))
+    assert list(second.inflight) == [3]
 
 
 def test_a_long_handler_is_asked_once_and_left_in_peace() -> None:

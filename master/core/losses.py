@@ -53,9 +53,10 @@ class Losses:
         """Numbers above started_upto and below the floor did not start there, and never will."""
         if answer.floor >= slot.recall:  # else it is that of an earlier question
             slot.recall = 0
-        progress_at = slot.progress_at
+        progress_at, last_number = slot.progress_at, slot.last_number
         self._take_replies(slot, answer.rows, now)
-        slot.progress_at = progress_at  # these are no news of the process itself
+        if slot.last_number == last_number:  # else it was given something just now
+            slot.progress_at = progress_at  # these are no news of the process itself
         taken = [n for n in slot.inflight if answer.started_upto < n < answer.floor]
         requests = [slot.inflight.pop(n) for n in taken]
         slot.pool.unpark(slot)

@@ -47,25 +47,29 @@ class Recalls:
         slow = [s for s in pool.parked if s.progress_at < late]
         missed = now >= pool.look_alone_at and self._dispatch.timers.next_deadline() is not None
         alone = self._long_alone(pool, now) if missed else []
-        fresh = [s for s in (*slow, *alone) if s not in stalled or stalled[s].at < now - RECALL_ALONE_S]
-        for slot in fresh:  # else it would get again what it gives back: it has the fewest in flight
-            pool.stall(slot, slot.concurrency, now)
         if not slow and not alone:
             return
-        others = any(s.limit and (not s.inflight or s.progress_at >= late) for s in pool.slots.values() if s.open)
-        for slot in (*slow, *alone):
-            if not slot.recall and others:
+        fresh = [s for s in slow if s not in stalled or stalled[s].at < now - RECALL_ALONE_S]
+        for slot in (*fresh, *alone):  # else it would get again what it gives back: it has the fewest in flight
+            pool.stall(slot, slot.concurrency, now)
+        usable = [s for s in pool.slots.values() if s.open and s.limit]
+        others = any(not s.inflight or s.progress_at >= late for s in usable)
+        for slot in slow:
+            if not slot.recall and (others or slot in fresh):
+                self._ask(slot, slot.last_number if others else slot.recalled)
+        for slot in alone:
+            if not slot.recall and any(s is not slot for s in usable):
                 self._ask(slot, slot.last_number)
-            elif not slot.recall and slot in fresh and slot not in alone:
-                self._ask(slot, slot.recalled)
 
     def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
-        """Slots with nothing but one request, and no news of it for RECALL_ALONE_S. The others are not that long alone
-        before `look_alone_at`, so that a thousand cost two looks a second; and none while nobody waits for an answer.
+        """Slots with nothing but one request that was not asked for, and no news of it for RECALL_ALONE_S. The others
+        are not that long alone before `look_alone_at`, so that a thousand cost two looks a second; and none while
+        nobody waits for an answer.
         """
-        alone = [s for s in pool.slots.values() if len(s.inflight) == 1 and s not in pool.stalled]
-        pool.look_alone_at = RECALL_ALONE_S + min((s.progress_at for s in alone), default=now)
-        return [s for s in alone if s.progress_at < now - RECALL_ALONE_S]
+        alone = [s for s in pool.slots.values() if len(s.inflight) == 1 and next(iter(s.inflight)) > s.recalled]
+        late = now - RECALL_ALONE_S
+        pool.look_alone_at = RECALL_ALONE_S + min((s.progress_at for s in alone if s.progress_at >= late), default=now)
+        return [s for s in alone if s.progress_at < late]
 
     def ask_all(self) -> None:
         for pool in self._dispatch.pools.values():
