@@ -127,6 +127,14 @@ def test_what_the_fence_kept_from_starting_is_proof_for_the_first_master_that_is
     assert [told(epoch) for epoch in (2, 2, 3, 3, 4)] == [[BY_FENCE], [BY_FENCE], [BY_FLOOR], [BY_FLOOR], [BY_FLOOR]]
 
 
+def test_what_has_no_room_in_the_page_was_kept_from_starting_by_no_fence(ledger: Deliveries, page: Page) -> None:
+    """Its number is not in the page, so that its master may take it back: that it ran nowhere is no proof."""
+    given = [take(ledger, number) for number in range(1, page.rows + 2)]
+    assert [each.number for each in given if not each.may_run] == [page.rows + 1]
+    frame = ledger.not_started(given[-1])
+    assert frame[wire.parse_head(frame).head_len :] == BY_FLOOR
+
+
 def test_replies_are_kept_until_their_sequence_is_acknowledged(ledger: Deliveries, page: Page) -> None:
     first, second = take(ledger, 1), take(ledger, 2)
     ledger.reply(second, OK, b"two", 20)  # completion order is not delivery order

@@ -512,6 +512,22 @@ def test_a_fenced_delivery_runs_elsewhere(by: bytes) -> None:
     assert wire.parse_head(rig.deliveries[-1][2]).below == 1
 
 
+@pytest.mark.parametrize("key", ["", "basket"])
+@pytest.mark.parametrize(("by", "given_back"), [(errors.BY_FLOOR, False), (errors.BY_FENCE, True)])
+def test_what_may_run_once_and_was_kept_from_it_by_the_fence_of_another_master_is_left_to_that(
+    by: bytes, given_back: bool, key: str
+) -> None:
+    """The agent has voted for one, which perhaps loses: then both would be told that it ran nowhere, and run it."""
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1, key=key)
+    rig.reply(first, 1, code=NOT_STARTED, body=by)
+    assert len(rig.deliveries) == (1 if given_back else 2)
+    assert rig.codes() == ({1: NOT_STARTED} if given_back else {}), "its client sends it anew, under another number"
+    assert not first.inflight
+    assert not (given_back and (rig.dispatch.sessions[SESSION].open or rig.dispatch.keys.attempts))
+
+
 def test_a_stray_reply_is_counted_and_dropped() -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1)

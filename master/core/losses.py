@@ -166,6 +166,11 @@ class Losses:
                 request.epoch = self._dispatch.epoch
                 if request.may_run_again():
                     request.attempt += 1  # it may not have been the first
+            elif not request.answered and not request.may_run_again():
+                # Another master stands, or has won. To that one it is proof too: so it is not run here, and its client
+                # sends it anew, under another number.
+                self._dispatch.quarantine.lost(request)
+                return self._dispatch.finish(request, errors.NOT_STARTED, 0, b"", 0)
         self.not_started([request], now)
 
     def not_started(self, requests: list[Request], now: float | None) -> None:

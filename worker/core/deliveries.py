@@ -234,9 +234,10 @@ class Deliveries:
 
     def not_started(self, delivery: Delivery) -> bytes:
         """The answer for a delivery that may not run, and who forbids it. Below the floor its master took it back, and
-        may have given it elsewhere; one that only the fence keeps out has run nowhere.
+        may have given it elsewhere; one that only the fence keeps out has run nowhere. (Of one without a row the page
+        does not say that it came: its master may take it back later.)
         """
-        by = BY_FLOOR if self._page.taken_back(delivery.number) else BY_FENCE
+        by = BY_FLOOR if delivery.row < 0 or self._page.taken_back(delivery.number) else BY_FENCE
         return self.reply(delivery, NOT_STARTED, by, 0)
 
     def acknowledged(self, upto: int) -> None:
