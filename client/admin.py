@@ -8,12 +8,13 @@ from typing import Any, Self
 
 from ..common.addresses import control_addresses
 from .operator import ANSWER_S, Data, Operator
+from .stays import Stays
 
 WAIT_S = 300.0  # a verb that waits
 SWITCHOVER_S = 60.0
 
 
-class Admin:
+class Admin(Stays):
     """Drain, rejoin, status … over the control socket; for one thread at a time.
 
         with rota.Admin("tcp://master:7700") as admin:

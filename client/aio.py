@@ -19,6 +19,7 @@ from ..common.errors import Error, Unavailable
 from ..common.wire import MORE
 from .calls import Address, Call
 from .session import Session
+from .stays import Stays
 from .streams import StreamCall
 from .view import View, as_arguments
 
@@ -164,7 +165,7 @@ class _Reply(Call, asyncio.Future):  # type: ignore[type-arg]
         return cancelled
 
 
-class _Home:
+class _Home(Stays):
     """What the views of one client share: nothing before the first call, since before it there may be no loop."""
 
     def __init__(self, masters: tuple[str, ...]) -> None:

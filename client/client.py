@@ -14,6 +14,7 @@ from weakref import WeakSet, finalize
 from ..common.addresses import control_addresses
 from ..common.body import encode_call
 from ..common.errors import Cancelled, Error
+from .stays import Stays
 from .view import View, as_arguments
 from .wake import Waker
 
@@ -39,7 +40,7 @@ class Client(View):
     is no address.
 
     Nothing is connected before the first call. While no master can be reached calls wait, each until its own time-out.
-    A forked child gets a connection and a session of its own.
+    A forked child gets a connection and a session of its own; a spawned one makes a client of its own.
     """
 
     def __init__(self, *masters: str) -> None:
@@ -293,7 +294,7 @@ def _block_signals() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
-class _Home:
+class _Home(Stays):
     """Holds the engine of a client and its views. After a fork, which threads do not survive, it is another engine."""
 
     def __init__(self, engine: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import gc
+import pickle
 import signal
 import subprocess
 import sys
@@ -658,6 +659,15 @@ def test_a_forked_child_gets_a_session_of_its_own(fake: FakeFrontend) -> None:
     subprocess.run([sys.executable, "-c", program, fake.address], check=True, timeout=30)
     assert len(fake.sessions) == 2
     assert fake.counts["executed"] == 3
+
+
+@pytest.mark.parametrize("kind", [rota.Client, rota.AsyncClient, rota.Admin])
+def test_who_hands_a_client_to_a_spawned_child_is_told_to_make_one_there(kind: Any) -> None:
+    """It was "cannot pickle '_thread.RLock' object"; one that was not used yet came to its child, as another one."""
+    client = kind("tcp://127.0.0.1:1")
+    for handed in (client, client.verb) if kind is rota.Admin else (client, client.options(timeout=5), client.call):
+        with pytest.raises(TypeError, match="a client cannot be pickled: make one in the child"):
+            pickle.dumps(handed)
 
 
 def test_a_closed_client_is_closed_in_a_forked_child_too(fake: FakeFrontend) -> None:
