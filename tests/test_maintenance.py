@@ -231,6 +231,18 @@ def test_a_stop_ends_also_the_last_processes_when_what_they_run_is_done(sizes: d
     assert first.node.plan == {"orders": 2}
 
 
+@pytest.mark.parametrize("told", [{"stop": True}, {"retry_after_s": 5.0}])
+def test_what_is_said_of_a_closed_service_is_refused_where_one_is_opened(told: dict[str, Any]) -> None:
+    """It was opened, and its processes started: whoever said stop wanted them to end."""
+    rig = Rig()
+    rig.pool_of(1)
+    closed(rig)
+    result = rig.verb("maintenance", service="orders", on=False, **told)
+    assert result is not None and result.exit == exits.USAGE
+    assert "stop and retry_after are for a service that is to be closed" in result.data["error"]
+    assert "orders" in rig.core.status(rig.now)["master"]["maintenance"], "and it is closed still"
+
+
 def test_a_node_of_a_stopped_service_only_may_be_put_on_the_blacklist() -> None:
     rig = Rig()
     (slot, _) = rig.pool_of(2)

@@ -296,6 +296,8 @@ class Verbs:
             raise not_found("service", service, known)
         reason, stop = reason_of(args), argument(args, "stop", bool, False)
         retry_after_s = argument(args, "retry_after_s", float, RETRY_AFTER_S)
+        if not wanted and (stop or "retry_after_s" in args):
+            raise Refuse(exits.USAGE, "stop and retry_after are for a service that is to be closed")
         if wanted and stop and service in self.fleet.dispatch.pools:
             self._not_embedded(self._pool_named(service), "stop")
         closed = Closed(retry_after_s, by, reason, stop) if wanted else None
