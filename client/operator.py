@@ -90,6 +90,7 @@ class Operator:
 
     def close(self) -> None:
         """May be called twice; a later question connects again."""
+        self._number += 1  # events that are still followed go on over another connection, too
         self._master.close()
 
     def _ask(

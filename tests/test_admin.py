@@ -204,6 +204,18 @@ def test_followed_events_go_on_where_they_were_after_the_connection_was_lost(fak
     proxy.close()
 
 
+def test_followed_events_go_on_where_they_were_after_their_admin_was_closed(
+    fake: FakeFrontend, admin: rota.Admin
+) -> None:
+    """As verbs do; it was an error of a socket that is none."""
+    fake.events = [{"number": 1}]
+    events = admin.events(follow=True)
+    assert next(events)["number"] == 1
+    admin.close()
+    fake.events.append({"number": 2})
+    assert next(events)["number"] == 2
+
+
 def test_a_closed_admin_connects_again(fake: FakeFrontend, admin: rota.Admin) -> None:
     asked(fake)
     admin.status()
