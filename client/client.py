@@ -7,6 +7,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet, finalize
@@ -266,8 +267,9 @@ class Engine:
         return ready
 
     def _drop_inbox(self) -> None:
-        while self._inbox:
-            self._inbox.popleft().finish(None, self._failure)
+        with suppress(IndexError):  # it is empty: several threads may do this at once
+            while True:
+                self._inbox.popleft().finish(None, self._failure)
 
 
 def _watching(link: Link | None, waker: Waker) -> tuple[select.poll, int, int]:

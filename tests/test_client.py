@@ -589,6 +589,30 @@ def test_who_calls_first_while_the_client_is_closed_is_told(
         client.submit("a.b").result(10)
 
 
+def test_threads_that_call_while_the_client_is_closed_by_another_are_all_told(fake: FakeFrontend) -> None:
+    """One of them ends the calls of all, and the others find none left: they raised IndexError."""
+    client = rota.Client(fake.address)
+    engine = client._home.cell[0]
+    others: list[Reply] = []
+
+    class Inbox(deque[Reply]):
+        def append(self, reply: Reply) -> None:
+            client.close()
+            super().append(reply)
+
+        def popleft(self) -> Reply:
+            if not others:
+                others.append(super().popleft())
+            return super().popleft()
+
+    engine._inbox = Inbox()
+    mine = client.submit("a.b")
+    assert others == [mine]
+    others[0].finish(None, engine._failure)
+    with pytest.raises(rota.Cancelled, match="closed"):
+        mine.result(10)
+
+
 def test_a_call_that_is_cancelled_before_it_is_taken_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits in a client is bounded, also when a caller gives up at the very moment of its call."""
     monkeypatch.setattr(table, "WAITING_BYTES", 100)
