@@ -258,6 +258,24 @@ def test_what_happens_before_a_task_that_waits_has_begun_is_not_missed() -> None
     asyncio.run(scenario())
 
 
+def test_who_looks_again_and_again_whether_something_came_leaves_nothing_behind() -> None:
+    """Applications ask every moment whether their caller is there still, for as long as they answer."""
+
+    async def scenario() -> None:
+        stream = AsyncStream.__new__(AsyncStream)
+        stream._waiting = []
+        stream._stream = lambda: SimpleNamespace(wake=None)  # type: ignore[assignment,method-assign,return-value]
+        waits = stream.changed()
+        for _ in range(100):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stream.changed(), 0)
+        assert len(stream._waiting) <= 2
+        stream.wake()
+        await waits
+
+    asyncio.run(scenario())
+
+
 def test_a_handler_that_always_finds_a_piece_lets_others_have_their_turn() -> None:
     """An upload comes as fast as it is read: who works on each piece would hold the loop until the last one."""
 

@@ -72,7 +72,8 @@ class AsyncStream(Handle):
         """
         self._stream().wake = self.wake
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        # Without those that were waited for no longer: an application may look every moment whether somebody is there.
+        self._waiting = [*(each for each in self._waiting if not each.done()), future]
         return future
 
     def wake(self) -> None:
