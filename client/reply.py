@@ -113,7 +113,10 @@ class Reply(Call, Future):  # type: ignore[type-arg]
             self._wait(timeout)
         if self._state == FINISHED and self._exception is None:
             return self._result
-        return super().result(0)
+        try:
+            return super().result(0)
+        finally:
+            del self  # the error's traceback holds this frame, too
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         if self._state == PENDING:

@@ -180,6 +180,12 @@ def test_map_gives_results_in_the_order_of_its_items(client: rota.Client) -> Non
     assert list(client.map("a.b", [{"n": 1}, (2, 3), 4], window=2)) == [{"n": 1}, [2, 3], [4]]
 
 
+def test_map_needs_a_window(client: rota.Client) -> None:
+    with pytest.raises(ValueError, match="window is 0: at least 1 expected"):
+        client.map("a.b", [1], window=0)
+    assert list(client.map("a.b", [1, 2], window=1)) == [[1], [2]]
+
+
 def test_map_has_no_more_under_way_than_its_window(fake: FakeFrontend, client: rota.Client) -> None:
     fake.answer = never
     items = iter(range(100))
@@ -224,6 +230,21 @@ def test_an_error_is_raised_as_what_it_is(
     with pytest.raises(kind) as caught:
         client.call("a.b")
     assert str(caught.value) == str(sent)
+
+
+def test_an_error_is_forgotten_with_its_last_name(fake: FakeFrontend, client: rota.Client) -> None:
+    """And all that its traceback holds: it does not wait for the garbage collector, which many servers turn off."""
+    fake.answer = lambda fake, request: (8, encode_error(rota.NotExecuted("x")))
+    errors: list[ref[rota.Error]] = []
+    gc.disable()
+    try:
+        try:
+            client.call("a.b", 1)
+        except rota.NotExecuted as error:
+            errors.append(ref(error))
+        until(lambda: errors and errors[0]() is None)
+    finally:
+        gc.enable()
 
 
 def test_overloaded_is_told_to_the_caller_and_not_retried(fake: FakeFrontend, client: rota.Client) -> None:
