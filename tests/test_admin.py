@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fake_frontend import FakeFrontend, Proxy
+from waiting import until
 
 import rota
 from rota.common.messages import Refusal, Result, Verb
@@ -220,6 +221,7 @@ def test_a_closed_admin_connects_again(fake: FakeFrontend, admin: rota.Admin) ->
     asked(fake)
     admin.status()
     admin.close()
+    until(lambda: fake.counts["bye"] == 1)
     admin.close()
     admin.status()
     assert fake.counts["OperatorHello"] == 2

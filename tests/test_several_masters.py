@@ -400,6 +400,25 @@ def test_a_wait_over_a_silent_connection_goes_on_at_who_took_over(pair: Pair) ->
         assert time.monotonic() - before < 3.5
 
 
+def test_who_gives_up_a_silent_master_while_the_other_is_asked_can_close(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.client.operator.GRACE_S", 0.1)
+    first, second = pair
+    knows(first, "a")
+    admin = rota.Admin([first.address, second.address])
+    admin.status()
+    asked = second.counts["OperatorHello"]
+    first.deaf = True
+    with pytest.raises(rota.Timeout, match="did not answer 'wait'"):
+        admin.wait("ready", timeout=0)
+    assert second.counts["OperatorHello"] > asked
+    closing = threading.Thread(target=admin.close, daemon=True)  # which waits for all connections
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
 def test_the_only_master_that_stands_by_refuses_and_says_who_is_active(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -539,6 +558,41 @@ def test_a_switchover_whose_answer_is_lost_is_not_asked_for_again(pair: Pair) ->
         cost = admin.switchover(timeout=10)
         assert (cost["epoch"], cost["given_back"]) == (2, None)
     assert verbs == ["status", "switchover"] and "switchover" not in other
+
+
+def test_a_switchover_ends_with_who_is_active_in_a_higher_epoch_whatever_the_first_one_says(pair: Pair) -> None:
+    first, second = pair
+    knows(first, "a")
+    knows(second, "b")
+    answer = first.verb
+    assert answer is not None
+
+    def stays_active(verb: Verb) -> Result:
+        if verb.verb == "switchover":
+            second.epoch = 2  # and it stands by still
+            threading.Timer(0.2, lambda: setattr(second, "state", "active")).start()
+        return answer(verb)
+
+    first.verb = stays_active
+    with rota.Admin([first.address, second.address]) as admin:
+        cost = admin.switchover(timeout=10)
+        assert cost["address"] == second.address and cost["took_ms"] >= 200
+        assert admin.status()["master"]["name"] == "b", "nor is it asked any more"
+
+
+def test_a_switchover_passes_over_a_first_one_that_hangs_since(pair: Pair) -> None:
+    first, second = pair
+    switches(first, second, after_s=0.6)
+    answer = first.verb
+    assert answer is not None
+
+    def and_hang(verb: Verb) -> Result:
+        first.deaf = verb.verb == "switchover"
+        return answer(verb)
+
+    first.verb = and_hang
+    with rota.Admin(first.address) as admin:
+        assert admin.switchover(timeout=10)["address"] == second.address
 
 
 def test_a_switchover_that_takes_too_long_goes_on_and_says_so(pair: Pair) -> None:
