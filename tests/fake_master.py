@@ -69,12 +69,20 @@ class FakeMaster:
     def rebind_backend(self) -> None:
         """All connections of processes are lost, the address stays."""
         self._backend.close(0)
-        self._backend = sockets.router(self._ctx, sockets.BACKEND)
+        self._backend = self._bound(sockets.BACKEND, self.backend_address)
+
+    def rebind_control(self) -> None:
+        """Those of agents."""
+        self._control.close(0)
+        self._control = self._bound(sockets.CONTROL, self.address)
+
+    def _bound(self, role: str, address: str) -> zmq.Socket[bytes]:
+        made = sockets.router(self._ctx, role)
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                self._backend.bind(self.backend_address)
-                return
+                made.bind(address)
+                return made
             except zmq.ZMQError:  # the old one is closed by another thread
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
@@ -183,7 +191,10 @@ class FakeMaster:
         self._control.send_multipart([route, messages.framed(wire.WELCOME, self.token, welcome)])
 
     def tell_voter(self, message: messages.Message) -> None:
-        self._control.send_multipart([self.voter, messages.framed(wire.CONTROL, self.token, message)])
+        self.send_voter(messages.framed(wire.CONTROL, self.token, message))
+
+    def send_voter(self, frame: bytes) -> None:
+        self._control.send_multipart([self.voter, frame])
 
     def ask(self, epoch: int, lease_ms: int = 50) -> messages.Grant | messages.Deny:
         """For the vote of the agent that was welcomed last."""

@@ -386,6 +386,49 @@ def test_a_verb_waits_for_a_takeover(pair: Pair) -> None:
         assert admin.scale("orders", 3)["master"]["name"] == "b"
 
 
+def test_a_verb_waits_on_where_a_standby_may_still_take_over(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.client.operator.STANDBY_S", 0.1)
+    first, second = pair
+    asked = knows(second, "b")
+    first.state = "standby"
+    knows(first, "a")
+    with rota.Admin([first.address, second.address]) as admin:
+        threading.Timer(0.5, lambda: setattr(second, "state", "active")).start()
+        assert admin.scale("orders", 3)["master"]["name"] == "b"
+    assert asked[-1] == "scale" and asked.count("scale") == 1, "a standby is asked only why"
+
+
+def test_an_older_master_is_told_nothing(pair: Pair) -> None:
+    first, second = pair
+    asked = knows(first, "a")
+    knows(second, "b")
+    second.state, second.epoch = "active", 5
+    with rota.Admin([second.address, first.address]) as admin:
+        admin.status()
+        second.state = "standby"
+        threading.Timer(0.5, lambda: setattr(second, "state", "active")).start()
+        assert admin.scale("orders", 3)["master"]["name"] == "b"
+    assert asked == [], "it came back, and does not know yet that another one took over"
+
+
+@pytest.mark.parametrize("named", [1, 2])
+def test_a_dead_machine_costs_an_operator_a_moment(named: int, pair: Pair) -> None:
+    first, second = pair
+    knows(first, "a")
+    knows(second, "b")
+    second.other = first.address
+    with rota.Admin([second.address, first.address][:named]) as admin:
+        assert admin.scale("orders", 3)["master"]["name"] == "a"
+        second.state, second.epoch, first.deaf = "active", 2, True
+        before = time.monotonic()
+        assert admin.wait("ready", timeout=20)["master"]["name"] == "b"
+        assert time.monotonic() - before < 3.5
+    with rota.Admin([first.address, second.address]) as admin:
+        before = time.monotonic()
+        assert admin.status()["master"]["name"] == "b"
+        assert time.monotonic() - before < 2.5
+
+
 def test_a_wait_over_a_silent_connection_goes_on_at_who_took_over(pair: Pair) -> None:
     first, second = pair
     knows(first, "a")
@@ -578,6 +621,24 @@ def test_a_switchover_ends_with_who_is_active_in_a_higher_epoch_whatever_the_fir
         cost = admin.switchover(timeout=10)
         assert cost["address"] == second.address and cost["took_ms"] >= 200
         assert admin.status()["master"]["name"] == "b", "nor is it asked any more"
+
+
+def test_a_switchover_after_which_the_first_one_is_active_again_has_failed_and_says_where_to_look(pair: Pair) -> None:
+    first, second = pair
+    name = "fake"  # as it says in its WELCOME
+    peer = {"name": "b", "address": second.address}
+
+    def answer(verb: Verb) -> Result:
+        if verb.verb == "switchover":
+            first.epoch = 2
+            return Result(verb.id, True, 0, {"epoch": 2, "to": "b", "given_back": 0})
+        return Result(verb.id, True, 0, {"master": {"name": name, "state": "active", "epoch": 1, "peer": peer}})
+
+    first.verb = answer
+    said = f"b did not take over: fake is active again, with epoch 2; `rota role -m {second.address}` says"
+    with rota.Admin([first.address, second.address]) as admin, pytest.raises(rota.Error, match=said) as caught:
+        admin.switchover(timeout=10)
+    assert caught.value.exit_code == 1  # type: ignore[attr-defined]
 
 
 def test_a_switchover_passes_over_a_first_one_that_hangs_since(pair: Pair) -> None:

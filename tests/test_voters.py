@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from agent_rig import Start, agents_of, closing, run_processes
 from fake_master import PATIENCE_S, FakeMaster, Frame
@@ -19,7 +20,7 @@ import rota
 from rota.common import messages, wire
 from rota.common.body import decode_result
 from rota.common.errors import BY_FENCE, NOT_STARTED, OK
-from rota.common.messages import AgentHello, Deny, Grant, Release, Won
+from rota.common.messages import AgentHello, Deny, Grant, Release, VoterHello, Won
 from rota.worker import agent as agent_module
 from rota.worker.agent import AgentSettings
 from rota.worker.page import FENCE_EPOCH, Page
@@ -303,6 +304,41 @@ def test_a_standby_hears_again_and_again_who_votes(a: FakeMaster, b: FakeMaster,
     join(a, b)
     b.welcome_voter(state="standby")
     b.welcome_voter(state="standby")
+
+
+def test_a_connection_for_votes_that_is_lost_or_damaged_is_made_again(
+    a: FakeMaster, b: FakeMaster, start: Start
+) -> None:
+    start()
+    join(a, b)
+    b.rebind_control()
+    b.welcome_voter()
+    granted(b, 2, a)
+    earlier = b.voter
+    b.send_voter(b"no frame of ours, and it may have asked for a vote")
+    b.until(lambda: b.welcome_voter() and b.voter != earlier, "another connection")
+    granted(b, 3, a)
+
+
+def test_what_only_a_newer_master_says_over_a_connection_for_votes_is_passed_over(
+    a: FakeMaster, b: FakeMaster, start: Start
+) -> None:
+    start()
+    join(a, b)
+    connection = b.voter
+    b.send_voter(wire.head(wire.CONTROL, b.token) + msgpack.packb(["Survey", {"epoch": 2}]))
+    granted(b, 2, a)
+    assert b.voter == connection
+
+
+def test_a_master_that_does_not_answer_a_voter_is_greeted_over_another_connection(
+    a: FakeMaster, b: FakeMaster, start: Start
+) -> None:
+    start()
+    a.welcome_agent()
+    first = b.expect_of_voter(VoterHello).route
+    again = b.until(lambda: [frame for frame in b.voters if isinstance(frame.message, VoterHello)], "another HELLO")
+    assert again[0].route != first
 
 
 def test_a_refusal_for_good_is_doubted_once(a: FakeMaster, start: Start) -> None:
