@@ -144,6 +144,21 @@ def test_a_master_that_is_silent_is_given_up_at_the_time_out(fake: FakeFrontend,
         admin.status(timeout=0.2)
 
 
+def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_question(
+    fake: FakeFrontend, admin: rota.Admin
+) -> None:
+    asked: list[int] = []
+
+    def answer(verb: Verb) -> Result:
+        asked.append(verb.id)
+        return Result(asked[0] if asked[1:] else verb.id + 1000, True, 0, {"late": True})
+
+    fake.verb = answer
+    for _ in range(2):
+        with pytest.raises(rota.Timeout, match="did not answer"):
+            admin.scale("orders", 3, timeout=0.2)
+
+
 def test_a_verb_is_sent_again_after_the_connection_was_lost(fake: FakeFrontend) -> None:
     proxy = Proxy(fake.ports[0])
     verbs: list[str] = []

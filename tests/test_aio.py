@@ -86,6 +86,22 @@ def test_cancelling_the_task_that_awaits_cancels_the_call() -> None:
     play(scene)
 
 
+def test_a_cancel_is_said_at_once_while_nothing_else_is() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        call = client.submit("a.b")
+        await until(lambda: fake.seen)
+        driver = client._home.known
+        assert driver is not None
+        await until(lambda: not driver._soon)
+        before = time.monotonic()
+        call.cancel()
+        await until(lambda: fake.counts["cancel"] == 1)
+        assert time.monotonic() - before < 0.5
+
+    play(scene)
+
+
 def test_wait_for_gives_up_in_time_and_the_connection_serves_on() -> None:
     async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
         fake.answer = never
@@ -118,6 +134,33 @@ def test_map_gives_results_in_order() -> None:
         assert [result async for result in client.map("a.b", range(5))] == [[n] for n in range(5)]
 
     play(scene)
+
+
+def test_map_has_no_more_under_way_than_its_window() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.answer = never
+        items = iter(range(100))
+        results = client.map("a.b", items, window=7)
+        first = asyncio.ensure_future(anext(results))
+        await until(lambda: len(fake.seen) == 7)
+        assert next(items) == 8  # the eighth was taken and waits, the ninth is ours
+        fake.later(lambda: fake.reply(fake.seen[0], 0, "one"))
+        assert await first == "one"
+        await results.aclose()
+        await until(lambda: fake.counts["cancel"] == 6)
+
+    play(scene)
+
+
+def test_too_large_arguments_are_refused_here_and_nothing_is_sent() -> None:
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        fake.max_message = 1000
+        for _ in range(2):  # before and after the master's limit is known
+            with pytest.raises(rota.PayloadTooLarge):
+                await client.call("a.b", data=b"x" * 2000)
+        assert await client.call("a.b", 1) == [1]
+
+    assert play(scene).counts["request"] == 1
 
 
 def test_map_raises_the_first_error_and_cancels_the_rest() -> None:
@@ -241,6 +284,52 @@ def test_what_is_cancelled_while_the_connection_is_cut_is_cancelled_over_the_nex
             assert call.cancel() and not call.cancel()
             await until(lambda: fake.counts["cancel"] == 1)
             await client.close()
+
+    play(scene)
+
+
+def test_a_client_is_closed_at_the_end_of_its_block() -> None:
+    async def scene(fake: FakeFrontend, _: rota.AsyncClient) -> None:
+        async with rota.AsyncClient(fake.address) as client:
+            assert await client.call("a.b", 1) == [1]
+        await until(lambda: fake.counts["bye"] == 2)
+        with pytest.raises(RuntimeError, match="closed"):
+            client.submit("a.b")
+
+    play(scene)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_client_that_was_closed_leaves_nothing_in_its_loop(cancelled: bool) -> None:
+    async def scene(fake: FakeFrontend, _: rota.AsyncClient) -> None:
+        fake.answer = never
+        client = rota.AsyncClient(fake.address)
+        call = client.submit("a.b")
+        await until(lambda: fake.seen)
+        driver = ref(client._home.known)
+        fake.deaf = cancelled
+        closing = asyncio.ensure_future(client.close())
+        with pytest.raises(rota.Cancelled):
+            await call
+        del call
+        if cancelled:
+            closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled() is cancelled
+        del closing
+        await until(lambda: gc.collect() >= 0 and driver() is None)
+
+    play(scene)
+
+
+def test_a_forgotten_client_does_not_wait_for_what_was_cancelled() -> None:
+    async def scene(fake: FakeFrontend, _: rota.AsyncClient) -> None:
+        fake.answer = never
+        call = rota.AsyncClient(fake.address).submit("a.b")
+        await until(lambda: fake.seen)
+        assert call.cancel()
+        await until(lambda: fake.counts["bye"] == 2)
+        assert call.cancelled()
 
     play(scene)
 

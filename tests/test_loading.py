@@ -175,6 +175,17 @@ def test_a_file_of_a_package_that_fails_for_another_reason_is_told_nothing_else(
 def test_whatever_an_import_does_wrong_is_told(tmp_path: Path, text: str, cause: str) -> None:
     error = failure(write(tmp_path, "app_k.py", text))
     assert cause in str(error) and "app_k.py" in error.traceback_text
+    assert "loading.py" not in error.traceback_text, "which is not the user's"
+
+
+def test_a_file_that_is_loaded_again_is_not_run_again(tmp_path: Path) -> None:
+    """Whoever imports it finds the same objects."""
+    path = write(tmp_path, "app_t.py")
+    assert load(path) is load(path) is sys.modules["app_t"].orders
+
+
+def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
+    assert "run.sh is not a Python file" in str(failure(write(tmp_path, "run.sh", "exec true\n")))
 
 
 def test_what_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:

@@ -487,6 +487,19 @@ def test_waiting_for_a_leader_ends_with_an_active_master_or_says_who_stands_by(
         admin.wait("leader", timeout=10)
 
 
+def test_waiting_for_a_leader_ends_in_time_though_no_standby_says_why(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.client.operator.FIND_S", 0.3)
+    first, second = pair
+    first.state = "standby"
+    for fake in pair:
+        fake.verb = lambda verb: Result(verb.id + 1000, True, 0, {})
+    with rota.Admin([first.address, second.address]) as admin:
+        with pytest.raises(rota.Timeout, match="no master is active .*it is a standby"):
+            admin.wait("leader", timeout=0.3)
+
+
 UNELECTABLE = "no master can be elected: start n1 again"
 
 
