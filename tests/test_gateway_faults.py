@@ -270,6 +270,8 @@ def test_large_calls_leave_nothing_behind(start: Start, cluster: LocalCluster, t
 def test_what_is_off_is_not_there(caller: Gateway, start: Start, cluster: LocalCluster) -> None:
     assert caller.get("/-/call/other/quote", "POST", b"{}", Content_Type="application/json")[0] == 404
     assert called(caller, "http", {})[0] == 404, "it would believe what it is told of the client"
+    assert called(caller, "eu.http", {})[0] == 404, "of another service, orders.eu"
+    assert called(caller, "x" * 255, {})[0] == 404, "no target is so long"
     assert caller.get("/")[0] == 404
     closed = front(start, cluster, routes=("/=orders",)).ready()
     assert called(closed, "quote", {})[0] == 404

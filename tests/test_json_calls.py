@@ -61,7 +61,7 @@ def test_an_object_is_named_arguments_and_an_array_those_in_order() -> None:
     [
         b"/-/call/", b"/-/call/orders", b"/-/call/orders/", b"/-/call/orders/quote/", b"/-/call/other/quote",
         b"/-/call/orders/http", b"/-/call/orders/http-safe", b"/-/call/orders%2Fx/quote", b"/-/call//quote",
-        b"/-/call/\xff/quote", b"/-/call/orders/" + b"x" * 256,
+        b"/-/call/\xff/quote", b"/-/call/orders/" + b"x" * 65, b"/-/call/orders/eu.quote", b"/-/call/orders/eu.http",
     ],
 )  # fmt: skip
 def test_what_is_not_there_or_not_on_is_404(target: bytes) -> None:

@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from ...common import errors
+from ...common.limits import NAME_MAX
 from ...common.names import OF_HTTP
 from . import forms
 from .answers import Answer, fault_of, headers
@@ -22,7 +23,8 @@ PREFIX = b"/-/call/"
 BYTES = "$bytes"  # the only name of the object that stands for bytes
 MESSAGE_MAX = 4096  # characters of what an application's exception says
 
-_PATH = re.compile(rb"/-/call/([^/?]{1,255})/([^/?]{1,255})")
+# No handler has a dot: what stands before the last one of a target would be another service.
+_PATH = re.compile(rb"/-/call/([^/?]{1,%d})/([^/?.]{1,%d})" % (NAME_MAX, NAME_MAX))
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
