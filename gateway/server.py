@@ -199,7 +199,7 @@ class Gateway:
             target=self._readiness.watch, args=(self.settings.master, stop), name="readiness", daemon=True
         )
         watch.start()
-        self._server = await loop.create_server(self._protocol, sock=listener.dup())
+        self._server = await loop.create_server(self._protocol, sock=listener.dup(), backlog=listening.BACKLOG)
         sweep = loop.create_task(self._sweep())
         try:
             await self._ended.wait()

@@ -281,6 +281,19 @@ def test_a_gateway_takes_more_connections_than_a_shell_gives_descriptors(
         assert gateway.ready().get("/x")[0] == 200
 
 
+def test_a_gateway_that_is_busy_for_a_moment_refuses_nobody(start: Start, cluster: LocalCluster) -> None:
+    gateway = front(start, cluster).ready()
+    [serving] = children_of(gateway.child.pid)
+    os.kill(serving, signal.SIGSTOP)
+    try:
+        with ExitStack() as stack:
+            for _ in range(400):
+                stack.enter_context(gateway.connect())
+    finally:
+        os.kill(serving, signal.SIGCONT)
+    assert gateway.get("/x")[0] == 200
+
+
 def test_processes_of_a_gateway_share_its_address_and_one_that_dies_is_replaced(
     start: Start, cluster: LocalCluster
 ) -> None:
