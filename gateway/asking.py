@@ -6,6 +6,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from ..client.aio import AsyncClient
+from ..client.view import TIMEOUT_MAX_S
 from ..common.body import pack
 from .core import calls
 from .core.answers import Answer
@@ -108,7 +109,8 @@ class Asking:
                 said = self._whole(request, body)
             else:
                 said = request.brings(body)
-                client = client.options(timeout=self._settings.timeout + body.size / UPLOAD_RATE)
+                longer = self._settings.timeout + body.size / UPLOAD_RATE
+                client = client.options(timeout=min(longer, TIMEOUT_MAX_S))
             if isinstance(said, Answer):
                 return said
         client.start(request, handler, head.method, head.target, passed, said, about)

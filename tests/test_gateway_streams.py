@@ -108,6 +108,15 @@ def test_the_deadline_of_a_large_upload_grows_with_its_size(
     assert hasty.get("/slowly?1.2", "POST", b"small")[0] == 504
 
 
+def test_a_large_upload_is_taken_with_the_longest_deadline_that_can_be_set(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text('[http]\ntimeout = "1d"\n')
+    patient = front(start, cluster, "-c", str(tmp_path / "rota.toml"))
+    data = bytes(MIB)
+    assert patient.get("/digest", "POST", data) == (200, hashlib.sha256(data).hexdigest().encode())
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_what_goes_up_comes_down(gateway: Gateway, size: int) -> None:
     data = Random(size).randbytes(size)
