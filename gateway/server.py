@@ -14,11 +14,13 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
 from importlib.util import find_spec
 from itertools import count
+from operator import methodcaller
 from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -217,10 +219,18 @@ class Gateway:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = monotonic()
-            for connection in list(self._connections):
-                connection.tick(now)
+            self._each(methodcaller("tick", now))
             self._access.flush()
             self._faults.flush()
+
+    def _each(self, do: Callable[[Connection], None]) -> None:
+        """Where that fails for one it is cut: the others have their time-outs, and the gateway its end."""
+        for connection in list(self._connections):
+            try:
+                do(connection)
+            except Exception:
+                note(traceback.format_exc())
+                connection.cut()
 
     def _told(self, number: int, listener: socket.socket) -> None:
         assert self._ended is not None
@@ -244,8 +254,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         waiting = listening.shut(listener)
         self._server.close()
-        for connection in list(self._connections):
-            connection.drain()
+        self._each(methodcaller("drain"))
         self._joining = {loop.create_task(self._join(sock)) for sock in waiting}
         for each in self._joining:
             each.add_done_callback(self._joined)
@@ -263,18 +272,21 @@ class Gateway:
 
     def _end_overdue(self) -> None:
         """What goes on may do so for ever: an answer, a request that does not come, an answer that nobody reads."""
-        for connection in list(self._connections):
-            requests = tuple(connection.requests)
-            for request in requests:
-                request.end_by_now()
-            if not requests:
-                connection.leave()
+        self._each(_end_by_now)
         asyncio.get_running_loop().call_later(OVERDUE_S, self._end_overdue)
 
     async def _join(self, sock: socket.socket) -> None:
         """Somebody who had connected before nobody could."""
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, sock)
+
+
+def _end_by_now(connection: Connection) -> None:
+    requests = tuple(connection.requests)
+    for request in requests:
+        request.end_by_now()
+    if not requests:
+        connection.leave()
 
 
 def _shared(

@@ -107,6 +107,8 @@ class Tls(asyncio.Protocol):
     def leave(self) -> None:
         self._network.abort()
 
+    cut = leave
+
     def _begin(self) -> None:
         self._flush()
         self._above = self._gateway.secured(self, self._ssl.selected_alpn_protocol())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -16,8 +18,12 @@ from unittest.mock import Mock
 import pytest
 from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, read_all, until
 
+from rota.common.settings import HttpSettings
 from rota.gateway import listening
 from rota.gateway import server as serving
+from rota.gateway.core.routes import routes
+from rota.gateway.pages import ServicePages
+from rota.gateway.protocol import HttpProtocol
 from rota.testing import LocalCluster
 
 APP = """
@@ -130,6 +136,51 @@ def test_a_drain_does_not_wait_for_who_does_not_read(start: Start, cluster: Loca
         sock.recv(1000)
         gateway.child.signal(signal.SIGTERM)
         until(lambda: gateway.child.status() is not None, "it waits for ever")
+
+
+@pytest.mark.parametrize("fails", ["tick", "drain", "leave"])
+def test_one_connection_that_fails_costs_neither_the_others_their_time_outs_nor_a_gateway_its_end(
+    monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """What is planted: none is known that does."""
+    first: list[HttpProtocol] = []
+    made, does = HttpProtocol.connection_made, getattr(HttpProtocol, fails)
+
+    def connection_made(self: HttpProtocol, transport: asyncio.BaseTransport) -> None:
+        first.append(self)
+        made(self, transport)
+
+    def failing(self: HttpProtocol, *args: float) -> None:
+        if self is first[0]:
+            raise RuntimeError("nobody has thought of it")
+        does(self, *args)
+
+    async def scenario() -> None:
+        [listener] = listening.bound("127.0.0.1:*", 1)
+        tie, tie_held = os.pipe()
+        settings = HttpSettings(drain=0.2, body_timeout=60.0, idle_timeout=60.0 if fails == "drain" else 0.3)
+        gateway = serving.Gateway(serving.Start(settings, routes({})), ServicePages({}))
+        ending = asyncio.create_task(gateway.serve(listener, tie))
+        where = listener.getsockname()[:2]
+        async with asyncio.timeout(PATIENCE_S):
+            failed, writer = await asyncio.open_connection(*where)
+            if fails == "leave":
+                writer.write(POST % 10 + b"x")
+            await asyncio.open_connection(*where)
+            other, _ = await asyncio.open_connection(*where)
+            if fails == "tick":
+                assert await other.read() == b"", "it has no time-out any more"
+            while len(first) < 3:
+                await asyncio.sleep(0)
+            os.close(tie_held)
+            assert await ending == 0
+            with suppress(ConnectionResetError):
+                assert await failed.read() == b""
+        os.close(tie)
+
+    monkeypatch.setattr(HttpProtocol, "connection_made", connection_made)
+    monkeypatch.setattr(HttpProtocol, fails, failing)
+    asyncio.run(scenario())
 
 
 CREW = """
