@@ -64,7 +64,11 @@ class Http2Stream:
         connection.pump(now)
 
     def cut(self) -> None:
+        """As the connection of HTTP/1, which says when it is lost that nobody waits any more."""
+        request = self.request
         self.abort(monotonic())
+        if request is not None:
+            request.abandon()
 
 
 class Http2Protocol(Carried):

@@ -67,6 +67,13 @@ async def slowly(exchange, query):
     await digest(exchange, query)
 
 
+async def late(exchange, query):
+    """Reads nothing before there is such a file."""
+    while not os.path.exists(query):
+        await asyncio.sleep(0.01)
+    await digest(exchange, query)
+
+
 async def ignore(exchange, query):
     await exchange.send(b"read nothing", more=False)
 

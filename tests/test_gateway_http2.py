@@ -9,9 +9,11 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -19,7 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_rig import APP, PATIENCE_S, Gateway, Start, in_flight, read_all, until
+from gateway_rig import APP, PATIENCE_S, Gateway, Start, children_of, in_flight, read_all, until
 from http2_rig import DATA, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
 from test_http2 import HOSTILE
 from tls_rig import LOOPS, Authority, connect, secured, secured_on_loop
@@ -221,6 +223,50 @@ def test_an_answer_that_breaks_off_resets_its_stream_only(gateway: Gateway, auth
         assert (heard.resets, heard.bodies[1]) == ({1: 2}, b"half")
         raw.send(request(3, get("/many?0")))
         raw.until(lambda heard: 3 in heard.ended)
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+def test_a_request_whose_upload_the_disk_lost_ends_and_has_its_line_in_the_access_log(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path, version: str
+) -> None:
+    (tmp_path / "rota.toml").write_text(f"[http]\nspool_memory = '64KiB'\nspool_dir = '{tmp_path}'\n")
+    words = ["-c", str(tmp_path / "rota.toml"), "--access-log", "common"]
+    gateway = secured(start, cluster, authority.issue(file="disk"), authority, *words)
+    one = {"http2": version == "HTTP/2", "http1": version != "HTTP/2"}
+    with httpx.Client(**options(gateway, authority) | one) as client, ThreadPoolExecutor() as pool:
+        asked = pool.submit(client.post, f"/late?{tmp_path}/go", content=bytes(MIB))
+        until(lambda: in_flight(cluster) == 1, "it is not on its way")
+        for spooled in spools(gateway, tmp_path):
+            os.truncate(spooled, 1000)
+        (tmp_path / "go").touch()
+        with pytest.raises(httpx.TransportError):
+            asked.result(PATIENCE_S)
+        until(lambda: in_flight(cluster) == 0, "the call goes on")
+        until(lambda: f'/go {version}" 499 ' in gateway.child.output(), "no line in the access log")
+        assert spools(gateway, tmp_path) == []
+        assert client.get("/many?1").content == BLOCK
+
+
+def spools(gateway: Gateway, folder: Path) -> list[str]:
+    """The files without a name that its processes have there."""
+    fds = [fd for pid in children_of(gateway.child.pid) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    return [str(fd) for fd in fds if os.readlink(fd).startswith(f"{folder}/rota-")]
+
+
+def test_an_upload_whose_connection_is_lost_leaves_its_room_to_others(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text(f"[http]\nspool_memory = '64KiB'\nspool_dir = '{tmp_path}'\n")
+    words = ["-c", str(tmp_path / "rota.toml")]
+    gateway = secured(start, cluster, authority.issue(file="lost"), authority, *words)
+    with Raw(gateway, authority) as raw:
+        raw.send(START)
+        for number in range(1, 12, 2):
+            raw.send(request(number, POST, 0))
+            raw.send(b"".join(frame(DATA, bytes(16 * KIB), 0, number) for _ in range(15)))
+        until(lambda: spools(gateway, tmp_path), "it is in no spool")
+        raw.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: not spools(gateway, tmp_path), "its room is lost")
 
 
 # ---- the end --------------------------------------------------------------------------------------------------------
