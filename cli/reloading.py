@@ -5,26 +5,23 @@ A probe loads it first, in an interpreter of its own: what does not load never c
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import Error
 from ..common.log import note
-from ..worker import spawn
 from ..worker.interface import DEV
 from ..worker.loading import names_a_file, split_spec
+from ..worker.spawn import Loaded, Probe, as_typed
 from .verb import Failed
 
 if TYPE_CHECKING:
     from ..client.admin import Admin
-    from ..worker.agent import AgentSettings
+    from ..common.settings import SlaveSettings
 
 SUFFIXES = (".py", ".html", ".jinja", ".jinja2", ".j2", ".toml")  # what programs write while they run is not among them
 QUIET_MS = 100  # an editor, or git, writes several files one after the other
@@ -81,61 +78,10 @@ class Changes:
         self._thread.join(STOP_S)
 
 
-class Loaded(NamedTuple):
-    """What a probe found: the name of the service, or why there is none."""
-
-    ok: bool
-    text: str
-
-
-class Probe:
-    """The application being loaded by an interpreter of its own. `outcome` is None until it has."""
-
-    def __init__(self, settings: AgentSettings) -> None:
-        place = spawn.Place.of(settings.app_dir, settings.python)
-        reader, writer = os.pipe()
-        specification = {
-            "app": settings.app,
-            "factory": settings.factory,
-            "interface": settings.interface,
-            "service": settings.service or "",
-            "version": settings.version or "",
-            "answer_fd": writer,
-            "agent_pid": os.getpid(),
-        }
-        os.set_blocking(reader, False)  # whoever was forked there may have the other end for ever
-        self._answer = os.fdopen(reader, "rb", buffering=0)
-        try:
-            self._child = spawn.start(place, "probe", specification, (writer,), None)
-        finally:
-            os.close(writer)
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    def outcome(self) -> Loaded | None:
-        if not select.select([self._child.pidfd], [], [], 0)[0]:
-            return None
-        status = self._child.reap()
-        said = self._child.tail(OUTPUT_MAX)
-        with self._answer, self._child.output:
-            answer = self._answer.read() if status == 0 else b""
-        if answer:
-            return Loaded(True, str(json.loads(answer)["service"]))
-        return Loaded(False, said or f"the application failed to load: {spawn.how_it_ended(status)}")
-
-    def kill(self) -> None:
-        self._child.signal(signal.SIGKILL)
-        self._child.reap()
-        with self._answer, self._child.output:
-            pass
-
-
 class Reloading:
     """What becomes of changes. `tick` is called often."""
 
-    def __init__(self, settings: AgentSettings, folder: Path) -> None:
+    def __init__(self, settings: SlaveSettings, folder: Path) -> None:
         self._settings = settings
         self._changes = Changes(folders(settings))
         self._broken = folder / "broken"  # while it is there, its text is shown to browsers
@@ -187,7 +133,7 @@ class Reloading:
             self._probe.kill()
 
     def _probed(self) -> Loaded | None:
-        loaded = self._probe.outcome() if self._probe is not None else None
+        loaded = self._probe.outcome(most=OUTPUT_MAX) if self._probe is not None else None
         if loaded is not None:
             self._probe = None
             if loaded.ok:
@@ -225,8 +171,9 @@ class Reloading:
             self._broken.unlink(missing_ok=True)
 
 
-def folders(settings: AgentSettings) -> list[str]:
+def folders(settings: SlaveSettings) -> list[str]:
     """Where the sources of the application are."""
+    assert settings.app is not None
     target = split_spec(settings.app)[0]
-    beside = [os.path.dirname(spawn.as_typed(target))] if names_a_file(target) else []
-    return list(dict.fromkeys([spawn.as_typed(settings.app_dir), *beside]))
+    beside = [os.path.dirname(as_typed(target))] if names_a_file(target) else []
+    return list(dict.fromkeys([as_typed(settings.app_dir), *beside]))

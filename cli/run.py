@@ -28,13 +28,12 @@ from . import gateway
 from .children import Child, where
 from .operator import admin
 from .options import arguments_of, as_written, config_option, load_or_exit, options
-from .serve import agent_settings
+from .serve import what_to_serve
 from .verb import Failed, verb
 
 if TYPE_CHECKING:
     from ..client.admin import Admin
     from ..common.config import Config
-    from ..worker.agent import AgentSettings
     from .reloading import Reloading
 
 HERE = f"tcp://127.0.0.1:{CONTROL_PORT}"
@@ -81,7 +80,7 @@ def run(config_file: str | None, flags: dict[str, object], bind: str | None, rel
     """
     own = {"master.bind": bind} if bind is not None else {}
     checked = load_or_exit(config_file, {**flags, **own})
-    settings = agent_settings(checked)
+    settings = what_to_serve(checked)
     gateway.check_address(checked, flags)
     bind = checked.master.bind if "master.bind" in checked.places else HERE
     file = ["-c", config_file] if config_file else []
@@ -107,7 +106,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
         raise Failed(f"there is nowhere to keep the master's log: {error}; TMPDIR names a directory") from None
 
 
-def _reloading(settings: AgentSettings, folder: Path) -> Reloading:
+def _reloading(settings: SlaveSettings, folder: Path) -> Reloading:
     from .reloading import Reloading
 
     return Reloading(settings, folder)

@@ -14,7 +14,6 @@ from .options import config_option, load_or_exit, options
 from .verb import Failed, Mistake, verb
 
 if TYPE_CHECKING:
-    from ..worker.agent import AgentSettings
     from .beside import Beside
 
 
@@ -87,7 +86,7 @@ def slave(config_file: str | None, flags: dict[str, object]) -> None:
     with loading():
         from ..worker.agent import main
 
-    sys.exit(main(agent_settings(load_or_exit(config_file, flags))))
+    sys.exit(main(what_to_serve(load_or_exit(config_file, flags))))
 
 
 @verb(
@@ -103,36 +102,13 @@ def witness(config_file: str | None, flags: dict[str, object]) -> None:
     It is for a pair of masters with few nodes: a standby cannot take over when most of the nodes are gone. A witness
     needs a machine of its own, apart from both masters, and next to no CPU and memory. TERM ends it.
     """
-    from ..worker.agent import AgentSettings
     from ..worker.agent import witness as run
 
-    own = load_or_exit(config_file, flags).slave
-    sys.exit(run(AgentSettings(app="", name=own.name, masters=own.master, tags=own.tags, state=own.state)))
+    sys.exit(run(load_or_exit(config_file, flags).slave))
 
 
-def agent_settings(config: Config) -> AgentSettings:
-    """What the agent has to know of the configuration."""
-    from ..worker.agent import AgentSettings
-
-    own = config.slave
-    if own.app is None:
+def what_to_serve(config: Config) -> SlaveSettings:
+    """The settings of a node that has processes."""
+    if config.slave.app is None:
         raise Mistake("what is to be served? Say APP (module:attribute or file.py), or app = … in [slave] of a file")
-    return AgentSettings(
-        app=own.app,
-        name=own.name,
-        masters=own.master,
-        processes=own.processes,
-        service=own.service,
-        version=own.version,
-        tags=own.tags,
-        factory=own.factory,
-        interface=own.interface,
-        threads=own.threads,
-        concurrency=own.concurrency,
-        app_dir=own.app_dir,
-        python=own.python,
-        state=own.state,
-        start_timeout=own.start_timeout,
-        drain_deadline=own.drain_deadline,
-        stop_grace=own.stop_grace,
-    )
+    return config.slave

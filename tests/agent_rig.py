@@ -20,10 +20,11 @@ HERE = Path(__file__).parent
 
 AGENT = """
 import json, sys
-from rota.worker.agent import AgentSettings, main
+from rota.common.settings import SlaveSettings
+from rota.worker.agent import main
 options = json.loads(sys.argv[1])
-options["masters"] = tuple(options["masters"])
-sys.exit(main(AgentSettings(**options)))
+options["master"] = tuple(options["master"])
+sys.exit(main(SlaveSettings(**options)))
 """
 
 
@@ -55,7 +56,7 @@ def agents_of(master: FakeMaster, tmp_path: Path) -> Iterator[Start]:
         settings = {
             "app": "node_app:app",
             "name": "web-1",
-            "masters": [master.address],
+            "master": [master.address],
             "processes": 2,
             "service": "orders",
             "stop_grace": 2.0,

@@ -21,8 +21,8 @@ from waiting import is_gone
 
 from rota.common import exits, messages, wire
 from rota.common.body import decode_result
+from rota.common.settings import SlaveSettings
 from rota.worker import agent
-from rota.worker.agent import AgentSettings
 from rota.worker.page import DONE, RUNNING
 from rota.worker.spawn import Place, as_typed
 
@@ -686,7 +686,7 @@ def test_a_relative_interpreter_is_one_from_here_wherever_processes_start(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
     script(tmp_path / "live" / "python", "echo it began; exit 3")
-    settings = AgentSettings(app=f"{HERE / 'node_app.py'}:orders", app_dir="live", python="live/python")
+    settings = SlaveSettings(app=f"{HERE / 'node_app.py'}:orders", app_dir="live", python="live/python")
     assert agent.main(settings) == exits.LOAD_FAILED and "it began" in capfd.readouterr().err
     assert agent.main(replace(settings, python="live/none")) == exits.FAILED
     assert capfd.readouterr().err == "rota slave: --python live/none cannot be run: No such file or directory\n"
@@ -698,7 +698,7 @@ def test_an_interpreter_without_rota_is_told_as_that(
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     python = script(tmp_path / "python", f'exec {sys.executable} -S "$@"')
-    settings = AgentSettings(app=f"{HERE / 'node_app.py'}:orders", app_dir=str(tmp_path), python=str(python))
+    settings = SlaveSettings(app=f"{HERE / 'node_app.py'}:orders", app_dir=str(tmp_path), python=str(python))
     assert agent.main(settings) == exits.LOAD_FAILED
     expected = f"rota slave: {python} has no rota, which each process imports: install it there, too"
     assert capfd.readouterr().err.strip() == expected

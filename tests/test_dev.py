@@ -17,12 +17,13 @@ from gateway_rig import joined
 from hosting_rig import answer_of, failure_of, request
 from web_rig import PACE_S, Browser, Site, running, until
 
-from rota.cli.reloading import Loaded, Probe
+from rota.cli.reloading import OUTPUT_MAX
+from rota.common.settings import SlaveSettings
 from rota.worker import dev, wsgi
-from rota.worker.agent import AgentSettings
 from rota.worker.error_page import Asked, of_broken_code, of_exception
 from rota.worker.hosting import SyncHost
 from rota.worker.interface import DEV, worker_of
+from rota.worker.spawn import Loaded, Probe
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 ENV = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -144,11 +145,11 @@ def test_code_that_does_not_load_at_first_or_does_not_start_is_tried_again_when_
 
 def probed(folder: Path, application: str) -> Loaded:
     (folder / "shop.py").write_text(application)
-    probe = Probe(AgentSettings(app="shop.py", app_dir=str(folder)))
+    probe = Probe(SlaveSettings(app="shop.py", app_dir=str(folder)))
     pidfd = os.pidfd_open(probe.pid)
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
-    loaded = probe.outcome()
+    loaded = probe.outcome(most=OUTPUT_MAX)
     assert loaded is not None
     return loaded
 

@@ -21,8 +21,8 @@ from rota.common import messages, wire
 from rota.common.body import decode_result
 from rota.common.errors import BY_FENCE, NOT_STARTED, OK
 from rota.common.messages import AgentHello, Deny, Grant, Release, VoterHello, Won
+from rota.common.settings import SlaveSettings
 from rota.worker import agent as agent_module
-from rota.worker.agent import AgentSettings
 from rota.worker.page import FENCE_EPOCH, Page
 
 FOLLOWED_S = 2.0  # 0.1 s on a machine that has nothing else to do
@@ -47,7 +47,7 @@ def b() -> Iterator[FakeMaster]:
 @pytest.fixture
 def start(a: FakeMaster, b: FakeMaster, tmp_path: Path) -> Iterator[Start]:
     with agents_of(a, tmp_path) as start:
-        yield lambda **options: start(**{"masters": [a.address, b.address], **options})
+        yield lambda **options: start(**{"master": [a.address, b.address], **options})
 
 
 def join(a: FakeMaster, b: FakeMaster) -> AgentHello:
@@ -104,8 +104,8 @@ def test_a_vote_is_durable_then_fenced_then_given_time_then_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a power cut, or a process that starts something just then, may find at the moment of the wait."""
-    settings = AgentSettings(
-        app="x", name="web-1", masters=("tcp://127.0.0.1:1", "tcp://127.0.0.1:2"), state=str(tmp_path)
+    settings = SlaveSettings(
+        app="x", name="web-1", master=("tcp://127.0.0.1:1", "tcp://127.0.0.1:2"), state=str(tmp_path)
     )
     agent = agent_module.Agent(settings, "orders")
     page = agent._processes.pages["web-1.1"] = Page.create()
@@ -349,7 +349,7 @@ def test_a_refusal_for_good_is_doubted_once(a: FakeMaster, start: Start) -> None
 
 
 def test_a_standby_sends_the_node_on_and_nobody_hears_of_it(a: FakeMaster, b: FakeMaster, start: Start) -> None:
-    agent = start(masters=[b.address, a.address])
+    agent = start(master=[b.address, a.address])
     b.refuse_agent("standby")
     a.welcome_agent()
     a.until(lambda: a.beat)
@@ -357,7 +357,7 @@ def test_a_standby_sends_the_node_on_and_nobody_hears_of_it(a: FakeMaster, b: Fa
 
 
 def test_a_node_of_one_master_is_not_asked_for_votes(a: FakeMaster, start: Start) -> None:
-    start(masters=[a.address])
+    start(master=[a.address])
     a.welcome_agent()
     a.until(lambda: a.beat is not None and a.beat.beat > 2, "some beats")
     assert not a.voters
@@ -365,7 +365,7 @@ def test_a_node_of_one_master_is_not_asked_for_votes(a: FakeMaster, start: Start
 
 def test_a_node_of_one_master_votes_where_that_one_turns_out_to_be_one_of_a_pair(b: FakeMaster, start: Start) -> None:
     """Else nobody could be elected after its restart: nodes that were started before their master had a backup."""
-    start(masters=[b.address])
+    start(master=[b.address])
     b.refuse_agent("standby")
     b.welcome_voter()
     granted(b, 2)

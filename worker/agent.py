@@ -5,24 +5,21 @@ What it decides is behind `core/supervision.py`; here the effects are carried ou
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from random import random
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ..common import collector, exits, host, log, sockets, systemd, wire
+from ..common import collector, exits, log, sockets, systemd, wire
 from ..common.clock import boottime
-from ..common.limits import CONTROL_PORT, PAGE_ROWS
+from ..common.limits import PAGE_ROWS
 from ..common.link import reconnect_delay
 from ..common.messages import Deny, Grant, Vote, VoterHello, Welcome
 from ..common.signals import Signals
@@ -42,53 +39,21 @@ from .processes import LOOK_S, Processes, Spawner
 from .state import State
 from .voters import Voters
 
+if TYPE_CHECKING:
+    from ..common.settings import SlaveSettings
+
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _WANTED = (*_ENDING, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU)
 FENCE_WAIT_S = 0.005  # for a fence what RECALL_WAIT_S is for a floor, of as many pages as there are
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSettings:
-    """What `rota slave` was told. Durations in seconds."""
-
-    app: str  # module:attribute or file.py:attribute
-    name: str = field(default_factory=host.name)
-    masters: tuple[str, ...] = (f"tcp://127.0.0.1:{CONTROL_PORT}",)
-    processes: int = field(default_factory=host.usable_cpus)
-    service: str | None = None  # None: the application's own name, learnt from a probe
-    version: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    factory: bool = False
-    interface: str = "auto"
-    threads: int = 1
-    concurrency: int = PAGE_ROWS
-    app_dir: str = "."
-    python: str | None = None
-    state: str | None = None
-    start_timeout: float = 60.0
-    drain_deadline: float = 60.0
-    stop_grace: float = 10.0
-
-    def application(self) -> dict[str, Any]:
-        """What is to be loaded and how, as the probe and each process are told."""
-        return {
-            "app": self.app,
-            "factory": self.factory,
-            "interface": self.interface,
-            "threads": self.threads,
-            "concurrency": self.concurrency,
-            "version": self.version or "",
-        }
-
-
-def main(settings: AgentSettings) -> int:
+def main(settings: SlaveSettings) -> int:
     """Run a slave node until it is told to leave; the exit code. For the main thread: it owns the signals."""
     collector.loaded()
     service = settings.service
     try:
-        place = spawn.Place.of(settings.app_dir, settings.python)
         if service is None:
-            service = _probe(settings, place)
+            service = _probe(settings)
             if service is None:
                 return exits.LOAD_FAILED
         return Agent(settings, service).run()
@@ -102,35 +67,26 @@ def main(settings: AgentSettings) -> int:
         return exits.FAILED
 
 
-def witness(settings: AgentSettings) -> int:
-    """Run a node without processes, that votes; the exit code. `app` is not looked at. For the main thread."""
+def witness(settings: SlaveSettings) -> int:
+    """Run a node without processes, that votes; the exit code. For the main thread."""
     try:
-        return Agent(replace(settings, processes=0), "").run()
+        return Agent(settings, "").run()
     except OSError as error:
         print(f"rota witness: {error}", file=sys.stderr)
         return exits.FAILED
 
 
-def _probe(settings: AgentSettings, place: spawn.Place) -> str | None:
+def _probe(settings: SlaveSettings) -> str | None:
     """The name of the service, found in an interpreter of its own; None, after the traceback, when it does not load."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)  # whoever was forked there may have the other end for ever
-    with os.fdopen(reader, "rb", buffering=0) as answer:
-        specification = {**settings.application(), "service": "", "answer_fd": writer, "agent_pid": os.getpid()}
-        child = spawn.start(place, "probe", specification, (writer,), None)
-        os.close(writer)
-        late = not select.select([child.pidfd], [], [], settings.start_timeout)[0]
-        if late:
-            child.signal(signal.SIGKILL)
-        status, said = child.reap(), child.tail()
-        child.output.close()
-        if status == 0 and (text := answer.read()):
-            return str(json.loads(text)["service"])
-    how = f"was not loaded within {settings.start_timeout:g} s" if late else spawn.how_it_ended(status)
-    if late or not said:
-        said = f"{said}\nthe application failed to load: {how}".lstrip()
-    unfit = spawn.unfit(place.python, said)
-    print(f"rota slave: {unfit}" if unfit else said, file=sys.stderr)
+    probe = spawn.Probe(settings)
+    loaded = probe.outcome(settings.start_timeout)
+    if loaded is None:
+        how = f"the application failed to load: was not loaded within {settings.start_timeout:g} s"
+        loaded = spawn.Loaded(False, f"{probe.kill()}\n{how}".lstrip())
+    if loaded.ok:
+        return loaded.text
+    unfit = spawn.unfit(spawn.Place.of(settings.app_dir, settings.python).python, loaded.text)
+    print(f"rota slave: {unfit}" if unfit else loaded.text, file=sys.stderr)
     return None
 
 
@@ -139,7 +95,7 @@ class Agent:
 
     embedded = False
 
-    def __init__(self, settings: AgentSettings, service: str) -> None:
+    def __init__(self, settings: SlaveSettings, service: str) -> None:
         """`service`: what it offers; "" = nothing, it is a witness."""
         self._settings = settings
         self._kind = "slave" if service else "witness"
@@ -147,8 +103,8 @@ class Agent:
         self._core = Supervision(
             settings.name,
             os.urandom(3).hex(),
-            masters=settings.masters,
-            capacity=settings.processes,
+            masters=settings.master,
+            capacity=settings.processes if service else 0,
             offers=[service] if service else [],
             tags=settings.tags,
             reconnect_delay=lambda failures: reconnect_delay(failures, random()),
@@ -161,12 +117,12 @@ class Agent:
         self._poller = zmq.Poller()
         self._effects = Effects(self._carry_out)
         self._starts: deque[effects.Spawn] = deque()  # still to be carried out
-        self._masters = Masters(settings.masters)
+        self._masters = Masters(settings.master)
         self._link = MasterLink(self._ctx, self._poller, self._masters, self._core, self._effects, self._note)
         self._voters = Voters(
-            self._ctx, self._poller, settings.masters, self._voter_hello, self._told_by, self._asked, self._told_who_won
+            self._ctx, self._poller, settings.master, self._voter_hello, self._told_by, self._asked, self._told_who_won
         )
-        self._processes = Processes(self._core, self._masters, self._effects, settings.application())
+        self._processes = Processes(self._core, self._masters, self._effects, spawn.application(settings))
         self._spawner = self._make_spawner()
         self._ports = PortTries()
         self._poller.register(self._ports.fd, zmq.POLLIN)

@@ -19,7 +19,8 @@ from typing import Any
 import zmq
 
 from ..common import exits
-from .agent import Agent, AgentSettings
+from ..common.settings import SlaveSettings
+from .agent import Agent
 from .core.supervision import Supervision
 from .effects import Effects
 from .page import FLOOR, STOP, Page
@@ -30,7 +31,7 @@ from .spawn import watched
 class EmbeddedAgent(Agent):
     embedded = True
 
-    def __init__(self, settings: AgentSettings, service: str, page: Page) -> None:
+    def __init__(self, settings: SlaveSettings, service: str, page: Page) -> None:
         self._page = page
         super().__init__(settings, service)
 
@@ -130,9 +131,9 @@ def main() -> int:
     options = json.loads(_first_line())
     page = Page(options.pop("page_fd"))
     service = options.pop("service")
-    options["masters"] = tuple(options["masters"])
+    settings = SlaveSettings(processes=1, master=tuple(options.pop("masters")), **options)
     try:
-        return EmbeddedAgent(AgentSettings(app="", processes=1, **options), service, page).run()
+        return EmbeddedAgent(settings, service, page).run()
     except OSError as error:
         print(f"rota: {error}", file=sys.stderr)
         return exits.FAILED

@@ -32,12 +32,12 @@ def run(worker: Worker, *, master: str | Sequence[str] | None = None, **options:
     from ..common.declare import given
     from ..common.descriptors import open_standard
     from ..common.settings import SlaveSettings
-    from .agent import AgentSettings, main
+    from .agent import main
 
     chosen = given(SlaveSettings, _OPTIONS, options)
     open_standard()
     app, masters = application(worker, sys.modules["__main__"]), control_addresses(master)
-    sys.exit(main(AgentSettings(app=app, masters=masters, service=worker.name, **chosen)))
+    sys.exit(main(SlaveSettings(app=app, master=masters, service=worker.name, **chosen)))
 
 
 def application(worker: Worker, module: ModuleType) -> str:

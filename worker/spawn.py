@@ -13,9 +13,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from errno import ENOSYS, EPERM
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from . import groups
+
+if TYPE_CHECKING:
+    from ..common.settings import SlaveSettings
 
 TAIL_BYTES = 4096  # of its output: what an exit report carries
 OUTPUT_MAX = 1024 * 1024  # bytes of output that are kept of one process
@@ -172,6 +175,63 @@ def start(
     except BrokenPipeError:
         pass  # it ended already; its exit says why
     return child
+
+
+def application(settings: SlaveSettings) -> dict[str, Any]:
+    """What is to be loaded and how, as a probe and each process are told."""
+    return {
+        "app": settings.app,
+        "factory": settings.factory,
+        "interface": settings.interface,
+        "threads": settings.threads,
+        "concurrency": settings.concurrency,
+        "version": settings.version or "",
+    }
+
+
+class Loaded(NamedTuple):
+    """What a probe found: the name of the service, or why there is none."""
+
+    ok: bool
+    text: str
+
+
+class Probe:
+    """The application being loaded by an interpreter of its own."""
+
+    def __init__(self, settings: SlaveSettings) -> None:
+        """Raises OSError when that cannot be started."""
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)  # whoever was forked there may have the other end for ever
+        self._answer = os.fdopen(reader, "rb", buffering=0)
+        asked = {"service": settings.service or "", "answer_fd": writer, "agent_pid": os.getpid()}
+        place = Place.of(settings.app_dir, settings.python)
+        try:
+            self._child = start(place, "probe", {**application(settings), **asked}, (writer,), None)
+        finally:
+            os.close(writer)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def outcome(self, patience_s: float = 0.0, most: int = TAIL_BYTES) -> Loaded | None:
+        """None: after so many seconds it has not ended. `most`: bytes of what a failed load says."""
+        if not select.select([self._child.pidfd], [], [], patience_s)[0]:
+            return None
+        status, said = self._child.reap(), self._child.tail(most)
+        with self._answer, self._child.output:
+            answer = self._answer.read() if status == 0 else b""
+        if answer:
+            return Loaded(True, str(json.loads(answer)["service"]))
+        return Loaded(False, said or f"the application failed to load: {how_it_ended(status)}")
+
+    def kill(self) -> str:
+        """What it has said."""
+        self._child.signal(signal.SIGKILL)
+        self._child.reap()
+        with self._answer, self._child.output:
+            return self._child.tail()
 
 
 def unfit(python: str, said: str) -> str:
