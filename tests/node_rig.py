@@ -7,6 +7,7 @@ from typing import Any
 from rota.common import messages
 from rota.common.messages import Plan
 from rota.worker.core.effects import Connect, Effect, Hello, Send, Spawn
+from rota.worker.core.processes import Timing
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
 
@@ -26,6 +27,7 @@ class Node:
                 "tags": {},
                 "reconnect_delay": lambda failures: 0.1 * (failures + 1),
                 "votes": Votes(0.0, epoch),
+                "timing": Timing(60.0, 10.0),
                 **options,
             },
         )

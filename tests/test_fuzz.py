@@ -19,6 +19,7 @@ from rota.common.limits import ASKED_MAX, NODES_MAX, OFFERS_MAX
 from rota.master.core.events import TEXTS_MAX
 from rota.master.core.registry import Node
 from rota.worker.core.effects import Spawn
+from rota.worker.core.processes import Timing
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
 
@@ -39,7 +40,8 @@ def test_damaged_frames_of_a_master_end_nobody_who_reads_them(receiver: str) -> 
 
 def test_an_agent_starts_no_more_than_it_has_room_for_whatever_it_is_told() -> None:
     options: dict[str, Any] = {"masters": ["m"], "capacity": 4, "offers": ["orders"], "tags": {}, "votes": Votes(0.0)}
-    core = Supervision("web-1", "3f2a9c", reconnect_delay=lambda failures: 0.1, **options)
+    timing = Timing(60.0, 10.0)
+    core = Supervision("web-1", "3f2a9c", reconnect_delay=lambda failures: 0.1, timing=timing, **options)
     core.tick(1.0)
     core.connected(1.0)
     core.welcomed(messages.Welcome(1, 1, "m"), 1.0)

@@ -21,6 +21,7 @@ from rota.common.wire import BadFrame
 from rota.worker.backend import Backend, Rejected
 from rota.worker.core.deliveries import Deliveries
 from rota.worker.core.effects import SetFloor, Spawn
+from rota.worker.core.processes import Timing
 from rota.worker.core.streams import Streams
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
@@ -151,6 +152,7 @@ def flood_agent(count: int, chance: random.Random) -> int:
                 "offers": ["orders"],
                 "tags": {},
                 "votes": Votes(0.0),
+                "timing": Timing(60.0, 10.0),
             }
             core = Supervision("web-1", "3f2a9c", reconnect_delay=lambda failures: 0.1, **options)
             core.tick(now)

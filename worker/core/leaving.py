@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import inf
 
 from ...common import messages
-from ...common.messages import End
 from .connection import Connection
 from .effects import Effect
 from .processes import Processes
@@ -35,7 +34,7 @@ class Leaving:
         """A second TERM, INT, QUIT: nobody is waited for."""
         self.asked = self.over = True
         self._until = now
-        return self._processes.kill_all(End.LEAVING, "killed: its node left at once")
+        return self._processes.kill_all()
 
     def told(self) -> None:
         """The master says that it may go."""

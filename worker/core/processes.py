@@ -63,8 +63,8 @@ class Overdue(NamedTuple):
 
 
 class Timing(NamedTuple):
-    start_timeout_s: float = 60.0
-    stop_grace_s: float = 10.0
+    start_timeout_s: float
+    stop_grace_s: float
 
 
 class Processes:
@@ -241,12 +241,13 @@ class Processes:
         running = [process for process in self.alive.values() if process.stage is not Stage.STOPPING]
         return [effect for each in running for effect in self._stop(each, now, self._timing.stop_grace_s)]
 
-    def kill_all(self, end: End, cause: str) -> list[Effect]:
+    def kill_all(self) -> list[Effect]:
+        """Their node leaves at once."""
         effects: list[Effect] = []
         for process in self.alive.values():
             process.stage = Stage.STOPPING
             if process.end is None:
-                process.end, process.cause = end, cause
+                process.end, process.cause = End.LEAVING, "killed: its node left at once"
             process.due = []
             effects.append(Kill(process.incarnation, SIGKILL))
         return effects

@@ -20,7 +20,6 @@ from .processes import Processes, Timing
 from .votes import Votes
 
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the master
-TIMING = Timing()
 
 
 class Supervision:
@@ -37,7 +36,7 @@ class Supervision:
         tags: Mapping[str, str],
         reconnect_delay: Callable[[int], float],
         votes: Votes,
-        timing: Timing = TIMING,
+        timing: Timing,
         remembered: messages.Intent | None = None,
         embedded: bool = False,
     ) -> None:
