@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import rota
 from rota.common.body import decode_error, decode_result, encode_call
 from rota.common.errors import OK
-from rota.worker import hosting
 from rota.worker.async_hosting import AsyncHost
 from rota.worker.hosting import Outcome
 
@@ -29,7 +28,7 @@ PATIENCE_S = 20.0  # of a test that waits for what must happen
 class Driven(AsyncHost):
     """One that is driven from another thread than that of its loop."""
 
-    def start(self, delivery: hosting.Delivery) -> None:
+    def start(self, delivery: Any) -> None:
         self._there(super().start, delivery)
 
     def cancel(self, number: int) -> None:

@@ -15,14 +15,13 @@ from contextvars import copy_context
 from functools import partial
 from time import perf_counter_ns
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import Cancelled, Error, LoadError
 from ..common.loops import new_event_loop
 from .app import Handler, Worker, is_async
 from .hosting import (
     FAILURES,
-    Delivery,
     Outcome,
     SyncHost,
     ailment,
@@ -32,6 +31,9 @@ from .hosting import (
     remote_error,
     verdict,
 )
+
+if TYPE_CHECKING:
+    from .core.deliveries import Delivery
 
 Running = asyncio.Task[None] | Future[Outcome]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from logging import Logger, LoggerAdapter
 
-    from .hosting import Delivery
+    from .core.deliveries import Delivery
 
 
 class Context:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ..common.units import plural
-from .hosting import FRAMES_MAX, text_of, traceback_text, user_frames
+from .hosting import FRAMES_MAX, name_of, text_of, traceback_text, user_frames
 
 AROUND = 4  # lines of source before and after the one that runs
 LOCALS_MAX = 40  # of one frame
@@ -46,7 +46,7 @@ def of_exception(error: BaseException, asked: Asked) -> Page:
     text = told(error, asked)
     if not asked.wants_html():
         return _page(TEXT, text)
-    name, message = _name_of(error), text_of(error)
+    name, message = name_of(error), text_of(error)
     content = "".join(
         [
             _head(name, message, asked),
@@ -113,7 +113,7 @@ def _chain(error: BaseException) -> Iterator[_Link]:
 
 def _link_of_chain(link: _Link) -> str:
     error = link.error
-    lines = _guarded(lambda: "".join(traceback.format_exception_only(error)), _name_of(error))
+    lines = _guarded(lambda: "".join(traceback.format_exception_only(error)), name_of(error))
     heading = f"<h2>{escape(link.because)}</h2>" if link.because else ""
     exception = f"<pre class=open>{escape(lines.strip())}</pre>" if link.because or "\n" in lines.strip() else ""
     return f"<section>{heading}{exception}{''.join(_calls(error.__traceback__))}</section>"
@@ -196,11 +196,6 @@ def _request(asked: Asked) -> str:
 
 def _rows(pairs: Iterable[tuple[str, str]]) -> str:
     return "".join(f"<tr><th>{escape(name)}<td>{escape(value)}" for name, value in pairs)
-
-
-def _name_of(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _guarded(show: Callable[[], str], otherwise: str) -> str:

@@ -6,46 +6,25 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..common.body import Packed, encode_error, pack
 from ..common.errors import OK, Error, LoadError, NoService, PayloadTooLarge, RemoteError
 from ..common.limits import BODY_MAX
 from ..common.names import unknown
-from ..common.wire import Body
 from .app import Handler, Worker
 from .context import Delivered
+
+if TYPE_CHECKING:
+    from .core.deliveries import Delivery
 
 MESSAGE_MAX = 8 * 1024  # characters of an exception's text
 TRACEBACK_MAX = 16 * 1024  # characters; its ends are what one reads
 FRAMES_MAX = 50  # of one traceback: a RecursionError has a thousand
 FAILURES = (Exception, SystemExit)  # of a hook: where a process ends is not for it to say
-
-
-class Delivery(Protocol):
-    """What a host reads of a delivery. `handler` is the name after the dot, `deadline` monotonic seconds."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def handler(self) -> str: ...
-    @property
-    def body(self) -> Body: ...
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def deadline(self) -> float | None: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def idempotency_key(self) -> str | None: ...
-    @property
-    def session(self) -> str | None: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
 
 
 class Outcome(NamedTuple):
@@ -165,12 +144,15 @@ def examined(text: str, begun: int) -> Outcome:
 
 def remote_error(error: BaseException) -> RemoteError:
     """What the caller is told of an exception of a handler. Never fails."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     message = text_of(error)
     if isinstance(error, SystemExit):
         message = f"the handler tried to end the process with status {message or '0'}"
-    return RemoteError(name, message[:MESSAGE_MAX], traceback_text(error))
+    return RemoteError(name_of(error), message[:MESSAGE_MAX], traceback_text(error))
+
+
+def name_of(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def text_of(error: BaseException) -> str:
