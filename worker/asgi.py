@@ -21,6 +21,7 @@ from .http_service import (
     Said,
     Streamed,
     answer,
+    as_bytes,
     begun,
     incomplete,
     request_id,
@@ -33,8 +34,6 @@ from .websocket import WebSocket
 
 Message = dict[str, Any]
 Application = Callable[..., Awaitable[Any]]
-
-_BYTES = (bytes, bytearray, memoryview)
 
 STARTED, NOT_STARTED = "lifespan.startup.complete", "lifespan.startup.failed"
 STOPPED, NOT_STOPPED = "lifespan.shutdown.complete", "lifespan.shutdown.failed"
@@ -215,7 +214,7 @@ class _Exchange:
                 raise BadAnswer("http.response.body was sent before http.response.start")
             block, more = message.get("body", b""), message.get("more_body", False)
             if type(block) is not bytes:
-                block = _bytes(block)
+                block = as_bytes(block)
             if more or self._streamed is not None or self._blocks is not None or len(block) > WHOLE_MAX:
                 await self._extend(said, block, more)
             else:  # as most are
@@ -234,7 +233,7 @@ class _Exchange:
 
     async def _pour(self, stream: AsyncStream, said: Said, block: bytes, more: bool) -> None:
         """Send this block now; returns when there is room for more."""
-        streamed = self._streamed or Streamed(self._method, said.status, said.headers)
+        streamed = self._streamed or Streamed(self._method, said)
         if not streamed.has_body:
             self._cut = True
             return self._end(answer(self._method, said, b""))
@@ -270,13 +269,6 @@ class _Exchange:
             tell(self._request_id, "after its answer", error)
 
 
-def _bytes(block: object) -> bytes:
-    """A copy of what the application may change."""
-    if not isinstance(block, _BYTES):
-        raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
-    return bytes(block)
-
-
 class _Lifespan:
     """The application's own start and stop, in a task of its own that lasts as long as the process serves."""
 
@@ -297,11 +289,11 @@ class _Lifespan:
             raise LoadError(f"the application says that its start failed: {self._said[NOT_STARTED]}".rstrip(": "))
         if STARTED in self._said:
             return
-        if self._error is not None and not isinstance(self._error, Exception):
-            raise self._ended_the_process()
-        if self._error is not None:  # the specification's way to say it; a bug in a start looks the same
-            kind = type(self._error).__name__
-            print(f"the application takes no lifespan events: {kind}: {self._error}", file=sys.stderr)
+        error = self._error
+        if error is not None and not isinstance(error, Exception):
+            raise LoadError(f"the application ended the process in its start: {type(error).__name__}: {error}")
+        if error is not None:  # the specification's way to say it; a bug in a start looks the same
+            print(f"the application takes no lifespan events: {type(error).__name__}: {error}", file=sys.stderr)
 
     async def shut_down(self) -> None:
         assert self._task is not None
@@ -336,7 +328,3 @@ class _Lifespan:
             raise BadAnswer(f"{kind!r:.200} is no message of a lifespan")
         self._said[kind] = str(message.get("message", ""))
         self._news.set()
-
-    def _ended_the_process(self) -> LoadError:
-        error = self._error
-        return LoadError(f"the application ended the process in its start: {type(error).__name__}: {error}")

@@ -124,11 +124,11 @@ class Streamed:
 
     __slots__ = ("exceeds", "has_body", "_announced", "_opening", "_size")
 
-    def __init__(self, method: str, status: int, headers: list[Pair]) -> None:
+    def __init__(self, method: str, said: Said) -> None:
         self.exceeds = False
-        self.has_body = method != "HEAD" and status not in _BODILESS
-        self._announced = content_length(headers) if self.has_body else None
-        self._opening = opening([status, headers])
+        self.has_body = method != "HEAD" and said.status not in _BODILESS
+        self._announced = content_length(said) if self.has_body else None
+        self._opening = opening([said.status, said.headers])
         self._size = 0
 
     def piece(self, block: bytes) -> bytes:
@@ -155,14 +155,14 @@ def opening(values: list[Any]) -> bytes:
     return len(packed).to_bytes(4, "little") + packed
 
 
-def content_length(headers: list[Pair]) -> int | None:
+def content_length(said: Said) -> int | None:
     """What the application announces; None: nothing. BadAnswer if it is no number."""
-    for name, value in headers:
-        if len(name) == 14 and name.lower() == b"content-length":
-            if not value.isdigit():
-                raise BadAnswer(f"its Content-Length is {value.decode('latin-1')[:40]!r}")
-            return int(value)
-    return None
+    if not said.lengths:
+        return None
+    value = said.lengths[0]
+    if not value.isdigit():
+        raise BadAnswer(f"its Content-Length is {value.decode('latin-1')[:40]!r}")
+    return int(value)
 
 
 def _status_of(status: object) -> int:
@@ -196,6 +196,13 @@ def _checked(fields: tuple[tuple[bytes, bytes], ...]) -> list[Pair]:
         return [header(name, value) for name, value in fields]
     except (AttributeError, TypeError):  # bytes of another type, or none at all
         return [header(bytes(name), bytes(value)) for name, value in fields]
+
+
+def as_bytes(block: object) -> bytes:
+    """Of a body that comes in ASGI messages: a copy of what the application may change."""
+    if not isinstance(block, bytes | bytearray | memoryview):
+        raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
+    return bytes(block)
 
 
 def _unfit(error: Exception) -> BadAnswer:

@@ -11,7 +11,7 @@ from ..common.limits import WEBSOCKET_MESSAGE_MAX
 from .async_streams import AsyncStream
 from .context import Context
 from .core.streams import Abandoned
-from .http_service import BadAnswer, begun, header, headers_of, opening, tell
+from .http_service import BadAnswer, as_bytes, begun, header, headers_of, opening, tell
 
 Message = dict[str, Any]
 
@@ -140,9 +140,7 @@ class WebSocket:
         self._ended()
 
     async def _refuse(self, message: Message) -> None:
-        block, more = message.get("body", b""), message.get("more_body", False)
-        if not isinstance(block, bytes | bytearray | memoryview):
-            raise BadAnswer(f"the body must be bytes, not {type(block).__name__}")
+        block, more = as_bytes(message.get("body", b"")), message.get("more_body", False)
         first, self._opening = self._opening, b""
         if not more:
             self._state = CLOSED

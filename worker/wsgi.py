@@ -254,7 +254,7 @@ class _Response:
 
     def _may_wait(self, said: Said) -> bool:
         """May what is held wait for more? PEP 3333: no block may wait while the application makes the next one."""
-        return self._held <= WHOLE_MAX and (not self._hurries or self._held == content_length(said.headers))
+        return self._held <= WHOLE_MAX and (not self._hurries or self._held == content_length(said))
 
     def collect(self, result: Iterable[bytes]) -> Packed | None:
         """The result of the handler; None when the caller has all of the answer already. Closes what was returned,
@@ -281,7 +281,7 @@ class _Response:
     def _blocks_of(self, result: Any) -> Iterable[bytes]:
         blocks, said = _blocks(result), self._said
         if isinstance(result, _File) and said is not None:
-            size = content_length(said.headers)
+            size = content_length(said)
             if size is not None:
                 self._hurries = size > WHOLE_MAX
                 return _upto(size, blocks)
@@ -305,7 +305,7 @@ class _Response:
         self._ctx.stream.finish()
 
     def _begin(self, said: Said) -> None:
-        self._streamed = streamed = Streamed(self._method, said.status, said.headers)
+        self._streamed = streamed = Streamed(self._method, said)
         blocks, self._blocks = self._blocks, []
         if streamed.has_body:
             self._ctx.stream.write(streamed.piece(b"".join(blocks)))
