@@ -162,14 +162,14 @@ class Asking:
             size, most = len(body) if isinstance(body, bytes) else body.size, self._settings.max_call
             if size > most:
                 raise calls.Refused(413, f"The body of a call has {most} bytes at most (http.max_call).")
-            asked = calls.asked(head, body if isinstance(body, bytes) else contents(body), self._callable)
-            request.route = asked.route
+            call = calls.asked(head, body if isinstance(body, bytes) else contents(body), self._callable)
+            request.route = call.route
             client = self._client.options(
-                timeout=min(asked.timeout or self._settings.timeout, self._settings.timeout),
-                idempotency_key=asked.key,
-                headers=asked.headers | {"x-request-id": request.id},
+                timeout=min(call.timeout or self._settings.timeout, self._settings.timeout),
+                idempotency_key=call.key,
+                headers=call.headers | {"x-request-id": request.id},
             )
-            client.start(request, asked.target, *asked.args, **asked.kwargs)
+            client.start(request, call.target, *call.args, **call.kwargs)
         except calls.Refused as refused:
             return request.turned_away(refused)
         except OSError as error:  # the disk that it was spooled to

@@ -67,9 +67,7 @@ _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 class Gateway:
     """What all connections of one process share."""
 
-    def __init__(
-        self, start: Start, pages: ServicePages, certificate: Certificate | None = None, first: bool = True
-    ) -> None:
+    def __init__(self, start: Start, pages: ServicePages, certificate: Certificate | None, first: bool) -> None:
         """`first`: of its crew; it tells what concerns all."""
         self.settings = settings = start.settings
         self.pages = pages
@@ -91,7 +89,7 @@ class Gateway:
         self._joining: set[asyncio.Task[None]] = set()
         self._of_address: Counter[str] = Counter()
         self.draining = self._shut = False
-        self._ended: asyncio.Event | None = None
+        self._ended = asyncio.Event()
 
     # ---- connections ------------------------------------------------------------------------------------------------
 
@@ -190,7 +188,6 @@ class Gateway:
     async def serve(self, listener: socket.socket, tie: int) -> int:
         """Until it is told to stop, or `tie` can be read: nobody holds its other end any more."""
         loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
         for number in _ENDS:
             loop.add_signal_handler(number, self._told, number, listener)
         loop.add_signal_handler(signal.SIGHUP, reread(self.pages, self.certificate))
@@ -233,7 +230,6 @@ class Gateway:
                 connection.cut()
 
     def _told(self, number: int, listener: socket.socket) -> None:
-        assert self._ended is not None
         if self.draining or number != signal.SIGTERM:
             self._ended.set()
             return
@@ -247,7 +243,6 @@ class Gateway:
 
     def _shut_down(self, listener: socket.socket) -> None:
         """Nobody can connect any more; whoever is connected gets the answer that he waits for."""
-        assert self._ended is not None
         if self._shut:
             return
         self._shut = True
@@ -267,7 +262,7 @@ class Gateway:
 
     def _end_if_alone(self) -> None:
         """Who had connected and is not a connection yet counts: the last one that idles may leave before he is."""
-        if self._shut and not self._connections and not self._joining and self._ended is not None:
+        if self._shut and not self._connections and not self._joining:
             self._ended.set()
 
     def _end_overdue(self) -> None:

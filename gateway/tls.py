@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .core.effects import Refused
 from .core.response import plain
+from .core.shared import LINGER_S
 
 if TYPE_CHECKING:
     from .http2 import Http2Protocol
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _HANDSHAKE = 0x16  # the first byte of any TLS connection
 _READ = 256 * 1024
-_LINGER_S = 2.0
 _PLAIN = "HTTP came where HTTPS is spoken: say https://"
 
 
@@ -123,7 +123,7 @@ class Tls(asyncio.Protocol):
         request_id = self._gateway.new_id()
         self._network.write(plain(400, _PLAIN, date=self._gateway.date(), request_id=request_id))
         self._gateway.refused(self, Refused(400, len(_PLAIN) + 1, request_id, None))
-        self._deadline = monotonic() + _LINGER_S
+        self._deadline = monotonic() + LINGER_S
         self._network.write_eof()
 
     # ---- bytes ------------------------------------------------------------------------------------------------------

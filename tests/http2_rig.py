@@ -11,7 +11,7 @@ import h2.config
 import h2.connection
 import h2.events
 from hpack import Decoder, Encoder
-from http_rig import shared
+from http_rig import LIMITS, TIMEOUTS, shared
 
 from rota.gateway.core.effects import Asked, Close, Failed, Gone, Rebuffed, Reset, StreamEffect, Write
 from rota.gateway.core.head import Limits
@@ -85,9 +85,7 @@ class Heard:
 class Subject:
     """Answers nothing by itself. `said`: the events that its bytes are for a client."""
 
-    def __init__(
-        self, limits: Limits | None = None, timeouts: Timeouts | None = None, start: bool = True, **more: Any
-    ) -> None:
+    def __init__(self, limits: Limits = LIMITS, timeouts: Timeouts = TIMEOUTS, start: bool = True, **more: Any) -> None:
         self.core = Http2(shared(limits, timeouts, **more), 0.0)
         self.answers = self.core.answers
         self.client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))

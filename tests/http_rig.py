@@ -11,7 +11,7 @@ from rota.gateway.core.connection import Connection
 from rota.gateway.core.effects import Close, Dispatch, Effect, Write
 from rota.gateway.core.head import Heads, Limits
 from rota.gateway.core.rules import RULES
-from rota.gateway.core.shared import STREAMS_MAX, Shared, Timeouts
+from rota.gateway.core.shared import Shared, Timeouts
 from rota.gateway.core.upload import NoRoom, Spool
 
 DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
@@ -65,20 +65,23 @@ class Verdict(NamedTuple):
     closed: bool
 
 
+LIMITS = Limits(line=8192, head=32768, headers=100, body=1 << 20)
+TIMEOUTS = Timeouts(idle=5.0, head=10.0, body=10.0, body_rate=500, write=10.0, write_rate=8192)
+
+
 def shared(
-    limits: Limits | None = None,
-    timeouts: Timeouts | None = None,
+    limits: Limits = LIMITS,
+    timeouts: Timeouts = TIMEOUTS,
     open_spool: Callable[[], Spool] = Held,
     heads: Heads | None = None,
-    streams: int = STREAMS_MAX,
+    streams: int = 100,
 ) -> Shared:
     """What connections have in common. Each request is known as "-"."""
-    limits = limits or Limits()
     heads = Heads(limits) if heads is None else heads
-    return Shared(limits, timeouts or Timeouts(), lambda: DATE, open_spool, lambda: "-", heads, streams)
+    return Shared(limits, timeouts, lambda: DATE, open_spool, lambda: "-", heads, streams)
 
 
-def connection(limits: Limits | None = None, timeouts: Timeouts | None = None) -> Connection:
+def connection(limits: Limits = LIMITS, timeouts: Timeouts = TIMEOUTS) -> Connection:
     return Connection(shared(limits, timeouts), 0.0)
 
 
@@ -88,7 +91,7 @@ def broken_rule(data: bytes) -> str | None:
     return RULE_OF.get((int(plain[1]), shape(plain[2].decode()))) if plain is not None else None
 
 
-def verdict(pieces: Iterable[bytes], limits: Limits | None = None, eof: bool = True) -> Verdict:
+def verdict(pieces: Iterable[bytes], limits: Limits = LIMITS, eof: bool = True) -> Verdict:
     """Feeds the pieces, answers what is dispatched, and checks what holds for any bytes at all."""
     subject = connection(limits)
     seen: list[Effect] = []

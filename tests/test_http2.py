@@ -33,19 +33,18 @@ from http2_rig import (
     frame,
     request,
 )
-from http_rig import Held, shared, whole
+from http_rig import LIMITS, TIMEOUTS, Held, shared, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.gateway.core.effects import Close, Rebuffed, Reset
-from rota.gateway.core.head import Limits
 from rota.gateway.core.http2 import Http2
 from rota.gateway.core.http2_books import CONNECTION_WINDOW, STREAM_WINDOW
 from rota.gateway.core.http2_frames import ACK, EARNS, FRAME_MAX, OF_FRAME, OF_RESET, POINTS, POINTS_PER_S, SMALL
 from rota.gateway.core.http2_stream import BODIES_MAX
 from rota.gateway.core.response import Unsendable
 from rota.gateway.core.rules import OF_HTTP_2
-from rota.gateway.core.shared import Timeouts
+from rota.gateway.core.shared import LINGER_S
 from rota.gateway.core.upload import INLINE_MAX, NoRoom
 
 CODE = h2.errors.ErrorCodes
@@ -131,7 +130,7 @@ def test_an_answer_goes_on_when_settings_make_room_for_it() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 16384, INLINE_MAX, INLINE_MAX + 1, 3_000_000])
 def test_a_body_comes_whole_before_its_request_is_asked(size: int) -> None:
-    subject = Subject(Limits(body=4_000_000))
+    subject = Subject(LIMITS._replace(body=4_000_000))
     Held.room = 10_000_000
     body = bytes(range(256)) * (size // 256 + 1)
     number = subject.client.get_next_available_stream_id()
@@ -302,7 +301,7 @@ def test_100_continue_is_said_before_the_body_and_an_early_answer_ends_the_uploa
     subject.client.send_headers(other, [*POST, ("content-length", str(2**40))])
     subject.exchange()
     assert subject.statuses() == {number: "100", other: "413"} and other in subject.heard.ended
-    subject.tick(Timeouts().linger)
+    subject.tick(LINGER_S)
     assert subject.resets() == {other: CODE.NO_ERROR}
     subject.client.reset_stream(number)
     subject.exchange()
@@ -395,7 +394,7 @@ def test_every_rule_of_http_2_is_tried_and_stands_in_the_docs() -> None:
 
 
 def test_what_comes_of_a_refused_body_is_dropped_for_a_while_so_that_its_client_reads_why() -> None:
-    subject = Subject(Limits(body=100_000))
+    subject = Subject(LIMITS._replace(body=100_000))
     ends, goes_on, stops = (subject.client.get_next_available_stream_id() + 2 * place for place in range(3))
     for number in (ends, goes_on, stops):
         subject.client.send_headers(number, [*POST, ("content-length", "5000000")])
@@ -406,14 +405,14 @@ def test_what_comes_of_a_refused_body_is_dropped_for_a_while_so_that_its_client_
     subject.client.reset_stream(stops)
     subject.exchange()
     assert not subject.resets() and set(subject.core._streams) == {goes_on}
-    subject.tick(Timeouts().linger)
+    subject.tick(LINGER_S)
     assert subject.resets() == {goes_on: CODE.NO_ERROR} and not subject.core._streams
     assert not subject.asked and not subject.closed
 
 
 def test_a_refusal_that_is_not_read_meanwhile_is_still_sent() -> None:
     subject = raw(PREFACE + frame(SETTINGS, b"\0\4\0\0\0\0") + request(1, [*POST, ("content-length", "5000000")], 0))
-    subject.tick(Timeouts().linger)
+    subject.tick(LINGER_S)
     assert subject.statuses() == {1: "413"} and not subject.resets() and not subject.heard.bodies
     subject.feed(frame(WINDOW_UPDATE, b"\0\0\1\0", 0, 1))
     assert b"has more than" in subject.body(1) and subject.resets() == {1: CODE.NO_ERROR}
@@ -438,7 +437,7 @@ def test_a_body_of_another_length_than_was_said_is_refused(sent: bytes, ended: b
 
 
 def test_a_body_that_is_too_large_is_refused_when_it_is_and_no_room_is_503() -> None:
-    subject = Subject(Limits(body=100_000))
+    subject = Subject(LIMITS._replace(body=100_000))
     number = subject.client.get_next_available_stream_id()
     subject.client.send_headers(number, POST)
     for _ in range(7):
@@ -669,7 +668,7 @@ class Opened(list[Held]):
 
 def test_bodies_of_many_streams_do_not_fill_the_memory_and_leave_nothing_in_spools() -> None:
     opened = Opened()
-    subject = Subject(Limits(body=4_000_000), open_spool=opened)
+    subject = Subject(LIMITS._replace(body=4_000_000), open_spool=opened)
     Held.room = 10_000_000
     numbers = []
     for _ in range(20):
@@ -726,7 +725,7 @@ def test_an_idle_connection_is_told_goodbye_and_pings_do_not_keep_it() -> None:
     ],
 )
 def test_a_head_that_does_not_come_ends_the_connection(data: bytes) -> None:
-    subject = Subject(timeouts=Timeouts(idle=20.0), start=False)
+    subject = Subject(timeouts=TIMEOUTS._replace(idle=20.0), start=False)
     subject.client.data_to_send()
     subject.feed(data)
     subject.tick(9.9)

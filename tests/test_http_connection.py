@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 from http_rig import DATE, OK, broken_rule, connection, one_by_one, shared, whole
+from http_rig import TIMEOUTS as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.gateway.core.connection import FLOOD_MAX, WAITING_MAX, Connection, State
 from rota.gateway.core.effects import Close, Dispatch, Effect, Refused, Write
 from rota.gateway.core.response import CONTINUE, RETRY_AFTER_S, Unsendable, fields, plain, response
-from rota.gateway.core.shared import Timeouts
+from rota.gateway.core.shared import LINGER_S
 from rota.gateway.core.upload import INLINE_MAX
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-T = Timeouts()
 
 
 def dispatched(subject: Connection, data: bytes = GET, now: float = 0.0) -> Dispatch:
@@ -39,7 +39,7 @@ def answer_to(data: bytes, status: int = 200, headers: object = (), body: object
 
 def refused(effects: list[Effect]) -> str | None:
     told, write, close = effects
-    assert isinstance(told, Refused) and isinstance(write, Write) and close == Close(T.linger)
+    assert isinstance(told, Refused) and isinstance(write, Write) and close == Close(LINGER_S)
     assert b"X-Request-Id: %b\r\n" % told.request_id.encode() in write.data
     assert len(write.data.partition(b"\r\n\r\n")[2]) == told.size
     return broken_rule(write.data)
@@ -148,7 +148,7 @@ HEAD = GET.replace(b"GET", b"HEAD")
 )
 def test_the_refusal_of_a_head_request_has_no_body(end: bytes) -> None:
     told, write, close = connection().received(HEAD[:-2] + end, 0.0)
-    assert isinstance(told, Refused) and isinstance(write, Write) and close == Close(T.linger)
+    assert isinstance(told, Refused) and isinstance(write, Write) and close == Close(LINGER_S)
     assert write.data.endswith(b"\r\n\r\n") and told.size == 0
     assert b"\r\nContent-Length: " in write.data, "it is that of a GET"
 
@@ -170,7 +170,7 @@ def test_a_client_that_sends_no_more_gets_its_answers() -> None:
 def test_a_client_that_leaves_between_requests_is_not_answered(begin: bytes) -> None:
     subject = connection()
     assert subject.received(begin, 0.0) == []
-    assert subject.eof(0.0) == [Close(T.linger)]
+    assert subject.eof(0.0) == [Close(LINGER_S)]
 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n", b"\r", b"GET", b"BAD\r\n\r\n"])
@@ -179,7 +179,7 @@ def test_the_last_answer_has_time_to_be_read_whatever_comes_behind(end: bytes) -
     dispatched(subject, GET + end)
     subject.eof(0.0)
     answer, *refusal, close = subject.answered(200, [], b"", 0.0)
-    assert isinstance(close, Close) and close.within >= T.linger
+    assert isinstance(close, Close) and close.within >= LINGER_S
     assert bool(refusal) is (end not in (b"", b"\r\n")), "an empty line is no request"
 
 
@@ -207,7 +207,7 @@ def test_nothing_is_read_behind_a_broken_rule() -> None:
 
 def test_what_drains_closes_when_it_is_idle_or_with_its_answer() -> None:
     idle, busy, begun = connection(), connection(), connection()
-    assert idle.drain() == [Close(T.linger)]
+    assert idle.drain() == [Close(LINGER_S)]
     dispatched(busy, GET + GET)
     begun.received(GET[:9], 0.0)
     assert busy.drain() == begun.drain() == []
@@ -224,7 +224,7 @@ def test_what_drains_while_its_answer_is_read_closes_when_it_has_been() -> None:
     subject.answered(200, [], b"", 0.0)
     subject.blocked(0.0)
     assert subject.drain() == []
-    assert subject.written(1.0) == [Close(T.linger)]
+    assert subject.written(1.0) == [Close(LINGER_S)]
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_who_leaves_while_an_answer_is_read_is_let_go_when_it_has_been() -> None
     subject.answered(200, [], b"", 0.0)
     subject.blocked(0.0)
     assert subject.eof(0.0) == []
-    assert subject.written(1.0) == [Close(T.linger)]
+    assert subject.written(1.0) == [Close(LINGER_S)]
 
 
 def test_a_closing_answer_has_the_time_of_any_answer() -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from http_rig import Held, Verdict, cut, one_by_one, verdict
+from http_rig import LIMITS, Held, Verdict, cut, one_by_one, verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,6 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE = b"5\r\nhello\r\n0\r\n\r\n"
 SMUGGLED = b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"
-LIMITS = Limits()
 
 
 def get(*fields: bytes, line: bytes = GET) -> bytes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from http_rig import Held, connection, shared, whole
+from http_rig import LIMITS, Held, connection, shared, whole
+from http_rig import TIMEOUTS as T
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.gateway.core.connection import Connection, State
 from rota.gateway.core.effects import Close, Dispatch, Effect, Reset, Write, Wrong
-from rota.gateway.core.head import Limits
-from rota.gateway.core.shared import BANKED_S, UNREAD_MAX, Timeouts
+from rota.gateway.core.shared import BANKED_S, LINGER_S, UNREAD_MAX
 from rota.gateway.core.upload import INLINE_MAX, Upload
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -21,7 +21,6 @@ KEPT = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 HEAD = GET.replace(b"GET", b"HEAD")
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 LENGTH_5 = [(b"Content-Length", b"5")]
-T = Timeouts()
 
 
 LAST = GET[:-2] + b"Connection: close\r\n\r\n"
@@ -142,7 +141,7 @@ def test_for_http_1_0_the_end_of_the_connection_is_that_of_the_body(data: bytes)
     assert b"chunked" not in head and b"\r\nConnection: close\r\n" in head
     assert subject.piece(b"hello", 0.0) == [Write(b"hello")]
     [close] = subject.end(0.0)
-    assert isinstance(close, Close) and close.within >= T.linger
+    assert isinstance(close, Close) and close.within >= LINGER_S
 
 
 def test_http_1_0_with_a_length_may_go_on() -> None:
@@ -300,7 +299,7 @@ def test_the_spool_of_a_body_that_does_not_come_is_closed() -> None:
 
 
 def test_a_quick_beginning_buys_no_more_than_some_minutes() -> None:
-    subject = connection(Limits(body=1 << 30))
+    subject = connection(LIMITS._replace(body=1 << 30))
     subject.received(post(1 << 29), 0.0)
     subject.received(bytes(900_000), 1.0)
     assert subject.next_deadline() == 1.0 + T.body + BANKED_S

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from http_rig import connection, shared
+from http_rig import LIMITS, TIMEOUTS, connection, shared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,13 +14,12 @@ from rota.common.body import decode_call, encode_result
 from rota.common.settings import ServiceHttpSettings
 from rota.gateway.core.connection import Connection, State
 from rota.gateway.core.effects import Dispatch, Effect, Write
-from rota.gateway.core.head import REMEMBERED, REMEMBERED_MAX, Heads, Limits
+from rota.gateway.core.head import REMEMBERED, REMEMBERED_MAX, Heads
 from rota.gateway.core.plain import Plain, packed_peer
 from rota.gateway.core.requests import Peer
 from rota.gateway.core.response import response
 from rota.gateway.core.routes import route_to
 from rota.gateway.core.rules import Rejected
-from rota.gateway.core.shared import Timeouts
 
 CLIENT, SERVER = ["127.0.0.1", 5555], ["::1", 8080]
 PEER = Peer(CLIENT, SERVER, False, "http", packed_peer(CLIENT, SERVER, "http"))
@@ -30,7 +29,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 
 
 def plain(method: str = "GET") -> Plain:
-    head = Heads(Limits())[HEAD % method.encode()]
+    head = Heads(LIMITS)[HEAD % method.encode()]
     route = route_to("site", "/a", ServiceHttpSettings())
     return Plain(head, route, (b"", 0, 0), encode_result([list(field) for field in head.headers]))
 
@@ -148,13 +147,13 @@ def test_bytes_are_no_answer_while_there_is_more_to_do() -> None:
     subject.blocked(1.0)
     assert not subject.answered_with(9, 2.0)
     subject.written(2.0)
-    assert subject.answered_with(9, 2.0) and subject.next_deadline() == 2.0 + Timeouts().idle
+    assert subject.answered_with(9, 2.0) and subject.next_deadline() == 2.0 + TIMEOUTS.idle
     subject.received(HEAD % b"GET", 3.0)
     assert subject.answered_with(9, 3.0)
 
 
 def test_heads_are_remembered_while_they_are_small_and_few() -> None:
-    subject = Heads(Limits())
+    subject = Heads(LIMITS)
     assert subject[HEAD % b"GET"] is subject[HEAD % b"GET"]
     long = b"GET / HTTP/1.1\r\nHost: a\r\nA: %b\r\n\r\n" % (b"a" * REMEMBERED_MAX)
     assert subject[long] is not subject[long]
@@ -192,7 +191,7 @@ def test_a_remembered_head_is_read_as_when_it_came_first(data: bytes) -> None:
             effects += subject.answered(200, [], b"", 2.0)
         return [effects, subject.state, subject.next_deadline()]
 
-    heads = Heads(Limits())
+    heads = Heads(LIMITS)
     for known in (HEAD % b"GET", POST, data[: data.find(b"\r\n\r\n") + 4]):
         with suppress(Rejected):
             assert known.startswith(b"\r") or heads[known]

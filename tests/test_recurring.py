@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from hosting_rig import ABOUT, Delivery, answer_of, arguments, request
+from http_rig import LIMITS
 
 from rota.common.body import decode_call, encode_call, encode_result
 from rota.common.settings import ServiceHttpSettings
-from rota.gateway.core.head import Heads, Limits
+from rota.gateway.core.head import Heads
 from rota.gateway.core.plain import Plain, packed_peer
 from rota.gateway.core.requests import Peer
 from rota.gateway.core.routes import route_to
@@ -34,7 +35,7 @@ def call(
     target: bytes = b"/a?b", port: int = 5, request_id: str = "7-1", method: str = "GET", body: bytes = b""
 ) -> bytes:
     """As a gateway makes it."""
-    head = Heads(Limits())[b"%b %b HTTP/1.1\r\nHost: a.example\r\nCookie: a=b\r\n\r\n" % (method.encode(), target)]
+    head = Heads(LIMITS)[b"%b %b HTTP/1.1\r\nHost: a.example\r\nCookie: a=b\r\n\r\n" % (method.encode(), target)]
     passed = encode_result([list(each) for each in head.headers])
     plain = Plain(head, route_to("site", "/a", ServiceHttpSettings()), (b"", 0, 0), passed)
     client, server = ["10.0.0.1", port], ["10.0.0.2", 80]

@@ -16,7 +16,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from rota.gateway.core.effects import Came, Close, Effect, Ended, Reset, Write
 from rota.gateway.core.websocket import State, Terms, WebSocket, agreed
 
-SMALL = Terms(message=1000)
+SMALL = Terms(message=1000, ping=20.0, pong=20.0, write=10.0, write_rate=8192)
 
 
 class Outcome(NamedTuple):
@@ -305,7 +305,7 @@ def test_one_that_was_asked_and_reads_a_long_answer_before_it_says_so_is_not_tak
 def deflated(offer: bytes = b"permessage-deflate", most: int = 100_000) -> WebSocket:
     extensions, said = agreed(offer, most)
     assert said.startswith("permessage-deflate")
-    return WebSocket(Terms(message=most), 0.0, extensions)
+    return WebSocket(SMALL._replace(message=most), 0.0, extensions)
 
 
 def compressed(data: bytes) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from http_rig import LIMITS
 from websocket_rig import ACCEPT, KEY, handshake
 
 from rota.gateway.core import head as heads
 from rota.gateway.core.handshake import Handshake, Improper, asked
-from rota.gateway.core.head import Head, Limits
+from rota.gateway.core.head import Head
 from rota.gateway.core.response import response
 from rota.gateway.core.websocket import accepted
 
@@ -15,7 +16,7 @@ DATE = b"Sun, 22 Nov 2026 08:49:37 GMT"
 
 
 def head(data: bytes) -> Head:
-    return heads.read(data, Limits())
+    return heads.read(data, LIMITS)
 
 
 def changed(old: str, new: str) -> Head:

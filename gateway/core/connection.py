@@ -21,7 +21,7 @@ from .head import REMEMBERED_MAX, Head, end_of_head, new
 from .requests import request_id as request_id_of
 from .response import CONTINUE, Framing, Headers, begin, plain, response
 from .rules import Rejected
-from .shared import BANKED_S, UNREAD_MAX, Shared
+from .shared import BANKED_S, LINGER_S, UNREAD_MAX, Shared
 from .upload import INLINE_MAX, Spool, Upload
 
 
@@ -268,7 +268,7 @@ class Connection:
     def drain(self) -> list[Effect]:
         """No further request: an idle connection closes, any other after its answer."""
         self._last = True
-        return self._close(self._timeouts.linger) if self._is_idle() and not self._blocked else []
+        return self._close(LINGER_S) if self._is_idle() and not self._blocked else []
 
     def _is_idle(self) -> bool:
         """Nothing of a request has come, or no more than an empty line."""
@@ -364,7 +364,7 @@ class Connection:
 
     def _wait(self, now: float) -> list[Effect]:
         if self._eof or self._last:
-            return self._close(self._timeouts.linger)
+            return self._close(LINGER_S)
         self._deadline = now + self._timeouts.idle
         return []
 
@@ -373,7 +373,7 @@ class Connection:
         if not self._eof:
             return []
         if self._is_idle():
-            return self._close(self._timeouts.linger)
+            return self._close(LINGER_S)
         raise Rejected(missing)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ class Connection:
         method, size = ("HEAD", 0) if is_head else ("GET", len(reason) + 1)
         data = plain(rejected.status, reason, date=self._date(), request_id=request_id, method=method)
         refused = Refused(rejected.status, size, request_id, head)
-        return [refused, Write(data), *self._close(self._timeouts.linger)]
+        return [refused, Write(data), *self._close(LINGER_S)]
 
     def _close(self, within: float = 0.0) -> list[Effect]:
         framing, upload = self._framing, self._upload

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Limits(NamedTuple):
-    line: int = 8192  # bytes of one line: what HAProxy, nginx, Apache and gunicorn take, so what browsers keep to
-    head: int = 32768  # bytes of all lines, with their ends
-    headers: int = 100  # count
-    body: int = 1048576  # bytes, without chunk sizes
+    line: int  # bytes of one line
+    head: int  # bytes of all lines, with their ends
+    headers: int  # count
+    body: int  # bytes, without chunk sizes
 
 
 class Fields(list[tuple[bytes, bytes]]):
@@ -223,12 +223,10 @@ def _said(block: bytes, limits: Limits) -> Said | None:
     if b"transfer-encoding" in fields:
         chunked = _chunked(fields, version)
     elif b"content-length" in fields:
-        length = _length(fields[b"content-length"])
-    new = version == b"1.1"
-    keep_alive = new
-    if b"connection" in fields:
-        keep_alive = _keeps_alive(fields[b"connection"], new)
-    expects = b"expect" in fields and expects_continue(fields[b"expect"], new)
+        length = length_of(fields[b"content-length"])
+    is_1_1 = version == b"1.1"
+    keep_alive = _keeps_alive(fields[b"connection"], is_1_1) if b"connection" in fields else is_1_1
+    expects = b"expect" in fields and expects_continue(fields[b"expect"], is_1_1)
     return version.decode(), Fields(headers), host, length, chunked, keep_alive, expects
 
 
@@ -272,7 +270,8 @@ def _path(method: bytes, target: bytes, host: bytes) -> bytes:
     return path if path[:1] == b"/" else b"/" + path
 
 
-def _length(value: bytes) -> int:
+def length_of(value: bytes) -> int:
+    """Of a Content-Length field. Rejected: it is no number."""
     if not value.isdigit() or len(value) > LENGTH_DIGITS:
         raise Rejected("length")
     return int(value)
@@ -291,9 +290,9 @@ def _chunked(fields: dict[bytes, bytes], version: bytes) -> bool:
     raise Rejected("unknown-coding" if well_framed and _CODINGS.fullmatch(value) is not None else "coding")
 
 
-def _keeps_alive(value: bytes, new: bool) -> bool:
+def _keeps_alive(value: bytes, is_1_1: bool) -> bool:
     options = options_of(value)
-    return b"close" not in options if new else b"keep-alive" in options and b"close" not in options
+    return b"close" not in options and (is_1_1 or b"keep-alive" in options)
 
 
 def options_of(value: bytes) -> list[bytes]:
@@ -301,11 +300,11 @@ def options_of(value: bytes) -> list[bytes]:
     return [option for member in value.lower().split(b",") if (option := member.strip(b"\t "))]
 
 
-def expects_continue(value: bytes, new: bool) -> bool:
-    """Of an Expect field. Rejected: it expects something else."""
+def expects_continue(value: bytes, is_known: bool) -> bool:
+    """Of an Expect field. `is_known`: to this version of HTTP. Rejected: it expects something else."""
     if any(member != b"100-continue" for member in options_of(value)):
         raise Rejected("expect")
-    return new and bool(value)
+    return is_known and bool(value)
 
 
 # What concerns one connection only, what the gateway answers itself, and `Proxy`, which CGI-like applications take for

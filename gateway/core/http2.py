@@ -51,7 +51,7 @@ from .http2_stream import Stream, Streams
 from .requests import request_id as request_id_of
 from .response import refusal
 from .rules import Rejected
-from .shared import Shared
+from .shared import LINGER_S, Shared
 from .upload import INLINE_MAX, Upload
 
 _OF_FIELD = 32  # bytes that one counts more than it has (RFC 9113 6.5.2)
@@ -227,7 +227,7 @@ class Http2:
         """It is answered. What still comes of it is dropped: some clients read no answer before they have sent all."""
         if stream.asked:
             return
-        stream.wants_no_more(inf if stream.ended else now + self._timeouts.linger)
+        stream.wants_no_more(inf if stream.ended else now + LINGER_S)
         self._streams.release(stream)
         head = stream.head if stream.has_head else None
         request_id = self._new_id() if head is None else request_id_of(head.headers, self._new_id)
@@ -308,14 +308,14 @@ class Http2:
         if self._last is None:
             self._goaway(ErrorCodes.NO_ERROR)
         if self._idle != inf:
-            return self._end(self._timeouts.linger)
+            return self._end(LINGER_S)
         # The last answer is read.
         return self._end(self._timeouts.write + self._turns.unsent / self._timeouts.write_rate)
 
     def _break(self, code: ErrorCodes | int, effects: list[StreamEffect]) -> None:
         self._goaway(code)
         effects += [Gone(number) for number in self._streams]
-        effects += self._end(self._timeouts.linger)
+        effects += self._end(LINGER_S)
 
     def _cut(self, effects: list[StreamEffect]) -> list[StreamEffect]:
         effects += [Gone(number) for number in self._streams]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from .chunks import TRAILERS_MAX
-from .head import Fields, Head, Limits, expects_continue, is_host, is_method, is_target
+from .head import Fields, Head, Limits, expects_continue, is_host, is_method, is_target, length_of
 from .rules import Rejected
 
 Field = tuple[bytes, bytes]
@@ -20,7 +20,6 @@ _VALUE = re.compile(rb"(?:[!-~](?:[\t -~]*+(?<=[!-~]))?)?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PSEUDO = frozenset([b":method", b":scheme", b":authority", b":path"])
 _OF_HTTP_1 = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
-_LENGTH = re.compile(rb"[0-9]{1,19}")
 _OF_THE_HEAD = _OF_HTTP_1 | {b"content-length", b"expect", b"host"}  # as behind a chunked body (chunks.py)
 
 
@@ -40,7 +39,9 @@ def read(fields: Iterable[Field], limits: Limits) -> Head:
     length, expects = None, False
     for name, value in headers:
         if name == b"content-length":
-            length = _length(value, length)
+            if length is not None:
+                raise Rejected("two-lengths")
+            length = length_of(value)
         elif name == b"expect":
             expects = expects_continue(value, True)
     return Head(method.decode(), path, "2", Fields(headers), host, length, False, True, expects)
@@ -109,11 +110,3 @@ def _host(pseudo: dict[bytes, bytes], headers: list[Field]) -> bytes:
         raise Rejected("other-host")
     headers[:] = [(b"host", host), *(field for field in headers if field[0] != b"host")]
     return host
-
-
-def _length(value: bytes, before: int | None) -> int:
-    if before is not None:
-        raise Rejected("two-lengths")
-    if _LENGTH.fullmatch(value) is None:
-        raise Rejected("length")
-    return int(value)

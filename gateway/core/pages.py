@@ -32,14 +32,14 @@ class BadPage(ValueError):
 class Pages:
     """`body` answers None where the service has no page for this fault in this form."""
 
-    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, files: Mapping[str, bytes]) -> None:
         """Name → content. Raises BadPage."""
         self._templates: dict[tuple[str, str], Template] = {}
-        for name, data in (files or {}).items():
+        for name, data in files.items():
             what, form = _meant(name)
             self._templates[what, form] = template = Template(_text(name, data))
             _check(name, form, _filled(template, form, _SAMPLE, "id"))
-        if sum(map(len, (files or {}).values())) > PAGES_MAX:
+        if sum(map(len, files.values())) > PAGES_MAX:
             raise BadPage(f"the pages have more than {PAGES_MAX} bytes in all")
 
     def body(self, form: str, fault: Fault, request_id: str) -> bytes | None:
@@ -50,7 +50,7 @@ class Pages:
         return None
 
 
-NONE = Pages()
+NONE = Pages({})
 
 
 def is_page(name: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
-from .head import TOKEN
+from .head import LENGTH_DIGITS, TOKEN
 
 RETRY_AFTER_S = 5  # for room in a spool: bodies come and go within seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -240,7 +240,7 @@ def _parts(status: int, headers: Headers, date: bytes, connection: bytes) -> tup
 
 
 def _agreed(before: int | None, value: bytes) -> int:
-    number = int(value) if value.isdigit() and len(value) <= 19 else -1
+    number = int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else -1
     if number < 0 or (before is not None and before != number):
         raise ValueError(f"Content-Length {value!r}")
     return number

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .head import Heads, Limits
 from .upload import Spool
 
-STREAMS_MAX = 100  # of a connection of HTTP/2 at once: what RFC 9113 6.5.2 recommends at least
+LINGER_S = 2.0  # for a client to read why: a reset, which is what closing at once may be, takes it away
 UNREAD_MAX = 512 * 1024  # of an answer in pieces: what one that was blocked leaves with, before it is blocked again
 BANKED_S = 600.0  # of silence that a quick beginning buys at most: a large body must not lie on the disk for days
 
@@ -17,13 +17,12 @@ BANKED_S = 600.0  # of silence that a quick beginning buys at most: a large body
 class Timeouts(NamedTuple):
     """Seconds; rates in bytes a second."""
 
-    idle: float = 5.0  # until a request begins: browsers open connections that they may never use
-    head: float = 10.0  # from its first byte to its last: dripping bytes does not prolong it
-    body: float = 10.0  # of grace, then `body_rate` on average
-    body_rate: int = 500  # below any modem; 1 MiB may take 35 minutes
-    write: float = 10.0  # of grace once the kernel takes no more, then `write_rate` on average
-    write_rate: int = 8192  # an answer is held, in memory or a spool, until it has been read: 1 MiB for 138 s at most
-    linger: float = 2.0  # for a client to read why: a reset, which is what closing at once may be, takes it away
+    idle: float  # until a request begins
+    head: float  # from its first byte to its last: dripping bytes does not prolong it
+    body: float  # of grace, then `body_rate` on average
+    body_rate: int
+    write: float  # of grace once the kernel takes no more, then `write_rate` on average
+    write_rate: int
 
 
 class Shared(NamedTuple):
@@ -37,7 +36,7 @@ class Shared(NamedTuple):
     open_spool: Callable[[], Spool]
     new_id: Callable[[], str]
     heads: Heads
-    streams: int = STREAMS_MAX
+    streams: int
 
 
 class Patience:

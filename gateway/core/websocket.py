@@ -25,13 +25,14 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 from ...common.streams import WINDOW
 from .effects import Came, Close, Effect, Ended, Reset, Write
 from .response import Headers, switching
-from .shared import UNREAD_MAX, Patience
+from .shared import LINGER_S, UNREAD_MAX, Patience
 
 GOING_AWAY, NO_CODE, LOST, TOO_LARGE, FAILED = 1001, 1005, 1006, 1009, 1011  # RFC 6455 7.4.1
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OURS = (b"sec-websocket-", b"upgrade")  # how names of headers begin that are ours to say
 BATCH = WINDOW  # bytes of messages; with more than that `hold` follows, for no more may be under way to a process
+CLOSE_S = 5.0  # for the client's part of the closing handshake
 _PONGS_MAX = 16  # that are owed; of a flood of pings only the last are answered (RFC 6455 5.5.3)
 _PADDING = 1  # byte, behind the last block of a compressed message (RFC 7692 7.2.3.4)
 _SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}  # codes that may stand in a frame
@@ -40,13 +41,11 @@ _SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}  # code
 class Terms(NamedTuple):
     """Seconds, bytes, bytes a second."""
 
-    message: int = 1048576  # the largest that a client may send
-    ping: float = 20.0  # of silence, until it is asked whether it is there
-    pong: float = 20.0  # more of it, until it is not
-    close: float = 5.0  # for the client's part of the closing handshake
-    write: float = 10.0  # of grace once the kernel takes no more, then `write_rate` on average
-    write_rate: int = 8192
-    linger: float = 2.0  # for a client to read why
+    message: int  # the largest that a client may send
+    ping: float  # of silence, until it is asked whether it is there
+    pong: float  # more of it, until it is not
+    write: float  # of grace once the kernel takes no more, then `write_rate` on average
+    write_rate: int
 
 
 class State(Enum):
@@ -152,7 +151,7 @@ class WebSocket:
         if self.state is not _OPEN:
             return []
         self.state = _CLOSING
-        self._closing_until = now + self._terms.close
+        self._closing_until = now + CLOSE_S
         self._message.clear()
         if code == NO_CODE:
             return [self._send(CloseConnection(CloseReason.NO_STATUS_RCVD))]
@@ -174,7 +173,7 @@ class WebSocket:
         self._unread = 0
         self._heard_at, self._asked_at = now, inf  # it reads
         if self.state is _CLOSING:
-            self._closing_until = now + self._terms.close
+            self._closing_until = now + CLOSE_S
         return self._answer_pings() if self.state is _OPEN else []
 
     def drain(self) -> list[Effect]:
@@ -239,15 +238,15 @@ class WebSocket:
         if self._frames.state not in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             return self._fail(int(event.code), event.reason or "")
         if self._end():
-            return [Close(self._terms.linger)]
+            return [Close(LINGER_S)]
         code, reason = event.code, event.reason or ""
-        return [Ended(int(code), reason), self._send(CloseConnection(code)), Close(self._terms.linger)]
+        return [Ended(int(code), reason), self._send(CloseConnection(code)), Close(LINGER_S)]
 
     def _fail(self, code: int, reason: str) -> list[Effect]:
         """It broke a rule; it is told which, and nothing behind it is read."""
         if self._end():
             return [Close()]
-        return [Ended(code, reason), self._send(CloseConnection(code, reason)), Close(self._terms.linger)]
+        return [Ended(code, reason), self._send(CloseConnection(code, reason)), Close(LINGER_S)]
 
     def _lost(self, end: Close | Reset) -> list[Effect]:
         return [end] if self._end() else [Ended(LOST, ""), end]

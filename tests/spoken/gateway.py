@@ -305,7 +305,7 @@ class GatewayWorld:
     async def _begin(self) -> None:
         settings = HttpSettings(access_log="json")
         start = server.Start(settings, routes(SERVICES), SERVICES)
-        self.gateway = server.Gateway(start, ServicePages({}))
+        self.gateway = server.Gateway(start, ServicePages({}), None, True)
         self.gateway._access._fd = -1
         self.gateway._access.flush = lambda: None  # type: ignore[method-assign]
         self.driver = Driver(self.loop)
