@@ -6,6 +6,7 @@ import signal
 from math import inf
 
 from ..common.config import Config
+from ..common.limits import MASTERS_MAX
 from ..common.log import note
 from ..common.restarts import Restarts
 from ..gateway.listening import check_free
@@ -14,7 +15,6 @@ from .children import Child
 from .gateway import Pairs, arguments, check, has_routes, start_of
 from .verb import Mistake
 
-MASTERS_MAX = 8  # that http.master may have
 STOPS_S = 5.0  # beyond what a drain may take, before it is not waited for
 LOOK_S = 0.5  # between two looks whether it has ended
 

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple, Self
 
 from msgpack import packb
 
-from ..common.limits import CLIENT_TIMEOUT_S, META_MAX, TARGET_MAX
+from ..common.limits import CLIENT_TIMEOUT_S, META_MAX, TARGET_MAX, TIMEOUT_MAX_S
 from ..common.wire import KEYED, META, PINNED
 from .calls import Address
 from .proxy import Service
 
-TIMEOUT_MAX_S = 24 * 3600.0  # on the wire a time-out is 32 bits of milliseconds; what takes days wants a job queue
 ADDRESSES_MAX = 1024  # targets whose heads are remembered; names may come from outside (a gateway's paths)
 
 

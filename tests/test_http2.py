@@ -37,6 +37,7 @@ from http_rig import LIMITS, TIMEOUTS, Held, shared, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rota.common.limits import INLINE_MAX
 from rota.gateway.core.effects import Close, Rebuffed, Reset
 from rota.gateway.core.http2 import Http2
 from rota.gateway.core.http2_books import CONNECTION_WINDOW, STREAM_WINDOW
@@ -45,7 +46,7 @@ from rota.gateway.core.http2_stream import BODIES_MAX
 from rota.gateway.core.response import Unsendable
 from rota.gateway.core.rules import OF_HTTP_2
 from rota.gateway.core.shared import LINGER_S
-from rota.gateway.core.upload import INLINE_MAX, NoRoom
+from rota.gateway.core.upload import NoRoom
 
 CODE = h2.errors.ErrorCodes
 HTTP_MD = Path(__file__).parents[1] / "docs" / "HTTP.md"

@@ -10,11 +10,11 @@ from http_rig import TIMEOUTS as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rota.common.limits import INLINE_MAX
 from rota.gateway.core.connection import FLOOD_MAX, WAITING_MAX, Connection, State
 from rota.gateway.core.effects import Close, Dispatch, Effect, Refused, Write
 from rota.gateway.core.response import CONTINUE, RETRY_AFTER_S, Unsendable, fields, plain, response
 from rota.gateway.core.shared import LINGER_S
-from rota.gateway.core.upload import INLINE_MAX
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"

@@ -10,10 +10,11 @@ from http_rig import TIMEOUTS as T
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rota.common.limits import INLINE_MAX
 from rota.gateway.core.connection import Connection, State
 from rota.gateway.core.effects import Close, Dispatch, Effect, Reset, Write, Wrong
 from rota.gateway.core.shared import BANKED_S, LINGER_S, UNREAD_MAX
-from rota.gateway.core.upload import INLINE_MAX, Upload
+from rota.gateway.core.upload import Upload
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET / HTTP/1.0\r\n\r\n"

@@ -13,10 +13,11 @@ from hosting_rig import answer_of, arguments, failure_of, request
 
 from rota.common.body import encode_call
 from rota.common.errors import OK
+from rota.common.limits import INLINE_MAX
 from rota.worker import wsgi
 from rota.worker.core.streams import Abandoned
 from rota.worker.hosting import Outcome, SyncHost
-from rota.worker.http_service import WHOLE_MAX, BadAnswer
+from rota.worker.http_service import BadAnswer
 
 Start = Callable[..., Any]
 
@@ -73,7 +74,7 @@ def saying(result: Any, length: int | None = None, status: str = "200 OK") -> An
 
 @pytest.mark.parametrize(
     "result, length",
-    [([b"a", b"b"], None), ((b"ab",), None), (iter([b"", b"ab"]), 2), ([b"x" * WHOLE_MAX], None), (iter([]), None)],
+    [([b"a", b"b"], None), ((b"ab",), None), (iter([b"", b"ab"]), 2), ([b"x" * INLINE_MAX], None), (iter([]), None)],
 )
 def test_what_is_small_and_all_there_is_one_message(result: Any, length: int | None) -> None:
     other = Other()
@@ -85,7 +86,7 @@ def test_what_is_small_and_all_there_is_one_message(result: Any, length: int | N
     "result, length, sizes",
     [
         (iter([b"a", b"", b"bc"]), None, [1, 2]),
-        ([b"x" * WHOLE_MAX, b"y"], None, [WHOLE_MAX + 1]),
+        ([b"x" * INLINE_MAX, b"y"], None, [INLINE_MAX + 1]),
         (iter([b"x" * 1000] * 300), 300_000, [1000] * 300),
         (iter([b"a", b"bc"]), 3, [1, 2]),  # the second may take an hour
     ],

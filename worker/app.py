@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from ..common.limits import HANDLERS_MAX
+from ..common.limits import HANDLERS_MAX, TIMEOUT_MAX_S
 from ..common.names import check_name
 from .binding import Binding
 
@@ -205,8 +205,8 @@ def _check_declared(name: str, function: Callable[..., Any], idempotent: object,
     if timeout is not None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
             raise TypeError(f"{name}: timeout must be a number of seconds, not {timeout!r}")
-        if not 0.001 <= timeout <= 86_400:  # the wire counts ms; what takes days wants a job queue
-            raise ValueError(f"{name}: timeout must be from 0.001 to 86400 s, not {timeout!r}")
+        if not 0.001 <= timeout <= TIMEOUT_MAX_S:
+            raise ValueError(f"{name}: timeout must be from 0.001 to {TIMEOUT_MAX_S:.0f} s, not {timeout!r}")
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & _GENERATORS:
         raise TypeError(f"{name}: a handler returns its result, it does not yield")

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..common.errors import LoadError
+from ..common.limits import INLINE_MAX
 from .app import Worker
 from .async_hosting import was_asked_to_end
 from .async_streams import AsyncStream
 from .context import Context
 from .core.streams import Abandoned
 from .http_service import (
-    WHOLE_MAX,
     BadAnswer,
     Pair,
     Said,
@@ -215,7 +215,7 @@ class _Exchange:
             block, more = message.get("body", b""), message.get("more_body", False)
             if type(block) is not bytes:
                 block = as_bytes(block)
-            if more or self._streamed is not None or self._blocks is not None or len(block) > WHOLE_MAX:
+            if more or self._streamed is not None or self._blocks is not None or len(block) > INLINE_MAX:
                 await self._extend(said, block, more)
             else:  # as most are
                 self._end(answer(self._method, said, block))

@@ -21,7 +21,6 @@ Pair = list[bytes]  # [name, value]: a list, as a tuple costs more on the wire
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 section 5.6.2
 _control_in = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search  # all but the tab, RFC 9110 section 5.5
-WHOLE_MAX = 256 * 1024  # bytes of a body that is not streamed, either way
 _RESULT = b"\x93"  # [status, headers, body]
 _BESIDE = ("x-request-id", "traceparent")
 _BODILESS = (204, 304)  # their Content-Length, if any, is that of another answer

@@ -12,10 +12,10 @@ from typing import Any
 from wsgiref.util import FileWrapper
 
 from ..common.body import Packed
+from ..common.limits import INLINE_MAX
 from .app import Worker
 from .context import Context
 from .http_service import (
-    WHOLE_MAX,
     BadAnswer,
     Pair,
     Said,
@@ -254,7 +254,7 @@ class _Response:
 
     def _may_wait(self, said: Said) -> bool:
         """May what is held wait for more? PEP 3333: no block may wait while the application makes the next one."""
-        return self._held <= WHOLE_MAX and (not self._hurries or self._held == content_length(said))
+        return self._held <= INLINE_MAX and (not self._hurries or self._held == content_length(said))
 
     def collect(self, result: Iterable[bytes]) -> Packed | None:
         """The result of the handler; None when the caller has all of the answer already. Closes what was returned,
@@ -262,7 +262,7 @@ class _Response:
         """
         if type(result) is list and len(result) == 1 and not self._held and self._streamed is None:
             block, said = result[0], self._said
-            if type(block) is bytes and len(block) <= WHOLE_MAX and said is not None:  # as most are
+            if type(block) is bytes and len(block) <= INLINE_MAX and said is not None:  # as most are
                 return answer(self._method, said, block)
         try:
             for block in self._blocks_of(result):
@@ -283,7 +283,7 @@ class _Response:
         if isinstance(result, _File) and said is not None:
             size = content_length(said)
             if size is not None:
-                self._hurries = size > WHOLE_MAX
+                self._hurries = size > INLINE_MAX
                 return _upto(size, blocks)
         self._hurries = not isinstance(result, _WHOLE)
         return blocks

@@ -46,7 +46,7 @@ class HttpSettings(Section):
     )
     master: tuple[str, ...] = setting(
         (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
-        Several(Address(), limit=8),
+        Several(Address(), limit=limits.MASTERS_MAX),
         "control addresses of the masters that a gateway calls, the primary first",
         "at a first try the master runs on the same machine; a gateway that a master starts calls that one, the one "
         "that it backs up, and those that are named here",

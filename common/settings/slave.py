@@ -52,7 +52,7 @@ class SlaveSettings(Section):
     )
     master: tuple[str, ...] = setting(
         (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
-        Several(Address(), limit=8),
+        Several(Address(), limit=limits.MASTERS_MAX),
         "control addresses of the masters, the primary first",
         "at a first try the master runs on the same machine",
         flags=("-m", "--master"),

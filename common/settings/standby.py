@@ -24,7 +24,7 @@ class StandbySettings(Section):
 
     backup_of: tuple[str, ...] | None = setting(
         None,
-        Optional(Several(Address(), limit=8)),
+        Optional(Several(Address(), limit=limits.MASTERS_MAX)),
         "control address of the primary, whose backup this master is; with an engine as lease, of all other masters",
         "a master that knows of no other is alone; only the backup needs to be told of the other one",
         flags=("--backup-of",),

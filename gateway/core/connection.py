@@ -15,6 +15,7 @@ from __future__ import annotations
 from enum import Enum
 from math import inf
 
+from ...common.limits import INLINE_MAX
 from .chunks import Chunks
 from .effects import Close, Dispatch, Effect, Refused, Reset, Write, Wrong
 from .head import REMEMBERED_MAX, Head, end_of_head, new
@@ -22,7 +23,7 @@ from .requests import request_id as request_id_of
 from .response import CONTINUE, Framing, Headers, begin, plain, response
 from .rules import Rejected
 from .shared import BANKED_S, LINGER_S, UNREAD_MAX, Shared
-from .upload import INLINE_MAX, Spool, Upload
+from .upload import Spool, Upload
 
 
 class State(Enum):

@@ -25,6 +25,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
+from ...common.limits import INLINE_MAX
 from .effects import Asked, Close, Gone, Rebuffed, Refused, Reset, StreamEffect, Write
 from .http2_answers import Answers
 from .http2_books import Books
@@ -52,7 +53,7 @@ from .requests import request_id as request_id_of
 from .response import refusal
 from .rules import Rejected
 from .shared import LINGER_S, Shared
-from .upload import INLINE_MAX, Upload
+from .upload import Upload
 
 _OF_FIELD = 32  # bytes that one counts more than it has (RFC 9113 6.5.2)
 

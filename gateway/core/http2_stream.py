@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
+from ...common.limits import INLINE_MAX
 from .head import Fields, Head
 from .response import Framing
 from .rules import Rejected
 from .shared import BANKED_S, Patience, Timeouts
-from .upload import INLINE_MAX, Spool, Upload, contents
+from .upload import Spool, Upload, contents
 
 BODIES_MAX = 1024 * 1024  # bytes of bodies of one connection in memory, either way; then they go into spools
 

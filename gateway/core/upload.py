@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ...common.limits import INLINE_MAX
 from .rules import Rejected
-
-INLINE_MAX = 256 * 1024  # bytes that go with the call itself; more go beside it, as a stream (docs/HTTP.md)
 
 
 class NoRoom(Exception):
