@@ -19,9 +19,8 @@ from ..common.messages import Welcome
 from .beside import Beside, anew
 from .control import Control, Lost
 from .masters import other_address
-from .search import ACTIVE, QUIET_S, UNGREETED_S, Search
+from .search import ACTIVE, GREETED_S, UNGREETED_S, Search
 
-GREETED_S = 3.0  # to connect (2 s at most) and be greeted, one master
 POLL_S = 0.01  # of a switchover, whose milliseconds are told
 
 
@@ -151,8 +150,7 @@ class ActiveMaster:
             return inf
         assert self._ctx is not None
         search = self._search
-        patience, epoch = (QUIET_S, search.epoch + 1) if control.greeted else (UNGREETED_S, search.epoch)
-        found = self._beside.step(self._ctx, control.address, control.heard_at, patience, epoch, now)
+        found = self._beside.step(self._ctx, control.address, control.heard_at, *search.doubt(control.greeted), now)
         if found is None:
             return self._beside.due
         self._beside.close()

@@ -8,14 +8,13 @@ from time import monotonic
 import zmq
 
 from ..common import exits, sockets, wire
-from ..common.errors import Denied, Incompatible
 from ..common.fields import BadMessage
 from ..common.limits import MAP_MAX
-from ..common.link import NO_ANSWER, Link
+from ..common.link import BYE_LINGER_MS, NO_ANSWER, Link
 from ..common.messages import Message, OperatorHello, Refusal, Welcome, decode, framed
+from .search import final
 
 POLL_MAX_S = 0.5  # pyzmq counts a poll that a signal interrupts in whole seconds
-BYE_LINGER_MS = 100
 
 
 class Lost(Exception):
@@ -53,7 +52,9 @@ class Control:
             self._token, self.greeted = wire.parse_head(frame).token, True
             return message
         if isinstance(message, Refusal):
-            _raise_refusal(self.address, message)
+            if error := final(self.address, message):
+                raise exits.coded(error, exits.of(error))
+            raise Lost(f"refused: {message.message or message.code}")
         raise Lost("no greeting")
 
     def lost(self) -> bool:
@@ -109,13 +110,3 @@ def _decoded(frame: bytes) -> Message | None:
         return decode(frame[wire.parse(frame)[11] :])
     except (wire.BadFrame, BadMessage):
         return None
-
-
-def _raise_refusal(address: str, refusal: Refusal) -> None:
-    text = f"{address}: {refusal.message}"
-    if refusal.code == "incompatible":
-        lowest, highest = wire.VERSIONS
-        raise exits.coded(Incompatible(f"{text}; this side speaks versions {lowest} to {highest}"), exits.FAILED)
-    if refusal.code == "denied":
-        raise exits.coded(Denied(text), exits.DENIED)
-    raise Lost(f"refused: {refusal.message or refusal.code}")

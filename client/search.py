@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import inf
 
-from ..common.messages import Welcome
+from ..common.errors import Denied, Error, Incompatible
+from ..common.limits import MASTERS_MAX
+from ..common.messages import Refusal, Welcome
+from ..common.wire import VERSIONS
 
 ACTIVE = "active"
-MASTERS_MAX = 8
 TAKEOVER_FIRST_S = 0.05  # between two rounds while somebody stands by: a planned switchover takes hardly longer
 TAKEOVER_MAX_S = 0.25  # a takeover takes a second or two, and the master that takes over has other things to do, too
 TAKEOVER_ROUNDS = 24  # some 5 s: if there is no active one then, the pair waits for votes, or for its operator
 STANDING_BY_S = 1.0  # between two rounds then
 OLDER_S = 10.0  # after so long a master with a lower epoch is believed: the pair has lost what it remembered
 
+GREETED_S = 3.0  # to connect (2 s at most) and be greeted, one master
 QUIET_S = 0.5  # of an open connection with calls unanswered: then another master may have taken over
 UNGREETED_S = 0.25  # of a connection that is being made: nobody waits for a dead machine while another one is there
 AGAIN_S = 0.25  # between two looks at the others
@@ -116,6 +119,12 @@ class Search:
             return self.lost(now)
         return self.next(now)
 
+    def doubt(self, is_open: bool) -> tuple[float, int]:
+        """After how many seconds of silence the others are asked beside this one; and the epoch that another one must
+        have. `is_open`: this one is the active one, as far as we know.
+        """
+        return (QUIET_S, self.epoch + 1) if is_open else (UNGREETED_S, self.epoch)
+
     def go(self, address: str, now: float) -> float:
         """That one is active."""
         self._begin()
@@ -126,6 +135,15 @@ class Search:
         self._asked = 0
         self._wait_s = 0.0
         self._standby = False
+
+
+def final(address: str, refusal: Refusal) -> Error | None:
+    """What waiting does not mend, as an error; None: it may pass."""
+    text = f"{address}: {refusal.message}"
+    if refusal.code == "incompatible":
+        lowest, highest = VERSIONS
+        return Incompatible(f"{text}; this side speaks versions {lowest} to {highest}")
+    return Denied(text) if refusal.code == "denied" else None
 
 
 class Doubt:

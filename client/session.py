@@ -25,7 +25,7 @@ from ..common.body import decode_error
 from ..common.clock import boottime
 from ..common.fields import BadMessage
 from ..common.limits import BODY_MAX
-from ..common.link import NO_ANSWER, Link, reconnect_delay
+from ..common.link import BYE_LINGER_MS, NO_ANSWER, Link, reconnect_delay
 from ..common.messages import ClientHello, OperatorHello, Refusal, Welcome, decode, framed
 from ..common.sockets import fast_recv, fast_send
 from ..common.wire import ANSWER, BadFrame, parse
@@ -34,19 +34,16 @@ from .ages import MARK_S
 from .beside import Beside, anew
 from .calls import Calls, Failed
 from .masters import frontend_address, other_address
-from .search import QUIET_S, UNGREETED_S, Search
+from .search import GREETED_S, Search, final
 
-ATTEMPT_S = 3.0  # to connect (2 s at most) and be greeted
 SILENT_S = 1.0  # nothing was heard for so long, and calls are past their deadlines: a new connection is worth a try
 BATCH = 256  # answers taken in one go: callbacks wait for them, and sends wait for the callbacks
-BYE_LINGER_MS = 100
 LEAVE_S = 1.0  # for BYE to be heard, over another connection if need be: a master that is there takes a tenth of it
 LEAVING_TICK_S = 0.005  # between two looks meanwhile
 
 PARTED, ASKING, GREETING, OPEN = "parted", "asking", "greeting", "open"
 _STREAM = (wire.CHUNK, wire.CREDIT)
 _NOBLOCK = int(zmq.NOBLOCK)  # the enumeration's member would be converted at each call
-FINAL = {"incompatible": errors.Incompatible, "denied": errors.Denied}  # refusals that waiting does not mend
 
 
 class Session:
@@ -279,7 +276,7 @@ class Session:
         self._connect(self._search.address, sockets.CONTROL, ASKING, hello, now)
 
     def _connect(self, address: str, role: str, phase: str, hello: bytes, now: float) -> None:
-        self.phase, self._due, self._heard_at = phase, now + ATTEMPT_S, now
+        self.phase, self._due, self._heard_at = phase, now + GREETED_S, now
         self._hello = hello
         try:
             self.link = Link(self._ctx, address, role, self._body_max)
@@ -320,7 +317,7 @@ class Session:
 
     def _greet(self, now: float) -> None:
         self.calls.closed()
-        self.phase, self._due = GREETING, now + ATTEMPT_S
+        self.phase, self._due = GREETING, now + GREETED_S
         self._stuck = []
         self._hello = self._client_hello()
 
@@ -343,8 +340,8 @@ class Session:
     def _refused(self, refusal: Refusal, now: float) -> None:
         address = self._search.address
         why = f"refused: {refusal.message or refusal.code}"
-        kind = FINAL.get(refusal.code)
-        if kind is not None and address not in self._doubted:
+        error = final(address, refusal)
+        if error is not None and address not in self._doubted:
             self._doubted.add(address)  # a HELLO that was damaged on its way looks like one of another version
             return self._fail(why, now)
         if refusal.code == "standby":
@@ -352,10 +349,8 @@ class Session:
         else:
             self._fail(why, now, wait_s=refusal.wait_s)
         # Noted behind _fail, which forgets what this master said before.
-        if kind is not None:
-            lowest, highest = wire.VERSIONS
-            own = f"; this client speaks versions {lowest} to {highest}" if kind is errors.Incompatible else ""
-            self._refusals[address] = kind(f"{address}: {refusal.message}{own}")
+        if error is not None:
+            self._refusals[address] = error
 
     def _fail(self, why: str, now: float, *, wait_s: float = 0.0, standby: bool = False, left: bool = False) -> None:
         """Give this connection up; the next attempt is where and when `search` says. `left`: the master said BYE."""
@@ -384,8 +379,7 @@ class Session:
         if not self._waits():
             return beside.close()
         search, is_open = self._search, self.phase is OPEN
-        patience, epoch = (QUIET_S, search.epoch + 1) if is_open else (UNGREETED_S, search.epoch)
-        found = beside.step(self._ctx, search.address, self._heard_at, patience, epoch, now)
+        found = beside.step(self._ctx, search.address, self._heard_at, *search.doubt(is_open), now)
         if found is None:
             return
         address, welcome = found

@@ -14,6 +14,8 @@ from . import sockets
 from .limits import BODY_MAX, RECONNECT_FIRST_S, RECONNECT_MAX_S
 from .sockets import fast_recv, fast_send
 
+ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
+BYE_LINGER_MS = 100  # for a BYE to leave, of who has no more to say
 NO_CONNECTION = "no connection"  # why a master is not reached: nobody listens there
 NO_ANSWER = "no answer"  # or somebody does, who says nothing: a master that hangs, or no master
 

@@ -9,8 +9,8 @@ from spoken.links import FakeLink, pretended
 
 from rota.client import beside, session
 from rota.client.calls import Call
-from rota.client.search import AGAIN_S, QUIET_S, UNGREETED_S
-from rota.client.session import ATTEMPT_S, BATCH, GREETING, OPEN, PARTED, Session
+from rota.client.search import AGAIN_S, GREETED_S, QUIET_S, UNGREETED_S
+from rota.client.session import BATCH, GREETING, OPEN, PARTED, Session
 from rota.common import messages, wire
 from rota.common.body import encode_result
 from rota.common.errors import NOT_STARTED, Cancelled, Denied, Error, Timeout
@@ -278,14 +278,14 @@ def test_a_master_that_does_not_greet_is_given_up() -> None:
     client.call(timeout=100.0)
     client.dialled()
     silent = client.link
-    client.step(ATTEMPT_S - 0.01)
+    client.step(GREETED_S - 0.01)
     assert client.session.link is silent
     client.step(0.02)
     assert client.session.link is None and client.session.calls.unreachable == {A: "no answer"}
     client.dialled()
     client.say(WELCOME)  # of the control socket
     assert client.session.phase is GREETING
-    client.step(ATTEMPT_S + 0.01)
+    client.step(GREETED_S + 0.01)
     assert client.session.link is None
 
 

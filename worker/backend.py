@@ -16,7 +16,7 @@ import zmq
 from ..common import messages, sockets, wire
 from ..common.fields import BadMessage
 from ..common.limits import BODY_MAX, IDLE_TICK_S
-from ..common.link import Link, reconnect_delay
+from ..common.link import ANSWER_S, Link, reconnect_delay
 from ..common.messages import ProcessHello, Refusal, Welcome
 from .core.deliveries import Deliveries
 from .core.streams import Streams
@@ -24,7 +24,6 @@ from .page import OBEY, STOP, Page, obeyed
 
 TURN_TICK_S = 0.01  # to look at the page, while the master that is to be obeyed is a standby: another one will be
 AGAIN_S = 0.01  # at least, from a refusal to the next HELLO
-ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 _OF_STREAMS = (wire.CHUNK, wire.CREDIT, wire.CANCEL)
 BYE_LINGER_MS = 1000  # the last replies may take so long to leave
 

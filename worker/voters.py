@@ -16,10 +16,9 @@ import zmq
 
 from ..common import messages, sockets, wire
 from ..common.fields import BadMessage
-from ..common.link import Link, reconnect_delay
+from ..common.link import ANSWER_S, Link, reconnect_delay
 from ..common.messages import Deny, Grant, Refusal, Vote, VoterHello, Welcome, Won
 
-ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 REFUSED_S = 1.0  # at least, before the next HELLO to a master that will not have this one
 AGAIN_S = 0.5  # between two HELLOs: an active one hears of a higher epoch; either knows who votes, whatever it lost
 
