@@ -95,7 +95,7 @@ class Asking:
             return request.refuse(404, "There is nothing here.")
         if isinstance(handshake, Improper):
             return request.refuse(*handshake)
-        about = _about(request, head, origin, route, peer.server)
+        about = about_of(request.id, head, origin, route, peer.server)
         passed = self._proxies.passed_on(fields, peer.trusted)
         client, passed = self._said(request, route, passed, about)
         said: Any = body
@@ -182,15 +182,15 @@ class Asking:
         return request.answer
 
 
-def _about(request: Request, head: Head, origin: Origin, route: Route, server: list[Any]) -> dict[str, Any]:
-    """The last argument of docs/HTTP.md."""
+def about_of(known_as: str, head: Head, origin: Origin, route: Route, server: list[Any]) -> dict[str, Any]:
+    """The last argument of docs/HTTP.md, in its order, by which a process knows calls that come again."""
     return {
-        "scheme": origin.scheme,
         "version": head.version,
-        "client": origin.client,
-        "server": server,
         "root": route.root,
-        "id": request.id,
+        "scheme": origin.scheme,
+        "server": server,
+        "client": origin.client,
+        "id": known_as,
     }
 
 

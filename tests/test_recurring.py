@@ -10,9 +10,10 @@ from http_rig import LIMITS
 
 from rota.common.body import decode_call, encode_call, encode_result
 from rota.common.settings import ServiceHttpSettings
+from rota.gateway.asking import about_of
 from rota.gateway.core.head import Heads
 from rota.gateway.core.plain import Plain, packed_peer
-from rota.gateway.core.requests import Peer
+from rota.gateway.core.requests import Origin, Peer
 from rota.gateway.core.routes import route_to
 from rota.worker import wsgi
 from rota.worker.context import Context
@@ -56,6 +57,16 @@ def test_a_call_that_comes_again_has_its_own_client_and_id_and_what_it_shares() 
     assert [type(each) is Headers for each in headers] == [False, False, True, True, True]
     assert headers[2] is headers[3]
     assert read(subject, call(b"/other"))[3] is not headers[2]
+
+
+def test_what_comes_through_a_trusted_proxy_comes_again_as_any_other() -> None:
+    head = Heads(LIMITS)[b"GET /a HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-For: 10.0.0.9\r\n\r\n"]
+    route, origin = route_to("site", "/a", ServiceHttpSettings()), Origin(["10.0.0.9", 0], "https", b"a.example")
+    passed = [list(each) for each in head.headers]
+    abouts = [about_of(f"7-{number}", head, origin, route, ["10.0.0.2", 80]) for number in range(1, 5)]
+    subject = binding()
+    found = [read(subject, encode_call(("GET", b"/a", passed, b"", about), {}))[3] for about in abouts]
+    assert [type(each) is Headers for each in found] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
