@@ -84,11 +84,11 @@ for _command in (list_, clear, disable, enable):
 
 
 def _change(
-    action: str, masters: Sequence[str], names: Sequence[str], reason: str, as_json: bool, done: str, so: str
+    action: str, masters: Sequence[str], names: Sequence[str], reason: str, as_json: bool, done: str, already: str
 ) -> None:
     with patient_admin(masters) as master:
         reply = master.blacklist(action, *names, reason=reason)
-    show(reply, as_json, lambda: [f"{each['name']}: {done if each['changed'] else so}" for each in reply["names"]])
+    show(reply, as_json, lambda: [f"{each['name']}: {done if each['changed'] else already}" for each in reply["names"]])
 
 
 # ---- as text --------------------------------------------------------------------------------------------------------

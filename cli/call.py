@@ -17,8 +17,6 @@ from .verb import Failed, Mistake, verb
 
 HINT_AFTER_S = 2.0  # of silence: then whoever looks at the terminal wants to know what is waited for
 
-CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED)
-
 target_argument = click.argument("target", metavar="SERVICE.HANDLER")
 values_argument = click.argument("values", nargs=-1, metavar="[K=V]...")
 
@@ -30,7 +28,7 @@ values_argument = click.argument("values", nargs=-1, metavar="[K=V]...")
         "rota call orders.book basket:='[1, 2]' note='two of them' --timeout 5s",
         "rota call orders.charge amount=3 --idempotency-key basket-17",
     ),
-    exits=CODES,
+    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED),
 )
 @target_argument
 @values_argument

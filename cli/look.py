@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -218,8 +217,10 @@ def _print_events(found: Sequence[Reply], as_json: bool) -> None:
 
     colours = paint()
     for event in found:
-        clock = clock_of(event["at"], time.time())
-        click.echo(json.dumps({"schema": 1, **event}) if as_json else line(event, colours, clock))
+        if as_json:
+            print_json(event)
+        else:
+            click.echo(line(event, colours, clock_of(event["at"], time.time())))
 
 
 def clock_of(at: float, now: float) -> str:

@@ -124,9 +124,10 @@ def _front(config_file: str | None, config: Config) -> Front | None:
         gateway.check(config)
     except PortInUse as error:
         raise Failed(str(error)) from None
-    if gateway.has_routes(config):
-        return lambda master, service: gateway.arguments(config_file, config.http, master, ())
-    return lambda master, service: gateway.arguments(config_file, config.http, master, (("/", service),))
+    routed = gateway.has_routes(config)
+    return lambda master, service: gateway.arguments(
+        config_file, config.http, master, () if routed else (("/", service),)
+    )
 
 
 class Foreground:
