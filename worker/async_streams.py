@@ -39,7 +39,7 @@ class AsyncStream(Handle):
     @property
     def ended(self) -> bool:
         """The caller has sent all that it will, whether it was read or not."""
-        return self._stream().received_all
+        return self._stream().ended
 
     def begin_reading(self) -> None:
         """What comes is held until it is read."""

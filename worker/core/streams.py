@@ -55,11 +55,7 @@ class Stream:
 
     @property
     def ended(self) -> bool:
-        """All of the upload was taken."""
-        return self._into.ended and not self.came
-
-    @property
-    def received_all(self) -> bool:
+        """The caller has sent all that it will, whether it was taken or not."""
         return self._into.ended
 
     def read(self) -> None:
