@@ -73,7 +73,7 @@ def made(fault: Fault, request_id: str, form: str, pages: Pages = NONE) -> Answe
 
 def headers(fault: Fault, content_type: bytes, request_id: str) -> Headers:
     fields = [(b"content-type", content_type), (b"x-request-id", request_id.encode())]
-    if fault.retry_after is not None:
+    if fault.seconds:
         fields.append((b"retry-after", b"%d" % fault.seconds))
     return fields
 
