@@ -93,7 +93,6 @@ class Calls:
         self.window = window
         self.open = False
         self.unreachable: dict[str, str] = {}  # master -> why it is not reached, for the error of who waited for one
-        self.strangers = 0  # answers that nobody waited for: duplicates, and those of calls that were given up
         self.body_max = WAITING_BYTES  # its master says what it takes, and then what waits is looked at again
         self._waiting: deque[Call] = deque()
         self._waiting_bytes = 0
@@ -239,7 +238,6 @@ class Calls:
             self._out_of_turn(sequence)
         call = self._sent.pop(number, None)
         if call is None:
-            self.strangers += 1
             self._given_up.pop(number, None)
             return None
         self._sent_bytes -= len(call.body)

@@ -66,7 +66,6 @@ def received(calls: Calls, fields: tuple[int, ...], frame: Body, now: float) -> 
     """CHUNK or CREDIT. Returns the call with its error if that ended it."""
     call = calls.sent(fields[8])
     if not isinstance(call, StreamCall):
-        calls.strangers += 1
         if call is None:
             calls.unknown(fields[8])
         return []

@@ -92,7 +92,6 @@ def test_a_delivery_that_comes_twice_is_dropped(ledger: Deliveries) -> None:
     take(ledger, 2)
     assert try_to_take(ledger, frame_of(TOKEN, 1, 2, "orders.quote")) is None
     assert try_to_take(ledger, frame_of(TOKEN, 1, 1, "orders.quote")) is None
-    assert ledger.dropped == 2
 
 
 def test_a_fenced_delivery_is_answered_as_not_started(ledger: Deliveries, page: Page) -> None:
@@ -281,4 +280,4 @@ def test_a_reply_that_was_acknowledged_before_it_was_made_is_kept(ledger: Delive
 @pytest.mark.parametrize("number, epoch", [((1 << 63) - 1, 1), ((1 << 64) - 1, 1), (1, (1 << 31) - 1)])
 def test_a_delivery_that_no_hello_could_tell_of_is_none(ledger: Deliveries, number: int, epoch: int) -> None:
     assert try_to_take(ledger, frame_of(TOKEN, epoch, number, "orders.quote")) is None
-    assert (ledger.dropped, ledger.received_upto) == (1, 0)
+    assert ledger.received_upto == 0

@@ -146,7 +146,6 @@ class Deliveries:
         self.token = 0
         self.epoch = 0
         self.running: dict[int, Delivery] = {}
-        self.dropped = 0  # deliveries that came twice, or out of order
         self._hellos = 0
         self._page = page
         self._limits_ns = limits_ns
@@ -171,10 +170,8 @@ class Deliveries:
         _, _, _, _, flags, _, epoch, _, number, upto, _, head_len, target_len = fields
         meta_at = _TARGET + target_len
         if number <= self.received_upto or meta_at > head_len or not flags & _ORIGIN:
-            self.dropped += 1
             return None
         if number >= NUMBER_MAX or epoch >= EPOCH_MAX:  # no HELLO could tell of it
-            self.dropped += 1
             return None
         if upto > self.sequence:
             upto = self.sequence  # what is not said yet cannot have been heard
