@@ -16,7 +16,8 @@ import rota
 from rota.common.body import decode_error, decode_result, encode_call
 from rota.common.errors import OK
 from rota.worker.async_hosting import AsyncHost
-from rota.worker.hosting import MESSAGE_MAX, TRACEBACK_MAX, Outcome, SyncHost
+from rota.worker.hosting import MESSAGE_MAX, Outcome, SyncHost
+from rota.worker.tracebacks import TRACEBACK_MAX
 
 
 class Delivery(NamedTuple):

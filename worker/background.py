@@ -25,11 +25,11 @@ from ..common.log import note
 from ..common.restarts import Restarts
 from ..common.settings import SlaveSettings
 from .backend import Rejected
-from .hosting import text_of, traceback_text
 from .loading import version_of
 from .page import PHASE, READY, Page
 from .process import Process, Specification, failed
 from .spawn import as_typed, how_it_ended
+from .tracebacks import text_of, traceback_text
 
 if TYPE_CHECKING:
     from .app import Worker

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from ..common.units import plural
-from .hosting import FRAMES_MAX, name_of, text_of, traceback_text, user_frames
+from .tracebacks import FRAMES_MAX, name_of, text_of, traceback_text, user_frames
 
 AROUND = 4  # lines of source before and after the one that runs
 LOCALS_MAX = 40  # of one frame

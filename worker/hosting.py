@@ -8,7 +8,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from time import perf_counter_ns
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..common.body import Packed, encode_error, pack
@@ -17,13 +16,12 @@ from ..common.limits import BODY_MAX
 from ..common.names import unknown
 from .app import Handler, Worker
 from .context import Delivered
+from .tracebacks import name_of, text_of, traceback_text
 
 if TYPE_CHECKING:
     from .core.deliveries import Delivery
 
 MESSAGE_MAX = 8 * 1024  # characters of an exception's text
-TRACEBACK_MAX = 16 * 1024  # characters; its ends are what one reads
-FRAMES_MAX = 50  # of one traceback: a RecursionError has a thousand
 FAILURES = (Exception, SystemExit)  # of a hook: where a process ends is not for it to say
 
 
@@ -148,49 +146,6 @@ def remote_error(error: BaseException) -> RemoteError:
     if isinstance(error, SystemExit):
         message = f"the handler tried to end the process with status {message or '0'}"
     return RemoteError(name_of(error), message[:MESSAGE_MAX], traceback_text(error))
-
-
-def name_of(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # user code
-        return "(its text cannot be shown)"
-
-
-def traceback_text(error: BaseException) -> str:
-    """The traceback without rota's own frames at its top, with at most TRACEBACK_MAX characters."""
-    user = user_frames(error.__traceback__)
-    try:
-        lines = traceback.format_exception(type(error), error, user, limit=-FRAMES_MAX)
-    except Exception as failure:  # user code again: __str__, __repr__, __notes__, __cause__
-        return f"(the traceback cannot be shown: {type(failure).__name__})"
-    text = "".join(lines)
-    if len(text) <= TRACEBACK_MAX:
-        return text
-    half = TRACEBACK_MAX // 2
-    return f"{text[:half]}\n  … {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
-
-
-_ROTA = __name__.partition(".")[0] + "."
-_MACHINERY = (_ROTA, "importlib.", "concurrent.futures.", "asyncio.")
-
-
-def user_frames(frames: TracebackType | None) -> TracebackType | None:
-    """Skip what lies between rota and the user's code; all of it if nothing else is there."""
-    user = frames
-    while user is not None and _is_machinery(user):
-        user = user.tb_next
-    return user or frames
-
-
-def _is_machinery(frame: TracebackType) -> bool:
-    module = str(frame.tb_frame.f_globals.get("__name__", ""))
-    return f"{module}.".startswith(_MACHINERY) or module == "runpy"
 
 
 def hook_failed(hook: Callable[[], Any], error: BaseException) -> LoadError:

@@ -14,8 +14,8 @@ from msgpack import packb
 from ..common.body import PARTS_FROM, Packed, Parts, bytes_head, pack
 from .app import Worker
 from .context import Context
-from .hosting import traceback_text
 from .recurring import RecurringBinding
+from .tracebacks import traceback_text
 
 Pair = list[bytes]  # [name, value]: a list, as a tuple costs more on the wire
 

@@ -21,8 +21,8 @@ from ..common.limits import PAGE_ROWS
 from ..common.names import did_you_mean
 from . import app
 from .app import Worker, arguments_needed
-from .hosting import text_of, user_frames
 from .interface import AUTO, worker_of
+from .tracebacks import text_of, user_frames
 
 VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 
