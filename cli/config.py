@@ -19,8 +19,8 @@ from ..common.exits import BAD_CONFIG, FAILED
 from .gateway import mistakes
 from .operator import json_option
 from .options import BadConfig, config_option, load_or_exit
+from .verb import Failed, VerbGroup, verb
 from .verb import Mistake as WrongLine
-from .verb import VerbGroup, verb
 
 SCHEMA = 1
 
@@ -104,9 +104,9 @@ def init(path: Path | None, force: bool) -> None:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(example())
     except FileExistsError:
-        raise click.ClickException(f"{path} exists; --force overwrites it") from None
+        raise Failed(f"{path} exists; --force overwrites it") from None
     except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}") from None
+        raise Failed(f"{path}: {error.strerror}") from None
     click.echo(f"wrote {path}", err=True)
 
 

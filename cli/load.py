@@ -14,7 +14,7 @@ import click
 
 from ..common import exits
 from .call import read_values, target_argument, values_argument
-from .operator import Number, Whole, json_option, master_option, patient_admin, print_json, seconds_option, tell
+from .operator import Number, Whole, json_option, master_option, patient_admin, seconds_option, show, tell
 from .tally import Tally
 from .verb import Mistake, verb
 
@@ -78,7 +78,7 @@ def load(
             reached_nobody = load.reached_nobody  # as it is before the client closes, and ends what is in flight
         except (ValueError, TypeError) as error:
             raise Mistake(str(error)) from None
-    print_json(report) if as_json else click.echo("\n".join(summary(report)))
+    show(report, as_json, lambda: summary(report))
     if report["failed"]:
         sys.exit(exits.UNREACHABLE if reached_nobody else exits.FAILED)
     if report["unanswered"]:

@@ -15,7 +15,6 @@ from .operator import (
     master_option,
     pairs,
     patient_admin,
-    print_json,
     reason_option,
     seconds_option,
     show,
@@ -166,11 +165,8 @@ def forget(masters: Sequence[str], nodes: Sequence[str], as_json: bool, reason: 
     """
     with patient_admin(masters) as master:
         reply = master.forget(*nodes, reason=reason)
-    if as_json:
-        print_json(reply)
-        return
-    for node in nodes:
-        click.echo(f"{node}: {'forgotten' if node in reply['nodes'] else 'forgotten before'}")
+    now = reply["nodes"]
+    show(reply, as_json, lambda: [f"{node}: forgotten{'' if node in now else ' before'}" for node in nodes])
 
 
 def _chosen(nodes: Sequence[str], everyone: bool, tags: Sequence[str]) -> Reply:

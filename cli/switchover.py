@@ -17,9 +17,9 @@ from .operator import (
     looking,
     master_option,
     patient_admin,
-    print_json,
     reason_option,
     seconds_option,
+    show,
     tell,
 )
 from .verb import Failed, verb
@@ -77,10 +77,7 @@ def switchover(
     with admin(masters) if force else patient_admin(masters, timeout) as master:
         cost = master.switchover(force=force, reason=reason, timeout=ends - time.monotonic())
     after = _status_after(cost)
-    if as_json:
-        print_json({**cost, "master": after})
-    else:
-        click.echo("\n".join(_lines(cost, after)))
+    show({**cost, "master": after}, as_json, lambda: _lines(cost, after))
 
 
 def _status_after(cost: Reply) -> Reply | None:
