@@ -259,15 +259,16 @@ class Agent:
                 self._link.connect(master)
             case effects.Spawn():
                 self._starts.append(effect)
+            case effects.Stop() | effects.Kill() | effects.SetFloor() if (
+                effect.incarnation not in self._processes.pages
+            ):
+                pass  # it has not begun, or has ended
             case effects.Stop(incarnation):
-                if incarnation in self._processes.pages:
-                    self._processes.stop(incarnation)
+                self._processes.stop(incarnation)
             case effects.Kill(incarnation, number):
-                if incarnation in self._processes.pages:
-                    self._spawner.kill(incarnation, number)
-            case effects.SetFloor(incarnation):
-                if incarnation in self._processes.pages:
-                    self._processes.set_floor(effect)
+                self._spawner.kill(incarnation, number)
+            case effects.SetFloor():
+                self._processes.set_floor(effect)
             case effects.Fence(epoch, master):
                 self._processes.fence(epoch, master)
             case effects.Lease(master, epoch, lasts_s):
