@@ -148,7 +148,7 @@ def head(*fields: tuple[bytes, bytes]) -> Head:
 )
 def test_the_client_is_the_nearest_address_that_is_not_a_proxy_of_ours(said: bytes, client: list[object]) -> None:
     proxies = Proxies(["10.0.0.0/8"])
-    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], proxies.trust("10.0.0.1"))
+    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], proxies.trust("10.0.0.1"), "http", b"")
     assert peer.trusted and not proxies.trust("11.0.0.1") and not Proxies().trust("10.0.0.1")
     assert proxies.trust("::ffff:10.0.0.9") and not proxies.trust("") and not proxies.trust("fe80::1%eth0")
     fields = [(b"x-forwarded-for", said), (b"x-forwarded-proto", b"http, https"), (b"forwarded", b"for=6.6.6.6")]
@@ -180,13 +180,13 @@ def test_the_client_is_the_nearest_address_that_is_not_a_proxy_of_ours(said: byt
     ],
 )
 def test_forwarded_is_read_where_proxies_write_that(said: bytes, origin: tuple[object, ...]) -> None:
-    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], True)
+    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], True, "http", b"")
     fields = [(b"x-forwarded-for", b"6.6.6.6"), (b"forwarded", said), (b"x-forwarded-host", b"evil")]
     assert Proxies(["10.0.0.0/8"], True).origin(peer, head(*fields)) == origin
 
 
 def test_a_long_forwarded_is_read_in_time_that_is_linear() -> None:
-    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], True)
+    peer = Peer(["10.0.0.1", 5], ["10.0.0.2", 80], True, "http", b"")
     for said in (b'for="' + b"\\a" * 16_000, b"a=b;" * 8_000 + b"!", b"," * 32_000, b" " * 32_000 + b"x"):
         began = time.thread_time()
         Proxies((), True).origin(peer, head((b"forwarded", said)))

@@ -307,12 +307,11 @@ def expects_continue(value: bytes, is_known: bool) -> bool:
     return is_known and bool(value)
 
 
-# What concerns one connection only, what the gateway answers itself, and `Proxy`, which CGI-like applications take for
-# the address of their own proxy (HTTP_PROXY).
-_DROPPED = frozenset(
-    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding"
-    b" upgrade http2-settings expect proxy".split()
-)
+# What concerns one connection only (RFC 9110 7.6.1).
+OF_THE_HOP = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
+# That, what the gateway answers itself, and `Proxy`, which CGI-like applications take for the address of their own
+# proxy (HTTP_PROXY).
+_DROPPED = OF_THE_HOP.union(b"proxy-authenticate proxy-authorization http2-settings expect proxy".split())
 _KEPT = frozenset([b"host", b"content-length"])  # whatever Connection names
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from .chunks import TRAILERS_MAX
-from .head import Fields, Head, Limits, expects_continue, is_host, is_method, is_target, length_of
+from .head import OF_THE_HOP, Fields, Head, Limits, expects_continue, is_host, is_method, is_target, length_of
 from .rules import Rejected
 
 Field = tuple[bytes, bytes]
@@ -19,7 +19,7 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
 _VALUE = re.compile(rb"(?:[!-~](?:[\t -~]*+(?<=[!-~]))?)?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PSEUDO = frozenset([b":method", b":scheme", b":authority", b":path"])
-_OF_HTTP_1 = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade".split())
+_OF_HTTP_1 = OF_THE_HOP - {b"te", b"trailer"}
 _OF_THE_HEAD = _OF_HTTP_1 | {b"content-length", b"expect", b"host"}  # as behind a chunked body (chunks.py)
 
 

@@ -35,9 +35,9 @@ class Peer(NamedTuple):
 
     client: list[Any]  # [host, port]
     server: list[Any]
-    trusted: bool = False
-    scheme: str = "http"
-    packed: bytes = b""  # what of it goes with each call (core/plain.py)
+    trusted: bool
+    scheme: str
+    packed: bytes  # what of it goes with each call (core/plain.py)
 
 
 class Origin(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
-from .head import LENGTH_DIGITS, TOKEN
+from .head import LENGTH_DIGITS, OF_THE_HOP, TOKEN
 
 RETRY_AFTER_S = 5  # for room in a spool: bodies come and go within seconds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -35,7 +35,6 @@ _STATUS_LINES = {status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}".encode()
 _NAME = re.compile(TOKEN + rb"{1,256}")  # those that were seen are remembered
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # bytes from 0x80 are the application's business
 _is_bad = re.compile(b"[%b]" % re.escape(_CONTROLS)).search
-_OURS = frozenset(b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade".split())
 _BODILESS = frozenset([204, 205, 304])
 _LENGTH = b"\r\nContent-Length: %d"
 _END = b"\r\n\r\n"
@@ -88,7 +87,7 @@ def _start(name: bytes) -> bytes:
     for special in (_LENGTH_OF, _DATE_OF):
         if lower == special:
             return special
-    return _NONE if lower in _OURS else b"\r\n%b: " % name
+    return _NONE if lower in OF_THE_HOP else b"\r\n%b: " % name
 
 
 class Framing:
@@ -189,7 +188,7 @@ def fields(
             raise ValueError(f"control character in the header {name!r}")
         if lower == b"content-length":
             length = _agreed(length, value)
-        elif lower not in _OURS:
+        elif lower not in OF_THE_HOP:
             found.append((lower, value.strip(b"\t ")))
             date = b"" if lower == b"date" else date  # the application's stands
     if date:
