@@ -18,7 +18,7 @@ from rota.common.body import decode_error
 from rota.testing import LocalCluster
 from rota.worker import asgi
 from rota.worker.async_hosting import AsyncHost
-from rota.worker.hosting import Outcome
+from rota.worker.hosting import Outcome, SyncHost
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "http" / "asgi_hello.py"
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
@@ -35,7 +35,8 @@ class Hosted:
     def __init__(self, application: Any, start: bool = True) -> None:
         self.outcomes: queue.Queue[tuple[int, Outcome]] = queue.Queue()
         self.failure: list[BaseException] = []
-        self.host = Driven(asgi.worker(application, "site"), lambda *outcome: self.outcomes.put(outcome), concurrency=8)
+        sync = SyncHost(asgi.worker(application, "site"))
+        self.host = Driven(sync, lambda *outcome: self.outcomes.put(outcome), concurrency=8, threads=1)
         self._ready = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -359,7 +360,7 @@ def test_what_goes_on_after_its_answer_takes_no_place_and_leaves_nothing_to_the_
         else:
             host.stop()
 
-    host = AsyncHost(asgi.worker(http_only(application), "site"), done, concurrency=1)
+    host = AsyncHost(SyncHost(asgi.worker(http_only(application), "site")), done, concurrency=1, threads=1)
     host.run(lambda: host.start(request("GET", b"/first", number=1)))
     assert seen == ["clean", "clean", "went on"]
 

@@ -282,7 +282,9 @@ class Loop:
 
     def __init__(self, worker: rota.Worker, concurrency: int = 4) -> None:
         self.outcomes: queue.Queue[tuple[int, Outcome]] = queue.Queue()
-        self.host = Driven(worker, lambda *ended: self.outcomes.put(ended), concurrency=concurrency)
+        self.host = Driven(
+            SyncHost(worker), lambda *ended: self.outcomes.put(ended), concurrency=concurrency, threads=1
+        )
         self.failure: list[BaseException] = []
         ready = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(ready,))
@@ -401,7 +403,7 @@ def test_a_delivery_that_is_cancelled_at_once_has_an_outcome(desk: Desk) -> None
         host.start(delivery("wait"))
         host.cancel(1)
 
-    host = AsyncHost(desk.worker, done, concurrency=1)
+    host = AsyncHost(SyncHost(desk.worker), done, concurrency=1, threads=1)
     host.run(start_and_cancel)
     assert isinstance(error_of(outcomes[0]), rota.Cancelled) and not desk.log
 
@@ -461,7 +463,7 @@ def test_a_sync_handler_does_not_hold_up_the_loop(loop: Loop, desk: Desk) -> Non
 
 
 def test_an_async_result_that_is_too_large_is_refused(loop: Loop) -> None:
-    loop.host.body_max = 2
+    loop.host.sync.body_max = 2
     loop.host.start(delivery("echo", value=3))
     assert isinstance(error_of(loop.next()[1]), rota.PayloadTooLarge)
 
@@ -479,7 +481,7 @@ def test_a_delivery_may_be_started_where_another_one_is_done(desk: Desk) -> None
         outcomes.append(number)
         host.start(delivery("echo", number + 1, value=1)) if number < 5 else host.stop()
 
-    host = AsyncHost(desk.worker, done, concurrency=1)
+    host = AsyncHost(SyncHost(desk.worker), done, concurrency=1, threads=1)
     host.run(lambda: host.start(delivery("echo", 1, value=1)))
     assert outcomes == [1, 2, 3, 4, 5]
 

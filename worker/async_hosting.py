@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import Cancelled, Error, LoadError
 from ..common.loops import new_event_loop
-from .app import Handler, Worker, is_async
+from .app import Handler, is_async
 from .hosting import (
     FAILURES,
     Outcome,
@@ -47,23 +47,14 @@ class AsyncHost:
     caller, who holds the queue.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        done: Callable[[int, Outcome], None],
-        *,
-        concurrency: int,
-        threads: int = 1,
-        version: str = "unversioned",
-        stream_of: Callable[[Any], Any] = lambda delivery: None,
-    ) -> None:
-        """`done(number, outcome)` is called exactly once for each delivery that was started. `threads`: for the sync
-        handlers of a WSGI application.
+    def __init__(self, sync: SyncHost, done: Callable[[int, Outcome], None], *, concurrency: int, threads: int) -> None:
+        """`sync`: runs sync handlers, and reads and writes for all. `done(number, outcome)` is called exactly once for
+        each delivery that was started. `threads`: for the sync handlers of a WSGI application.
         """
-        self.worker = worker
+        self.sync = sync
+        self.worker = sync.worker
         self.concurrency = concurrency
         self._done = done
-        self._host = SyncHost(worker, version=version, stream_of=stream_of)
         self._running: dict[int, Running] = {}
         self._beyond: set[Running] = set()  # handlers that go on after their answers
         self._loop = new_event_loop()
@@ -75,15 +66,6 @@ class AsyncHost:
     @property
     def room(self) -> int:
         return self.concurrency - len(self._running)
-
-    @property
-    def body_max(self) -> int:
-        """Bytes of one result; the master says how many."""
-        return self._host.body_max
-
-    @body_max.setter
-    def body_max(self, size: int) -> None:
-        self._host.body_max = size
 
     def run(self, ready: Callable[[], None]) -> None:
         """Start hooks, `ready()`, deliveries until `stop()`, stop hooks. What still runs then is cancelled.
@@ -168,7 +150,7 @@ class AsyncHost:
     async def _without_handler(self, delivery: Delivery, begun: int) -> None:
         """A handler that is not known, or a health check of the master, which names none."""
         unknown = bool(delivery.handler)
-        outcome = self._host.unknown(delivery, begun) if unknown else examined(await self._check_health(), begun)
+        outcome = self.sync.unknown(delivery, begun) if unknown else examined(await self._check_health(), begun)
         self._ended(delivery.number, outcome)
 
     def _begin(self, delivery: Delivery, begun: int) -> None:
@@ -178,7 +160,7 @@ class AsyncHost:
         elif handler.is_async:
             self._run(delivery.number, self._perform(handler, delivery, begun))
         else:
-            self._running[delivery.number] = future = self._threads.submit(self._host.run, delivery)
+            self._running[delivery.number] = future = self._threads.submit(self.sync.run, delivery)
             future.add_done_callback(partial(self._over_in_thread, delivery.number, begun))
 
     async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> None:
@@ -186,7 +168,7 @@ class AsyncHost:
         number = delivery.number
         task = self._running[number]
         try:
-            args, kwargs = self._host.bind(handler, delivery, partial(self._answer, handler, number, begun))
+            args, kwargs = self.sync.bind(handler, delivery, partial(self._answer, handler, number, begun))
         except Error as error:
             return self._ended(number, failed(error, begun))
         value = failure = None
@@ -197,11 +179,11 @@ class AsyncHost:
         if task in self._beyond:
             self._beyond.remove(task)
         else:
-            self._ended(number, failure or self._host.replied(handler, value, begun))
+            self._ended(number, failure or self.sync.replied(handler, value, begun))
 
     async def _answer_with(self, handler: Handler, number: int, result: Awaitable[Any], begun: int) -> None:
         try:
-            outcome = self._host.replied(handler, await result, begun)
+            outcome = self.sync.replied(handler, await result, begun)
         except BaseException as error:
             outcome = _failure(error, begun)
         self._ended(number, outcome)
@@ -212,7 +194,7 @@ class AsyncHost:
         if type(result) is CoroutineType:
             self._run(number, self._answer_with(handler, number, result, begun))
         else:
-            self._ended(number, self._host.replied(handler, result, begun))
+            self._ended(number, self.sync.replied(handler, result, begun))
 
     def _run(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
         # Its context is not that of the moment: another handler may run now, whose send has taken this delivery.

@@ -19,7 +19,7 @@ from .async_hosting import AsyncHost
 from .async_streams import AsyncStream, OfThread, ThreadStream
 from .core.deliveries import Delivery
 from .core.holding import QUICK_US
-from .hosting import Outcome
+from .hosting import Outcome, SyncHost
 from .page import STOP
 
 if TYPE_CHECKING:
@@ -40,14 +40,9 @@ class _Serving:
         self._backend = process.backend
         self._deliveries = process.deliveries
         self._streams = process.streams
-        self._host = AsyncHost(
-            process.worker,
-            self._done,
-            concurrency=process.concurrency,
-            threads=process.worker.threads or 1,
-            version=process.version,
-            stream_of=self._stream_of,
-        )
+        sync = SyncHost(process.worker, version=process.version, stream_of=self._stream_of)
+        threads = process.worker.threads or 1
+        self._host = AsyncHost(sync, self._done, concurrency=process.concurrency, threads=threads)
         self._waiting: deque[bytes] = deque()  # deliveries beyond the room; dropped with their connection, as the inbox
         self._backend.before_close = self._unwatch
         self._watched: Link | None = None
@@ -90,7 +85,7 @@ class _Serving:
 
     def _attend(self) -> None:
         self._process.attend()
-        self._host.body_max = self._backend.body_max
+        self._host.sync.body_max = self._backend.body_max
         self._watch()
         self._receive()
         self._cancel_overdue()
