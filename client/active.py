@@ -154,7 +154,7 @@ class ActiveMaster:
         if found is None:
             return self._beside.due
         self._beside.close()
-        search.go(found[0], now)
+        search.go(found[0])
         raise _Moved(f"silent, and {found[0]} is active")
 
 

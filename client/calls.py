@@ -15,7 +15,7 @@ from math import inf
 
 from ..common.body import Packed, decode_result
 from ..common.errors import Error, Overloaded, PayloadTooLarge, ProtocolError, Timeout, Unavailable
-from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX
+from ..common.limits import ACK_AFTER_ANSWERS, ACK_AFTER_BYTES, ACK_AFTER_S, BODY_MAX, CLIENT_TIMEOUT_S
 from ..common.wire import ACK, BUNDLE_BYTES_MAX, CANCEL, OLDER, ORIGIN, ORIGIN_STRUCT, REQUEST, RESENT, Body, head
 from .ages import Ages
 
@@ -51,7 +51,7 @@ class Call:
     number = 0
     epoch = 0
     deadline: float
-    timeout = 30.0
+    timeout = CLIENT_TIMEOUT_S
     address: Address
     body: Packed
 

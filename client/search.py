@@ -125,11 +125,10 @@ class Search:
         """
         return (QUIET_S, self.epoch + 1) if is_open else (UNGREETED_S, self.epoch)
 
-    def go(self, address: str, now: float) -> float:
-        """That one is active."""
+    def go(self, address: str) -> None:
+        """That one is active, and to be dialled now."""
         self._begin()
         self._place = self.masters.index(address)
-        return now
 
     def _begin(self) -> None:
         self._asked = 0

@@ -387,7 +387,8 @@ class Session:
         self._give_up("silent")
         if is_open:
             self.calls.closed()
-        self.phase, self._due = PARTED, search.go(address, now)
+        search.go(address)
+        self.phase, self._due = PARTED, now
 
     @staticmethod
     def _finish(failed: Sequence[Failed]) -> None:
