@@ -154,8 +154,8 @@ class ActiveMaster:
         if found is None:
             return self._beside.due
         self._beside.close()
-        search.go(found[0])
-        raise _Moved(f"silent, and {found[0]} is active")
+        search.go(found)
+        raise _Moved(f"silent, and {found} is active")
 
 
 class _Attempt:

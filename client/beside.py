@@ -36,9 +36,7 @@ class Beside:
         self._look_at = inf
         self._pause = 0.0
 
-    def step(
-        self, ctx: _Context, own: str, heard_at: float, patience: float, epoch: int, now: float
-    ) -> tuple[str, Welcome] | None:
+    def step(self, ctx: _Context, own: str, heard_at: float, patience: float, epoch: int, now: float) -> str | None:
         """Ask and look, as is due. `own`: the master that was not heard since `heard_at`. Returns another one that is
         active, with at least this epoch, when it is found.
         """
@@ -58,7 +56,7 @@ class Beside:
         for master, inquiry in self._inquiries.items():
             welcome = inquiry.answer()
             if welcome is not None and welcome.state == ACTIVE and welcome.epoch >= epoch:
-                return master, welcome
+                return master
         return None
 
     def close(self) -> None:

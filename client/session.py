@@ -379,10 +379,9 @@ class Session:
         if not self._waits():
             return beside.close()
         search, is_open = self._search, self.phase is OPEN
-        found = beside.step(self._ctx, search.address, self._heard_at, *search.doubt(is_open), now)
-        if found is None:
+        address = beside.step(self._ctx, search.address, self._heard_at, *search.doubt(is_open), now)
+        if address is None:
             return
-        address, welcome = found
         beside.close()
         self._give_up("silent")
         if is_open:
