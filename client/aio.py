@@ -288,7 +288,7 @@ class _Driver:
         self.loop.add_reader(monitor, self._step, True)
         self.loop.call_soon(self._step, True)  # the descriptors tell only of what comes after a look
 
-    def _unwatch(self, link: Link) -> None:
+    def _unwatch(self) -> None:
         watched, self._watched = self._watched, ()
         for fd in watched:
             self.loop.remove_reader(fd)

@@ -52,17 +52,17 @@ class Session:
     def __init__(
         self,
         masters: Sequence[str],
-        on_part: Callable[[Link], None] | None = None,
+        before_close: Callable[[], None] = lambda: None,
         chance: Callable[[], float] = random,
     ) -> None:
-        """`on_part` is told of each link before it is closed."""
+        """`before_close`: a loop that reads the link's descriptors lets go of them."""
         memory.hint()
         self.id = os.urandom(16)
         self.calls = Calls(session=self.id)
         self.link: Link | None = None
         self.phase = PARTED
         self.damaged = 0  # frames that were dropped
-        self._on_part = on_part
+        self._before_close = before_close
         self._ctx = sockets.context()
         self._search = Search(masters, chance, reconnect_delay)
         self._beside = Beside(masters) if len(masters) > 1 else None
@@ -170,8 +170,7 @@ class Session:
         link, self.link = self.link, None
         self._silent = False
         if link is not None:
-            if self._on_part is not None:
-                self._on_part(link)
+            self._before_close()
             link.close(linger_ms)
 
     # ---- open ---------------------------------------------------------------------------------------------------
