@@ -161,7 +161,7 @@ class Socket(Request):
             if isinstance(item, tuple):
                 self._close(*item)
             else:
-                self._carry_out(core.say(item, monotonic()))
+                self._carry_out(core.say(item))
             self._take(items.given)
         if core.takes:
             self._take(items.fed)

@@ -92,7 +92,7 @@ def test_how_messages_are_cut_makes_no_difference(
 @given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=70_000)), max_size=4))
 def test_what_is_said_is_read_by_another_implementation(items: list[str | bytes]) -> None:
     socket = WebSocket(SMALL, 0.0)
-    said = outcome([effect for item in items for effect in socket.say(item, 0.0)]).said
+    said = outcome([effect for item in items for effect in socket.say(item)]).said
     assert said == [(TEXT, each.encode()) if isinstance(each, str) else (BINARY, each) for each in items]
     assert socket.size >= sum(len(payload) for _, payload in said)
 
@@ -187,7 +187,7 @@ def test_who_closes_waits_for_the_client_and_passes_nothing_on(held: bool) -> No
     socket.hold(held, 0.0)
     said = outcome(socket.close(4001, "as asked", 0.0)).said
     assert said == [(CLOSE, struct.pack("!H", 4001) + b"as asked")]
-    assert socket.received(frame(TEXT, b"late") + frame(PING), 0.0) == [] and socket.say("later", 0.0) == []
+    assert socket.received(frame(TEXT, b"late") + frame(PING), 0.0) == [] and socket.say("later") == []
     assert outcome(socket.received(close(4001), 0.0)) == ([], None, [], True)
     assert socket.state is State.CLOSED and socket.next_deadline() is None
 
@@ -201,7 +201,7 @@ def test_a_client_that_does_not_answer_a_close_is_left_after_a_while() -> None:
 
 def test_its_time_to_answer_a_close_begins_when_it_has_read_what_was_said_before() -> None:
     socket = WebSocket(SMALL, 0.0)
-    socket.say(bytes(81920), 0.0)
+    socket.say(bytes(81920))
     socket.blocked(0.0)
     socket.close(1000, "", 0.0)
     assert socket.tick(8.0) == [] and socket.written(9.0) == []
@@ -233,7 +233,7 @@ def test_a_connection_that_is_lost_leaves_nothing_of_a_message() -> None:
     socket.received(frame(BINARY, bytes(900), fin=False), 0.0)
     socket.lost()
     assert not socket._message and socket.next_deadline() is None
-    assert socket.say("x", 1.0) == socket.close(1000, "", 1.0) == socket.hold(False, 1.0) == []
+    assert socket.say("x") == socket.close(1000, "", 1.0) == socket.hold(False, 1.0) == []
 
 
 def test_a_silent_client_is_pinged_and_one_that_answers_lives() -> None:
@@ -262,8 +262,8 @@ def test_a_client_that_is_not_read_is_not_taken_for_dead() -> None:
 
 def test_one_that_does_not_read_is_cut_at_its_rate_and_its_pings_are_not_hoarded() -> None:
     socket = WebSocket(SMALL, 0.0)
-    socket.say(bytes(40960), 0.0)
-    socket.say(bytes(40960), 0.0)
+    socket.say(bytes(40960))
+    socket.say(bytes(40960))
     socket.blocked(0.0)
     assert not socket.takes
     assert socket.received(b"".join(frame(PING, b"%d" % number) for number in range(1000)), 1.0) == []
@@ -273,7 +273,7 @@ def test_one_that_does_not_read_is_cut_at_its_rate_and_its_pings_are_not_hoarded
 
 def test_one_that_reads_again_gets_its_pongs_and_its_grace() -> None:
     socket = WebSocket(SMALL, 0.0)
-    socket.say(b"a", 0.0)
+    socket.say(b"a")
     socket.blocked(0.0)
     socket.received(frame(PING, b"there?"), 1.0)
     assert outcome(socket.written(2.0)).said == [(PONG, b"there?")]
@@ -282,10 +282,10 @@ def test_one_that_reads_again_gets_its_pongs_and_its_grace() -> None:
 
 def test_what_was_read_before_gives_no_more_time_for_what_comes_behind() -> None:
     socket = WebSocket(SMALL, 0.0)
-    socket.say(bytes(819_200), 0.0)
+    socket.say(bytes(819_200))
     socket.blocked(0.0)
     socket.written(1.0)
-    socket.say(b"a", 2.0)
+    socket.say(b"a")
     socket.blocked(2.0)
     assert socket.next_deadline() == pytest.approx(12.0, abs=0.1)
 
@@ -293,7 +293,7 @@ def test_what_was_read_before_gives_no_more_time_for_what_comes_behind() -> None
 def test_one_that_was_asked_and_reads_a_long_answer_before_it_says_so_is_not_taken_for_dead() -> None:
     socket = WebSocket(SMALL, 0.0)
     assert outcome(socket.tick(20.0)).said == [(PING, b"")]
-    socket.say(bytes(819_200), 21.0)
+    socket.say(bytes(819_200))
     socket.blocked(21.0)
     socket.written(45.0)
     assert socket.next_deadline() == 65.0
@@ -320,7 +320,7 @@ def test_compressed_messages_go_both_ways() -> None:
     data = frame(TEXT, packed[:9], fin=False, rsv=4) + frame(PING) + frame(CONT, packed[9:]) + frame(BINARY, b"plain")
     pieces = [effect for piece in one_by_one(data) for effect in socket.received(piece, 0.0)]
     assert outcome(pieces).items == [text, b"plain"]
-    (effect,) = socket.say(text, 0.0)
+    (effect,) = socket.say(text)
     assert isinstance(effect, Write) and len(effect.data) < 200
     (said,) = read(effect.data, [PerMessageDeflate(True, True, 15, 15)])
     assert said.data == text.encode()

@@ -141,7 +141,7 @@ class WebSocket:
 
     # ---- what the service does --------------------------------------------------------------------------------------
 
-    def say(self, item: str | bytes, now: float) -> list[Effect]:
+    def say(self, item: str | bytes) -> list[Effect]:
         if self.state is not _OPEN:
             return []
         return [self._send(TextMessage(item) if isinstance(item, str) else BytesMessage(item))]
