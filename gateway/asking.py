@@ -6,8 +6,8 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from ..client.aio import AsyncClient
-from ..client.view import TIMEOUT_MAX_S
 from ..common.body import pack
+from ..common.limits import TIMEOUT_MAX_S
 from .core import calls
 from .core.answers import Answer
 from .core.handshake import Handshake, Improper, asked
