@@ -42,7 +42,7 @@ def _rewrite_assertions() -> None:
         for part in parts
     ]
     for each in collecting:
-        each.wait(120)
+        each.wait(600)  # a core takes 10 s; one that many share, minutes
 
 
 def _is_rewritten(file: Path) -> bool:
