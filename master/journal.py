@@ -1,8 +1,8 @@
 """What must survive a restart of the master: an append-only file of records, fsynced by a thread of its own.
 
-The loop never waits for a disk: it hands over bytes, and learns by an eventfd that they are durable. At each start the
-journal is read, and a new file with the sum of all records put in its place. Only a new epoch is waited for: it is
-durable before anything is done under it.
+The loop never waits for a disk: it hands over bytes, and learns by an eventfd that they are durable. At each start, and
+when it has grown, the journal is read, and a new file with the sum of all records put in its place. Only a new epoch is
+waited for: it is durable before anything is done under it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .core.records import Restored
 
 _FRAME = struct.Struct("<II")  # length and CRC-32 of a record
 RECORD_MAX = 1 << 20
+REWRITE_BYTES = 32 << 20  # of the file, or twice what the sum of its records takes: then it is rewritten
 RISE_S = 5.0  # for one fsync; a disk that needs longer is no place for a master's memory
 
 
@@ -58,6 +59,8 @@ class Journal:
         self._done = 0
         self._failure = ""
         self._file: int | None = None
+        self._size = 0  # of the file
+        self._rewrite_at = 0
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if directory is not None:
@@ -143,15 +146,10 @@ class Journal:
 
     def _read(self, path: Path) -> None:
         data = path.read_bytes()
-        place = 0
-        while place + _FRAME.size <= len(data):
-            length, crc = _FRAME.unpack_from(data, place)
-            record = data[place + _FRAME.size : place + _FRAME.size + length]
-            if not 0 < length <= RECORD_MAX or len(record) < length or crc32(record) != crc:
-                break  # a write that a crash cut short, maybe into zeros: nobody was told that it was durable
+        records, whole = _whole(data)
+        for record in records:
             self._read_record(record)
-            place += _FRAME.size + length
-        self.truncated = len(data) - place
+        self.truncated = len(data) - whole
         if self.truncated:  # or is it a disk that forgets? Then somebody may want to know what was there
             path.with_suffix(".damaged").write_bytes(data)
 
@@ -173,7 +171,9 @@ class Journal:
         self._file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         if before is not None:
             os.close(before)
+        self._size = 0
         self._append([_epoch(self.stood, ""), _epoch(self.epoch, self.epoch_by or "?"), *records])
+        self._rewrite_at = max(REWRITE_BYTES, 2 * self._size)
         os.rename(fresh, self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(folder)
@@ -184,6 +184,7 @@ class Journal:
     def _append(self, records: list[bytes]) -> None:
         assert self._file is not None
         data = b"".join(_FRAME.pack(len(record), crc32(record)) + record for record in records)
+        self._size += len(data)
         while data:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
@@ -220,6 +221,34 @@ class Journal:
             self._append(together)
         numbers = [work.number for work in batch if isinstance(work, _Append | _StartOver)]
         self._done = max([self._done, *numbers])
+        if self._size > self._rewrite_at:
+            os.eventfd_write(self.wake_fd, 1)  # nobody waits for what takes a second
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Leaves out what is overtaken: nodes that flap, and requests that kill, lead to records as long as this master
+        lives.
+        """
+        self._rewrite_at = 2 * self._size
+        records, whole = _whole(self._path.read_bytes())
+        if whole == self._size:  # else it is damaged: what comes behind that is not to be lost
+            self._replace(Restored.of(each for each in records if msgpack.unpackb(each)["t"] != "epoch").records())
+
+
+def _whole(data: bytes) -> tuple[list[bytes], int]:
+    """The records of a journal up to the first that is not whole, and where that begins: a write that a crash cut
+    short, maybe into zeros; nobody was told that it was durable.
+    """
+    records: list[bytes] = []
+    place = 0
+    while place + _FRAME.size <= len(data):
+        length, crc = _FRAME.unpack_from(data, place)
+        record = data[place + _FRAME.size : place + _FRAME.size + length]
+        if not 0 < length <= RECORD_MAX or len(record) < length or crc32(record) != crc:
+            break
+        records.append(record)
+        place += _FRAME.size + length
+    return records, place
 
 
 def _epoch(epoch: int, by: str) -> bytes:

@@ -102,6 +102,39 @@ def test_what_takes_the_place_of_all_records_leaves_the_epochs(tmp_path: Path) -
         journal.close()
 
 
+def test_a_journal_that_has_grown_is_rewritten_while_its_master_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request that killed a process left 64 KiB there, as long as this master lived."""
+    monkeypatch.setattr("rota.master.journal.REWRITE_BYTES", 10_000)
+    journal = write(tmp_path, drained("n1"))
+    journal.rise(3, "m")
+    for number in range(2, 2_000):
+        journal.record([(number, drained("n2"))])
+    durable(journal, 1_999)
+    journal.record([(2_000, drained("n3"))])
+    durable(journal, 2_000)
+    assert (tmp_path / "journal").stat().st_size < 20_000
+    journal.close()
+    journal = Journal(tmp_path)
+    assert set(journal.restored.nodes) == {"n1", "n2", "n3"} and (journal.epoch, journal.epoch_by) == (3, "m")
+    journal.close()
+
+
+def test_of_a_damaged_journal_nothing_is_left_out_while_its_master_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.master.journal.REWRITE_BYTES", 10_000)
+    journal = write(tmp_path, drained("n1"))
+    with open(tmp_path / "journal", "r+b") as file:
+        file.write(b"damaged")
+    for number in range(2, 200):
+        journal.record([(number, drained("n2"))])
+    durable(journal, 199)
+    assert (tmp_path / "journal").stat().st_size > 10_000
+    journal.close()
+
+
 def test_what_is_called_durable_was_fsynced_with_the_directory_that_names_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
