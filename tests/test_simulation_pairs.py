@@ -81,6 +81,18 @@ def test_one_of_two_nodes_and_the_standby_may_die(cluster: PairCluster) -> None:
     assert {call.code for call in calls} == {0}
 
 
+def test_a_node_that_said_goodbye_has_no_vote_at_the_next_master_either(cluster: PairCluster) -> None:
+    gone = cluster.agents.pop("n2")
+    cluster.removed.add("n2")
+    gone.leave()
+    cluster.run_until(lambda: cluster.active.core.pair.leases.electorate == cluster.agents.keys())
+    cluster.masters[PRIMARY].kill()
+    cluster.run_until(lambda: cluster.masters[BACKUP].is_active)
+    cluster.start_again(PRIMARY, 0.5)
+    cluster.run(cluster.active.core.settings.dead_after + 10.0)
+    cluster.settle()
+
+
 def test_nodes_that_a_dying_master_took_for_others_of_their_name_elect_the_next_one(cluster: PairCluster) -> None:
     for node in ("n0", "n1"):
         cluster.agents[node].kill()

@@ -63,6 +63,7 @@ class Cluster:
         self._pids = self._calls = self._boots = 0
         self.start_master()
         self.agents: dict[str, AgentPart] = {}
+        self.removed: set[str] = set()  # nodes that are gone for good
         for index in range(nodes):
             self.start_agent(f"n{index}", remembers=False)
         self.clients = [self.new_client(f"client {index}") for index in range(clients)]

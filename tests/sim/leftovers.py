@@ -126,7 +126,7 @@ def check(cluster: Cluster) -> None:
 
 
 def _look(cluster: Cluster, cores: Iterable[object]) -> None:
-    there = {NODES: len(cluster.agents), PROCESSES: len(cluster.processes())}
+    there = {NODES: len(cluster.agents) + len(cluster.removed), PROCESSES: len(cluster.processes())}
     there[FORGOTTEN_TOO] = there[NODES] + len(cluster.master.core.fleet.forgotten)
     too_many = []
     for name, items in sorted(left(cores).items()):

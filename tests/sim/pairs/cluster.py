@@ -62,7 +62,6 @@ class PairCluster(Cluster):
         self.addresses = tuple(self.address(name) for name in (PRIMARY, BACKUP))
         self.masters: dict[str, Any] = {}
         self.ballots: dict[str, Ballot] = {}  # the vote files of the agents
-        self.removed: set[str] = set()  # nodes that are gone for good
         self.coming: set[str] = set()  # masters that are about to be started again
         self.counts: Counter[str] = Counter()  # of what happened, for the report
         self.answered_after = 0.0  # seconds after the last fault
@@ -208,6 +207,6 @@ class PairCluster(Cluster):
                 alone[0].verb("switchover", force=True)
             return
         self.checks.forget_intents()
-        for name in self.removed & active.core.fleet.nodes.keys():
+        for name in self.removed & active.core.known.present:  # who said goodbye counts for nothing anyway
             active.verb("forget", nodes=[name])
         super()._want_all()
