@@ -108,6 +108,26 @@ def test_a_client_whose_session_was_closed_with_answers_kept_is_told_that_it_may
     assert silent_for_long(upto=0).codes()[2] == MaybeExecuted.code
 
 
+def test_a_client_that_acknowledges_nothing_and_goes_on_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each answer at least the number was kept, of however many."""
+    monkeypatch.setattr("rota.master.core.frontend.UNACKED_MAX", 3)
+    rig = Rig()
+    slot = rig.process(rig.agent())
+    for number in range(1, 6):
+        rig.request(number)
+        rig.reply(slot, number)
+        assert len(rig.dispatch.sessions) == 1
+        if number == 3:
+            rig.after(1.5)
+    rig.after(1.5)
+    assert not rig.dispatch.sessions and len(rig.out.cuts) == 1
+    rig.client(epoch=1)
+    rig.request(1, flags=wire.RESENT | wire.OLDER)
+    rig.request(6)
+    rig.after(0.1)
+    assert rig.codes()[1] == MaybeExecuted.code and rig.where()[-1][1] == 6
+
+
 def test_there_are_so_many_nodes_and_no_more() -> None:
     rig = Rig()
     for number in range(NODES_MAX):

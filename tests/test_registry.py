@@ -964,6 +964,15 @@ def test_only_the_last_names_that_were_forgotten_are_remembered(monkeypatch: pyt
     assert list(rig.fleet.forgotten) == ["n2", "n3", "n4"]
 
 
+def test_of_an_ill_node_that_was_forgotten_nothing_is_remembered() -> None:
+    rig = Rig()
+    node = rig.agent()
+    node.health, node.mark.count = Health.BLACKLISTED, 1
+    rig.fleet.checks._record(node, rig.now)
+    rig.fleet.forget(node, rig.now)
+    assert not rig.fleet.checks._recorded and not Restored.of(rig.records).marked
+
+
 def test_a_reload_that_is_over_is_forgotten() -> None:
     rig = Rig()
     node = rig.agent()

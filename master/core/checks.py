@@ -414,6 +414,10 @@ class Checks:
             self._recorded.discard(name)
             self.fleet.journal(records.marked(name, None))
 
+    def forgotten(self, node: Node) -> None:
+        """What was recorded of it went with it."""
+        self._recorded.discard(node.name)
+
     def restore(self, marked: Mapping[str, records.Marked], now: float) -> None:
         """What an older master held against nodes: who was out stays out, if its agent is still the same."""
         day = self.fleet.wall() - now

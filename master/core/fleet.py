@@ -162,6 +162,7 @@ class Fleet:
         del self.nodes[node.name]
         self.was_forgotten(node.name)
         self.census.forgotten(node, now)
+        self.checks.forgotten(node)
         offered = {service for each in self.nodes.values() for service in each.offers}
         for service in node.offers:
             if service not in offered:

@@ -16,6 +16,9 @@ from .sessions import Session, Source
 
 SESSIONS_MAX = 10_000  # clients that were heard of in the last `session_idle`; each may cost `answers_bytes`
 SWEEP_S = 1.0
+# Answers that a client has not acknowledged, of which at least the number is kept. One that reads has fewer than its
+# window of requests; whoever acknowledges nothing, and goes on, is let go.
+UNACKED_MAX = 100_000
 
 _parse = wire.parse
 _STREAM = (wire.CHUNK, wire.CREDIT)
@@ -170,12 +173,16 @@ class Frontend:
         dispatch.routes[route] = session
 
     def tick(self, now: float) -> None:
-        """Cuts those that do not read, closes those that were not heard of for long."""
-        settings, sessions = self._dispatch.settings, self._dispatch.sessions
+        """Cuts those that do not read, closes those that acknowledge nothing or were not heard of for long."""
+        dispatch = self._dispatch
+        settings, sessions = dispatch.settings, dispatch.sessions
         for session, why in self._readers.to_cut(sessions.values(), settings.answers_total, now):
             self._cut(session, why)
         if now - self._swept > SWEEP_S:
             self._swept = now
+            for session in [s for s in sessions.values() if len(s.kept) > UNACKED_MAX]:
+                self._cut(session, f"it has acknowledged none of {len(session.kept)} answers")
+                dispatch.close_session(session)
             self._sweep([s for s in sessions.values() if now - s.heard_at > settings.session_idle])
 
     def _cut(self, session: Session, why: str) -> None:
