@@ -38,6 +38,9 @@ _LIVENESS = """\
 What the master observes. An agent beats every 200 ms, for all its processes. It runs no user code, so a spinning
 handler does not make a node look dead. `late` comes after `suspect_after` of silence, `silent` after `dead_after`.
 Only when a node is dead are the requests that run there settled as lost.
+
+A master that starts knows nodes from its journal: those that had said goodbye begin as *closed*, the others as
+*unknown*. Of a closed one nothing is awaited, and it has no vote.
 """
 
 _HEALTH = """\
