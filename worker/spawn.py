@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from errno import ENOSYS, EPERM
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 TAIL_BYTES = 4096  # of its output: what an exit report carries
 OUTPUT_MAX = 1024 * 1024  # bytes of output that are kept of one process
 _PACKAGE = __name__.partition(".")[0]
+
+_fallocate = ctypes.CDLL(None).fallocate
+_fallocate.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
+_PUNCH_HOLE = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 
 
 class Place(NamedTuple):
@@ -125,18 +129,13 @@ class Child:
         return os.fstat(self.output.fileno()).st_size - self._shown
 
     def skip(self, most: int) -> int:
-        """Leaves out what is unshown, except for the last `most` bytes; how many these are. They are the whole file
-        then: it takes no more room than that, and what the process writes goes behind them.
+        """Leaves out what is unshown, except for the last `most` bytes; how many these are. What is before that takes
+        no room on the disk any more. (To empty the file would lose what is written meanwhile.)
         """
-        left_out = self.behind() - most
-        if left_out <= 0:
-            return 0
-        fd = self.output.fileno()
-        last = os.pread(fd, most, self._shown + left_out)
-        os.ftruncate(fd, 0)  # what is written in this moment is lost, too
-        self._shown = 0
-        with suppress(OSError):  # of a disk that is full
-            os.write(fd, last)
+        left_out = max(0, self.behind() - most)
+        if left_out:
+            self._shown += left_out
+            _fallocate(self.output.fileno(), _PUNCH_HOLE, 0, self._shown)  # a file system that has no holes keeps it
         return left_out
 
 
