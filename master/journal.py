@@ -13,7 +13,8 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -146,9 +147,10 @@ class Journal:
 
     def _read(self, path: Path) -> None:
         data = path.read_bytes()
-        records, whole = _whole(data)
-        for record in records:
+        whole = 0
+        for record, end in _records(data):
             self._read_record(record)
+            whole = end
         self.truncated = len(data) - whole
         if self.truncated:  # or is it a disk that forgets? Then somebody may want to know what was there
             path.with_suffix(".damaged").write_bytes(data)
@@ -230,25 +232,28 @@ class Journal:
         lives.
         """
         self._rewrite_at = 2 * self._size
-        records, whole = _whole(self._path.read_bytes())
+        known, whole = Restored(), 0
+        with open(self._path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            for record, end in _records(data):
+                if msgpack.unpackb(record)["t"] != "epoch":
+                    known.read(record)
+                whole = end
         if whole == self._size:  # else it is damaged: what comes behind that is not to be lost
-            self._replace(Restored.of(each for each in records if msgpack.unpackb(each)["t"] != "epoch").records())
+            self._replace(known.records())
 
 
-def _whole(data: bytes) -> tuple[list[bytes], int]:
-    """The records of a journal up to the first that is not whole, and where that begins: a write that a crash cut
+def _records(data: bytes | mmap) -> Iterator[tuple[bytes, int]]:
+    """The records of a journal, each with where it ends, up to the first that is not whole: a write that a crash cut
     short, maybe into zeros; nobody was told that it was durable.
     """
-    records: list[bytes] = []
     place = 0
     while place + _FRAME.size <= len(data):
         length, crc = _FRAME.unpack_from(data, place)
         record = data[place + _FRAME.size : place + _FRAME.size + length]
         if not 0 < length <= RECORD_MAX or len(record) < length or crc32(record) != crc:
             break
-        records.append(record)
         place += _FRAME.size + length
-    return records, place
+        yield record, place
 
 
 def _epoch(epoch: int, by: str) -> bytes:
