@@ -22,7 +22,7 @@ from .operator import (
 from .verb import VerbGroup, verb
 
 _LOOK_CODES = (exits.UNREACHABLE,)
-_CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY)
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY)
 
 
 @click.group("blacklist", cls=VerbGroup)

@@ -18,7 +18,7 @@ from ..common.example import example
 from ..common.exits import BAD_CONFIG, FAILED
 from .gateway import mistakes
 from .operator import json_option
-from .options import BadConfig, config_option, load_or_exit
+from .options import BadConfig, FilePath, config_option, load_or_exit
 from .verb import Failed, VerbGroup, verb
 from .verb import Mistake as WrongLine
 
@@ -34,9 +34,7 @@ def _also_as_argument(ctx: click.Context, param: click.Parameter, given: str | N
     return given
 
 
-_file_argument = click.argument(
-    "file", required=False, expose_value=False, type=click.Path(dir_okay=False), callback=_also_as_argument
-)
+_file_argument = click.argument("file", required=False, expose_value=False, type=FilePath(), callback=_also_as_argument)
 
 
 @click.group("config", cls=VerbGroup)
@@ -91,7 +89,7 @@ def show(config_file: str | None, as_json: bool) -> None:
     examples=("rota config init                       to stdout", "rota config init /etc/rota.toml"),
     exits=(FAILED,),
 )
-@click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("path", required=False, type=FilePath(Path))
 @click.option("--force", is_flag=True, help="Overwrite the file if there is one.")
 def init(path: Path | None, force: bool) -> None:
     """Write a rota.toml with every setting, to PATH or to stdout."""

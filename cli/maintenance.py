@@ -19,6 +19,8 @@ from .operator import (
 )
 from .verb import Mistake, verb
 
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED)
+
 
 @verb(
     "maintenance",
@@ -27,7 +29,7 @@ from .verb import Mistake, verb
         "rota maintenance reports on --stop     its processes end, too",
         "rota maintenance shop off",
     ),
-    exits=(exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY, exits.INTERRUPTED),
+    exits=_CODES,
 )
 @click.argument("service")
 @click.argument("state", type=click.Choice(["on", "off"]))

@@ -23,13 +23,26 @@ from ..common.settings import SECTIONS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+
+class FilePath(click.Path):
+    """The name of a file. An empty one is of a script whose variable is not set."""
+
+    def __init__(self, path_type: type[Any] | None = None) -> None:
+        super().__init__(dir_okay=False, path_type=path_type)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("it is empty: a file expected", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 config_option = click.option(
     "-c",
     "--config",
     "config_file",
     metavar="FILE",
     envvar="ROTA_CONFIG",
-    type=click.Path(dir_okay=False),
+    type=FilePath(),
     help="Read settings from this file (rota.toml).",
 )
 

@@ -19,7 +19,7 @@ from .operator import (
 )
 from .verb import verb
 
-_CODES = (exits.FAILED, exits.NOT_FOUND, exits.UNREACHABLE, exits.UNDER_WAY)
+_CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY)
 
 
 @verb(

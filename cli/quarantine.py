@@ -27,7 +27,7 @@ PREVIEW_MAX = 2000  # characters of the arguments
 START_MAX = 48  # bytes of a payload that cannot be decoded
 
 _LOOK_CODES = (exits.UNREACHABLE,)
-_CODES = (exits.NOT_FOUND, exits.UNREACHABLE)
+_CODES = (exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits.UNDER_WAY)
 
 
 @click.group("quarantine", cls=VerbGroup)
@@ -51,7 +51,9 @@ def list_(masters: Sequence[str], as_json: bool) -> None:
 
 
 @verb(
-    "show", examples=("rota quarantine show 3f9a10c2", "rota quarantine show 3f9a --json | jq .arguments"), exits=_CODES
+    "show",
+    examples=("rota quarantine show 3f9a10c2", "rota quarantine show 3f9a --json | jq .arguments"),
+    exits=(exits.NOT_FOUND, exits.UNREACHABLE),
 )
 @click.argument("id", metavar="ID")
 @master_option
@@ -71,7 +73,7 @@ def show_(masters: Sequence[str], id: str, as_json: bool) -> None:
         click.echo("\n".join(_entry(reply)))
 
 
-@verb("retry", examples=("rota quarantine retry 3f9a10c2 --reason 'fixed in 2.4'",), exits=(*_CODES, exits.UNDER_WAY))
+@verb("retry", examples=("rota quarantine retry 3f9a10c2 --reason 'fixed in 2.4'",), exits=_CODES)
 @click.argument("id", metavar="ID")
 @reason_option
 @master_option
@@ -85,7 +87,7 @@ def retry(masters: Sequence[str], id: str, reason: str, as_json: bool) -> None:
     _change("retry", masters, id, reason, as_json, "may run again, alone at first", "may run already")
 
 
-@verb("drop", examples=("rota quarantine drop 3f9a10c2",), exits=(*_CODES, exits.UNDER_WAY))
+@verb("drop", examples=("rota quarantine drop 3f9a10c2",), exits=_CODES)
 @click.argument("id", metavar="ID")
 @reason_option
 @master_option

@@ -114,6 +114,8 @@ class Name(Kind):
 class HostPort(Pattern):
     """A text that ends with a port. The system takes a larger one modulo 65536, and listens there without a word."""
 
+    metavar = "HOST:PORT"
+
     def read(self, value: object) -> str:
         text = super().read(value)
         port = text.rpartition(":")[2]

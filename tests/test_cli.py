@@ -164,6 +164,13 @@ def test_a_verb_that_changes_something_may_time_out_and_says_so() -> None:
     assert [name for name, verb in changing.items() if exits.UNDER_WAY not in verb.exits] == []
 
 
+def test_a_verb_that_changes_something_may_be_refused_and_says_so() -> None:
+    """By a standby, at least, that does not know where the active master is."""
+    verbs = {name: command for name in DESCRIBED if isinstance(command := command_of(name), Verb)}
+    changing = [verb for verb in verbs.values() if any(each.name == "reason" for each in verb.params)]
+    assert len(changing) > 10 and [verb.name for verb in changing if exits.REFUSED not in verb.exits] == []
+
+
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_the_examples_of_the_help_are_command_lines_that_parse(name: str) -> None:
     command = command_of(name)
@@ -193,6 +200,8 @@ def test_a_certificate_without_an_address_for_http_is_a_mistake(command: list[st
 def test_an_option_before_the_command_is_told_where_it_belongs() -> None:
     result = CliRunner().invoke(main, ["-m", "tcp://127.0.0.1:7700", "status"])
     assert result.exit_code == 2 and "options stand behind the command: rota COMMAND -m …" in result.stderr
+    result = CliRunner().invoke(main, ["--json", "status"])
+    assert result.exit_code == 2 and "behind the command: rota COMMAND --json …" in result.stderr
     result = CliRunner().invoke(main, ["--verson"])
     assert result.exit_code == 2 and "Did you mean" in result.stderr and "--version" in result.stderr
 
@@ -247,6 +256,9 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("drain web-1 --no-wait --timeout 5s", "--timeout says how long to wait, --no-wait not to wait"),
         ("rejoin web-1 --version {}", "--version is empty"),
         ("config init --force", "--force overwrites a file: say PATH, too"),
+        ("config check {}", "'[FILE]': it is empty: a file expected"),
+        ("config init {}", "'[PATH]': it is empty: a file expected"),
+        ("master -c {}", "'--config': it is empty: a file expected"),
         ("call orders", "'service.handler' expected"),
         ("call orders.quote X", "k=v or k:=JSON expected"),
         ("call orders.quote quantity=99999999999999999999", "quantity: cannot send an integer of more than 64 bits"),

@@ -1003,6 +1003,12 @@ def test_a_mistake_of_ours_in_what_makes_it_stand_ends_it(rig: Rig, monkeypatch:
         Desk(rig).asks("switchover", force=True)
 
 
+def test_an_operator_is_sent_to_nobody_while_no_other_master_was_heard() -> None:
+    refused = Desk(Rig()).asks("drain", all=True)
+    text = "me is a standby, and has not heard another master at tcp://other:7700 yet"
+    assert (refused.exit, refused.data["error"]) == (exits.REFUSED, text)
+
+
 def test_of_a_long_history_an_operator_is_told_what_one_message_holds(rig: Rig) -> None:
     told = {"at": 0.0, "kind": "join", "subject": "n1", "text": "x" * 1000, "by": "", "reason": ""}
     for number in range(0, 10_000, 100):

@@ -439,6 +439,8 @@ class Standby(ABC):
         is_forced = verb.verb == "switchover" and verb.args.get("force") is True
         if verb.verb not in ("status", "events") and not is_forced:
             text = f"{self.name} is a standby: ask the active master, {self._active} at {self.peer_address}"
+            if not self._active:
+                text = f"{self.name} is a standby, and has not heard another master at {self.peer_address} yet"
             raise Refuse(exits.REFUSED, text, active=self.peer_address)
         check(verb.verb, verb.args)
         if is_forced:
