@@ -1,4 +1,4 @@
-"""Names of nodes, services and handlers, and how to guess which one was meant."""
+"""Names of nodes, services, handlers and versions, and how to guess which one was meant."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from .limits import NAME_MAX
 
 NEAREST_MAX = 3
+VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 OF_HTTP = ("http", "http-safe", "websocket")  # handlers of gateways; they trust what a call says of its HTTP client
 _OTHERS = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
@@ -25,6 +26,13 @@ def check_name(name: str, what: str) -> str:
             f"{what} {name!r}: use 1 to {NAME_MAX} letters, digits, '_', '-' or '.', not starting with '-' or '.'"
         )
     return name
+
+
+def check_version(version: str) -> str:
+    """The version itself, or ValueError with a sentence that says what is allowed."""
+    if not version or len(version) > VERSION_MAX or not version.isprintable() or " " in version:
+        raise ValueError(f"version {version[:80]!r}: use 1 to {VERSION_MAX} printable characters without blanks")
+    return version
 
 
 def as_name(text: str) -> str:

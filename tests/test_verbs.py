@@ -139,6 +139,16 @@ def test_no_version_is_named_for_processes_that_go_on_under_another_one(intent: 
     assert [rig.fleet.nodes[name].intent for name in ("n1", "n3")] == [intent, "detached"]
 
 
+@pytest.mark.parametrize("version", ["2 beta", "x" * 65, "2\n"])
+def test_a_version_that_no_process_could_have_is_refused_before_it_is_on_record(version: str) -> None:
+    rig = cluster()
+    ask(rig, "drain", nodes=["n1"])
+    rig.after(0.1)
+    result = ask(rig, "rejoin", nodes=["n1"], version=version)
+    assert result.exit == exits.USAGE and "1 to 64 printable characters without blanks" in result.data["error"]
+    assert rig.fleet.nodes["n1"].intent is Intent.DETACHED
+
+
 def test_the_version_that_a_node_was_rejoined_with_may_be_said_again() -> None:
     rig = cluster()
     assert ask(rig, "rejoin", nodes=["n1"], version="1").exit == exits.DONE, "that its processes report"

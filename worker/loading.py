@@ -18,13 +18,11 @@ from typing import Any
 
 from ..common.errors import LoadError
 from ..common.limits import PAGE_ROWS
-from ..common.names import did_you_mean
+from ..common.names import check_version, did_you_mean
 from . import app
 from .app import Worker, arguments_needed
 from .interface import AUTO, worker_of
 from .tracebacks import text_of, user_frames
-
-VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 
 
 def load_application(specification: Mapping[str, Any]) -> tuple[Worker, str]:
@@ -83,9 +81,10 @@ def version_of(worker: Worker, *, flag: str | None = None, app_dir: str = ".") -
     """The version of the code that is on disk: the flag, a file VERSION in the app dir, Worker(version=...),
     "unversioned", the first that is there. LoadError if it cannot be read or shown."""
     version = flag or _version_file(app_dir) or worker.version or "unversioned"
-    if len(version) > VERSION_MAX or not version.isprintable() or " " in version:
-        raise LoadError(f"version {version[:80]!r}: use 1 to {VERSION_MAX} printable characters without blanks")
-    return version
+    try:
+        return check_version(version)
+    except ValueError as error:
+        raise LoadError(str(error)) from None
 
 
 def split_spec(spec: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from ...common import exits
 from ...common.lifecycle import Intent, Liveness
 from ...common.limits import PAUSE_MAX_S
 from ...common.messages import Result
-from ...common.names import nearest, unknown
+from ...common.names import check_version, nearest, unknown
 from ...common.units import plural
 from . import budget, quarantine, records, status
 from .fleet import Fleet
@@ -149,7 +149,7 @@ class Verbs:
         going = next((node for node in joining if node.leaving), None)
         if going is not None:
             raise Refuse(exits.REFUSED, f"{going.name} is leaving: its agent was told to stop; start it again first")
-        version, reason = argument(args, "version", str, ""), reason_of(args)
+        version, reason = _version_of(args), reason_of(args)
         other = next((node for node in nodes if version and _stays_another(node, version)), None)
         if other is not None:
             found = f"version {' and '.join(other.versions())}" if other.versions() else "no process ready"
@@ -486,6 +486,15 @@ def check(verb: str, args: dict[str, Any]) -> None:
 
 def not_found(what: str, name: str, known: Any) -> Refuse:
     return Refuse(exits.NOT_FOUND, unknown(what, name, known), nearest=nearest(name, known))
+
+
+def _version_of(args: dict[str, Any]) -> str:
+    """One that no process could have would keep the node from starting any, for as long as it is on record."""
+    version: str = argument(args, "version", str, "")
+    try:
+        return check_version(version) if version else ""
+    except ValueError as error:
+        raise Refuse(exits.USAGE, str(error)) from None
 
 
 def _names(args: dict[str, Any], name: str) -> list[str]:
