@@ -16,6 +16,7 @@ from sim.pairs.mutants import MUTANTS, SHOWN_BY
 from sim.run import find
 
 from rota.common.lifecycle import Intent
+from rota.common.messages import Vote
 
 SEEDS = 6
 SOON_FOUND = {"right_to_dispatch_ignored": 6, "nobody_is_asked": 4}  # by this seed, as in test_simulation.py
@@ -132,6 +133,25 @@ def test_a_standby_that_was_cut_off_with_a_minority_disturbs_nobody_when_it_is_b
         assert active.may_dispatch(cluster.clock.now) and active.core.dispatch.epoch == 1
     cluster.run_until(lambda: not active.core.pair.unready())
     cluster.settle()
+
+
+@pytest.mark.parametrize("seed", range(15, 23))
+def test_what_a_vote_for_a_candidate_that_lost_kept_from_starting_runs_once(seed: int) -> None:
+    """The active dispatches on until it hears of that vote. Both it and the next master are told that it never ran."""
+    with closing(PairCluster(seed, clients=1, credit=1)) as cluster:
+        cluster.run_until(lambda: cluster.active and cluster.ready() and not cluster.active.core.pair.unready())
+        cluster.run(1.0)
+        voter = cluster.agents["n0"]
+        voter.core.votes.lease = None  # it ran out, and that of the others was renewed
+        voter._asked(Vote(2, BACKUP, 1000))
+        voter.pause(0.05)
+        for _ in range(3):
+            cluster.call("slow", timeout=6.0)
+            cluster.run(0.004)
+        cluster.run(0.02)
+        for process in [each for node in ("n1", "n2") for each in cluster.agents[node].processes.values()]:
+            process.pause(1.5)  # the next master hears of them after it has heard of those that refused
+        cluster.settle()
 
 
 def test_nothing_is_acknowledged_that_a_standby_does_not_have_which_may_take_over(cluster: PairCluster) -> None:
