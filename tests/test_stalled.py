@@ -4,7 +4,7 @@ from core_rig import SESSION, Rig
 
 from rota.common import wire
 from rota.common.errors import NOT_STARTED
-from rota.common.messages import ROW_DONE, Recall, Recalled, Row
+from rota.common.messages import ROW_DONE, Recall, Recalled, Row, Started
 from rota.master.core.pool import STALL_S, Slot
 
 
@@ -103,6 +103,21 @@ def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_when_there_i
     assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1, since=1)]
     rig.tell(first.node, Recalled(first.incarnation, 2, 0))
     assert list(second.inflight) == [1]
+
+
+def test_a_question_that_was_lost_with_the_agents_connection_is_asked_again() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1)
+    rig.after(0.6)
+    running = [Started(slot.incarnation, "orders", b"t", slot.pid) for slot in (first, second)]
+    rig.agent(processes=running)
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1, since=1)] * 2
+    rig.core.stop(rig.now)
+    rig.agent(processes=running)
+    assert not rig.fleet.recalls.settled()
+    rig.tell(first.node, Recalled(first.incarnation, 2, 0))
+    assert rig.fleet.recalls.settled() and not first.inflight
 
 
 def test_what_is_left_alone_at_a_stopped_process_when_its_replies_were_handed_in_is_taken_back_too() -> None:

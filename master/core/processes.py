@@ -49,7 +49,8 @@ class Processes:
         for each in hello.exits:
             self.exited(node, each, now)
         for slot in list(node.slots.values()):
-            slot.recall = 0  # what was said over the old connection may be lost, as what was answered
+            if slot.recall:  # what was said over the old connection may be lost, as what was answered
+                self._fleet.recalls.ask(slot, slot.recalled)
             if slot.stage is Stage.RETIRED and slot.incarnation in told:
                 self._fleet.staff.say_retire(slot, STOP_GRACE_MS)
             elif slot.incarnation not in told and slot.stage is not Stage.EXITED:

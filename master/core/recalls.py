@@ -56,10 +56,10 @@ class Recalls:
         others = any(not s.inflight or s.progress_at >= late for s in usable)
         for slot in slow:
             if not slot.recall and (others or slot in fresh):
-                self._ask(slot, slot.last_number if others else slot.recalled)
+                self.ask(slot, slot.last_number if others else slot.recalled)
         for slot in alone:
             if not slot.recall and any(s is not slot for s in usable):
-                self._ask(slot, slot.last_number)
+                self.ask(slot, slot.last_number)
 
     def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
         """Slots with nothing but one request that was not asked for, and no news of it for RECALL_ALONE_S. The others
@@ -75,9 +75,9 @@ class Recalls:
         for pool in self._dispatch.pools.values():
             for slot in pool.slots.values():
                 if slot.inflight:
-                    self._ask(slot, slot.last_number)
+                    self.ask(slot, slot.last_number)
 
-    def _ask(self, slot: Slot, upto: int) -> None:
+    def ask(self, slot: Slot, upto: int) -> None:
         slot.recalled = upto
         slot.recall = upto + 1
         recall = messages.Recall(slot.incarnation, upto, since=min(slot.inflight, default=0))
