@@ -634,6 +634,29 @@ def test_threads_that_call_while_the_client_is_closed_by_another_are_all_told(fa
         mine.result(10)
 
 
+def test_a_client_whose_thread_fails_says_so_to_all_who_wait_and_is_closed(
+    fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.answer = never
+    shown: Queue[str] = Queue()
+    monkeypatch.setattr(threading, "excepthook", lambda said: shown.put(f"{said.exc_value!r} in {said.thread.name}"))
+    client = rota.Client(fake.address)
+    waiting = client.submit("a.b")
+    until(lambda: fake.seen)
+
+    def fail(*_: object) -> None:
+        raise MemoryError("none is left")
+
+    monkeypatch.setattr(Session, "send", fail)
+    late = client.submit("a.b")
+    for future in (waiting, late):
+        with pytest.raises(rota.Error, match=r"the I/O thread of this client failed: MemoryError\('none is left'\)"):
+            future.result(10)
+    with pytest.raises(RuntimeError, match="closed"):
+        client.call("a.b")
+    assert shown.get(timeout=10) == "MemoryError('none is left') in rota-client"
+
+
 def test_a_call_that_is_cancelled_before_it_is_taken_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits in a client is bounded, also when a caller gives up at the very moment of its call."""
     monkeypatch.setattr(table, "WAITING_BYTES", 100)

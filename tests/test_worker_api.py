@@ -62,6 +62,33 @@ def test_sync_async_methods_partials_and_callable_objects_are_handlers() -> None
     }
 
 
+class Lettered:
+    """Its annotations are texts, as under `from __future__ import annotations`."""
+
+    def quote(self, user: "UserId", quantity: int = 1) -> None: ...
+    def __call__(self, user: "UserId") -> None: ...
+
+
+def lettered(user: "UserId") -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lettered,
+        Lettered().quote,
+        Lettered(),
+        functools.partial(Lettered().quote, quantity=2),
+        functools.wraps(lettered)(lambda **kwargs: None),
+    ],
+)
+def test_annotations_are_read_where_they_were_written_whatever_kind_of_handler_it_is(function: Any) -> None:
+    binding = Binding("orders.ask", function)
+    assert binding.bind([], {"user": 7}) == {"user": 7}
+    with pytest.raises(rota.BindError, match="'user' must be .*UserId, not str"):
+        binding.bind([], {"user": "ann"})
+
+
 def positional_only(symbol: str, /) -> None: ...
 def surplus(*symbols: str) -> None: ...
 def unbound(self: Any, symbol: str) -> None: ...
