@@ -29,9 +29,10 @@ from waiting import until
 
 import rota
 from rota.client import calls as table
-from rota.client.client import Engine
+from rota.client.client import Engine, _watching
 from rota.client.reply import Reply
 from rota.client.session import Session
+from rota.client.wake import Waker
 from rota.common import messages, sockets, wire
 from rota.common.body import encode_error
 from rota.common.link import Link
@@ -156,6 +157,14 @@ def test_a_callback_may_close_the_client(fake: FakeFrontend) -> None:
     until(lambda: fake.counts["bye"] == 2)  # the control link and the session
     with pytest.raises(RuntimeError, match="closed"):
         client.call("a.b")
+
+
+def test_who_was_woken_sleeps_until_the_next_call() -> None:
+    engine, waker = Engine(("tcp://127.0.0.1:1",)), Waker()
+    poll, *_ = _watching(None, waker)
+    waker.wake()
+    assert engine._sleep(poll, 0.0, waker) == [waker.fd]
+    assert engine._sleep(poll, 0.0, waker) == []
 
 
 def test_eight_threads_call_at_once_and_each_gets_its_own_answers(client: rota.Client) -> None:
@@ -608,6 +617,24 @@ def test_who_calls_first_while_the_client_is_closed_is_told(
     monkeypatch.setattr(engine, moment, close_first)
     with pytest.raises(rota.Cancelled, match="closed"):
         client.submit("a.b").result(10)
+
+
+def test_what_is_called_when_the_thread_of_the_client_has_looked_last_is_cancelled(
+    fake: FakeFrontend, client: rota.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that found the client open, just before another one closed it."""
+    assert client.call("a.b", 1) == [1]
+    engine, leave = client._home.cell[0], Session.leave
+    late = Reply((b"a.b", 3, 0), b"", time.monotonic() + 60, engine, None)
+
+    def leave_late(*args: Any) -> None:
+        engine._inbox.append(late)
+        leave(*args)
+
+    monkeypatch.setattr(Session, "leave", leave_late)
+    client.close()
+    with pytest.raises(rota.Cancelled, match="closed"):
+        late.result(10)
 
 
 def test_threads_that_call_while_the_client_is_closed_by_another_are_all_told(fake: FakeFrontend) -> None:

@@ -222,7 +222,6 @@ def _namespace(function: Any) -> dict[str, Any]:
     while isinstance(function, partial):
         function = function.func
     function = unwrap(function)
-    function = getattr(function, "__func__", function)
     if not hasattr(function, "__globals__"):
         function = getattr(type(function), "__call__", None)  # noqa: B004 (an object that is called)
     found: dict[str, Any] = getattr(function, "__globals__", {})
