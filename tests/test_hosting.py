@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -540,6 +541,25 @@ def test_hooks_of_both_kinds_run_in_order_each_where_its_handlers_run() -> None:
     threads = dict(ran)
     assert threads["connect"] == threads["disconnect"] == loop.thread.name
     assert threads["warm"] == threads["cool"] != loop.thread.name
+
+
+def test_handlers_find_what_a_start_hook_has_set_for_its_context() -> None:
+    mark: ContextVar[str] = ContextVar("mark", default="nothing")
+    orders = rota.Worker("orders")
+
+    @orders.on_start
+    async def connect() -> None:
+        mark.set("connected")
+
+    @orders.handler
+    async def ask() -> str:
+        return mark.get()
+
+    loop = Loop(orders)
+    loop.host.start(delivery("ask"))
+    _, outcome = loop.next()
+    loop.close()
+    assert decode_result(outcome.body) == "connected"
 
 
 async def wait_for_what_was_cancelled() -> None:
