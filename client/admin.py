@@ -24,6 +24,8 @@ class Admin(Stays):
               ValueError for what is no address
     user      who asks, for the events; default: the login name
 
+    A forked child gets a connection of its own; a spawned one makes an Admin of its own.
+
     Every method returns the map of docs/PROTOCOL.md, "Verbs", and is idempotent: after a lost connection the verb is
     sent again. `timeout` is in seconds. They raise NotFound (its text has the nearest names), Refused (by a safety
     rule, which `force` overrides where there is one), BindError (bad arguments), Denied, Timeout (still under way when

@@ -4,10 +4,12 @@ over.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from math import inf
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from ..common import exits
 from ..common.errors import Error, Timeout, Unavailable
@@ -30,8 +32,11 @@ class Operator:
     """One question at a time; what is asked while events are followed ends the following."""
 
     def __init__(self, masters: Sequence[str], user: str) -> None:
+        self._masters = masters
+        self._user = user
         self._master = ActiveMaster(masters, user)
         self._number = 0  # of the last question
+        _operators.add(self)
 
     def ask(self, verb: str, args: Data, until: float, standby_after: float | None = None) -> Data:
         """`standby_after`: if no master is active for so many seconds, a standby may answer. None: it may not, and
@@ -87,6 +92,12 @@ class Operator:
         """Without end."""
         while True:
             since = yield from self._follow(since)
+
+    def begin_anew(self) -> None:
+        """In a forked child: the connections are the parent's, and not even to be closed here."""
+        self._number += 1
+        _left_behind.append(self._master)
+        self._master = ActiveMaster(self._masters, self._user)
 
     def close(self) -> None:
         """May be called twice; a later question connects again."""
@@ -188,3 +199,16 @@ def _is_standby(result: Result) -> bool:
         return result.exit == exits.REFUSED and "active" in data
     master = data.get("master")
     return isinstance(master, dict) and master.get("state", ACTIVE) != ACTIVE
+
+
+_operators: WeakSet[Operator] = WeakSet()
+_left_behind: list[ActiveMaster] = []  # of the parent: the garbage collector, too, must leave their sockets alone
+
+
+def _in_child() -> None:
+    for operator in list(_operators):
+        operator.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -230,6 +232,26 @@ def test_followed_events_go_on_where_they_were_after_their_admin_was_closed(
     admin.close()
     fake.events.append({"number": 2})
     assert next(events)["number"] == 2
+
+
+def test_a_forked_child_gets_a_connection_of_its_own(fake: FakeFrontend) -> None:
+    """It used its parent's, without the thread that serves it, and waited for ever."""
+    asked(fake)
+    fake.events = [{"number": 1}, {"number": 2}]
+    program = (
+        "import os, signal, sys, rota\n"
+        "admin = rota.Admin(sys.argv[1])\n"
+        "events = admin.events(follow=True)\n"
+        "assert next(events)['number'] == 1\n"
+        "pid = os.fork()\n"
+        "signal.alarm(20)\n"
+        "admin.status()\n"
+        "assert next(events)['number'] == 2\n"
+        "admin.close()\n"
+        "if pid: assert os.waitpid(pid, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", program, fake.address], check=True, timeout=30)
+    assert fake.counts["OperatorHello"] == 2 and fake.counts["bye"] == 2
 
 
 def test_a_closed_admin_connects_again(fake: FakeFrontend, admin: rota.Admin) -> None:
