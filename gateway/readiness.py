@@ -99,6 +99,6 @@ class Readiness:
                 try:
                     status = admin.verb("status", {"nodes": False}, ANSWER_S)
                     self.heard(status["services"], status["master"].get("maintenance", ()))
-                except (Error, KeyError, TypeError) as error:
+                except (Error, AttributeError, KeyError, TypeError) as error:  # the last three: it is no status
                     self.unheard(masters, error)
                 stop.wait(pause)

@@ -122,6 +122,12 @@ async def events(exchange, query):
         note("closed")
 
 
+async def begin(exchange, query):
+    """The head of an answer, and nothing more until its caller is gone."""
+    await exchange.send(b"")
+    await wait_for_the_end(exchange)
+
+
 async def listen(exchange, query):
     """Answers nothing until its caller is gone."""
     await wait_for_the_end(exchange)
@@ -235,6 +241,13 @@ async def socket_both_kinds(scope, receive, send):
             await send({"type": "websocket.send", **message})
         except Exception as error:
             await send({"type": "websocket.send", "text": str(error), "bytes": None})
+
+
+async def socket_late(scope, receive, send):
+    """Accepts when there is such a file."""
+    while not os.path.exists(scope["query_string"]):
+        await asyncio.sleep(0.01)
+    await socket_listen(scope, receive, send)
 
 
 async def socket_return(scope, receive, send):

@@ -7,7 +7,7 @@ from pathlib import Path
 from select import PIPE_BUF
 
 from rota.common.settings import COMMON, JSON, OFF
-from rota.gateway.access import KEPT_BYTES, AccessLog, Entry
+from rota.gateway.access import FLUSH_BYTES, KEPT_BYTES, AccessLog, Entry
 
 ENTRY = Entry(
     "1.2.3.4", "GET", b'/a"b', "1.1", 200, 12, 0.0015, "id-1", "site", b'evil" 200 0 "\\', b""
@@ -56,6 +56,17 @@ def test_a_log_that_nobody_reads_neither_stops_a_gateway_nor_grows_without_end()
         except BlockingIOError:
             break
     assert b"lines were dropped here" in data and data.count(b"\n") > KEPT_BYTES // line
+    os.close(reader)
+    os.close(writer)
+
+
+def test_many_lines_do_not_wait_for_the_next_look() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    log = AccessLog(COMMON, writer)
+    for _ in range(FLUSH_BYTES // len(written(COMMON)) + 1):
+        log.add(ENTRY)
+    assert len(os.read(reader, 2 * FLUSH_BYTES)) >= FLUSH_BYTES
     os.close(reader)
     os.close(writer)
 

@@ -10,10 +10,12 @@ import re
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateway_rig import (
@@ -26,6 +28,7 @@ from gateway_rig import (
     children_of,
     front,
     in_flight,
+    joined,
     listens,
     read_all,
     read_until,
@@ -37,6 +40,7 @@ from rota.common.errors import Incompatible, Unavailable
 from rota.common.inuse import PortInUse
 from rota.common.settings import HttpSettings
 from rota.gateway import listening, server
+from rota.gateway import readiness as readiness_module
 from rota.gateway.readiness import Readiness
 from rota.testing import LocalCluster
 
@@ -127,6 +131,21 @@ def test_what_an_application_does_wrong_is_told_without_a_traceback(gateway: Gat
     assert answer.status == 500 and "set-cookie" not in answer.headers
 
 
+def test_of_many_faults_at_once_some_are_told_and_the_others_counted(start: Start, cluster: LocalCluster) -> None:
+    gateway = front(start, cluster).ready()
+    for _ in range(2):
+        before = faults_told(gateway)
+        for _ in range(25):
+            gateway.get("/fail")
+        until(lambda before=before: faults_told(gateway) == before + 25, "they are not all accounted for")  # type: ignore[misc]
+    assert "more faults in this second" in gateway.child.output()
+
+
+def faults_told(gateway: Gateway) -> int:
+    more = re.findall(r"^rota gateway: (\d+) more faults", gateway.child.output(), re.MULTILINE)
+    return gateway.child.output().count(": 500 GET /fail ") + sum(map(int, more))
+
+
 def test_an_answer_that_cannot_be_sent_is_logged_as_the_client_saw_it_and_told_with_its_id(
     start: Start, cluster: LocalCluster
 ) -> None:
@@ -172,6 +191,8 @@ def test_a_request_with_a_key_is_answered_once_where_the_service_has_keys(
     large = os.urandom(700_000)  # it goes with its call all the same: a call with a key has no streams
     assert gateway.get("/echo", "POST", large, Idempotency_Key="large") == (201, large)
     assert gateway.get("/echo", "POST", bytes(1_100_000), Idempotency_Key="too-large")[0] == 413
+    status, sentence = gateway.get("/echo", "POST", bytes(65 << 20), Idempotency_Key="larger-than-any-message")
+    assert status == 413 and b"master.max_message" in sentence
 
 
 def test_whoever_goes_away_is_not_waited_for(start: Start, cluster: LocalCluster) -> None:
@@ -235,20 +256,23 @@ def test_term_answers_what_it_has_refuses_what_comes_and_ends(
 ) -> None:
     file = tmp_path / "rota.toml"
     file.write_text('[http]\nlead = "300ms"\n')
-    gateway = front(start, cluster, "-c", str(file)).ready()
+    gateway = front(start, cluster, "-c", str(file), "--access-log", "common").ready()
     with gateway.connect() as busy, gateway.connect() as idle:
         busy.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: x\r\n\r\n")
         idle.sendall(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
         read_until(idle, b"GET /1")
         gateway.child.signal(signal.SIGTERM)
         until(lambda: gateway.get("/-/ready") == (503, b"draining\n"), "TERM was not heard")
-        assert gateway.get("/x")[0] == 200  # a balancer needs a moment to notice
+        for _ in range(3):  # a balancer needs a moment to notice
+            answer, _ = gateway.ask("/x")
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert idle.recv(1) == b""  # nothing can be asked any more
         with pytest.raises(OSError):
             gateway.connect()
         answer = read_all(busy)
         assert b"200 OK" in answer and b"Connection: close" in answer and answer.endswith(b"GET /slow?1")
     assert gateway.child.wait(PATIENCE_S) and gateway.child.status() == 0
+    assert '"GET /slow?1 HTTP/1.1" 200 ' in gateway.child.output(), "the last line of its log is lost"
 
 
 def test_a_second_signal_ends_at_once(start: Start, cluster: LocalCluster) -> None:
@@ -381,6 +405,32 @@ def test_a_master_that_refuses_this_gateway_is_not_called_silent() -> None:
         readiness.unheard(["tcp://m:7700"], error)
     assert told[1:] == [f"rota gateway: {refused}; trying on"] and "no master answers" in told[0]
     assert readiness.reason() == "the master refuses this gateway"
+
+
+def test_a_master_that_says_what_nobody_understands_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Master:
+        def __init__(self, *_: object, **__: object) -> None:
+            self.said: list[Any] = [None, {}, {"services": [], "master": None}]
+
+        def __enter__(self) -> Master:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def verb(self, *_: object) -> Any:
+            good = {"services": [{"name": "site", "open": 1}], "master": {}}
+            return self.said.pop(0) if self.said else good
+
+    monkeypatch.setattr(readiness_module, "Admin", Master)
+    told: list[str] = []
+    readiness, stop = Readiness(["site"], 0.1, tell=told.append), threading.Event()
+    asking = threading.Thread(target=readiness.watch, args=(["tcp://m:7700"], stop), daemon=True)
+    asking.start()
+    until(lambda: readiness.reason() == "", "nobody asks any more")
+    stop.set()
+    joined(asking, what="the watch")
+    assert len(told) == 2 and "no master answers" in told[0] and told[1].endswith("a master answers")
 
 
 def test_a_service_that_is_not_there_is_told_once_and_when_it_is_there() -> None:

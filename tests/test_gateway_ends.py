@@ -183,6 +183,37 @@ def test_one_connection_that_fails_costs_neither_the_others_their_time_outs_nor_
     asyncio.run(scenario())
 
 
+def test_who_had_connected_before_nobody_could_has_a_moment_for_his_first_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        [listener] = listening.bound("127.0.0.1:*", 1)
+        tie, tie_held = os.pipe()
+        settings = HttpSettings(drain=60.0, idle_timeout=60.0)
+        gateway = serving.Gateway(serving.Start(settings, routes({})), ServicePages({}))
+        ending = asyncio.create_task(gateway.serve(listener, tie))
+        silent, asks = socket.socketpair(), socket.socketpair()
+        monkeypatch.setattr(listening, "shut", lambda sock: [*shut(sock), *(pair.pop() for pair in waiting)])
+        waiting = [list(silent), list(asks)]
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(sock=asks[0])
+            silence, _ = await asyncio.open_connection(sock=silent[0])
+            os.close(tie_held)
+            while not gateway._joining:
+                await asyncio.sleep(0)
+            waiting.clear()
+            writer.write(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 404 ") and b"\r\nConnection: close\r\n" in answer
+            assert await silence.read() == b""
+            writer.close()
+            assert await ending == 0
+        os.close(tie)
+
+    shut = listening.shut
+    asyncio.run(scenario())
+
+
 CREW = """
 import os, signal, socket
 from rota.gateway import crew

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_rig import APP, PATIENCE_S, Gateway, Start, children_of, in_flight, read_all, until
+from gateway_rig import APP, PATIENCE_S, Gateway, Start, children_of, front, in_flight, read_all, until
 from http2_rig import DATA, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
 from test_http2 import HOSTILE
 from tls_rig import LOOPS, Authority, connect, secured, secured_on_loop
@@ -249,8 +249,60 @@ def test_a_request_whose_upload_the_disk_lost_ends_and_has_its_line_in_the_acces
 
 def spools(gateway: Gateway, folder: Path) -> list[str]:
     """The files without a name that its processes have there."""
-    fds = [fd for pid in children_of(gateway.child.pid) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-    return [str(fd) for fd in fds if os.readlink(fd).startswith(f"{folder}/rota-")]
+    found = []
+    for fd in (fd for pid in children_of(gateway.child.pid) for fd in Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # it was closed just now
+            if os.readlink(fd).startswith(f"{folder}/rota-"):
+                found.append(str(fd))
+    return found
+
+
+@pytest.mark.parametrize("version", ["http/1.1", "h2"])
+@pytest.mark.parametrize("target", ["/late", "/large?5000000", "/many?128"])
+def test_a_client_that_goes_away_leaves_the_room_of_what_it_sent_and_did_not_read_to_others(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path, version: str, target: str
+) -> None:
+    (tmp_path / "rota.toml").write_text(f"[http]\nspool_memory = '64KiB'\nspool_dir = '{tmp_path}'\n")
+    words = ["-c", str(tmp_path / "rota.toml")]
+    gateway = secured(start, cluster, authority.issue(file="away"), authority, *words)
+    size = 300_000 if target == "/late" else 0
+    target = f"/late?{tmp_path}/go" if size else target
+    with connect(gateway.port, authority.context(version)) as sock:
+        if version == "h2":
+            said = [*(POST if size else GET)[:3], (":path", target)]
+            sock.sendall(START + request(1, said, 0 if size else 1))
+            for at in range(0, size, 15_000):
+                sock.sendall(frame(DATA, bytes(15_000), at + 15_000 == size, 1))
+        else:
+            method = "POST" if size else "GET"
+            sock.sendall(f"{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode())
+            sock.sendall(bytes(size))
+        if size:
+            until(lambda: in_flight(cluster) == 1, "it is not on its way")
+        until(lambda: spools(gateway, tmp_path), "it is in no spool")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: not spools(gateway, tmp_path), "its room is lost")
+    (tmp_path / "go").touch()
+    until(lambda: in_flight(cluster) == 0, "the call goes on")
+
+
+def test_an_answer_that_has_only_begun_is_seen_to_have(gateway: Gateway, authority: Authority) -> None:
+    with Raw(gateway, authority) as raw:
+        raw.send(START + request(1, get("/begin")))
+        assert raw.until(lambda heard: heard.statuses).statuses == {1: "200"}
+
+
+def test_a_large_body_that_nobody_is_asked_for_leaves_its_room_to_others(
+    start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text("[http]\nspool_max = '1MiB'\n[service.site.http]\nroutes = ['/digest']\n")
+    files = authority.issue(file="nobody")
+    words = ["-c", str(tmp_path / "rota.toml"), "--tls-cert", files[0], "--tls-key", files[1]]
+    gateway = front(start, cluster, *words, routes=())
+    with httpx.Client(**options(gateway, authority)) as client:
+        for _ in range(5):  # together more than there is room for
+            assert client.post("/nothing", content=bytes(300_000)).status_code == 404
+        assert client.post("/digest", content=bytes(300_000)).status_code == 200
 
 
 def test_an_upload_whose_connection_is_lost_leaves_its_room_to_others(

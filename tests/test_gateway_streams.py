@@ -7,6 +7,7 @@ import http.client
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -165,6 +166,16 @@ def test_a_folder_of_spools_that_takes_nothing_is_told(start: Start, cluster: Lo
     until(lambda: f"large bodies in {tmp_path}/missing (http.spool_dir): No such" in gateway.child.output(), "no word")
 
 
+def test_a_large_body_that_nobody_is_asked_for_leaves_its_room_to_others(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text('[http]\nspool_max = "1MiB"\n')
+    small = front(start, cluster, "-c", str(tmp_path / "rota.toml"), routes=("a.example/=site",))
+    for _ in range(5):  # together more than there is room for
+        assert small.get("/nothing", "POST", bytes(300_000))[0] == 404
+    assert small.get("/digest", "POST", bytes(300_000), Host="a.example")[0] == 200
+
+
 # ---- as it comes ----------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +188,14 @@ def test_events_come_one_by_one_while_the_application_still_runs(gateway: Gatewa
     until(lambda: "GET /events" in gateway.child.output(), "no line in the access log")
     [line] = [line for line in gateway.child.output().splitlines() if "GET /events" in line][-1:]
     assert '" 200 ' in line and line.endswith(" broken")
+
+
+def test_a_connection_with_an_answer_in_pieces_asks_whether_its_client_is_there(gateway: Gateway) -> None:
+    """Which nobody else would find out, of one that is silent for hours."""
+    with gateway.connect() as sock:
+        ask(sock, "/events")
+        looked_at = ["ss", "-Htno", "sport", "=", f":{gateway.port}", "dport", "=", f":{sock.getsockname()[1]}"]
+        until(lambda: b"timer:(keepalive," in subprocess.run(looked_at, capture_output=True).stdout, "it does not ask")
 
 
 def test_an_answer_in_pieces_that_cannot_begin_is_a_500_of_its_request_alone(gateway: Gateway) -> None:
@@ -255,6 +274,19 @@ def test_a_drain_lets_downloads_end_and_ends_what_is_endless(
         assert time.monotonic() - began > 0.9
         assert got.count(b"event\n") > 10 and not got.endswith(b"0\r\n\r\n")
     until(lambda: going.child.status() == 0, "it does not end")
+
+
+def test_an_answer_that_begins_while_a_gateway_drains_is_the_last_one_of_its_connection(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "rota.toml").write_text('[http]\nlead = "10s"\n')
+    going = front(start, cluster, "-c", str(tmp_path / "rota.toml")).ready()
+    going.child.signal(signal.SIGTERM)
+    until(lambda: going.get("/-/ready") == (503, b"draining\n"), "TERM was not heard")
+    with going.connect() as sock:
+        head, _, begin = ask(sock, "/many?3").partition(b"\r\n\r\n")
+        assert b"\r\nConnection: close" in head and b"chunked" in head
+        assert (begin + rest(sock)[0]).endswith(b"\r\n0\r\n\r\n")
 
 
 def test_a_gateway_that_ends_at_once_breaks_answers_off_and_frees_their_processes(

@@ -214,6 +214,20 @@ def test_a_close_without_a_code_is_1005_to_the_application(gateway: Gateway, clu
     assert noted(cluster, since) == "websocket.disconnect 1005 "
 
 
+def test_an_application_that_accepts_late_hears_that_its_client_has_said_its_last(
+    gateway: Gateway, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    since = notes(cluster)
+    with gateway.connect() as sock:
+        sock.sendall(handshake(f"/late?{tmp_path}/go"))
+        sock.shutdown(socket.SHUT_WR)
+        until(lambda: in_flight(cluster) == 1, "it is not on its way")
+        gateway.get("/plain")
+        (tmp_path / "go").touch()
+        assert read_until_head(sock).startswith(b"HTTP/1.1 101 ") and sock.recv(100) == b""
+    assert noted(cluster, since) == "websocket.disconnect 1006 "
+
+
 @pytest.mark.parametrize("path", ["/echo", "/talk"])
 def test_an_application_hears_that_its_client_has_vanished(gateway: Gateway, cluster: LocalCluster, path: str) -> None:
     since = notes(cluster)

@@ -131,13 +131,26 @@ def test_an_idle_connection_is_closed_with_a_word(
         assert read_all(sock) == b""
 
 
+def test_requests_that_are_sent_far_ahead_wait_for_the_answer_before_them(
+    gateway: Gateway, authority: Authority
+) -> None:
+    """More than a gateway keeps of them: what it does not read waits with their client."""
+    ahead = 20_000
+    with connect(gateway.port, authority.context()) as sock:
+        sock.sendall(request("/slow?0.5") + request("/-/ready") * ahead + request("/last", "Connection: close"))
+        answers = read_all(sock)
+    assert answers.count(b"HTTP/1.1 200 OK") == ahead + 2 and answers.endswith(b"GET /last")
+
+
 # ---- what is not TLS ------------------------------------------------------------------------------------------------
 
 
 def test_plain_http_is_told_where_it_is(gateway: Gateway) -> None:
     answer = gateway.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ") and b"https://" in answer
-    until(lambda: '"- - HTTP/-" 400' in gateway.child.output(), "no line in the access log")
+    [its_id] = re.findall(rb"X-Request-Id: (\S+)\r\n", answer)
+    line = re.compile(rf'"- - HTTP/-" 400 .* {its_id.decode()}$', re.MULTILINE)
+    until(lambda: line.search(gateway.child.output()), "no line in the access log")
 
 
 @pytest.mark.parametrize(
@@ -325,6 +338,21 @@ def test_large_bodies_go_through_and_an_answer_that_breaks_off_has_no_end(start:
         with connect(gateway.port, authority.context()) as sock:
             sock.sendall(f"POST /digest HTTP/1.0\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
             assert read_all(sock).endswith(hashlib.sha256(data).hexdigest().encode())
+
+
+def test_who_takes_nothing_of_an_answer_is_cut(start: Start, authority: Authority, tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path, "[http]", "write_timeout = '500ms'", "write_rate = '64MiB'", "access_log = 'common'"
+    )
+    with LocalCluster(STREAMS + ":application", settings={"slave.service": "site"}) as cluster:
+        gateway = secured(start, cluster, authority.issue(file="mute"), authority, "-c", config)
+        with connect(gateway.port, authority.context()) as mute:
+            mute.sendall(request("/many?640"))
+            until(lambda: "/many?640 " in gateway.child.output(), "it is waited for")
+            with pytest.raises(OSError):
+                read_all(mute)
+        [line] = [line for line in gateway.child.output().splitlines() if "/many?640 " in line]
+        assert line.endswith(" broken"), "as if it had been taken"
 
 
 def test_cookies_of_affinity_are_secure(
