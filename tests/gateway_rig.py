@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
 import re
 import select
 import socket
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -134,6 +137,22 @@ def filled(gateway: Gateway, target: str) -> socket.socket:
 
 def _readable(sock: socket.socket, seconds: float = 0.0) -> bool:
     return bool(select.select([sock], [], [], seconds)[0])
+
+
+def spools(gateway: Gateway, folder: Path) -> list[str]:
+    """The files without a name that its processes have there."""
+    found = []
+    for fd in (fd for pid in children_of(gateway.child.pid) for fd in Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # it was closed just now
+            if os.readlink(fd).startswith(f"{folder}/rota-"):
+                found.append(str(fd))
+    return found
+
+
+def asks_whether_it_is_there(gateway: Gateway, client: socket.socket) -> bool:
+    """Whether the gateway's end of this connection has TCP keep-alive."""
+    its = ["sport", "=", f":{gateway.port}", "dport", "=", f":{client.getsockname()[1]}"]
+    return b"timer:(keepalive," in subprocess.run(["ss", "-Htno", *its], capture_output=True).stdout
 
 
 class Load:

@@ -162,6 +162,9 @@ def test_an_answer_that_cannot_be_sent_is_logged_as_the_client_saw_it_and_told_w
     assert '"GET /status?299 HTTP/1.1" 299 8 ' in gateway.child.output()
     assert '"GET /status?304 HTTP/1.1" 304 0 ' in gateway.child.output(), "no body of it was sent"
     assert '"HEAD /status?298 HTTP/1.1" 298 0 ' in gateway.child.output()
+    for _ in range(5):  # what is alike is answered in a shorter way
+        gateway.get("/alike")
+    until(lambda: gateway.child.output().count('"GET /alike HTTP/1.1" 200 10 ') == 5, "not all have a line")
     assert '"GET /status?999 HTTP/1.1" 500 ' in gateway.child.output() and " 999 " not in gateway.child.output()
     assert "500 GET /status?999 request odd-1: Unsendable: no response: status 999" in gateway.child.output()
 
@@ -332,6 +335,17 @@ def test_processes_of_a_gateway_share_its_address_and_one_that_dies_is_replaced(
     until(lambda: not listens(gateway.port), "its processes outlived it")
 
 
+def test_a_process_that_has_just_died_is_not_started_again_by_a_gateway_that_ends(
+    start: Start, cluster: LocalCluster
+) -> None:
+    gateway = front(start, cluster).ready()
+    [killed] = children_of(gateway.child.pid)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: "another one takes its place" in gateway.child.output(), "it is not missed")
+    gateway.child.signal(signal.SIGTERM)
+    assert gateway.child.wait(PATIENCE_S) and gateway.child.status() == 0
+
+
 def test_a_port_that_is_in_use_is_told_with_its_holder(start: Start, gateway: Gateway) -> None:
     for words in (
         ["gateway", "--bind", f"127.0.0.1:{gateway.port}", "--route", "/=site"],
@@ -424,10 +438,12 @@ def test_a_master_that_says_what_nobody_understands_is_asked_again(monkeypatch: 
 
     monkeypatch.setattr(readiness_module, "Admin", Master)
     told: list[str] = []
-    readiness, stop = Readiness(["site"], 0.1, tell=told.append), threading.Event()
+    readiness, stop = Readiness(["site"], 4 * 0.2, tell=told.append), threading.Event()
+    began = time.monotonic()
     asking = threading.Thread(target=readiness.watch, args=(["tcp://m:7700"], stop), daemon=True)
     asking.start()
     until(lambda: readiness.reason() == "", "nobody asks any more")
+    assert time.monotonic() - began >= 3 * 0.2, "it asks without a pause"
     stop.set()
     joined(asking, what="the watch")
     assert len(told) == 2 and "no master answers" in told[0] and told[1].endswith("a master answers")

@@ -183,7 +183,7 @@ def test_a_trusted_proxy_says_who_the_client_is_in_the_spelling_that_is_set(
     start: Start, cluster: LocalCluster, tmp_path: Path
 ) -> None:
     text = '[http]\ntrusted_proxies = ["127.0.0.0/8"]\nforwarded = "forwarded"\naccess_log = "json"\n'
-    text += '[service.orders.http]\nroutes = ["shop.example/"]\n'
+    text += '[service.orders.http]\nroutes = ["shop.example/"]\ncalls = true\n'
     gateway = gateway_with(start, cluster, tmp_path, text).ready()
     said = {"Forwarded": 'for="[2001:db8::1]:99";proto=https;host=shop.example', "X_Forwarded_For": "6.6.6.6"}
     answer, body = gateway.ask("/x", **said)
@@ -193,6 +193,8 @@ def test_a_trusted_proxy_says_who_the_client_is_in_the_spelling_that_is_set(
     assert b"forwarded" in told["headers"] and b"x-forwarded-for" not in told["headers"]
     assert gateway.get("/x")[0] == 404
     until(lambda: '"client": "2001:db8::1"' in gateway.child.output(), "the log names the proxy")
+    assert called(gateway, "quote", {"symbol": "X"}, Forwarded="for=192.0.2.7")[0] == 200
+    until(lambda: '"client": "192.0.2.7"' in gateway.child.output(), "the log names the proxy")
 
 
 # ---- the access log -------------------------------------------------------------------------------------------------

@@ -21,7 +21,18 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_rig import APP, PATIENCE_S, Gateway, Start, children_of, front, in_flight, read_all, until
+from gateway_rig import (
+    APP,
+    PATIENCE_S,
+    Gateway,
+    Start,
+    asks_whether_it_is_there,
+    front,
+    in_flight,
+    read_all,
+    spools,
+    until,
+)
 from http2_rig import DATA, GET, POST, START, WINDOW_UPDATE, Heard, frame, request
 from test_http2 import HOSTILE
 from tls_rig import LOOPS, Authority, connect, secured, secured_on_loop
@@ -247,16 +258,6 @@ def test_a_request_whose_upload_the_disk_lost_ends_and_has_its_line_in_the_acces
         assert client.get("/many?1").content == BLOCK
 
 
-def spools(gateway: Gateway, folder: Path) -> list[str]:
-    """The files without a name that its processes have there."""
-    found = []
-    for fd in (fd for pid in children_of(gateway.child.pid) for fd in Path(f"/proc/{pid}/fd").iterdir()):
-        with contextlib.suppress(FileNotFoundError):  # it was closed just now
-            if os.readlink(fd).startswith(f"{folder}/rota-"):
-                found.append(str(fd))
-    return found
-
-
 @pytest.mark.parametrize("version", ["http/1.1", "h2"])
 @pytest.mark.parametrize("target", ["/late", "/large?5000000", "/many?128"])
 def test_a_client_that_goes_away_leaves_the_room_of_what_it_sent_and_did_not_read_to_others(
@@ -284,6 +285,12 @@ def test_a_client_that_goes_away_leaves_the_room_of_what_it_sent_and_did_not_rea
     until(lambda: not spools(gateway, tmp_path), "its room is lost")
     (tmp_path / "go").touch()
     until(lambda: in_flight(cluster) == 0, "the call goes on")
+
+
+def test_a_connection_asks_whether_its_client_is_there(gateway: Gateway, authority: Authority) -> None:
+    with Raw(gateway, authority) as raw:
+        raw.send(START + request(1, get("/forever")))
+        until(lambda: asks_whether_it_is_there(gateway, raw.sock), "it does not ask")
 
 
 def test_an_answer_that_has_only_begun_is_seen_to_have(gateway: Gateway, authority: Authority) -> None:

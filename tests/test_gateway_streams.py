@@ -7,7 +7,6 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from gateway_rig import (
     PATIENCE_S,
     Gateway,
     Start,
+    asks_whether_it_is_there,
     children_of,
     filled,
     front,
@@ -194,8 +194,7 @@ def test_a_connection_with_an_answer_in_pieces_asks_whether_its_client_is_there(
     """Which nobody else would find out, of one that is silent for hours."""
     with gateway.connect() as sock:
         ask(sock, "/events")
-        looked_at = ["ss", "-Htno", "sport", "=", f":{gateway.port}", "dport", "=", f":{sock.getsockname()[1]}"]
-        until(lambda: b"timer:(keepalive," in subprocess.run(looked_at, capture_output=True).stdout, "it does not ask")
+        until(lambda: asks_whether_it_is_there(gateway, sock), "it does not ask")
 
 
 def test_an_answer_in_pieces_that_cannot_begin_is_a_500_of_its_request_alone(gateway: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,17 @@ def test_a_disk_that_takes_nothing_is_no_room(tmp_path: Path) -> None:
     with pytest.raises(NoRoom):
         spool.write(b"5")
     assert spool.read(0, 9) == b"1234" and store.held == 4
+
+
+def test_a_disk_that_is_full_keeps_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool, before = Store(1000, 0, str(tmp_path)).open(), os.listdir("/proc/self/fd")
+    monkeypatch.setattr(spools.os, "pwrite", full)
+    with pytest.raises(NoRoom):
+        spool.write(b"5")
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_disk_that_takes_nothing_is_told_when_it_begins(tmp_path: Path) -> None:
