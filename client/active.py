@@ -96,29 +96,15 @@ class ActiveMaster:
     # ---- looking for it -----------------------------------------------------------------------------------------
 
     def _try(self, attempt: _Attempt, until: float) -> None:
-        """Dial one master: set the connection, or wait until the next one is to be dialled."""
-        search, now = self._search, monotonic()
+        """Ask one master: set the connection, or wait until the next one is to be asked."""
+        search = self._search
         address = search.address
-        standby = False
         try:
-            control, welcome = self._dial(address, min(until, now + GREETED_S))
-            why = search.unfit(welcome, monotonic())
-            if not why:
-                search.found(welcome.epoch)
-                self._control, self.is_active = control, True
-                return
-            attempt.reasons[address], standby = why, True
-            if attempt.follows and search.learn(other_address(welcome)):
-                self._beside = anew(self._beside, search.masters)
-            attempt.keep(control)
+            standby = self._ask(attempt, address, until)
         except _Moved:
             return
-        except Lost as lost:
-            attempt.reasons[address] = str(lost) or NO_CONNECTION
-        except (Denied, Incompatible) as error:
-            if attempt.reasons.get(address) == str(error):  # twice: a HELLO damaged on its way looks alike
-                attempt.final[address] = error
-            attempt.reasons[address] = str(error)
+        if self._control is not None:
+            return
         if len(attempt.final) == len(search.masters):
             raise attempt.final[address]
         due = search.next(monotonic(), standby)
@@ -133,6 +119,32 @@ class ActiveMaster:
             raise unreachable
         else:
             sleep(max(0.0, due - monotonic()))
+
+    def _ask(self, attempt: _Attempt, address: str, until: float) -> bool:
+        """Dial this master: the connection, if it is the one, else why it is not. True: it stands by."""
+        search = self._search
+        try:
+            control, welcome = self._dial(address, min(until, monotonic() + GREETED_S))
+        except _Moved:
+            raise
+        except Lost as lost:
+            attempt.reasons[address] = str(lost) or NO_CONNECTION
+            return False
+        except (Denied, Incompatible) as error:
+            if attempt.reasons.get(address) == str(error):  # twice: a HELLO damaged on its way looks alike
+                attempt.final[address] = error
+            attempt.reasons[address] = str(error)
+            return False
+        why = search.unfit(welcome, monotonic())
+        if not why:
+            search.found(welcome.epoch)
+            self._control, self.is_active = control, True
+            return False
+        attempt.reasons[address] = why
+        if attempt.follows and search.learn(other_address(welcome)):
+            self._beside = anew(self._beside, search.masters)
+        attempt.keep(control)
+        return True
 
     def _dial(self, address: str, until: float) -> tuple[Control, Welcome]:
         if self._ctx is None:
