@@ -90,9 +90,9 @@ class Http2:
             for frame in self._frames.feed(data, now):
                 self._frame(frame, effects, now)
         except Broken as broken:
-            self._break(broken.code, effects)
+            effects += self._break(broken.code)
         except ProtocolError as error:
-            self._break(error.error_code, effects)
+            effects += self._break(error.error_code)
         return effects
 
     def lost(self) -> None:
@@ -103,8 +103,7 @@ class Http2:
         """The client is gone: to go on it would have to say that it takes answers, by growing windows."""
         if self._closed:
             return []
-        effects: list[StreamEffect] = [Gone(number) for number in self._streams]
-        return effects + self._goodbye()
+        return [*map(Gone, self._streams), *self._goodbye()]
 
     def _frame(self, frame: Frame, effects: list[StreamEffect], now: float) -> None:
         self._purse.pay(self._cost(frame), now)
@@ -260,17 +259,16 @@ class Http2:
         return None if first == inf else first
 
     def tick(self, now: float) -> list[StreamEffect]:
-        effects: list[StreamEffect] = []
         if self._closed:
-            return effects
+            return []
         if now >= self._turns.patience.deadline:
-            return self._cut(effects)
+            return self._cut()
         number, come = self._frames.part_of_body()
         if now >= self._frames.since + self._timeouts.head and number not in self._streams:
-            self._break(ErrorCodes.ENHANCE_YOUR_CALM, effects)
-            return effects
+            return self._break(ErrorCodes.ENHANCE_YOUR_CALM)
         if now >= self._idle:
             return self._goodbye()
+        effects: list[StreamEffect] = []
         try:
             for stream in list(self._streams.values()):
                 if now >= stream.patience.deadline:
@@ -284,7 +282,7 @@ class Http2:
                     if now >= stream.deadline:
                         self._reject(stream, Rejected("body-rate"), effects, now)
         except Broken as broken:
-            self._break(broken.code, effects)
+            effects += self._break(broken.code)
         return effects
 
     # ---- the end of the connection ----------------------------------------------------------------------------------
@@ -313,15 +311,14 @@ class Http2:
         # The last answer is read.
         return self._end(self._timeouts.write + self._turns.unsent / self._timeouts.write_rate)
 
-    def _break(self, code: ErrorCodes | int, effects: list[StreamEffect]) -> None:
+    def _break(self, code: ErrorCodes | int) -> list[StreamEffect]:
         self._goaway(code)
-        effects += [Gone(number) for number in self._streams]
-        effects += self._end(LINGER_S)
+        return [*map(Gone, self._streams), *self._end(LINGER_S)]
 
-    def _cut(self, effects: list[StreamEffect]) -> list[StreamEffect]:
-        effects += [Gone(number) for number in self._streams]
+    def _cut(self) -> list[StreamEffect]:
+        gone = [*map(Gone, self._streams)]
         self._end()
-        return [*effects, Reset()]
+        return [*gone, Reset()]
 
     def _end(self, within: float = 0.0) -> list[StreamEffect]:
         self._closed = True
