@@ -143,9 +143,9 @@ def test_code_that_does_not_load_at_first_or_does_not_start_is_tried_again_when_
         site.end()
 
 
-def probed(folder: Path, application: str) -> Loaded:
+def probed(folder: Path, application: str, **options: Any) -> Loaded:
     (folder / "shop.py").write_text(application)
-    probe = Probe(SlaveSettings(app="shop.py", app_dir=str(folder)))
+    probe = Probe(SlaveSettings(app="shop.py", app_dir=str(folder), **options))
     pidfd = os.pidfd_open(probe.pid)
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
@@ -166,6 +166,13 @@ def test_of_much_that_a_failed_load_says_its_end_is_told(tmp_path: Path) -> None
     loaded = probed(tmp_path, "print('chatter ' * 20_000)\nraise OSError('no database')\n")
     assert not loaded.ok
     assert "chatter chatter" in loaded.text and loaded.text.endswith("\nOSError: no database")
+
+
+def test_code_that_does_not_fit_the_flags_does_not_load(tmp_path: Path) -> None:
+    shop = "import rota\nshop = rota.Worker('shop')\n@shop.handler\ndef quote(): ...\n"
+    assert probed(tmp_path, shop) == Loaded(True, "shop")
+    loaded = probed(tmp_path, shop, threads=2)
+    assert not loaded.ok and "--threads 2: threads are for WSGI applications" in loaded.text
 
 
 def test_an_exception_is_a_page_for_browsers_and_text_for_others(site: Site) -> None:
