@@ -1,4 +1,4 @@
-"""Masters and slaves as child processes: started, awaited, ended, never left behind."""
+"""Masters, slaves and gateways as child processes: started, awaited, ended, never left behind."""
 
 from __future__ import annotations
 

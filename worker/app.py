@@ -148,7 +148,8 @@ class Worker:
         drain_deadline, stop_grace in seconds. Unlike `rota slave`, it looks for its master in ROTA_MASTER, too.
 
         Does not return: it exits as `rota slave` does. Raises RuntimeError if this worker is not at the top level of
-        the file that is run, or if that file is being loaded as an application; ValueError for what is no address.
+        the file that is run, or if that file is being loaded as an application; ValueError for what is no address, or
+        no value of its option; TypeError for what is no option.
         """
         if being_loaded:
             raise RuntimeError(
@@ -164,7 +165,8 @@ class Worker:
 
         options: master, name (without one: host and pid), version, tags, state, as the flags of `rota slave`, and
         drain_deadline in seconds. `node.wait_ready()` returns when it serves; the end of the block, or `node.close()`,
-        drains it. Raises ValueError for what is no address, LoadError if the version cannot be read.
+        drains it. Raises ValueError for what is no address, or no value of its option; LoadError if the version cannot
+        be read.
         """
         from .background import Background
 

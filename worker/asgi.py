@@ -1,4 +1,4 @@
-"""An ASGI 3 application as a `Worker`: http and lifespan. Many requests at once."""
+"""An ASGI 3 application as a `Worker`: http, websocket and lifespan. Many requests at once."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Background:
         """`master`: control address(es); default: ROTA_MASTER, then this machine. Durations in seconds. What is None
         has the default of `rota slave`.
 
-        Raises ValueError for what is no address, or no value of its option.
+        Raises ValueError for what is no address, or no value of its option; LoadError if the version cannot be read.
         """
         options = {"name": name, "version": version, "tags": tags, "state": state, "drain_deadline": drain_deadline}
         chosen = given(SlaveSettings, options, options)

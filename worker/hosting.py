@@ -37,7 +37,7 @@ _outcome = tuple.__new__  # a quarter of what the class itself takes, which has 
 
 
 class SyncHost:
-    """Runs the handlers of an application that has no async one."""
+    """Runs handlers that are not async."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What WSGI and ASGI hosting have in common: the two handlers of docs/HTTP.md, and what is checked of an answer."""
+"""What WSGI and ASGI hosting have in common: the handlers of docs/HTTP.md, and what is checked of an answer."""
 
 from __future__ import annotations
 

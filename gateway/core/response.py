@@ -1,5 +1,5 @@
-"""An HTTP/1.1 response as bytes. Nothing that an application gives can break out of it: its length, and whether the
-connection goes on, are said here. Pure.
+"""A response, as bytes of HTTP/1.1 or as fields of HTTP/2. Nothing that an application gives can break out of it: its
+length, and whether the connection goes on, are said here. Pure.
 """
 
 from __future__ import annotations
