@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..gateway.server import Start
 
 Pairs = tuple[tuple[str, str], ...]
+_TLS = ("tls_certificate", "tls_key")  # settings that a gateway beside something else has flags for
 
 
 def _read_routes(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> Pairs:
@@ -55,12 +56,12 @@ def http_option(command: Any) -> Any:
 
     what = "Run a gateway, too, that takes HTTP requests here. Default: off."
     bind = click.option("--http", metavar="HOST:PORT", callback=as_written(HttpSettings, "bind"), help=what)
-    return bind(options(HttpSettings, only=("tls_certificate", "tls_key"))(gather))
+    return bind(options(HttpSettings, only=_TLS)(gather))
 
 
 def check_address(config: Config, flags: Collection[str]) -> None:
     """A Mistake: there are flags of HTTPS, and no gateway that they could be for."""
-    if config.http.bind is None and not {"http.tls_certificate", "http.tls_key"}.isdisjoint(flags):
+    if config.http.bind is None and any(f"http.{key}" in flags for key in _TLS):
         raise Mistake("--tls-cert and --tls-key are for HTTP requests: say --http HOST:PORT, too")
 
 
@@ -119,7 +120,7 @@ def http_services(config: Config) -> dict[str, ServiceHttpSettings]:
 def arguments(config_file: str | None, http: HttpSettings, masters: str, routes: Pairs) -> list[str]:
     """The command line of a gateway beside the first of these masters."""
     file = ["-c", config_file] if config_file else []
-    said = {"http.bind": http.bind, "http.tls_certificate": http.tls_certificate, "http.tls_key": http.tls_key}
+    said = {f"http.{key}": getattr(http, key) for key in ("bind", *_TLS)}
     own = arguments_of({name: value for name, value in said.items() if value is not None})
     more = [word for prefix, service in routes for word in ("--route", f"{prefix}={service}")]
     return ["gateway", *file, *own, "--master", masters, *more]
