@@ -193,7 +193,7 @@ class HttpSettings(Section):
     max_line: int = setting(
         8 * 1024,
         Size("256B", "64KiB"),
-        "longest request line; then 414",
+        "longest line of a head: of the request line (then 414), and of a header field (then 431)",
         "RFC 9112 recommends at least 8,000 bytes",
         reload=False,
     )
