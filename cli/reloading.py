@@ -93,7 +93,8 @@ class Reloading:
 
     def environment(self, own: Mapping[str, str], made: Collection[str]) -> dict[str, str]:
         """For all that is started. `made`: names of settings that the user made. Flask raises to the server in debug
-        mode only: else there is no page."""
+        mode only: else there is no page.
+        """
         ours = {f"ROTA_{name}".replace(".", "_").upper(): value for name, value in SETTINGS.items() if name not in made}
         return {"FLASK_DEBUG": "1", **own, **ours, DEV: str(self._broken)}
 

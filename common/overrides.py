@@ -45,7 +45,8 @@ def of_flags(flags: Mapping[str, object]) -> Found:
 
 def _misspelt(name: str) -> Found:
     """A variable that is nearly one of ours. Others are left alone: Kubernetes makes up
-    ROTA_MASTER_PORT and ROTA_MASTER_SERVICE_HOST for a service that is called rota-master."""
+    ROTA_MASTER_PORT and ROTA_MASTER_SERVICE_HOST for a service that is called rota-master.
+    """
     for section in SINGLE:
         prefix = f"ROTA_{section}_".upper()
         keys = [key.upper() for key in declared(SECTIONS[section])]

@@ -21,7 +21,8 @@ _MANY = 99
 
 def worker_of(found: Any, spec: str, interface: str, service: str) -> Worker:
     """The Worker itself, or one that serves a WSGI or ASGI application under the name `service`, else that of its
-    module. LoadError for what is neither, and for what is not of the `interface` that the user insists on."""
+    module. LoadError for what is neither, and for what is not of the `interface` that the user insists on.
+    """
     if isinstance(found, Worker):
         if interface not in (AUTO, ROTA):
             raise LoadError(f"{spec} is a rota.Worker, and no {interface.upper()} application: leave --interface away")

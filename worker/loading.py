@@ -79,7 +79,8 @@ def load(
 
 def version_of(worker: Worker, *, flag: str | None = None, app_dir: str = ".") -> str:
     """The version of the code that is on disk: the flag, a file VERSION in the app dir, Worker(version=...),
-    "unversioned", the first that is there. LoadError if it cannot be read or shown."""
+    "unversioned", the first that is there. LoadError if it cannot be read or shown.
+    """
     version = flag or _version_file(app_dir) or worker.version or "unversioned"
     try:
         return check_version(version)

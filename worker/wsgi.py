@@ -163,7 +163,8 @@ def _joined(headers: list[Pair]) -> dict[str, str]:
 @lru_cache(512)  # clients choose the names, and choose from few
 def _key(name: bytes) -> str:
     """Empty for a header that no application may see: `x_real_ip` would pass for X-Real-IP, and HTTP_PROXY is what
-    libraries take their proxy from."""
+    libraries take their proxy from.
+    """
     plain = name.decode("latin-1").upper().replace("-", "_")
     if b"_" in name or plain == "PROXY":
         return ""
