@@ -169,8 +169,8 @@ class Page:
     def _used(self) -> Iterator[tuple[int, PageRow]]:
         """With their places."""
         started_upto = self.words[STARTED_UPTO]
-        rows = map(PageRow._make, _ROW_READ.iter_unpack(self._map[FIRST_ROW * 8 : self._rows_end]))
-        return ((place, row) for place, row in enumerate(rows) if 0 < row.number <= started_upto)
+        rows = enumerate(_ROW_READ.iter_unpack(self._map[FIRST_ROW * 8 : self._rows_end]))
+        return ((place, PageRow._make(row)) for place, row in rows if 0 < row[0] <= started_upto)
 
     def failure(self) -> str:
         """What it said to `fail`; "" if nothing."""
