@@ -24,6 +24,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Begun before the other files of this folder: else the last worker has one of them, and the others nothing any more.
+LONG = ("test_examples_web", "test_simulation", "test_spoken", "test_standby_examples", "test_tls", "test_voters")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent == Path(__file__).parent and item.path.stem not in LONG)
+
+
 @pytest.fixture
 def master() -> Iterator[FakeMaster]:
     made = FakeMaster()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .cluster import Cluster
 
 FORGET_S = 60.0  # silent clients, and answers to calls with a key
-QUIET_S = 300.0  # what an older master had given is let go when 120 s have passed twice
+QUIET_S = 250.0  # what an older master had given is let go when 120 s have passed twice
 EVERY = 50  # one of so many histories is looked at when it is over: that takes as long as ten others
 
 NODES, PROCESSES = "nodes", "processes"  # as many as there are

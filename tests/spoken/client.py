@@ -317,6 +317,8 @@ class ClientWorld:
         self.now += CALM_S
         self.step()
         for _ in range(8):
+            if not len(self.session.calls):
+                break
             self.pass_by(45.0)
             for link in FakeLink.made:
                 link.gone = True
