@@ -52,9 +52,16 @@ def test_the_agent_tells_of_a_process_before_it_says_hello(master: FakeMaster, s
     assert (hello.incarnation, hello.ticket, hello.pid) == (started.incarnation, started.ticket, started.pid)
 
 
-def test_a_killed_process_is_reported_within_milliseconds_with_the_rows_of_its_page(
-    master: FakeMaster, start_agent: Start
+RARE_LOOKS = """
+from rota.worker import processes
+processes.LOOK_S = 60.0
+"""
+
+
+def test_a_killed_process_is_reported_at_once_with_the_rows_of_its_page(
+    master: FakeMaster, start_agent: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent_rig, "AGENT", RARE_LOOKS + agent_rig.AGENT)
     start_agent()
     master.welcome_agent()
     (started,) = run_processes(master, 1).values()
@@ -68,7 +75,7 @@ def test_a_killed_process_is_reported_within_milliseconds_with_the_rows_of_its_p
     killed_at = time.monotonic()
     os.kill(started.pid, signal.SIGKILL)
     exited = master.expect(messages.Exited)
-    assert time.monotonic() - killed_at < 0.5  # 3 ms on an idle machine; no beat and no look is waited for
+    assert time.monotonic() - killed_at < 10.0  # 3 ms on an idle machine; no look is waited for
     assert (exited.status, exited.cause, exited.started_upto) == (-9, "killed by SIGKILL", 2)
     assert exited.kind == "signalled"
     rows = {row.number: row for row in exited.rows}
@@ -119,13 +126,13 @@ def test_who_leaves_at_once_starts_nothing_of_what_was_still_to_be_started(
     master: FakeMaster, start_agent: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_rig, "AGENT", SLOW_STARTS + agent_rig.AGENT)
-    agent = start_agent(processes=20)
+    agent = start_agent(processes=100)
     master.welcome_agent()
-    master.tell(messages.Plan({"orders": 20}))
+    master.tell(messages.Plan({"orders": 100}))  # 20 s of starts
     master.expect(messages.Started)
     asked = time.monotonic()
     agent.signal(signal.SIGINT)
-    assert agent.ended() == 0 and time.monotonic() - asked < 2.0
+    assert agent.ended() == 0 and time.monotonic() - asked < 10.0
 
 
 def test_retire_stops_one_and_a_fresh_one_comes(master: FakeMaster, start_agent: Start) -> None:

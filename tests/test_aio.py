@@ -119,7 +119,7 @@ def test_a_call_ends_at_its_time_out() -> None:
         before = time.monotonic()
         with pytest.raises(rota.Timeout):
             await client.options(timeout=0.2).call("a.b")
-        assert 0.2 <= time.monotonic() - before < 2
+        assert 0.2 <= time.monotonic() - before < 10
 
     play(scene)
 

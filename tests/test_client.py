@@ -414,7 +414,7 @@ def test_a_call_that_the_master_never_answers_ends_at_its_time_out(fake: FakeFro
     before = time.monotonic()
     with pytest.raises(rota.Timeout, match="may have run"):
         client.options(timeout=0.2).call("a.b")
-    assert 0.2 <= time.monotonic() - before < 2
+    assert 0.2 <= time.monotonic() - before < 10
 
 
 def test_without_a_master_a_call_waits_until_its_time_out_and_names_who_was_tried() -> None:
@@ -423,7 +423,7 @@ def test_without_a_master_a_call_waits_until_its_time_out_and_names_who_was_trie
         before = time.monotonic()
         with pytest.raises(rota.Unavailable) as caught:
             client.options(timeout=0.5).call("a.b")
-        assert 0.5 <= time.monotonic() - before < 3
+        assert 0.5 <= time.monotonic() - before < 10
     assert first in str(caught.value) and second in str(caught.value)
 
 

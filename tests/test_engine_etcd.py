@@ -162,7 +162,7 @@ def test_an_answer_that_trickles_is_given_up_in_time(server: Server, etcd: Etcd,
     server.say = trickle(head, more)
     began = monotonic()
     assert f": no answer within {format_duration(PATIENCE_S)}, a third of standby.takeover_after" in said(etcd)
-    assert monotonic() - began < 3.0
+    assert monotonic() - began < 10.0
 
 
 @pytest.mark.parametrize("head", [b"", b"Content-Length: 10000000000\r\n", b"Transfer-Encoding: chunked\r\n"])

@@ -103,7 +103,7 @@ def test_who_has_nothing_more_to_send_is_still_answered(gateway: Gateway) -> Non
         sock.shutdown(socket.SHUT_WR)
         began = time.monotonic()
         assert read_all(sock).endswith(b"GET /slow?0.05")
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 10.0
 
 
 @pytest.mark.parametrize(

@@ -468,7 +468,7 @@ def test_the_death_of_its_process_ends_it_at_once(start: Start, tmp_path: Path) 
                 os.kill(int(pid), signal.SIGKILL)
                 began = time.monotonic()
                 assert await end_of(connection) == (1011, "")
-                assert time.monotonic() - began < 5.0
+                assert time.monotonic() - began < 15.0, "no ping was waited for"
 
         run(scenario)
         until(lambda: "MaybeExecuted" in gateway.child.output(), "nobody is told")

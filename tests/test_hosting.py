@@ -73,7 +73,7 @@ def test_a_result_is_the_outcome() -> None:
 
 def test_the_time_in_the_handler_is_told() -> None:
     outcome = hosted(lambda: time.sleep(0.01)).run(delivery("quote"))
-    assert 10_000 <= outcome.elapsed_us < 1_000_000
+    assert 10_000 <= outcome.elapsed_us < 10_000_000
 
 
 def test_the_context_tells_of_the_request() -> None:

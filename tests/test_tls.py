@@ -6,6 +6,7 @@ import ast
 import hashlib
 import os
 import re
+import select
 import signal
 import socket
 import ssl
@@ -183,7 +184,7 @@ def test_versions_before_1_2_are_refused(gateway: Gateway, authority: Authority)
 def test_a_slow_handshake_is_cut_and_counts_as_a_connection(
     start: Start, cluster: LocalCluster, authority: Authority, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, "[http]", "head_timeout = '600ms'", "connections = 3")
+    config = write_config(tmp_path, "[http]", "head_timeout = '2s'", "connections = 3")
     gateway = secured(start, cluster, authority.issue(file="slow"), authority, "-c", config)
     slow = [gateway.connect() for _ in range(3)]
     slow[0].sendall(b"\x16\x03")
@@ -191,14 +192,14 @@ def test_a_slow_handshake_is_cut_and_counts_as_a_connection(
     with gateway.connect() as one_too_many, pytest.raises(OSError):
         one_too_many.settimeout(10.0)
         authority.context().wrap_socket(one_too_many, server_hostname="127.0.0.1")
-    assert time.monotonic() - began < 0.5  # it did not wait for the others
+    assert not select.select(slow, [], [], 0)[0], "it did not wait for the others"
     for sock in slow:
         try:
             assert sock.recv(100) == b""
         except ConnectionResetError:
             pass
         sock.close()
-    assert 0.3 < time.monotonic() - began < 5.0
+    assert 1.0 < time.monotonic() - began < 15.0
     assert b" 200 " in get(gateway, authority, "/x")
 
 
