@@ -512,6 +512,19 @@ def test_a_fenced_delivery_runs_elsewhere(by: bytes) -> None:
     assert wire.parse_head(rig.deliveries[-1][2]).below == 1
 
 
+def test_a_process_that_is_fenced_for_another_master_is_given_nothing_more_before_it_says_hello() -> None:
+    """It refuses at once, so it would be the one with the fewest in flight each time."""
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    rig.request(1, "orders.again")
+    rig.reply(first, 1, code=NOT_STARTED, body=errors.BY_FENCE)
+    assert [request.number for request in second.inflight.values()] == [1]
+    rig.request(2, "orders.again")
+    assert not first.inflight
+    rig.process_hello(first.incarnation, b"new route", received_upto=1)
+    assert [request.number for request in first.inflight.values()] == [2]
+
+
 @pytest.mark.parametrize("key", ["", "basket"])
 @pytest.mark.parametrize(("by", "given_back"), [(errors.BY_FLOOR, False), (errors.BY_FENCE, True)])
 def test_what_may_run_once_and_was_kept_from_it_by_the_fence_of_another_master_is_left_to_that(

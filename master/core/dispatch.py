@@ -214,7 +214,7 @@ class Dispatch:
         if len(inflight) == 1:
             pool.parked.pop(slot, None)
         if code == _NOT_STARTED:
-            self.losses.refused(request, frame[head_len:], now)
+            self.losses.refused(slot, request, frame[head_len:], now)
         else:
             slot.handled += 1
             pool.times[time_us.bit_length()] += 1

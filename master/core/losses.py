@@ -158,7 +158,7 @@ class Losses:
             self.tell("retries", pool.name, text)
         return "too much is run again already (retry_percent, retry_per_s)"
 
-    def refused(self, request: Request, by: bytes, now: float) -> None:
+    def refused(self, slot: Slot, request: Request, by: bytes, now: float) -> None:
         """Its process was kept from starting it."""
         if by == errors.BY_FENCE:
             self._inherited.give_back(request)
@@ -166,11 +166,13 @@ class Losses:
                 request.epoch = self._dispatch.epoch
                 if request.may_run_again():
                     request.attempt += 1  # it may not have been the first
-            elif not request.answered and not request.may_run_again():
-                # Another master stands, or has won. To that one it is proof too: so it is not run here, and its client
-                # sends it anew, under another number.
-                self._dispatch.quarantine.lost(request)
-                return self._dispatch.finish(request, errors.NOT_STARTED, 0, b"", 0)
+            else:  # another master stands, or has won
+                self.disconnected(slot)  # it would refuse the next one as quickly, and have the fewest in flight
+                if not request.answered and not request.may_run_again():
+                    # To that master it is proof too: so it is not run here, and its client sends it anew, under another
+                    # number.
+                    self._dispatch.quarantine.lost(request)
+                    return self._dispatch.finish(request, errors.NOT_STARTED, 0, b"", 0)
         self.not_started([request], now)
 
     def not_started(self, requests: list[Request], now: float | None) -> None:

@@ -15,7 +15,7 @@ class PairClient(Caller):
     def __init__(self, cluster: PairCluster, name: str) -> None:
         super().__init__(cluster, name)
         Context(cluster, name, self.wake)
-        self.session: Any = Session(cluster.addresses, None, cluster.chance)
+        self.session: Any = Session(cluster.addresses, chance=cluster.chance)
         self.calls = self.session.calls
 
     def core(self) -> object:
