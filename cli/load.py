@@ -110,10 +110,10 @@ class Load:
         """The report. Ctrl-C ends the sending; a second one the waiting."""
         self._began = self._told_at = time.monotonic()
         try:
-            self._send(due, until)
-        except KeyboardInterrupt:
-            tell("stopping; waiting for the last answers (Ctrl-C again to end at once)")
-        try:
+            try:
+                self._send(due, until)
+            except KeyboardInterrupt:
+                tell("stopping; waiting for the last answers (Ctrl-C again to end at once)")
             self._room(1)
         except KeyboardInterrupt:
             pass

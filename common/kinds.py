@@ -102,7 +102,7 @@ class Name(Kind):
     def read(self, value: object) -> str:
         if not isinstance(value, str) or not valid_name(value):
             raise ValueError(
-                f"must be 1 to {NAME_MAX} letters, digits, '_', '-' or '.', "
+                f"must be 1 to {NAME_MAX} ASCII letters, digits, '_', '-' or '.', "
                 f"not starting with '-' or '.'; not {quoted(value)}"
             )
         return value

@@ -23,7 +23,7 @@ def check_name(name: str, what: str) -> str:
     """The name itself, or ValueError with a sentence that says what is allowed."""
     if not valid_name(name):
         raise ValueError(
-            f"{what} {name!r}: use 1 to {NAME_MAX} letters, digits, '_', '-' or '.', not starting with '-' or '.'"
+            f"{what} {name!r}: use 1 to {NAME_MAX} ASCII letters, digits, '_', '-' or '.', not starting with '-' or '.'"
         )
     return name
 

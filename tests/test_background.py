@@ -61,7 +61,7 @@ def test_an_address_of_a_master_is_read_as_clients_read_it() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"name": 5}, r"^name must be 1 to 64 letters"),
+        ({"name": 5}, r"^name must be 1 to 64 ASCII letters"),
         ({"tags": {"zone": 1}}, r"^tags .*zone.* must be a text"),
         ({"drain_deadline": "soon"}, r"^drain_deadline must be a duration"),
         ({"drain_deadline": -1}, r"^drain_deadline must be from 0s to 1d, not -1"),

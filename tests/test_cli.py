@@ -789,7 +789,8 @@ def test_a_second_ctrl_c_leaves_a_load_unanswered_and_says_so(cluster: LocalClus
     command = [*ROTA, "load", "orders.slow", "seconds=5", "--concurrency", "1", "--json", "-m", cluster.address]
     load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert load.stderr is not None
-    until(lambda: any(node["in_flight"] for node in cluster.status()["nodes"]))
+    while "1 in flight" not in next_line(load, load.stderr):
+        pass
     load.send_signal(signal.SIGINT)
     while "stopping" not in next_line(load, load.stderr):
         pass

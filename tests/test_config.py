@@ -602,7 +602,7 @@ def test_a_port_of_an_engine_that_there_is_not_is_a_mistake(write) -> None:
     ("step", "problem"),
     [
         ("begin orders", "must be start SERVICE, stop SERVICE or run COMMAND"),
-        ("start or ders", "must be 1 to 64 letters"),
+        ("start or ders", "must be 1 to 64 ASCII letters"),
         ("run ", "must name the command"),
         ("run echo 'x", "cannot be split into words"),
         (7, "is no text of one line"),
