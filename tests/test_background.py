@@ -441,6 +441,8 @@ def test_what_began_in_a_slot_at_the_moment_when_it_is_taken_out_is_seen(monkeyp
         page.words[STARTED_UPTO] = 5
 
     monkeypatch.setattr(time, "sleep", arrive)
+    embedded.Parent.kill(slot, "app-1.b.1", signal.SIGTERM)
+    assert not told and not page.words[FLOOR], "what runs may finish: it was told to stop before"
     embedded.Parent.kill(slot, "app-1.b.1", signal.SIGKILL)
     page.close()
     assert told == [5]

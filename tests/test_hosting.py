@@ -514,7 +514,7 @@ def test_a_stop_cancels_what_runs_and_answers_it(desk: Desk) -> None:
     loop.close()  # once more is no error
 
 
-def test_hooks_of_both_kinds_run_in_order_each_where_its_handlers_run() -> None:
+def test_hooks_of_both_kinds_run_in_order_each_where_its_handlers_run(capsys: pytest.CaptureFixture[str]) -> None:
     orders = rota.Worker("orders")
     ran: list[tuple[str, str]] = []
 
@@ -541,6 +541,8 @@ def test_hooks_of_both_kinds_run_in_order_each_where_its_handlers_run() -> None:
     threads = dict(ran)
     assert threads["connect"] == threads["disconnect"] == loop.thread.name
     assert threads["warm"] == threads["cool"] != loop.thread.name
+    assert "OSError: already gone" in capsys.readouterr().err
+    assert threads["warm"] not in [thread.name for thread in threading.enumerate()], "and it is gone"
 
 
 def test_handlers_find_what_a_start_hook_has_set_for_its_context() -> None:
@@ -625,3 +627,22 @@ def test_an_async_health_probe_reports(answer: Any) -> None:
     number, outcome = loop.next()
     assert number == 7 and bool(decode_result(outcome.body)) == (answer is not None)
     loop.close()
+
+
+def test_a_health_check_that_is_cancelled_says_nothing_of_the_process() -> None:
+    """As where it stops: that would be a node that is ill."""
+    orders = rota.Worker("orders")
+    waiting = threading.Event()
+
+    @orders.health
+    async def probe() -> None:
+        waiting.set()
+        await asyncio.sleep(3600)
+
+    loop = Loop(orders)
+    loop.host.start(delivery("", 7))
+    assert waiting.wait(PATIENCE_S)
+    loop.host.cancel(7)
+    _, outcome = loop.next()
+    loop.close()
+    assert isinstance(error_of(outcome), rota.Cancelled)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import zmq
 from fake_frontend import FakeFrontend, Request
 from waiting import until
 
 import rota
+from rota.client.beside import Beside
 from rota.client.search import AGAIN_S, QUIET_S, SLOW_S, TAKEOVER_FIRST_S, TAKEOVER_MAX_S, Doubt, Search
+from rota.common import messages, sockets, wire
 from rota.common.link import reconnect_delay
-from rota.common.messages import Result, Verb, Welcome
+from rota.common.messages import Refusal, Result, Verb, Welcome
 
 A, B = "tcp://a:7700", "tcp://b:7700"
 SOON_S = 2.5  # how soon exactly the search says, above; less than an attempt that nobody answers takes (ATTEMPT_S)
@@ -145,7 +148,7 @@ def test_a_call_after_a_long_rest_is_not_doubted_at_once() -> None:
     assert not doubt.look(101.5, QUIET_S, 2000.0), "the same, without a word in between"
 
 
-# ---- real sockets ---------------------------------------------------------------------------------------------------
+# ---- real sockets, and a clock that is the test's ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -156,6 +159,135 @@ def pair() -> Iterator[tuple[FakeFrontend, FakeFrontend]]:
 
 
 Pair = tuple[FakeFrontend, FakeFrontend]
+
+
+class Asks:
+    """Whoever obeys the first master, asks the second beside it, and has heard nothing since 100.0."""
+
+    def __init__(self, first: FakeFrontend, second: FakeFrontend) -> None:
+        self.first, self.second = first, second
+        self.beside = Beside([first.address, second.address])
+        self.ctx = sockets.context()
+        self.now = self.heard_at = 100.0
+
+    def step(self, now: float | None = None) -> str:
+        """Who was found."""
+        self.now = self.now if now is None else now
+        found = self.beside.step(self.ctx, self.first.address, self.heard_at, QUIET_S, 2, self.now)
+        return found[0] if found else ""
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """The clock stands still, and nobody is found."""
+        until(lambda: self.step() == "" and condition())
+
+    def connection(self) -> object:
+        return self.beside._inquiries[self.second.address].link
+
+
+@pytest.fixture
+def asks(pair: Pair) -> Iterator[Asks]:
+    made = Asks(*pair)
+    yield made
+    made.beside.close()
+    made.ctx.term()
+
+
+def test_nobody_is_asked_before_the_silence_is_doubted_and_then_it_is_looked_for_an_answer(asks: Asks) -> None:
+    asks.second.deaf = True
+    asks.step()
+    assert not asks.beside.open and asks.connection() is None and asks.beside.due == 100.0 + QUIET_S
+    looks = []
+    asks.step(asks.beside.due)
+    while asks.beside.due < 100.0 + QUIET_S + AGAIN_S:
+        looks.append(round(asks.beside.due - asks.now, 3))
+        asks.step(asks.beside.due)
+    assert asks.beside.open and looks == [0.005, 0.01, 0.02, 0.04, 0.08]
+
+
+def test_a_standby_is_asked_again_over_the_same_connection_and_found_when_it_is_active(asks: Asks) -> None:
+    second = asks.second
+    asks.step()
+    asks.step(asks.beside.due)
+    connection = asks.connection()
+    asks.until(lambda: second.counts["bye"] == 1)  # it has answered
+    asks.step(asks.beside.due)
+    assert asks.beside.due == 100.0 + QUIET_S + AGAIN_S, "nothing is looked for before it is asked again"
+    second.state = "active"
+    asks.step(asks.beside.due)
+    asks.until(lambda: second.counts["bye"] == 2)  # active, and of an older epoch
+    second.epoch = 2
+    asks.step(asks.beside.due)
+    asks.step(asks.beside.due)
+    until(lambda: asks.step() == second.address)
+    assert asks.connection() is connection and second.counts["OperatorHello"] == 3
+
+
+def test_who_hears_its_own_master_again_asks_nobody_and_leaves_nothing_open(asks: Asks) -> None:
+    asks.step()
+    asks.step(asks.beside.due)
+    assert asks.beside.open and asks.connection() is not None
+    asks.heard_at = asks.beside.due
+    asks.step(asks.beside.due)
+    assert not asks.beside.open and asks.connection() is None
+    assert asks.beside.due == 100.0 + QUIET_S + AGAIN_S
+
+
+def test_one_that_does_not_answer_is_asked_over_another_connection_after_a_second(asks: Asks) -> None:
+    asks.second.deaf = True
+    asks.step()
+    asks.step(asks.beside.due)
+    connection = asks.connection()
+    while asks.now < 101.4:
+        asks.step(asks.beside.due)
+        assert asks.connection() is connection
+    while asks.now < 101.7:
+        asks.step(asks.beside.due)
+    assert asks.connection() is not connection
+    asks.second.deaf, asks.second.state, asks.second.epoch = False, "active", 2
+    until(lambda: asks.step() == asks.second.address)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_one_whose_connection_is_lost_is_asked_over_another(answered: bool, asks: Asks) -> None:
+    with FakeFrontend() as gone:
+        asks.beside = Beside([asks.first.address, gone.address])
+        asks.second = gone
+        gone.deaf, gone.state = not answered, "standby"
+        asks.step()
+        asks.step(asks.beside.due)
+        asks.until(lambda: gone.counts["bye"] == answered and (link := asks.connection()) and link.lost() is False)
+    with FakeFrontend(ports=(gone.ports[0], gone.ports[1])) as back:
+        back.epoch = 2
+
+        def found() -> bool:
+            return asks.step(asks.beside.due if asks.beside.due > asks.now else asks.now + AGAIN_S) == back.address
+
+        until(found)
+    asks.beside.close()
+
+
+@pytest.mark.parametrize("answer", [messages.framed(wire.REFUSED, 0, Refusal("busy", "x", 20, [1, 1])), b"x" * 60, b""])
+def test_an_answer_that_is_none_is_passed_over(answer: bytes, asks: Asks, monkeypatch: pytest.MonkeyPatch) -> None:
+    second, said = asks.second, []
+
+    def nonsense(sock: zmq.Socket[bytes], route: bytes, _: object) -> None:
+        said.append(route)
+        second.send(sock, route, answer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second, "_hello", nonsense)
+        asks.step()
+        asks.step(asks.beside.due)
+        asks.until(lambda: said and not asks.beside._under_way())
+    second.state, second.epoch = "active", 2
+
+    def found() -> bool:
+        return asks.step(max(asks.now, asks.beside.due)) == second.address
+
+    until(found)
+
+
+# ---- real sockets ---------------------------------------------------------------------------------------------------
 
 
 def executed(pair: Pair) -> int:
