@@ -13,12 +13,13 @@ from fake_master import delivery as frame_of
 from rota.common import wire
 from rota.common.streams import CHUNK_MAX, WINDOW, Chunk, Credit, chunk_of, credit_of
 from rota.worker import streams as streams_of_handlers
-from rota.worker.async_streams import AsyncStream
+from rota.worker.async_streams import AsyncStream, OfThread
+from rota.worker.backend import Backend, Rejected
 from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.core.streams import EARLY_MAX, Abandoned, Streams
 from rota.worker.page import Page
 from rota.worker.process import Process
-from rota.worker.streams import Patience, Pump
+from rota.worker.streams import Patience, Pump, SyncStream
 
 TOKEN = 99
 LIMIT_NS = 5_000_000_000
@@ -307,3 +308,99 @@ def test_replies_that_wait_for_the_next_do_not_wait_for_one_in_pieces() -> None:
     backend.send_replies = lambda: sent.extend(backend.replies)
     Pump(cast(Process, SimpleNamespace(backend=backend, attend=lambda: None))).look()
     assert sent == [b"quick"]
+
+
+def test_deliveries_that_come_while_a_handler_streams_wait_and_all_else_is_handled() -> None:
+    handled: list[bytes] = []
+    delivery, credit = frame_of(TOKEN, 1, 2, "site.http"), Credit(WINDOW, 0, False).frame(TOKEN, 1)
+    backend = SimpleNamespace(inbox=deque([delivery, credit]), handle=handled.append)
+    Pump(cast(Process, SimpleNamespace(backend=backend))).sift()
+    assert (list(backend.inbox), handled) == ([delivery], [credit])
+
+
+def test_who_waits_for_a_stream_looks_after_the_connection() -> None:
+    attended: list[bool] = []
+    handled: list[bytes] = []
+    welcome = wire.head(wire.WELCOME, TOKEN)
+    backend = SimpleNamespace(greeted=False, link=None, replies=[], wait=lambda: welcome, handle=handled.append)
+    pump = Pump(cast(Process, SimpleNamespace(backend=backend, attend=lambda: attended.append(True))))
+    pump.look()
+    assert len(attended) == 1
+    pump.wait()
+    assert len(attended) == 2 and handled == [welcome]
+
+
+def test_what_came_in_one_frame_with_a_delivery_is_looked_at_once_and_a_refused_process_gives_its_stream_up(
+    rig: Rig,
+) -> None:
+    looks: list[str] = []
+
+    def look() -> None:
+        looks.append("look")
+        if len(looks) > 2:
+            raise Rejected("of another version")
+
+    pump = cast(Pump, SimpleNamespace(sift=lambda: looks.append("sift"), look=look))
+    stream = SyncStream(pump, cast(Backend, None), rig.streams, rig.delivery)
+    stream._look(rig.stream)
+    stream._look(rig.stream)
+    assert looks == ["sift", "look", "look"]
+    assert rig.stream.fault is not None and "of another version" in str(rig.stream.fault)
+
+
+CANCELLED = wire.head(wire.CANCEL, TOKEN, number=1)
+PIECE = Chunk(0, b"piece", True).frame(TOKEN, 1)
+
+
+class Waits:
+    """A handler of each kind, the frame that comes while it waits, and its limit meanwhile."""
+
+    def __init__(self, rig: Rig, frame: bytes) -> None:
+        self.rig, self.frame = rig, frame
+        self.limits: list[int] = []
+        self.backend = cast(Backend, SimpleNamespace(send_all=lambda frames: None))
+
+    def comes(self) -> None:
+        self.limits.append(self.rig.delivery.kill_ns)
+        self.rig.handle(self.frame)
+
+    def sync(self, operation: str, *args: bytes) -> bytes | None:
+        pump = cast(Pump, SimpleNamespace(sift=lambda: None, look=lambda: None, wait=self.comes))
+        made = SyncStream(pump, self.backend, self.rig.streams, self.rig.delivery)
+        return cast(bytes | None, getattr(made, operation)(*args))
+
+    def on_loop(self, kind: type[AsyncStream], operation: str, *args: bytes) -> bytes | None:
+        async def scenario() -> bytes | None:
+            made = kind(self.backend, self.rig.streams, lambda: None, self.rig.delivery)
+            asyncio.get_running_loop().call_later(0.01, self.comes)
+            return cast(bytes | None, await getattr(made, operation)(*args))
+
+        return asyncio.run(asyncio.wait_for(scenario(), 20))
+
+    def do(self, kind: type[SyncStream | AsyncStream], operation: str, *args: bytes) -> bytes | None:
+        if issubclass(kind, AsyncStream):
+            return self.on_loop(kind, operation, *args)
+        return self.sync(operation, *args)
+
+
+@pytest.mark.parametrize("operation", ["read", "finish", "write"])
+@pytest.mark.parametrize("kind", [SyncStream, AsyncStream, OfThread])
+def test_whoever_waits_for_a_stream_that_nobody_waits_for_any_more_is_told(
+    kind: type[SyncStream | AsyncStream], operation: str, rig: Rig
+) -> None:
+    """An upload that broke off must not look as if it had ended."""
+    args = (bytes(2 * WINDOW),) if operation == "write" else ()
+    with pytest.raises(Abandoned):
+        Waits(rig, CANCELLED).do(kind, operation, *args)
+
+
+@pytest.mark.parametrize("kind", [SyncStream, AsyncStream, OfThread])
+def test_the_limit_of_a_handler_rests_while_a_thread_waits_and_begins_anew_behind_it(
+    kind: type[SyncStream | AsyncStream], rig: Rig
+) -> None:
+    """On a loop the handler is cancelled at its limit, also when it waits."""
+    waits = Waits(rig, PIECE)
+    before = rig.delivery.kill_ns
+    assert waits.do(kind, "read") == b"piece"
+    assert waits.limits == [before if kind is AsyncStream else 0]
+    assert rig.delivery.kill_ns > before
