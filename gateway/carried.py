@@ -42,6 +42,13 @@ class Carried(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
 
+    def _is_lost(self) -> bool:
+        """To be asked where the client sends no more: loops do not read then, and so do not notice."""
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        return True
+
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:

@@ -99,12 +99,12 @@ class Http2Protocol(Carried):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._gateway.forget(self)  # whatever comes of the rest
         self.core.lost()
         streams, self._streams = self._streams, {}
         self._transport.abort()
         for stream in streams.values():
             self._abandon(stream)
-        self._gateway.forget(self)
 
     def data_received(self, data: bytes) -> None:
         now = monotonic()

@@ -53,11 +53,11 @@ class HttpProtocol(Carried):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._gateway.forget(self)  # whatever comes of the rest
         self.core.lost()
         request, self.request = self.request, None
         if request is not None:
             request.abandon()
-        self._gateway.forget(self)
 
     def data_received(self, data: bytes) -> None:
         now = monotonic()
@@ -143,6 +143,9 @@ class HttpProtocol(Carried):
         self.do(effects + core.eof(now) if self._eof else effects, now)
 
     def tick(self, now: float) -> None:
+        if self._eof and self._is_lost():
+            self._transport.abort()
+            return
         due = self.core.next_deadline()
         if due is not None and due <= now:
             self.do(self.core.tick(now), now)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, read_all, until
+from gateway_rig import PATIENCE_S, Gateway, Start, filled, front, in_flight, read_all, until
 
 from rota.common.settings import HttpSettings
 from rota.gateway import listening
@@ -27,8 +27,12 @@ from rota.gateway.protocol import HttpProtocol
 from rota.testing import LocalCluster
 
 APP = """
+import os, time
+
 def application(environ, start_response):
-    size = int(environ["QUERY_STRING"] or 0)
+    while environ["PATH_INFO"] == "/late" and not os.path.exists(environ["QUERY_STRING"]):
+        time.sleep(0.01)
+    size = int(environ["QUERY_STRING"] or 0) if environ["PATH_INFO"] != "/late" else 0
     if environ["PATH_INFO"] == "/short":
         start_response("200 OK", [("Content-Length", "1000000")])
         return (bytes(10_000) for _ in range(10))
@@ -108,6 +112,22 @@ def test_requests_that_waited_for_an_answer_to_be_read_are_answered_behind_a_hal
         assert counts[-1] < 60
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock).count(b"HTTP/1.1 200") == 60
+
+
+def test_a_reset_behind_a_half_close_is_noticed(start: Start, cluster: LocalCluster, tmp_path: Path) -> None:
+    """Event loops look no more at a connection whose client sends no more."""
+    gateway = fronted(start, cluster, tmp_path)
+    with gateway.connect() as sock:
+        sock.sendall(f"GET /late?{tmp_path}/go HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        until(lambda: in_flight(cluster), "it is not on its way")
+        sock.shutdown(socket.SHUT_WR)
+        gateway.get("/-/ready")  # it has seen that
+        assert '"GET /late' not in gateway.child.output()
+        reset(sock)
+    try:
+        until(lambda: '/go HTTP/1.1" 499 ' in gateway.child.output(), "it is not noticed")
+    finally:
+        (tmp_path / "go").touch()
 
 
 def answers(gateway: Gateway, mark: int) -> int:
