@@ -803,7 +803,8 @@ def test_a_second_ctrl_c_leaves_a_load_unanswered_and_says_so(cluster: LocalClus
 # ---- without a master -----------------------------------------------------------------------------------------------
 
 
-def test_without_a_master_status_says_so_and_exits_69() -> None:
+def test_without_a_master_status_says_so_and_exits_69(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.cli.look.LOOK_S", 1.0)
     nowhere = f"tcp://127.0.0.1:{free_port()}"
     result = CliRunner().invoke(main, ["status", "--json", "-m", nowhere])
     assert result.exit_code == 69 and "no master answers" in result.stderr
@@ -813,7 +814,8 @@ def test_without_a_master_status_says_so_and_exits_69() -> None:
 
 
 @pytest.mark.parametrize("words", ["status", "call orders.quote --timeout 3"])
-def test_a_master_that_hangs_is_not_to_be_started(words: str) -> None:
+def test_a_master_that_hangs_is_not_to_be_started(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.cli.look.LOOK_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as hangs:  # as one under SIGSTOP: its kernel answers
         address = f"tcp://127.0.0.1:{hangs.getsockname()[1]}"
         result = CliRunner().invoke(main, [*words.split(), "-m", address])
