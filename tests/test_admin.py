@@ -69,6 +69,42 @@ def test_neither_a_dry_run_nor_no_wait_waits(fake: FakeFrontend, admin: rota.Adm
     assert verbs == [("drain", {"nodes": ["a"], "deadline_s": 0, "dry_run": True}), ("rejoin", {"tags": {"rack": "1"}})]
 
 
+@pytest.mark.parametrize(
+    ("verb", "args", "condition"),
+    [
+        ("drain", {"wait": False}, ""),
+        ("rejoin", {"dry_run": True}, ""),
+        ("reload", {}, "reloaded"),
+        ("reload", {"wait": False}, ""),
+        ("pause", {}, "paused"),
+        ("pause", {"wait": False}, ""),
+        ("maintenance", {"on": True}, "maintenance"),
+        ("maintenance", {"on": True, "wait": False}, ""),
+        ("maintenance", {"on": False}, ""),
+    ],
+)
+def test_a_verb_waits_for_what_it_is_to_bring_about_unless_told_not_to(
+    fake: FakeFrontend, admin: rota.Admin, verb: str, args: dict[str, Any], condition: str
+) -> None:
+    verbs = asked(fake)
+    getattr(admin, verb)("orders", **args)
+    waits = [(asked["condition"], asked["names"]) for name, asked in verbs if name == "wait"]
+    assert waits == ([(condition, ["orders"])] if condition else [])
+
+
+def test_a_user_without_a_name_has_none(fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is but a number."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    asked(fake)
+    monkeypatch.setattr("getpass.getuser", nobody)
+    with rota.Admin(fake.address) as admin:
+        admin.status()
+    until(lambda: fake.counts["bye"] == 1)
+
+
 def test_nobody_waits_for_all_nodes_of_none(fake: FakeFrontend, admin: rota.Admin) -> None:
     verbs = asked(fake, {"nodes": []})
     admin.rejoin(all=True)

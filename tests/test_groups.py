@@ -91,6 +91,27 @@ def test_a_group_that_belongs_to_others_by_now_is_left_alone_though_its_leader_i
         os.kill(child, 9)
 
 
+def test_one_that_ends_while_it_is_looked_for_is_no_harm_and_nothing_stays_open(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make(), make()
+    noted = [group(first), group(second)]
+    before = len(os.listdir("/proc/self/fd"))
+    opened = os.pidfd_open
+
+    def ends_first(pid: int) -> int:
+        if pid == first.pid:
+            raise ProcessLookupError(pid)
+        return opened(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", ends_first)
+    assert groups.end(noted) == [second.pid]
+    assert len(os.listdir("/proc/self/fd")) == before
+    first.kill()
+    first.wait(20)
+    assert groups.started_at(first.pid) != noted[0].started, "0, or that of another by now"
+
+
 def test_nothing_is_looked_for_when_nothing_was_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "listdir", None)
     assert groups.end([]) == []
