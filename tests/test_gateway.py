@@ -404,6 +404,7 @@ def test_whether_a_master_answers_is_told_when_it_changes() -> None:
     unheard, heard = lambda: readiness.unheard(["tcp://m:7700"]), lambda: readiness.heard([], ["site"])
     for event in (unheard, unheard, heard, heard):
         event()
+        assert readiness.reason() == ("no master answers" if event is unheard else "")
     assert [text.partition(";")[0] for text in told] == [
         "rota gateway: no master answers at tcp://m:7700",
         "rota gateway: a master answers",

@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_rig import APP, Gateway, Start, children_of, front, in_flight, read_until, starting, until
+from gateway_rig import (
+    APP,
+    Gateway,
+    Start,
+    asks_whether_it_is_there,
+    children_of,
+    front,
+    in_flight,
+    read_until,
+    starting,
+    until,
+)
 from system.proxy import PROXIED, Proxy
 from test_http_streams import noted, notes
 from test_websocket_frames import HOSTILE
@@ -204,6 +215,13 @@ def test_codes_and_reasons_go_both_ways(gateway: Gateway, cluster: LocalCluster)
                 assert await end_of(connection) == (code, reason)
 
     run(scenario)
+
+
+def test_a_silent_one_asks_whether_its_client_is_there(gateway: Gateway, cluster: LocalCluster) -> None:
+    since = notes(cluster)
+    with opened(gateway, "/listen") as sock:
+        until(lambda: asks_whether_it_is_there(gateway, sock), "it does not ask")
+    assert noted(cluster, since) == "websocket.disconnect 1006 "
 
 
 def test_a_close_without_a_code_is_1005_to_the_application(gateway: Gateway, cluster: LocalCluster) -> None:

@@ -219,7 +219,7 @@ def test_each_thing_that_is_wrong_with_the_files_is_said(authority: Authority, t
         ((str(tmp_path / "none"), key), "the TLS certificate .*none cannot be read: No such file"),
         ((certificate, str(tmp_path / "none")), "the TLS key .*none cannot be read: No such file"),
         ((str(tmp_path), key), "the TLS certificate .* cannot be read: Is a directory"),
-        ((certificate, None), "there is no key in PEM form in it"),
+        ((certificate, None), "there is no key in PEM form in it; --tls-key .* says in which file it is"),
         ((key, key), "there is no certificate in PEM form in it"),
         ((certificate, other_key), "the TLS key .*other.key is not that of the certificate"),
         ((str(garbage), str(garbage)), "cannot be used: "),
