@@ -346,6 +346,16 @@ def test_a_process_that_has_just_died_is_not_started_again_by_a_gateway_that_end
     assert gateway.child.wait(PATIENCE_S) and gateway.child.status() == 0
 
 
+def test_an_address_is_free_for_the_next_gateway_at_once(start: Start, cluster: LocalCluster) -> None:
+    """Though the system remembers connections that the one before has closed."""
+    before = front(start, cluster)
+    assert b" 400 " in before.raw(b"GET / HTTP/1.1\r\n\r\n")
+    before.child.signal(signal.SIGINT)
+    assert before.child.wait(PATIENCE_S)
+    words = ["gateway", "--bind", f"127.0.0.1:{before.port}", "-m", cluster.address, "--route", "/=site"]
+    assert start(*words).listening().port == before.port
+
+
 def test_a_port_that_is_in_use_is_told_with_its_holder(start: Start, gateway: Gateway) -> None:
     for words in (
         ["gateway", "--bind", f"127.0.0.1:{gateway.port}", "--route", "/=site"],
