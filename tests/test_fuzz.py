@@ -150,6 +150,22 @@ def test_who_said_goodbye_longest_ago_gives_its_place_to_a_new_name() -> None:
     assert "rota forget" in refused(rig, name="new-3")
 
 
+def test_who_was_told_to_stop_and_said_goodbye_gives_its_place_too() -> None:
+    """As an autoscaler does it: TERM, and the master drains it. That is no operator's word."""
+    rig = Rig()
+    for name in ("gone", "drained"):
+        node = rig.agent(name)
+        if name == "drained":
+            rig.verb("drain", nodes=[name], force=True)
+        rig.tell(node, messages.Leaving(1000))
+        rig.after(0.1)
+        rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    for number in range(2, NODES_MAX):
+        rig.fleet.nodes[f"n{number}"] = Node(f"n{number}")
+    assert not refused(rig, name="new-1") and "gone" not in rig.fleet.nodes
+    assert "rota forget" in refused(rig, name="new-2")
+
+
 def test_an_operator_waits_for_so_many_things_at_a_time_and_no_more() -> None:
     rig = Rig()
     waits = [messages.Verb(n, "wait", {"condition": "ready", "names": ["none"]}) for n in range(ASKED_MAX + 1)]

@@ -54,5 +54,6 @@ def longest_gone(nodes: Mapping[str, Node]) -> Node | None:
     """The node that gives its place to one with a name that is new: where machines come and go by themselves, each has
     a new name, and says goodbye. None of which operators want something, or that may come back to be dead or cut off.
     """
-    gone = (node for node in nodes.values() if node.liveness is Liveness.CLOSED and node.intent is Intent.ACTIVE)
-    return min(gone, key=lambda node: node.since, default=None)
+    gone = (node for node in nodes.values() if node.liveness is Liveness.CLOSED)
+    unwanted = (node for node in gone if node.intent is Intent.ACTIVE or node.leaves_by_itself())
+    return min(unwanted, key=lambda node: node.since, default=None)

@@ -9,13 +9,11 @@ from ...common.lifecycle import Health, Intent, Liveness
 from ...common.units import plural
 from . import records
 from .pool import Stage
-from .registry import Node
+from .registry import AGENT, Node
 from .staffing import STOP_GRACE_MS
 
 if TYPE_CHECKING:
     from .fleet import Fleet
-
-AGENT = "agent"  # who stands behind an intent that no operator gave
 
 
 class Intents:
@@ -91,10 +89,9 @@ class Intents:
 
     def started_again(self, node: Node, now: float) -> None:
         """Its agent was started anew: what the one before had wanted is over."""
-        if node.leaving:
-            node.leaving = False
-            if node.by == AGENT and node.intent is not Intent.ACTIVE:
-                self._step(node, "rejoin", AGENT, "started again", now)
+        by_itself, node.leaving = node.leaves_by_itself(), False
+        if by_itself and node.intent is not Intent.ACTIVE:
+            self._step(node, "rejoin", AGENT, "started again", now)
 
     def say(self, node: Node) -> None:
         word = messages.Intent(str(node.intent), node.generation, node.by, node.reason, node.version)
@@ -143,7 +140,7 @@ class Intents:
         fleet.refresh(node, now)
         fleet.events.tell(str(node.intent), node.name, f"{node.name}: {before} → {node.intent} ({event})", by, reason)
         fleet.staff.replan = True
-        if node.leaving and node.by == AGENT:
+        if node.leaves_by_itself():
             return 0  # no operator's word: it ends with that agent
         if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
             self.say(node)

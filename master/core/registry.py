@@ -13,6 +13,7 @@ from .health import Mark, Watch, ordinal
 from .pool import Pool, Slot, Stage
 from .timers import Tick
 
+AGENT = "agent"  # who stands behind an intent that no operator gave
 ILL = (Health.DEGRADED, Health.BLACKLISTED, Health.TRIAL)
 
 
@@ -59,6 +60,10 @@ class Node:
 
     def eligible(self) -> bool:
         return self.recorded and lifecycle.eligible(self.intent, self.liveness, self.health)
+
+    def leaves_by_itself(self) -> bool:
+        """Its agent was told to stop; that it is drained for it, or detached, is no operator's word."""
+        return self.leaving and self.by == AGENT
 
     def in_flight(self) -> int:
         return sum(len(slot.inflight) for slot in self.slots.values())

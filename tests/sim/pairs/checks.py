@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rota.common import errors, messages
 from rota.common.lifecycle import Intent, Liveness
 from rota.common.settings import ANY
-from rota.master.core.intents import AGENT
 from rota.master.core.leases import blocking
 from rota.master.core.master import Master
 from rota.master.core.records import Restored
+from rota.master.core.registry import AGENT
 from rota.worker.core.deliveries import Delivery
 
 from ..checks import Checks
