@@ -640,6 +640,17 @@ def test_drop_forgets_all_of_it_and_twice_is_once() -> None:
     assert rig.state() == State.SUSPECT
 
 
+def test_a_beginning_of_several_entries_is_not_taken_for_one_that_is_forgotten() -> None:
+    """Exit 0 would say that it is gone, and each of them is there still."""
+    rig = Fleet().poisoned()
+    first = rig.case()
+    alike = [replace(first, fingerprint=first.fingerprint[:-1] + bytes([n])) for n in (0, 1, 2)]
+    rig.dispatch.quarantine.cases = {each.fingerprint: each for each in alike}
+    assert ask(rig, "drop", alike[0].fingerprint.hex()).data["changed"] is True
+    assert ask(rig, "drop", first.id[:4]).exit == exits.NOT_FOUND
+    assert len(rig.dispatch.quarantine.cases) == 2
+
+
 def test_what_was_dropped_while_it_ran_or_waited_goes_on() -> None:
     rig = suspect(Fleet())
     rig.request(2, QUOTE, body=POISON)

@@ -393,8 +393,12 @@ class Quarantine:
         return True
 
     def was_forgotten(self, name: str) -> bool:
-        """As `find` has it: its beginning will do."""
-        return any(name and fingerprint.hex().startswith(name) for fingerprint in self._gone)
+        """As `find` has it: its beginning will do, if that is of none that is known still."""
+
+        def begin_so(fingerprints: Iterable[bytes]) -> bool:
+            return any(fingerprint.hex().startswith(name) for fingerprint in fingerprints)
+
+        return name != "" and begin_so(self._gone) and not begin_so(self.cases) and not begin_so(self._restored)
 
 
 # ---- shown ---------------------------------------------------------------------------------------
