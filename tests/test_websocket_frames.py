@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from http_rig import cut, one_by_one
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from websocket_rig import BINARY, CLOSE, CONT, PING, PONG, TEXT, close, frame, read
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -98,6 +98,7 @@ def test_what_is_said_is_read_by_another_implementation(items: list[str | bytes]
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=5))
+@example(b"\x01\x86" + bytes(9) + b"\x80", [7])  # no UTF-8, in another place of each piece
 def test_any_bytes_at_all_end_in_messages_or_one_close(data: bytes, places: list[int]) -> None:
     whole, pieces = feed([data]), feed(cut(data, places))
     assert whole.items == pieces.items and whole.ended == pieces.ended and whole.closed == pieces.closed

@@ -236,7 +236,8 @@ class WebSocket:
     def _closed_by(self, event: CloseConnection) -> list[Effect]:
         """The client's last frame; or one that wsproto says when a rule was broken."""
         if self._frames.state not in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-            return self._fail(int(event.code), event.reason or "")
+            no_text = event.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA  # wsproto says where in a piece that came
+            return self._fail(int(event.code), "no UTF-8" if no_text else event.reason or "")
         if self._end():
             return [Close(LINGER_S)]
         code, reason = event.code, event.reason or ""
