@@ -705,11 +705,25 @@ def test_what_an_operator_drained_stays_drained_when_its_master_has_forgotten_it
     rig = Rig(state=None)
     node = rig.agent(intent=intent, generation=3)
     rig.after(0.1)
-    assert (node.intent, node.generation, node.by) == (Intent.DETACHED, 3, "agent")
+    assert (node.intent, node.generation, node.by) == (Intent.DETACHED, 3, "")
     assert not any(plan.processes for plan in rig.heard("n1", Plan))
     rig.verb("rejoin", nodes=["n1"])
     rig.after(0.1)
     assert (node.intent, node.generation) == (Intent.ACTIVE, 4)
+
+
+def test_what_only_an_agent_remembers_of_an_operator_holds_when_that_is_restarted_too() -> None:
+    """It passed for the wish of an agent that is told to stop, which ends with that."""
+    rig = Rig(state=None)
+    node = rig.agent(intent="detached", generation=3)
+    rig.after(0.1)
+    rig.tell(node, Leaving(5000))
+    rig.after(0.1)
+    assert rig.heard("n1", Leave)
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.agent(boot="b2", intent="detached", generation=3)
+    rig.after(0.1)
+    assert (node.intent, node.generation) == (Intent.DETACHED, 3)
 
 
 def test_an_agent_that_knows_less_of_its_intent_is_told_it() -> None:

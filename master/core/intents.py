@@ -63,7 +63,7 @@ class Intents:
             node.intent = Intent(hello.intent)
         except ValueError:
             return
-        node.generation, node.by, node.since = hello.generation, AGENT, now
+        node.generation, node.by, node.since = hello.generation, "", now  # whose word it was it does not say
         if node.intent is Intent.DRAINING:
             node.drain_until = now + self._fleet.settings.drain_deadline
         self._fleet.journal(records.intent(node))
