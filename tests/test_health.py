@@ -527,6 +527,16 @@ def test_a_degraded_node_is_up_when_what_ails_it_does_not_run_there_any_more() -
     assert ward.health() == ["up"] and not ward.fleet.checks.alarms(ward.now)
 
 
+def test_a_degraded_node_that_said_goodbye_is_no_alarm() -> None:
+    """Nothing mends it there, so that `rota status --check` complained of it for ever, also at the next master."""
+    ward = Ward(nodes=1)
+    n1 = ward.nodes[0]
+    ward.crash(n1)
+    assert ward.fleet.checks.alarms(ward.now)
+    ward.core.control(n1.route, wire.head(wire.BYE, n1.token), ward.now)
+    assert n1.health is Health.DEGRADED and not ward.fleet.checks.alarms(ward.now)
+
+
 def test_a_degraded_node_is_ejected_when_the_budget_allows_it_again() -> None:
     ward = Ward(nodes=1)
     n1 = ward.nodes[0]

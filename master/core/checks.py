@@ -461,9 +461,12 @@ class Checks:
         return self.fleet.journal(records.exempt(name, exempt))
 
     def alarms(self, now: float) -> list[str]:
-        """Sentences for status: panics, and nodes that stay in only because they are needed."""
+        """Sentences for status: panics, and nodes that stay in only because they are needed. (What said goodbye is not
+        looked at any more, and would stay so.)
+        """
         panics = [f"panic: {name}: {falls.text}" for name, falls in self.falls.items() if falls.panic(now)]
-        degraded = [node for node in self.fleet.nodes.values() if node.health is Health.DEGRADED]
+        here = [node for node in self.fleet.nodes.values() if node.liveness is not Liveness.CLOSED]
+        degraded = [node for node in here if node.health is Health.DEGRADED]
         return panics + [f"{node.name} is degraded: {node.mark.cause}" for node in degraded]
 
 
