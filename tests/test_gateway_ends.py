@@ -179,7 +179,7 @@ def test_one_connection_that_fails_costs_neither_the_others_their_time_outs_nor_
         [listener] = listening.bound("127.0.0.1:*", 1)
         tie, tie_held = os.pipe()
         settings = HttpSettings(drain=0.2, body_timeout=60.0, idle_timeout=60.0 if fails == "drain" else 0.3)
-        gateway = serving.Gateway(serving.Start(settings, routes({})), ServicePages({}))
+        gateway = serving.Gateway(serving.Start(settings, routes({})), ServicePages({}), None, first=True)
         ending = asyncio.create_task(gateway.serve(listener, tie))
         where = listener.getsockname()[:2]
         async with asyncio.timeout(PATIENCE_S):
@@ -210,7 +210,7 @@ def test_who_had_connected_before_nobody_could_has_a_moment_for_his_first_reques
         [listener] = listening.bound("127.0.0.1:*", 1)
         tie, tie_held = os.pipe()
         settings = HttpSettings(drain=60.0, idle_timeout=60.0)
-        gateway = serving.Gateway(serving.Start(settings, routes({})), ServicePages({}))
+        gateway = serving.Gateway(serving.Start(settings, routes({})), ServicePages({}), None, first=True)
         ending = asyncio.create_task(gateway.serve(listener, tie))
         silent, asks = socket.socketpair(), socket.socketpair()
         monkeypatch.setattr(listening, "shut", lambda sock: [*shut(sock), *(pair.pop() for pair in waiting)])
