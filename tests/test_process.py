@@ -102,6 +102,36 @@ def test_a_request_does_not_fail_because_the_disk_is_full_that_it_prints_to(
     assert running.ended() == 0
 
 
+@pytest.mark.parametrize("has_holes", [True, False])
+def test_nothing_is_lost_that_a_process_writes_while_its_file_is_made_smaller(
+    start: Start, monkeypatch: pytest.MonkeyPatch, has_holes: bool
+) -> None:
+    """It was emptied when all was shown, and with that what had come since the last look."""
+    if not has_holes:
+        monkeypatch.setattr(spawn, "_fallocate", lambda *told: -1)
+    child = start().child
+    child.signal(signal.SIGKILL)
+    child.reap()
+    written = b"".join(b"%09d\n" % n for n in range(200_000))
+    os.ftruncate(child.output.fileno(), 0)
+    child.output.write(written)
+    read, late = os.pread, [b"just now\n"]
+
+    def pread(fd: int, size: int, place: int) -> bytes:
+        data = read(fd, size, place)
+        if not data and late:
+            child.output.write(late.pop())  # the process goes on
+        return data
+
+    monkeypatch.setattr(os, "pread", pread)
+    shown = b""
+    while data := child.unshown(4096) or child.unshown(4096):
+        shown += data
+    assert shown == written + b"just now\n" and not late
+    assert 512 * os.fstat(child.output.fileno()).st_blocks < 2 * spawn.OUTPUT_MAX
+    assert child.tail().endswith("just now")
+
+
 def test_a_process_that_says_hello_is_ready_and_tells_its_interface(master: FakeMaster, start: Start) -> None:
     running = start()
     hello = master.welcome_process()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..common.settings import SlaveSettings
 
 TAIL_BYTES = 4096  # of its output: what an exit report carries
-OUTPUT_MAX = 1024 * 1024  # bytes of output that are kept of one process
+OUTPUT_MAX = 1024 * 1024  # bytes of output that are kept of one process once they are shown
+FILE_MAX = 1 << 40  # bytes of its file, nearly all of them a hole: file systems have a limit
 _PACKAGE = __name__.partition(".")[0]
 
 _fallocate = ctypes.CDLL(None).fallocate
@@ -87,6 +88,7 @@ class Child:
         self.output = output
         self._process = process
         self._shown = 0
+        self._freed = 0
 
     def signal(self, number: int) -> None:
         """KILL ends the whole process group; others are for the process itself."""
@@ -115,13 +117,11 @@ class Child:
         return data.decode("utf-8", "replace").strip()
 
     def unshown(self, most: int) -> bytes:
-        """What it wrote since the last call. The file is emptied when it has grown large."""
-        fd = self.output.fileno()
-        data = os.pread(fd, most, self._shown)
+        """What it wrote since the last call."""
+        data = os.pread(self.output.fileno(), most, self._shown)
         self._shown += len(data)
-        if not data and self._shown > OUTPUT_MAX:
-            os.ftruncate(fd, 0)  # the process appends, so it goes on at the start
-            self._shown = 0
+        if self._shown - self._freed > OUTPUT_MAX:
+            self._free()
         return data
 
     def behind(self) -> int:
@@ -129,14 +129,23 @@ class Child:
         return os.fstat(self.output.fileno()).st_size - self._shown
 
     def skip(self, most: int) -> int:
-        """Leaves out what is unshown, except for the last `most` bytes; how many these are. What is before that takes
-        no room on the disk any more. (To empty the file would lose what is written meanwhile.)
-        """
+        """Leaves out what is unshown, except for the last `most` bytes; how many these are."""
         left_out = max(0, self.behind() - most)
         if left_out:
             self._shown += left_out
-            _fallocate(self.output.fileno(), _PUNCH_HOLE, 0, self._shown)  # a file system that has no holes keeps it
+            self._free()
         return left_out
+
+    def _free(self) -> None:
+        """What was shown, but for its end, takes no room on the disk any more. To empty the file would lose what is
+        written meanwhile.
+        """
+        fd, end = self.output.fileno(), self._shown - TAIL_BYTES
+        if end < FILE_MAX and not _fallocate(fd, _PUNCH_HOLE, 0, end):
+            self._freed = self._shown
+        elif not self.behind():  # a file system that has no holes
+            os.ftruncate(fd, 0)  # the process appends, so it goes on at the start
+            self._shown = self._freed = 0
 
 
 def start(
