@@ -173,8 +173,7 @@ class Asks:
     def step(self, now: float | None = None) -> str:
         """Who was found."""
         self.now = self.now if now is None else now
-        found = self.beside.step(self.ctx, self.first.address, self.heard_at, QUIET_S, 2, self.now)
-        return found[0] if found else ""
+        return self.beside.step(self.ctx, self.first.address, self.heard_at, QUIET_S, 2, self.now) or ""
 
     def until(self, condition: Callable[[], object]) -> None:
         """The clock stands still, and nobody is found."""
@@ -349,7 +348,7 @@ def test_a_master_that_steps_down_sends_its_clients_to_the_other(pair: Pair) -> 
 
 
 def test_a_goodbye_leads_to_the_other_within_a_moment(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rota.client.session.QUIET_S", 20.0)  # it is not silence that leads there
+    monkeypatch.setattr("rota.client.search.QUIET_S", 20.0)  # it is not silence that leads there
     first, second = pair
     with rota.Client(first.address, second.address) as client:
         assert client.call("a.b", 0) == [0]
