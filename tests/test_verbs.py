@@ -167,6 +167,20 @@ def test_a_node_that_is_leaving_is_not_rejoined() -> None:
     assert result.exit == exits.REFUSED and "start it again" in result.data["error"]
 
 
+def test_a_node_that_was_told_to_stop_and_is_gone_keeps_no_others_from_being_taken_back() -> None:
+    """After a drain of all of them the rejoin of all was refused, for what an autoscaler had taken away before."""
+    rig = cluster()
+    gone = rig.fleet.nodes["n1"]
+    rig.tell(gone, Leaving(1000))
+    rig.after(0.2)
+    rig.core.control(gone.route, wire.head(wire.BYE, gone.token), rig.now)
+    ask(rig, "drain", all=True, force=True)
+    rig.after(1.0)
+    assert ask(rig, "rejoin", all=True).exit == exits.DONE
+    assert all(node.intent is Intent.ACTIVE for node in rig.fleet.nodes.values())
+    assert rig.agent("n1", boot="b2").intent is Intent.ACTIVE
+
+
 def test_a_recheck_sends_the_plan_again() -> None:
     rig = cluster()
     rig.said.clear()

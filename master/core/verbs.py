@@ -146,7 +146,7 @@ class Verbs:
     def rejoin(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         nodes = self._nodes(args)
         joining = [node for node in nodes if node.intent is not Intent.ACTIVE]
-        going = next((node for node in joining if node.leaving), None)
+        going = next((node for node in joining if node.leaving and node.liveness is not Liveness.CLOSED), None)
         if going is not None:
             raise Refuse(exits.REFUSED, f"{going.name} is leaving: its agent was told to stop; start it again first")
         version, reason = _version_of(args), reason_of(args)
