@@ -308,8 +308,12 @@ def test_a_gateway_takes_more_connections_than_a_shell_gives_descriptors(
         assert gateway.ready().get("/x")[0] == 200
 
 
-def test_a_gateway_that_is_busy_for_a_moment_refuses_nobody(start: Start, cluster: LocalCluster) -> None:
-    gateway = front(start, cluster).ready()
+def test_a_gateway_that_is_busy_for_a_moment_refuses_nobody(
+    start: Start, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "rota.toml"
+    file.write_text("[http]\nconnections_per_address = 1000\n")
+    gateway = front(start, cluster, "-c", str(file)).ready()
     [serving] = children_of(gateway.child.pid)
     os.kill(serving, signal.SIGSTOP)
     try:
