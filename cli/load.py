@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +101,6 @@ class Load:
         self._tally = Tally()
         self._changed = Condition()
         self._began = self._told_at = 0.0
-        self._sent = self._ended = 0  # counted apart from the tally: Ctrl-C may fall between asking and sending
 
     @property
     def reached_nobody(self) -> bool:
@@ -133,18 +133,24 @@ class Load:
                     return
             if now >= self._began + until:
                 return
-            asked_at = at if offset else now
+            self._send_one(at if offset else now, now)
+            self._progress()
+
+    def _send_one(self, asked_at: float, now: float) -> None:
+        """Ctrl-C falls before it or behind it: what was counted is sent, and its answer waited for."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             with self._changed:
                 self._tally.asked(now)
-            self._submit().add_done_callback(lambda future, asked_at=asked_at: self._told(future, asked_at))  # type: ignore[misc]
-            self._sent += 1
-            self._progress()
+            self._submit().add_done_callback(lambda future: self._told(future, asked_at))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _room(self, window: int) -> None:
         """Wait until fewer than so many are in flight, or it is known that none of them reaches a master."""
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._sent - self._ended < window or self.reached_nobody, PROGRESS_S):
+                if self._changed.wait_for(lambda: self._tally.outstanding < window or self.reached_nobody, PROGRESS_S):
                     return
             self._progress()
 
@@ -153,7 +159,6 @@ class Load:
         error = future.exception()
         with self._changed:
             self._tally.told(now, asked_at, error)
-            self._ended += 1
             self._changed.notify()
 
     def _progress(self) -> None:

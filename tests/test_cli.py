@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from lines import next_line
 from waiting import until
 
 from rota import Admin, Client, Timeout, Unavailable, __version__
+from rota.cli.load import Load, due_times
 from rota.cli.main import SECTIONS, main
 from rota.cli.options import arguments_of, options
 from rota.cli.run import HERE, _greeting
@@ -783,6 +785,23 @@ def test_ctrl_c_ends_a_load_with_its_summary(rota: Callable[..., Result], cluste
     load.send_signal(signal.SIGINT)
     shown, _ = load.communicate(timeout=10)
     assert load.returncode == 0 and "longest stall" in shown
+
+
+def test_ctrl_c_falls_before_a_request_is_sent_or_behind_it() -> None:
+    """Between them one that was never sent would be waited for, and called unanswered."""
+
+    def submit() -> Future[None]:
+        signal.raise_signal(signal.SIGINT)
+        answered: Future[None] = Future()
+        answered.set_result(None)
+        return answered
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        report = Load(submit, window=16).run(due_times(None, 10), until=60.0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (report["sent"], report["answered"], report["unanswered"]) == (1, 1, 0)
 
 
 def test_a_second_ctrl_c_leaves_a_load_unanswered_and_says_so(cluster: LocalCluster) -> None:
