@@ -215,9 +215,8 @@ def test_a_standby_is_asked_again_over_the_same_connection_and_found_when_it_is_
     asks.step(asks.beside.due)
     asks.until(lambda: second.counts["bye"] == 2)  # active, and of an older epoch
     second.epoch = 2
-    asks.step(asks.beside.due)
-    asks.step(asks.beside.due)
-    until(lambda: asks.step() == second.address)
+    found = [asks.step(asks.beside.due), asks.step(asks.beside.due)]  # it may have answered by the second
+    until(lambda: second.address in found or asks.step() == second.address)
     assert asks.connection() is connection and second.counts["OperatorHello"] == 3
 
 
