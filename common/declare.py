@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .kinds import Kind
 from .names import did_you_mean
@@ -73,6 +73,8 @@ class Section:
     """
 
     __slots__ = ()
+
+    needs: ClassVar[tuple[str, str]] = ("", "")  # a key without which a section is a mistake, and what it must say
 
     def __init__(self, **given: Any) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]

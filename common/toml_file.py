@@ -75,8 +75,9 @@ class _Document:
                 yield self._mistake((kind, name), problem)
             else:
                 yield from self._section((kind, name), value)
-                if kind == "notify" and isinstance(value, dict) and "to" not in value:
-                    yield self._mistake((kind, name), "must say whom to tell: to = …")
+                key, what = class_of((kind, name)).needs
+                if key and isinstance(value, dict) and key not in value:
+                    yield self._mistake((kind, name), what)
 
     def _section(self, section: Section, values: object) -> Found:
         if not isinstance(values, dict):

@@ -44,6 +44,7 @@ class NotifySettings(Section):
     """A receiver of notifications: the master tells it of takeovers, each once and in order, by mail or a webhook."""
 
     section: ClassVar[str] = "notify"
+    needs: ClassVar[tuple[str, str]] = ("to", "must say whom to tell: to = …")
 
     to: tuple[str, ...] | None = setting(
         None,
