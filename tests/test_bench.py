@@ -28,7 +28,7 @@ def bench() -> ModuleType:
     package = importlib.util.module_from_spec(spec)
     sys.modules["bench"] = package
     spec.loader.exec_module(package)
-    for name in ("report", "cpu", "launch", "http_systems", "http_peers", "rounds"):
+    for name in ("report", "cpu", "launch", "http_systems", "http_peers", "rounds", "slow_clients"):
         importlib.import_module(f"bench.{name}")
     return package
 
@@ -155,3 +155,30 @@ def test_nothing_is_left_behind_of_a_family(bench):
         folder = family.folder
     assert below and not folder.exists()
     until(lambda: all(map(is_gone, (member.pid, *below))))
+
+
+def found_of_slow_clients(bench, looks):
+    """What `bench.slow_clients` makes of one client of each kind, that connected at 100 and was seen at these times."""
+    slow = bench.slow_clients
+    client = slow.SlowClient("head", 1, 100.0, 100.1)
+    held = slow.held(client, [slow.Look(at, at, {1} if seen else set()) for at, seen in looks])
+    found = {"p99_ms": {"before": 1.0, "during": 1.0}, "per_second": {"before": 1, "during": 1}, "in_flight_max": 0}
+    found |= {"memory_mib": 0, "limit_s": dict.fromkeys(slow.KINDS, (2.0, 2.0))}
+    return slow.judged(found | {"held_s": dict.fromkeys(slow.KINDS, [held])}, 2.0)[-1]
+
+
+@pytest.mark.parametrize(
+    ("looks", "reached"),
+    [
+        ([(99, False), (100, True), (102, True), (102.2, False)], True),
+        ([(99, False), (100.05, False), (102.3, False)], True),  # a busy machine: nobody looked while it was held
+        ([(99, False), (100, True), (107, False)], True),  # cut at some moment in between
+        ([(99, False), (100, True), (101, False)], False),  # too soon
+        ([(99, False), (100.2, False)], False),
+        ([(99, False), (100, True), (104, True), (104.1, False)], False),  # too late
+        ([(99, False), (100, True), (102, True)], False),  # not cut
+        ([(99, False), (100.05, False)], False),  # nobody looked
+    ],
+)
+def test_when_slow_clients_were_cut_is_judged_by_what_was_certainly_seen(bench, looks, reached):
+    assert found_of_slow_clients(bench, looks)[0] is reached
