@@ -740,7 +740,7 @@ def test_what_the_handler_raised_is_told_with_the_process_s_traceback(rota: Call
 
 
 def test_a_call_whose_time_is_over_exits_75(rota: Callable[..., Result]) -> None:
-    result = rota("call", "orders.slow", "seconds=0.5", "--timeout", "100ms")
+    result = rota("call", "orders.slow", "seconds=1.5", "--timeout", "1s")
     assert result.exit_code == 75 and result.stdout == ""
 
 

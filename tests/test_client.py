@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from queue import Queue
@@ -105,9 +105,27 @@ def test_a_done_callback_runs_once_before_or_after_the_answer(client: rota.Clien
     assert called == [future, future]
 
 
-def test_a_callback_that_raises_harms_nobody(client: rota.Client, caplog: pytest.LogCaptureFixture) -> None:
-    client.submit("a.b", 1).add_done_callback(lambda future: 1 / 0)
-    client.submit("a.b", 1).add_done_callback(lambda future: sys.exit("told to end"))
+Add = Callable[[Callable[[object], object]], None]
+
+
+@pytest.fixture
+def when_done(fake: FakeFrontend, client: rota.Client) -> Add:
+    """Adds a callback to a call that is not answered before: it runs in the client's thread."""
+
+    def add(callback: Callable[[object], object]) -> None:
+        added = threading.Event()
+        fake.answer = lambda fake, request: echo(fake, request) if added.wait(10) else None
+        client.submit("a.b", 1).add_done_callback(callback)
+        added.set()
+
+    return add
+
+
+def test_a_callback_that_raises_harms_nobody(
+    client: rota.Client, when_done: Add, caplog: pytest.LogCaptureFixture
+) -> None:
+    when_done(lambda future: 1 / 0)
+    when_done(lambda future: sys.exit("told to end"))
     assert client.call("a.b", 2) == [2]
     assert client.call("a.b", 3) == [3]
     assert "ZeroDivisionError" in caplog.text and "SystemExit: told to end" in caplog.text
@@ -120,7 +138,7 @@ def test_what_a_callback_raises_to_end_the_thread_that_adds_it_ends_that(client:
         future.add_done_callback(lambda future: sys.exit("told to end"))
 
 
-def test_a_callback_that_waits_for_a_call_is_told_that_it_must_not(client: rota.Client) -> None:
+def test_a_callback_that_waits_for_a_call_is_told_that_it_must_not(client: rota.Client, when_done: Add) -> None:
     """It waited for its own thread, for ever, and so did all others and the end of the program."""
     raised: Queue[BaseException] = Queue()
 
@@ -130,7 +148,7 @@ def test_a_callback_that_waits_for_a_call_is_told_that_it_must_not(client: rota.
         except BaseException as error:
             raised.put(error)
 
-    client.submit("a.b", 1).add_done_callback(call)
+    when_done(call)
     error = raised.get(timeout=10)
     assert isinstance(error, RuntimeError) and "may submit a call, not wait for one" in str(error)
     assert client.call("a.b", 3) == [3]
