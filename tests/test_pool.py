@@ -149,6 +149,73 @@ def test_a_process_that_is_not_open_is_not_on_the_shelf() -> None:
     assert orders.shelf.first() is None and a.row == -1
 
 
+def who_is_given(orders: Pool, count: int) -> str:
+    """Who is given so many requests, by name."""
+    names = ""
+    for _ in range(count):
+        chosen = orders.shelf.first()
+        assert chosen is not None
+        chosen.last_number += 1
+        give(chosen, chosen.last_number)
+        names += chosen.incarnation
+    return names
+
+
+def take(of: Slot, count: int) -> None:
+    for number in list(of.inflight)[:count]:
+        del of.inflight[number]
+        of.pool.shelf.placed(of)
+
+
+def test_a_process_is_next_until_its_turn_is_over() -> None:
+    orders = pool(credit=7)
+    a, b = slot(orders, "a"), slot(orders, "b")
+    orders.shelf.turn = 3
+    assert who_is_given(orders, 14) == "aaabbbaaabbbab"
+    take(a, 7)
+    assert who_is_given(orders, 2) == "aa"
+    take(b, 7)
+    take(a, 1)
+    assert who_is_given(orders, 4) == "aabb"
+
+
+def test_who_has_answered_all_of_its_turn_was_used_last() -> None:
+    orders = pool(credit=7)
+    a = slot(orders, "a")
+    slot(orders, "b")
+    orders.shelf.turn = 3
+    assert who_is_given(orders, 2) == "aa"
+    take(a, 2)
+    assert who_is_given(orders, 4) == "bbba"
+
+
+def test_a_turn_that_became_shorter_holds_for_those_that_have_requests_too() -> None:
+    orders = pool(credit=16)
+    a, b = slot(orders, "a"), slot(orders, "b")
+    orders.shelf.turn = 8
+    assert who_is_given(orders, 9) == "aaaaaaaab"
+    orders.shelf.turn = 1
+    who_is_given(orders, 9)
+    assert (len(a.inflight), len(b.inflight)) == (9, 9)
+
+
+def test_in_turn_and_without_credit_a_turn_is_one_request() -> None:
+    for settings in ({"balance": "round-robin", "credit": 4}, {"credit": 1}):
+        orders = pool(**settings)
+        slot(orders, "a")
+        slot(orders, "b")
+        orders.shelf.turn = 4
+        assert who_is_given(orders, 2) == "ab"
+
+
+def test_a_node_of_double_weight_carries_double_in_turns_too() -> None:
+    orders = pool(credit=16, weights={"big": 2})
+    big, small = slot(orders, "a", "big"), slot(orders, "b", "small")
+    orders.shelf.turn = 2
+    who_is_given(orders, 12)
+    assert (len(big.inflight), len(small.inflight)) == (8, 4)
+
+
 def test_an_empty_shelf_has_no_first() -> None:
     assert Shelf().first() is None
 
@@ -165,9 +232,13 @@ def test_a_process_may_come_to_the_shelf_with_much_in_flight() -> None:
     assert orders.shelf.first() is a
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["give", "take", "open", "close"])), max_size=60))
-def test_the_shelf_holds_exactly_what_is_open_and_has_credit(steps: list[tuple[int, str]]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["give", "take", "open", "close"])), max_size=60),
+    st.integers(1, 4),
+)
+def test_the_shelf_holds_exactly_what_is_open_and_has_credit(steps: list[tuple[int, str]], turn: int) -> None:
     orders = pool(credit=3)
+    orders.shelf.turn = turn
     slots = [slot(orders, str(number)) for number in range(4)]
     for number, (place, step) in enumerate(steps):
         chosen = slots[place]
@@ -182,7 +253,7 @@ def test_the_shelf_holds_exactly_what_is_open_and_has_credit(steps: list[tuple[i
         assert [each for each in slots if each.row >= 0] == expected
         first = orders.shelf.first()
         assert (first is None) == (not expected)
-        assert first is None or len(first.inflight) == min(len(each.inflight) for each in expected)
+        assert first is None or len(first.inflight) // turn == min(len(each.inflight) // turn for each in expected)
 
 
 def observe(orders: Pool, time_us: int, times: int = 1) -> None:
@@ -203,6 +274,25 @@ def test_credit_is_one_request_and_what_a_process_serves_in_four_milliseconds(ti
     for _ in range(8):
         observe(orders, time_us)
     assert orders.credit == a.limit == credit
+
+
+@pytest.mark.parametrize(
+    ("time_us", "turn"), [(3, 166), (7, 71), (15, 33), (31, 16), (63, 7), (100, 3), (200, 1), (9000, 1)]
+)
+def test_a_turn_is_what_a_process_serves_in_half_a_millisecond(time_us: int, turn: int) -> None:
+    orders = pool()
+    assert orders.shelf.turn == 1
+    for _ in range(8):
+        observe(orders, time_us)
+    assert orders.shelf.turn == turn
+
+
+@pytest.mark.parametrize(("long_us", "turn"), [(100, 32), (400, 8), (5000, 1)])
+def test_a_turn_is_shorter_if_one_of_a_hundred_requests_is_long(long_us: int, turn: int) -> None:
+    orders = pool()
+    for number in range(1024):
+        observe(orders, long_us if number % 80 == 0 else 15)
+    assert orders.shelf.turn == turn
 
 
 def test_a_fixed_credit_is_kept() -> None:

@@ -34,6 +34,9 @@ STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is
 # there is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked
 # behind a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
 PARKED_US = 4096  # service times are known up to powers of two, and the upper one counts: 2 to 4 ms
+# A turn = as many requests as a process usually serves in half a millisecond, which is about what it costs to wake
+# another one (docs/decisions/018); fewer if one of a hundred is long, for the others would wait behind it.
+TURN_US = 500
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
 _ENOUGH = 512  # service times; beyond it each look halves the weight of those before
 NO_HANDLER = Handler()  # of what is not known yet
@@ -151,9 +154,12 @@ class Stall(NamedTuple):
 
 
 class Shelf:
-    """Slots that may be given more, the least loaded first, then the least recently used."""
+    """Slots that may be given more, the least loaded first, then the least recently used. Load is counted in turns:
+    a slot stays the next one until it has been given as many requests as its turn has.
+    """
 
     def __init__(self) -> None:
+        self.turn = 1  # requests; rows made by another one are right again when their slots have been used
         # By load. A dict keeps the holes of what was taken from its front: of 1,000 slots a look would pass hundreds.
         self._rows: list[OrderedDict[Slot, None]] = [OrderedDict()]
         self._lowest = 0  # the rows before this one are empty
@@ -170,23 +176,29 @@ class Shelf:
         return None
 
     def placed(self, slot: Slot) -> None:
-        """After any change of a slot's load, credit or eligibility: to the end of its row, for it was used just now."""
-        rows, row, load = self._rows, slot.row, len(slot.inflight)
-        if row >= 0:
-            del rows[row][slot]
-        if not slot.open or load >= slot.limit:
-            slot.row = -1
+        """After any change of a slot's load, credit or eligibility: to the end of its row, for it was used just now;
+        in the middle of its turn it stays where it is.
+        """
+        rows, before, load = self._rows, slot.row, len(slot.inflight)
+        row = -1
+        if slot.open and load < slot.limit:
+            if slot.stride != STRIDE:
+                load = load * slot.stride // STRIDE
+            row = load // self.turn
+            if row == before and load % self.turn:
+                return
+        if before >= 0:
+            del rows[before][slot]
+        slot.row = row
+        if row < 0:
             return
-        if slot.stride != STRIDE:
-            load = load * slot.stride // STRIDE
-        slot.row = load
         try:
-            rows[load][slot] = None
+            rows[row][slot] = None
         except IndexError:
-            rows += (OrderedDict() for _ in range(len(rows), load))
+            rows += (OrderedDict() for _ in range(len(rows), row))
             rows.append(OrderedDict({slot: None}))
-        if load < self._lowest:
-            self._lowest = load
+        if row < self._lowest:
+            self._lowest = row
 
 
 class Pool:
@@ -378,14 +390,15 @@ class Pool:
         """Charge the second run of an attempt that was started and lost."""
         return self.retries.take(self.served(), self.settings.retry_percent, self.settings.retry_per_s, now)
 
-    # ---- credit ----------------------------------------------------------------------------------
+    # ---- credit and turns ------------------------------------------------------------------------
 
     def recount(self) -> None:
-        """Each tick: the credit follows the service times."""
+        """Each tick: credit and turns follow the service times."""
         count = sum(self.times)
         if count == self._counted or count < _FIRST_COUNT:
             return
         self.median_us, self.p95_us = self._longest(50), self._longest(5)
+        self.shelf.turn = max(1, min(TURN_US // max(1, self.median_us), _parked(self._longest(1))))
         if count >= _ENOUGH:
             self.times[:] = [each // 2 for each in self.times]
         self._counted = sum(self.times)
@@ -402,10 +415,15 @@ class Pool:
         return (1 << bits) - 1
 
     def _set_credit(self) -> None:
-        usual = min(CREDIT_USUAL, 1 + PARKED_US // max(1, self.median_us))
-        quick = min(CREDIT_MAX, 1 + PARKED_US // max(1, self.p95_us))
+        usual = min(CREDIT_USUAL, 1 + _parked(self.median_us))
+        quick = min(CREDIT_MAX, 1 + _parked(self.p95_us))
         credit = self.settings.credit or max(usual, quick)
         if credit != self.credit:
             self.credit = credit
             for slot in self.slots.values():
                 self.adopt(slot)
+
+
+def _parked(service_us: int) -> int:
+    """How many requests of so long a process serves while another one may wait there."""
+    return PARKED_US // max(1, service_us)

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from rota.common import messages
 from rota.common.lifecycle import Health, Intent
 from rota.common.settings import MasterSettings, ServiceSettings
+from rota.master.core.pool import Pool
 from rota.worker.page import Page
 
 from .agent_part import AgentPart
@@ -26,6 +27,7 @@ __all__ = ["Cluster", "Violation"]
 SETTLE_S = 40.0  # longer than any state may last without its deadline
 LOOK_S = 0.2  # between two looks whether all is settled
 AGAIN_S = 3.0  # an operator who wants every node back says it again after this
+MUCH_CREDIT = 8  # with it processes have turns, for which handlers take too long here
 
 
 class Cluster:
@@ -49,6 +51,7 @@ class Cluster:
         self.clock = Clock(seed)
         self.rng = self.clock.rng
         self.concurrency = concurrency
+        self.turn = 3 if credit == MUCH_CREDIT else 1
         self.wall_offset = 0.0
         self.checks = self.new_checks()
         self.connections: list[Connection] = []
@@ -72,6 +75,11 @@ class Cluster:
         """Lets go of the pages, which are files."""
         for page in list(self._pages):
             self.drop_page(page)
+
+    def take_turns(self, pools: Iterable[Pool]) -> None:
+        """After each tick, which makes turns as long as service times allow."""
+        for pool in pools:
+            pool.shelf.turn = self.turn
 
     # ---- what parts need ---------------------------------------------------------------------------------------------
 

@@ -182,6 +182,8 @@ class PairMaster(MasterPart):
         due = core.next_deadline()
         if now >= due or due - now > TURN_S:
             core.tick(now)
+            if isinstance(core, Master):
+                self.cluster.take_turns(core.dispatch.pools.values())
         if self._freeze_s and core.out:
             return self._freeze()
         self._rest()
