@@ -92,6 +92,16 @@ def test_waiting_ends_when_nothing_is_in_flight_or_when_it_is_over() -> None:
     assert result is not None and result.exit == exits.FAILED
 
 
+def test_who_waits_without_a_name_waits_for_all_services() -> None:
+    rig = Rig()
+    rig.pool_of(1)
+    result = rig.verb("wait", condition="maintenance", names=[])
+    assert result is not None and result.exit == exits.FAILED, "none is closed"
+    closed(rig)
+    result = rig.verb("wait", condition="maintenance", names=[])
+    assert result is not None and result.ok and result.data["names"] == ["orders"]
+
+
 def test_a_handler_that_is_unknown_is_told_apart_from_a_service_that_is() -> None:
     rig = Rig()
     rig.pool_of(1)

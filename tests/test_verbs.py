@@ -503,7 +503,9 @@ def test_what_failed_before_a_recheck_or_rejoin_ends_no_wait_after_it(mend: str)
     assert result is not None and result.ok
 
 
-@pytest.mark.parametrize(("condition", "names"), [("activ", []), ("active", ["nx"]), ("reloaded", ["nx"])])
+@pytest.mark.parametrize(
+    ("condition", "names"), [("activ", []), ("active", ["nx"]), ("reloaded", ["nx"]), ("maintenance", ["nx"])]
+)
 def test_waiting_for_what_does_not_exist_is_exit_4_at_once(condition: str, names: list[str]) -> None:
     rig = cluster()
     result = ask(rig, "wait", condition=condition, names=names)

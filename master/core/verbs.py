@@ -290,10 +290,7 @@ class Verbs:
     def maintenance(self, args: dict[str, Any], by: str, now: float) -> Outcome:
         """Closes a service for all its callers, or opens it again."""
         maintenance = self.fleet.dispatch.maintenance
-        service, wanted = argument(args, "service", str, ""), argument(args, "on", bool, True)
-        known = {*self.fleet.dispatch.pools, *maintenance.closed}
-        if service not in known:
-            raise not_found("service", service, known)
+        service, wanted = self._closable(argument(args, "service", str, "")), argument(args, "on", bool, True)
         reason, stop = reason_of(args), argument(args, "stop", bool, False)
         retry_after_s = argument(args, "retry_after_s", float, RETRY_AFTER_S)
         if not wanted and (stop or "retry_after_s" in args):
@@ -314,6 +311,16 @@ class Verbs:
         flight = self._in_flight(service)
         data = {"service": service, "on": wanted, "changed": changed, "in_flight": flight}
         return Outcome(data, record)
+
+    def _may_be_closed(self) -> dict[str, Any]:
+        """A service that is closed may be one that nobody offers."""
+        return {**self.fleet.dispatch.pools, **self.fleet.dispatch.maintenance.closed}
+
+    def _closable(self, name: str) -> str:
+        known = self._may_be_closed()
+        if name not in known:
+            raise not_found("service", name, known)
+        return name
 
     def _in_flight(self, service: str) -> int:
         pool = self.fleet.dispatch.pools.get(service)
@@ -396,6 +403,8 @@ class Verbs:
                 return {name: self._pool_named(name).name for name in names or pools}
             case "ready":  # no node may offer it yet
                 return {name: name for name in names or pools}
+            case "maintenance":
+                return {name: self._closable(name) for name in names or self._may_be_closed()}
         return {name: name for name in names}
 
     def _not_gone(self) -> list[str]:
