@@ -18,6 +18,7 @@ from .operator import (
     json_option,
     looking,
     master_option,
+    on_a_screen,
     paint,
     patient_admin,
     print_json,
@@ -96,7 +97,7 @@ def _check(reply: Reply, as_json: bool) -> None:
 
 def _watch(master: Admin, interval: float, as_json: bool) -> None:
     """A screen that is written over on a terminal; elsewhere one text after the other, or one JSON object a line."""
-    in_place = sys.stdout.isatty() and not as_json
+    in_place = on_a_screen() and not as_json
     try:
         if in_place:
             click.clear()

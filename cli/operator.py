@@ -259,8 +259,12 @@ def paint() -> Paint:
     """Colours on a terminal that has them, unless NO_COLOR is set."""
     from .render import Paint
 
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return Paint(sys.stdout.isatty() and not plain)
+    return Paint(on_a_screen() and not os.environ.get("NO_COLOR"))
+
+
+def on_a_screen() -> bool:
+    """A terminal that understands more than lines of text."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def width() -> int:

@@ -491,6 +491,11 @@ def test_watch_refreshes_in_place_on_a_terminal_and_colours_are_off_with_no_colo
     assert b"web-2" in plain and b"\x1b[" not in plain
 
 
+def test_watch_writes_one_status_after_the_other_on_a_terminal_that_has_lines_only(cluster: LocalCluster) -> None:
+    command = [*ROTA, "status", "--watch", "--interval", "100ms", "-m", cluster.address]
+    assert b"\x1b" not in on_a_terminal(command, b"web-2 ", 3, TERM="dumb")
+
+
 def on_a_terminal(command: list[str], wanted: bytes, times: int, **env: str) -> bytes:
     """What it writes to a terminal until it has written `wanted` so often; more than once: until Ctrl-C."""
     ours, theirs = pty.openpty()
