@@ -486,6 +486,16 @@ def test_waiting_for_what_fails_to_start_ends_with_its_traceback() -> None:
     assert result is not None and result.exit == exits.FAILED and "ImportError: nope" in result.data["error"]
 
 
+def test_of_a_process_that_writes_nothing_the_cause_is_told_once() -> None:
+    rig = cluster()
+    rig.exited(next(iter(rig.fleet.nodes["n1"].slots.values())))
+    rig.verb("wait", condition="active", names=["n1"], timeout_s=60.0)
+    rig.tell(rig.fleet.nodes["n1"], Failing("orders", 3, 1000, "exited with 7", "exited with 7"))
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.data["error"].count("exited with 7") == 1
+
+
 @pytest.mark.parametrize("mend", ["recheck", "rejoin", "drain and rejoin"])
 def test_what_failed_before_a_recheck_or_rejoin_ends_no_wait_after_it(mend: str) -> None:
     rig = cluster()

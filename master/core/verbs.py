@@ -468,7 +468,8 @@ class Verbs:
                 if failing.failures >= FAILURES_GIVE_UP:
                     again = f"mend it or put the old version back, then `rota recheck {node.name}`"
                     what = f"{failing.service} does not start on {node.name}: {failing.cause}"
-                    return f"{what}; {again}:\n{failing.text}"
+                    text = f":\n{failing.text}" if failing.text != failing.cause else ""  # it wrote nothing
+                    return f"{what}; {again}{text}"
         return ""
 
     def _service_failed(self, names: Iterable[str]) -> str:
