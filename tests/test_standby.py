@@ -16,6 +16,7 @@ from rota.common.settings import StandbySettings
 from rota.master.core import records
 from rota.master.core.beginning import Identity, Past
 from rota.master.core.candidacy import Candidacy, Stage
+from rota.master.core.follower import ANSWERS, COPY
 from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer
 from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Peer, Restored
@@ -1071,6 +1072,37 @@ def test_a_record_that_is_not_understood_is_an_alarm_not_an_end(rig: Rig) -> Non
     assert not rig.core.alarms
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("mirror.Mirror.replica", Replica(8, [records.scaled("orders", 3)])),
+        ("standby.fields.checked", messages.Happened(1, [{}])),
+        ("mirror.Mirror.keep", None),
+    ],
+    ids=["record", "event", "answer"],
+)
+def test_a_mistake_of_ours_in_what_is_copied_is_an_alarm_and_everything_comes_anew(
+    rig: Rig, where: str, message: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = wire.CONTROL if message else ANSWERS
+    with monkeypatch.context() as patch:
+        patch.setattr(f"rota.master.core.{where}", mistaken)
+        rig.core.from_link(messages.framed(kind, TOKEN, message) if message else wire.head(kind, TOKEN), rig.now)
+        rig.flush()
+    (told,) = [event["text"] for event in rig.core.history() if event["kind"] == "internal error"]
+    assert told.startswith("internal error in following: KeyError: ") and "test_standby.py" in told
+    status = Desk(rig).asks("status").data["master"]
+    assert "other could not be followed" in "; ".join(status["alarms"]) and status["counters"]["internal errors"] == 1
+    assert rig.of(HangUp)
+    rig.wait(3.0)
+    assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING, "it may lack something"
+    assert not rig.of(Dial), "an active that it cannot follow is not told to begin anew all the time"
+    rig.wait(3.0)
+    assert rig.of(Dial)
+    rig.follow()
+    assert [*rig.core.alarms] == ["internal error"] and rig.core.liveness is Liveness.LIVE
+
+
 @pytest.mark.parametrize(("backup", "role"), [(True, "primary"), (False, "backup")])
 def test_the_active_is_on_record_as_the_other_one_and_its_epoch_once(backup: bool, role: str) -> None:
     rig = Rig(backup=backup)
@@ -1099,8 +1131,6 @@ def test_what_is_no_event_is_left_out_of_what_happened(rig: Rig) -> None:
 
 
 def test_answers_are_kept_until_their_caller_has_acknowledged_them(rig: Rig) -> None:
-    from rota.master.core.follower import ANSWERS, COPY
-
     def answer(sequence: int, acked: int) -> None:
         frame = wire.head(wire.ANSWER, 5, number=sequence + 10, upto=sequence) + b"body"
         copies = COPY.pack(b"s" * 16, acked, len(frame)) + frame

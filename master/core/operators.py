@@ -92,15 +92,15 @@ class Connected:
         if operator is not None:
             self._out.say(route, operator.token, message)
 
-    def mistaken(self, verb: str, error: Exception) -> verbs.Outcome:
+    def mistaken(self, doing: str, error: Exception) -> verbs.Outcome:
         """A mistake of our own. Whoever only looks changes nothing, so everybody else is served on."""
         frames = [
             f"{each.name} ({each.filename.rpartition('/')[2]}:{each.lineno})"
             for each in extract_tb(error.__traceback__)
         ]
         what = f"{type(error).__name__}: {error}"[: verbs.TEXT_MAX // 2]
-        text = f"internal error in {verb}: {what}, in {' < '.join(reversed(frames))}"[: verbs.TEXT_MAX]
-        self._events.tell("internal error", verb, text)
+        text = f"internal error in {doing}: {what}, in {' < '.join(reversed(frames))}"[: verbs.TEXT_MAX]
+        self._events.tell("internal error", doing, text)
         self._counters["internal errors"] += 1
         self._alarms["internal error"] = f"{text}: please report it"
         return verbs.Outcome({"error": text}, exit=exits.FAILED)

@@ -33,7 +33,7 @@ from .voters import Voters
 TICK_S = 0.02
 PAUSE_S = 1.0  # between two ticks: it was we who stood still, not the active
 REDIAL_S = 0.2
-UPDATE_S = 5.0  # until a newer active is tried again, whose records we do not understand
+LACKING_S = 5.0  # until an active is tried again of which we could not take in everything
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
 ALONE_S = 2.0  # after a start: the other master does not answer
 FIRST_S = 0.2  # of two that start together: who was active last
@@ -152,6 +152,8 @@ class Standby(ABC):
         except (wire.BadFrame, BadMessage):
             self.counters["bad frames"] += 1
             return self._hang_up(now)
+        except Exception as error:
+            return self._mistaken(error, now)
         if isinstance(message, messages.Welcome):
             self._welcomed(message, head.token, now)
         elif isinstance(message, messages.Refusal):
@@ -181,12 +183,25 @@ class Standby(ABC):
         match message:
             case messages.Pulse():
                 self._pulse(message, now)
-            case messages.Replica():
-                self._replica(message, now)
-            case messages.Happened():
-                self._happened(message.events)
             case messages.Closing():
                 self._closing(message, now)
+            case messages.Replica() | messages.Happened():
+                self._copy(message, now)
+
+    def _copy(self, message: messages.Replica | messages.Happened, now: float) -> None:
+        try:
+            self._replica(message, now) if isinstance(message, messages.Replica) else self._happened(message.events)
+        except Exception as error:
+            self._mistaken(error, now)
+
+    def _mistaken(self, error: Exception, now: float) -> None:
+        """A mistake of our own in what is only a copy of the active's: over a new connection that comes anew, whole."""
+        self._operators.mistaken("following", error)
+        self._lack(f"{self._active} could not be followed, by a mistake of this master's own", now)
+
+    def _lack(self, text: str, now: float) -> None:
+        self._alarm("records", text)
+        self._hang_up(now, LACKING_S)
 
     def _happened(self, events: list[dict[str, Any]]) -> None:
         for each in events:
@@ -227,8 +242,7 @@ class Standby(ABC):
         except OutOfStep:
             self._hang_up(now)
         except ValueError as error:
-            self._alarm("records", f"{self._active} records what this master does not understand, update it: {error}")
-            self._hang_up(now, UPDATE_S)
+            self._lack(f"{self._active} records what this master does not understand, update it: {error}", now)
 
     def _closing(self, closing: messages.Closing, now: float) -> None:
         if closing.epoch < self.epoch:
@@ -253,7 +267,7 @@ class Standby(ABC):
 
     @property
     def _lacks_records(self) -> bool:
-        """The active has recorded what this version does not understand: only an operator may want it all the same."""
+        """Not all that the active has could be taken in: only an operator may want it all the same."""
         return "records" in self.alarms and not self._forced
 
     @abstractmethod
