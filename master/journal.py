@@ -16,11 +16,13 @@ import threading
 from collections.abc import Iterable, Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from traceback import format_exc
 from typing import NamedTuple
 from zlib import crc32
 
 import msgpack
 
+from ..common import log
 from .core.records import Restored
 
 _FRAME = struct.Struct("<II")  # length and CRC-32 of a record
@@ -203,8 +205,13 @@ class Journal:
             ended = None in batch
             try:
                 self._carry_out(batch)
-            except OSError as error:
-                self._failure = f"the journal cannot be written: {error.strerror}; mend that and restart this master"
+            except Exception as error:  # whatever it is: who waits for the disk is not to wait for ever
+                if isinstance(error, OSError):
+                    why = error.strerror
+                else:
+                    why = f"{type(error).__name__}: {error}"
+                    log.note(f"rota master: the journal failed:\n{format_exc()}")
+                self._failure = f"the journal cannot be written: {why}; mend that and restart this master"
                 ended = True
             for each in batch:
                 if isinstance(each, threading.Event):

@@ -239,6 +239,25 @@ def test_a_write_that_fails_says_so_and_nothing_more_is_called_durable(tmp_path:
     journal.close()
 
 
+def test_whatever_ends_the_writing_says_so_and_nobody_waits_for_ever(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(_: object) -> int:
+        return {}["what nobody has thought of"]
+
+    journal = write(tmp_path, drained("n1"))
+    monkeypatch.setattr("rota.master.journal.crc32", mistaken)
+    journal.record([(2, drained("n2"))])
+    while not journal.recorded()[1]:
+        assert select.select([journal.wake_fd], [], [], 10.0)[0], "no word from the journal"
+    number, failure = journal.recorded()
+    assert number == 1 and "cannot be written: KeyError: 'what nobody has thought of'; mend that" in failure
+    assert "in mistaken" in capfd.readouterr().err, "with its traceback"
+    with pytest.raises(JournalError, match="cannot be written"):
+        journal.rise(1, "m")
+    journal.close()
+
+
 def test_no_epoch_begins_that_cannot_be_made_durable(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     os.close(journal._file)
