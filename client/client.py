@@ -69,7 +69,8 @@ class Client(View):
         """The same as a concurrent.futures.Future, at once. `cancel()` works until the answer is here: what waits
         in the queue is not run, a handler that has started goes on.
 
-        Done callbacks run in the client's I/O thread: they may submit, they must not block. Raises TypeError for
+        Done callbacks run in the client's I/O thread: they may submit, they must not block. That thread has all signals
+        blocked, and a process that was started there would inherit it: start processes elsewhere. Raises TypeError for
         arguments that cannot be sent, ValueError for what is no target, RuntimeError if the client is closed; all other
         errors of `call` are raised by `result()`.
         """
@@ -289,7 +290,9 @@ def _milliseconds(left_s: float) -> int:
 
 
 def _block_signals() -> None:
-    """Python runs signal handlers in the main thread, and a signal that is delivered to this one does not wake it."""
+    """Python runs signal handlers in the main thread, and a signal that is delivered to this one does not wake it. One
+    that the main thread has blocked, to wait for it, would end the process.
+    """
     import signal
 
     if hasattr(signal, "pthread_sigmask"):

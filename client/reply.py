@@ -138,7 +138,9 @@ class Reply(Call, Future):  # type: ignore[type-arg]
             raise TimeoutError
 
     def add_done_callback(self, fn: Any) -> None:
-        """`fn(future)` runs in the client's I/O thread: it may submit, it must not block."""
+        """`fn(future)` runs in the client's I/O thread: it may submit; it must not block, nor start a process, which
+        would inherit that all signals are blocked there.
+        """
         self._done_callbacks.append(fn)
         if self._state != PENDING:
             self._invoke_callbacks()
