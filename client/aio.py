@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..common.link import Link
 
 
+AGAIN_S = 0.05  # after a step that failed
 _ELSEWHERE = "this client belongs to another event loop; make one for each"
 
 
@@ -272,15 +273,19 @@ class _Driver:
             return
         session, now = self._session, monotonic()
         phase = session.phase
-        more = takes and session.link is not None and session.receive(now, look)
-        session.send(now)
-        link = session.link
-        if link is not None and not self._watched:
-            self._watch(link)
-        if more or session.phase is not phase or session.awaited():
-            self._takes = True
-            self._step_soon()
-        self._arm(session.next_deadline(), now)
+        due = now + AGAIN_S  # a step that fails is the loop's to tell; the next one does what this one has left
+        try:
+            more = takes and session.link is not None and session.receive(now, look)
+            session.send(now)
+            link = session.link
+            if link is not None and not self._watched:
+                self._watch(link)
+            if more or session.phase is not phase or session.awaited():
+                self._takes = True
+                self._step_soon()
+            due = session.next_deadline()
+        finally:
+            self._arm(due, now)
 
     def _watch(self, link: Link) -> None:
         self._watched = dealer, monitor = link.fds()

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from weakref import ref
 
 import pytest
 from fake_frontend import FakeFrontend, Request, echo, proxied
 
 import rota
+from rota.client.session import Session
 from rota.client.streams import StreamCall
 from rota.common.body import encode_error
 from rota.common.streams import Outflow
@@ -122,6 +124,27 @@ def test_a_call_ends_at_its_time_out() -> None:
         assert 0.2 <= time.monotonic() - before < 10
 
     play(scene)
+
+
+def test_after_a_step_that_fails_calls_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    send = Session.send
+
+    def fails_once(*_: object) -> None:
+        monkeypatch.setattr(Session, "send", send)
+        raise KeyError("what nobody has thought of")
+
+    async def scene(fake: FakeFrontend, client: rota.AsyncClient) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        fake.answer = never
+        late = client.options(timeout=0.2).submit("a.b")
+        await until(lambda: fake.seen)
+        monkeypatch.setattr(Session, "send", fails_once)
+        with pytest.raises(rota.Timeout):
+            await late
+
+    play(scene)
+    assert ["nobody has thought of" in repr(context["exception"]) for context in told] == [True]
 
 
 def test_map_gives_results_in_order() -> None:
