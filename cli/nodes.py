@@ -80,7 +80,7 @@ def drain(
         reply = master.drain(
             *nodes, **chosen, deadline=deadline, force=force, reason=reason, dry_run=dry_run, wait=False
         )
-        _finish(master, "drain", reply, "detached", None if dry_run else patience, as_json)
+        _finish(master, "drain", reply, "detached", bool(nodes), None if dry_run else patience, as_json)
 
 
 @verb(
@@ -118,14 +118,14 @@ def rejoin(
     """Take drained nodes into the pool again.
 
     Their processes are fresh interpreters that run the code now on disk. A node is active when they are ready and
-    its share of requests is full.
+    its share of requests is full. One whose agent said goodbye is waited for by name only.
     """
     chosen = _chosen(nodes, everyone, tags)
     if given("version") and not version:  # of a script whose variable is not set
         raise Mistake("--version is empty")
     with patient_admin(masters) as master:
         reply = master.rejoin(*nodes, **chosen, version=version, reason=reason, dry_run=dry_run, wait=False)
-        _finish(master, "rejoin", reply, "active", None if dry_run else patience, as_json)
+        _finish(master, "rejoin", reply, "active", bool(nodes), None if dry_run else patience, as_json)
 
 
 @verb("recheck", examples=("rota recheck web-1", "rota recheck --all"), exits=_CODES)
@@ -148,8 +148,7 @@ def recheck(
     chosen = _chosen(nodes, everyone, tags)
     with patient_admin(masters) as master:
         reply = master.recheck(*nodes, **chosen)
-        active = [each["node"] for each in reply["nodes"] if each["intent"] == "active"]
-        _finish(master, "recheck", reply, "active", patience if active else None, as_json, active)
+        _finish(master, "recheck", reply, "active", bool(nodes), patience, as_json)
 
 
 @verb("forget", examples=("rota forget web-9",), exits=_CODES[:-1])
@@ -181,14 +180,15 @@ def _finish(
     verb: str,
     reply: Reply,
     condition: str,
+    by_name: bool,
     patience: float | None,
     as_json: bool,
-    names: Sequence[str] | None = None,
 ) -> None:
     """Show what has begun; wait until it is so; show that."""
+    from ..client.admin import awaited
     from .render import duration, nodes_begun
 
-    names = [each["node"] for each in reply["nodes"]] if names is None else names
+    names = awaited(reply, condition, by_name)
     if patience is None or not names:  # --all of none
         show(reply, as_json, lambda: nodes_begun(verb, reply))
         return

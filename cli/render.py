@@ -252,12 +252,13 @@ def nodes_begun(verb: str, reply: Reply) -> list[str]:
 
 
 def _begun(verb: str, node: Reply, dry_run: bool) -> str:
+    gone = "; its agent said goodbye: start it again" if node.get("liveness") == "closed" else ""
     if verb == "recheck":
-        return "asked again"
+        return f"asked again{gone}"
     if dry_run and node["changed"]:
         return f"would be {verb}ed"
     if verb == "rejoin":
-        return "rejoining" if node["changed"] else "is not drained"
+        return f"{'rejoining' if node['changed'] else 'is not drained'}{gone}"
     flight = f", {plural(node['in_flight'], 'request')} in flight" if node["in_flight"] else ""
     return f"{node['intent']}{'' if node['changed'] else ' already'}{flight}"
 

@@ -73,7 +73,8 @@ class Admin(Stays):
         wait: bool = True,
         timeout: float = WAIT_S,
     ) -> Data:
-        """Take these nodes back, with fresh processes; returns when they get traffic.
+        """Take these nodes back, with fresh processes; returns when they get traffic. (Those whose agents said goodbye
+        do so once these are started again; they are waited for by name only.)
 
         version: what to call the code that they run now, whatever it says itself; Refused for a node that has another
                  version and is not detached.
@@ -209,10 +210,20 @@ class Admin(Stays):
         until = monotonic() + timeout
         data = self.verb(verb, args, min(timeout, ANSWER_S))
         if condition:
-            names = [args["service"]] if "service" in args else [node["node"] for node in data["nodes"]]
+            names = [args["service"]] if "service" in args else awaited(data, condition, "nodes" in args)
             if names:  # --all of none
                 self._operator.wait(condition, names, until)
         return data
+
+
+def awaited(data: Data, condition: str, by_name: bool) -> list[str]:
+    """The nodes of this result that are worth waiting for. Who said goodbye does not become active by itself: that is
+    waited for by name only.
+    """
+    nodes = data["nodes"]
+    if condition == "active":
+        nodes = [each for each in nodes if each["intent"] == "active" and (by_name or each.get("liveness") != "closed")]
+    return [each["node"] for each in nodes]
 
 
 def _nodes(names: tuple[str, ...], all: bool, tags: Mapping[str, str] | None) -> Data:

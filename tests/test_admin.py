@@ -28,7 +28,8 @@ def asked(fake: FakeFrontend, data: dict[str, Any] | None = None) -> list[tuple[
 
     def answer(verb: Verb) -> Result:
         verbs.append((verb.verb, verb.args))
-        nodes = [{"node": name, "changed": True} for name in verb.args.get("nodes", ["all-of-them"])]
+        names = verb.args.get("nodes", ["all-of-them"])
+        nodes = [{"node": name, "intent": "active", "changed": True} for name in names]
         return Result(verb.id, True, 0, {"schema": 1, "nodes": nodes, **(data or {})})
 
     fake.verb = answer
@@ -109,6 +110,16 @@ def test_nobody_waits_for_all_nodes_of_none(fake: FakeFrontend, admin: rota.Admi
     verbs = asked(fake, {"nodes": []})
     admin.rejoin(all=True)
     assert verbs == [("rejoin", {"all": True})]
+
+
+def test_who_said_goodbye_is_waited_for_by_name_only(fake: FakeFrontend, admin: rota.Admin) -> None:
+    here = {"node": "a", "intent": "active", "liveness": "live"}
+    verbs = asked(fake, {"nodes": [here, {**here, "node": "b", "liveness": "closed"}]})
+    admin.rejoin(all=True)
+    admin.rejoin(tags={"rack": "1"})
+    admin.rejoin("a", "b")
+    admin.drain(all=True)
+    assert [args["names"] for verb, args in verbs if verb == "wait"] == [["a"], ["a"], ["a", "b"], ["a", "b"]]
 
 
 def test_rejoin_announces_a_version_and_waits_until_active(fake: FakeFrontend, admin: rota.Admin) -> None:

@@ -37,6 +37,7 @@ from rota.cli.run import HERE, _greeting
 from rota.cli.verb import Verb, VerbGroup
 from rota.common import exits
 from rota.common.messages import Result as Reply
+from rota.common.messages import Verb as Asked
 from rota.common.settings import SlaveSettings
 from rota.testing import LocalCluster
 
@@ -904,6 +905,26 @@ def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(words: str, m
     result = CliRunner().invoke(main, [*words.split(), "-m", f"tcp://127.0.0.1:{free_port()}"])
     assert result.exit_code == 69
     assert re.match(r"no master answers \(.*\); trying for (300ms|30s)\n", result.stderr), result.stderr
+
+
+@pytest.mark.parametrize("verb", ["rejoin", "recheck"])
+def test_who_said_goodbye_is_told_and_not_waited_for_where_all_are_meant(verb: str, fake: FakeFrontend) -> None:
+    waits: list[list[str]] = []
+    here = {"node": "web-1", "intent": "active", "liveness": "live", "changed": True}
+    nodes = [here, {**here, "node": "web-2", "liveness": "closed"}]
+
+    def answer(asked: Asked) -> Reply:
+        if asked.verb == "wait":
+            waits.append(asked.args["names"])
+        return Reply(asked.id, True, 0, {"schema": 1, "nodes": nodes, "waited_s": 0.0})
+
+    fake.verb = answer
+    result = CliRunner().invoke(main, [verb, "--all", "-m", fake.address])
+    assert (result.exit_code, result.stdout, waits) == (0, "web-1: active (0ms)\n", [["web-1"]])
+    assert "web-2: " in result.stderr and "its agent said goodbye: start it again\n" in result.stderr
+    del nodes[0]
+    result = CliRunner().invoke(main, [verb, "--all", "-m", fake.address])
+    assert result.exit_code == 0 and "its agent said goodbye: start it again\n" in result.stdout and len(waits) == 1
 
 
 def test_without_a_master_a_wait_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,6 +203,9 @@ def test_a_verb_on_nodes_says_what_changed_and_what_was_so_already() -> None:
     lines = nodes_begun("rejoin", {"nodes": [joined, {**joined, "node": "b", "changed": False}]})
     assert lines == ["a: rejoining", "b: is not drained"]
     assert nodes_begun("recheck", {"nodes": [joined]}) == ["a: asked again"]
+    gone = {**joined, "liveness": "closed"}
+    assert nodes_begun("rejoin", {"nodes": [gone]}) == ["a: rejoining; its agent said goodbye: start it again"]
+    assert nodes_begun("recheck", {"nodes": [gone]}) == ["a: asked again; its agent said goodbye: start it again"]
 
 
 def test_an_event_is_one_line_with_who_and_why() -> None:

@@ -39,7 +39,8 @@ def ask(rig: Rig, verb: str, **args: Any) -> Result:
 def test_a_drain_says_what_it_did_and_twice_is_already_so() -> None:
     rig = cluster()
     first = ask(rig, "drain", nodes=["n1"], reason="disk").data["nodes"]
-    assert first == [{"node": "n1", "intent": "draining", "in_flight": 0, "generation": 1, "changed": True}]
+    asked = {"node": "n1", "intent": "draining", "liveness": "live", "in_flight": 0, "generation": 1, "changed": True}
+    assert first == [asked]
     again = ask(rig, "drain", nodes=["n1"])
     assert again.exit == exits.DONE and again.data["nodes"][0]["changed"] is False
     assert again.data["nodes"][0]["generation"] == 1

@@ -232,6 +232,7 @@ class Verbs:
             {
                 "node": node.name,
                 "intent": str(node.intent),
+                "liveness": str(node.liveness),
                 "in_flight": node.in_flight(),
                 "generation": node.generation,
                 "changed": node in changed,
