@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rota.common import exits, messages, wire
 from rota.common.lifecycle import Intent
-from rota.common.limits import MAP_MAX
+from rota.common.limits import ASKED_MAX, MAP_MAX
 from rota.common.messages import Failing, Follow, Happened, Leave, Leaving, PeerHello, Plan, Promise, Result
 from rota.common.messages import Intent as Word
 from rota.master.core.pair import Pair
@@ -112,6 +112,50 @@ def test_an_unknown_node_is_exit_4_with_the_nearest_names(verb: str) -> None:
     result = ask(cluster(), verb, nodes=["n11"])
     assert result.exit == exits.NOT_FOUND and result.data["nearest"]
     assert "n11" in result.data["error"] and "n1" in result.data["error"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "args"),
+    [
+        ("scale", {"service": "orders", "processes": 2}),
+        ("pause", {"service": "orders"}),
+        ("maintenance", {"service": "orders"}),
+        ("blacklist", {"action": "disable", "names": ["orders"]}),
+        ("recheck", {"tags": {"zone": "a"}}),
+    ],
+)
+def test_of_a_service_whose_nodes_have_not_told_yet_nobody_says_that_it_is_not_there(
+    verb: str, args: dict[str, Any]
+) -> None:
+    """A deploy script went on past a restart of the master, and was told so."""
+    rig = Rig(restored=Restored.of(cluster().records), epoch=2)
+    assert rig.verb(verb, **args) is None
+    assert ask(rig, "bogus").exit == exits.NOT_FOUND, "that no node can bring"
+    rig.agent("n1", capacity=1, tags={"zone": "a"})
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.exit == exits.DONE
+
+
+def test_a_service_that_does_not_come_is_not_there_when_its_nodes_are_given_up() -> None:
+    rig = Rig(restored=Restored.of(cluster().records), epoch=2)
+    assert rig.verb("reload", service="ordres") is None
+    rig.agent("n1", capacity=1)
+    rig.after(1.0)
+    assert rig.result() is None
+    rig.after(rig.sections.master.dead_after)
+    result = rig.result()
+    assert result is not None and result.exit == exits.NOT_FOUND and "orders" in result.data["error"]
+    assert ask(rig, "reload", service="ordres").exit == exits.NOT_FOUND, "at once"
+
+
+def test_whoever_leaves_or_asks_for_too_much_waits_for_no_service() -> None:
+    rig = Rig(restored=Restored.of(cluster().records), epoch=2)
+    for _ in range(ASKED_MAX):
+        assert rig.verb("reload", service="orders") is None
+    assert ask(rig, "reload", service="orders").exit == exits.NOT_FOUND
+    rig.core.control(b"op", wire.head(wire.BYE, rig.core.operators.token(b"op")), rig.now)
+    assert not rig.core.operators.early
 
 
 @pytest.mark.parametrize("verb", ["drain", "rejoin", "recheck"])
@@ -297,6 +341,7 @@ def test_that_a_node_was_forgotten_is_known_to_the_next_master_too() -> None:
     assert ask(rig, "forget", nodes=["n1"]).exit == exits.DONE
     again = Rig(restored=Restored.of(Restored.of(rig.records).records()))
     assert ask(again, "forget", nodes=["n1"]).exit == exits.DONE
+    again.agent("n2")
     assert ask(again, "forget", nodes=["n11"]).exit == exits.NOT_FOUND
     again.agent("n1")
     assert ask(again, "forget", nodes=["n1"]).exit == exits.REFUSED, "it has come back"

@@ -436,7 +436,7 @@ class Master:
         """Ticks are short while nodes drain, this master stops, or operators wait: that begins with somebody's word,
         and ends in a tick. Looks at every node.
         """
-        hurry = self.fleet.is_draining() or self.fleet.stopping or self.operators.waiting
+        hurry = self.fleet.is_draining() or self.fleet.stopping or self.operators.waiting or self.operators.early
         self._pace = SHORT_TICK_S if hurry else LONG_TICK_S
 
     def next_deadline(self) -> float:

@@ -14,6 +14,7 @@ from .events import EventLog
 from .fleet import Fleet
 from .followers import Followers
 from .outbox import Outbox
+from .recollection import Told
 
 OPERATORS_MAX = 1000
 PROBE_EVERY_S = 1.0
@@ -121,6 +122,7 @@ class Operators(Connected):
     ) -> None:
         super().__init__(out, events, alarms, fleet.dispatch.counters)
         self.waiting: list[_Waiter] = []
+        self.early: list[tuple[bytes, messages.Verb]] = []  # routes, and what they asked of somebody who may still come
         self._fleet = fleet
         self._verbs = verbs.Verbs(fleet, pair)
         self._pair = pair
@@ -134,12 +136,18 @@ class Operators(Connected):
     def gone(self, route: bytes) -> None:
         super().gone(route)
         self.waiting = [waiter for waiter in self.waiting if waiter.route != route]
+        self.early = [each for each in self.early if each[0] != route]
 
     # ---- what they say -------------------------------------------------------------------------------------------
 
     def verb(self, route: bytes, verb: messages.Verb, now: float) -> None:
         try:
             self._do(self._known[route], route, verb, now)
+        except verbs.NotHere as missing:
+            if self._may_come(route, now):
+                self.early.append((route, verb))
+            else:
+                self._answer(route, verb.id, missing.outcome)
         except verbs.Refuse as refused:
             self._answer(route, verb.id, refused.outcome)
         except Exception as error:
@@ -177,6 +185,11 @@ class Operators(Connected):
             self._last = outcome.record or self._last
             self._answer(route, verb.id, outcome._replace(record=self._last))
 
+    def _may_come(self, route: bytes, now: float) -> bool:
+        """This master began a moment ago, and nodes that are awaited have not told what they are and offer."""
+        asked = sum(each[0] == route for each in self.early)
+        return asked < ASKED_MAX and self._fleet.census.told(True, now) is Told.NOT_YET
+
     # ---- answers -------------------------------------------------------------------------------------------------
 
     def _answer(self, route: bytes, verb_id: int, outcome: verbs.Outcome) -> None:
@@ -203,6 +216,10 @@ class Operators(Connected):
     # ---- what the master tells -----------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
+        if self.early:
+            early, self.early = self.early, []
+            for route, verb in early:
+                self.verb(route, verb, now)
         if self.waiting:
             self._wake(now)
         super().tick(now)

@@ -67,6 +67,10 @@ class Refuse(Exception):
         self.outcome = Outcome({"error": sentence, **more}, exit=exit_code)
 
 
+class NotHere(Refuse):
+    """A node or a service that is not known, or not yet."""
+
+
 Missing = Callable[[Any, float], str]  # what one of its subjects still lacks; "" = nothing
 WhyNever = Callable[[Iterable[Any]], str]  # why it cannot come true any more; "" = it can
 
@@ -219,7 +223,7 @@ class Verbs:
         known = {*self.fleet.nodes, *self.fleet.dispatch.pools, *checks.exempt}
         unknown_name = next((name for name in names if name not in known), None)
         if unknown_name is not None:
-            raise not_found("node or service", unknown_name, known)
+            raise not_found("node or service", unknown_name, known, NotHere)
         numbers = [checks.exclude(name, action == "disable", by, reason, now) for name in names]
         return self._names_outcome(names, [bool(number) for number in numbers], max(numbers))
 
@@ -250,7 +254,7 @@ class Verbs:
         if tags:
             found = [n for _, n in sorted(known.items()) if all(n.tags.get(k) == v for k, v in tags.items())]
             if not found:
-                raise Refuse(exits.NOT_FOUND, f"no node has the tag {', '.join(f'{k}={v}' for k, v in tags.items())}")
+                raise NotHere(exits.NOT_FOUND, f"no node has the tag {', '.join(f'{k}={v}' for k, v in tags.items())}")
             return found
         names = _names(args, "nodes")
         if not names:
@@ -260,7 +264,7 @@ class Verbs:
     def _node(self, name: str) -> Node:
         node = self.fleet.nodes.get(name)
         if node is None:
-            raise not_found("node", name, self.fleet.nodes)
+            raise not_found("node", name, self.fleet.nodes, NotHere)
         return node
 
     # ---- services --------------------------------------------------------------------------------
@@ -320,7 +324,7 @@ class Verbs:
     def _closable(self, name: str) -> str:
         known = self._may_be_closed()
         if name not in known:
-            raise not_found("service", name, known)
+            raise not_found("service", name, known, NotHere)
         return name
 
     def _in_flight(self, service: str) -> int:
@@ -354,7 +358,7 @@ class Verbs:
     def _pool_named(self, name: str) -> Pool:
         pool = self.fleet.dispatch.pools.get(name)
         if pool is None:
-            raise not_found("service", name, self.fleet.dispatch.pools)
+            raise not_found("service", name, self.fleet.dispatch.pools, NotHere)
         return pool
 
     def _not_embedded(self, pool: Pool, verb: str) -> None:
@@ -495,8 +499,8 @@ def check(verb: str, args: dict[str, Any]) -> None:
             raise Refuse(exits.USAGE, text)
 
 
-def not_found(what: str, name: str, known: Any) -> Refuse:
-    return Refuse(exits.NOT_FOUND, unknown(what, name, known), nearest=nearest(name, known))
+def not_found(what: str, name: str, known: Any, kind: type[Refuse] = Refuse) -> Refuse:
+    return kind(exits.NOT_FOUND, unknown(what, name, known), nearest=nearest(name, known))
 
 
 def _version_of(args: dict[str, Any]) -> str:
