@@ -169,8 +169,6 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
         raise NotFound(f"there is no condition '{condition}'{hint}")
     if condition == "leader" and names:
         raise Mistake(f"leader takes no NAME: it is the master that is active; not {names[0]!r}")
-    if not all(names):  # of a script whose variable is not set
-        raise Mistake("a NAME is empty")
     ends = time.monotonic() + timeout
     with patient_admin(masters, timeout) as master:
         reply = until(master, condition, *names, timeout=ends - time.monotonic())

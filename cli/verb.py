@@ -19,7 +19,7 @@ _MEANING = {
     exits.REFUSED: "refused by a safety rule",
     exits.UNREACHABLE: "no master answers",
     exits.LOAD_FAILED: "the application failed to load",
-    exits.UNDER_WAY: "timed out; what was asked for goes on",
+    exits.UNDER_WAY: "timed out; what was asked for may go on",
     exits.DENIED: "denied",
     exits.BAD_CONFIG: "bad configuration",
     exits.INTERRUPTED: "interrupted while waiting; what was asked for goes on",
@@ -36,11 +36,16 @@ class Verb(click.Command):
                 encoding = sys.getfilesystemencoding()
                 raise click.UsageError(f"{word!a} is no text in {encoding}, which the command line is read as", ctx)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             # To set a safety rule aside is nobody's slip of the finger: `--node` must not hear "did you mean --force?".
             error.possibilities = [name for name in error.possibilities or () if name != "--force"]  # type: ignore[misc]
             raise
+        for param in self.params:
+            given = ctx.params.get(param.name or "") if isinstance(param, click.Argument) else None
+            if given == "" or (isinstance(given, tuple) and "" in given):  # of a script whose variable is not set
+                raise click.BadParameter("it is empty", ctx, param)
+        return rest
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:
