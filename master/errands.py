@@ -191,8 +191,19 @@ class Errands:
             return self._ended(now)
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
-            done = json.loads(line)
-            self._core.finished(done["number"], done["exit"], done["output"], now)
+            if (done := _done(line)) is None:
+                log.note(log.printable(line.decode(errors="replace")))
+            else:
+                self._core.finished(*done, now)
+
+
+def _done(line: bytes) -> tuple[int, int | None, str] | None:
+    """What the runner says; None for what something else in its interpreter has written, such as a sitecustomize."""
+    try:
+        done = json.loads(line)
+        return done["number"], done["exit"], done["output"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _fd(pipe: object) -> int:

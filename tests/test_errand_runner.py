@@ -234,6 +234,17 @@ def test_where_nothing_is_configured_there_is_no_process_and_a_reload_starts_it(
     made.until(lambda: made.events("step"))
 
 
+def test_what_else_its_interpreter_writes_is_passed_on_and_no_reason_to_stop(
+    shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('measured by somebody', flush=True)\nprint(7, flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    made = shell(on_takeover=["run true"])
+    made.became("active")
+    made.until(lambda: made.events("step"))
+    assert capfd.readouterr().err == "measured by somebody\n7\n"
+
+
 def test_a_process_that_cannot_be_started_is_no_reason_to_stop(shell, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     monkeypatch.setattr(errands.sys, "executable", "/nowhere/python")
     made = shell(on_takeover=["run true"])
