@@ -86,6 +86,8 @@ class Readiness:
         else:
             self._why = "no master answers"
             where = f"no master answers at {', '.join(masters)}"  # mostly a name that is wrong, or the default
+            if error is not None and not isinstance(error, Error):
+                where += f" with its status ({type(error).__name__}: {error})"
             trouble = f"{where}; trying on; is one running? -m or ROTA_HTTP_MASTER says where it is"
         if trouble != self._trouble:
             self._trouble = trouble
@@ -99,6 +101,6 @@ class Readiness:
                 try:
                     status = admin.verb("status", {"nodes": False}, ANSWER_S)
                     self.heard(status["services"], status["master"].get("maintenance", ()))
-                except (Error, AttributeError, KeyError, TypeError) as error:  # the last three: it is no status
+                except Exception as error:  # what is no status raises anything, and without this thread nobody asks
                     self.unheard(masters, error)
                 stop.wait(pause)

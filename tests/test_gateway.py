@@ -439,7 +439,7 @@ def test_a_master_that_refuses_this_gateway_is_not_called_silent() -> None:
 def test_a_master_that_says_what_nobody_understands_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     class Master:
         def __init__(self, *_: object, **__: object) -> None:
-            self.said: list[Any] = [None, {}, {"services": [], "master": None}]
+            self.said: list[Any] = [None, {}, {"services": [], "master": None}, OverflowError("unforeseen")]
 
         def __enter__(self) -> Master:
             return self
@@ -448,8 +448,10 @@ def test_a_master_that_says_what_nobody_understands_is_asked_again(monkeypatch: 
             pass
 
         def verb(self, *_: object) -> Any:
-            good = {"services": [{"name": "site", "open": 1}], "master": {}}
-            return self.said.pop(0) if self.said else good
+            said = self.said.pop(0) if self.said else {"services": [{"name": "site", "open": 1}], "master": {}}
+            if isinstance(said, Exception):
+                raise said
+            return said
 
     monkeypatch.setattr(readiness_module, "Admin", Master)
     told: list[str] = []
@@ -458,10 +460,11 @@ def test_a_master_that_says_what_nobody_understands_is_asked_again(monkeypatch: 
     asking = threading.Thread(target=readiness.watch, args=(["tcp://m:7700"], stop), daemon=True)
     asking.start()
     until(lambda: readiness.reason() == "", "nobody asks any more")
-    assert time.monotonic() - began >= 3 * 0.2, "it asks without a pause"
+    assert time.monotonic() - began >= 4 * 0.2, "it asks without a pause"
     stop.set()
     joined(asking, what="the watch")
-    assert len(told) == 2 and "no master answers" in told[0] and told[1].endswith("a master answers")
+    assert len(told) == 5 and all("no master answers at tcp://m:7700 with its status" in each for each in told[:4])
+    assert "(OverflowError: unforeseen); trying on" in told[3] and told[4].endswith("a master answers")
 
 
 def test_a_service_that_is_not_there_is_told_once_and_when_it_is_there() -> None:
