@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -100,6 +101,21 @@ def test_a_request_does_not_fail_because_the_disk_is_full_that_it_prints_to(
     assert running.child.tail() == "(28 bytes could not be written here)\nline 3\nline 3"
     running.page.words[STOP] = 1
     assert running.ended() == 0
+
+
+def test_what_a_process_wrote_and_the_disk_does_not_give_back_is_no_reason_to_end(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent would, with all its processes."""
+
+    def pread(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    child = start().child
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        assert child.unshown(4096) == b""
+        assert child.tail() == "(what it wrote cannot be read: Input/output error)"
 
 
 @pytest.mark.parametrize("has_holes", [True, False])

@@ -113,12 +113,18 @@ class Child:
     def tail(self, most: int = TAIL_BYTES) -> str:
         """The end of what it wrote, where an error stands."""
         size = os.fstat(self.output.fileno()).st_size
-        data = os.pread(self.output.fileno(), most, max(0, size - most))
+        try:
+            data = os.pread(self.output.fileno(), most, max(0, size - most))
+        except OSError as error:
+            return f"(what it wrote cannot be read: {error.strerror})"
         return data.decode("utf-8", "replace").strip()
 
     def unshown(self, most: int) -> bytes:
         """What it wrote since the last call."""
-        data = os.pread(self.output.fileno(), most, self._shown)
+        try:
+            data = os.pread(self.output.fileno(), most, self._shown)
+        except OSError:  # a disk that fails ends nothing that works; `tail` tells it
+            return b""
         self._shown += len(data)
         if self._shown - self._freed > OUTPUT_MAX:
             self._free()
