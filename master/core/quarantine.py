@@ -147,18 +147,14 @@ class Quarantine:
         self.tell("quarantined", case.id, f"{text}, see `rota quarantine show {case.id}`", "", "")
 
     def _enter(self, case: Case, state: State, now: float) -> None:
-        """Into a state in which its requests are looked at; those that are queued leave the queue."""
+        """Into a state in which its requests are looked at; those that are queued wait here from now on."""
         case.state, case.since = state, now
         self._record(case, now)
         self.watched.setdefault(case.target, {})[case.fingerprint] = case
         self._dispatch.forget_targets()
         queued = [request for request in case.pool.waiting() if self.case_of(request) is case]
         case.pool.take(queued)
-        for request in queued:
-            self.waiting[request] = case
-            if state is State.QUARANTINED:
-                self._unhold(request)
-                self._refuse(request, case)
+        self.waiting.update(dict.fromkeys(queued, case))
 
     # ---- requests --------------------------------------------------------------------------------
 
