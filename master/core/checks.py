@@ -7,7 +7,7 @@ marked as answered from the start, so that whatever becomes of its process it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,7 +93,7 @@ class Checks:
         if service in node.offers:
             node.ports[service] = text[:CAUSE_MAX]
 
-    def port_checks(self, services: list[str]) -> dict[str, PortCheck]:
+    def port_checks(self, services: Iterable[str]) -> dict[str, PortCheck]:
         """What the agent of a node that runs these is to look at."""
         found = {}
         for name in services:

@@ -115,7 +115,7 @@ class Intents:
             text = f"{node.name}: {plural(left, 'request')} still running at the deadline; what runs them is stopped"
             self._fleet.events.tell("drain forced", node.name, text)
         self._step(node, "deadline" if left else "empty", "", "", now)
-        self._fleet.staff.plan_nothing(node)  # before they end: it would start others in their place
+        self._fleet.staff.say_plan(node, {})  # before they end: it would start others in their place
         for slot in list(node.slots.values()):
             self._fleet.staff.retire(slot, 0 if left else STOP_GRACE_MS, now)
         if node.leaving:

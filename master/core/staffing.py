@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -120,22 +119,16 @@ class Staffing:
             for service in self._last_of(node, wanted, now):
                 wanted[service] = 1
                 self._look_again_at = now + GROW_EVERY_S
-            self._say_plan(node, wanted)
+            self.say_plan(node, wanted)
             self._retire_surplus(node, now)
 
-    def plan_nothing(self, node: Node) -> None:
-        self._say_plan(node, {})
-
-    def _say_plan(self, node: Node, wanted: dict[str, int]) -> None:
+    def say_plan(self, node: Node, wanted: dict[str, int]) -> None:
         if wanted != node.plan or not node.planned:
             node.plan, node.planned = wanted, True
-            self.fleet.out.say(node.route, node.token, self._plan(wanted))
-
-    def _plan(self, wanted: dict[str, int]) -> messages.Plan:
-        return messages.Plan(wanted, self._limits_ms(wanted), self.fleet.checks.port_checks(list(wanted)))
-
-    def _limits_ms(self, services: Iterable[str]) -> dict[str, int]:
-        return {name: int(self.fleet.dispatch.pools[name].settings.handler_timeout * 1000) for name in services}
+            pools = self.fleet.dispatch.pools
+            limits_ms = {name: int(pools[name].settings.handler_timeout * 1000) for name in wanted}
+            message = messages.Plan(wanted, limits_ms, self.fleet.checks.port_checks(wanted))
+            self.fleet.out.say(node.route, node.token, message)
 
     def _last_of(self, node: Node, wanted: dict[str, int], now: float) -> list[str]:
         """What would be left without `min_active` nodes: it moves away when it is served elsewhere, not before."""
