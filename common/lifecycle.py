@@ -113,7 +113,7 @@ HEALTH: dict[Health, dict[str, Health]] = {
 
 # LIVE, DEAD and CLOSE are edges, not states: what is published when the axis moves into a state from another one.
 EDGES = {Liveness.LIVE: "LIVE", Liveness.DEAD: "DEAD", Liveness.CLOSED: "CLOSE"}
-_HEARD = {Liveness.LIVE, Liveness.SUSPECT}  # suspect ⇄ live makes no noise
+HEARD = {Liveness.LIVE, Liveness.SUSPECT}  # suspect ⇄ live makes no noise
 
 
 class IllegalTransition(ValueError):
@@ -130,9 +130,9 @@ def step(table: dict[State, dict[str, State]], state: State, event: str) -> Stat
 
 def edge(before: Liveness, after: Liveness) -> str | None:
     """The name of the edge that is published for this move, None for one that is not."""
-    if before == after or (before in _HEARD and after in _HEARD):
+    if before == after or (before in HEARD and after in HEARD):
         return None
-    if after is Liveness.DEAD and before not in _HEARD:
+    if after is Liveness.DEAD and before not in HEARD:
         return None  # it was never live here: only absent
     return EDGES.get(after)
 

@@ -157,7 +157,7 @@ class Fleet:
     def forget(self, node: Node, now: float) -> int:
         """A detached one that is still here is told to leave: its agent would only come back."""
         self.processes.drop_all(node, f"{node.name} was forgotten", now)
-        if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
+        if node.is_here():
             self.intents.let_leave(node)
         del self.nodes[node.name]
         self.was_forgotten(node.name)

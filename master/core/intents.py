@@ -43,7 +43,7 @@ class Intents:
         node.recorded = False
         node.failing.clear()
         record = self._step(node, "rejoin", by, reason, now)
-        if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
+        if node.is_here():
             self._fleet.await_record(node, record)
         # Else its HELLO brings the record that it waits for: its presence may not be on record any more.
         return record
@@ -142,7 +142,7 @@ class Intents:
         fleet.staff.replan = True
         if node.leaves_by_itself():
             return 0  # no operator's word: it ends with that agent
-        if node.liveness in (Liveness.LIVE, Liveness.SUSPECT):
+        if node.is_here():
             self.say(node)
         return fleet.journal(records.intent(node))
 

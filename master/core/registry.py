@@ -58,6 +58,10 @@ class Node:
     recorded: bool = False  # its presence is durable: only then it may be given work
     tick: Tick[Node] = field(default_factory=dict)  # of the timers: where it is
 
+    def is_here(self) -> bool:
+        """Its agent is heard, or was until a moment ago."""
+        return self.liveness in lifecycle.HEARD
+
     def eligible(self) -> bool:
         return self.recorded and lifecycle.eligible(self.intent, self.liveness, self.health)
 

@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ...common import messages
-from ...common.lifecycle import Intent, Liveness
+from ...common.lifecycle import Intent
 from ...common.units import plural
 from . import budget, plan, records, recycle
 from .pool import Pool, Slot, Stage
@@ -110,7 +110,7 @@ class Staffing:
         }
         allocation = plan.allocate(targets, self._rooms())
         for node in self.fleet.nodes.values():
-            if node.liveness not in (Liveness.LIVE, Liveness.SUSPECT) or node.intent is Intent.DRAINING:
+            if not node.is_here() or node.intent is Intent.DRAINING:
                 continue
             wanted = dict(allocation.get(node.name, {}))
             for service, more in node.extra.items():
@@ -235,8 +235,7 @@ class Staffing:
 
 def _hosts(node: Node) -> bool:
     """It may run processes."""
-    here = node.liveness is Liveness.LIVE or node.liveness is Liveness.SUSPECT
-    return here and node.intent is Intent.ACTIVE and node.capacity > 0
+    return node.is_here() and node.intent is Intent.ACTIVE and node.capacity > 0
 
 
 def _running(node: Node) -> dict[str, int]:

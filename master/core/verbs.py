@@ -187,8 +187,7 @@ class Verbs:
                 return self._forget_master(other, by, reason)
         nodes = [self._node(name) for name in names]
         for node in nodes:
-            here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
-            if here and node.intent is not Intent.DETACHED:
+            if node.is_here() and node.intent is not Intent.DETACHED:
                 text = f"{node.name} is {node.liveness} and {node.intent}: drain it first, or stop its agent (TERM)"
                 raise Refuse(exits.REFUSED, text)
         record = 0
@@ -432,8 +431,7 @@ class Verbs:
     def _attached(self, node: Node, now: float) -> str:
         if node.intent is not Intent.DETACHED:
             return why(node, now) or "active"
-        here = node.liveness in (Liveness.LIVE, Liveness.SUSPECT)
-        return f"{plural(len(node.slots), 'process')} still stopping" if here and node.slots else ""
+        return f"{plural(len(node.slots), 'process')} still stopping" if node.is_here() and node.slots else ""
 
     def _unready(self, name: str, now: float) -> str:
         pool = self.fleet.dispatch.pools.get(name)
