@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 from ...common import messages, wire
 from . import greeting
-from .dispatch import Dispatch
 from .fleet import Fleet
 from .frontend import Welcome
-from .outbox import Outbox
 from .sessions import Source
 
 _parse = wire.parse
@@ -19,13 +17,11 @@ _STREAM = (wire.CHUNK, wire.CREDIT)
 class Backend:
     """The frames of the backend socket. `source` tells over which connection the frame came that is being read."""
 
-    def __init__(
-        self, dispatch: Dispatch, fleet: Fleet, out: Outbox, welcome: Welcome, token: Callable[[], int]
-    ) -> None:
+    def __init__(self, fleet: Fleet, welcome: Welcome, token: Callable[[], int]) -> None:
         self.source: Callable[[], Source] = Source
-        self._dispatch = dispatch
+        self._dispatch = fleet.dispatch
         self._fleet = fleet
-        self._out = out
+        self._out = fleet.out
         self._welcome = welcome
         self._token = token
 

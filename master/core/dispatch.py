@@ -70,7 +70,7 @@ class Dispatch:
         self.unsent: dict[Session, None] = {}  # sessions with answers that their route did not take
         self.inherited = Inherited(self)
         self.quarantine = Quarantine(self)
-        self.losses = Losses(self, self.inherited)
+        self.losses = Losses(self)
         self.keys = Keys(self)
         self.streams = Streams(self)
         self.maintenance = Maintenance(self)

@@ -20,7 +20,6 @@ from .dispatch import Dispatch
 from .events import EventLog
 from .intents import Intents
 from .liveness import moved
-from .outbox import Outbox
 from .pauses import Pauses
 from .pool import Pool
 from .processes import Processes
@@ -38,7 +37,6 @@ class Fleet:
     def __init__(
         self,
         dispatch: Dispatch,
-        out: Outbox,
         events: EventLog,
         settings: Sections,
         sources: Sources,
@@ -46,7 +44,7 @@ class Fleet:
         now: float,
     ) -> None:
         self.dispatch = dispatch
-        self.out = out
+        self.out = dispatch.out
         self.events = events
         self.settings = settings.master
         self.services = settings.services
@@ -62,7 +60,7 @@ class Fleet:
         self._awaited: dict[Node, int] = {}  # nodes, and the record that makes their presence durable
         self._looks: Timers[Node] = Timers()  # when time may do something to each
         self.processes = Processes(self)
-        self.recalls = Recalls(dispatch, out)
+        self.recalls = Recalls(dispatch)
         self.intents = Intents(self)
         self.census = Census(self, now)
         self.staff = Staffing(self)

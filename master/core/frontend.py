@@ -9,7 +9,6 @@ from ...common.limits import HEAD_MAX
 from . import greeting
 from .dispatch import Dispatch
 from .events import EventLog
-from .outbox import Outbox
 from .readers import Readers
 from .recollection import ages_told
 from .sessions import Session, Source
@@ -30,11 +29,11 @@ class Frontend:
     """The frames of the frontend socket. `source` tells over which connection the frame came that is being read."""
 
     def __init__(
-        self, dispatch: Dispatch, out: Outbox, events: EventLog, welcome: Welcome, token: Callable[[], int], now: float
+        self, dispatch: Dispatch, events: EventLog, welcome: Welcome, token: Callable[[], int], now: float
     ) -> None:
         self.source: Callable[[], Source] = Source
         self._dispatch = dispatch
-        self._out = out
+        self._out = dispatch.out
         self._events = events
         self._welcome = welcome
         self._token = token

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...common import errors, wire
 from ...common.limits import NUMBER_MAX
 from ...common.messages import ROW_DONE, ROW_REFUSED, End, Exited, Held, Recalled, Row
-from .inherited import Inherited, reply_in
+from .inherited import reply_in
 from .pool import Request, Slot
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ _PLANNED = (End.STOPPED, End.LEAVING)  # ends that we asked for: running again w
 class Losses:
     """Each method is one kind of evidence about one slot."""
 
-    def __init__(self, dispatch: Dispatch, inherited: Inherited) -> None:
+    def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
-        self._inherited = inherited
+        self._inherited = dispatch.inherited
         self.tell: Callable[[str, str, str], None] = lambda kind, subject, text: None  # an event
 
     def undeliverable(self, slot: Slot, frames: list[wire.Frame], gone: bool, now: float) -> None:

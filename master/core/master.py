@@ -70,7 +70,7 @@ class Master:
         self.out = Outbox()
         self.events = EventLog(sources.wall)
         self.dispatch = Dispatch(self.out, past.epoch, settings.master)
-        self.fleet = Fleet(self.dispatch, self.out, self.events, settings, sources, self._journal, now)
+        self.fleet = Fleet(self.dispatch, self.events, settings, sources, self._journal, now)
         self._connect_dispatch(settings, sources)
         self.known = past.known  # the sum of all records: what a standby gets first
         self.fleet.restore(past.known.copy())  # whoever keeps the records is not to keep the nodes, and all behind them
@@ -90,9 +90,7 @@ class Master:
             self.dispatch.inherited.recorded(session, frame)
         self.durable = settings.durable
         self.alarms: dict[str, str] = {}
-        self.operators = Operators(
-            self.out, self.events, self.fleet, self.alarms, self.status, self.pair, self.hand_over
-        )
+        self.operators = Operators(self.fleet, self.alarms, self.status, self.pair, self.hand_over)
         self._token = sources.token
         self._now = now
         self._ticked_at = now
@@ -102,8 +100,8 @@ class Master:
         self._records = self._durable = past.last_record
         self._stop_by = now
         self._leaving: Leaving | None = None
-        self._clients = Frontend(self.dispatch, self.out, self.events, self._welcome, sources.token, now)
-        self._processes = Backend(self.dispatch, self.fleet, self.out, self._welcome, sources.token)
+        self._clients = Frontend(self.dispatch, self.events, self._welcome, sources.token, now)
+        self._processes = Backend(self.fleet, self._welcome, sources.token)
         self.frontend, self.frontend_large = self._clients.receive, self._clients.receive_large
         self.backend, self.backend_large = self._processes.receive, self._processes.receive_large
         self.lag = 0.0
@@ -379,7 +377,7 @@ class Master:
                 "pins": dispatch.pins.status(),
                 "maintenance": {name: each._asdict() for name, each in sorted(dispatch.maintenance.closed.items())},
             },
-            "services": status.services(self.fleet, dispatch, now),
+            "services": status.services(self.fleet, now),
             "nodes": status.nodes(self.fleet, now) if nodes else [],
         }
 

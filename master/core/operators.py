@@ -112,15 +112,13 @@ class Operators(Connected):
 
     def __init__(
         self,
-        out: Outbox,
-        events: EventLog,
         fleet: Fleet,
         alarms: dict[str, str],
         status: Callable[[float, bool], dict[str, Any]],
         pair: Followers,
         hand_over: Callable[[float], str],
     ) -> None:
-        super().__init__(out, events, alarms, fleet.dispatch.counters)
+        super().__init__(fleet.out, fleet.events, alarms, fleet.dispatch.counters)
         self.waiting: list[_Waiter] = []
         self.early: list[tuple[bytes, messages.Verb]] = []  # routes, and what they asked of somebody who may still come
         self._fleet = fleet

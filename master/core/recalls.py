@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ...common import messages
 from .dispatch import Dispatch
-from .outbox import Outbox
 from .pool import Pool, Slot
 from .registry import Node
 
@@ -20,9 +19,8 @@ RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: ask
 class Recalls:
     """Each slot is asked once at a time: its `recall` is the floor that was asked for."""
 
-    def __init__(self, dispatch: Dispatch, out: Outbox) -> None:
+    def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
-        self._out = out
 
     def tick(self, now: float) -> None:
         for pool in self._dispatch.pools.values():
@@ -81,7 +79,7 @@ class Recalls:
         slot.recalled = upto
         slot.recall = upto + 1
         recall = messages.Recall(slot.incarnation, upto, since=min(slot.inflight, default=0))
-        self._out.say(slot.node.route, slot.node.token, recall)
+        self._dispatch.out.say(slot.node.route, slot.node.token, recall)
 
     def answered(self, node: Node, answer: messages.Recalled, now: float) -> None:
         if slot := node.slots.get(answer.incarnation):

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...common.lifecycle import Intent
 from .fleet import Fleet
 from .pool import Pool, Slot
 from .registry import Node, active_nodes, why
 
-if TYPE_CHECKING:
-    from .dispatch import Dispatch
 
-
-def services(fleet: Fleet, dispatch: Dispatch, now: float) -> list[dict[str, Any]]:
-    return [_service(pool, fleet, dispatch, now) for _, pool in sorted(dispatch.pools.items())]
+def services(fleet: Fleet, now: float) -> list[dict[str, Any]]:
+    return [_service(pool, fleet, now) for _, pool in sorted(fleet.dispatch.pools.items())]
 
 
 def nodes(fleet: Fleet, now: float) -> list[dict[str, Any]]:
     return [_node(node, now) for _, node in sorted(fleet.nodes.items())]
 
 
-def _service(pool: Pool, fleet: Fleet, dispatch: Dispatch, now: float) -> dict[str, Any]:
-    least, most = fleet.staff.bounds(pool)
+def _service(pool: Pool, fleet: Fleet, now: float) -> dict[str, Any]:
+    dispatch, (least, most) = fleet.dispatch, fleet.staff.bounds(pool)
     ready = pool.ready()
     return {
         "name": pool.name,
