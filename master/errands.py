@@ -49,10 +49,9 @@ class Errands:
             config.standby,
             config.notify,
             PROGRAMS,
-            lambda kind, subject, text: self.tell(kind, subject, text),
+            tell,
             time.time,
         )
-        self.tell = tell
         self._epoll = select.epoll()  # one descriptor for good, whichever process is behind it
         self.fd = self._epoll.fileno()
         self._runner: subprocess.Popen[bytes] | None = None

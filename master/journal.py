@@ -76,8 +76,12 @@ class Journal:
         takes the place of all that was recorded before (but the epoch).
         """
         for number, data in records:
-            work = _StartOver(number, data) if isinstance(data, list) else _Append(number, data)
-            self._hand_over(number, work)
+            self.last = number
+            if self._thread is None:
+                self._done = number
+                os.eventfd_write(self.wake_fd, 1)
+            else:
+                self._work.put(_StartOver(number, data) if isinstance(data, list) else _Append(number, data))
 
     def rise(self, epoch: int, by: str) -> None:
         """Makes an epoch durable before it returns. `by`: the name of the master that is active in it; "": it is only
@@ -98,14 +102,6 @@ class Journal:
         self.stood = max(self.stood, epoch)
         if by:
             self.epoch, self.epoch_by = epoch, by
-
-    def _hand_over(self, number: int, work: _Append | _StartOver) -> None:
-        self.last = number
-        if self._thread is None:
-            self._done = number
-            os.eventfd_write(self.wake_fd, 1)
-        else:
-            self._work.put(work)
 
     def recorded(self) -> tuple[int, str]:
         """The highest durable number, and the sentence that says why there will be no more ("" = all is well)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, NamedTuple
 
@@ -107,7 +107,8 @@ class _List:
         service = begun.step.verb != RUN
         if exit == exits.DONE:
             self.begun = None
-            self._tell("step", f"{begun.text}: done in {now - begun.at:.1f} s")
+            text = f"{self.title}: {begun.text}: done in {now - begun.at:.1f} s"
+            self._errands.tell("step", self._errands.name, text)
         elif service and exit not in _HOPELESS and now + AGAIN_S < begun.at + self._errands.settings.step_timeout:
             self.again_at = now + AGAIN_S
         else:
@@ -122,9 +123,6 @@ class _List:
         text = f"{self.title}, step {self._count - left} of {self._count}: {begun.text}: {how}{rest}{said}"
         self._errands.failure = text
         self._errands.report(STEP_FAILED, text, now)
-
-    def _tell(self, kind: str, text: str) -> None:
-        self._errands.tell(kind, self._errands.name, f"{self.title}: {text}")
 
 
 class _Receiver:
@@ -335,13 +333,8 @@ class Errands:
             receiver.tick(now)
 
     def next_deadline(self) -> float:
-        return min(self._deadlines(), default=inf)
-
-    def _deadlines(self) -> Iterator[float]:
-        if self._list is not None:
-            yield self._list.again_at
-        for receiver in self._receivers.values():
-            yield receiver.due_at
+        again_at = self._list.again_at if self._list is not None else inf
+        return min([again_at, *(receiver.due_at for receiver in self._receivers.values())])
 
     # ---- for people, and for the end -------------------------------------------------------------------------------
 
