@@ -52,7 +52,7 @@ def master(config_file: str | None, flags: dict[str, object], more_routes: Pairs
     try:
         beside = Beside(config_file, config, more_routes)
         try:
-            sys.exit(main(config, reread=lambda: reread(beside, config_file, flags), beside=beside))
+            main(config, lambda: reread(beside, config_file, flags), beside)
         finally:
             beside.end()
     except (PortInUse, JournalError, EngineError) as error:

@@ -61,9 +61,7 @@ class Beside(Protocol):
 class Server:
     """Shell of `core.Master`, or of a `core.Standby`: whichever it is at the time."""
 
-    def __init__(
-        self, config: Config, reread: Callable[[], Config] | None = None, beside: Beside | None = None
-    ) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config], beside: Beside) -> None:
         self.config = config
         self._reread = reread
         self._beside = beside
@@ -182,11 +180,10 @@ class Server:
 
     # ---- the loop --------------------------------------------------------------------------------
 
-    def serve(self) -> int:
+    def serve(self) -> None:
         """Serves until TERM, INT or QUIT. Clients and nodes then reconnect to the next master by themselves."""
         while not self._serve_role():
             pass
-        return 0
 
     def _serve_role(self) -> bool:
         """Serves until this master changes its role (False) or has come to its end (True)."""
@@ -268,7 +265,7 @@ class Server:
     def _do_due(self, now: float) -> None:
         if now >= self.errands.due_at:
             self._attend_errands(now)
-        if self._beside is not None and now >= self._beside.due_at:
+        if now >= self._beside.due_at:
             self._beside.attend(now)
         self._effects.tick(now)
         self.core.counters["bad frames"] += self.ports.take_bad()
@@ -278,8 +275,7 @@ class Server:
         self._events.write()
 
     def _next_deadline(self) -> float:
-        beside_at = self._beside.due_at if self._beside is not None else inf
-        return min(self.core.next_deadline(), self.errands.due_at, beside_at, self._effects.next_deadline())
+        return min(self.core.next_deadline(), self.errands.due_at, self._beside.due_at, self._effects.next_deadline())
 
     # ---- what else wakes it ----------------------------------------------------------------------
 
@@ -366,16 +362,13 @@ class Server:
         if asked.end:
             self._told_to_stop = True
             self.core.stop(now)
-            if self._beside is not None:
-                self._beside.stop()
+            self._beside.stop()
         if asked.reopen:
             log.note("rota master: USR1: there is no log to open again: this master writes to stderr")
         if asked.reload:
             self._reload_config()
 
     def _reload_config(self) -> None:
-        if self._reread is None:
-            return
         try:
             fresh, fixed = configuration.reloaded(self.config, self._reread())
         except ConfigErrors as errors:
@@ -401,7 +394,7 @@ def _token() -> int:
     return secrets.randbits(64) | 1
 
 
-def main(config: Config, reread: Callable[[], Config] | None = None, beside: Beside | None = None) -> int:
+def main(config: Config, reread: Callable[[], Config], beside: Beside) -> None:
     """Serves until it is told to stop. Raises PortInUse or JournalError with a sentence for the user."""
     collector.loaded()
     memory.keep_freed()
@@ -426,8 +419,7 @@ def main(config: Config, reread: Callable[[], Config] | None = None, beside: Bes
     except OSError as error:
         log.note(f"rota master: systemd could not be told: {error}")
     try:
-        if beside is not None:
-            beside.start(numbers["control"], boottime())
-        return server.serve()
+        beside.start(numbers["control"], boottime())
+        server.serve()
     finally:
         server.close()
