@@ -223,51 +223,42 @@ class Integer(Kind):
 
 
 @dataclass(frozen=True)
-class Duration(Kind):
+class _Measure(Kind):
+    """A number with a unit, from `low` to `high`."""
+
+    low: str
+    high: str
+    parse: ClassVar[staticmethod[[object], float]]
+    format: ClassVar[staticmethod[[Any], str]]
+
+    def read(self, value: object) -> Any:
+        try:
+            number = self.parse(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, not {quoted(value)}") from None
+        if not self.parse(self.low) <= number <= self.parse(self.high):
+            raise ValueError(f"must be from {self.low} to {self.high}, not {quoted(value)}")
+        return number
+
+    def show(self, value: Any) -> str:
+        return f'"{self.format(value)}"'
+
+    def describe(self) -> str:
+        return f"{self.metavar.lower()}, {self.low} to {self.high}"
+
+
+class Duration(_Measure):
     """Seconds as a float."""
 
-    low: str
-    high: str
     metavar = "DURATION"
-
-    def read(self, value: object) -> float:
-        try:
-            seconds = parse_duration(value)
-        except ValueError as error:
-            raise ValueError(f"{error}, not {quoted(value)}") from None
-        if not parse_duration(self.low) <= seconds <= parse_duration(self.high):
-            raise ValueError(f"must be from {self.low} to {self.high}, not {quoted(value)}")
-        return seconds
-
-    def show(self, value: float) -> str:
-        return f'"{format_duration(value)}"'
-
-    def describe(self) -> str:
-        return f"duration, {self.low} to {self.high}"
+    parse, format = staticmethod(parse_duration), staticmethod(format_duration)
 
 
-@dataclass(frozen=True)
-class Size(Kind):
+class Size(_Measure):
     """Bytes as an int."""
 
-    low: str
-    high: str
     metavar = "SIZE"
-
-    def read(self, value: object) -> int:
-        try:
-            size = parse_size(value)
-        except ValueError as error:
-            raise ValueError(f"{error}, not {quoted(value)}") from None
-        if not parse_size(self.low) <= size <= parse_size(self.high):
-            raise ValueError(f"must be from {self.low} to {self.high}, not {quoted(value)}")
-        return size
-
-    def show(self, value: int) -> str:
-        return f'"{format_size(value)}"'
-
-    def describe(self) -> str:
-        return f"size, {self.low} to {self.high}"
+    parse, format = staticmethod(parse_size), staticmethod(format_size)
 
 
 class Boolean(Kind):
