@@ -16,7 +16,6 @@ from .entries import Entry, Found, Mistake, Place, Section, dotted
 from .overrides import SINGLE, of_env, of_flags
 from .settings import (
     OF_A_SERVICE,
-    RULES,
     SECTIONS,
     HttpSettings,
     MasterSettings,
@@ -149,7 +148,7 @@ def _broken_rules(config: Config, unread: set[str]) -> list[Mistake]:
     """A rule is left out when one of its two settings could not be read: one mistake, said once."""
     mistakes = []
     for section, values in config._sections():
-        for rule in RULES.get(type(values), ()):
+        for rule in values.rules:
             keys = {dotted(*section, rule.key), dotted(*section, rule.other)}
             if not keys & unread and rule.broken(values):
                 mistakes.append(_mistake(config, section, values, rule))

@@ -75,6 +75,7 @@ class Section:
     __slots__ = ()
 
     needs: ClassVar[tuple[str, str]] = ("", "")  # a key without which a section is a mistake, and what it must say
+    rules: ClassVar[tuple[Rule, ...]] = ()
 
     def __init__(self, **given: Any) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]

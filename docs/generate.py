@@ -14,7 +14,7 @@ from pathlib import Path
 from lifecycle_page import lifecycle_page
 
 from rota.common.declare import Setting, declared
-from rota.common.settings import RULES, SECTIONS, heading
+from rota.common.settings import SECTIONS, heading
 
 HERE = Path(__file__).parent
 
@@ -87,7 +87,7 @@ def _sentence(text: str) -> str:
 
 
 def _rules() -> str:
-    lines = [f"* `{section.section}.{rule.key}` {rule.why}\n" for section, rules in RULES.items() for rule in rules]
+    lines = [f"* `{each.section}.{rule.key}` {rule.why}\n" for each in SECTIONS.values() for rule in each.rules]
     return "\n## What is checked together\n\n" + "".join(lines)
 
 

@@ -15,7 +15,7 @@ from rota.common.addresses import control_addresses
 from rota.common.declare import Computed, Setting, declared
 from rota.common.example import example
 from rota.common.kinds import HOST, Address, Boolean, Integer, Several, Table, Text, TimeOfDay
-from rota.common.settings import OF_A_SERVICE, RULES, SECTIONS, MasterSettings, ServiceSettings
+from rota.common.settings import OF_A_SERVICE, SECTIONS, MasterSettings, ServiceSettings
 from rota.common.units import format_duration, format_size, parse_duration, parse_size
 
 SETTINGS = [setting for section in SECTIONS.values() for setting in declared(section).values()]
@@ -58,8 +58,8 @@ def test_no_two_settings_of_a_section_share_a_flag(section: type) -> None:
 
 
 def test_rules_speak_of_declared_settings_and_hold_for_the_defaults() -> None:
-    for section, rules in RULES.items():
-        for rule in rules:
+    for section in SECTIONS.values():
+        for rule in section.rules:
             assert {rule.key, rule.other} <= set(declared(section))
             assert not rule.broken(section())
 

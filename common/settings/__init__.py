@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from ..declare import NAMED, Rule
-from . import health, master, notify, service, standby
+from ..declare import NAMED
 from .fault import FaultSettings
 from .health import DUMMY, HEARTBEAT, PORT, REQUEST, HealthSettings
 from .http import COMMON, FORWARDED, JSON, OFF, X_FORWARDED, HttpSettings, ServiceHttpSettings
@@ -37,7 +36,6 @@ __all__ = [
     "PRIMARY",
     "REQUEST",
     "ROUND_ROBIN",
-    "RULES",
     "SECTIONS",
     "X_FORWARDED",
     "FaultSettings",
@@ -79,12 +77,3 @@ def heading(name: str, whose: str = "NAME") -> str:
 def class_of(section: Sequence[str]) -> type[Settings]:
     """The class of a section, given its path in a file, such as ("service", "orders", "fault")."""
     return SECTIONS[".".join((section[0], *section[2:]))]
-
-
-RULES: Mapping[type[Settings], tuple[Rule, ...]] = {
-    MasterSettings: master.RULES,
-    ServiceSettings: service.RULES,
-    HealthSettings: health.RULES,
-    StandbySettings: standby.RULES,
-    NotifySettings: notify.RULES,
-}

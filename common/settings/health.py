@@ -102,37 +102,36 @@ class HealthSettings(Section):
         "a node that loses what it is given should be given nothing; false where a human should decide",
     )
 
-
-RULES = (
-    Rule(
-        "timeout",
-        "every",
-        lambda s: s.timeout >= s.every,
-        "must be less than every: the next check would come before the last one is settled",
-    ),
-    Rule(
-        "blacklist",
-        "blacklist_max",
-        lambda s: s.blacklist > s.blacklist_max,
-        "must not be above blacklist_max",
-    ),
-    Rule(
-        "check",
-        "port",
-        lambda s: s.check == PORT and s.port is None,
-        "needs port: what is the node to connect to?",
-    ),
-    Rule(
-        "args",
-        "handler",
-        lambda s: bool(s.args) and s.handler is None,
-        "needs a handler to be given to",
-    ),
-    Rule(
-        "handler",
-        "check",
-        lambda s: s.check == REQUEST and s.handler in OF_HTTP,
-        "must not be http, http-safe or websocket for check = request: they need an HTTP request, which no check has; "
-        "without a handler the processes are asked whether they answer",
-    ),
-)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "timeout",
+            "every",
+            lambda s: s.timeout >= s.every,
+            "must be less than every: the next check would come before the last one is settled",
+        ),
+        Rule(
+            "blacklist",
+            "blacklist_max",
+            lambda s: s.blacklist > s.blacklist_max,
+            "must not be above blacklist_max",
+        ),
+        Rule(
+            "check",
+            "port",
+            lambda s: s.check == PORT and s.port is None,
+            "needs port: what is the node to connect to?",
+        ),
+        Rule(
+            "args",
+            "handler",
+            lambda s: bool(s.args) and s.handler is None,
+            "needs a handler to be given to",
+        ),
+        Rule(
+            "handler",
+            "check",
+            lambda s: s.check == REQUEST and s.handler in OF_HTTP,
+            "must not be http, http-safe or websocket for check = request: they need an HTTP request, which no check "
+            "has; without a handler the processes are asked whether they answer",
+        ),
+    )

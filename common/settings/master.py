@@ -24,6 +24,18 @@ from ..units import format_duration
 _HOST_NAME = Computed(host.name, "the host's name")
 
 
+def _same_port(one: str, other: str) -> bool:
+    ports = [parts[1] for parts in map(split_address, (one, other)) if parts]
+    return len(ports) == 2 and ports[0] == ports[1] != "*"
+
+
+def _no_room_for_ports(master: MasterSettings) -> bool:
+    port = (split_address(master.bind) or ("", "*"))[1]
+    used = [limits.FRONTEND_OFFSET] if master.frontend is None else []
+    used += [limits.BACKEND_OFFSET] if master.backend is None else []
+    return port != "*" and int(port) + max(used, default=0) > limits.PORT_MAX
+
+
 @dataclass(init=False, repr=False, eq=False, slots=True)
 class MasterSettings(Section):
     """The master: where it listens, what it remembers, when it gives a node up."""
@@ -143,78 +155,65 @@ class MasterSettings(Section):
         "some 40 MiB; the most recently used are kept, and one that was forgotten mostly finds its place again",
     )
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "suspect_after",
+            "dead_after",
+            lambda s: s.suspect_after >= s.dead_after,
+            "must be less than dead_after: a node gets no new work before it is given up",
+        ),
+        Rule(
+            "bind",
+            "frontend",
+            lambda s: _same_port(s.bind, s.frontend_address()),
+            "must have another port than frontend",
+        ),
+        Rule(
+            "bind",
+            "backend",
+            lambda s: _same_port(s.bind, s.backend_address()),
+            "must have another port than backend",
+        ),
+        Rule(
+            "frontend",
+            "backend",
+            lambda s: _same_port(s.frontend_address(), s.backend_address()),
+            "must have another port than backend (by default bind's port + 1 and + 2)",
+        ),
+        Rule(
+            "bind",
+            "backend",
+            _no_room_for_ports,
+            f"must leave room for frontend and backend, its port + 1 and + 2, up to {limits.PORT_MAX}",
+        ),
+        Rule(
+            "queue_bytes",
+            "max_message",
+            lambda s: s.queue_bytes < s.max_message,
+            "must be at least max_message: the largest request could never wait",
+        ),
+        Rule(
+            "answers_bytes",
+            "max_message",
+            lambda s: s.answers_bytes < s.max_message,
+            "must be at least max_message: the largest answer could never be kept",
+        ),
+        Rule(
+            "keys_bytes",
+            "max_message",
+            lambda s: s.keys_bytes < s.max_message,
+            "must be at least max_message: the largest answer could never be recorded",
+        ),
+        Rule(
+            "answers_total",
+            "answers_bytes",
+            lambda s: s.answers_total < s.answers_bytes,
+            "must be at least answers_bytes, which each session may have",
+        ),
+    )
+
     def frontend_address(self) -> str:
         return self.frontend or next_port(self.bind, limits.FRONTEND_OFFSET)
 
     def backend_address(self) -> str:
         return self.backend or next_port(self.bind, limits.BACKEND_OFFSET)
-
-
-def _same_port(one: str, other: str) -> bool:
-    ports = [parts[1] for parts in map(split_address, (one, other)) if parts]
-    return len(ports) == 2 and ports[0] == ports[1] != "*"
-
-
-def _no_room_for_ports(master: MasterSettings) -> bool:
-    port = (split_address(master.bind) or ("", "*"))[1]
-    used = [limits.FRONTEND_OFFSET] if master.frontend is None else []
-    used += [limits.BACKEND_OFFSET] if master.backend is None else []
-    return port != "*" and int(port) + max(used, default=0) > 65535
-
-
-RULES = (
-    Rule(
-        "suspect_after",
-        "dead_after",
-        lambda s: s.suspect_after >= s.dead_after,
-        "must be less than dead_after: a node gets no new work before it is given up",
-    ),
-    Rule(
-        "bind",
-        "frontend",
-        lambda s: _same_port(s.bind, s.frontend_address()),
-        "must have another port than frontend",
-    ),
-    Rule(
-        "bind",
-        "backend",
-        lambda s: _same_port(s.bind, s.backend_address()),
-        "must have another port than backend",
-    ),
-    Rule(
-        "frontend",
-        "backend",
-        lambda s: _same_port(s.frontend_address(), s.backend_address()),
-        "must have another port than backend (by default bind's port + 1 and + 2)",
-    ),
-    Rule(
-        "bind",
-        "backend",
-        _no_room_for_ports,
-        "must leave room for frontend and backend, its port + 1 and + 2, up to 65535",
-    ),
-    Rule(
-        "queue_bytes",
-        "max_message",
-        lambda s: s.queue_bytes < s.max_message,
-        "must be at least max_message: the largest request could never wait",
-    ),
-    Rule(
-        "answers_bytes",
-        "max_message",
-        lambda s: s.answers_bytes < s.max_message,
-        "must be at least max_message: the largest answer could never be kept",
-    ),
-    Rule(
-        "keys_bytes",
-        "max_message",
-        lambda s: s.keys_bytes < s.max_message,
-        "must be at least max_message: the largest answer could never be recorded",
-    ),
-    Rule(
-        "answers_total",
-        "answers_bytes",
-        lambda s: s.answers_total < s.answers_bytes,
-        "must be at least answers_bytes, which each session may have",
-    ),
-)

@@ -101,6 +101,15 @@ class NotifySettings(Section):
         "a mail server may be down for a night; a notification that is a day old helps nobody",
     )
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "user",
+            "password_file",
+            lambda s: s.user is not None and s.password_file is None,
+            "needs password_file: no server takes a name alone",
+        ),
+    )
+
     @property
     def by_mail(self) -> bool:
         return bool(self.to) and "://" not in (self.to or ("",))[0]
@@ -109,13 +118,3 @@ class NotifySettings(Section):
         """What the program that sends has to know."""
         keys = ("to", "server", "security", "sender", "user", "password_file", "timeout")
         return {"mail": self.by_mail, **{key: getattr(self, key) for key in keys}}
-
-
-RULES = (
-    Rule(
-        "user",
-        "password_file",
-        lambda s: s.user is not None and s.password_file is None,
-        "needs password_file: no server takes a name alone",
-    ),
-)

@@ -183,24 +183,23 @@ class ServiceSettings(Section):
     fault: FaultSettings = nested(FaultSettings)
     http: ServiceHttpSettings = nested(ServiceHttpSettings)
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "min_processes",
+            "max_processes",
+            lambda s: s.bounds(s.min_processes or 0)[1] < (s.min_processes or 0),
+            "must not be above max_processes",
+        ),
+        Rule(
+            "grow_after",
+            "shrink_after",
+            lambda s: s.grow_after >= s.shrink_after,
+            "must be less than shrink_after: the pool would start and stop processes in turn",
+        ),
+    )
+
     def bounds(self, offered: int) -> tuple[int, int]:
         """Fewest and most processes to run where the nodes offer room for `offered`."""
         most = offered if self.max_processes is None else min(self.max_processes, offered)
         least = most if self.min_processes is None else min(self.min_processes, most)
         return least, most
-
-
-RULES = (
-    Rule(
-        "min_processes",
-        "max_processes",
-        lambda s: s.bounds(s.min_processes or 0)[1] < (s.min_processes or 0),
-        "must not be above max_processes",
-    ),
-    Rule(
-        "grow_after",
-        "shrink_after",
-        lambda s: s.grow_after >= s.shrink_after,
-        "must be less than shrink_after: the pool would start and stop processes in turn",
-    ),
-)

@@ -91,6 +91,15 @@ class StandbySettings(Section):
         "long enough for a disk to be mounted; callers wait as long by default",
     )
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "backup_of",
+            "lease",
+            lambda s: s.lease == AGENTS and len(s.backup_of or ()) > 1,
+            "must be one address: agents decide between two masters, an engine between more",
+        ),
+    )
+
     @property
     def role(self) -> str:
         """Who stands first when both start together."""
@@ -99,13 +108,3 @@ class StandbySettings(Section):
     @property
     def takeover_ms(self) -> int:
         return int(self.takeover_after * 1000)
-
-
-RULES = (
-    Rule(
-        "backup_of",
-        "lease",
-        lambda s: s.lease == AGENTS and len(s.backup_of or ()) > 1,
-        "must be one address: agents decide between two masters, an engine between more",
-    ),
-)
