@@ -188,17 +188,16 @@ class Replay:
 
 
 class Inflow:
-    """A stream that is received. Its user holds the bytes, and says `taken` for those that left its memory."""
+    """A stream that is received. Its user holds the bytes, and says `taken` for those that left its memory: at most
+    WINDOW bytes are under way or held at once.
+    """
 
-    __slots__ = ("ended", "received", "_again", "_granted", "_taken", "_told", "_told_end", "_window")
+    __slots__ = ("ended", "received", "_again", "_granted", "_taken", "_told", "_told_end")
 
-    def __init__(self, granted: int = 0, window: int = WINDOW) -> None:
-        """`granted`: bytes that the sender may send before it hears of any credit. `window`: bytes that may be under
-        way or held at once; at least a chunk, or the stream would stand still.
-        """
+    def __init__(self, granted: int = 0) -> None:
+        """`granted`: bytes that the sender may send before it hears of any credit."""
         self.ended = False
         self.received = 0
-        self._window = window
         self._granted = granted
         self._taken = 0
         self._told = True  # False: the sender seems not to know what it was told
@@ -240,12 +239,12 @@ class Inflow:
 
     def credit(self) -> Credit | None:
         """What to tell the sender now; None: nothing that it needs to know."""
-        upto = self._taken + self._window
+        upto = self._taken + WINDOW
         if self.ended:
             if self._told_end and not self._again:
                 return None
             self._told_end = True
-        elif not self._again and self._told and upto - self._granted < self._window // 2:
+        elif not self._again and self._told and upto - self._granted < WINDOW // 2:
             return None
         again, self._again = self._again, False
         self._told = True
