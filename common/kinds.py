@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from .addresses import HOST as _HOST
 from .addresses import meant
-from .limits import NAME_MAX, PORT_MAX
-from .names import did_you_mean, valid_name
+from .limits import PORT_MAX
+from .names import NAME_FORM, did_you_mean, valid_name
 from .units import format_duration, format_size, parse_duration, parse_size
 
 
@@ -101,10 +101,7 @@ class Name(Kind):
 
     def read(self, value: object) -> str:
         if not isinstance(value, str) or not valid_name(value):
-            raise ValueError(
-                f"must be 1 to {NAME_MAX} ASCII letters, digits, '_', '-' or '.', "
-                f"not starting with '-' or '.'; not {quoted(value)}"
-            )
+            raise ValueError(f"must be {NAME_FORM}; not {quoted(value)}")
         return value
 
     def describe(self) -> str:

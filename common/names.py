@@ -10,6 +10,7 @@ from .limits import NAME_MAX
 NEAREST_MAX = 3
 VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 OF_HTTP = ("http", "http-safe", "websocket")  # handlers of gateways; they trust what a call says of its HTTP client
+NAME_FORM = f"1 to {NAME_MAX} ASCII letters, digits, '_', '-' or '.', not starting with '-' or '.'"
 _OTHERS = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
 
@@ -22,9 +23,7 @@ def valid_name(name: str) -> bool:
 def check_name(name: str, what: str) -> str:
     """The name itself, or ValueError with a sentence that says what is allowed."""
     if not valid_name(name):
-        raise ValueError(
-            f"{what} {name!r}: use 1 to {NAME_MAX} ASCII letters, digits, '_', '-' or '.', not starting with '-' or '.'"
-        )
+        raise ValueError(f"{what} {name!r}: use {NAME_FORM}")
     return name
 
 
