@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from . import report, rounds
 from .http_systems import CASES, SYSTEMS, debian
-from .launch import NotMeasured
+from .launch import NotMeasured, say
 from .report import RATES, Column, Floor, HttpCell, Sample
 
 CONNECTIONS = (32, 128)
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         debian("haproxy", "wrk")
     except NotMeasured as reason:
-        rounds.say(f"bench-http: {reason}")
+        say(f"bench-http: {reason}")
         return 1
     cells = [cell(case, number) for case in options.only for number in options.connections]
     wanted = {name for case in options.only for name in CASES[case].systems}

@@ -9,19 +9,36 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from . import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
+Found = TypeVar("Found")
 
 
 class NotMeasured(Exception):
     """A system cannot take part in this run; the text says why."""
+
+
+def say(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def to_the_end(measure: Callable[[], Found]) -> Found:
+    """What it measures. INT, even where a shell had it ignored, and TERM end what was started and this program."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return measure()
+    except NotMeasured as reason:
+        sys.exit(f"not measured: {reason}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def die_with_parent() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import rota
 
-from .launch import ROOT, Family, NotMeasured, free_ports, module
+from .launch import ROOT, Family, NotMeasured, free_ports, module, say, to_the_end
 from .systems import System, wait_until_ready
 
 PROCESSES = 3  # two are left when one is stopped: enough for the load
@@ -191,10 +191,6 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.neighbour", description=__doc__)
     parser.add_argument("--pairs", type=int, default=20)
@@ -208,15 +204,7 @@ def main() -> int:
         pile(options.pile)
         return 0
     options.only = options.only or ["client", "process"]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        found = measured(options)
-    except NotMeasured as reason:
-        say(f"not measured: {reason}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    found = to_the_end(lambda: measured(options))
     if options.json:
         print(json.dumps({"schema": 1, "neighbours": found, "reached": all(map(reached, found))}, indent=1))
     else:

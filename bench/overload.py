@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import rota
 
 from . import cpu
-from .launch import ROOT, Family, NotMeasured, free_ports, module
+from .launch import ROOT, Family, NotMeasured, free_ports, module, say, to_the_end
 from .systems import wait_until_ready
 
 PROCESSES = 2
@@ -159,10 +158,6 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"CPU of one core meanwhile: {shares}"])
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.overload", description=__doc__)
     parser.add_argument("--rate", type=int, default=4000, help="calls offered a second")
@@ -172,15 +167,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit 1 if a limit is missed")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        found = measured(options)
-    except NotMeasured as reason:
-        say(f"not measured: {reason}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    found = to_the_end(lambda: measured(options))
     judged = verdicts(found)
     if options.json:
         print(json.dumps({"schema": 1, **found, "reached": all(good for good, _ in judged)}, indent=1))

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from . import report
-from .launch import NotMeasured
+from .launch import NotMeasured, say, to_the_end
 from .report import AnyCell, Floor, Sample
 from .systems import System
 
@@ -35,23 +33,19 @@ def run(
     show: Callable[[list[Sample]], bool],
 ) -> int:
     """Measure, and `show`, which says whether all floors are reached; the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupted)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     begun = time.monotonic()
-    try:
-        with ExitStack() as stack:
-            running = start(kinds, stack)
-            if not running:
-                say("nothing to measure")
-                return 1
-            samples = take(options, running, cells)
-    except KeyboardInterrupt:
-        say("\ninterrupted")
-        return 130
-    reached = show(samples)
+    reached = show(to_the_end(lambda: measured(options, kinds, cells)))
     say(f"{time.monotonic() - begun:.0f} s")
     return 1 if options.check and not reached else 0
+
+
+def measured(options: argparse.Namespace, kinds: Sequence[type[System]], cells: Sequence[AnyCell]) -> list[Sample]:
+    with ExitStack() as stack:
+        running = start(kinds, stack)
+        if not running:
+            raise NotMeasured("no system came up")
+        return take(options, running, cells)
 
 
 def told(options: argparse.Namespace, samples: Sequence[Sample], floors: Sequence[Floor]) -> bool:
@@ -61,10 +55,6 @@ def told(options: argparse.Namespace, samples: Sequence[Sample], floors: Sequenc
     if options.json:
         options.json.write_text(json.dumps(report.as_json(samples, found), indent=1) + "\n")
     return all(one.reached for one in found)
-
-
-def say(text: str, end: str = "\n") -> None:
-    print(text, end=end, file=sys.stderr, flush=True)
 
 
 def start(kinds: Sequence[type[System]], stack: ExitStack) -> dict[str, System]:
@@ -119,7 +109,3 @@ def take(options: argparse.Namespace, running: dict[str, System], cells: Sequenc
     if in_place:
         say("\r\033[K", end="")
     return samples
-
-
-def interrupted(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt  # TERM, and INT even where a shell had it ignored, end what was started

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import rota
-
 from . import cpu
-from .launch import Family, NotMeasured, free_ports, module
-from .systems import START, System, wait_for_port
+from .launch import free_ports, module, say, to_the_end
+from .systems import System, wait_for_port, wait_until_ready
 
 RATIO_MAX, IDLE_MAX, RSS_MAX_MIB = 1.3, 2.0, 100.0
 
@@ -38,7 +35,7 @@ class Simulated(System):
         self._master = self.family.start(module("rota", "master", "--bind", self.address, "--state", state))
         wait_for_port(port, self.family)
         self._nodes = self.family.start(module("bench.simulator", self.address, self.count))
-        _until_ready(self.address, self.count, self.family)
+        wait_until_ready(self.family, self.address, self.count)
         return self.address
 
     def groups(self) -> dict[str, list[int]]:
@@ -56,31 +53,25 @@ class Simulated(System):
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _until_ready(address: str, count: int, family: Family) -> None:
-    deadline = time.monotonic() + START
-    ready = 0
-    while ready < count:
-        family.check()
-        if time.monotonic() > deadline:
-            raise NotMeasured(f"{ready} of {count} processes ready after {START:.0f} s")
-        time.sleep(0.2)
-        ready = _ready(address)
+def measured(options: argparse.Namespace) -> tuple[dict[int, list[float]], float, float]:
+    """Costs of each master, and of the one with many processes its idle load and its memory."""
+    with ExitStack() as stack:
+        systems = {}
+        for count in (options.few, options.many):
+            systems[count] = Simulated(count)
+            stack.enter_context(systems[count].family)
+            systems[count].start()
+        many = systems[options.many]
+        idle = many.idle_percent(5)
+        return take(systems, options), idle, many.rss_mib()
 
 
-def _ready(address: str) -> int:
-    try:
-        with rota.Admin(address) as admin:
-            return sum(int(service["ready"]) for service in admin.status()["services"])
-    except rota.Error:  # the master is not up yet
-        return 0
-
-
-def measure(systems: dict[int, Simulated], options: argparse.Namespace) -> dict[int, list[float]]:
+def take(systems: dict[int, Simulated], options: argparse.Namespace) -> dict[int, list[float]]:
     costs: dict[int, list[float]] = {count: [] for count in systems}
     order = {"size": 128, "in_flight": 32, "warmup": 0.3, "seconds": options.seconds}
     for number in range(options.rounds):
         for count, system in systems.items():
-            print(f"round {number + 1}/{options.rounds}, {count} processes", file=sys.stderr)
+            say(f"round {number + 1}/{options.rounds}, {count} processes")
             costs[count].append(system.measure(order)["own_us"]["master"])
     return costs
 
@@ -93,24 +84,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--check", action="store_true", help="exit 1 if a limit is exceeded")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        with ExitStack() as stack:
-            systems = {}
-            for count in (options.few, options.many):
-                systems[count] = Simulated(count)
-                stack.enter_context(systems[count].family)
-                systems[count].start()
-            many = systems[options.many]
-            idle = many.idle_percent(5)
-            costs = measure(systems, options)
-            rss = many.rss_mib()
-    except NotMeasured as reason:
-        print(f"not measured: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    costs, idle, rss = to_the_end(lambda: measured(options))
     pairs = zip(costs[options.few], costs[options.many], strict=True)
     ratio = statistics.median(many / few for few, many in pairs)
     for count, found in costs.items():

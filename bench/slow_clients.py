@@ -14,7 +14,6 @@ import json
 import math
 import re
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 import rota
 
 from .http_systems import Rota
-from .launch import NotMeasured, module
+from .launch import NotMeasured, module, to_the_end
 from .systems import wait_until_ready
 
 EACH = 300
@@ -323,16 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.crowd:
         asyncio.run(slow(*options.crowd))
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        limits = (SHORT if options.short else Limits())._replace(answer=options.answer)
-        found = measured(limits, options.seconds, options.pause)
-    except NotMeasured as reason:
-        print(f"not measured: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    limits = (SHORT if options.short else Limits())._replace(answer=options.answer)
+    found = to_the_end(lambda: measured(limits, options.seconds, options.pause))
     verdicts = judged(found, options.p99)
     if options.json:
         print(json.dumps({**found, "reached": all(holds for holds, _ in verdicts)}, indent=1))
