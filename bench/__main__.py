@@ -12,25 +12,15 @@ import zmq
 
 from . import report, rounds
 from .report import Cell, Sample
+from .rounds import numbers, some_of
 from .systems import SYSTEMS, USUAL
-
-
-def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-def names(text: str) -> list[str]:
-    chosen = text.split(",")
-    if unknown := [name for name in chosen if name not in SYSTEMS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(SYSTEMS)}")
-    return chosen
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     rounds.add_options(parser, seconds=0.7)
     parser.add_argument("--warmup", type=float, default=0.2, help="before it, in each turn")
-    parser.add_argument("--only", type=names, default=USUAL, help=f"of {','.join(SYSTEMS)}")
+    parser.add_argument("--only", type=some_of(SYSTEMS), default=USUAL, help=f"of {','.join(SYSTEMS)}")
     parser.add_argument("--sizes", type=numbers, default=[report.SMALL, report.LARGE])
     parser.add_argument("--inflight", type=numbers, default=[1, 32, 256])
     return parser.parse_args(arguments)

@@ -13,6 +13,7 @@ from . import report, rounds
 from .http_systems import CASES, SYSTEMS, debian
 from .launch import NotMeasured, say
 from .report import RATES, Column, Floor, HttpCell, Sample
+from .rounds import numbers, some_of
 
 CONNECTIONS = (32, 128)
 BASELINES = {"wsgi": "haproxy-gunicorn", "asgi": "haproxy-uvicorn", "echo": "haproxy-gunicorn", "cpu": "gunicorn"}
@@ -44,21 +45,12 @@ def floors(connections: Sequence[int] = CONNECTIONS) -> list[Floor]:
     return found
 
 
-def cases(text: str) -> list[str]:
-    chosen = text.split(",")
-    if unknown := [name for name in chosen if name not in CASES]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(CASES)}")
-    return chosen
-
-
-def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.http_peers", description=__doc__)
     rounds.add_options(parser, seconds=3)
-    parser.add_argument("--only", type=cases, default=list(CASES), metavar="CASES", help=f"of {','.join(CASES)}")
+    parser.add_argument(
+        "--only", type=some_of(CASES), default=list(CASES), metavar="CASES", help=f"of {','.join(CASES)}"
+    )
     parser.add_argument("--connections", type=numbers, default=list(CONNECTIONS), help="of wrk, such as 32,128")
     return parser.parse_args(arguments)
 

@@ -12,7 +12,6 @@ import json
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -59,7 +58,6 @@ class Tally:
         ended = {name: sum(start <= at < start + seconds for at in times) for name, times in self.ended_at.items()}
         return {
             "ended": ended,
-            "calls": dict(Counter({name: len(found) for name, found in self.latencies.items()})),
             "ms": {name: quantiles(found) for name, found in self.latencies.items()},
             "late_ms": quantiles(self.late),
             "unanswered": self._open,
