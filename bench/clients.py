@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
-from . import cpu
+from . import proc
 from .report import quantile
 
 Run = Callable[[bytes, int, "Meter"], None]
@@ -32,7 +32,7 @@ class Meter:
         self._groups = groups
         self._seconds = seconds
         self._due = time.perf_counter() + warmup
-        self._edges: list[tuple[float, int, dict[str, cpu.Usage]]] = []
+        self._edges: list[tuple[float, int, dict[str, proc.Usage]]] = []
 
     def open(self, now: float) -> bool:
         """Pass an edge of the window if it is due; false once the second one is passed."""
@@ -42,7 +42,7 @@ class Meter:
         return len(self._edges) < 2
 
     def edge(self) -> None:
-        readings = {name: cpu.usage(pids) for name, pids in self._groups.items()}
+        readings = {name: proc.usage(pids) for name, pids in self._groups.items()}
         self._edges.append((time.perf_counter(), len(self.latencies), readings))
 
     def until_due(self) -> float:

@@ -11,7 +11,7 @@ import sys
 import time
 from urllib.parse import urlsplit
 
-from .cpu import usage
+from .proc import usage
 
 LAST_S = 10.0  # for the last answers
 

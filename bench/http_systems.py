@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from . import cpu
+from . import proc
 from .launch import ROOT, NotMeasured, free_ports, module
 from .report import LARGE, AnyCell
 from .systems import START, WORKERS, System, wait_for_port
@@ -81,10 +81,10 @@ class HttpSystem(System):
         command += ["--timeout", "10s", "-s", str(HERE / "wrk.lua")]
         command += [f"http://127.0.0.1:{self._port}{case.path}", "--", str(case.body)]
         groups = self.groups()
-        before = {name: cpu.usage(pids) for name, pids in groups.items()}
+        before = {name: proc.usage(pids) for name, pids in groups.items()}
         own = _children_s()
         found = _last_line(subprocess.run(command, capture_output=True, text=True))
-        spent = {name: cpu.usage(pids) - before[name] for name, pids in groups.items()}
+        spent = {name: proc.usage(pids) - before[name] for name, pids in groups.items()}
         count = found["requests"]
         failed = found["status"] + found["timeout"] + (0 if self.closes else found["broken"])
         if failed > FAILED_MAX * count:
@@ -136,13 +136,9 @@ class Rota(HttpSystem):
         return first + 3
 
     def groups(self) -> dict[str, list[int]]:
-        below = {_role(pid): [pid, *cpu.descendants(pid)] for pid in _children(self._run.pid)}
+        below = {_role(pid): [pid, *proc.descendants(pid)] for pid in proc.children(self._run.pid)}
         agent, *processes = below["slave"]
         return {"front": below["gateway"], "master": below["master"], "agent": [agent], "process": processes}
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _role(pid: int) -> str:
@@ -167,7 +163,7 @@ class Gunicorn(HttpSystem):
         return port
 
     def groups(self) -> dict[str, list[int]]:
-        return {"process": cpu.descendants(self._server.pid)}
+        return {"process": proc.descendants(self._server.pid)}
 
 
 def gunicorn(port: int, processes: int) -> list[str]:
@@ -202,8 +198,8 @@ class BehindHaproxy(HttpSystem):
         raise NotImplementedError
 
     def groups(self) -> dict[str, list[int]]:
-        processes = [pid for server in self._servers for pid in (server.pid, *cpu.descendants(server.pid))]
-        return {"front": [self._haproxy.pid, *cpu.descendants(self._haproxy.pid)], "process": processes}
+        processes = [pid for server in self._servers for pid in (server.pid, *proc.descendants(server.pid))]
+        return {"front": [self._haproxy.pid, *proc.descendants(self._haproxy.pid)], "process": processes}
 
 
 HAPROXY = """\
@@ -261,8 +257,8 @@ class UwsgiRouter(HttpSystem):
         return port
 
     def groups(self) -> dict[str, list[int]]:
-        processes = [pid for one in self._instances for pid in (one.pid, *cpu.descendants(one.pid))]
-        return {"front": [self._router.pid, *cpu.descendants(self._router.pid)], "process": processes}
+        processes = [pid for one in self._instances for pid in (one.pid, *proc.descendants(one.pid))]
+        return {"front": [self._router.pid, *proc.descendants(self._router.pid)], "process": processes}
 
 
 class UwsgiKeepalive(UwsgiRouter):

@@ -18,7 +18,7 @@ from pathlib import Path
 from rota.cli.children import Child
 from rota.testing import LocalCluster
 
-from .cpu import usage
+from .proc import children, usage
 
 MIB = 1024 * 1024
 GROWTH_MIB = 16  # most that a process may grow by: windows, a spool's memory, what malloc keeps
@@ -44,7 +44,7 @@ def _measure(interface: str, mib: int) -> int:
         gateway = Child(words, log)
         try:
             port = _port(gateway)
-            parts = {"gateway": _children(gateway.pid)[0], "process": cluster.processes()[0]}
+            parts = {"gateway": children(gateway.pid)[0], "process": cluster.processes()[0]}
             parts["master"] = cluster.status()["master"]["pid"]
             _ask(port, "GET", "/plain")
             return max(_moved(f"{interface} {way}", parts, port, way, mib) for way in ("down", "up"))
@@ -107,10 +107,6 @@ def _port(gateway: Child) -> int:
             raise SystemExit(f"no gateway: {gateway.output()}")
         time.sleep(0.05)
     return int(gateway.output().partition("http://127.0.0.1:")[2].split()[0])
-
-
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _resident_mib(pid: int) -> int:

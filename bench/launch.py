@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from . import cpu
+from . import proc
 
 ROOT = Path(__file__).resolve().parent.parent
 PR_SET_PDEATHSIG = 1
@@ -132,7 +132,7 @@ class Family:
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
     def _end(self, member: subprocess.Popen[str]) -> None:
-        below = cpu.descendants(member.pid) if member.poll() is None else []
+        below = proc.descendants(member.pid) if member.poll() is None else []
         if member.stdin:
             member.stdin.close()  # a client leaves by itself when its orders end
         else:
@@ -146,6 +146,15 @@ class Family:
             _kill_if_in(pid, member.pid)
         if member.stdout:
             member.stdout.close()
+
+
+def line_of(member: subprocess.Popen[str]) -> str:
+    """The next one that it writes."""
+    assert member.stdout
+    line = member.stdout.readline()
+    if not line:
+        raise NotMeasured("a client ended without a word")
+    return line
 
 
 def _kill_if_in(pid: int, session: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import rota
 
-from .launch import ROOT, Family, NotMeasured, free_ports, module, say, to_the_end
+from .launch import ROOT, Family, free_ports, line_of, module, say, to_the_end
 from .systems import System, wait_until_ready
 
 PROCESSES = 3  # two are left when one is stopped: enough for the load
@@ -60,29 +60,19 @@ class Neighbour:
 
     def __init__(self, family: Family, address: str) -> None:
         self._process = family.start(module("bench.neighbour", "--pile", address), piped=True)
-        self._line()
+        line_of(self._process)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        self._say("pile")
-        self._line()  # they are asked for
+        assert self._process.stdin
+        self._process.stdin.write("pile\n")
+        line_of(self._process)  # they are asked for
         os.kill(self._process.pid, signal.SIGSTOP)
         try:
             yield
         finally:
             os.kill(self._process.pid, signal.SIGCONT)
-            self.failed = json.loads(self._line())
-
-    def _say(self, word: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(word + "\n")
-
-    def _line(self) -> str:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise NotMeasured("the neighbour ended without a word")
-        return line
+            self.failed = json.loads(line_of(self._process))
 
 
 def pile(address: str) -> None:

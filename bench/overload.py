@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import rota
 
-from . import cpu
-from .launch import ROOT, Family, NotMeasured, free_ports, module, say, to_the_end
+from . import proc
+from .launch import ROOT, Family, free_ports, line_of, module, say, to_the_end
 from .systems import wait_until_ready
 
 PROCESSES = 2
@@ -53,10 +50,6 @@ class Pool:
         )
         wait_until_ready(self.family, self.address, PROCESSES)
 
-    def rss(self) -> int:
-        pages = int(Path(f"/proc/{self.master.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
     def counters(self) -> dict[str, int]:
         with rota.Admin(self.address) as admin:
             found: dict[str, int] = admin.status()["master"]["counters"]
@@ -67,34 +60,26 @@ class Pool:
         words = [kind, number // clients, seconds, TIMEOUT_S, NAP_S]
         members = [self.family.start(module("bench.offered", self.address, *words), piped=True) for _ in range(clients)]
         for member in members:
-            _line(member)
-        groups = {"master": [self.master.pid], "process": cpu.descendants(self.agent.pid)}
+            line_of(member)
+        groups = {"master": [self.master.pid], "process": proc.descendants(self.agent.pid)}
         groups["client"] = [member.pid for member in members]
-        before = {name: cpu.usage(pids) for name, pids in groups.items()}
+        before = {name: proc.usage(pids) for name, pids in groups.items()}
         for member in members:
             assert member.stdin
             member.stdin.write("go\n")
         highest, until = 0, time.monotonic() + seconds + TIMEOUT_S
         while time.monotonic() < until:
-            highest = max(highest, self.rss())
+            highest = max(highest, proc.rss(self.master.pid))
             time.sleep(SAMPLE_S)
-        spent = {name: (cpu.usage(pids) - before[name]).all_threads / 1e7 / seconds for name, pids in groups.items()}
+        spent = {name: (proc.usage(pids) - before[name]).all_threads / 1e7 / seconds for name, pids in groups.items()}
         self.cpu_percent = spent  # of one core; who has no more to give is the limit
-        return [json.loads(_line(member)) for member in members], highest
-
-
-def _line(member: subprocess.Popen[str]) -> str:
-    assert member.stdout
-    line = member.stdout.readline()
-    if not line:
-        raise NotMeasured("a client ended without a word")
-    return line
+        return [json.loads(line_of(member)) for member in members], highest
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     with Family("overload") as family:
         pool = Pool(family)
-        idle = pool.rss()
+        idle = proc.rss(pool.master.pid)
         say("the peak, closed loop")
         [closed], _ = pool.offer("closed", 32, options.peak_seconds, 1)
         peak = closed["ended"].get("ok", 0) / options.peak_seconds

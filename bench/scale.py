@@ -7,14 +7,12 @@ to each in turn. The master's own thread is what is compared, so the simulator's
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
-from . import cpu
+from . import proc
 from .launch import free_ports, module, say, to_the_end
 from .systems import System, wait_for_port, wait_until_ready
 
@@ -43,14 +41,13 @@ class Simulated(System):
 
     def idle_percent(self, seconds: float) -> float:
         """Of one core, all threads of the master, with nothing but heartbeats coming in."""
-        before, start = cpu.usage([self._master.pid]), time.monotonic()
+        before, start = proc.usage([self._master.pid]), time.monotonic()
         time.sleep(seconds)
-        used = cpu.usage([self._master.pid]) - before
+        used = proc.usage([self._master.pid]) - before
         return used.all_threads / 1e7 / (time.monotonic() - start)
 
     def rss_mib(self) -> float:
-        pages = int(Path(f"/proc/{self._master.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return proc.rss(self._master.pid) / 2**20
 
 
 def measured(options: argparse.Namespace) -> tuple[dict[int, list[float]], float, float]:

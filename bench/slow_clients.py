@@ -28,6 +28,7 @@ import rota
 
 from .http_systems import Rota
 from .launch import NotMeasured, module, to_the_end
+from .proc import rss
 from .systems import wait_until_ready
 
 EACH = 300
@@ -213,10 +214,6 @@ def connected(port: int) -> set[int]:
         if local.endswith(own) and state == ESTABLISHED:
             found.add(int(remote.rpartition(":")[2], 16))
     return found
-
-
-def rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 # ---- the measurement -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from . import cpu
+from . import proc
 from .launch import ROOT, Family, NotMeasured, free_ports, module
 from .report import AnyCell
 
@@ -120,7 +120,7 @@ class Rota(System):
         return {
             "master": [self._master.pid],
             "agent": [self._agent.pid],
-            "process": cpu.descendants(self._agent.pid),
+            "process": proc.descendants(self._agent.pid),
         }
 
 
@@ -157,7 +157,7 @@ class Executor(System):
 
     def groups(self) -> dict[str, list[int]]:
         assert self._client
-        return {"process": cpu.descendants(self._client.pid)}
+        return {"process": proc.descendants(self._client.pid)}
 
 
 def wait_until_ready(family: Family, address: str, processes: int) -> None:

@@ -28,7 +28,7 @@ def bench() -> ModuleType:
     package = importlib.util.module_from_spec(spec)
     sys.modules["bench"] = package
     spec.loader.exec_module(package)
-    for name in ("report", "cpu", "launch", "http_systems", "http_peers", "rounds", "slow_clients"):
+    for name in ("report", "proc", "launch", "http_systems", "http_peers", "rounds", "slow_clients"):
         importlib.import_module(f"bench.{name}")
     return package
 
@@ -137,11 +137,11 @@ def test_progress_is_written_over_on_a_terminal_only(bench, monkeypatch, capsys)
 
 
 def test_cpu_time_is_read_of_every_thread_and_of_the_main_one(bench):
-    before = bench.cpu.usage([os.getpid()])
+    before = bench.proc.usage([os.getpid()])
     end = time.thread_time() + 0.05
     while time.thread_time() < end:
         pass
-    used = bench.cpu.usage([os.getpid()]) - before
+    used = bench.proc.usage([os.getpid()]) - before
     assert used.all_threads >= used.own_thread >= 40_000_000
 
 
@@ -150,8 +150,8 @@ def test_nothing_is_left_behind_of_a_family(bench):
     sleeper += "time.sleep(60)']); time.sleep(60)"
     with bench.launch.Family("test") as family:
         member = family.start([sys.executable, "-c", sleeper])
-        until(lambda: bench.cpu.descendants(member.pid))
-        below = bench.cpu.descendants(member.pid)
+        until(lambda: bench.proc.descendants(member.pid))
+        below = bench.proc.descendants(member.pid)
         folder = family.folder
     assert below and not folder.exists()
     until(lambda: all(map(is_gone, (member.pid, *below))))

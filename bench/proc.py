@@ -1,7 +1,8 @@
-"""CPU time of processes and of their threads, in nanoseconds, from /proc."""
+"""What /proc says of processes: CPU time, memory, children."""
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,15 +35,24 @@ def of_threads(pid: int) -> dict[int, int]:
     return times
 
 
+def rss(pid: int) -> int:
+    """Bytes of resident memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, task.read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # as above
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """Process ids below `pid`, nearest first."""
-    found, todo = [], [pid]
-    while todo:
-        for task in Path(f"/proc/{todo.pop(0)}/task").glob("*/children"):
-            try:
-                children = [int(child) for child in task.read_text().split()]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            found += children
-            todo += children
+    found = children(pid)
+    for each in found:  # which grows meanwhile
+        found += children(each)
     return found
