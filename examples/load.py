@@ -49,8 +49,10 @@ class Request:
         error = future.exception()
         if error is not None:
             self.outcome = getattr(error, "outcome", type(error).__name__)
-            return
-        answer = future.result()
+        else:
+            self.answered(future.result())
+
+    def answered(self, answer: Any) -> None:
         self.outcome = OK if Decimal(answer["amount"]) == self.amount else WRONG
         self.version = str(answer["version"])
 

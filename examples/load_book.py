@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,13 +23,8 @@ class Grant(Request):
 
     __slots__ = ()
 
-    def finish(self, future: Future[Any]) -> None:
-        self.latency = time.monotonic() - self.due
-        error = future.exception()
-        if error is not None:
-            self.outcome = type(error).__name__
-        else:
-            self.outcome = OK if isinstance(future.result(), str) else WRONG
+    def answered(self, answer: Any) -> None:
+        self.outcome = OK if isinstance(answer, str) else WRONG
 
 
 class Bank(Load):

@@ -13,14 +13,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import report
-from cluster import EXAMPLES, LOANS, LOANS_WEB, NODES, PROCESSES, Cluster, Failed, free_port, say
+from cluster import EXAMPLES, LOANS, LOANS_WEB, NODES, PROCESSES, Cluster, Failed, follow, free_port, play, say
 from report import NEW, OLD, Deploy
 from watching import SAMPLE_S, Sampler, Status, active_nodes, node, picture, processes
 
@@ -77,7 +76,7 @@ class Demo:
         how = f"GETs a second of http://{self.cluster.http}/quote" if self.cluster.http else "quotes a second"
         say(f"load: {self.rate} {how} from a client process")
         load = self.cluster.start_load(self.rate)
-        self.follow(load, self.heard_load)
+        follow(load, self.heard_load)
         self.wait_for("the first answers", READY_S, lambda: bool(self.load_line))
         self.sampler.counting = True
         return load
@@ -87,7 +86,7 @@ class Demo:
         begun = time.monotonic()
         command = (str(EXAMPLES / "deploy.sh"), str(self.cluster.folder), str(self.cluster.version(NEW)), *NODES)
         script = self.cluster.start("deploy", "bash", *command, log=False)
-        self.follow(script, lambda line: say(f"deploy.sh: {line.removeprefix('deploy.sh: ')}"))
+        follow(script, lambda line: say(f"deploy.sh: {line.removeprefix('deploy.sh: ')}"))
         while script.poll() is None and time.monotonic() < begun + DEPLOY_S:
             self.tick()
             self.kill_when_due()
@@ -150,16 +149,6 @@ class Demo:
         if not self.sampler.stopped.is_set():
             say(f"{line}  | {picture(self.sampler.latest)}")
 
-    def follow(self, process: subprocess.Popen[str], hear: Callable[[str], None]) -> None:
-        assert process.stdout is not None
-        lines = process.stdout
-
-        def read() -> None:
-            for line in lines:
-                hear(line.rstrip())
-
-        threading.Thread(target=read, daemon=True).start()
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -168,23 +157,15 @@ def main() -> int:
     parser.add_argument("--web", action="store_true", help="a web application, under a load of HTTP requests")
     options = parser.parse_args()
     folder = options.folder.resolve()
-    try:
+
+    def plays() -> tuple[str, list[str]]:
         application = LOANS_WEB if options.web else LOANS
         with Cluster(folder, application, free_port()) as cluster, Sampler(cluster.address) as sampler:
             found = Demo(cluster, sampler, options.rate).play()
             say("done, ending everything")
-    except Failed as problem:
-        print(f"\ndemo: {problem}\nThe logs are in {folder}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ndemo: interrupted; everything is ended", file=sys.stderr)
-        return 130
-    print(f"\n{report.table(found)}\n")
-    wrong = report.faults(found)
-    for sentence in wrong:
-        print(f"demo: {sentence}", file=sys.stderr)
-    print("FAILED" if wrong else "A rolling update with a killed process in it: nothing lost, nothing failed.")
-    return 1 if wrong else 0
+        return report.table(found), report.faults(found)
+
+    return play(folder, plays, "A rolling update with a killed process in it: nothing lost, nothing failed.")
 
 
 if __name__ == "__main__":

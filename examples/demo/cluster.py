@@ -8,13 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.request import urlopen
 
 from report import Request, read
+
+import rota
 
 NODES = ("node-1", "node-2", "node-3")
 PROCESSES = 2  # a node: the death of one must not take its node along
@@ -47,6 +51,35 @@ def say(text: str) -> None:
 
 class Failed(Exception):
     """The demo cannot go on; the sentence says why."""
+
+
+def play(folder: Path, plays: Callable[[], tuple[str, list[str]]], good: str) -> int:
+    """The exit code. `plays` answers what is to be shown, and what was wrong."""
+    try:
+        shown, wrong = plays()
+    except (Failed, rota.Error) as problem:
+        print(f"\ndemo: {problem}\nThe logs are in {folder}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; everything is ended", file=sys.stderr)
+        return 130
+    print(f"\n{shown}\n")
+    for sentence in wrong:
+        print(f"demo: {sentence}", file=sys.stderr)
+    print("FAILED" if wrong else good)
+    return 1 if wrong else 0
+
+
+def follow(process: subprocess.Popen[str], hear: Callable[[str], None]) -> None:
+    """Each line that it writes."""
+    assert process.stdout is not None
+    lines = process.stdout
+
+    def read() -> None:
+        for line in lines:
+            hear(line.rstrip())
+
+    threading.Thread(target=read, daemon=True).start()
 
 
 class Cluster:

@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import failover_report as report
-from cluster import LOANS_BOOK, NODES, PROCESSES, Cluster, Failed, free_port, say
+from cluster import LOANS_BOOK, NODES, PROCESSES, Cluster, Failed, follow, free_port, play, say
 from failover_report import Change
-from watching import active_nodes, processes
+from watching import Status, active_nodes, processes
 
 import rota
 
@@ -29,8 +27,6 @@ READY_S = 30.0
 BEFORE_S, AFTER_S = 3.0, 3.0  # of load around each change
 LOOK_S = 0.05
 OTHER = {"a": "b", "b": "a"}
-
-Status = dict[str, Any]
 
 
 class Masters(Cluster):
@@ -97,17 +93,13 @@ class Demo:
     def start_load(self) -> subprocess.Popen[str]:
         say(f"load: {self.rate} requests a second from a client process, every second one grants a loan")
         load = self.cluster.start_load(self.rate)
-        assert load.stdout is not None
-        lines = load.stdout
-
-        def read() -> None:
-            for line in lines:
-                self.load_line = line.rstrip()
-                say(self.load_line)
-
-        threading.Thread(target=read, daemon=True).start()
+        follow(load, self.heard_load)
         self.wait_for("answer", lambda: bool(self.load_line))
         return load
+
+    def heard_load(self, line: str) -> None:
+        self.load_line = line
+        say(line)
 
     def change(self, what: str, happen: Callable[[str], None]) -> None:
         before = self.status()["master"]
@@ -182,21 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=int, default=200, help="requests a second (200)")
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
-    try:
+
+    def plays() -> tuple[str, list[str]]:
         with Masters(folder) as cluster:
             found = Demo(cluster, options.rate).play()
-    except (Failed, rota.Error) as problem:
-        print(f"\ndemo: {problem}\nThe logs are in {folder}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ndemo: interrupted; everything is ended", file=sys.stderr)
-        return 130
-    print(f"\n{report.picture(found)}\n\n{report.table(found)}\n")
-    wrong = report.faults(found)
-    for sentence in wrong:
-        print(f"demo: {sentence}", file=sys.stderr)
-    print("FAILED" if wrong else "The active master was killed, and then changed: nothing lost, no loan granted twice.")
-    return 1 if wrong else 0
+        return f"{report.picture(found)}\n\n{report.table(found)}", report.faults(found)
+
+    return play(folder, plays, "The active master was killed, and then changed: nothing lost, no loan granted twice.")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from report import Request
+from report import Request, longest_stall
 
 BAR_S = 0.1
 SHOWN_S = (-1.0, 3.0)  # around a change
@@ -71,8 +71,7 @@ def _phase(change: Change, requests: Sequence[Request]) -> Phase:
         if 0 <= place < len(bars):
             bars[place] += 1
     maybe, lost, answered = (outcomes.pop(name, 0) for name in ("MaybeExecuted", "lost", "ok"))
-    stall = max((later - earlier for earlier, later in pairwise(arrived)), default=0.0)
-    return Phase(change, len(requests), answered, maybe, lost, outcomes, stall, bars)
+    return Phase(change, len(requests), answered, maybe, lost, outcomes, longest_stall(arrived), bars)
 
 
 def picture(found: Report) -> str:

@@ -62,7 +62,7 @@ def report(requests: Sequence[Request], active: Sequence[int], deploy: Deploy) -
         old_after=sum(x.version == OLD for x in answered if x.due > deploy.ended),
         before=_quantiles(x.latency for x in answered if x.due < deploy.begun),
         during=_quantiles(x.latency for x in answered if deploy.begun <= x.due <= deploy.ended),
-        stall=_stall(answered),
+        stall=longest_stall(sorted(x.due + x.latency for x in answered)),
         active=min(active, default=None),
         deploy=deploy,
     )
@@ -73,9 +73,8 @@ def _quantiles(latencies: Iterable[float]) -> tuple[float, float]:
     return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
 
 
-def _stall(answered: Sequence[Request]) -> float:
-    """The longest time in which no answer came in."""
-    arrived = sorted(x.due + x.latency for x in answered)
+def longest_stall(arrived: Sequence[float]) -> float:
+    """The longest time in which no answer came in; `arrived` is in order."""
     return max((later - earlier for earlier, later in pairwise(arrived)), default=0.0)
 
 
