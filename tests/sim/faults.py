@@ -140,8 +140,8 @@ def kill_agent(cluster: Cluster) -> None:
     cluster.clock.after(cluster.between(*DOWN_S), start)
 
 
-def stop_agent(cluster: Cluster) -> None:
-    """TERM, and systemd starts it again."""
+def stop_agent(cluster: Cluster, remembers: bool = False) -> None:
+    """TERM, and systemd starts it again. `remembers`: it keeps its state directory."""
     name = _node(cluster)
     agent = cluster.agents[name]
     if not agent.alive:
@@ -156,7 +156,7 @@ def stop_agent(cluster: Cluster) -> None:
             cluster.clock.after(0.2, start)
         else:
             cluster.clock.tell("%s: starts anew", name)
-            cluster.start_agent(name, remembers=False)
+            cluster.start_agent(name, remembers)
 
     cluster.clock.after(0.2, start)
 

@@ -1,16 +1,20 @@
-"""What a history was, and how a violation is told."""
+"""How a history is played, what it was, and how a violation is told."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from .network import Violation
 
 if TYPE_CHECKING:
     from .cluster import Cluster
+    from .faults import Fault
+
+CALLS_MAX = 100  # of one history
 
 
 class Played(NamedTuple):
@@ -19,6 +23,36 @@ class Played(NamedTuple):
     seconds: float  # on its own clock
     counts: Counter[str] = Counter()  # of what happened
     answered_after: float = 0.0  # seconds from the last fault until clients were answered
+
+
+class Pace(NamedTuple):
+    """Of each, one is chosen for a history."""
+
+    pauses_s: list[float]  # between two calls
+    fault_every_s: list[float]
+    lasts_s: list[float]
+    timeouts_s: list[float]
+
+
+def under_load(cluster: Cluster, choice: Random, known: Mapping[Fault, int], kinds: Sequence[Fault], pace: Pace) -> int:
+    """Calls at random moments, faults of these kinds at others. How many faults there were."""
+    weights = [known[kind] for kind in kinds]
+    clock, faults, calls = cluster.clock, 0, 0
+    pause_s, fault_every_s = choice.choice(pace.pauses_s), choice.choice(pace.fault_every_s)
+    until = clock.now + choice.choice(pace.lasts_s)
+    next_call = next_fault = clock.now
+    while clock.now < until:
+        if next_call <= next_fault:
+            clock.run(next_call)
+            next_call += choice.expovariate(1 / pause_s) if calls < CALLS_MAX else until
+            cluster.call(timeout=choice.choice(pace.timeouts_s))
+            calls += 1
+        else:
+            clock.run(next_fault)
+            next_fault += choice.expovariate(1 / fault_every_s)
+            choice.choices(kinds, weights)[0](cluster)
+            faults += 1
+    return faults
 
 
 @contextmanager

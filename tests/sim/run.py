@@ -31,10 +31,10 @@ from sim.network import BEGINNING
 from sim.pairs.history import history as history_of_pair
 from sim.pairs.mutants import MUTANTS as MUTANTS_OF_PAIRS
 from sim.pairs.mutants import SHOWN_BY as SHOWN_BY_OF_PAIRS
-from sim.played import Played, told
+from sim.played import Pace, Played, told, under_load
 
 CHUNK = 25  # histories that a worker plays between two reports
-CALLS_MAX = 100  # of one history
+PACE = Pace([0.004, 0.02, 0.05], [0.05, 0.1, 0.25], [0.7, 1.5, 3.0], [0.05, 0.8, 2.5, 2.5])
 LONG_QUIET_S = 25.0  # every so often: what happens by itself long after the last fault
 MUTANT_SEEDS_MAX = 500
 
@@ -65,26 +65,10 @@ def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
 
 
 def _play(cluster: Cluster, choice: Random, kinds: Sequence[Fault]) -> int:
-    """Calls at random moments, faults of these kinds at others, then peace. How many faults there were."""
-    weights = [FAULTS[kind] for kind in kinds]
-    clock, faults, calls = cluster.clock, 0, 0
+    """Load, then peace. How many faults there were."""
     if choice.random() < 0.7:
         cluster.run_until(cluster.ready, 10)
-    pause_s = choice.choice([0.004, 0.02, 0.05])
-    fault_every_s = choice.choice([0.05, 0.1, 0.25])
-    until = clock.now + choice.choice([0.7, 1.5, 3.0])
-    next_call = next_fault = clock.now
-    while clock.now < until:
-        if next_call <= next_fault:
-            clock.run(next_call)
-            next_call += choice.expovariate(1 / pause_s) if calls < CALLS_MAX else until
-            cluster.call(timeout=choice.choice([0.05, 0.8, 2.5, 2.5]))
-            calls += 1
-        else:
-            clock.run(next_fault)
-            next_fault += choice.expovariate(1 / fault_every_s)
-            choice.choices(kinds, weights)[0](cluster)
-            faults += 1
+    faults = under_load(cluster, choice, FAULTS, kinds, PACE)
     cluster.settle(LONG_QUIET_S if choice.random() < 0.02 else 0.5)
     return faults
 

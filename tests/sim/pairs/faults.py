@@ -158,29 +158,12 @@ def forge(cluster: PairCluster) -> None:
 
 
 def stop_agent(cluster: PairCluster) -> None:
-    """TERM, and systemd starts it again; it keeps its state directory. While it is away it does not vote: so not beside
-    one that is gone for good and still counts, for the two may be the majority that is needed to let it come back.
+    """While it is away it does not vote: so not beside one that is gone for good and still counts, for the two may be
+    the majority that is needed to let it come back.
     """
     active = cluster.active
-    if cluster.removed and (active is None or cluster.removed & active.core.pair.leases.electorate):
-        return
-    name = cluster.rng.choice(list(cluster.agents))
-    agent = cluster.agents[name]
-    if not agent.alive:
-        return
-    cluster.clock.tell("FAULT: agent %s gets TERM", name)
-    agent.leave()
-
-    def start() -> None:
-        if cluster.agents.get(name) is not agent:
-            return
-        if agent.alive:
-            cluster.clock.after(0.2, start)
-        else:
-            cluster.clock.tell("%s: starts anew", name)
-            cluster.start_agent(name, remembers=True)
-
-    cluster.clock.after(0.2, start)
+    if not cluster.removed or (active is not None and not cluster.removed & active.core.pair.leases.electorate):
+        faults.stop_agent(cluster, remembers=True)
 
 
 def move_agent(cluster: PairCluster) -> None:

@@ -11,11 +11,11 @@ from rota.common.settings import ANY, MAJORITY, MasterSettings
 from .. import leftovers
 from ..faults import Fault
 from ..network import BEGINNING
-from ..played import Played, told
+from ..played import Pace, Played, told, under_load
 from .cluster import BACKUP, PRIMARY, PairCluster
 from .faults import FAULTS
 
-CALLS_MAX = 100
+PACE = Pace([0.02, 0.05, 0.1], [0.1, 0.3, 0.8], [2.0, 5.0, 8.0], [0.8, 2.5, 6.0])
 ANY_EVERY = 20  # of so many histories one has quorum "any"
 
 
@@ -49,26 +49,10 @@ def history(seed: int, kinds: Sequence[Fault] = ()) -> Played:
 
 
 def _play(cluster: PairCluster, choice: Random, kinds: Sequence[Fault]) -> int:
-    """Calls at random moments, faults of these kinds at others, then peace. How many faults there were."""
-    weights = [FAULTS[kind] for kind in kinds]
-    clock, faults, calls = cluster.clock, 0, 0
+    """Load, then peace. How many faults there were."""
     if choice.random() < 0.8:
-        clock.run(clock.now + 10, cluster_is_ready(cluster))
-    pause_s = choice.choice([0.02, 0.05, 0.1])
-    fault_every_s = choice.choice([0.1, 0.3, 0.8])
-    until = clock.now + choice.choice([2.0, 5.0, 8.0])
-    next_call = next_fault = clock.now
-    while clock.now < until:
-        if next_call <= next_fault:
-            clock.run(next_call)
-            next_call += choice.expovariate(1 / pause_s) if calls < CALLS_MAX else until
-            cluster.call(timeout=choice.choice([0.8, 2.5, 6.0]))
-            calls += 1
-        else:
-            clock.run(next_fault)
-            next_fault += choice.expovariate(1 / fault_every_s)
-            choice.choices(kinds, weights)[0](cluster)
-            faults += 1
+        cluster.clock.run(cluster.clock.now + 10, cluster_is_ready(cluster))
+    faults = under_load(cluster, choice, FAULTS, kinds, PACE)
     cluster.settle()
     return faults
 
