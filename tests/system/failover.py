@@ -8,20 +8,17 @@ network namespaces: it takes root.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lan import NoNetwork
 
-from system.ledger import Findings
-from system.result import Result
+from system.result import as_json, nothing, tell, told
 from system.table import table
 from system.takeovers import SCENARIOS, Measured
 
@@ -47,11 +44,12 @@ def main() -> int:
     for place, name in enumerate(names, 1):
         runs = options.runs or max(1, round(SCENARIOS[name].runs * options.share))
         found.append(measure(name, runs, options.keep, f"{place}/{len(names)}"))
-    print(as_json(found) if options.json else table(COLUMNS, [row(each) for each in found], NUMBERS))
-    for each in found:
-        for miss in each.result.misses:
-            tell(f"{each.result.scenario}: {miss}")
-    return 1 if any(each.result.misses for each in found) else 0
+    print(
+        as_json([{**each.result.as_data(), "runs": each.runs} for each in found])
+        if options.json
+        else table(COLUMNS, [row(each) for each in found], NUMBERS)
+    )
+    return told([each.result for each in found])
 
 
 def measure(name: str, runs: int, keep: Path | None, place: str) -> Measured:
@@ -63,20 +61,12 @@ def measure(name: str, runs: int, keep: Path | None, place: str) -> Measured:
         try:
             found = SCENARIOS[name].play(folder, runs)
         except NoNetwork as reason:
-            found = _nothing(name, f"not played: {reason}")
+            found = Measured(0, nothing(name, f"not played: {reason}"))
         except Exception as error:
             tell(traceback.format_exc())
-            found = _nothing(name, f"did not end: {type(error).__name__}: {error}")
+            found = Measured(0, nothing(name, f"did not end: {type(error).__name__}: {error}"))
     tell(f"{place} {name}: {found.result.verdict} after {time.monotonic() - began:.0f} s")
     return found
-
-
-def _nothing(name: str, why: str) -> Measured:
-    return Measured(0, Result(name, Findings(0, 0, Counter(), [], [], []), "", "", [why]))
-
-
-def tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def row(measured: Measured) -> tuple[str, ...]:
@@ -94,27 +84,6 @@ def row(measured: Measured) -> tuple[str, ...]:
         measured.result.limit,
         measured.result.verdict,
     )
-
-
-def as_json(found: list[Measured]) -> str:
-    rows = [
-        {
-            "scenario": result.scenario,
-            "runs": runs,
-            "submitted": result.findings.submitted,
-            "answered": result.findings.answered,
-            "faults": dict(result.findings.faults),
-            "lost": len(result.findings.lost),
-            "executed_twice": len(result.findings.twice),
-            "wrong": result.findings.wrong,
-            "figure": result.figure,
-            "limit": result.limit,
-            "verdict": result.verdict,
-            "misses": result.misses,
-        }
-        for runs, result in found
-    ]
-    return json.dumps({"schema": 1, "ok": not any(row["misses"] for row in rows), "scenarios": rows}, indent=1)
 
 
 if __name__ == "__main__":

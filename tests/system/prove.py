@@ -7,19 +7,16 @@ laid side by side. Exits 1 if anything was missed. Progress goes to stderr.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from system.ledger import Findings
-from system.result import Result
+from system.result import Result, as_json, nothing, tell, told
 from system.scenarios import SCENARIOS
 from system.table import table
 
@@ -40,11 +37,12 @@ def main() -> int:
     results = [
         prove(name, SCENARIOS[name], options.rounds, f"{place}/{len(names)}") for place, name in enumerate(names, 1)
     ]
-    print(as_json(results) if options.json else table(COLUMNS, [row(result) for result in results], NUMBERS))
-    for result in results:
-        for miss in result.misses:
-            tell(f"{result.scenario}: {miss}")
-    return 1 if any(result.misses for result in results) else 0
+    print(
+        as_json([each.as_data() for each in results])
+        if options.json
+        else table(COLUMNS, [row(result) for result in results], NUMBERS)
+    )
+    return told(results)
 
 
 def prove(name: str, scenario: Callable[..., Result], rounds: int, place: str) -> Result:
@@ -55,14 +53,9 @@ def prove(name: str, scenario: Callable[..., Result], rounds: int, place: str) -
             result = scenario(Path(folder), rounds)
         except Exception as error:
             tell(traceback.format_exc())
-            nothing = Findings(0, 0, Counter(), [], [], [])
-            result = Result(name, nothing, "", "", [f"did not end: {type(error).__name__}: {error}"])
+            result = nothing(name, f"did not end: {type(error).__name__}: {error}")
     tell(f"{place} {name}: {result.verdict} after {time.monotonic() - begun:.0f} s")
     return result
-
-
-def tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def row(result: Result) -> tuple[str, ...]:
@@ -70,32 +63,6 @@ def row(result: Result) -> tuple[str, ...]:
     faults = ", ".join(f"{count} {name}" for name, count in found.faults.items()) or "0"
     numbers = (f"{found.submitted:,}", f"{found.answered:,}", faults, str(len(found.lost)), str(len(found.twice)))
     return (result.scenario, *numbers, result.figure, result.limit or "-", result.verdict)
-
-
-def as_json(results: list[Result]) -> str:
-    return json.dumps(
-        {
-            "schema": 1,
-            "ok": not any(result.misses for result in results),
-            "scenarios": [
-                {
-                    "scenario": result.scenario,
-                    "submitted": result.findings.submitted,
-                    "answered": result.findings.answered,
-                    "faults": dict(result.findings.faults),
-                    "lost": len(result.findings.lost),
-                    "executed_twice": len(result.findings.twice),
-                    "wrong": result.findings.wrong,
-                    "figure": result.figure,
-                    "limit": result.limit,
-                    "verdict": result.verdict,
-                    "misses": result.misses,
-                }
-                for result in results
-            ],
-        },
-        indent=1,
-    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What a scenario found: one row of the table of `prove.py`, and what pytest asserts."""
+"""What a scenario found: one row of the tables of `prove.py` and `failover.py`, and what pytest asserts."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .ledger import Findings
 
@@ -20,6 +22,41 @@ class Result(NamedTuple):
     @property
     def verdict(self) -> str:
         return "MISSED" if self.misses else "ok"
+
+    def as_data(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario,
+            "submitted": self.findings.submitted,
+            "answered": self.findings.answered,
+            "faults": dict(self.findings.faults),
+            "lost": len(self.findings.lost),
+            "executed_twice": len(self.findings.twice),
+            "wrong": self.findings.wrong,
+            "figure": self.figure,
+            "limit": self.limit,
+            "verdict": self.verdict,
+            "misses": self.misses,
+        }
+
+
+def nothing(scenario: str, why: str) -> Result:
+    return Result(scenario, Findings(0, 0, Counter(), [], [], []), "", "", [why])
+
+
+def as_json(rows: list[dict[str, Any]]) -> str:
+    return json.dumps({"schema": 1, "ok": not any(row["misses"] for row in rows), "scenarios": rows}, indent=1)
+
+
+def told(results: list[Result]) -> int:
+    """The exit code; what was missed stands on stderr."""
+    for result in results:
+        for miss in result.misses:
+            tell(f"{result.scenario}: {miss}")
+    return 1 if any(result.misses for result in results) else 0
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def judge(
