@@ -606,7 +606,7 @@ def test_a_node_that_rejoins_without_a_process_that_is_ready_is_not_up() -> None
     rig.exited(slot)
     rig.started(slot.node, 2)
     slot.node.drain_until = None
-    rig.fleet.intents.drain(slot.node, "ann", "", 10.0, rig.now)
+    rig.fleet.intents.drain(slot.node, "ann", "", rig.now)
     rig.verb("rejoin", nodes=["n1"])
     assert (slot.node.intent, slot.node.health) == (Intent.ACTIVE, Health.UNCHECKED)
 

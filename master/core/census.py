@@ -84,7 +84,7 @@ class Census:
         """How much is told of what an older master may have dispatched. `older`: asked for a caller who had known such
         a master; without a journal nobody else knows that there was one.
         """
-        settings = self._fleet.settings
+        settings = self._fleet.dispatch.settings
         if not self._must_tell and (settings.state or not older):
             return Told.ALL
         awaited = now < max(self._began + settings.dead_after + 1.0, self._fleet.patient_until)

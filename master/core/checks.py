@@ -427,7 +427,7 @@ class Checks:
             mark = node.mark
             mark.count, mark.service, mark.cause = each.falls, each.service, each.cause
             mark.fell_at = min(now, each.fell_at - day)
-            longest = self.fleet.services(each.service).health.blacklist_max * (1 + JITTER)
+            longest = self.fleet.dispatch.services(each.service).health.blacklist_max * (1 + JITTER)
             # By the time of day of the machine where it fell, which may be wrong: no longer than a fall may last.
             mark.until = None if each.until is None else min(each.until - day, now + longest)
             if node.health is Health.TRIAL:  # it is tried anew, once it is here

@@ -15,7 +15,8 @@ from ...common import errors, wire
 from ...common.limits import HEAD_MAX
 from ...common.messages import Handler
 from ...common.names import unknown
-from ...common.settings import MasterSettings, ServiceSettings
+from ...common.settings import ServiceSettings
+from .beginning import Sections
 from .faults import MAINTENANCE, fault_body, worded
 from .inherited import Inherited
 from .keys import Keys
@@ -56,10 +57,11 @@ class Dispatch:
     ended.
     """
 
-    def __init__(self, out: Outbox, epoch: int, settings: MasterSettings) -> None:
+    def __init__(self, out: Outbox, epoch: int, settings: Sections) -> None:
         self.out = out
         self.epoch = epoch
-        self.settings = settings
+        self.settings = settings.master
+        self.services = settings.services
         self.pools: dict[str, Pool] = {}
         self.sessions: dict[bytes, Session] = {}  # by id
         self.routes: dict[bytes, Session] = {}
@@ -75,7 +77,6 @@ class Dispatch:
         self.streams = Streams(self)
         self.maintenance = Maintenance(self)
         self.pins = Pins(self)
-        self.services: Callable[[str], ServiceSettings] = lambda name: ServiceSettings()
         self.prober = Session(bytes(16), 0.0)  # whose deliveries are health checks
         self.probed: Callable[[Slot, Request, int, bytes, float], None] = lambda *answer: None
         self._targets: dict[bytes, Target] = {}

@@ -13,7 +13,7 @@ from ...common import lifecycle, messages
 from ...common.lifecycle import Intent, Liveness
 from ...common.limits import BEAT_S, NODES_MAX, STARTED_MAX
 from . import admission, records
-from .beginning import Sections, Sources
+from .beginning import Sources
 from .census import Census
 from .checks import Checks
 from .dispatch import Dispatch
@@ -35,19 +35,11 @@ class Fleet:
     """Owns the nodes. `journal(record)` answers the number under which the record becomes durable."""
 
     def __init__(
-        self,
-        dispatch: Dispatch,
-        events: EventLog,
-        settings: Sections,
-        sources: Sources,
-        journal: Callable[[bytes], int],
-        now: float,
+        self, dispatch: Dispatch, events: EventLog, sources: Sources, journal: Callable[[bytes], int], now: float
     ) -> None:
         self.dispatch = dispatch
         self.out = dispatch.out
         self.events = events
-        self.settings = settings.master
-        self.services = settings.services
         self.wall = sources.wall
         self.journal = journal
         self.nodes: dict[str, Node] = {}
@@ -85,7 +77,7 @@ class Fleet:
             if node.name not in restored.present:
                 node.liveness = Liveness.CLOSED
             if node.intent is Intent.DRAINING:
-                node.drain_until = self._began + self.settings.drain_deadline
+                node.drain_until = self._began + self.dispatch.settings.drain_deadline
         self.checks.restore(restored.marked, self._began)
         self.dispatch.quarantine.restore(restored.suspects, restored.gone)
         for node in self.nodes.values():
@@ -138,7 +130,7 @@ class Fleet:
     def beat(self, node: Node, now: float, unheard: float = 0.0) -> None:
         """A node that does not hear us is as good as silent. Our answer to its last beat is half a beat old, mostly."""
         node.heard_at = max(node.heard_at, now - max(0.0, unheard - BEAT_S / 2))
-        if node.liveness is Liveness.SUSPECT and now - node.heard_at <= self.settings.suspect_after:
+        if node.liveness is Liveness.SUSPECT and now - node.heard_at <= self.dispatch.settings.suspect_after:
             self._move(node, "beat", now)
 
     def bye(self, node: Node, now: float) -> None:
@@ -273,11 +265,11 @@ class Fleet:
         node.
         """
         if node.liveness is Liveness.LIVE:
-            return node.heard_at + self.settings.suspect_after
+            return node.heard_at + self.dispatch.settings.suspect_after
         if node.liveness is Liveness.SUSPECT:
-            return node.heard_at + self.settings.dead_after
+            return node.heard_at + self.dispatch.settings.dead_after
         if node.liveness is Liveness.UNKNOWN:
-            return max(node.heard_at + self.settings.dead_after + 1.0, self.patient_until)
+            return max(node.heard_at + self.dispatch.settings.dead_after + 1.0, self.patient_until)
         return inf
 
     def _watch(self, node: Node, now: float) -> None:
@@ -332,7 +324,7 @@ class Fleet:
     def pool(self, service: str, now: float) -> Pool:
         pool = self.dispatch.pools.get(service)
         if pool is None:
-            pool = self.dispatch.pools[service] = Pool(service, self.services(service), now)
+            pool = self.dispatch.pools[service] = Pool(service, self.dispatch.services(service), now)
             self.dispatch.quarantine.adopt(pool, now)
             if pause := self.pauses.held.get(service):
                 pool.hold(pause)
@@ -340,7 +332,7 @@ class Fleet:
 
     def reconfigure(self) -> None:
         for pool in self.dispatch.pools.values():
-            pool.reconfigure(self.services(pool.name))
+            pool.reconfigure(self.dispatch.services(pool.name))
         for node in self.nodes.values():
             node.planned = False  # limits and checks go with the plan
             self._look_at(node, AT_ONCE)

@@ -26,10 +26,10 @@ class Intents:
 
     # ---- operators -------------------------------------------------------------------------------
 
-    def drain(self, node: Node, by: str, reason: str, deadline: float, now: float) -> int:
+    def drain(self, node: Node, by: str, reason: str, now: float) -> int:
         """Stops dispatching to the node in this step. Answers the record that makes it durable."""
         if node.intent is Intent.ACTIVE:
-            node.drain_until = now + deadline
+            node.drain_until = now + self._drain_deadline(node)
         return self._step(node, "drain", by, reason, now)
 
     def drain_within(self, node: Node, deadline: float, now: float) -> None:
@@ -48,10 +48,10 @@ class Intents:
         # Else its HELLO brings the record that it waits for: its presence may not be on record any more.
         return record
 
-    def drain_deadline(self, node: Node) -> float:
+    def _drain_deadline(self, node: Node) -> float:
         """The longest of its services."""
         staff = self._fleet.staff
-        return max(map(staff.drain_deadline, node.pools()), default=self._fleet.settings.drain_deadline)
+        return max(map(staff.drain_deadline, node.pools()), default=self._fleet.dispatch.settings.drain_deadline)
 
     # ---- agents ----------------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ class Intents:
             return
         node.generation, node.by, node.since = hello.generation, "", now  # whose word it was it does not say
         if node.intent is Intent.DRAINING:
-            node.drain_until = now + self._fleet.settings.drain_deadline
+            node.drain_until = now + self._fleet.dispatch.settings.drain_deadline
         self._fleet.journal(records.intent(node))
 
     def leaving(self, node: Node, leaving: messages.Leaving, now: float) -> None:
@@ -76,7 +76,7 @@ class Intents:
         if node.intent is not Intent.DRAINING:
             self.let_leave(node)
         elif not again:
-            node.drain_until = now + (leaving.deadline_ms / 1000 or self._fleet.settings.drain_deadline)
+            node.drain_until = now + (leaving.deadline_ms / 1000 or self._fleet.dispatch.settings.drain_deadline)
 
     def reload(self, node: Node, reload: messages.Reload) -> None:
         """HUP at the agent: its own processes are replaced, one at a time."""

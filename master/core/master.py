@@ -69,9 +69,9 @@ class Master:
         self.settings = settings.master
         self.out = Outbox()
         self.events = EventLog(sources.wall)
-        self.dispatch = Dispatch(self.out, past.epoch, settings.master)
-        self.fleet = Fleet(self.dispatch, self.events, settings, sources, self._journal, now)
-        self._connect_dispatch(settings, sources)
+        self.dispatch = Dispatch(self.out, past.epoch, settings)
+        self.fleet = Fleet(self.dispatch, self.events, sources, self._journal, now)
+        self._connect_dispatch(sources)
         self.known = past.known  # the sum of all records: what a standby gets first
         self.fleet.restore(past.known.copy())  # whoever keeps the records is not to keep the nodes, and all behind them
         if past.known.peer or past.known.members:  # nodes may have to find out first that it is not that one any more
@@ -110,10 +110,9 @@ class Master:
         if self.durable:
             self._know_from(heritage.complete)
 
-    def _connect_dispatch(self, settings: Sections, sources: Sources) -> None:
+    def _connect_dispatch(self, sources: Sources) -> None:
         """Connects the dispatch to whom it asks and whom it tells."""
         dispatch = self.dispatch
-        dispatch.services = settings.services
         dispatch.inherited.told = lambda older: self.fleet.census.told(older, self._now)
         dispatch.losses.tell = self.events.tell
         dispatch.quarantine.tell = self.events.tell
@@ -491,7 +490,7 @@ class Master:
 
     def reconfigure(self, settings: Sections) -> None:
         """After a reload of the configuration: pools take their new settings."""
-        self.settings = self.dispatch.settings = self.fleet.settings = settings.master
+        self.settings = self.dispatch.settings = settings.master
         self.pair.settings = settings.standby
         self.fleet.reconfigure()
 

@@ -230,7 +230,7 @@ class Staffing:
 
     def drain_deadline(self, pool: Pool) -> float:
         own = pool.settings.drain_deadline
-        return self.fleet.settings.drain_deadline if own is None else own
+        return self.fleet.dispatch.settings.drain_deadline if own is None else own
 
 
 def _hosts(node: Node) -> bool:

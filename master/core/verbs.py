@@ -129,10 +129,10 @@ class Verbs:
             )
         record = 0
         for node in leaving:
-            record = self.fleet.intents.drain(node, by, reason, self.fleet.intents.drain_deadline(node), now)
+            record = self.fleet.intents.drain(node, by, reason, now)
         for node in nodes:
             if node.leaving and node not in leaving:  # it was on its way out by itself: now it is an operator's word
-                record = self.fleet.intents.drain(node, by, reason, 0, now)
+                record = self.fleet.intents.drain(node, by, reason, now)
             if deadline is not None and node.intent is Intent.DRAINING:  # also where it is under way
                 self.fleet.intents.drain_within(node, deadline, now)
         return self._outcome(nodes, leaving, record=record)
