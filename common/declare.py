@@ -76,6 +76,7 @@ class Section:
 
     needs: ClassVar[tuple[str, str]] = ("", "")  # a key without which a section is a mistake, and what it must say
     rules: ClassVar[tuple[Rule, ...]] = ()
+    reloads: ClassVar[bool] = True  # whether a HUP changes its settings, where one does not say otherwise
 
     def __init__(self, **given: Any) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -112,9 +113,11 @@ def setting(
     why: str,
     *,
     flags: tuple[str, ...] = (),
-    reload: bool = True,
+    reload: bool | None = None,
 ) -> Any:
-    """A field of a section. `Any`, as dataclasses.field is: the annotation has the type."""
+    """A field of a section. `Any`, as dataclasses.field is: the annotation has the type. `reload` None: as its section
+    has it.
+    """
     about = {_METADATA: (kind, default, what, why, flags, reload)}
     if isinstance(default, Computed):
         return dataclasses.field(default_factory=default.make, metadata=about)
@@ -153,4 +156,5 @@ def given(section: type[Any], allowed: Collection[str], options: Mapping[str, ob
 
 def _of_field(section: type[Any], field: dataclasses.Field[Any]) -> Setting:
     kind, default, what, why, flags, reload = field.metadata[_METADATA]
+    reload = section.reloads if reload is None else reload
     return Setting(section.section, field.name, kind, default, what, why, flags, reload)

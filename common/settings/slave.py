@@ -33,6 +33,7 @@ class SlaveSettings(Section):
     """A slave node: what it offers, to which master, and how its processes start and stop."""
 
     section: ClassVar[str] = "slave"
+    reloads: ClassVar[bool] = False
 
     app: str | None = setting(
         None,
@@ -40,7 +41,6 @@ class SlaveSettings(Section):
         "what to serve: module:attribute or file.py:attribute; without :attribute, the only Worker there",
         "no application could be assumed",
         flags=("APP",),
-        reload=False,
     )
     name: str = setting(
         _HOST_NAME,
@@ -48,7 +48,6 @@ class SlaveSettings(Section):
         "the node's name, unique in the cluster and the same after each restart",
         "intents are kept by name: a node that was drained comes back drained",
         flags=("--name",),
-        reload=False,
     )
     master: tuple[str, ...] = setting(
         (f"tcp://127.0.0.1:{limits.CONTROL_PORT}",),
@@ -56,7 +55,6 @@ class SlaveSettings(Section):
         "control addresses of the masters, the primary first",
         "at a first try the master runs on the same machine",
         flags=("-m", "--master"),
-        reload=False,
     )
     processes: int = setting(
         _CPUS,
@@ -64,7 +62,6 @@ class SlaveSettings(Section):
         "how many processes this node has room for, all services together",
         "one per core keeps the cores busy; more pay off when handlers mostly wait",
         flags=("-p", "--processes"),
-        reload=False,
     )
     threads: int = setting(
         1,
@@ -72,7 +69,6 @@ class SlaveSettings(Section):
         "how many requests a process of a WSGI application serves at once, each in a thread; leave it away for others",
         "unless an application says so, it may not be safe to call from several threads",
         flags=("--threads",),
-        reload=False,
     )
     concurrency: int = setting(
         limits.PAGE_ROWS,
@@ -81,7 +77,6 @@ class SlaveSettings(Section):
         "leave it away for others",
         "fewer requests already use all that one event loop can do; open WebSockets mostly wait, so more of them fit",
         flags=("--concurrency",),
-        reload=False,
     )
     service: str | None = setting(
         None,
@@ -89,7 +84,6 @@ class SlaveSettings(Section):
         "offer the application under this name instead of its own",
         "a Worker has a name; a WSGI or ASGI application gets that of its module",
         flags=("--service",),
-        reload=False,
     )
     version: str | None = setting(
         None,
@@ -98,7 +92,6 @@ class SlaveSettings(Section):
         "without it a file VERSION in app_dir is read at each start of a process, so that a "
         "swapped symlink brings its own version",
         flags=("--version",),
-        reload=False,
     )
     tags: Mapping[str, str] = setting(
         {},
@@ -106,7 +99,6 @@ class SlaveSettings(Section):
         "labels to choose nodes by, as in rota drain --tag zone=a",
         "the names of nodes need not say where they are",
         flags=("--tag",),
-        reload=False,
     )
     factory: bool = setting(
         False,
@@ -114,7 +106,6 @@ class SlaveSettings(Section):
         "the attribute of APP is a function without parameters that makes the application",
         "calling whatever is callable would call every WSGI application",
         flags=("--factory",),
-        reload=False,
     )
     interface: str = setting(
         "auto",
@@ -122,7 +113,6 @@ class SlaveSettings(Section):
         "what APP is: a WSGI or ASGI application, a rota.Worker, or (auto) what it looks like",
         "the number of its parameters, and whether it is async, tell nearly all applications apart",
         flags=("--interface",),
-        reload=False,
     )
     app_dir: str = setting(
         ".",
@@ -130,7 +120,6 @@ class SlaveSettings(Section):
         "directory of the application, kept as typed and entered at each start of a process",
         "if it were resolved only once, a symlink would keep naming the old release",
         flags=("--app-dir",),
-        reload=False,
     )
     python: str | None = setting(
         None,
@@ -138,7 +127,6 @@ class SlaveSettings(Section):
         "interpreter of the processes; without it, the one that runs the agent",
         "where each release has a virtual environment, its processes need the interpreter of that one",
         flags=("--python",),
-        reload=False,
     )
     state: str | None = setting(
         None,
@@ -146,26 +134,22 @@ class SlaveSettings(Section):
         "directory for what must survive a restart of the agent: intent, votes, output of processes",
         "without it they go with the agent, which may then vote twice in one epoch; the master knows the intent, too",
         flags=("--state",),
-        reload=False,
     )
     start_timeout: float = setting(
         60.0,
         Duration("1s", "1h"),
         "how long a process may take to become ready; then the start counts as failed",
         "an import that hangs must show up as a failure; large models need more time",
-        reload=False,
     )
     drain_deadline: float = setting(
         60.0,
         Duration("0s", "1d"),
         "how long TERM waits for requests in flight before the agent leaves",
         "with stop_grace it stays below the 90 s of TimeoutStopSec, after which systemd kills",
-        reload=False,
     )
     stop_grace: float = setting(
         10.0,
         Duration("0s", "1h"),
         "how long a process that is told to stop may take for its on_stop hooks; then SIGKILL",
         "closing connections takes a moment; docker stop gives 10 s, too",
-        reload=False,
     )
