@@ -58,10 +58,8 @@ class Engine:
 
     def ask(self) -> None:
         """What the lease wants to know by now."""
-        if self.lease.questions:
-            questions, self.lease.questions = self.lease.questions, []
-            for question in questions:
-                self._questions.put(question)
+        while self.lease.questions:
+            self._questions.put(self.lease.questions.pop(0))
 
     def answers(self) -> list[Answer]:
         try:

@@ -55,9 +55,8 @@ class Ports:
         """Messages that were dropped before the core could see them, since the last look."""
         bad = 0
         for port in self.by_fd.values():
-            if port.bad:
-                bad += port.bad
-                port.bad = 0
+            bad += port.bad
+            port.bad = 0
         return bad
 
     def close(self) -> None:

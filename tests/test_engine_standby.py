@@ -449,7 +449,7 @@ def test_the_primary_that_follows_is_the_first_to_be_handed_over_to_and_the_leas
     active.promise("d", active.number)
     for name in "bc":
         active.promise(name, active.number)
-    active.group.close(1, True)
+    active.group.close(1, True, active.now)
     assert {each.to for name in "bcd" for each in active.said(name, Closing)} == {"d"}
     active.answer()
     assert active.engine.row.holder == "" and active.group.until() < active.now

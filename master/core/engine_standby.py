@@ -193,7 +193,7 @@ class EngineStandby(Standby):
             return
         nodes = self._voters.nodes
         missing = nodes - candidacy.granted.keys()
-        if missing and (now < self._fence_by or missing & self.candidacy.leased):
+        if missing and (now < self._fence_by or missing & candidacy.leased):
             return
         self._become_active(f"{len(candidacy.granted)} of {len(nodes)} nodes are fenced", {}, now)
 

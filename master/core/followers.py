@@ -176,7 +176,7 @@ class Followers(ABC):
             return "this master has no standby: start one with `rota master --backup-of` this one"
         return best.behind(self._last_record)
 
-    def close(self, epoch: int, handover: bool) -> None:
+    def close(self, epoch: int, handover: bool, now: float) -> None:
         """CLOSE: we dispatch nothing any more. Of several standbys one goes first, the others if that one does not."""
         self._say(messages.Closing(epoch, handover, self.peer.name if handover and self.peer else ""))
 

@@ -24,7 +24,6 @@ class Group(Followers):
         super().__init__(active, [peer for name, peer in known.members.items() if name != active.name], now)
         self.lease = lease
         self._before, known.peer = known.peer, None  # whom we followed until now
-        self._now = now
 
     @property
     def decider(self) -> str:
@@ -60,14 +59,13 @@ class Group(Followers):
         del self._followers[name]
         return self._journal(records.member(name, None), False)
 
-    def close(self, epoch: int, handover: bool) -> None:
-        super().close(epoch, handover)
-        self.lease.let_go(self._now)
+    def close(self, epoch: int, handover: bool, now: float) -> None:
+        super().close(epoch, handover, now)
+        self.lease.let_go(now)
 
     # ---- time ------------------------------------------------------------------------------------------------------
 
     def tick(self, epoch: int, now: float) -> None:
-        self._now = now
         if self._before is not None:
             self._remember(self._before)
             self._before = None

@@ -478,7 +478,7 @@ class Master:
             refusal = greeting.refusal("standby", f"{self.identity.name} is not active any more", 100)
             refused = messages.framed(wire.REFUSED, 0, refusal)
             self.out.backend += [(route, refused) for route in self.dispatch.slot_routes]
-        self.pair.close(self.dispatch.epoch, handover)
+        self.pair.close(self.dispatch.epoch, handover, self._now)
         self.operators.handed_over(self.dispatch.epoch, given_back)
 
     def hand_over(self, now: float) -> str:

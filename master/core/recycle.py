@@ -70,17 +70,15 @@ def next_replacement(pool: Pool, now: float) -> Replacement | None:
         return None
     old = min(candidates, key=lambda slot: slot.ready_at)
     others = sum(slot.open for slot in pool.slots.values()) - 1
-    needed = max(1, pool.settings.min_processes or 1)
     last_of_node = sum(slot.open for slot in old.node.of(pool)) == 1
-    return Replacement(old, others < needed or last_of_node, set(pool.slots))
+    return Replacement(old, others < (settings.min_processes or 1) or last_of_node, set(pool.slots))
 
 
 def step(replacement: Replacement, pool: Pool, wanted: int) -> Step | None:
     """What to do now; None: it is complete. `wanted`: processes that the plan has for this pool."""
     old = replacement.old
     fresh = replacement.fresh(pool)
-    gone = old.stage is Stage.EXITED
-    if gone:  # the plan may have shrunk meanwhile: then nobody takes its place
+    if old.stage is Stage.EXITED:  # the plan may have shrunk meanwhile: then nobody takes its place
         return None if fresh is not None or len(pool.ready()) >= wanted else Step.NOTHING
     if old.stage is not Stage.READY:
         return Step.NOTHING
