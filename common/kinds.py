@@ -36,8 +36,8 @@ class Kind(ABC):
         """The value as TOML; empty when TOML cannot say it (it has no null)."""
         return json.dumps(value, ensure_ascii=False)
 
-    @abstractmethod
-    def describe(self) -> str: ...
+    def describe(self) -> str:
+        return self.metavar.lower()
 
 
 class BadItems(ValueError):
@@ -59,9 +59,6 @@ class Text(Kind):
             raise ValueError(f"must be 1 to {self.limit} printable characters, not {quoted(value)}")
         return value
 
-    def describe(self) -> str:
-        return "text"
-
 
 class Directory(Text):
     metavar = "DIR"
@@ -72,9 +69,6 @@ class Directory(Text):
 
 class File(Text):
     metavar = "FILE"
-
-    def describe(self) -> str:
-        return "file"
 
 
 @dataclass(frozen=True)
@@ -103,9 +97,6 @@ class Name(Kind):
         if not isinstance(value, str) or not valid_name(value):
             raise ValueError(f"must be {NAME_FORM}; not {quoted(value)}")
         return value
-
-    def describe(self) -> str:
-        return "name"
 
 
 class HostPort(Pattern):

@@ -9,7 +9,6 @@ A step is kept as it was written, and read where it is used.
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import ClassVar, NamedTuple
 
@@ -64,9 +63,6 @@ class Steps(Kind):
         except ValueError as error:
             raise ValueError(f"has a step {number} that {error}") from None
         return text
-
-    def show(self, value: tuple[str, ...]) -> str:
-        return json.dumps(value, ensure_ascii=False)
 
     def describe(self) -> str:
         return f"list of up to {STEPS_MAX} steps"

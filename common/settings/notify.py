@@ -32,9 +32,6 @@ class Receivers(Kind):
                 return (several[0],)
         return Several(MAIL, limit=32).read(several)
 
-    def show(self, value: tuple[str, ...]) -> str:
-        return "[" + ", ".join(map(super().show, value)) + "]"
-
     def describe(self) -> str:
         return "mail addresses, or one http:// or https:// URL"
 
