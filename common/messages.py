@@ -190,6 +190,9 @@ class Refusal(NamedTuple):
         """For so long it is to be left alone."""
         return min(max(0.0, self.retry_after_ms / 1000), REFUSED_MAX_S)
 
+    def frame(self) -> bytes:
+        return framed(wire.REFUSED, 0, self)
+
 
 # ---- agent → master -------------------------------------------------------------------------------------------------
 

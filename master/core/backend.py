@@ -76,14 +76,11 @@ class Backend:
         if read is None:
             return
         if isinstance(read, messages.Refusal):
-            return self._refuse(route, read)
+            return self._out.backend.append((route, read.frame()))
         hello, version = read
         found = self._fleet.processes.hello(route, hello, self._token(), now)
         if isinstance(found, messages.Refusal):
-            return self._refuse(route, found)
+            return self._out.backend.append((route, found.frame()))
         found.source = self.source()
         welcome = self._welcome(version, True)._replace(upto=found.acked)
         self._out.backend.append((route, messages.framed(wire.WELCOME, found.token, welcome)))
-
-    def _refuse(self, route: bytes, refusal: messages.Refusal) -> None:
-        self._out.backend.append((route, messages.framed(wire.REFUSED, 0, refusal)))

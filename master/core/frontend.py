@@ -125,7 +125,7 @@ class Frontend:
         if read is None:
             return
         if isinstance(read, messages.Refusal):
-            return self._refuse(route, read)
+            return out.append((route, read.frame()))
         hello, version = read
         if len(hello.session) != 16:
             return
@@ -133,13 +133,10 @@ class Frontend:
         session = self._session(hello, now)
         if session is None:
             text = f"{SESSIONS_MAX} clients have sessions here already"
-            return self._refuse(route, greeting.refusal("busy", text, 5000))
+            return out.append((route, greeting.refusal("busy", text, 5000).frame()))
         self._greet(session, route, now)
         welcome = self._welcome(version, resumed)._replace(born=session.born)
         out.append((route, messages.framed(wire.WELCOME, session.token, welcome)))
-
-    def _refuse(self, route: bytes, refusal: messages.Refusal) -> None:
-        self._out.frontend.append((route, messages.framed(wire.REFUSED, 0, refusal)))
 
     def _session(self, hello: messages.ClientHello, now: float) -> Session | None:
         """The one that it names, or a new one if there is room."""

@@ -220,7 +220,7 @@ class Master:
         return token
 
     def _refuse(self, route: bytes, refusal: messages.Refusal) -> None:
-        self.out.control.append((route, messages.framed(wire.REFUSED, 0, refusal)))
+        self.out.control.append((route, refusal.frame()))
 
     def _agent_hello(self, route: bytes, hello: messages.AgentHello, version: int, now: float) -> None:
         token = self._token_of(route) or self._token()
@@ -475,8 +475,7 @@ class Master:
         for route, node in self._agents.items():
             self.out.say(route, node.token, messages.Release(self.dispatch.epoch))
         if not self.pair.alone:  # processes look out for their next master
-            refusal = greeting.refusal("standby", f"{self.identity.name} is not active any more", 100)
-            refused = messages.framed(wire.REFUSED, 0, refusal)
+            refused = greeting.refusal("standby", f"{self.identity.name} is not active any more", 100).frame()
             self.out.backend += [(route, refused) for route in self.dispatch.slot_routes]
         self.pair.close(self.dispatch.epoch, handover, self._now)
         self.operators.handed_over(self.dispatch.epoch, given_back)

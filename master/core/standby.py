@@ -350,7 +350,7 @@ class Standby(ABC):
             self.counters["bad frames"] += 1
             return
         if kind == wire.HELLO:
-            out.append((route, messages.framed(wire.REFUSED, 0, self._refusal())))
+            out.append((route, self._refusal().frame()))
         elif kind != wire.BYE:
             out.append((route, wire.head(wire.WHO, 0)))
 
@@ -393,14 +393,14 @@ class Standby(ABC):
         if not isinstance(hello, greeting.OnControl):
             self.counters["bad frames"] += 1
             if refusal := greeting.not_understood(body):
-                self.out.control.append((route, messages.framed(wire.REFUSED, 0, refusal)))
+                self.out.control.append((route, refusal.frame()))
             return
         version = greeting.agree(hello.versions)
         if version is None:
-            answer = messages.framed(wire.REFUSED, 0, greeting.incompatible(hello.versions))
+            answer = greeting.incompatible(hello.versions).frame()
         elif isinstance(hello, messages.AgentHello):
             self._member_saw(hello.node, hello.epoch)
-            answer = messages.framed(wire.REFUSED, 0, self._refusal())
+            answer = self._refusal().frame()
         else:
             answer = messages.framed(wire.WELCOME, self._admit(route, hello, now), self._welcome(version))
         self.out.control.append((route, answer))
