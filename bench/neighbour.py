@@ -21,8 +21,8 @@ from typing import Any
 
 import rota
 
-from .launch import ROOT, Family, free_ports, line_of, module, say, to_the_end
-from .systems import System, wait_until_ready
+from .launch import Family, free_ports, line_of, module, say, to_the_end
+from .systems import System, start_node, wait_until_ready
 
 PROCESSES = 3  # two are left when one is stopped: enough for the load
 IN_FLIGHT, SIZE = 4, 128
@@ -40,10 +40,7 @@ class Pool(System):
         settings = self.family.folder / "rota.toml"
         settings.write_text("[service.echo]\nramp = 0\n")
         self._master = self.family.start(module("rota", "master", "-c", settings, "--bind", self.address))
-        self._agent = self.family.start(
-            module("rota", "slave", "echo_app:service", "--app-dir", ROOT / "bench", "--name", "bench")
-            + ["--master", self.address, "--processes", str(PROCESSES)]
-        )
+        start_node(self.family, self.address, PROCESSES)
         wait_until_ready(self.family, self.address, PROCESSES)
         return self.address
 

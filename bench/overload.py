@@ -16,8 +16,8 @@ from typing import Any
 import rota
 
 from . import proc
-from .launch import ROOT, Family, free_ports, line_of, module, say, to_the_end
-from .systems import wait_until_ready
+from .launch import Family, free_ports, line_of, module, say, to_the_end
+from .systems import start_node, wait_until_ready
 
 PROCESSES = 2
 NAP_S = 0.005
@@ -44,10 +44,7 @@ class Pool:
             f"max_message = {1 << 20}\n[service.echo]\nqueue_limit = {QUEUE}\nramp = 0\n"
         )
         self.master = family.start(module("rota", "master", "-c", settings, "--bind", self.address))
-        self.agent = family.start(
-            module("rota", "slave", "echo_app:service", "--app-dir", ROOT / "bench", "--name", "bench")
-            + ["--master", self.address, "--processes", str(PROCESSES)]
-        )
+        self.agent = start_node(family, self.address, PROCESSES)
         wait_until_ready(self.family, self.address, PROCESSES)
 
     def counters(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -109,11 +110,7 @@ class Rota(System):
         address = f"tcp://127.0.0.1:{port}"
         master_state, slave_state = self.family.folder / "master", self.family.folder / "slave"
         self._master = self.family.start(module("rota", "master", "--bind", address, "--state", master_state))
-        self._agent = self.family.start(
-            module("rota", "slave", "echo_app:service", "--app-dir", ROOT / "bench")
-            + ["--name", "bench", "--master", address, "--processes", str(WORKERS)]
-            + ["--state", str(slave_state)]
-        )
+        self._agent = start_node(self.family, address, WORKERS, "--state", slave_state)
         return address
 
     def groups(self) -> dict[str, list[int]]:
@@ -160,6 +157,12 @@ class Executor(System):
         return {"process": proc.descendants(self._client.pid)}
 
 
+def start_node(family: Family, address: str, processes: int, *more: object) -> subprocess.Popen[str]:
+    """A node that serves echo_app.py."""
+    words = ("--app-dir", ROOT / "bench", "--name", "bench", "--master", address, "--processes", processes)
+    return family.start(module("rota", "slave", "echo_app:service", *words, *more))
+
+
 def wait_until_ready(family: Family, address: str, processes: int) -> None:
     """Until so many processes of a master's pool are ready."""
     import rota
@@ -178,8 +181,6 @@ def wait_until_ready(family: Family, address: str, processes: int) -> None:
 
 
 def wait_for_port(port: int, family: Family) -> None:
-    import socket
-
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         family.check()
