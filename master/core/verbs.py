@@ -5,7 +5,7 @@ Every verb is idempotent: what is already so is exit 0. A verb that changes some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from ...common import exits
@@ -107,8 +107,8 @@ class Verbs:
             "ready": (self._unready, self._service_failed),
             "leader": (lambda name, now: "", lambda names: ""),
             "reloaded": (self._reloading, self._service_failed),
-            "paused": (self._flowing, self._unpaused),
-            "maintenance": (self._unclosed, self._opened),
+            "paused": self._at_rest("paused", lambda: fleet.pauses.held),
+            "maintenance": self._at_rest("closed for maintenance", lambda: fleet.dispatch.maintenance.closed),
         }
 
     # ---- nodes -----------------------------------------------------------------------------------
@@ -448,22 +448,14 @@ class Verbs:
         left = self.fleet.staff.reloading(pool) if pool is not None else 0
         return f"{plural(left, 'process')} still to be replaced" if left else ""
 
-    def _flowing(self, name: str, now: float) -> str:
-        left = self._in_flight(name)
-        return "" if name in self.fleet.pauses.held and not left else f"{plural(left, 'request')} in flight"
+    def _at_rest(self, why: str, services: Callable[[], Collection[str]]) -> tuple[Missing, WhyNever]:
+        """One of these services is at rest with nothing in flight; one that is not among them never will be."""
 
-    def _unpaused(self, names: Iterable[str]) -> str:
-        held = self.fleet.pauses.held
-        return next((f"{name} is not paused" for name in names if name not in held), "")
+        def missing(name: str, now: float) -> str:
+            left = self._in_flight(name)
+            return "" if name in services() and not left else f"{plural(left, 'request')} in flight"
 
-    def _unclosed(self, name: str, now: float) -> str:
-        left = self._in_flight(name)
-        closed = name in self.fleet.dispatch.maintenance.closed
-        return "" if closed and not left else f"{plural(left, 'request')} in flight"
-
-    def _opened(self, names: Iterable[str]) -> str:
-        closed = self.fleet.dispatch.maintenance.closed
-        return next((f"{name} is not closed for maintenance" for name in names if name not in closed), "")
+        return missing, lambda names: next((f"{name} is not {why}" for name in names if name not in services()), "")
 
     def _node_failed(self, nodes: Iterable[Node]) -> str:
         for node in nodes:
