@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.05  # a status is a millisecond or two of the master, who has better to do while nodes start
 STOP_S = 10.0  # for TERM: running requests finish; then they are not waited for
-ANY = "tcp://127.0.0.1:*"
 
 
 class LocalCluster:
@@ -71,7 +70,7 @@ class LocalCluster:
         self._stale: dict[str, str] = {}  # node → its boot before it was started again: what the master still shows
         self._open: list[Client | Admin] = []
 
-    _bind = ANY  # of the master's first start; later ones take the ports of the first
+    _bind = "tcp://127.0.0.1:*"  # of the master's first start; later ones take the ports of the first
 
     def __enter__(self) -> Self:
         if self._folder is not None:

@@ -242,7 +242,7 @@ class Pool:
         self.queue.append(request)
         self.queued += 1
         if len(self.queue) > 2 * self.queued + 64:
-            self._compact()
+            self.queue = deque(request for request in self.queue if not request.answered)
 
     def requeue(self, requests: list[Request]) -> None:
         """Puts them at the front, in their order: they were there before the others."""
@@ -307,9 +307,6 @@ class Pool:
     def oldest_wait(self, now: float) -> float:
         first = self.first_queued()
         return now - first.queued_at if first is not None else 0.0
-
-    def _compact(self) -> None:
-        self.queue = deque(request for request in self.queue if not request.answered)
 
     # ---- slots -----------------------------------------------------------------------------------
 

@@ -231,7 +231,8 @@ class Standby(ABC):
         self._promised_until = now + self.settings.takeover_after
         voters = len(self._voters.heard(now) & self.mirror.known.electorate)
         lasts_ms, confirmed = self.settings.takeover_ms, self.mirror.confirmed
-        self._say_active(messages.Promise(pulse.number, lasts_ms, confirmed, voters, self.unable))
+        promise = messages.Promise(pulse.number, lasts_ms, confirmed, voters, self.unable)
+        self.out.role.append(SayPeer(messages.framed(wire.CONTROL, self._link_token, promise)))
 
     def _replica(self, replica: messages.Replica, now: float) -> None:
         try:
@@ -571,9 +572,6 @@ class Standby(ABC):
         if self.alarms.get(kind) != text:
             self.alarms[kind] = text
             self.events.tell("alarm", self.name, text)
-
-    def _say_active(self, message: messages.Message) -> None:
-        self.out.role.append(SayPeer(messages.framed(wire.CONTROL, self._link_token, message)))
 
     def _move(self, event: str) -> None:
         title = f"active master {self._active}"
