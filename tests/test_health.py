@@ -107,6 +107,13 @@ def test_the_same_node_twice_is_one_node() -> None:
     assert not falls.fell("n0", {"n0", "n1"}, SETTINGS, 0.0) and not falls.fell("n0", {"n0", "n1"}, SETTINGS, 1.0)
 
 
+def test_those_that_fell_together_are_taken_back_in_the_order_of_their_falls() -> None:
+    falls, names = Falls(), [f"n{number}" for number in (7, 1, 9, 4, 2, 8)]
+    for name in names:
+        falls.fell(name, set(names), HealthSettings(), 0.0)
+    assert falls.lately() == names, "of a set the order would be another one in each process"
+
+
 def test_a_panic_ends_when_nobody_falls_any_more() -> None:
     falls = Falls()
     falls.fell("n0", {"n0", "n1"}, SETTINGS, 0.0)

@@ -117,16 +117,16 @@ class Falls:
         self._at[node] = now
         self._at = {name: at for name, at in self._at.items() if now - at <= window}
         fallen = len(self._at)
-        of = len(active | set(self._at))
+        of = len(active | self._at.keys())
         if self.panic(now) or (fallen >= 2 and 2 * fallen > of):
             # It lasts until nobody falls any more: one that is ill falls again after `fall` more checks.
             self.until = now + window + settings.fall * settings.every
             self.text = f"{fallen} of {of} nodes fail at once: a shared dependency? nobody is ejected"
         return self.panic(now)
 
-    def lately(self) -> set[str]:
+    def lately(self) -> list[str]:
         """The nodes that fell within the window of the last fall."""
-        return set(self._at)
+        return list(self._at)
 
 
 def ordinal(number: int) -> str:
