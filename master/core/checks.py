@@ -316,7 +316,7 @@ class Checks:
         if off:
             return f"an operator has disabled it for {off}"
         panic = self._panic(node, pool, now) if node.health is not Health.TRIAL else self._in_panic(pool, now)
-        pools = {each for each in (pool, *node.pools()) if not self.fleet.staff.stopped(each)}
+        pools = [each for each in {pool: None} | node.pools() if not self.fleet.staff.stopped(each)]
         return panic or budget.indispensable(pools, self.fleet.nodes, node, now)
 
     def _in_panic(self, pool: Pool, now: float) -> str:

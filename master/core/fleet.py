@@ -294,8 +294,7 @@ class Fleet:
     def _ramp(self, node: Node, now: float) -> None:
         if node.ramp_from is None:
             return
-        pools = dict.fromkeys(slot.pool for slot in node.slots.values())
-        if all(node.ramp(pool, now) >= 1.0 for pool in pools):
+        if all(node.ramp(pool, now) >= 1.0 for pool in node.pools()):
             node.ramp_from = None
         self.refresh(node, now)
 
@@ -316,7 +315,7 @@ class Fleet:
             shut(node)
             return
         refresh(node, now)
-        for pool in dict.fromkeys(slot.pool for slot in node.slots.values()):
+        for pool in node.pools():
             self.dispatch.pump(pool, now)
 
     # ---- services --------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ class Node:
         """That its processes have said to be."""
         return sorted({slot.version for slot in self.slots.values() if slot.version})
 
-    def pools(self) -> set[Pool]:
-        return {slot.pool for slot in self.slots.values()}
+    def pools(self) -> dict[Pool, None]:
+        return dict.fromkeys(slot.pool for slot in self.slots.values())
 
     def of(self, pool: Pool) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.pool is pool]
@@ -183,6 +183,5 @@ def why(node: Node, now: float) -> str:
     if not node.eligible():
         problems = [f"{pool.name}: {watch.cause}" for pool, watch in node.watches.items() if watch.failures]
         return "it is let in after its first good checks" + (f"; {'; '.join(problems)}" if problems else "")
-    shares = {slot.pool: node.ramp(slot.pool, now) for slot in node.slots.values()}
-    lowest = min(shares.values(), default=1.0)
+    lowest = min((node.ramp(pool, now) for pool in node.pools()), default=1.0)
     return f"ramping up: {lowest:.0%} of its slots are open" if lowest < 1 else ""

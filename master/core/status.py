@@ -56,7 +56,7 @@ def _node(node: Node, now: float) -> dict[str, Any]:
         "intent": str(node.intent),
         "liveness": str(node.liveness),
         "health": str(node.health),
-        "ramp": min((node.ramp(slot.pool, now) for slot in node.slots.values()), default=1.0),
+        "ramp": min((node.ramp(pool, now) for pool in node.pools()), default=1.0),
         "since_s": now - node.since,
         "by": node.by,
         "reason": node.reason,
