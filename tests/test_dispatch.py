@@ -1188,6 +1188,24 @@ def test_an_attempt_that_was_lost_with_its_process_is_no_other_attempt(dropped: 
     assert not rig.dispatch.inherited.orphans and not slot.inflight
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_whose_time_passes_just_as_its_process_comes_back_is_not_told_that_none_has_it(done: bool) -> None:
+    rig = restarted()
+    here, other = (f"n1.b1.{number}" for number in (1, 2))
+    rig.agent(processes=[Started(name, "orders", b"t", 1) for name in (here, other)])
+    rig.client(epoch=1)
+    rig.request(50, flags=wire.RESENT | wire.OLDER, epoch=1, timeout_ms=100)
+    rig.now += 0.2
+    rig.process_hello(here, received_upto=5, held=[held(5, 50, done=done)])
+    if done:
+        rig.reply(rig.fleet.processes.slots[here], 5, epoch=1, body=b"from before")
+    assert rig.answers == [], "the other one has not told what it has"
+    rig.core.tick(rig.now)
+    rig.flush()
+    assert rig.codes() == {50: OK if done else errors.Timeout.code}
+    assert not rig.dispatch.inherited.orphans and not rig.dispatch.queued_bytes
+
+
 def test_a_call_of_an_older_master_that_was_cancelled_waits_for_none_of_its_attempts() -> None:
     before = records.Restored()
     for name in ("n1", "n2"):

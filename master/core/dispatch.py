@@ -349,8 +349,7 @@ class Dispatch:
             if now < request.deadline:
                 self._queue_timeout(request, now)
                 continue
-            if request in self.inherited.waiting:
-                self.inherited.give_up(request, self.inherited.release(request))
+            if request in self.inherited.waiting and self.inherited.overdue(request, now):
                 continue
             where = self.withdraw(request)
             known = {"started": False} if where == IN_QUEUE and request.attempt == 0 else {}

@@ -213,6 +213,13 @@ class Inherited:
                 return orphan
         return None
 
+    def overdue(self, request: Request, now: float) -> bool:
+        """Its deadline passed while it waited here. False: a process that came just now has it; else it is answered."""
+        older = self.release(request)
+        if not (older and self.settled_by_evidence(request, now)):
+            self.give_up(request, older)
+        return request.answered
+
     def give_up(self, request: Request, older: bool) -> None:
         """Nobody holds it. Processes keep a reply until a master has acknowledged it, and know what they have done for
         a while only: an older master may have had its reply.
