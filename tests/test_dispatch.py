@@ -525,6 +525,28 @@ def test_a_process_that_is_fenced_for_another_master_is_given_nothing_more_befor
     assert [request.number for request in first.inflight.values()] == [2]
 
 
+def test_what_a_fenced_process_runs_goes_on_and_its_last_replies_are_waited_for() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=2)
+    rig.request(1)
+    rig.request(2)
+    rig.reply(slot, 2, code=NOT_STARTED, body=errors.BY_FENCE)
+    rig.tell(slot.node, Exited(slot.incarnation, "orders", 0, "exited", 1, [Row(1, RUNNING, SESSION, 1, 1)], ""))
+    assert slot in rig.out.probes and list(slot.inflight) == [1]
+    rig.reply(slot, 1)
+    assert rig.codes() == {1: OK, 2: NOT_STARTED}
+
+
+def test_a_fenced_process_whose_node_is_dead_is_asked_who_it_is() -> None:
+    """It has a connection, over which it waits for what its master says: if that one is elected anew, for ever."""
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.reply(slot, 1, code=NOT_STARTED, body=errors.BY_FENCE)
+    rig.fleet.processes.drop_all(slot.node, "its node is dead", rig.now)
+    assert (slot.route, wire.head(wire.WHO, 0)) in rig.out.backend
+
+
 @pytest.mark.parametrize("key", ["", "basket"])
 @pytest.mark.parametrize(("by", "given_back"), [(errors.BY_FLOOR, False), (errors.BY_FENCE, True)])
 def test_what_may_run_once_and_was_kept_from_it_by_the_fence_of_another_master_is_left_to_that(

@@ -475,7 +475,7 @@ def _replies(node: Node, pool: Pool) -> int:
 
 
 def _idle(slot: Slot) -> bool:
-    return slot.stage is Stage.READY and slot.connected and not slot.inflight
+    return slot.serves() and not slot.inflight
 
 
 def _wrong(code: int, data: bytes, settings: HealthSettings) -> str:

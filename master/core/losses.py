@@ -167,7 +167,8 @@ class Losses:
                 if request.may_run_again():
                     request.attempt += 1  # it may not have been the first
             else:  # another master stands, or has won
-                self.disconnected(slot)  # it would refuse the next one as quickly, and have the fewest in flight
+                slot.fenced, slot.open = True, False  # it would refuse the next one as quickly
+                slot.pool.shelf.placed(slot)
                 if not request.answered and not request.may_run_again():
                     # To that master it is proof too: so it is not run here, and its client sends it anew, under another
                     # number.

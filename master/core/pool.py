@@ -123,6 +123,7 @@ class Slot:
     token: int = 0
     source: Source = Source()
     connected: bool = False
+    fenced: bool = False  # it obeys another master, and refuses what is new; what it has it goes on with
     open: bool = False  # may be given new work; computed by the registry, never set elsewhere
     limit: int = 1  # credit: how many may be in flight here
     cap: int = UNCAPPED  # whatever the credit: 0 or 1 where a suspect is to run alone
@@ -143,6 +144,10 @@ class Slot:
 
     def __post_init__(self) -> None:
         self.progress_at = self.born_at
+
+    def serves(self) -> bool:
+        """It would begin what it is given."""
+        return self.stage is Stage.READY and self.connected and not self.fenced
 
 
 class Stall(NamedTuple):

@@ -144,7 +144,7 @@ class Processes:
             return slot  # asked twice over one connection: nothing was lost, and what is on its way must not be settled
         self._dispatch.slot_routes.pop(slot.route, None)
         self._fleet.census.process_told(slot, hello, now)
-        slot.route, slot.token, slot.connected = route, token, True
+        slot.route, slot.token, slot.connected, slot.fenced = route, token, True, False
         slot.outgoing.clear()  # under the old token: settled by this HELLO, as what was lost on the way
         slot.version, slot.concurrency = hello.version, min(CONCURRENCY_MAX, max(1, hello.concurrency))
         self._dispatch.slot_routes[route] = slot

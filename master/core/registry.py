@@ -100,7 +100,7 @@ class Node:
 
 def trial_slot(node: Node) -> Slot | None:
     """The one slot that is open while the node is on trial, of the service that it fell for; None if there is none."""
-    ready = (slot for slot in node.slots.values() if slot.stage is Stage.READY and slot.connected)
+    ready = (slot for slot in node.slots.values() if slot.serves())
     return next((slot for slot in ready if slot.pool.name == node.mark.service), None)
 
 
@@ -114,7 +114,7 @@ def refresh(node: Node, now: float) -> None:
         return
     ready: dict[Pool, list[Slot]] = {}
     for slot in node.slots.values():
-        if slot.stage is Stage.READY and slot.connected:
+        if slot.serves():
             ready.setdefault(slot.pool, []).append(slot)
         else:
             _set_open(slot, False)
@@ -178,7 +178,7 @@ def why(node: Node, now: float) -> str:
         )
     if not any(slot.stage is Stage.READY for slot in node.slots.values()):
         return f"its processes are starting ({len(node.slots)} of {sum(node.plan.values())})"
-    if not any(slot.connected for slot in node.slots.values()):
+    if not any(slot.serves() for slot in node.slots.values()):
         return "no process of it is connected"
     if not node.eligible():
         problems = [f"{pool.name}: {watch.cause}" for pool, watch in node.watches.items() if watch.failures]
