@@ -105,6 +105,32 @@ def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_when_there_i
     assert list(second.inflight) == [1]
 
 
+def test_what_a_stopped_process_that_runs_many_at_once_has_not_begun_is_taken_back_too() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=8)
+    for slot in (first, second):
+        slot.concurrency = 4
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    rig.after(0.4)
+    assert not rig.heard("n1", Recall), "of many at once none waits behind another"
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.after(0.2)
+    assert rig.heard("n1", Recall) == [Recall(first.incarnation, 2, since=1)]
+    rig.tell(first.node, Recalled(first.incarnation, 3, 1))
+    assert (list(first.inflight), list(second.inflight)) == ([1], [3])
+    for number in (5, 6, 7):
+        rig.request(number)
+    assert list(first.inflight) == [1], "it would not begin these either"
+    rig.after(2.0)
+    assert len([each for each in rig.heard("n1", Recall) if each.incarnation == first.incarnation]) == 1
+    rig.reply(first, 1)
+    rig.after(0.1)
+    rig.request(8)
+    assert len(first.inflight) == 1
+
+
 def test_a_question_that_was_lost_with_the_agents_connection_is_asked_again() -> None:
     rig = Rig()
     first, second = rig.pool_of(2)

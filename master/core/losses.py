@@ -61,8 +61,9 @@ class Losses:
         requests = [slot.inflight.pop(n) for n in taken]
         slot.pool.unpark(slot)
         self._dispatch.counters["recalled"] += len(requests)
+        if requests and (slot in slot.pool.stalled or not slot.inflight):  # what it is given now it would not start
+            slot.pool.stall(slot, len(slot.inflight), now)
         if requests and not slot.inflight:  # it runs nothing and yet started nothing: it is stopped, or cut off
-            slot.pool.stall(slot, 0, now)
             self._dispatch.out.cuts.append(slot.source)  # a connection that lost its frames would lose them for ever
         slot.pool.shelf.placed(slot)
         self.not_started(requests, now)

@@ -227,7 +227,7 @@ class Pool:
         self.median_us = self.p95_us = 0  # upper bounds: powers of two
         self.parked: dict[Slot, None] = {}  # slots with two or more in flight
         self.stalled: dict[Slot, Stall] = {}  # slots that do not answer
-        self.look_alone_at = 0.0  # for slots whose one request may have been lost
+        self.look_silent_at = 0.0  # for slots whose requests may have been lost
         self.times = [0] * 33  # how many service times there were of so many bits, in µs; the older ones count less
         self._counted = 0
         self._forgotten = 0

@@ -12,8 +12,9 @@ from .pool import Pool, Slot
 from .registry import Node
 
 RECALL_AFTER_S = 0.02  # a process that is busy for longer gives back what is parked behind it
-RECALL_ALONE_S = 0.5  # and what is alone there, if it was not even started: asked once, most have only a long handler.
-# So often those are asked again that nobody could take anything over from.
+# And one behind whose work nothing is parked gives back what it has not even started: asked once, most have only a long
+# handler. So often those are asked again that nobody could take anything over from.
+RECALL_SILENT_S = 0.5
 
 
 class Recalls:
@@ -43,31 +44,33 @@ class Recalls:
             self._dispatch.pump(pool, now)
         late = now - RECALL_AFTER_S
         slow = [s for s in pool.parked if s.progress_at < late]
-        missed = now >= pool.look_alone_at and self._dispatch.timers.next_deadline() is not None
-        alone = self._long_alone(pool, now) if missed else []
-        if not slow and not alone:
+        missed = now >= pool.look_silent_at and self._dispatch.timers.next_deadline() is not None
+        silent = self._long_silent(pool, now) if missed else []
+        if not slow and not silent:
             return
-        fresh = [s for s in slow if s not in stalled or stalled[s].at < now - RECALL_ALONE_S]
-        for slot in (*fresh, *alone):  # else it would get again what it gives back: it has the fewest in flight
+        fresh = [s for s in slow if s not in stalled or stalled[s].at < now - RECALL_SILENT_S]
+        for slot in (*fresh, *silent):  # else it would get again what it gives back: it has the fewest in flight
             pool.stall(slot, slot.concurrency, now)
         usable = [s for s in pool.slots.values() if s.open and s.limit]
         others = any(not s.inflight or s.progress_at >= late for s in usable)
         for slot in slow:
             if not slot.recall and (others or slot in fresh):
                 self.ask(slot, slot.last_number if others else slot.recalled)
-        for slot in alone:
+        for slot in silent:
             if not slot.recall and any(s is not slot for s in usable):
                 self.ask(slot, slot.last_number)
 
-    def _long_alone(self, pool: Pool, now: float) -> list[Slot]:
-        """Slots with nothing but one request that was not asked for, and no news of it for RECALL_ALONE_S. The others
-        are not that long alone before `look_alone_at`, so that a thousand cost two looks a second; and none while
-        nobody waits for an answer.
+    def _long_silent(self, pool: Pool, now: float) -> list[Slot]:
+        """Slots where no request waits behind another, with some that were not asked for, and no news for
+        RECALL_SILENT_S. The others are not that long silent before `look_silent_at`, so that a thousand cost two looks
+        a second; and none while nobody waits for an answer.
         """
-        alone = [s for s in pool.slots.values() if len(s.inflight) == 1 and next(iter(s.inflight)) > s.recalled]
-        late = now - RECALL_ALONE_S
-        pool.look_alone_at = RECALL_ALONE_S + min((s.progress_at for s in alone if s.progress_at >= late), default=now)
-        return [s for s in alone if s.progress_at < late]
+        slots = [s for s in pool.slots.values() if s.inflight and s not in pool.parked]
+        unasked = [s for s in slots if next(reversed(s.inflight)) > s.recalled]
+        late = now - RECALL_SILENT_S
+        first = min((s.progress_at for s in unasked if s.progress_at >= late), default=now)
+        pool.look_silent_at = first + RECALL_SILENT_S
+        return [s for s in unasked if s.progress_at < late]
 
     def ask_all(self) -> None:
         for pool in self._dispatch.pools.values():
