@@ -1,11 +1,13 @@
 """A process that is stopped, or busy for long, is given nothing more that another could do."""
 
+import pytest
 from core_rig import SESSION, Rig
 
 from rota.common import wire
 from rota.common.errors import NOT_STARTED
 from rota.common.messages import ROW_DONE, Recall, Recalled, Row, Started
 from rota.master.core.pool import STALL_S, Slot
+from rota.master.core.recalls import RECALL_SILENT_S
 
 
 def stopped(rig: Rig) -> tuple[Slot, Slot]:
@@ -103,6 +105,57 @@ def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_when_there_i
     assert rig.heard("n1", Recall) == [Recall(first.incarnation, 1, since=1)]
     rig.tell(first.node, Recalled(first.incarnation, 2, 0))
     assert list(second.inflight) == [1]
+
+
+def test_what_is_alone_is_looked_for_when_the_first_of_them_is_due_and_not_before() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1)
+    sent_at = rig.now
+    rig.now += 0.3
+    rig.request(2)
+    rig.after(0.1)
+    assert first.pool.look_silent_at == sent_at + RECALL_SILENT_S
+    rig.after(0.16)
+    assert [recall.incarnation for recall in rig.heard("n1", Recall)] == [first.incarnation]
+
+
+def test_nothing_is_asked_back_for_nobody() -> None:
+    rig = Rig()
+    rig.pool_of(2)
+    rig.request(1, timeout_ms=100)
+    rig.after(2.0)
+    assert not rig.heard("n1", Recall)
+
+
+@pytest.mark.parametrize("parked", [False, True])
+@pytest.mark.parametrize("paused", [False, True])
+def test_nothing_is_taken_back_for_a_process_that_is_given_nothing(paused: bool, parked: bool) -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in range(1, 5 if parked else 2):
+        rig.request(number)
+    for delivery in list(second.inflight):
+        rig.reply(second, delivery)
+    if paused:
+        rig.verb("pause", service="orders")
+    else:
+        rig.fleet.processes.bye(second, rig.now)
+    rig.after(1.0)
+    assert not any(recall.upto for recall in rig.heard("n1", Recall)) and len(first.inflight) == (2 if parked else 1)
+
+
+def test_what_is_parked_is_taken_back_as_soon_as_another_has_nothing_to_do() -> None:
+    rig = Rig()
+    first, second = rig.pool_of(2, credit=2)
+    for number in (1, 2, 3, 4):
+        rig.request(number)
+    rig.after(0.06)
+    rig.tell(first.node, Recalled(first.incarnation, 1, 1))
+    rig.reply(second, 1)
+    rig.reply(second, 2)
+    rig.after(0.04)
+    assert rig.heard("n1", Recall)[2:] == [Recall(first.incarnation, 2, since=1)]
 
 
 def test_what_a_stopped_process_that_runs_many_at_once_has_not_begun_is_taken_back_too() -> None:
