@@ -1089,6 +1089,46 @@ def test_calls_that_were_given_up_before_their_processes_are_back_are_bounded(mo
     assert len(rig.dispatch.inherited.given_up) == 3
 
 
+def refused_by_its_fence(rig: Rig, slot: Slot, *numbers: int) -> None:
+    """What an older master had given it, and what ran nowhere."""
+    holds = [held(place, number, epoch=1) for place, number in enumerate(numbers, 1)]
+    rig.process_hello(slot.incarnation, b"again", received_upto=len(numbers), held=holds)
+    for delivery in range(1, len(numbers) + 1):
+        rig.reply(slot, delivery, code=NOT_STARTED, epoch=1, body=errors.BY_FENCE)
+
+
+def test_what_fences_gave_back_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inherited, "KEPT_MAX", 3)
+    rig = Rig(epoch=2)
+    (slot,) = rig.pool_of(1)
+    refused_by_its_fence(rig, slot, 50, 51, 52, 53)
+    assert [number for _, number in rig.dispatch.inherited.returned] == [51, 52, 53]
+
+
+def test_that_a_fence_gave_a_call_back_is_proof_once() -> None:
+    rig = Rig(epoch=2)
+    (slot,) = rig.pool_of(1)
+    refused_by_its_fence(rig, slot, 50)
+    resend(rig)
+    rig.reply(slot, slot.last_number)
+    assert rig.codes() == {50: OK}
+    rig.dispatch.close_session(rig.dispatch.sessions[SESSION])
+    resend(rig)
+    assert rig.codes() == {50: MAYBE} and len(rig.deliveries) == 1
+
+
+def test_a_call_that_waits_here_for_a_second_run_waits_for_no_attempt_of_an_older_master() -> None:
+    rig = restarted()
+    names = [f"n1.b1.{number}" for number in (1, 2)]
+    rig.agent(processes=[Started(name, "orders", b"t", 1) for name in names])
+    rig.process_hello(names[0])
+    rig.request(1)
+    rig.client(epoch=1)
+    rig.request(50, "orders.again", flags=wire.RESENT | wire.OLDER, epoch=1)
+    rig.process_hello(names[1], received_upto=5, held=[held(5, 50)])
+    assert not rig.dispatch.inherited.orphans
+
+
 def test_a_new_call_to_a_service_that_is_not_back_yet_waits_for_it() -> None:
     rig = restarted()
     rig.request(1)
