@@ -83,6 +83,13 @@ class AgentPart:
     def pause(self, seconds: float) -> None:
         self.paused_until = max(self.paused_until, self.clock.now + seconds)
 
+    def hears(self) -> bool:
+        """A master that speaks to it is heard, and answered, at once."""
+        link = self.link
+        if link is None or link.cut or not self.alive or self.clock.now < self.paused_until:
+            return False
+        return self.core.connection.greeted and link.path.heals_at() <= self.clock.now
+
     def wake(self) -> None:
         if self.alive:
             self._timer.by(max(self.clock.now, self.paused_until))

@@ -15,6 +15,7 @@ from rota.master.core.fleet import Fleet
 from rota.master.core.master import LONG_TICK_S, Master
 from rota.master.core.pool import Pool, Request, Slot, Stage
 from rota.master.core.processes import REPLY_LOST_AFTER_S
+from rota.master.core.recalls import RECALL_SILENT_S
 from rota.master.core.records import Restored
 from rota.master.core.registry import Node, active_nodes
 from rota.worker.core.deliveries import Delivery
@@ -43,6 +44,7 @@ LATE_S = 0.1  # of an answer, beyond deadline and grace
 EARLY_S = 0.002  # of a Timeout, before the deadline: it is sent in whole milliseconds
 NO_ANSWER = "no answer to"  # so a client begins that gives a call up by itself
 TICKS_S = 3 * LONG_TICK_S  # until a silent node is noticed
+TAKEN_BACK_S = RECALL_SILENT_S + 1.0  # to notice, to ask, and to hear
 
 
 def _denies(call: SimCall) -> bool:
@@ -66,6 +68,8 @@ class Checks:
         self.answers: Counter[int] = Counter()  # by code
         self.steps = 0
         self._forced = False
+        self._fenced: dict[Slot, int] = {}  # the HELLO behind which it said that another master's fence keeps it
+        self._unbegun: dict[tuple[Slot, int], float] = {}  # deliveries that nobody begins though another could: since
 
     # ---- what the world saw ------------------------------------------------------------------------------------------
 
@@ -134,6 +138,8 @@ class Checks:
         dispatch, fleet = master.core.dispatch, master.core.fleet
         self._before(dispatch, "_deliver", lambda slot, request, now: self._given(master, slot, now))
         self._before(fleet.processes, "settle", lambda slot, now: self._settled(master, slot, now))
+        self._before(dispatch, "fail", lambda request, code, *why, **details: self._failed(master, request, code))
+        self._before(dispatch.losses, "refused", lambda slot, *why: self._refused(slot, *why[:2], dispatch.epoch))
         self._planned(fleet.intents, "drain", master)
         self._planned(fleet.staff, "_close", master)
 
@@ -163,6 +169,22 @@ class Checks:
             raise Violation(f"{slot.incarnation} is given a request, and {slot.pool.name} is paused")
         if len(slot.inflight) >= slot.limit:
             raise Violation(f"{slot.incarnation} is given more than its credit of {slot.limit}")
+        if self._fenced.get(slot) == slot.hellos:
+            raise Violation(f"{slot.incarnation} is given a request, and has said that it obeys another master")
+
+    def _refused(self, slot: Slot, request: Request, by: bytes, epoch: int) -> None:
+        """It has no credit before its next HELLO."""
+        if by == errors.BY_FENCE and request.epoch == epoch:
+            self._fenced[slot] = slot.hellos
+
+    def _failed(self, master: MasterPart, request: Request, code: int) -> None:
+        """Nobody is left in doubt about what a process has told this master that it has."""
+        if code != errors.MaybeExecuted.code:
+            return
+        for process in self.cluster.processes():
+            slot = master.core.fleet.processes.slots.get(process.incarnation)
+            if slot is not None and slot.connected and process.has(request.origin()):
+                raise Violation(f"a caller is told that it may have run what {slot.incarnation} has")
 
     def _settled(self, master: MasterPart, slot: Slot, now: float) -> None:
         """Only when its last replies are read, or given up."""
@@ -216,6 +238,7 @@ class Checks:
             for request in slot.inflight.values():
                 places[request] = places.get(request, 0) + 1
         self._requests(core.dispatch, places)
+        self._begins(core)
 
     def _pool(self, pool: Pool, places: dict[Request, int]) -> None:
         waiting = [request for request in pool.queue if not request.answered]
@@ -257,6 +280,33 @@ class Checks:
             raise Violation(f"{slot.incarnation} has {len(slot.inflight)} in flight, and nobody looks at what waits")
         if slot.pool.slots.get(slot.incarnation) is not slot or slot.node.slots.get(slot.incarnation) is not slot:
             raise Violation(f"{slot.incarnation} is known to the fleet and not to its pool or node")
+
+    def _begins(self, core: Master) -> None:
+        """What waits at a process that does not begin it is taken back while another one has nothing to do."""
+        now, before, self._unbegun = self.cluster.clock.now, self._unbegun, {}
+        slots = core.fleet.processes.slots.values()
+        idle = [slot.incarnation for slot in slots if slot.open and slot.limit and not slot.inflight]
+        if not idle:
+            return
+        for slot in slots:
+            for number in self._not_begun(core, slot) if slot.inflight else ():
+                since = self._unbegun[slot, number] = before.get((slot, number), now)
+                if now - since > TAKEN_BACK_S:
+                    what = f"{slot.incarnation} has not begun {number} for {now - since:.1f} s"
+                    raise Violation(f"{what}, and {idle[0]} has nothing to do")
+
+    def _not_begun(self, core: Master, slot: Slot) -> list[int]:
+        """Deliveries with callers that wait; none while nobody could ask for them."""
+        agent = self.cluster.agents.get(slot.node.name)
+        process = agent.processes.get(slot.incarnation) if agent is not None else None
+        if process is None or not process.alive or not agent.hears():
+            return []
+        started_upto = process.page.words[STARTED_UPTO]
+        return [
+            number
+            for number, request in slot.inflight.items()
+            if number > started_upto and not request.answered and request.session is not core.dispatch.prober
+        ]
 
     def _requests(self, dispatch: Dispatch, places: dict[Request, int]) -> None:
         ticks = [id(tick) for tick in dispatch.timers._at.values()]

@@ -26,6 +26,7 @@ from rota.master.core.losses import Losses
 from rota.master.core.pins import Pins
 from rota.master.core.pool import UNCAPPED, Pool, Request, Shelf, Slot
 from rota.master.core.processes import Processes
+from rota.master.core.recalls import Recalls
 from rota.master.core.recollection import Recollection
 from rota.master.core.records import Restored
 from rota.master.core.registry import Node
@@ -46,12 +47,15 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "unreachable_settles_all": (faults.reset_connection, faults.reset_all),
     "exit_settles_at_once": (faults.kill_process,),
     "dead_node_counts_as_not_started": (faults.cut_machine, faults.isolate_one_way, faults.kill_agent),
+    "lost_recall_counts_as_answered": (faults.stop_process, faults.reset_connection),
+    "silent_process_keeps_what_it_has": (faults.stop_process,),
     "page_keeps_the_first_reply": (faults.kill_process,),
     "fence_ignored": (faults.restart_master, faults.stop_process),
     "kept_replies_not_sent_again": (faults.reset_connection, faults.reset_all),
     "token_not_checked": (faults.forge,),
     "resend_runs_again": (faults.reset_connection, faults.reset_all),
     "older_master_forgotten": (faults.restart_master,),
+    "one_attempt_hides_another": (faults.stop_process, faults.stop_process, faults.restart_master),
     "what_was_done_ignored": (faults.restart_master, faults.reset_all),
     "memory_ignored": (faults.restart_master, faults.cut_machine),
     "ended_processes_ignored": (faults.restart_master, faults.kill_process),
@@ -155,6 +159,25 @@ def dead_node_counts_as_not_started(put: Put) -> None:
         self.not_started(requests, now)
 
     put(Losses, "abandoned", abandoned)
+
+
+@rule
+def lost_recall_counts_as_answered(put: Put) -> None:
+    """A recall that was lost with the agent's connection is asked for again."""
+    inventory = Processes.inventory
+
+    def forgetful(self: Processes, node: Node, *told: Any) -> None:
+        for slot in node.slots.values():
+            slot.recall = 0
+        inventory(self, node, *told)
+
+    put(Processes, "inventory", forgetful)
+
+
+@rule
+def silent_process_keeps_what_it_has(put: Put) -> None:
+    """What a process has not begun is taken back where nothing is parked, too."""
+    put(Recalls, "_long_silent", lambda self, pool, now: [])
 
 
 @rule
@@ -307,6 +330,18 @@ def older_master_forgotten(put: Put) -> None:
         look_up(self, request, False, now)
 
     put(Inherited, "look_up", careless)
+
+
+@rule
+def one_attempt_hides_another(put: Put) -> None:
+    """Of all attempts that processes hold of a request, its caller gets the one that runs."""
+    adopt = Inherited.adopt
+
+    def narrow(self: Inherited, slot: Slot, held: messages.Held, now: float) -> None:
+        adopt(self, slot, held, now)
+        del self.orphans.get((held.session, held.request), [])[1:]
+
+    put(Inherited, "adopt", narrow)
 
 
 # ---- what never ran -------------------------------------------------------------------------------------------------

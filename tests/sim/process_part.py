@@ -14,7 +14,7 @@ from rota.common.errors import RemoteError
 from rota.common.limits import IDLE_TICK_S
 from rota.common.messages import Handler, ProcessHello, Refusal, Welcome
 from rota.worker.core import processes
-from rota.worker.core.deliveries import Deliveries, Delivery
+from rota.worker.core.deliveries import Deliveries, Delivery, _Kept
 from rota.worker.core.holding import Holding
 from rota.worker.core.processes import Overdue
 from rota.worker.core.streams import Stream, Streams
@@ -135,6 +135,15 @@ class ProcessPart:
         rows, now_ns = self.page.running(), int(self.clock.now * 1e9)
         late = [row for row in rows if row.kill_ns and now_ns >= row.kill_ns]
         return len(rows), Overdue((late[0].kill_ns - late[0].started_ns) / 1e9, len(rows) - 1) if late else None
+
+    def has(self, origin: tuple[bytes, int]) -> bool:
+        """Is this what it runs, or an answer that it keeps?"""
+        packed = wire.ORIGIN_STRUCT.pack(*origin)
+        if any(delivery.origin == packed for delivery in self.running.values()):
+            return True
+        self.deliveries.held()  # what was acknowledged is let go
+        kept = [_Kept._make(reply) for reply in self.deliveries._kept]
+        return any(reply.origin == packed and reply.head.code != errors.NOT_STARTED for reply in kept)
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 

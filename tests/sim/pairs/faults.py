@@ -166,6 +166,26 @@ def stop_agent(cluster: PairCluster) -> None:
         faults.stop_agent(cluster, remembers=True)
 
 
+def vote_in_vain(cluster: PairCluster) -> None:
+    """A node whose lease has just run out votes for the one that stands, as no other does, and that never hears of it;
+    the active one does only after a while.
+    """
+    active, name = cluster.active, cluster.rng.choice(list(cluster.agents))
+    others = [each for each in cluster.masters.values() if each is not active and each.alive]
+    agent = cluster.agents[name]
+    if active is None or not others or not agent.hears():
+        return
+    leases = active.core.pair.leases  # nothing that its holder counts on lasts longer than what was granted
+    leases._until.pop(name, None)
+    leases._beats.pop(name, None)
+    active.core.lapse(cluster.clock.now)
+    agent.core.votes.lease = None
+    epoch = max(each.core.votes.seen for each in cluster.agents.values()) + 1
+    cluster.clock.tell("FAULT: %s is asked for a vote for %s", name, others[0].name)
+    agent._asked(messages.Vote(epoch, others[0].name, active.core.pair.lease_ms))
+    agent.pause(cluster.rng.choice([0.05, 0.3]))
+
+
 def move_agent(cluster: PairCluster) -> None:
     """Killed, and started at once on another machine, without its state directory, while leases of its earlier life
     run: it reaches the master that is not active, or that knows of no other one that is, and not the active one.
@@ -271,6 +291,7 @@ FAULTS: dict[Fault, int] = {
     faults.reset_connection: 4,
     faults.reset_all: 1,
     faults.kill_agent: 2,
+    vote_in_vain: 1,
     move_agent: 1,
     stop_agent: 1,
     faults.pause_agent: 2,

@@ -10,20 +10,23 @@ from math import inf
 from typing import Any
 
 from rota.common import messages
+from rota.common.errors import BY_FENCE
 from rota.common.settings import ANY
 from rota.master.core import candidacy as candidacies
 from rota.master.core import leases as leasing
 from rota.master.core import records
 from rota.master.core.candidacy import Candidacy, Stage
 from rota.master.core.leases import Asked, Leases
+from rota.master.core.losses import Losses
 from rota.master.core.master import Master
 from rota.master.core.pair import Pair
 from rota.master.core.pair_standby import PairStandby
+from rota.master.core.pool import Request, Slot
 from rota.worker.core.beats import Beats
 from rota.worker.core.supervision import Supervision
 from rota.worker.core.votes import Votes
 
-from ..faults import Fault, kill_agent, pause_agent
+from ..faults import Fault, kill_agent, pause_agent, pause_node, stop_process
 from ..mutants import Mutant, Put
 from . import faults
 
@@ -34,6 +37,8 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "vote_though_leased": _CUTS,
     "vote_right_after_a_start": (faults.isolate, faults.partition, kill_agent, pause_agent),
     "lease_right_after_a_start": (faults.isolate, faults.move_agent),
+    "fence_proves_twice": (faults.vote_in_vain, stop_process, pause_node),
+    "fenced_process_has_credit": (faults.vote_in_vain,),
     "lease_to_two": (faults.isolate, faults.cut_masters, faults.move_agent),
     "unsure_for_ever": (faults.kill_both, faults.kill_master, kill_agent),
     "minority_elects": _CUTS,
@@ -142,6 +147,34 @@ def epoch_won_twice(put: Put) -> None:
         return self.epoch
 
     put(Candidacy, "stand", stand)
+
+
+@rule
+def fence_proves_twice(put: Put) -> None:
+    """What another master's fence kept from starting goes back to its client: to that master it is proof, too."""
+    refused = Losses.refused
+
+    def eager(self: Losses, slot: Slot, request: Request, by: bytes, now: float) -> None:
+        if by == BY_FENCE and request.epoch == self._dispatch.epoch:
+            self.disconnected(slot)
+            return self.not_started([request], now)
+        refused(self, slot, request, by, now)
+
+    put(Losses, "refused", eager)
+
+
+@rule
+def fenced_process_has_credit(put: Put) -> None:
+    """Who refuses what its fence forbids is given nothing more before its HELLO: it would refuse that, too."""
+    refused = Losses.refused
+
+    def generous(self: Losses, slot: Slot, *why: Any) -> None:
+        kept = slot.connected, slot.open
+        refused(self, slot, *why)
+        slot.connected, slot.open = kept
+        slot.pool.shelf.placed(slot)
+
+    put(Losses, "refused", generous)
 
 
 # ---- leases and promises --------------------------------------------------------------------------------------------
