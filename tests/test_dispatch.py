@@ -1049,6 +1049,7 @@ def test_what_waits_for_nodes_to_tell_is_bounded_as_the_queue_is() -> None:
     rig.request(51, flags=wire.RESENT | wire.OLDER, epoch=1)
     rig.request(52)
     assert rig.codes() == {51: MAYBE, 52: OVERLOADED}
+    assert [request.number for request in rig.dispatch.inherited.waiting] == [50]
 
 
 def test_replies_that_nobody_asks_for_are_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1115,6 +1116,14 @@ def test_that_a_fence_gave_a_call_back_is_proof_once() -> None:
     rig.dispatch.close_session(rig.dispatch.sessions[SESSION])
     resend(rig)
     assert rig.codes() == {50: MAYBE} and len(rig.deliveries) == 1
+
+
+def test_a_service_that_comes_as_the_time_of_a_call_passes_comes_too_late() -> None:
+    rig = restarted()
+    rig.request(1, timeout_ms=100)
+    rig.now += 0.2
+    rig.agent(processes=[Started("n1.b1.1", "orders", b"t", 1)])
+    assert rig.codes() == {1: errors.NoService.code} and rig.answers[0].cause == "its service came too late"
 
 
 def test_a_call_that_waits_here_for_a_second_run_waits_for_no_attempt_of_an_older_master() -> None:

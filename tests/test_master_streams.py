@@ -426,6 +426,22 @@ def test_an_older_masters_answer_that_has_begun_is_not_made_again() -> None:
     assert on.sent() == [] and on.rig.codes() == {1: MAYBE}
 
 
+@pytest.mark.parametrize("received", [0, 500])
+def test_what_was_lost_before_its_caller_came_waits_for_how_much_of_an_answer_that_has(received: int) -> None:
+    rig = Rig(epoch=2)
+    rows = [Row(7, ROW_RUNNING, SESSION, 1, 1)]
+    lost = Exited("n1.b1.9", "orders", -9, "was killed by signal 9", 7, rows, "")
+    rig.process(rig.agent(epoch=1, exits=[lost]))
+    rig.client(epoch=1)
+    rig.request(1, "orders.again", flags=wire.MORE | wire.RESENT | wire.OLDER, epoch=1)
+    assert not rig.deliveries and not rig.answers
+    session = rig.dispatch.sessions[SESSION]
+    rig.core.frontend(session.route, Credit(WINDOW + received, received, True).frame(session.token, 1), rig.now)
+    rig.after(0.5)
+    assert rig.codes() == ({1: MAYBE} if received else {})
+    assert [wire.parse_head(frame).below for _, _, frame in rig.deliveries[:1]] == ([] if received else [2])
+
+
 def test_nor_is_one_whose_process_died() -> None:
     on = Resent(received=500)
     rows = [Row(7, ROW_RUNNING, SESSION, 1, 1)]

@@ -216,7 +216,7 @@ class Inherited:
     def overdue(self, request: Request, now: float) -> bool:
         """Its deadline passed while it waited here. False: a process that came just now has it; else it is answered."""
         older = self.release(request)
-        if not (older and self.settled_by_evidence(request, now)):
+        if not self.settled_by_evidence(request, now):
             self.give_up(request, older)
         return request.answered
 
