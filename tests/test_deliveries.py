@@ -126,6 +126,14 @@ def test_what_the_fence_kept_from_starting_is_proof_for_the_first_master_that_is
     assert [told(epoch) for epoch in (2, 2, 3, 3, 4)] == [[BY_FENCE], [BY_FENCE], [BY_FLOOR], [BY_FLOOR], [BY_FLOOR]]
 
 
+def test_an_answer_is_the_same_for_every_master(ledger: Deliveries) -> None:
+    ledger.reply(take(ledger, 1), OK, b"one", 10)
+    for epoch in (2, 3, 4):
+        (again,) = ledger.welcomed(TOKEN, epoch, upto=0)
+        head = wire.parse_head(again)
+        assert (head.code, head.epoch, again[head.head_len :]) == (OK, 1, b"one")
+
+
 def test_what_has_no_room_in_the_page_was_kept_from_starting_by_no_fence(ledger: Deliveries, page: Page) -> None:
     """Its number is not in the page, so that its master may take it back: that it ran nowhere is no proof."""
     given = [take(ledger, number) for number in range(1, page.rows + 2)]

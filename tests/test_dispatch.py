@@ -563,6 +563,17 @@ def test_what_may_run_once_and_was_kept_from_it_by_the_fence_of_another_master_i
     assert not (given_back and (rig.dispatch.sessions[SESSION].open or rig.dispatch.keys.attempts))
 
 
+def test_what_a_fence_kept_from_starting_is_no_answer_for_the_next_call_of_its_key() -> None:
+    rig = Rig()
+    first, _ = rig.pool_of(2)
+    rig.request(1, key="basket", timeout_ms=100)
+    rig.after(0.2)
+    assert rig.codes() == {1: errors.Timeout.code}
+    rig.reply(first, 1, code=NOT_STARTED, body=errors.BY_FENCE)
+    rig.request(2, key="basket")
+    assert rig.codes() == {1: errors.Timeout.code} and len(rig.deliveries) == 2
+
+
 def test_a_stray_reply_is_counted_and_dropped() -> None:
     rig = Rig()
     (slot,) = rig.pool_of(1)

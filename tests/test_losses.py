@@ -150,7 +150,7 @@ def test_what_an_older_master_dispatched_is_run_elsewhere_where_no_other_process
         lambda rig, slot: rig.tell(slot.node, messages.Recalled(slot.incarnation, 3, 1)),
         lambda rig, slot: rig.process_hello(slot.incarnation, b"again", received_upto=1, held=[held(1, 1)]),
         lambda rig, slot: rig.exited(slot, started_upto=1, rows=[(1, RUNNING)]),
-        lambda rig, slot: rig.dispatch.losses.abandoned(slot, "its node is dead", rig.now),
+        lambda rig, slot: rig.fleet.processes.drop_all(slot.node, "its node is dead", rig.now),
     ],
     ids=["undeliverable", "recalled", "rejoined", "exited", "abandoned"],
 )

@@ -10,7 +10,7 @@ import pytest
 from core_rig import Answer, Rig
 
 from rota.common import exits, messages
-from rota.common.errors import NOT_STARTED, MaybeExecuted, Overloaded, Quarantined, Timeout
+from rota.common.errors import BY_FENCE, NOT_STARTED, MaybeExecuted, Overloaded, Quarantined, Timeout
 from rota.common.messages import ROW_DONE, ROW_RUNNING, End
 from rota.master.core.pool import UNCAPPED, Slot
 from rota.master.core.quarantine import CASES_MAX, COUNTED_FOR_S, PAYLOAD_KEPT, Case, State
@@ -344,6 +344,17 @@ def test_a_suspect_that_had_not_started_runs_elsewhere_alone() -> None:
     slot = rig.with_it(2)
     rig.exited(slot, 0, [], kind=End.SIGNALLED)
     assert rig.state() == State.SUSPECT and rig.with_it(2) is not slot and rig.with_it(2).limit == 1
+
+
+def test_a_suspect_that_the_fence_of_another_master_kept_from_starting_is_not_cleared() -> None:
+    rig = suspect(Fleet())
+    rig.request(2, QUOTE, body=POISON)
+    slot, at = rig.delivery(2)
+    rig.reply(slot, at, code=NOT_STARTED, body=BY_FENCE)
+    rig.after(0.1)
+    assert rig.state() == State.SUSPECT and rig.answers_of(2)[0].code == NOT_STARTED
+    rig.request(3, QUOTE, body=POISON)
+    assert rig.with_it(3) is not slot
 
 
 def test_a_suspect_that_had_not_started_is_not_refused_for_want_of_room() -> None:

@@ -97,7 +97,6 @@ class Losses:
         states = {row.number: row.state for row in report.rows}
         planned = report.kind in _PLANNED
         inflight, slot.inflight = slot.inflight, {}
-        slot.pool.unpark(slot)
         self._dispatch.quarantine.exited(slot, report, inflight, now)
         never: list[Request] = []
         for number, request in inflight.items():
@@ -117,7 +116,6 @@ class Losses:
     def abandoned(self, slot: Slot, cause: str, now: float) -> None:
         """Its node is dead or was superseded: nobody will ever tell what had started."""
         inflight, slot.inflight = slot.inflight, {}
-        slot.pool.unpark(slot)
         for request in inflight.values():
             self.settle_started(request, cause, now)
 
