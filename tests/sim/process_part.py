@@ -309,6 +309,8 @@ class ProcessPart:
         elif kind in (wire.CHUNK, wire.CREDIT, wire.CANCEL):
             for answer in self.streams.handle(fields, frame):
                 self._send(answer)
+        elif kind == wire.REFUSED and self.greeted:  # it has stepped down, or knows us no more
+            self._drop()
         elif kind == wire.REFUSED and isinstance(refusal := messages.decode(frame[fields[11] :]), Refusal):
             self._hello_again(self.clock.now + max(refusal.retry_after_ms, 10) / 1000)
         elif kind == wire.WHO and (self.greeted or self._answer_by is None):  # else the HELLO that is under way answers
