@@ -481,6 +481,18 @@ def test_the_bytes_that_wait_are_bounded_and_come_free_again(monkeypatch: pytest
     assert isinstance(calls.submit(Asked(body=b"")), Overloaded)
 
 
+def test_a_call_that_was_given_back_has_no_time_of_grace() -> None:
+    """It was not sent."""
+    calls = opened(window=1)
+    first = Asked(deadline=5.0)
+    calls.submit(first)
+    frames(calls)
+    assert calls.expire(5.0) == [] and calls.next_deadline() == 5.0 + GRACE_S
+    calls.answered(1, 1, 60)
+    calls.again(first)
+    assert [call for call, _ in calls.expire(5.1)] == [first]
+
+
 def test_a_refused_call_that_is_cancelled_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITING_BYTES", 100)
     calls = opened()
