@@ -424,6 +424,27 @@ def test_a_delivery_that_is_cancelled_at_once_has_an_outcome(desk: Desk) -> None
     assert isinstance(error_of(outcomes[0]), rota.Cancelled) and not desk.log
 
 
+def test_what_others_compute_before_an_async_handler_is_not_its_time() -> None:
+    worker, outcomes = rota.Worker("orders"), dict[int, Outcome]()
+
+    @worker.handler
+    async def compute(seconds: float) -> None:
+        time.sleep(seconds)
+
+    def done(number: int, outcome: Outcome) -> None:
+        outcomes[number] = outcome
+        if number == 2:
+            host.stop()
+
+    def start_both() -> None:
+        host.start(delivery("compute", 1, seconds=0.2))
+        host.start(delivery("compute", 2, seconds=0))
+
+    host = AsyncHost(SyncHost(worker), done, concurrency=2, threads=1)
+    host.run(start_both)
+    assert outcomes[1].elapsed_us >= 200_000 > 2 * outcomes[2].elapsed_us
+
+
 def test_a_cancelled_handler_may_clean_up_or_answer_early(loop: Loop, desk: Desk) -> None:
     for name in ("wait", "stubborn"):
         desk.log.clear()

@@ -158,14 +158,14 @@ class AsyncHost:
         if handler is None:
             self._run(delivery.number, self._without_handler(delivery, begun))
         elif handler.is_async:
-            self._run(delivery.number, self._perform(handler, delivery, begun))
+            self._run(delivery.number, self._perform(handler, delivery))
         else:
             self._running[delivery.number] = future = self._threads.submit(self.sync.run, delivery)
             future.add_done_callback(partial(self._over_in_thread, delivery.number, begun))
 
-    async def _perform(self, handler: Handler, delivery: Delivery, begun: int) -> None:
+    async def _perform(self, handler: Handler, delivery: Delivery) -> None:
         """Reports its end itself: a callback of the task would cost each delivery one more turn of the loop."""
-        number = delivery.number
+        number, begun = delivery.number, perf_counter_ns()  # those that were started before it had the loop until now
         task = self._running[number]
         try:
             args, kwargs = self.sync.bind(handler, delivery, partial(self._answer, handler, number, begun))
