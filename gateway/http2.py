@@ -91,9 +91,7 @@ class Http2Protocol(Carried):
         self._carried_by(transport)
         gateway = self._gateway
         self.core = Http2(gateway.shared, monotonic())
-        if not gateway.admit(self):
-            transport.abort()
-            return
+        gateway.admit(self)  # in the place of its handshake
         self._expect_long()
         self.pump(monotonic())
 

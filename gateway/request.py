@@ -82,10 +82,9 @@ class Request(StreamCall):
             self._cut()
 
     def _answered_alike(self, likeness: Likeness, body: Body) -> bool:
-        """False: it is unlike those before, or its head must say more. In HTTP/2 no two heads are the same bytes."""
+        """False: it is unlike those before, or its head must say more."""
         connection = self.connection
-        if type(connection) is not HttpProtocol:
-            return False
+        assert type(connection) is HttpProtocol  # in HTTP/2 no two heads are the same bytes
         data = likeness.response(body, self.id.encode(), self.gateway.date())
         if data is None or not connection.answer_with(data, monotonic()):
             return False

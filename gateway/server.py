@@ -104,12 +104,12 @@ class Gateway:
     def admit(self, connection: Connection) -> bool:
         """False: there are too many, in all or from its address."""
         host, settings = connection.peer.client[0], self.settings
+        if len(self._connections) >= settings.connections:
+            return False
+        if self._of_address[host] >= settings.connections_per_address and not connection.peer.trusted:
+            return False
         self._connections[connection] = None
         self._of_address[host] += 1
-        if len(self._connections) > settings.connections:
-            return False
-        if self._of_address[host] > settings.connections_per_address and not connection.peer.trusted:
-            return False
         if self._shut:  # it had connected before nobody could: its request is on the way
             asyncio.get_running_loop().call_later(JOIN_S, connection.drain)
         return True
@@ -128,7 +128,9 @@ class Gateway:
         self._end_if_alone()
 
     def _release(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        if connection not in self._connections:  # it was refused
+            return
+        del self._connections[connection]
         host = connection.peer.client[0]
         self._of_address[host] -= 1
         if not self._of_address[host]:

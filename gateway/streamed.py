@@ -60,7 +60,7 @@ class Streamed:
             self._taken(size - len(data))
             if self.over:
                 return
-        self._ended = self._ended or not more
+        self._ended = not more
         if not len(data):
             pass
         elif self._spool is None and not self._held and self._request.connection.takes:
@@ -152,7 +152,6 @@ class Streamed:
         self._held.clear()
         if self._spool is not None:
             self._spool.close()
-            self._spool = None
 
 
 def head_end(data: bytearray) -> int:

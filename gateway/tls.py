@@ -139,8 +139,6 @@ class Tls(asyncio.Protocol):
             ended = True
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            ended = True
         self._flush()  # an answer to new keys
         if pieces and not self._over:
             self._above.data_received(b"".join(pieces))

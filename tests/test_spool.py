@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -114,19 +115,33 @@ def test_the_memory_of_all_spools_is_bounded(tmp_path: Path, monkeypatch: pytest
     store = Store(1000, 8, str(tmp_path))
     each = [store.open() for _ in range(4)]
     for spool in each:
-        spool.write(b"12345678")
-    assert store.in_memory == 8 and [spool.read(0, 8) for spool in each] == [b"12345678"] * 4
+        spool.write(b"1234567")
+    assert store.in_memory == 7 and [spool.read(0, 7) for spool in each] == [b"1234567"] * 4
+    each[0].close()
+    each[1].write(b"8")  # there would be room for it
+    assert store.in_memory == 0 and each[1].read(0, 8) == b"12345678"
+
+
+def test_a_disk_that_gives_less_than_it_was_asked_for_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, pread = Store(1000, 0, str(tmp_path)).open(), os.pread
+    spool.write(b"whole")
+    monkeypatch.setattr(spools.os, "pread", lambda fd, size, offset: pread(fd, min(size, 2), offset))
+    assert spool.read(0, 5) == b"whole"
+    spool.close()
 
 
 # ---- answers on their way -------------------------------------------------------------------------------------------
 
 
 class Reader:
-    """A request and its connection: what is given to it, and whether it takes more."""
+    """A request and its connection: what is given to it, and whether it takes more, which it does `at_once` times."""
 
     def __init__(self) -> None:
         self.connection = self
         self.takes = True
+        self.at_once = 1_000_000
         self.got = b""
         self.took = 0
         self.over: object = None
@@ -140,6 +155,8 @@ class Reader:
     def piece(self, data: bytes, now: float) -> None:
         assert self.over is None
         self.got += data
+        self.at_once -= 1
+        self.takes = self.at_once > 0
 
     def ended(self) -> None:
         self.over = "ended"
@@ -162,7 +179,14 @@ def test_its_head_may_come_in_any_pieces(size: int) -> None:
     assert (reader.got, reader.took, reader.over) == (b"hello", len(data), "ended")
 
 
-@pytest.mark.parametrize("head", [b"\xff\xff\xff\x7f", b"\1\0\0\0\1", b"\1\0\0\0\xc1", b"\2\0\0\0\x91\1"])
+NO_HEADS = [(0, []), (-200, []), (200.0, []), (True, []), (200, {})]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"\xff\xff\xff\x7f", b"\1\0\0\0\1", b"\1\0\0\0\xc1", b"\2\0\0\0\x91\1"]
+    + [len(packed).to_bytes(4, "little") + packed for packed in map(msgpack.packb, NO_HEADS)],
+)
 def test_a_head_that_is_none_is_told_before_anything_is_sent(head: bytes) -> None:
     reader, streamed = answer(Store(100, 100, "/tmp"))
     with pytest.raises(BadAnswer):
@@ -187,7 +211,8 @@ def test_a_slow_reader_has_its_answer_in_a_spool_and_the_process_goes_on() -> No
 
 
 def test_where_spools_are_full_the_process_waits_for_the_reader_and_the_order_stays() -> None:
-    store = Store(10, 10, "/tmp")
+    store = Store(40, 40, "/tmp")
+    store.open().write(bytes(30))
     reader, streamed = answer(store)
     reader.takes = False
     streamed.came(BEGIN + b"123456", True)
@@ -199,6 +224,21 @@ def test_where_spools_are_full_the_process_waits_for_the_reader_and_the_order_st
     assert (reader.got, reader.took) == (b"1234567890abc", len(BEGIN) + 13)
     streamed.came(b"", False)
     assert reader.over == "ended"
+
+
+def test_what_comes_before_it_is_told_that_there_is_room_is_not_sent_before_what_waits() -> None:
+    store = Store(40, 40, "/tmp")
+    store.open().write(bytes(40))
+    reader, streamed = answer(store)
+    reader.takes, reader.at_once = False, 1
+    streamed.came(BEGIN + b"first,", True)
+    streamed.came(b"second,", True)
+    reader.takes = True
+    streamed.written()
+    assert reader.got == b"first,"
+    reader.takes, reader.at_once = True, 9
+    streamed.came(b"third", True)
+    assert reader.got == b"first,second,third"
 
 
 def test_no_answer_takes_all_the_room_of_the_others() -> None:
@@ -238,11 +278,33 @@ def test_what_came_before_a_failure_is_sent_and_then_it_breaks_off() -> None:
     assert reader.got == b"half" and reader.over is error
 
 
+def test_an_answer_that_came_to_no_end_breaks_off_though_its_call_succeeded() -> None:
+    reader, streamed = answer(Store(100, 100, "/tmp"))
+    streamed.came(BEGIN + b"half", True)
+    streamed.finished(None)
+    assert isinstance(reader.over, Error) and str(reader.over) == "the answer came to no end"
+
+
+def test_an_end_before_the_head_is_for_the_call_to_tell() -> None:
+    reader, streamed = answer(Store(100, 100, "/tmp"))
+    streamed.came(BEGIN[:3], False)
+    assert reader.over is None and not streamed.status
+
+
+def test_whose_client_goes_while_its_head_is_sent_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(100, 100, "/tmp")
+    reader, streamed = answer(store)
+    reader.takes = False
+    monkeypatch.setattr(reader, "begin", lambda *_: streamed.close())
+    streamed.came(BEGIN + b"half", False)
+    assert reader.got == b"" and store.held == 0 and reader.over is None
+
+
 def test_whose_client_is_gone_leaves_nothing() -> None:
     store = Store(100, 100, "/tmp")
     reader, streamed = answer(store)
     reader.takes = False
-    streamed.came(BEGIN + b"half", True)
+    streamed.came(BEGIN + b"half", False)
     streamed.close()
     reader.takes = True
     streamed.written()
@@ -310,3 +372,29 @@ def test_a_disk_that_fails_under_an_upload_ends_that_request_and_no_other(
     assert request.out is not None
     request.out.credited(Credit(100, 0, True))
     assert request.out.next() is None and asking.heard == ["withdrawn", "cut"]
+
+
+@pytest.mark.parametrize("where", ["answer", "begin", "piece", "likeness"])
+def test_what_nobody_has_thought_of_costs_its_own_connection_only(
+    where: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is found among the answers of others. What is planted: none is known that does."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("nobody has thought of it")
+
+    asking = Asking()
+    request = asked(asking)
+    if where == "likeness":
+        request.plain = SimpleNamespace(likeness=None, answered=fails)  # type: ignore[assignment]
+        request.returned(b"")
+    elif where == "answer":
+        monkeypatch.setattr(asking, "answer", fails, raising=False)
+        request.finish([200, [], b""], None)
+    else:
+        monkeypatch.setattr(asking, where, fails)
+        asking.takes = False
+        request.came(BEGIN + b"half", True)
+        asking.takes = True
+        request.written()
+    assert asking.heard == ["withdrawn", "cut"] and "nobody has thought of it" in capfd.readouterr().err

@@ -1,0 +1,358 @@
+"""The shells of a gateway over a transport that the test is: moments that a real one hardly ever shows."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from msgpack import packb
+from websocket_rig import CLOSE, handshake, read
+
+from rota.common import descriptors
+from rota.common.settings import HttpSettings, ServiceHttpSettings
+from rota.common.streams import Credit
+from rota.gateway import listening
+from rota.gateway import server as serving
+from rota.gateway import spool as spools
+from rota.gateway import websocket as sockets
+from rota.gateway.core.handshake import Handshake, asked
+from rota.gateway.core.head import Head
+from rota.gateway.core.routes import routes
+from rota.gateway.core.websocket import Terms, WebSocket
+from rota.gateway.http2 import Http2Protocol
+from rota.gateway.pages import ServicePages
+from rota.gateway.protocol import HttpProtocol
+from rota.gateway.tls import Tls
+
+LAST = b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+def gateway_of(site: ServiceHttpSettings | None = None, **settings: Any) -> serving.Gateway:
+    named = {} if site is None else {"site": site}
+    start = serving.Start(HttpSettings(**settings), routes(named), named)
+    return serving.Gateway(start, ServicePages({}), None, first=False)
+
+
+def wire_of(host: str = "192.0.2.1") -> Mock:
+    """Its socket is closed."""
+    sock = socket.socket()
+    sock.close()
+    wire = Mock(get_extra_info=lambda name: sock if name == "socket" else (host, 5))
+    wire.get_write_buffer_size.return_value = 0
+    wire.is_closing.return_value = False
+    return wire
+
+
+def written(wire: Mock) -> bytes:
+    return b"".join(call.args[0] for call in wire.write.call_args_list)
+
+
+def connected(wire: Mock, gateway: serving.Gateway | None = None) -> HttpProtocol:
+    protocol = HttpProtocol(gateway or gateway_of())
+    protocol.connection_made(wire)
+    return protocol
+
+
+def test_a_socket_that_is_closed_already_is_one_that_is_lost_and_no_error() -> None:
+    async def scenario() -> None:
+        cut, lost = wire_of(), wire_of()
+        connected(cut).cut()
+        cut.abort.assert_called_once()
+        protocol = connected(lost)
+        protocol.eof_received()
+        protocol.tick(monotonic())
+        lost.abort.assert_called_once()
+
+    asyncio.run(scenario())
+
+
+def test_an_end_that_cannot_be_said_any_more_is_no_error() -> None:
+    async def scenario() -> None:
+        wire = wire_of()
+        wire.write_eof.side_effect = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        connected(wire).data_received(LAST)
+        assert written(wire).startswith(b"HTTP/1.1 404 ")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [HttpProtocol, Http2Protocol])
+def test_nobody_waits_for_the_end_of_a_connection_that_is_over(kind: type[HttpProtocol | Http2Protocol]) -> None:
+    async def scenario() -> None:
+        wire, protocol = wire_of(), kind(gateway_of())
+        protocol.secured(wire)
+        protocol._close(60.0)
+        assert protocol._closing is not None and not protocol._closing.cancelled()
+        protocol.connection_lost(None)
+        assert protocol._closing.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_a_last_word_of_tls_that_nobody_takes_is_not_waited_for() -> None:
+    wire = wire_of()
+    wire.close.side_effect = lambda: setattr(wire.get_write_buffer_size, "return_value", 24)
+    connected(wire).leave()
+    wire.close.assert_called_once()
+    wire.abort.assert_called_once()
+
+
+def test_a_websocket_behind_an_answer_that_is_not_read_yet_says_nothing_so_far() -> None:
+    protocol = connected(wire_of())
+    protocol.pause_writing()
+    core = WebSocket(Terms(message=1000, ping=20.0, pong=20.0, write=10.0, write_rate=8192), monotonic())
+    protocol.upgrade(core, b"HTTP/1.1 101 Switching Protocols\r\n\r\n", monotonic())
+    assert not core.takes
+    protocol.resume_writing()
+    assert core.takes
+
+
+# ---- how many there are ---------------------------------------------------------------------------------------------
+
+
+def test_connections_are_limited_in_all_and_for_each_address_and_those_that_are_over_do_not_count() -> None:
+    gateway = gateway_of(connections=3, connections_per_address=2, trusted_proxies=["192.0.2.9"])
+
+    def refused(host: str) -> tuple[HttpProtocol, bool]:
+        wire = wire_of(host)
+        protocol = connected(wire, gateway)
+        if wire.abort.called:
+            protocol.connection_lost(None)
+        return protocol, wire.abort.called
+
+    first, *others = [refused("192.0.2.1") for _ in range(3)]
+    assert [first[1], *(each[1] for each in others)] == [False, False, True], "of one address"
+    assert [refused("192.0.2.2")[1] for _ in range(2)] == [False, True], "in all"
+    first[0].connection_lost(None)
+    assert not refused("192.0.2.1")[1]
+    for protocol in list(gateway._connections):
+        protocol.connection_lost(None)
+    assert [refused("192.0.2.9")[1] for _ in range(3)] == [False] * 3, "a trusted proxy speaks for many"
+    for protocol in list(gateway._connections):
+        protocol.connection_lost(None)
+    assert not gateway._connections and not gateway._of_address
+
+
+def test_a_handshake_does_not_count_beside_the_connection_that_it_was() -> None:
+    gateway = gateway_of(connections=1)
+    tls, wire = Tls(gateway, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)), wire_of()
+    tls.connection_made(wire)
+    gateway.secured(tls, None).secured(tls)
+    assert not wire.abort.called and len(gateway._connections) == 1
+
+
+def test_who_is_refused_takes_nobody_the_place_that_he_has() -> None:
+    """Until the loop says that his connection is lost he is neither served nor gone."""
+    gateway = gateway_of(connections=1)
+    tls, wire, refused = Tls(gateway, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)), wire_of(), wire_of()
+    tls.connection_made(wire)
+    late = connected(refused, gateway)
+    gateway.secured(tls, None).secured(tls)
+    assert refused.abort.called and not wire.abort.called
+    late.connection_lost(None)
+    assert len(gateway._connections) == 1
+
+
+def test_a_handshake_that_outlasts_a_drain_is_cut() -> None:
+    tls, wire = Tls(gateway_of(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)), wire_of()
+    tls.connection_made(wire)
+    serving._end_by_now(tls)
+    wire.abort.assert_called_once()
+
+
+def test_a_drain_that_begins_twice_forgets_nobody_who_had_connected_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the master is gone before `lead` has passed."""
+
+    async def scenario() -> None:
+        gateway, joins = gateway_of(), asyncio.Event()
+        gateway._server = Mock()
+        monkeypatch.setattr(gateway, "_join", lambda sock: joins.wait())
+        waiting = [[Mock()], []]
+        monkeypatch.setattr(listening, "shut", lambda listener: waiting.pop(0))
+        for _ in range(2):
+            gateway._shut_down(Mock())
+        assert not gateway._ended.is_set()
+        joins.set()
+        async with asyncio.timeout(5.0):
+            await gateway._ended.wait()
+
+    asyncio.run(scenario())
+
+
+# ---- answers that are wrong, and disks that fail --------------------------------------------------------------------
+
+
+def test_a_request_is_told_that_its_answer_is_longer_or_shorter_than_it_said() -> None:
+    async def scenario(size: int) -> str:
+        gateway, request, wire = gateway_of(), Mock(), wire_of()
+        gateway.take = lambda *_: None
+        protocol = connected(wire, gateway)
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        protocol.request = request
+        protocol.begin(200, [(b"content-length", b"5")], monotonic())
+        protocol.piece(bytes(size), monotonic())
+        if size < 5:
+            assert not protocol.end(monotonic())
+        assert protocol.request is None
+        told: str = request.wrong.call_args[0][0].sentence
+        return told
+
+    assert asyncio.run(scenario(6)) == "the answer is longer than its Content-Length"
+    assert asyncio.run(scenario(4)) == "the answer is shorter than its Content-Length"
+
+
+@pytest.mark.parametrize(
+    "more", ["/ HTTP/1.1\r\nIdempotency-Key: k", "/-/call/site/add HTTP/1.1\r\nContent-Type: application/json"]
+)
+def test_a_disk_that_lost_what_goes_with_its_call_is_503_and_nothing_is_kept(
+    more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError("the disk is gone")
+
+    service = ServiceHttpSettings(routes=["/"], keys=True, calls=True)
+    gateway, wire, told = gateway_of(service, spool_memory=1, max_call=1_000_000), wire_of(), []
+    gateway.tell = told.append
+    protocol = connected(wire, gateway)
+    monkeypatch.setattr(spools.os, "pread", fails)
+    protocol.data_received(f"POST {more}\r\nHost: a\r\nContent-Length: 300000\r\n\r\n".encode() + bytes(300000))
+    assert written(wire).startswith(b"HTTP/1.1 503 ") and gateway.store.held == 0
+    assert len(told) == 1 and told[0].endswith("OSError: the disk is gone")
+
+
+# ---- WebSockets -----------------------------------------------------------------------------------------------------
+
+
+def test_without_wsproto_a_websocket_is_501_and_its_operator_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rota.gateway.websocket", None)
+    gateway, wire, told = gateway_of(ServiceHttpSettings(routes=["/"])), wire_of(), []
+    gateway.tell = told.append
+    connected(wire, gateway).data_received(handshake("/x"))
+    assert written(wire).startswith(b"HTTP/1.1 501 ")
+    assert told == ["a WebSocket was refused, since wsproto is not there: pip install 'rota[http]'"]
+
+
+def said(status: int) -> bytes:
+    head = packb([status, [], None])
+    return len(head).to_bytes(4, "little") + head
+
+
+class Opened:
+    """A WebSocket that its process has accepted, or answered with another status."""
+
+    def __init__(self, status: int = 101) -> None:
+        self.gateway, self.wire = gateway_of(), wire_of()
+        self.gateway.take = self._take
+        self.gateway.client = self.client = Mock()
+        self.told: list[str] = []
+        self.gateway.tell = self.told.append
+        self.protocol = connected(self.wire, self.gateway)
+        self.protocol.data_received(handshake("/x"))
+        self.socket.came(said(status), True)
+        self.wire.write.reset_mock()
+
+    def _take(self, connection: Any, head: Head, body: object, now: float) -> None:
+        shaken = asked(head)
+        assert isinstance(shaken, Handshake)
+        connection.request = self.socket = sockets.Socket(self.gateway, connection, head, now, None, shaken)
+
+    @property
+    def core(self) -> WebSocket:
+        assert self.socket.core is not None
+        return self.socket.core
+
+
+def came(it: Opened) -> None:
+    it.socket.came(packb("text"), True)
+
+
+def finish(it: Opened) -> None:
+    it.socket.finish(None, None)
+
+
+def room(it: Opened) -> None:
+    it.core.hold(True, monotonic())
+    it.socket.room()
+
+
+def waited(it: Opened) -> None:
+    it.core.blocked(monotonic())
+    it.socket.came(packb("text"), True)
+    it.core.written(monotonic())
+    it.socket.written()
+
+
+@pytest.mark.parametrize("event", [came, finish, room, waited])
+def test_what_nobody_has_thought_of_costs_its_own_websocket_only(
+    event: Callable[[Opened], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is found among the answers of others. What is planted: none is known that does."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("nobody has thought of it")
+
+    it = Opened()
+    monkeypatch.setattr(HttpProtocol, "do", fails)
+    event(it)
+    it.wire.abort.assert_called_once()
+    it.client.withdraw.assert_called_once_with(it.socket)
+    assert "nobody has thought of it" in capfd.readouterr().err
+
+
+def test_what_is_no_message_and_waited_for_its_client_closes_with_1011_at_the_end_of_its_call() -> None:
+    it = Opened()
+    it.core.blocked(monotonic())
+    it.socket.came(b"\x01", True)
+    it.core.written(monotonic())
+    it.socket.finish(None, None)
+    [last] = read(written(it.wire))
+    assert (last.opcode, last.data[:2]) == (CLOSE, (1011).to_bytes(2, "big"))
+    assert len(it.told) == 1 and "BadItem" in it.told[0]
+
+
+def test_a_process_that_does_not_take_the_last_word_of_its_client_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(taken: bool, over: bool) -> bool:
+        it = Opened()
+        it.protocol.connection_lost(None)
+        farewell = it.socket._farewell
+        assert farewell is not None and not it.client.withdraw.called
+        if taken:
+            it.socket.out.credited(Credit(1000, it.socket.out.written + 1, False))
+        if over:
+            it.socket.finish(None, None)
+            assert farewell.cancelled()
+        await asyncio.sleep(0.02)
+        given_up: bool = it.client.withdraw.called
+        return given_up
+
+    monkeypatch.setattr(sockets, "FAREWELL_S", 0.0)
+    given_up = [asyncio.run(scenario(*each)) for each in ((False, False), (True, False), (False, True))]
+    assert given_up == [True, False, False]
+
+
+def test_a_refusal_that_comes_in_pieces_ends_with_its_gateway() -> None:
+    async def scenario() -> None:
+        it = Opened(403)
+        it.socket.came(b"half", True)
+        serving._end_by_now(it.protocol)
+        it.client.withdraw.assert_called_once_with(it.socket)
+        assert it.protocol.request is None and "the gateway ends" in it.told[0]
+
+    asyncio.run(scenario())
+
+
+# ---- its start ------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_descriptors_are_told_with_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "allow", lambda wanted: 1000)
+    said = "http.connections is 8000, but only 1000 descriptors are allowed here: raise `ulimit -Hn`"
+    assert listening.room_for(8000) == said and listening.room_for(1000 - listening._OWN_DESCRIPTORS) == ""
