@@ -169,7 +169,6 @@ class Http2Protocol(Carried):
         if not isinstance(asked.body, bytes):
             asked.body.close()
         self.core.answers.answered(asked.stream, *answer)
-        self.pump(now)
 
     def _abandon(self, stream: Http2Stream | None) -> None:
         if stream is not None and stream.request is not None:

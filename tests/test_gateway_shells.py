@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from http2_rig import GET, START, Heard, request
 from msgpack import packb
 from websocket_rig import CLOSE, handshake, read
 
@@ -23,11 +24,12 @@ from rota.gateway import listening
 from rota.gateway import server as serving
 from rota.gateway import spool as spools
 from rota.gateway import websocket as sockets
+from rota.gateway.access import Entry
 from rota.gateway.core.handshake import Handshake, asked
 from rota.gateway.core.head import Head
 from rota.gateway.core.routes import routes
 from rota.gateway.core.websocket import Terms, WebSocket
-from rota.gateway.http2 import Http2Protocol
+from rota.gateway.http2 import Http2Protocol, Http2Stream
 from rota.gateway.pages import ServicePages
 from rota.gateway.protocol import HttpProtocol
 from rota.gateway.tls import Tls
@@ -93,6 +95,27 @@ def test_nobody_waits_for_the_end_of_a_connection_that_is_over(kind: type[HttpPr
         assert protocol._closing is not None and not protocol._closing.cancelled()
         protocol.connection_lost(None)
         assert protocol._closing.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_who_has_his_last_answer_has_a_moment_to_read_it_and_no_more() -> None:
+    async def scenario() -> None:
+        wire = wire_of()
+        connected(wire)._close(0.01)
+        assert wire.write_eof.called and not wire.close.called
+        async with asyncio.timeout(5.0):
+            while not wire.close.called:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_who_sends_no_more_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        wire = wire_of()
+        connected(wire).eof_received()
+        assert wire.close.called and not wire.write_eof.called
 
     asyncio.run(scenario())
 
@@ -228,6 +251,84 @@ def test_a_disk_that_lost_what_goes_with_its_call_is_503_and_nothing_is_kept(
     assert len(told) == 1 and told[0].endswith("OSError: the disk is gone")
 
 
+# ---- requests and their lines ---------------------------------------------------------------------------------------
+
+
+def logging_of(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[serving.Gateway, list[Entry]]:
+    gateway, lines = gateway_of(ServiceHttpSettings(calls=True), access_log="common", **settings), []
+    monkeypatch.setattr(gateway._access, "add", lines.append)
+    return gateway, lines
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize(
+    ("asks", "status"),
+    [("GET /nothing", 404), ("POST /-/call/site/add", 415), ("POST /", 413)],
+    ids=["a request", "a call", "what never was a request"],
+)
+def test_whose_line_it_is_only_a_trusted_proxy_may_say(
+    asks: str, status: int, trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        more = "Content-Length: 11\r\n" * (status == 413)
+        said = f"{asks} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 198.51.100.7\r\n{more}\r\n"
+        connected(wire_of(), gateway).data_received(said.encode())
+
+    gateway, lines = logging_of(monkeypatch, max_body=10, trusted_proxies=["192.0.2.1"] * trusted)
+    asyncio.run(scenario())
+    assert [(line.client, line.status) for line in lines] == [("198.51.100.7" if trusted else "192.0.2.1", status)]
+
+
+def test_a_request_that_is_answered_is_not_abandoned_with_its_connection() -> None:
+    def shortly(protocol: HttpProtocol) -> None:
+        assert protocol.answer_with(b"HTTP/1.1 204 No Content\r\n\r\n", monotonic())
+
+    def in_pieces(protocol: HttpProtocol) -> None:
+        protocol.begin(200, [(b"content-length", b"0")], monotonic())
+        assert protocol.end(monotonic())
+
+    for answer in (shortly, in_pieces):
+        gateway, request = gateway_of(), Mock()
+        gateway.take = lambda *_: None
+        protocol = connected(wire_of(), gateway)
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        protocol.request = request
+        answer(protocol)
+        protocol.connection_lost(None)
+        assert not request.abandon.called
+
+
+def test_over_http_2_a_request_hears_how_it_was_answered_and_what_was_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway, lines = logging_of(monkeypatch)
+    requests: list[Mock] = []
+
+    def take(stream: Http2Stream, *_: object) -> None:
+        stream.request = Mock(connection=stream)
+        requests.append(stream.request)
+
+    async def scenario() -> None:
+        wire, protocol = wire_of(), Http2Protocol(gateway)
+        protocol.secured(wire)
+        wire.write.reset_mock()
+        protocol.data_received(START + request(1))
+        assert [line.status for line in lines] == [404]
+        heard = Heard()
+        heard.read(written(wire))
+        assert heard.statuses[1] == "404"
+        protocol.data_received(request(3, [*GET, ("X-Upper", "a")]))
+        assert [line.status for line in lines] == [404, 400]
+        monkeypatch.setattr(gateway, "take", take)
+        protocol.data_received(request(5) + request(7))
+        now = monotonic()
+        requests[0].connection.answer(200, [], b"whole", now)
+        requests[0].answered.assert_called_once_with(200, 5)
+        requests[1].connection.begin(200, [(b"content-length", b"5")], now)
+        requests[1].connection.piece(b"longer", now)
+        assert requests[1].wrong.call_args[0][0].sentence == "the answer is longer than its Content-Length"
+
+    asyncio.run(scenario())
+
+
 # ---- WebSockets -----------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +349,7 @@ def said(status: int) -> bytes:
 class Opened:
     """A WebSocket that its process has accepted, or answered with another status."""
 
-    def __init__(self, status: int = 101) -> None:
+    def __init__(self, status: int = 101, accepted: bool = True) -> None:
         self.gateway, self.wire = gateway_of(), wire_of()
         self.gateway.take = self._take
         self.gateway.client = self.client = Mock()
@@ -256,7 +357,8 @@ class Opened:
         self.gateway.tell = self.told.append
         self.protocol = connected(self.wire, self.gateway)
         self.protocol.data_received(handshake("/x"))
-        self.socket.came(said(status), True)
+        if accepted:
+            self.socket.came(said(status), True)
         self.wire.write.reset_mock()
 
     def _take(self, connection: Any, head: Head, body: object, now: float) -> None:
@@ -338,10 +440,36 @@ def test_a_process_that_does_not_take_the_last_word_of_its_client_is_given_up(mo
     assert given_up == [True, False, False]
 
 
+def test_an_acceptance_may_come_in_any_pieces() -> None:
+    it = Opened(accepted=False)
+    for byte in said(101) + packb("text"):
+        it.socket.came(bytes([byte]), True)
+    head, _, rest = written(it.wire).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ") and [each.data for each in read(rest)] == [b"text"]
+
+
+def test_what_comes_for_a_client_that_is_gone_is_taken_so_that_its_process_hears_of_that() -> None:
+    async def scenario() -> None:
+        it = Opened()
+        it.core.blocked(monotonic())
+        texts = packb("text") * 10
+        it.socket.came(texts, True)
+        it.protocol.connection_lost(None)
+        it.socket.came(texts, True)
+        taken = [call.args[1] for call in it.client.taken.call_args_list]
+        assert sum(taken) == len(said(101)) + 2 * len(texts) and it.socket._items.next() is None
+
+    asyncio.run(scenario())
+
+
 def test_a_refusal_that_comes_in_pieces_ends_with_its_gateway() -> None:
     async def scenario() -> None:
         it = Opened(403)
+        it.protocol.pause_writing()
         it.socket.came(b"half", True)
+        assert b"half" not in written(it.wire)
+        it.protocol.resume_writing()
+        assert b"half" in written(it.wire)
         serving._end_by_now(it.protocol)
         it.client.withdraw.assert_called_once_with(it.socket)
         assert it.protocol.request is None and "the gateway ends" in it.told[0]

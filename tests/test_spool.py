@@ -55,11 +55,13 @@ def test_a_file_that_was_cut_is_not_taken_for_a_shorter_one(tmp_path: Path) -> N
     spool.close()
 
 
-def test_a_file_has_no_name(tmp_path: Path) -> None:
+def test_a_file_has_no_name_and_is_gone_when_it_is_closed(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
     spool = Store(1000, 0, str(tmp_path)).open()
     spool.write(b"x")
     assert list(tmp_path.iterdir()) == [] and spool.read(0, 1) == b"x"
     spool.close()
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_all_spools_share_one_room_and_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
@@ -327,10 +329,14 @@ class Asking:
         self.store = Store(1000, 1000, "/tmp")
         self.lines: list[tuple[int, bool]] = []
         self.heard: list[str] = []
-        self.fault = self.taken = self.begin = self.piece = lambda *_: None
+        self.faults: list[int] = []
+        self.taken = self.begin = self.piece = lambda *_: None
 
     def finished(self, request: Request, status: int, size: int, broken: bool = False) -> None:
         self.lines.append((status, broken))
+
+    def fault(self, request: Request, status: int, error: BaseException) -> None:
+        self.faults.append(status)
 
     def withdraw(self, request: Request) -> None:
         self.heard.append("withdrawn")
@@ -354,7 +360,7 @@ def asked(asking: Asking) -> Request:
 def test_an_answer_that_turns_out_short_has_one_line_in_the_access_log() -> None:
     asking = Asking()
     asked(asking).came(BEGIN + b"half", False)
-    assert asking.lines == [(200, True)]
+    assert (asking.lines, asking.faults, asking.heard) == ([(200, True)], [200], ["withdrawn"])
 
 
 def test_a_disk_that_fails_under_an_upload_ends_that_request_and_no_other(
