@@ -220,7 +220,7 @@ class Socket(Request):
     def end_by_now(self) -> None:
         if self.core is None:
             super().end_by_now()
-        elif not self._over:
+        else:
             self._part(GOING_AWAY, "")
             self._carry_out(self.core.close(GOING_AWAY, "", monotonic()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 import sys
@@ -15,12 +16,13 @@ from unittest.mock import Mock
 import pytest
 from http2_rig import GET, START, Heard, request
 from msgpack import packb
-from websocket_rig import CLOSE, handshake, read
+from websocket_rig import CLOSE, TEXT, close, frame, handshake, read
 
 from rota.common import descriptors
+from rota.common.errors import NoService, RemoteError
 from rota.common.settings import HttpSettings, ServiceHttpSettings
-from rota.common.streams import Credit
-from rota.gateway import listening
+from rota.common.streams import Chunk, Credit
+from rota.gateway import asking, listening
 from rota.gateway import server as serving
 from rota.gateway import spool as spools
 from rota.gateway import websocket as sockets
@@ -32,6 +34,7 @@ from rota.gateway.core.websocket import Terms, WebSocket
 from rota.gateway.http2 import Http2Protocol, Http2Stream
 from rota.gateway.pages import ServicePages
 from rota.gateway.protocol import HttpProtocol
+from rota.gateway.request import Request
 from rota.gateway.tls import Tls
 
 LAST = b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -196,16 +199,36 @@ def test_a_drain_that_begins_twice_forgets_nobody_who_had_connected_before(monke
 
     async def scenario() -> None:
         gateway, joins = gateway_of(), asyncio.Event()
-        gateway._server = Mock()
+        gateway._server = server = Mock()
         monkeypatch.setattr(gateway, "_join", lambda sock: joins.wait())
         waiting = [[Mock()], []]
         monkeypatch.setattr(listening, "shut", lambda listener: waiting.pop(0))
         for _ in range(2):
             gateway._shut_down(Mock())
         assert not gateway._ended.is_set()
+        server.close.assert_called_once()
         joins.set()
         async with asyncio.timeout(5.0):
             await gateway._ended.wait()
+
+    asyncio.run(scenario())
+
+
+def test_whose_master_is_gone_begins_to_end_once() -> None:
+    """The descriptor that tells it can be read from then on."""
+
+    async def scenario() -> None:
+        gateway, (tie, held) = gateway_of(), os.pipe()
+        gateway._shut_down = shut_down = Mock()  # type: ignore[method-assign]
+        asyncio.get_running_loop().add_reader(tie, gateway._untied, tie, Mock())
+        os.close(held)
+        async with asyncio.timeout(5.0):
+            while not shut_down.called:
+                await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        shut_down.assert_called_once()
+        os.close(tie)
 
     asyncio.run(scenario())
 
@@ -298,6 +321,47 @@ def test_a_request_that_is_answered_is_not_abandoned_with_its_connection() -> No
         assert not request.abandon.called
 
 
+def test_an_operator_is_told_the_cause_of_a_fault_which_callers_are_not() -> None:
+    gateway, told = gateway_of(), []
+    gateway.tell = told.append
+    request = Mock(id="7", head=Mock(method="GET", target=b"/x"))
+    gateway.fault(request, 503, NoService("come again", details={"cause": "no node offers it"}))
+    assert told == ["503 GET /x request 7: NoService: no node offers it"]
+
+
+def asked_with(data: bytes, **service: Any) -> tuple[dict[str, Any], HttpProtocol]:
+    """With which options it was called; and the connection."""
+    site = ServiceHttpSettings(routes=["/"], **service)
+    gateway, client = gateway_of(site, timeout=30.0), Mock()
+    gateway.client = client
+    client.keyed = client.options.return_value.keyed = False
+    start = serving.Start(gateway.settings, routes({"site": site}), {"site": site})
+    gateway.take = asking.Asking(gateway, start, gateway._proxies).take
+    protocol = connected(wire_of(), gateway)
+    protocol.data_received(data)
+    assert client.start.called or client.options.return_value.start.called
+    return dict(client.options.call_args.kwargs) if client.options.called else {}, protocol
+
+
+def test_a_key_is_one_where_the_service_has_keys_and_never_of_a_websocket() -> None:
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\n\r\n"
+    assert asked_with(post, keys=True)[0]["idempotency_key"] == "k"
+    assert asked_with(post)[0] == {}
+    assert asked_with(handshake("/", "Idempotency-Key: k"), keys=True)[0] == {}
+
+
+@pytest.mark.parametrize(("seconds", "timeout"), [(None, 30.0), (2.5, 2.5), (99, 30.0)])
+def test_a_call_waits_as_long_as_it_says_but_no_longer_than_the_gateway_allows(
+    seconds: float | None, timeout: float
+) -> None:
+    more = "" if seconds is None else f"X-Rota-Timeout: {seconds}\r\n"
+    fields = f"Host: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n{more}"
+    call = f"POST /-/call/site/add HTTP/1.1\r\n{fields}\r\n[]"
+    options, protocol = asked_with(call.encode(), calls=True)
+    assert options["timeout"] == timeout and isinstance(protocol.request, Request)
+    assert protocol.request.route is not None and protocol.request.route.service == "site"
+
+
 def test_over_http_2_a_request_hears_how_it_was_answered_and_what_was_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     gateway, lines = logging_of(monkeypatch)
     requests: list[Mock] = []
@@ -325,6 +389,13 @@ def test_over_http_2_a_request_hears_how_it_was_answered_and_what_was_wrong(monk
         requests[1].connection.begin(200, [(b"content-length", b"5")], now)
         requests[1].connection.piece(b"longer", now)
         assert requests[1].wrong.call_args[0][0].sentence == "the answer is longer than its Content-Length"
+        protocol.data_received(request(9) + request(11))
+        for each in requests[2:]:
+            each.connection.begin(200, [(b"content-length", b"0")], now)
+        assert requests[2].connection.end(now)
+        requests[3].connection.abort(now)
+        protocol.connection_lost(None)
+        assert not any(each.abandon.called for each in requests), "they were over"
 
     asyncio.run(scenario())
 
@@ -418,6 +489,39 @@ def test_what_is_no_message_and_waited_for_its_client_closes_with_1011_at_the_en
     [last] = read(written(it.wire))
     assert (last.opcode, last.data[:2]) == (CLOSE, (1011).to_bytes(2, "big"))
     assert len(it.told) == 1 and "BadItem" in it.told[0]
+    it.client.withdraw.assert_called_once_with(it.socket)
+
+
+def test_what_its_process_closes_is_over_for_both() -> None:
+    async def scenario() -> None:
+        it = Opened()
+        it.socket.came(packb([1000, "bye"]), True)
+        [last] = read(written(it.wire))
+        assert (last.opcode, last.data) == (CLOSE, (1000).to_bytes(2, "big") + b"bye")
+        assert it.socket.out.next() == Chunk(0, b"", False)
+        it.client.pour.assert_called_once_with(it.socket)
+        it.protocol.data_received(close(1000))
+        it.socket.finish(None, RemoteError("ValueError", "behind its end"))
+        assert it.socket.out.next() is None and it.told == []
+
+    asyncio.run(scenario())
+
+
+def test_its_client_is_read_again_when_its_process_takes_more_and_not_before() -> None:
+    it = Opened()
+    it.protocol.data_received(frame(TEXT, b"hello"))
+    assert it.core.held
+    it.socket.room()
+    assert it.core.held
+    it.socket.out.credited(Credit(1000, 0, False))
+    it.socket.room()
+    assert not it.core.held
+
+
+def test_only_a_service_without_websockets_is_the_mistake_of_its_client() -> None:
+    it = Opened(accepted=False)
+    for unknown, status in (("handler", 400), ("service", 503)):
+        assert it.socket.failed(NoService("it is not there", details={"unknown": unknown})).status == status
 
 
 def test_a_process_that_does_not_take_the_last_word_of_its_client_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -404,3 +404,23 @@ def test_what_nobody_has_thought_of_costs_its_own_connection_only(
         asking.takes = True
         request.written()
     assert asking.heard == ["withdrawn", "cut"] and "nobody has thought of it" in capfd.readouterr().err
+
+
+def test_a_request_whose_answer_has_no_head_yet_has_not_begun_to_be_answered() -> None:
+    asking = Asking()
+    request = asked(asking)
+    request.came(BEGIN[:3], True)
+    request.end_by_now()
+    assert asking.heard == []
+    request.abandon()
+    assert asking.lines == [(499, False)]
+
+
+def test_whose_client_goes_away_gives_back_the_room_of_his_answer() -> None:
+    asking = Asking()
+    asking.takes = False
+    request = asked(asking)
+    request.came(BEGIN + b"half", True)
+    assert asking.store.held == 4
+    request.abandon()
+    assert asking.store.held == 0 and asking.lines == [(200, True)]
