@@ -145,15 +145,18 @@ def test_a_type_error_inside_a_handler_is_not_a_bad_call() -> None:
     assert remote_error_of(hosted(lambda: len(1)).run(delivery("quote"))).type == "TypeError"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("end", [lambda: sys.exit(3), lambda: sys.exit(), KeyboardInterrupt, GeneratorExit])
-def test_a_handler_that_would_end_the_process_only_fails(end: Callable[[], Any]) -> None:
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [(lambda: sys.exit(3), "3"), (lambda: sys.exit(), "0"), (KeyboardInterrupt, ""), (GeneratorExit, "")],
+)
+def test_a_handler_that_would_end_the_process_only_fails(end: Callable[[], Any], status: str) -> None:
     def quote() -> None:
         raise end()
 
     error = remote_error_of(hosted(quote).run(delivery("quote")))
     assert error.type in ("SystemExit", "KeyboardInterrupt", "GeneratorExit")
     if error.type == "SystemExit":
-        assert "the handler tried to end the process with status" in error.message
+        assert error.message == f"the handler tried to end the process with status {status}"
 
 
 def test_a_huge_exception_is_cut_to_size() -> None:
@@ -227,7 +230,7 @@ def test_a_result_whose_own_code_raises_while_it_is_read_is_a_failure_of_its_han
 def test_a_result_that_is_too_large_is_refused_with_both_sizes() -> None:
     here = hosted(lambda size: b"x" * size)
     here.body_max = 1000
-    assert here.run(delivery("quote", size=900)).code == OK
+    assert here.run(delivery("quote", size=997)).code == OK  # and three bytes that say how many
     error = error_of(here.run(delivery("quote", size=2000)))
     assert isinstance(error, rota.PayloadTooLarge)
     assert error.details == {"size": 2003, "limit": 1000, "what": "result"} and "orders.quote" in str(error)
@@ -260,6 +263,17 @@ def test_a_failing_start_hook_is_a_load_error_with_its_traceback() -> None:
     with pytest.raises(rota.LoadError, match="on_start function connect failed: OSError: no database") as caught:
         SyncHost(orders).start_up()
     assert "in connect" in caught.value.traceback_text and "worker/hosting.py" not in caught.value.traceback_text
+
+
+def test_a_start_hook_that_knows_why_nothing_can_start_says_it_in_its_own_words() -> None:
+    orders = rota.Worker("orders")
+
+    @orders.on_start
+    def connect() -> None:
+        raise rota.LoadError("the schema is older than this code")
+
+    with pytest.raises(rota.LoadError, match="^the schema is older than this code$"):
+        SyncHost(orders).start_up()
 
 
 @pytest.mark.parametrize(
