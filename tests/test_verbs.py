@@ -149,6 +149,31 @@ def test_a_service_that_does_not_come_is_not_there_when_its_nodes_are_given_up()
     assert ask(rig, "reload", service="ordres").exit == exits.NOT_FOUND, "at once"
 
 
+@pytest.mark.parametrize(("condition", "name"), [("reloaded", "ordres"), ("active", "n9"), ("maintenance", "ordres")])
+def test_the_time_of_a_wait_counts_from_when_it_was_asked_though_nobody_of_that_name_is_here_yet(
+    condition: str, name: str
+) -> None:
+    """It was not answered before the nodes had told, and whoever had asked heard that the master was silent."""
+    rig = Rig(restored=Restored.of(cluster().records), epoch=2)
+    assert ask(rig, "wait", condition=condition, names=[name], timeout_s=0.0).exit == exits.UNDER_WAY
+    assert rig.verb("wait", condition=condition, names=[name], timeout_s=1.0) is None
+    rig.after(1.1)
+    result = rig.result()
+    assert result is not None and result.exit == exits.UNDER_WAY and not rig.core.operators.early
+    assert result.data["names"] == [name] and result.data["pending"] == [{"name": name, "why": "not here yet"}]
+
+
+def test_a_node_that_comes_late_does_not_begin_the_time_of_a_wait_anew() -> None:
+    rig = Rig(restored=Restored.of(cluster().records), epoch=2)
+    assert rig.verb("wait", condition="detached", names=["n1", "n9"], timeout_s=1.0) is None
+    rig.after(0.8)
+    rig.agent("n9", capacity=1)
+    rig.after(0.3)
+    result = rig.result()
+    assert result is not None and result.exit == exits.UNDER_WAY
+    assert [each["name"] for each in result.data["pending"]] == ["n1", "n9"]
+
+
 def test_whoever_leaves_or_asks_for_too_much_waits_for_no_service() -> None:
     rig = Rig(restored=Restored.of(cluster().records), epoch=2)
     for _ in range(ASKED_MAX):

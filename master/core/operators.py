@@ -36,6 +36,12 @@ class _Waiter(NamedTuple):
     began: float
 
 
+class _Asked(NamedTuple):
+    route: bytes
+    verb: messages.Verb
+    at: float
+
+
 class Connected:
     """The operators that are here, and the events that each of them follows. `alarms` and `counters` are the master's,
     for mistakes of our own.
@@ -120,7 +126,7 @@ class Operators(Connected):
     ) -> None:
         super().__init__(fleet.out, fleet.events, alarms, fleet.dispatch.counters)
         self.waiting: list[_Waiter] = []
-        self.early: list[tuple[bytes, messages.Verb]] = []  # routes, and what they asked of somebody who may still come
+        self.early: list[_Asked] = []  # what names somebody who may still come
         self._fleet = fleet
         self._verbs = verbs.Verbs(fleet, pair)
         self._pair = pair
@@ -134,18 +140,24 @@ class Operators(Connected):
     def gone(self, route: bytes) -> None:
         super().gone(route)
         self.waiting = [waiter for waiter in self.waiting if waiter.route != route]
-        self.early = [each for each in self.early if each[0] != route]
+        self.early = [each for each in self.early if each.route != route]
 
     # ---- what they say -------------------------------------------------------------------------------------------
 
     def verb(self, route: bytes, verb: messages.Verb, now: float) -> None:
+        self._perform(_Asked(route, verb, now), now)
+
+    def _perform(self, asked: _Asked, now: float) -> None:
+        route, verb, at = asked
         try:
-            self._do(self._known[route], route, verb, now)
+            self._do(self._known[route], asked, now)
         except verbs.NotHere as missing:
-            if self._may_come(route, now):
-                self.early.append((route, verb))
-            else:
+            if not self._may_come(route, now):
                 self._answer(route, verb.id, missing.outcome)
+            elif verb.verb == "wait" and (over := _came_of(self._verbs.wait(verb.args, early=True), now - at, now)):
+                self._answer(route, verb.id, over)
+            else:
+                self.early.append(asked)
         except verbs.Refuse as refused:
             self._answer(route, verb.id, refused.outcome)
         except Exception as error:
@@ -153,12 +165,13 @@ class Operators(Connected):
                 raise  # half of it may be done: what was recorded is what the next master begins with
             self._answer(route, verb.id, self.mistaken(verb.verb, error))
 
-    def _do(self, operator: _Operator, route: bytes, verb: messages.Verb, now: float) -> None:
+    def _do(self, operator: _Operator, asked: _Asked, now: float) -> None:
+        route, verb, at = asked
         verbs.check(verb.verb, verb.args)
         if verb.verb == "wait":
             if sum(waiter.route == route for waiter in self.waiting) >= ASKED_MAX:
                 raise _too_many_asked()
-            self.waiting.append(_Waiter(route, verb.id, self._verbs.wait(verb.args), now))
+            self.waiting.append(_Waiter(route, verb.id, self._verbs.wait(verb.args), at))
         elif verb.verb == "status":
             nodes = verbs.argument(verb.args, "nodes", bool, True)
             self._answer(route, verb.id, verbs.Outcome(self._status(now, nodes)))
@@ -185,7 +198,7 @@ class Operators(Connected):
 
     def _may_come(self, route: bytes, now: float) -> bool:
         """This master began a moment ago, and nodes that are awaited have not told what they are and offer."""
-        asked = sum(each[0] == route for each in self.early)
+        asked = sum(each.route == route for each in self.early)
         return asked < ASKED_MAX and self._fleet.census.told(True, now) is Told.NOT_YET
 
     # ---- answers -------------------------------------------------------------------------------------------------
@@ -216,8 +229,8 @@ class Operators(Connected):
     def tick(self, now: float) -> None:
         if self.early:
             early, self.early = self.early, []
-            for route, verb in early:
-                self.verb(route, verb, now)
+            for each in early:
+                self._perform(each, now)
         if self.waiting:
             self._wake(now)
         super().tick(now)

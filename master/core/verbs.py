@@ -6,6 +6,7 @@ Every verb is idempotent: what is already so is exit 0. A verb that changes some
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ...common import exits
@@ -389,11 +390,15 @@ class Verbs:
 
     # ---- waiting ---------------------------------------------------------------------------------
 
-    def wait(self, args: dict[str, Any]) -> Wait:
+    def wait(self, args: dict[str, Any], early: bool = False) -> Wait:
+        """`early`: of what is named somebody has not come yet."""
         condition, names = argument(args, "condition", str, ""), _names(args, "names")
         timeout_s = argument(args, "timeout_s", float, 60.0)
         if condition not in self._conditions:
             raise not_found("condition", condition, self._conditions)
+        if early:
+            asked, absent = {name: name for name in names}, partial(self._absent, condition)
+            return Wait(condition, lambda: asked, timeout_s, absent, lambda names: "")
         found = self._subjects(condition, names)  # of those without a name, all that there are by then
         find = (lambda: found) if names else lambda: self._subjects(condition, [])
         return Wait(condition, find, timeout_s, *self._conditions[condition])
@@ -410,6 +415,13 @@ class Verbs:
             case "maintenance":
                 return {name: self._closable(name) for name in names or self._may_be_closed()}
         return {name: name for name in names}
+
+    def _absent(self, condition: str, name: str, now: float) -> str:
+        try:
+            self._subjects(condition, [name])
+        except NotHere:
+            return "not here yet"
+        return ""
 
     def _not_gone(self) -> list[str]:
         """Who said goodbye is waited for by name only."""
