@@ -128,7 +128,7 @@ class Slot:
     limit: int = 1  # credit: how many may be in flight here
     cap: int = UNCAPPED  # whatever the credit: 0 or 1 where a suspect is to run alone
     stride: int = STRIDE
-    row: int = -1  # on the shelf: its load; -1: not there
+    row: int = -1  # on the shelf: its load, in turns; -1: not there
     inflight: dict[int, Request] = field(default_factory=dict)
     outgoing: list[Frame] = field(default_factory=list)  # deliveries that the shell has not sent yet
     last_number: int = 0
