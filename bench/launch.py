@@ -38,6 +38,7 @@ def to_the_end(measure: Callable[[], Found]) -> Found:
     except NotMeasured as reason:
         sys.exit(f"not measured: {reason}")
     except KeyboardInterrupt:
+        say("\ninterrupted")  # progress may stand in a line that has no end yet
         sys.exit(130)
 
 
