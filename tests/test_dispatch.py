@@ -15,6 +15,7 @@ from rota.common.messages import End, Exited, Handler, Recall, Recalled, Row, St
 from rota.master.core import inherited, records
 from rota.master.core.beginning import Heritage
 from rota.master.core.pool import Slot
+from rota.master.core.registry import why
 from rota.worker.page import DONE, REFUSED, RUNNING
 
 OK = 0
@@ -535,6 +536,15 @@ def test_what_a_fenced_process_runs_goes_on_and_its_last_replies_are_waited_for(
     assert slot in rig.out.probes and list(slot.inflight) == [1]
     rig.reply(slot, 1)
     assert rig.codes() == {1: OK, 2: NOT_STARTED}
+
+
+def test_why_a_node_gets_nothing_is_not_that_nothing_is_connected_where_its_processes_are_fenced() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1)
+    rig.request(1)
+    rig.reply(slot, 1, code=NOT_STARTED, body=errors.BY_FENCE)
+    slot.node.plan = {"orders": 1}
+    assert why(slot.node, rig.now) == "its processes obey another master"
 
 
 def test_a_fenced_process_whose_node_is_dead_is_asked_who_it_is() -> None:

@@ -179,7 +179,8 @@ def why(node: Node, now: float) -> str:
     if not any(slot.stage is Stage.READY for slot in node.slots.values()):
         return f"its processes are starting ({len(node.slots)} of {sum(node.plan.values())})"
     if not any(slot.serves() for slot in node.slots.values()):
-        return "no process of it is connected"
+        fenced = any(slot.fenced for slot in node.slots.values())
+        return "its processes obey another master" if fenced else "no process of it is connected"
     if not node.eligible():
         problems = [f"{pool.name}: {watch.cause}" for pool, watch in node.watches.items() if watch.failures]
         return "it is let in after its first good checks" + (f"; {'; '.join(problems)}" if problems else "")
