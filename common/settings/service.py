@@ -91,8 +91,8 @@ class ServiceSettings(Section):
         LEAST_LOADED,
         Choice((LEAST_LOADED, ROUND_ROBIN)),
         "which process is next: fewest in flight for its weight, or each in turn",
-        "in turn gives a slow process as much as a fast one, and wakes one for each request; "
-        "least-loaded gives a process several requests of microseconds before it wakes the next one",
+        "in turn gives a slow process as much as a fast one; least-loaded gives a process several requests of "
+        "microseconds that come together before it wakes the next one",
     )
     weights: Mapping[str, int] = setting(
         {},

@@ -117,7 +117,7 @@ class Dispatch:
             return self._admit_unusual(request, flags, now)
         pool, request.handler = target
         request.pool = pool
-        if pool.queued or (slot := pool.shelf.first()) is None:
+        if pool.queued or (slot := pool.shelf.first(now)) is None:
             return self._wait(request, now)
         self._deliver(slot, request, now)
         pool.shelf.placed(slot)
@@ -129,7 +129,7 @@ class Dispatch:
         if request.pinned():
             return self.pins.admit(request, now)
         pool = request.pool
-        if pool.queued or (slot := pool.shelf.first()) is None:
+        if pool.queued or (slot := pool.shelf.first(now)) is None:
             return self._wait(request, now)
         self.give(slot, request, now)
 
@@ -141,7 +141,7 @@ class Dispatch:
     def _wait(self, request: Request, now: float) -> None:
         """Puts it in the queue, or refuses it as Overloaded."""
         pool = request.pool
-        if pool.pinned and len(pool.pinned) == pool.queued and (slot := pool.shelf.first()) is not None:
+        if pool.pinned and len(pool.pinned) == pool.queued and (slot := pool.shelf.first(now)) is not None:
             return self.give(slot, request, now)  # all that waits, waits for other slots
         if self.may_wait(request, now):
             pool.enqueue(request)
@@ -409,7 +409,7 @@ class Dispatch:
         if pool.pinned:
             self.pins.pump(pool, now)
         while pool.queued:
-            slot = pool.shelf.first()
+            slot = pool.shelf.first(now)
             if slot is None:
                 return
             request = self.next_queued(pool)

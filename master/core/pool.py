@@ -17,6 +17,7 @@ import msgpack
 from ...common.lifecycle import Health
 from ...common.limits import CREDIT_MAX, CREDIT_USUAL
 from ...common.messages import Handler
+from ...common.settings import ROUND_ROBIN
 from ...common.wire import FLAGS_AT, KEYED, PINNED, Frame
 from .retries import RetryBudget
 from .sessions import Source
@@ -34,8 +35,8 @@ STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is
 # there is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked
 # behind a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
 PARKED_US = 4096  # service times are known up to powers of two, and the upper one counts: 2 to 4 ms
-# A turn = as many requests as a process usually serves in half a millisecond, which is about what it costs to wake
-# another one (docs/decisions/018); fewer if one of a hundred is long, for the others would wait behind it.
+# A turn = as many requests as a process serves in half a millisecond, by the mean of its service times: so long is what
+# the last of them waits for the others, on average (docs/decisions/018).
 TURN_US = 500
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
 _ENOUGH = 512  # service times; beyond it each look halves the weight of those before
@@ -128,7 +129,7 @@ class Slot:
     limit: int = 1  # credit: how many may be in flight here
     cap: int = UNCAPPED  # whatever the credit: 0 or 1 where a suspect is to run alone
     stride: int = STRIDE
-    row: int = -1  # on the shelf: its load, in turns; -1: not there
+    row: int = -1  # on the shelf: its load; -1: not there
     inflight: dict[int, Request] = field(default_factory=dict)
     outgoing: list[Frame] = field(default_factory=list)  # deliveries that the shell has not sent yet
     last_number: int = 0
@@ -159,17 +160,27 @@ class Stall(NamedTuple):
 
 
 class Shelf:
-    """Slots that may be given more, the least loaded first, then the least recently used. Load is counted in turns:
-    a slot stays the next one until it has been given as many requests as its turn has.
+    """Slots that may be given more, the least loaded first, then the least recently used. Of quick requests that come
+    at one moment an idle slot is given a turn: several, before the next slot is woken.
     """
 
     def __init__(self) -> None:
-        self.turn = 1  # requests; rows made by another one are right again when their slots have been used
+        self.turn = 1  # requests
+        self._woken: Slot | None = None  # who was next last
         # By load. A dict keeps the holes of what was taken from its front: of 1,000 slots a look would pass hundreds.
         self._rows: list[OrderedDict[Slot, None]] = [OrderedDict()]
         self._lowest = 0  # the rows before this one are empty
 
-    def first(self) -> Slot | None:
+    def first(self, now: float) -> Slot | None:
+        """The next one for what comes now."""
+        slot = self._woken
+        # Its progress is of this moment: it was idle, or has just answered.
+        if slot is not None and slot.progress_at == now and 0 < len(slot.inflight) < self.turn and slot.row >= 0:
+            return slot
+        self._woken = slot = self._least_loaded()
+        return slot
+
+    def _least_loaded(self) -> Slot | None:
         rows = self._rows
         for slot in rows[self._lowest]:
             return slot
@@ -181,29 +192,23 @@ class Shelf:
         return None
 
     def placed(self, slot: Slot) -> None:
-        """After any change of a slot's load, credit or eligibility: to the end of its row, for it was used just now;
-        in the middle of its turn it stays where it is.
-        """
-        rows, before, load = self._rows, slot.row, len(slot.inflight)
-        row = -1
-        if slot.open and load < slot.limit:
-            if slot.stride != STRIDE:
-                load = load * slot.stride // STRIDE
-            row = load // self.turn
-            if row == before and load % self.turn:
-                return
-        if before >= 0:
-            del rows[before][slot]
-        slot.row = row
-        if row < 0:
+        """After any change of a slot's load, credit or eligibility: to the end of its row, for it was used just now."""
+        rows, row, load = self._rows, slot.row, len(slot.inflight)
+        if row >= 0:
+            del rows[row][slot]
+        if not slot.open or load >= slot.limit:
+            slot.row = -1
             return
+        if slot.stride != STRIDE:
+            load = load * slot.stride // STRIDE
+        slot.row = load
         try:
-            rows[row][slot] = None
+            rows[load][slot] = None
         except IndexError:
-            rows += (OrderedDict() for _ in range(len(rows), row))
+            rows += (OrderedDict() for _ in range(len(rows), load))
             rows.append(OrderedDict({slot: None}))
-        if row < self._lowest:
-            self._lowest = row
+        if load < self._lowest:
+            self._lowest = load
 
 
 class Pool:
@@ -323,7 +328,7 @@ class Pool:
         credit = credit if stall is None else min(credit, stall.credit)
         slot.limit = min(slot.cap, credit) if self.pause is None else 0
         weight = settings.weights.get(slot.node.name, 1) if settings.weights else 1
-        slot.stride = 0 if settings.balance == "round-robin" else max(1, STRIDE // weight)
+        slot.stride = 0 if settings.balance == ROUND_ROBIN else max(1, STRIDE // weight)
         self.shelf.placed(slot)
 
     def unpark(self, slot: Slot) -> None:
@@ -400,7 +405,8 @@ class Pool:
         if count == self._counted or count < _FIRST_COUNT:
             return
         self.median_us, self.p95_us = self._longest(50), self._longest(5)
-        self.shelf.turn = max(1, min(TURN_US // max(1, self.median_us), _parked(self._longest(1))))
+        mean_us = sum(number << bits for bits, number in enumerate(self.times)) // count
+        self.shelf.turn = 1 if self.settings.balance == ROUND_ROBIN else max(1, TURN_US // mean_us)
         if count >= _ENOUGH:
             self.times[:] = [each // 2 for each in self.times]
         self._counted = sum(self.times)
@@ -417,15 +423,10 @@ class Pool:
         return (1 << bits) - 1
 
     def _set_credit(self) -> None:
-        usual = min(CREDIT_USUAL, 1 + _parked(self.median_us))
-        quick = min(CREDIT_MAX, 1 + _parked(self.p95_us))
+        usual = min(CREDIT_USUAL, 1 + PARKED_US // max(1, self.median_us))
+        quick = min(CREDIT_MAX, 1 + PARKED_US // max(1, self.p95_us))
         credit = self.settings.credit or max(usual, quick)
         if credit != self.credit:
             self.credit = credit
             for slot in self.slots.values():
                 self.adopt(slot)
-
-
-def _parked(service_us: int) -> int:
-    """How many requests of so long a process serves while another one may wait there."""
-    return PARKED_US // max(1, service_us)

@@ -178,8 +178,10 @@ class Checks:
             self._fenced[slot] = slot.hellos
 
     def _failed(self, master: MasterPart, request: Request, code: int) -> None:
-        """Nobody is left in doubt about what a process has told this master that it has."""
-        if code != errors.MaybeExecuted.code:
+        """Nobody is left in doubt about what a process has told this master that it has. A master without a journal may
+        have the epoch of one before it, and then takes what that one gave for its own.
+        """
+        if code != errors.MaybeExecuted.code or master.journal is None:
             return
         for process in self.cluster.processes():
             slot = master.core.fleet.processes.slots.get(process.incarnation)
@@ -249,7 +251,7 @@ class Checks:
             places[request] = places.get(request, 0) + 1
             if request.slot is not None:
                 raise Violation("a request is queued and dispatched at once")
-        first = pool.shelf.first()
+        first = pool.shelf._least_loaded()
         if waiting and first is not None:
             raise Violation(f"{len(waiting)} requests wait though {first.incarnation} has credit")
         for row, slots in enumerate(pool.shelf._rows):
