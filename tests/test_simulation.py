@@ -32,7 +32,7 @@ SEEDS = 60
 SHOWN_IN = {
     "silent_process_keeps_what_it_has": 48,
     "lost_recall_counts_as_answered": 276,
-    "one_attempt_hides_another": 704,
+    "one_attempt_hides_another": 220,
     "answer_not_given_again": 22,
     "what_was_done_ignored": 445,
     "memory_ignored": 323,

@@ -23,7 +23,7 @@ SEEDS = 6
 SOON_FOUND = {
     "right_to_dispatch_ignored": 15,
     "nobody_is_asked": 4,
-    "fence_proves_twice": 73,
+    "fence_proves_twice": 4,
     "fenced_process_has_credit": 1,
 }
 
