@@ -251,6 +251,24 @@ def test_a_slot_that_is_kept_free_for_a_suspect_serves_others_when_that_is_cance
     assert rig.runs(4)
 
 
+def test_so_it_does_as_soon_as_another_one_has_nothing_else() -> None:
+    rig = Fleet(processes=3, service={"credit": 2})
+    for number in (1, 2):
+        rig.request(number, QUOTE, body=POISON)
+    rig.request(3)
+    kept, other = rig.with_it(3), rig.with_it(2)
+    slot, at = rig.delivery(1)
+    rig.exited(slot, at, [(at, ROW_RUNNING)], kind=End.SIGNALLED)
+    kept.progress_at = other.progress_at + 1.0
+    rig.request(4, QUOTE, body=POISON)
+    assert kept.cap == 0 and not rig.runs(4)
+    other.pool.stall(other, 1, rig.now)
+    rig.request(5)
+    assert other.pool.queued == 1
+    rig.reply(other, 1, code=NOT_STARTED)  # what it had goes to those that wait, and the first of them is given to it
+    assert other.cap == 1 and rig.with_it(5) is kept
+
+
 def test_a_suspect_does_not_wait_for_a_process_that_hangs() -> None:
     rig = suspect(Fleet())
     rig.request(2)

@@ -239,6 +239,8 @@ class Quarantine:
             if request.pool not in served:
                 served.add(request.pool)
                 self._begin(request.pool, case, now)
+        for pool in served:  # who was kept free for one may have room for others again
+            self._dispatch.pump(pool, now)
 
     def _begin(self, pool: Pool, case: Case, now: float) -> None:
         slot = _freest(pool)
