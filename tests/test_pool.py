@@ -299,6 +299,15 @@ def test_in_turn_each_is_given_one() -> None:
     assert orders.shelf.turn == 1
 
 
+def test_who_is_to_give_to_each_in_turn_from_now_on_does_so_with_the_next_request() -> None:
+    orders = pool(credit=4)
+    slot(orders, "a")
+    slot(orders, "b")
+    observe(orders, 3, times=8)
+    orders.reconfigure(replace(orders.settings, balance="round-robin"))
+    assert who_is_given(orders, 4, 1.0) == "abab"
+
+
 def test_a_fixed_credit_is_kept() -> None:
     orders = pool(credit=5)
     for _ in range(600):

@@ -166,7 +166,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.turn = 1  # requests
-        self._woken: Slot | None = None  # who was next last
+        self._woken: Slot | None = None  # the next one of last time
         # By load. A dict keeps the holes of what was taken from its front: of 1,000 slots a look would pass hundreds.
         self._rows: list[OrderedDict[Slot, None]] = [OrderedDict()]
         self._lowest = 0  # the rows before this one are empty
@@ -374,6 +374,7 @@ class Pool:
     def reconfigure(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.credit = settings.credit or self.credit
+        self.shelf.turn = 1  # until the next look: `balance` may be another one
         for slot in self.slots.values():
             self.adopt(slot)
 
