@@ -170,47 +170,47 @@ def answer(of: Slot, count: int, now: float) -> None:
         of.pool.shelf.placed(of)
 
 
-def test_of_what_comes_at_one_moment_an_idle_process_is_given_a_turn() -> None:
+def test_of_what_comes_at_one_moment_an_idle_process_is_given_a_burst() -> None:
     orders = pool(credit=7)
     for name in "abc":
         slot(orders, name)
-    orders.shelf.turn = 3
+    orders.shelf.burst = 3
     assert who_is_given(orders, 11, 1.0) == "aaabbbcccab"
 
 
-def test_what_comes_later_goes_to_the_least_loaded_whatever_a_turn_is() -> None:
+def test_what_comes_later_goes_to_the_least_loaded_whatever_a_burst_is() -> None:
     orders = pool(credit=7)
     for name in "ab":
         slot(orders, name)
-    orders.shelf.turn = 3
+    orders.shelf.burst = 3
     assert who_is_given(orders, 1, 1.0) + who_is_given(orders, 1, 2.0) + who_is_given(orders, 2, 3.0) == "abab"
 
 
-def test_who_has_just_answered_may_be_given_the_rest_of_a_turn() -> None:
+def test_who_has_just_answered_may_be_given_the_rest_of_a_burst() -> None:
     orders = pool(credit=7)
     a = slot(orders, "a")
     slot(orders, "b")
-    orders.shelf.turn = 3
+    orders.shelf.burst = 3
     assert who_is_given(orders, 3, 1.0) == "aaa"
     answer(a, 1, 2.0)
     assert who_is_given(orders, 5, 2.0) == "abbba"
 
 
-def test_who_has_answered_all_of_its_turn_was_used_last() -> None:
+def test_who_has_answered_all_of_its_burst_was_used_last() -> None:
     orders = pool(credit=7)
     a = slot(orders, "a")
     slot(orders, "b")
-    orders.shelf.turn = 3
+    orders.shelf.burst = 3
     assert who_is_given(orders, 2, 1.0) == "aa"
     answer(a, 2, 1.0)
     assert who_is_given(orders, 4, 1.0) == "bbba"
 
 
-def test_who_has_no_credit_or_is_not_open_any_more_is_given_no_turn() -> None:
+def test_who_has_no_credit_or_is_not_open_any_more_is_given_no_burst() -> None:
     orders = pool(credit=2)
     a = slot(orders, "a")
     slot(orders, "b")
-    orders.shelf.turn = 3
+    orders.shelf.burst = 3
     assert who_is_given(orders, 3, 1.0) == "aab"
     a.open = False
     answer(a, 1, 1.0)
@@ -273,30 +273,31 @@ def test_credit_is_one_request_and_what_a_process_serves_in_four_milliseconds(ti
     assert orders.credit == a.limit == credit
 
 
-@pytest.mark.parametrize(("time_us", "turn"), [(3, 125), (7, 62), (15, 31), (31, 15), (63, 7), (200, 1), (9000, 1)])
-def test_a_turn_is_what_a_process_serves_in_half_a_millisecond(time_us: int, turn: int) -> None:
+@pytest.mark.parametrize(("time_us", "burst"), [(3, 125), (7, 62), (15, 31), (31, 15), (63, 7), (200, 1), (9000, 1)])
+def test_a_burst_is_what_a_process_serves_in_half_a_millisecond(time_us: int, burst: int) -> None:
     orders = pool()
-    assert orders.shelf.turn == 1
+    assert orders.shelf.burst == 1
     for _ in range(8):
         observe(orders, time_us)
-    assert orders.shelf.turn == turn
+    assert orders.shelf.burst == burst
 
 
-def test_rare_long_requests_make_turns_shorter() -> None:
+def test_rare_long_requests_make_bursts_shorter() -> None:
     orders = pool()
     for number in range(1000):
         observe(orders, 50_000 if number % 125 == 0 else 5)
-    assert orders.shelf.turn == 1
+    assert orders.shelf.burst == 1
     for number in range(1000):
         observe(orders, 5_000 if number % 125 == 0 else 5)
-    assert 1 < orders.shelf.turn < 20
+    assert 1 < orders.shelf.burst < 20
 
 
-def test_in_turn_each_is_given_one() -> None:
-    orders = pool(balance="round-robin")
+@pytest.mark.parametrize("settings", [{"balance": "round-robin"}, {"weights": {"big": 2}}])
+def test_in_turn_or_by_weight_each_is_given_one(settings: dict[str, Any]) -> None:
+    orders = pool(**settings)
     for _ in range(8):
         observe(orders, 3)
-    assert orders.shelf.turn == 1
+    assert orders.shelf.burst == 1
 
 
 def test_who_is_to_give_to_each_in_turn_from_now_on_does_so_with_the_next_request() -> None:

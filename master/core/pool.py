@@ -35,9 +35,9 @@ STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is
 # there is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked
 # behind a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
 PARKED_US = 4096  # service times are known up to powers of two, and the upper one counts: 2 to 4 ms
-# A turn = as many requests as a process serves in half a millisecond, by the mean of its service times: so long is what
-# the last of them waits for the others, on average (docs/decisions/018).
-TURN_US = 500
+# A burst = as many requests as a process serves in half a millisecond, by the mean of its service times: so long the last
+# of them waits for the others, on average (docs/decisions/018).
+BURST_US = 500
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
 _ENOUGH = 512  # service times; beyond it each look halves the weight of those before
 NO_HANDLER = Handler()  # of what is not known yet
@@ -161,11 +161,11 @@ class Stall(NamedTuple):
 
 class Shelf:
     """Slots that may be given more, the least loaded first, then the least recently used. Of quick requests that come
-    at one moment an idle slot is given a turn: several, before the next slot is woken.
+    at one moment an idle slot is given a burst: several, before the next slot is woken.
     """
 
     def __init__(self) -> None:
-        self.turn = 1  # requests
+        self.burst = 1  # requests
         self._woken: Slot | None = None  # the next one of last time
         # By load. A dict keeps the holes of what was taken from its front: of 1,000 slots a look would pass hundreds.
         self._rows: list[OrderedDict[Slot, None]] = [OrderedDict()]
@@ -175,7 +175,7 @@ class Shelf:
         """The next one for what comes now."""
         slot = self._woken
         # Its progress is of this moment: it was idle, or has just answered.
-        if slot is not None and slot.progress_at == now and 0 < len(slot.inflight) < self.turn and slot.row >= 0:
+        if slot is not None and slot.progress_at == now and 0 < len(slot.inflight) < self.burst and slot.row >= 0:
             return slot
         self._woken = slot = self._least_loaded()
         return slot
@@ -374,7 +374,7 @@ class Pool:
     def reconfigure(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.credit = settings.credit or self.credit
-        self.shelf.turn = 1  # until the next look: `balance` may be another one
+        self.shelf.burst = 1  # until the next look: `balance` and `weights` may be others
         for slot in self.slots.values():
             self.adopt(slot)
 
@@ -398,16 +398,17 @@ class Pool:
         """Charge the second run of an attempt that was started and lost."""
         return self.retries.take(self.served(), self.settings.retry_percent, self.settings.retry_per_s, now)
 
-    # ---- credit and turns ------------------------------------------------------------------------
+    # ---- credit and bursts -----------------------------------------------------------------------
 
     def recount(self) -> None:
-        """Each tick: credit and turns follow the service times."""
+        """Each tick: credit and bursts follow the service times."""
         count = sum(self.times)
         if count == self._counted or count < _FIRST_COUNT:
             return
         self.median_us, self.p95_us = self._longest(50), self._longest(5)
         mean_us = sum(number << bits for bits, number in enumerate(self.times)) // count
-        self.shelf.turn = 1 if self.settings.balance == ROUND_ROBIN else max(1, TURN_US // mean_us)
+        shared = self.settings.balance == ROUND_ROBIN or self.settings.weights  # each request as it says
+        self.shelf.burst = 1 if shared else max(1, BURST_US // mean_us)
         if count >= _ENOUGH:
             self.times[:] = [each // 2 for each in self.times]
         self._counted = sum(self.times)

@@ -27,7 +27,7 @@ __all__ = ["Cluster", "Violation"]
 SETTLE_S = 40.0  # longer than any state may last without its deadline
 LOOK_S = 0.2  # between two looks whether all is settled
 AGAIN_S = 3.0  # an operator who wants every node back says it again after this
-MUCH_CREDIT = 8  # with it processes have turns, for which handlers take too long here
+MUCH_CREDIT = 8  # with it processes are given bursts, for which handlers take too long here
 
 
 class Cluster:
@@ -51,7 +51,7 @@ class Cluster:
         self.clock = Clock(seed)
         self.rng = self.clock.rng
         self.concurrency = concurrency
-        self.turn = 3 if credit == MUCH_CREDIT else 1
+        self.burst = 3 if credit == MUCH_CREDIT else 1
         self.wall_offset = 0.0
         self.checks = self.new_checks()
         self.connections: list[Connection] = []
@@ -76,10 +76,10 @@ class Cluster:
         for page in list(self._pages):
             self.drop_page(page)
 
-    def take_turns(self, pools: Iterable[Pool]) -> None:
-        """After each tick, which makes turns as long as service times allow."""
+    def allow_bursts(self, pools: Iterable[Pool]) -> None:
+        """After each tick, which makes bursts as long as service times allow."""
         for pool in pools:
-            pool.shelf.turn = self.turn
+            pool.shelf.burst = self.burst
 
     # ---- what parts need ---------------------------------------------------------------------------------------------
 

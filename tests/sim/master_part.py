@@ -153,7 +153,7 @@ class MasterPart:
         due = core.next_deadline()
         if now >= due or due - now > 0.15:
             core.tick(now)
-            self.cluster.take_turns(core.dispatch.pools.values())
+            self.cluster.allow_bursts(core.dispatch.pools.values())
             due = core.next_deadline()
         self._flush()
         if core.ready_to_end(now):

@@ -183,7 +183,7 @@ class PairMaster(MasterPart):
         if now >= due or due - now > TURN_S:
             core.tick(now)
             if isinstance(core, Master):
-                self.cluster.take_turns(core.dispatch.pools.values())
+                self.cluster.allow_bursts(core.dispatch.pools.values())
         if self._freeze_s and core.out:
             return self._freeze()
         self._rest()
