@@ -35,8 +35,8 @@ STRIDE = 256  # load is counted in parts of a weight of 1; the largest weight is
 # there is more to do than cores, the p95 of 0.1 ms of work is the 0.5 ms that it waited for its core; what is parked
 # behind a request that is long after all is taken back (`recalls`). More than CREDIT_USUAL only by the p95.
 PARKED_US = 4096  # service times are known up to powers of two, and the upper one counts: 2 to 4 ms
-# A burst = as many requests as a process serves in half a millisecond, by the mean of its service times: so long the last
-# of them waits for the others, on average (docs/decisions/018).
+# A burst = as many requests as a process serves in half a millisecond, by the mean of its service times: so long the
+# last of them waits for the others, on average (docs/decisions/018).
 BURST_US = 500
 STALL_S = 10.0  # until a process that started nothing of what it had is given something again
 _ENOUGH = 512  # service times; beyond it each look halves the weight of those before
