@@ -170,51 +170,44 @@ def answer(of: Slot, count: int, now: float) -> None:
         of.pool.shelf.placed(of)
 
 
-def test_of_what_comes_at_one_moment_an_idle_process_is_given_a_burst() -> None:
-    orders = pool(credit=7)
-    for name in "abc":
-        slot(orders, name)
+def in_bursts(names: str, credit: int = 7) -> tuple[Pool, list[Slot]]:
+    """Bursts of three."""
+    orders = pool(credit=credit)
     orders.shelf.burst = 3
+    return orders, [slot(orders, name) for name in names]
+
+
+def test_of_what_comes_at_one_moment_an_idle_process_is_given_a_burst() -> None:
+    orders, _ = in_bursts("abc")
     assert who_is_given(orders, 11, 1.0) == "aaabbbcccab"
 
 
 def test_what_comes_later_goes_to_the_least_loaded_whatever_a_burst_is() -> None:
-    orders = pool(credit=7)
-    for name in "ab":
-        slot(orders, name)
-    orders.shelf.burst = 3
+    orders, _ = in_bursts("ab")
     assert who_is_given(orders, 1, 1.0) + who_is_given(orders, 1, 2.0) + who_is_given(orders, 2, 3.0) == "abab"
 
 
 def test_who_has_just_answered_may_be_given_the_rest_of_a_burst() -> None:
-    orders = pool(credit=7)
-    a = slot(orders, "a")
-    slot(orders, "b")
-    orders.shelf.burst = 3
+    orders, (a, _) = in_bursts("ab")
     assert who_is_given(orders, 3, 1.0) == "aaa"
     answer(a, 1, 2.0)
     assert who_is_given(orders, 5, 2.0) == "abbba"
 
 
 def test_who_has_answered_all_of_its_burst_was_used_last() -> None:
-    orders = pool(credit=7)
-    a = slot(orders, "a")
-    slot(orders, "b")
-    orders.shelf.burst = 3
+    orders, (a, _) = in_bursts("ab")
     assert who_is_given(orders, 2, 1.0) == "aa"
     answer(a, 2, 1.0)
     assert who_is_given(orders, 4, 1.0) == "bbba"
 
 
 def test_who_has_no_credit_or_is_not_open_any_more_is_given_no_burst() -> None:
-    orders = pool(credit=2)
-    a = slot(orders, "a")
-    slot(orders, "b")
-    orders.shelf.burst = 3
+    orders, (a, b) = in_bursts("ab", credit=2)
     assert who_is_given(orders, 3, 1.0) == "aab"
-    a.open = False
+    b.open = False
+    orders.shelf.placed(b)
     answer(a, 1, 1.0)
-    assert who_is_given(orders, 1, 1.0) == "b"
+    assert who_is_given(orders, 1, 1.0) == "a"
 
 
 def test_an_empty_shelf_has_no_first() -> None:
