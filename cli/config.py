@@ -115,8 +115,9 @@ for _command in (check, show, init):
 def _of_master(loaded: config.Config) -> Iterator[Mistake]:
     """An engine with which a master would not start, and passwords that it could not read when it needs them."""
     from ..common.settings import AGENTS
-    from ..master.engine import EngineError, store
+    from ..master.engine import store
     from ..master.send import secret
+    from ..master.store import EngineError
 
     if loaded.standby.lease != AGENTS:
         try:

@@ -42,9 +42,9 @@ def master(config_file: str | None, flags: dict[str, object], more_routes: Pairs
     """
     with loading():
         from ..common.inuse import PortInUse
-        from ..master.engine import EngineError
         from ..master.journal import JournalError
         from ..master.server import main
+        from ..master.store import EngineError
         from .beside import Beside
 
     config = load_or_exit(config_file, flags)

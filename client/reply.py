@@ -13,7 +13,7 @@ from ..common.errors import Error
 from .calls import Address, Call
 
 if TYPE_CHECKING:
-    from .client import Engine
+    from .io_thread import IoThread
 
 
 class Reply(Call, Future):  # type: ignore[type-arg]
@@ -31,7 +31,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
     _waiters: list[Any] = []  # shared, always empty: whoever waits takes `_condition` first, which makes a list
     _gates: tuple[LockType, ...] = ()  # one for each thread in result()
 
-    def __init__(self, address: Address, body: Packed, deadline: float, engine: Engine, home: object) -> None:
+    def __init__(self, address: Address, body: Packed, deadline: float, thread: IoThread, home: object) -> None:
         """`home` is only held: a client that is forgotten is closed when its last call is over, not before."""
         # Not Future.__init__: it would make the Condition.
         self._guard = RLock()
@@ -39,7 +39,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
         self.address = address
         self.body = body
         self.deadline = deadline
-        self._engine = engine
+        self._thread = thread
         self._home: object = home
 
     @property
@@ -81,7 +81,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
             try:
                 callback(self)
             except BaseException as error:
-                if not isinstance(error, Exception) and not self._engine.is_here():
+                if not isinstance(error, Exception) and not self._thread.is_here():
                     raise  # for the thread that added it; in the I/O thread it would end all calls
                 LOGGER.exception("exception calling callback for %r", self)
 
@@ -97,7 +97,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
             self.set_running_or_notify_cancel()
         for gate in self._gates:
             gate.release()
-        self._engine.withdraw(self)
+        self._thread.withdraw(self)
         self._home = None
         return True
 
@@ -124,7 +124,7 @@ class Reply(Call, Future):  # type: ignore[type-arg]
         return self._exception if self._state == FINISHED else super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:
-        if self._engine.is_here():
+        if self._thread.is_here():
             raise RuntimeError("a done callback, in the client's I/O thread, may submit a call, not wait for one")
         gate = allocate_lock()
         gate.acquire()

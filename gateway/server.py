@@ -36,11 +36,12 @@ from .asking import Asking
 from .certificate import BadCertificate, Certificate
 from .core.answers import Answer
 from .core.effects import Refused
-from .core.head import Heads, Limits
+from .core.head import Heads
 from .core.plain import packed_peer
 from .core.requests import Peer, Proxies
 from .core.response import is_bodiless
 from .core.routes import Routes
+from .core.rules import Limits
 from .core.shared import Shared, Timeouts
 from .core.upload import Spool
 from .crew import Crew, unblock

@@ -10,38 +10,17 @@ import queue
 import secrets
 import select
 import threading
-from typing import Protocol
 
 from ..common.clock import boottime
 from ..common.config import Config
 from ..common.log import printable
 from ..common.settings import AGENTS
-from ..common.units import format_duration
-from .core.engine_lease import Answer, EngineLease, Question, Row
+from .core.engine_lease import Answer, EngineLease, Question
+from .store import EngineError, Store
 
 CLOSE_S = 0.5
 ERROR_MAX = 500  # characters of what an engine says is wrong: the active master is told, ten times a second
 LET_GO_S = 0.3  # for the engine to take back the lease, at the end
-
-
-class EngineError(Exception):
-    """The sentence says what is wrong with the engine, or with its address."""
-
-
-class Store(Protocol):
-    """The one row of an engine. Both methods may raise EngineError; then nobody knows whether a change was made. Used
-    by one thread.
-    """
-
-    def read(self, patience_s: float) -> Row: ...
-
-    def change(self, question: Question) -> tuple[bool, Row]:
-        """Changes the row if its stamp is still that of the question. Answers whether it was changed, and what it is
-        now.
-        """
-        ...
-
-    def close(self) -> None: ...
 
 
 class Engine:
@@ -116,12 +95,6 @@ def configured(config: Config) -> Engine | None:
     name = address.partition(":")[0]  # for people; the address may have a password
     me = f"{config.master.name} {secrets.randbits(64):016x}"
     return Engine(EngineLease(name, me, config.standby.takeover_after, boottime()), store(address))
-
-
-def late(what: str, patience_s: float) -> str:
-    """What is wrong with an engine of which this has not come in time."""
-    share = f"{format_duration(patience_s)}, a third of standby.takeover_after"
-    return f"no {what} within {share}: raise that, at all masters, if the engine is so far away"
 
 
 def store(address: str) -> Store:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..common.fields import checked
 from .core.engine_lease import Question, Row
-from .engine import EngineError, late
+from .store import EngineError, late
 
 PORT = 2379
 ANSWER_MAX = 1 << 16  # ours have some hundred bytes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.fields import BadMessage, checked
 from .core.engine_lease import Question, Row
-from .engine import EngineError, late
+from .store import EngineError, late
 
 if TYPE_CHECKING:
     from psycopg import pq

@@ -14,8 +14,8 @@ from hpack import Decoder, Encoder
 from http_rig import LIMITS, TIMEOUTS, shared
 
 from rota.gateway.core.effects import Asked, Close, Failed, Gone, Rebuffed, Reset, StreamEffect, Write
-from rota.gateway.core.head import Limits
 from rota.gateway.core.http2 import Http2
+from rota.gateway.core.rules import Limits
 from rota.gateway.core.shared import Timeouts
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from rota.gateway.core.connection import Connection
 from rota.gateway.core.effects import Close, Dispatch, Effect, Write
-from rota.gateway.core.head import Heads, Limits
-from rota.gateway.core.rules import RULES
+from rota.gateway.core.head import Heads
+from rota.gateway.core.rules import RULES, Limits
 from rota.gateway.core.shared import Shared, Timeouts
 from rota.gateway.core.upload import NoRoom, Spool
 

@@ -29,7 +29,7 @@ from waiting import until
 
 import rota
 from rota.client import calls as table
-from rota.client.client import Engine, _watching
+from rota.client.io_thread import IoThread, _watching
 from rota.client.reply import Reply
 from rota.client.session import Session
 from rota.client.wake import Waker
@@ -178,11 +178,11 @@ def test_a_callback_may_close_the_client(fake: FakeFrontend) -> None:
 
 
 def test_who_was_woken_sleeps_until_the_next_call() -> None:
-    engine, waker = Engine(("tcp://127.0.0.1:1",)), Waker()
+    thread, waker = IoThread(("tcp://127.0.0.1:1",)), Waker()
     poll, *_ = _watching(None, waker)
     waker.wake()
-    assert engine._sleep(poll, 0.0, waker) == [waker.fd]
-    assert engine._sleep(poll, 0.0, waker) == []
+    assert thread._sleep(poll, 0.0, waker) == [waker.fd]
+    assert thread._sleep(poll, 0.0, waker) == []
 
 
 def test_eight_threads_call_at_once_and_each_gets_its_own_answers(client: rota.Client) -> None:
@@ -625,14 +625,14 @@ def test_who_calls_first_while_the_client_is_closed_is_told(
 ) -> None:
     """By another thread before the start, or by a signal handler in the midst of it."""
     client = rota.Client(fake.address)
-    engine = client._home.cell[0]
-    carry_on = getattr(engine, moment)
+    thread = client._home.cell[0]
+    carry_on = getattr(thread, moment)
 
     def close_first(*args: Any) -> Any:
         client.close()
         return carry_on(*args)
 
-    monkeypatch.setattr(engine, moment, close_first)
+    monkeypatch.setattr(thread, moment, close_first)
     with pytest.raises(rota.Cancelled, match="closed"):
         client.submit("a.b").result(10)
 
@@ -642,11 +642,11 @@ def test_what_is_called_when_the_thread_of_the_client_has_looked_last_is_cancell
 ) -> None:
     """By a thread that found the client open, just before another one closed it."""
     assert client.call("a.b", 1) == [1]
-    engine, leave = client._home.cell[0], Session.leave
-    late = Reply((b"a.b", 3, 0), b"", time.monotonic() + 60, engine, None)
+    thread, leave = client._home.cell[0], Session.leave
+    late = Reply((b"a.b", 3, 0), b"", time.monotonic() + 60, thread, None)
 
     def leave_late(*args: Any) -> None:
-        engine._inbox.append(late)
+        thread._inbox.append(late)
         leave(*args)
 
     monkeypatch.setattr(Session, "leave", leave_late)
@@ -658,7 +658,7 @@ def test_what_is_called_when_the_thread_of_the_client_has_looked_last_is_cancell
 def test_threads_that_call_while_the_client_is_closed_by_another_are_all_told(fake: FakeFrontend) -> None:
     """One of them ends the calls of all, and the others find none left: they raised IndexError."""
     client = rota.Client(fake.address)
-    engine = client._home.cell[0]
+    thread = client._home.cell[0]
     others: list[Reply] = []
 
     class Inbox(deque[Reply]):
@@ -671,10 +671,10 @@ def test_threads_that_call_while_the_client_is_closed_by_another_are_all_told(fa
                 others.append(super().popleft())
             return super().popleft()
 
-    engine._inbox = Inbox()
+    thread._inbox = Inbox()
     mine = client.submit("a.b")
     assert others == [mine]
-    others[0].finish(None, engine._failure)
+    others[0].finish(None, thread._failure)
     with pytest.raises(rota.Cancelled, match="closed"):
         mine.result(10)
 
@@ -705,8 +705,8 @@ def test_a_client_whose_thread_fails_says_so_to_all_who_wait_and_is_closed(
 def test_a_call_that_is_cancelled_before_it_is_taken_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits in a client is bounded, also when a caller gives up at the very moment of its call."""
     monkeypatch.setattr(table, "WAITING_BYTES", 100)
-    engine = Engine(("tcp://127.0.0.1:1",))
-    reply = Reply((b"a.b", 3, 0), b"x" * 60, time.monotonic() + 60, engine, None)
+    thread = IoThread(("tcp://127.0.0.1:1",))
+    reply = Reply((b"a.b", 3, 0), b"x" * 60, time.monotonic() + 60, thread, None)
 
     class Inbox(deque[Reply]):
         def __bool__(self) -> bool:
@@ -716,10 +716,10 @@ def test_a_call_that_is_cancelled_before_it_is_taken_makes_no_room(monkeypatch: 
                 reply.cancel()
             return found
 
-    calls, engine._inbox = table.Calls(), Inbox()
+    calls, thread._inbox = table.Calls(), Inbox()
     for _ in range(2):
-        engine._take_inbox(cast(Session, SimpleNamespace(calls=calls)))
-    first, second = (Reply((b"a.b", 3, 0), b"x" * 60, time.monotonic() + 60, engine, None) for _ in range(2))
+        thread._take_inbox(cast(Session, SimpleNamespace(calls=calls)))
+    first, second = (Reply((b"a.b", 3, 0), b"x" * 60, time.monotonic() + 60, thread, None) for _ in range(2))
     assert calls.submit(first) is None and isinstance(calls.submit(second), rota.Overloaded)
 
 
@@ -741,22 +741,22 @@ def test_a_forgotten_client_finishes_what_was_submitted(fake: FakeFrontend) -> N
 
 def test_a_forgotten_client_does_not_wait_for_what_was_cancelled() -> None:
     future = rota.Client(f"tcp://127.0.0.1:{free_port()}").options(timeout=3600).submit("a.b")
-    engine = future._engine
+    thread = future._thread
     future.cancel()
-    until(lambda: engine._ended)
+    until(lambda: thread._ended)
 
 
 def test_a_client_that_is_closed_while_a_cancel_is_under_way_is_forgotten(fake: FakeFrontend) -> None:
     fake.answer = never
-    engines = []
+    threads = []
     for _ in range(20):  # mostly its thread ends before it has looked
         client = rota.Client(fake.address)
         client.submit("a.b").cancel()
         client.close()
-        engines.append(ref(client._home.cell[0]))
+        threads.append(ref(client._home.cell[0]))
     del client
     gc.collect()
-    assert [engine() for engine in engines] == [None] * 20, "and its descriptors stay with it"
+    assert [thread() for thread in threads] == [None] * 20, "and its descriptors stay with it"
 
 
 def test_a_forked_child_gets_a_session_of_its_own(fake: FakeFrontend) -> None:

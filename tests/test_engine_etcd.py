@@ -14,8 +14,9 @@ import pytest
 from rota.common.limits import EPOCH_MAX
 from rota.common.units import format_duration
 from rota.master.core.engine_lease import EngineLease, Question, Row
-from rota.master.engine import ERROR_MAX, Engine, EngineError
+from rota.master.engine import ERROR_MAX, Engine
 from rota.master.etcd import ANSWER_MAX, Etcd
+from rota.master.store import EngineError
 
 PATIENCE_S = 0.2
 CHANGE = Question(1, "a 1", 5, 2, False, 1.0, PATIENCE_S)

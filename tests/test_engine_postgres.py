@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rota.master.engine import EngineError
 from rota.master.postgres import Postgres
+from rota.master.store import EngineError
 
 
 @pytest.fixture

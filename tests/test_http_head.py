@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.gateway.core.chunks import CHUNK_BYTES, CHUNKS_MAX, EXTENSIONS_MAX, LINE_MAX, TRAILERS_MAX, Chunks
-from rota.gateway.core.head import Head, Limits, end_of_head, end_to_end, is_host, read
-from rota.gateway.core.rules import OF_HTTP_2, RULES, Rejected
+from rota.gateway.core.head import Head, end_of_head, end_to_end, is_host, read
+from rota.gateway.core.rules import OF_HTTP_2, RULES, Limits, Rejected
 from rota.gateway.core.upload import Upload
 
 HOST = b"Host: a\r\n"

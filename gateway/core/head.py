@@ -11,17 +11,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from .rules import Rejected
+from .rules import Limits, Rejected
 
 if TYPE_CHECKING:
     from .plain import Plain
-
-
-class Limits(NamedTuple):
-    line: int  # bytes of one line
-    head: int  # bytes of all lines, with their ends
-    headers: int  # count
-    body: int  # bytes, without chunk sizes
 
 
 class Fields(list[tuple[bytes, bytes]]):

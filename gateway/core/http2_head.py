@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 
 from .chunks import TRAILERS_MAX
-from .head import OF_THE_HOP, Fields, Head, Limits, expects_continue, is_host, is_method, is_target, length_of
-from .rules import Rejected
+from .head import OF_THE_HOP, Fields, Head, expects_continue, is_host, is_method, is_target, length_of
+from .rules import Limits, Rejected
 
 Field = tuple[bytes, bytes]
 

@@ -6,10 +6,7 @@ is smuggled past the one that checks it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from .head import Limits
+from typing import NamedTuple
 
 
 class Rule(NamedTuple):
@@ -81,6 +78,13 @@ OF_HTTP_2 = {  # besides those above
     "other-length": Rule(400, "9113 8.1.1", "the Content-Length is not the length of the body"),
 }
 _ALL = RULES | OF_HTTP_2
+
+
+class Limits(NamedTuple):
+    line: int  # bytes of one line
+    head: int  # bytes of all lines, with their ends
+    headers: int  # count
+    body: int  # bytes, without chunk sizes
 
 
 class Rejected(Exception):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
-from .head import Heads, Limits
+from .head import Heads
+from .rules import Limits
 from .upload import Spool
 
 LINGER_S = 2.0  # for a client to read why: a reset, which is what closing at once may be, takes it away

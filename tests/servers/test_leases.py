@@ -14,7 +14,8 @@ from waiting import eventually
 
 from rota.common.limits import EPOCH_MAX
 from rota.master.core.engine_lease import EngineLease, Question, Row
-from rota.master.engine import Engine, EngineError, Store, store
+from rota.master.engine import Engine, store
+from rota.master.store import EngineError, Store
 
 from .engines import ENGINES
 from .engines import Engine as Server
