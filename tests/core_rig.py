@@ -21,7 +21,7 @@ from rota.master.core.records import Restored
 from rota.master.core.registry import Node
 
 Kind = TypeVar("Kind")
-HANDLERS = {"quote": Handler("no"), "again": Handler("yes"), "keyed": Handler("key")}
+HANDLERS = {"quote": Handler("no"), "again": Handler("yes"), "keyed": Handler("key"), "http": Handler("no")}
 SESSION = b"s" * 16
 
 

@@ -16,6 +16,8 @@ def serve(method: str, target: bytes, headers: list[Any], body: bytes, about: di
         time.sleep(float(query))
     elif path == b"/fail":
         raise KeyError("a secret")
+    elif path == b"/die":
+        os._exit(3)
     elif path == b"/odd":
         return [200, [[b"X-Odd", b"a\r\nSet-Cookie: evil"]], b""]
     elif path == b"/status":

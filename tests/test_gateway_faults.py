@@ -309,3 +309,19 @@ def test_key_deadline_and_trace_are_headers(caller: Gateway) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     told = called(caller, "headers", {}, traceparent=trace, X_Request_Id="id-9")
     assert told == (200, {"traceparent": trace, "x-request-id": "id-9"})
+
+
+# ---- poison ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method, last", [("GET", 1), ("POST", 2)])
+def test_a_request_that_ends_two_processes_ends_no_third_one(start: Start, method: str, last: int) -> None:
+    """Each time from another port and with another id. GET may run again, so one of them is enough for two deaths."""
+    with LocalCluster(str(Path(__file__).parent / "gateway_app.py"), nodes=["web-1"], processes=2) as cluster:
+        gateway = front(start, cluster).ready()
+        fatal = {gateway.get("/die", method)[0] for _ in range(last)}
+        assert fatal == {502}
+        refused = gateway.get("/die", method)
+        assert refused[0] == 500 and b"Requests like this one end the service" in refused[1]
+        (entry,) = cluster.admin().quarantine("list")["entries"]
+        assert (entry["state"], entry["deaths"], entry["refused"]) == ("quarantined", 2, 1)

@@ -10,6 +10,7 @@ import pytest
 from core_rig import Answer, Rig
 
 from rota.common import exits, messages
+from rota.common.body import encode_call
 from rota.common.errors import BY_FENCE, NOT_STARTED, MaybeExecuted, Overloaded, Quarantined, Timeout
 from rota.common.messages import ROW_DONE, ROW_RUNNING, End
 from rota.master.core.pool import UNCAPPED, Slot
@@ -113,6 +114,31 @@ def test_another_handler_or_payload_is_another_matter(target: str, body: bytes) 
     rig.request(2, target, body=body)
     rig.dies(2)
     assert [case.state for case in rig.dispatch.quarantine.cases.values()] == [State.SUSPECT] * 2
+
+
+def asked(port: int, known_as: str, target: bytes = b"/") -> bytes:
+    """A call of a gateway."""
+    about = {"version": "1.1", "root": "", "scheme": "http", "server": ["10.0.0.2", 80]}
+    return encode_call(("GET", target, [], b"", about | {"client": ["10.0.0.1", port], "id": known_as}), {})
+
+
+@pytest.mark.parametrize("other, alike", [(asked(65_535, "i" * 128), True), (asked(1, "id", b"/other"), False)])
+def test_a_request_that_comes_by_http_is_the_same_from_another_port_and_with_another_id(
+    other: bytes, alike: bool
+) -> None:
+    rig = Fleet()
+    for number, body in enumerate((asked(1, "id"), other), 1):
+        rig.request(number, "orders.http", body=body)
+        rig.dies(number)
+    assert len(rig.dispatch.quarantine.cases) == (1 if alike else 2)
+
+
+def test_another_handler_may_have_arguments_of_these_names() -> None:
+    rig = Fleet()
+    for number in (1, 2):
+        rig.request(number, QUOTE, body=encode_call((), {"client": number}))
+        rig.dies(number)
+    assert len(rig.dispatch.quarantine.cases) == 2
 
 
 @pytest.mark.parametrize("kind", sorted(messages.CRASHES))

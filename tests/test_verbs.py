@@ -641,7 +641,7 @@ def test_status_has_the_shape_that_is_promised() -> None:
         "orders",
         2,
         2,
-        ["again", "keyed", "quote"],
+        ["again", "http", "keyed", "quote"],
     )
     node = status["nodes"][0]
     assert (node["name"], node["intent"], node["liveness"], node["why"]) == ("n1", "active", "live", "")

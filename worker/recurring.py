@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from msgpack import unpackb
 
 from ..common.body import Packed, decode_call, pack
+from ..common.http_calls import CLIENT
 from ..common.wire import Body
 from .binding import Binding
 
 REMEMBERED = 512  # calls of 4 KiB at most; with what is made of them some MiB
 SEEN = 8 * REMEMBERED
 
-_CLIENT = b"\xa6client"  # where the rest begins: in a head no byte is above 127
 _CALL, _ABOUT, _NO_NAMES = b"\x92\x95", b"\x86", b"\x80"
 _REST = b"\x82"  # a map of two
 
@@ -50,7 +50,7 @@ class RecurringBinding(Binding):
         self._seen: set[int] = set()  # hashes of what came once: only what comes again is worth the trouble
 
     def read(self, body: Body, context: object) -> tuple[list[Any], dict[str, Any]]:
-        if not isinstance(body, bytes) or (end := body.find(_CLIENT)) < 0:
+        if not isinstance(body, bytes) or (end := body.find(CLIENT)) < 0:
             return super().read(body, context)
         beginning = body[:end]
         known = self._known.get(beginning)

@@ -1,8 +1,9 @@
 """Requests that kill processes: a suspect after one death, in quarantine after two (docs/FAULTS.md, "Poison requests").
 
 What is counted is a *fingerprint* (service, handler, payload), not a request: callers send the same poison again under
-new numbers. A payload is looked at only where a process died of it, and where one of its handler is watched: targets
-with a suspect or with something in quarantine are not cached by the dispatch, so that their requests come by here.
+new numbers, gateways under new ids. A payload is looked at only where a process died of it, and where one of its
+handler is watched: targets with a suspect or with something in quarantine are not cached by the dispatch, so that their
+requests come by here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from ...common import errors
+from ...common.http_calls import lasting
 from ...common.messages import CRASHES, ROW_RUNNING, Exited
 from ...common.units import format_duration, plural
 from . import records
@@ -161,10 +163,7 @@ class Quarantine:
     def case_of(self, request: Request) -> Case | None:
         """The suspect, or what is in quarantine, that this request is one of."""
         known = self.watched.get(request.target())
-        size = len(request.frame) - request.head_len
-        if not known or all(case.size != size for case in known.values()):
-            return None
-        return known.get(_fingerprint(request))
+        return known.get(_fingerprint(request)) if known else None
 
     def takes(self, request: Request, came: float | None = None) -> bool:
         """True: it waits here for its turn, or was answered. `came`: now, if it was not accepted before: then it may be
@@ -441,8 +440,9 @@ def _usable(pool: Pool, slot: Slot) -> bool:
 
 
 def _fingerprint(request: Request) -> bytes:
-    digest = blake2b(request.target() + b"\0", digest_size=16)
-    digest.update(request.frame[request.head_len :])
+    target = request.target()
+    digest = blake2b(target + b"\0", digest_size=16)
+    digest.update(lasting(target, request.frame[request.head_len :]))
     return digest.digest()
 
 
