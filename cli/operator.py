@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LOOK_S = 5.0  # who only looks wants to know soon that there is nobody
 FIRST_TRY_S = 2.0
 TELL_AFTER_S = 3.0  # of silence
+_AGAIN_S = 0.2
 _NEVER = 1 << 62  # no event has a higher number: the shortest answer there is
 
 Reply = dict[str, Any]
@@ -242,8 +243,9 @@ def _watch_reader(until: int, main: int) -> None:
     poll = select.poll()
     poll.register(1, 0)
     poll.register(until, 0)
-    if until not in dict(poll.poll()):
+    while until not in dict(poll.poll()):
         signal.pthread_kill(main, signal.SIGPIPE)
+        select.select([until], [], [], _AGAIN_S)  # a signal that comes just before a sleep begins does not end it
 
 
 def _unread(number: int, frame: FrameType | None) -> None:

@@ -615,6 +615,27 @@ def test_what_goes_on_without_end_ends_when_nobody_reads_it_any_more(
         assert child.wait(5) == 1 and child.stderr.read() == ""
 
 
+def test_who_missed_that_nobody_reads_any_more_is_told_again() -> None:
+    """A signal that comes just before a sleep begins does not end it."""
+    code = """
+import time
+from rota.cli.operator import while_read
+
+with while_read():
+    print("begun", flush=True)
+    for _ in range(2):
+        try:
+            time.sleep(60)
+        except BrokenPipeError:
+            pass
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        next_line(child)
+        child.stdout.close()
+        assert child.wait(10) in (0, 120), "120: what Python makes of a stdout that it cannot flush"
+
+
 # ---- nodes and services ---------------------------------------------------------------------------------------------
 
 
