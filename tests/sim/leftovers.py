@@ -41,6 +41,8 @@ MAY_STAY: dict[str, int | str] = {
     "Fleet.nodes": NODES,
     "Master._agents": FORGOTTEN_TOO,  # these go with the next HELLO of any node
     "Falls._at": FORGOTTEN_TOO,  # with the next fall
+    "Checks._recorded": NODES,  # that fell: a mark counts for longer than is waited for here
+    "Restored.marked": NODES,  # the same
     "Restored.nodes": NODES,
     "Restored.present": NODES,
     "Restored.electorate": NODES,
