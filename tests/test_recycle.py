@@ -7,6 +7,7 @@ import pytest
 from core_rig import Rig
 
 from rota.common import wire
+from rota.common.lifecycle import Intent
 from rota.common.messages import Plan, Reload, Retire, Usage
 from rota.common.settings import ServiceSettings
 from rota.master.core.pool import Slot, Stage
@@ -177,6 +178,38 @@ def test_a_service_that_is_forgotten_in_a_replacement_leaves_no_plan_for_it_behi
     rig.after(0.2)
     assert set(rig.dispatch.pools) == {"shop"} and not old.extra
     assert rig.heard(old.name, Plan)[-1].processes == {"shop": 1}
+
+
+def test_a_node_that_is_drained_while_its_process_is_replaced_starts_no_other() -> None:
+    """Each would be stopped as soon as it is there, and followed by the next one."""
+    rig = pool_of(1, nodes=2)
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    (old,) = (slot for slot in rig.fleet.processes.slots.values() if slot.node.extra)
+    rig.verb("drain", nodes=[old.node.name])
+    rig.after(0.2)
+    assert old.node.intent is Intent.DETACHED and retired(rig) == [old.incarnation]
+    assert rig.heard(old.node.name, Plan)[-1].processes == {}
+    rig.exited(old)
+    rig.after(0.3)
+    assert rig.heard(old.node.name, Plan)[-1].processes == {} and not old.node.extra
+    (other,) = rig.fleet.processes.slots.values()
+    assert other.node.extra == {"orders": 1}, "the next one is under way"
+
+
+def test_a_service_that_is_stopped_while_its_process_is_replaced_starts_no_other() -> None:
+    """What was to replace it may be what does not start."""
+    rig = pool_of(1)
+    (old,) = rig.fleet.processes.slots.values()
+    rig.verb("reload", service="orders")
+    rig.after(0.2)
+    assert old.node.extra
+    rig.verb("maintenance", service="orders", stop=True)
+    rig.after(0.2)
+    assert retired(rig) == [old.incarnation]
+    rig.exited(old)
+    rig.after(0.3)
+    assert rig.heard("n1", Plan)[-1].processes == {} and not old.node.extra
 
 
 def test_a_node_that_dies_while_its_processes_are_replaced_leaves_nothing_to_replace() -> None:

@@ -114,8 +114,8 @@ class Staffing:
                 continue
             wanted = dict(allocation.get(node.name, {}))
             for service, more in node.extra.items():
-                if service in node.offers:  # else the replacement is over, and takes this back
-                    wanted[service] = wanted.get(service, 0) + more
+                if service in wanted:  # else it is to run none here: the replacement is over, and takes this back
+                    wanted[service] += more
             for service in self._last_of(node, wanted, now):
                 wanted[service] = 1
                 self._look_again_at = now + GROW_EVERY_S
