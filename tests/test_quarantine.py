@@ -735,12 +735,17 @@ def test_an_unknown_action_is_told_with_the_nearest() -> None:
 # ---- another master --------------------------------------------------------------------------------------------------
 
 
-def reborn(rig: Fleet) -> Fleet:
-    """A master that begins with the records of this one, under which nothing has run yet."""
+def left_by(rig: Fleet) -> Restored:
+    """What the next master begins with."""
     restored = Restored()
     for data in rig.records:
         restored.read(data)
-    return Fleet(restored=restored, epoch=2)
+    return restored
+
+
+def reborn(rig: Fleet) -> Fleet:
+    """A master that begins with the records of this one, under which nothing has run yet."""
+    return Fleet(restored=left_by(rig), epoch=2)
 
 
 def test_what_is_in_quarantine_stays_there_when_another_master_takes_over() -> None:
@@ -755,6 +760,17 @@ def test_what_is_in_quarantine_stays_there_when_another_master_takes_over() -> N
         before.payload,
         before.deaths[-1].cause,
     )
+
+
+@pytest.mark.parametrize("action", ["show", "retry", "drop"])
+def test_an_entry_whose_service_has_not_come_yet_is_not_said_not_to_be_there(action: str) -> None:
+    old = Fleet().poisoned()
+    rig = Rig(restored=left_by(old), epoch=2)
+    assert rig.verb("quarantine", action=action, id=old.case().id) is None
+    rig.agent("n1", capacity=2)
+    rig.after(0.1)
+    result = rig.result()
+    assert result is not None and result.ok and result.data["id"] == old.case().id
 
 
 def test_a_suspect_still_runs_alone_at_the_next_master_and_dies_once_more_at_most() -> None:

@@ -69,7 +69,7 @@ class Refuse(Exception):
 
 
 class NotHere(Refuse):
-    """A node or a service that is not known, or not yet."""
+    """A node, a service or an entry of the quarantine that is not known, or not yet."""
 
 
 Missing = Callable[[Any, float], str]  # what one of its subjects still lacks; "" = nothing
@@ -382,7 +382,7 @@ class Verbs:
         if case is None and action == "drop" and cases.was_forgotten(name):
             return Outcome({"id": name, "changed": False})
         if case is None:
-            raise not_found("entry in quarantine", name, cases.ids())
+            raise not_found("entry in quarantine", name, cases.ids(), NotHere)
         if action == "show":
             return Outcome(quarantine.shown(case, cases.waiting_for(case), now))
         changed = (cases.retry if action == "retry" else cases.drop)(case, by, reason, now)
