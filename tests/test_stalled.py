@@ -184,6 +184,25 @@ def test_what_a_stopped_process_that_runs_many_at_once_has_not_begun_is_taken_ba
     assert len(first.inflight) == 1
 
 
+def test_what_is_given_to_it_beside_one_that_was_asked_for_is_asked_for_too() -> None:
+    """A WebSocket that it runs for hours does not hide what it was given later, and has not begun."""
+    rig = Rig()
+    first, second = rig.pool_of(2)
+    for slot in (first, second):
+        slot.concurrency = 4
+        slot.pool.adopt(slot)
+    rig.request(1)
+    rig.after(0.6)
+    rig.tell(first.node, Recalled(first.incarnation, 2, 1))
+    rig.request(2)
+    rig.request(3)
+    assert (list(first.inflight), list(second.inflight)) == ([1, 2], [1])
+    rig.after(0.6)
+    assert rig.heard("n1", Recall)[1] == Recall(first.incarnation, 2, since=1)
+    rig.tell(first.node, Recalled(first.incarnation, 3, 1))
+    assert (list(first.inflight), list(second.inflight)) == ([1], [1, 2])
+
+
 def test_a_question_that_was_lost_with_the_agents_connection_is_asked_again() -> None:
     rig = Rig()
     first, second = rig.pool_of(2)
