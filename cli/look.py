@@ -171,7 +171,7 @@ def wait(masters: Sequence[str], condition: str | None, names: Sequence[str], ti
         raise Mistake(f"leader takes no NAME: it is the master that is active; not {names[0]!r}")
     ends = time.monotonic() + timeout
     with patient_admin(masters, timeout) as master:
-        reply = until(master, condition, *names, timeout=ends - time.monotonic())
+        reply = until(master, condition, *names, ends=ends)
     show(reply, as_json, lambda: [f"{' '.join([condition, *reply['names']])}: after {duration(reply['waited_s'])}"])
 
 

@@ -9,6 +9,7 @@ import click
 from ..common import exits
 from .operator import (
     json_option,
+    left,
     master_option,
     patient_admin,
     reason_option,
@@ -45,7 +46,7 @@ def maintenance(
     state: str,
     stop: bool,
     retry_after: float | None,
-    patience: float | None,
+    ends: float | None,
     reason: str,
     as_json: bool,
 ) -> None:
@@ -59,14 +60,20 @@ def maintenance(
 
     if state == "off" and (stop or retry_after is not None):
         raise Mistake("--stop and --retry-after are for `on`: `off` opens the service, and its processes start again")
-    with patient_admin(masters) as master:
+    with patient_admin(masters, left(ends)) as master:
         reply = master.maintenance(
-            service, state == "on", stop=stop, retry_after=retry_after, reason=reason, wait=False
+            service,
+            state == "on",
+            stop=stop,
+            retry_after=retry_after,
+            reason=reason,
+            wait=False,
+            timeout=left(ends),
         )
         flight = f"{plural(reply['in_flight'], 'request')} in flight" if state == "on" and reply["in_flight"] else ""
-        if flight and patience is not None:
+        if flight and ends is not None:
             begun = f"{service}: closed, waiting for {flight}"
-            reply = waited(master, reply, begun, as_json, "maintenance", service, timeout=patience)
+            reply = waited(master, reply, begun, as_json, "maintenance", service, ends=ends)
             flight = ""
     done = f"{service}: maintenance {state}{'' if reply['changed'] else ' already'}"
     show(reply, as_json, lambda: [", ".join(filter(None, (done, flight)))])

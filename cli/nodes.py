@@ -12,6 +12,7 @@ from .operator import (
     Reply,
     given,
     json_option,
+    left,
     master_option,
     pairs,
     patient_admin,
@@ -63,7 +64,7 @@ def drain(
     nodes: Sequence[str],
     everyone: bool,
     tags: Sequence[str],
-    patience: float | None,
+    ends: float | None,
     as_json: bool,
     deadline: float | None,
     force: bool,
@@ -76,11 +77,18 @@ def drain(
     nodes stay so, across restarts, until `rota rejoin`. Several nodes are drained together or not at all.
     """
     chosen = _chosen(nodes, everyone, tags)
-    with patient_admin(masters) as master:
+    with patient_admin(masters, left(ends)) as master:
         reply = master.drain(
-            *nodes, **chosen, deadline=deadline, force=force, reason=reason, dry_run=dry_run, wait=False
+            *nodes,
+            **chosen,
+            deadline=deadline,
+            force=force,
+            reason=reason,
+            dry_run=dry_run,
+            wait=False,
+            timeout=left(ends),
         )
-        _finish(master, "drain", reply, "detached", bool(nodes), None if dry_run else patience, as_json)
+        _finish(master, "drain", reply, "detached", bool(nodes), None if dry_run else ends, as_json)
 
 
 @verb(
@@ -109,7 +117,7 @@ def rejoin(
     nodes: Sequence[str],
     everyone: bool,
     tags: Sequence[str],
-    patience: float | None,
+    ends: float | None,
     as_json: bool,
     version: str,
     reason: str,
@@ -123,9 +131,11 @@ def rejoin(
     chosen = _chosen(nodes, everyone, tags)
     if given("version") and not version:  # of a script whose variable is not set
         raise Mistake("--version is empty")
-    with patient_admin(masters) as master:
-        reply = master.rejoin(*nodes, **chosen, version=version, reason=reason, dry_run=dry_run, wait=False)
-        _finish(master, "rejoin", reply, "active", bool(nodes), None if dry_run else patience, as_json)
+    with patient_admin(masters, left(ends)) as master:
+        reply = master.rejoin(
+            *nodes, **chosen, version=version, reason=reason, dry_run=dry_run, wait=False, timeout=left(ends)
+        )
+        _finish(master, "rejoin", reply, "active", bool(nodes), None if dry_run else ends, as_json)
 
 
 @verb("recheck", examples=("rota recheck web-1", "rota recheck --all"), exits=_CODES)
@@ -138,7 +148,7 @@ def recheck(
     nodes: Sequence[str],
     everyone: bool,
     tags: Sequence[str],
-    patience: float | None,
+    ends: float | None,
     as_json: bool,
 ) -> None:
     """Ask nodes again what they can contribute.
@@ -146,9 +156,9 @@ def recheck(
     What failed to start and waits for its next try is tried at once.
     """
     chosen = _chosen(nodes, everyone, tags)
-    with patient_admin(masters) as master:
-        reply = master.recheck(*nodes, **chosen)
-        _finish(master, "recheck", reply, "active", bool(nodes), patience, as_json)
+    with patient_admin(masters, left(ends)) as master:
+        reply = master.recheck(*nodes, **chosen, timeout=left(ends))
+        _finish(master, "recheck", reply, "active", bool(nodes), ends, as_json)
 
 
 @verb("forget", examples=("rota forget web-9",), exits=_CODES[:-1])
@@ -181,7 +191,7 @@ def _finish(
     reply: Reply,
     condition: str,
     by_name: bool,
-    patience: float | None,
+    ends: float | None,
     as_json: bool,
 ) -> None:
     """Show what has begun; wait until it is so; show that."""
@@ -189,9 +199,9 @@ def _finish(
     from .render import duration, nodes_begun
 
     names = awaited(reply, condition, by_name)
-    if patience is None or not names:  # --all of none
+    if ends is None or not names:  # --all of none
         show(reply, as_json, lambda: nodes_begun(verb, reply))
         return
     begun = "\n".join(nodes_begun(verb, reply))
-    reply = waited(master, {**reply, "condition": condition}, begun, as_json, condition, *names, timeout=patience)
+    reply = waited(master, {**reply, "condition": condition}, begun, as_json, condition, *names, ends=ends)
     show(reply, as_json, lambda: [f"{name}: {condition} ({duration(reply['waited_s'])})" for name in names])

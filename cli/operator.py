@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .render import Paint
 
 LOOK_S = 5.0  # who only looks wants to know soon that there is nobody
+TAKEN_S = 30.0  # for a verb to be taken, if it has so long: a restart of the master meanwhile is no failure
 FIRST_TRY_S = 2.0
 TELL_AFTER_S = 3.0  # of silence
 _AGAIN_S = 0.2
@@ -110,20 +111,27 @@ def seconds_option(
 
 
 def waits(default: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command --wait, --no-wait and --timeout. It receives `patience`: seconds; None: it is not to wait."""
+    """Give a command --wait, --no-wait and --timeout. It receives `ends`: when all its time is over; None: it is not to
+    wait.
+    """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def gather(*args: Any, wait: bool, timeout: float, **more: Any) -> Any:
             if not wait and given("timeout"):
                 raise Mistake("--timeout says how long to wait, --no-wait not to wait: use one of them")
-            return command(*args, patience=timeout if wait else None, **more)
+            return command(*args, ends=time.monotonic() + timeout if wait else None, **more)
 
         what = "Return when it is done (the default), or at once."
         both = click.option("--wait/--no-wait", default=True, help=what)
         return both(seconds_option("--timeout", default=default, help=help)(gather))
 
     return decorate
+
+
+def left(ends: float | None) -> float:
+    """Seconds in which a verb is to be taken, by a master that may have to be looked for."""
+    return TAKEN_S if ends is None else min(TAKEN_S, ends - time.monotonic())
 
 
 def given(parameter: str) -> bool:
@@ -152,7 +160,7 @@ def looking(masters: Sequence[str]) -> Iterator[Admin]:
         raise Failed(str(error), exits.UNREACHABLE) from None
 
 
-def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
+def patient_admin(masters: Sequence[str], patience_s: float = TAKEN_S) -> Admin:
     """The same for verbs that change something, or wait: they outlast a restart of the master, and say so meanwhile.
 
     patience_s: for how long the verb will try. One that does not try for longer than this says itself, and as soon,
@@ -173,25 +181,24 @@ def patient_admin(masters: Sequence[str], patience_s: float = 30.0) -> Admin:
     return master
 
 
-def waited(
-    master: Admin, reply: Reply, begun: str, as_json: bool, condition: str, *names: str, timeout: float
-) -> Reply:
+def waited(master: Admin, reply: Reply, begun: str, as_json: bool, condition: str, *names: str, ends: float) -> Reply:
     """Say what has begun, and wait until it is so: the reply, with `waited_s`."""
     if begun and not as_json:
         tell(begun)
     try:
-        return {**reply, "waited_s": wait(master, condition, *names, timeout=timeout)["waited_s"]}
+        return {**reply, "waited_s": wait(master, condition, *names, ends=ends)["waited_s"]}
     except KeyboardInterrupt:
         sentence = "interrupted; what was asked for goes on: `rota status` shows how far it is"
         raise Failed(sentence, exits.INTERRUPTED) from None
 
 
-def wait(master: Admin, condition: str, *names: str, timeout: float) -> Reply:
+def wait(master: Admin, condition: str, *names: str, ends: float) -> Reply:
     """Wait until it is so. What it hangs on is told after a while: a name may be wrong, or nobody be there."""
     from ..common.errors import Timeout, Unavailable
     from .render import duration
 
     began = time.monotonic()
+    timeout = ends - began
     try:
         return master.wait(condition, *names, timeout=min(timeout, TELL_AFTER_S))
     except (Timeout, Unavailable) as error:
@@ -199,7 +206,7 @@ def wait(master: Admin, condition: str, *names: str, timeout: float) -> Reply:
             raise
         tell(f"{error}; waiting for {duration(timeout - TELL_AFTER_S)} more")
     try:
-        reply = master.wait(condition, *names, timeout=began + timeout - time.monotonic())
+        reply = master.wait(condition, *names, timeout=ends - time.monotonic())
     except Timeout as error:
         error.details["waited_s"] = time.monotonic() - began
         raise

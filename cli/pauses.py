@@ -9,6 +9,7 @@ import click
 from ..common import exits
 from .operator import (
     json_option,
+    left,
     master_option,
     patient_admin,
     reason_option,
@@ -41,7 +42,7 @@ def pause(
     masters: Sequence[str],
     service: str,
     duration: float | None,
-    patience: float | None,
+    ends: float | None,
     as_json: bool,
     reason: str,
 ) -> None:
@@ -53,15 +54,15 @@ def pause(
     """
     from . import render
 
-    with patient_admin(masters) as master:
-        reply = master.pause(service, duration=duration, reason=reason, wait=False)
+    with patient_admin(masters, left(ends)) as master:
+        reply = master.pause(service, duration=duration, reason=reason, wait=False, timeout=left(ends))
         begun = f"{service}: paused for {render.duration(reply['left_s'])}"
         flight = render.plural(reply["in_flight"], "request")
-        if patience is None:
+        if ends is None:
             show(reply, as_json, lambda: [f"{begun}, {flight} in flight"])
             return
         told = f"{begun}, waiting for {flight} in flight" if reply["in_flight"] else ""
-        reply = waited(master, reply, told, as_json, "paused", service, timeout=patience)
+        reply = waited(master, reply, told, as_json, "paused", service, ends=ends)
     show(reply, as_json, lambda: [f"{begun}, nothing is in flight"])
 
 

@@ -10,6 +10,7 @@ from ..common import exits
 from .operator import (
     Whole,
     json_option,
+    left,
     master_option,
     patient_admin,
     reason_option,
@@ -30,20 +31,20 @@ _waits = waits("5m", "How long to wait; then exit with 75, while it goes on.")
 @reason_option
 @master_option
 @json_option
-def reload(masters: Sequence[str], service: str, patience: float | None, as_json: bool, reason: str) -> None:
+def reload(masters: Sequence[str], service: str, ends: float | None, as_json: bool, reason: str) -> None:
     """Replace the processes of a service, one at a time.
 
     The fresh ones run the code that is now on disk.
     """
     from .render import duration, plural
 
-    with patient_admin(masters) as master:
-        reply = master.reload(service, reason=reason, wait=False)
+    with patient_admin(masters, left(ends)) as master:
+        reply = master.reload(service, reason=reason, wait=False, timeout=left(ends))
         begun = f"{service}: {plural(reply['processes'], 'process')} to replace, one at a time"
-        if patience is None:
+        if ends is None:
             show(reply, as_json, lambda: [begun])
             return
-        reply = waited(master, reply, begun, as_json, "reloaded", service, timeout=patience)
+        reply = waited(master, reply, begun, as_json, "reloaded", service, ends=ends)
     show(reply, as_json, lambda: [f"{service}: reloaded ({duration(reply['waited_s'])})"])
 
 
@@ -58,7 +59,7 @@ def scale(
     masters: Sequence[str],
     service: str,
     processes: int,
-    patience: float | None,
+    ends: float | None,
     as_json: bool,
     reason: str,
 ) -> None:
@@ -68,12 +69,12 @@ def scale(
     """
     from .render import plural
 
-    with patient_admin(masters) as master:
-        reply = master.scale(service, processes, reason=reason)
+    with patient_admin(masters, left(ends)) as master:
+        reply = master.scale(service, processes, reason=reason, timeout=left(ends))
         room = reply.get("room", processes)
-        if patience is not None:
-            reply = waited(master, reply, "", as_json, "ready", service, timeout=patience)
-    ready = " ready" if patience is not None and room >= processes else ""
+        if ends is not None:
+            reply = waited(master, reply, "", as_json, "ready", service, ends=ends)
+    ready = " ready" if ends is not None and room >= processes else ""
     show(reply, as_json, lambda: [f"{service}: {plural(processes, 'process')}{ready}"])
     if room < processes:
         tell(f"the nodes have room for {room}; the others start when there is more")

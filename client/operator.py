@@ -21,7 +21,7 @@ from .search import ACTIVE
 ANSWER_S = 30.0  # for a verb that only decides, and the search for a master: a restart meanwhile is no failure
 GRACE_S = 2.0  # the master's own "time was over" knows what is pending, so it may come a little late
 FIND_S = 1.0  # for the search at least: who waits for no time at all asks whether it is so now
-ASK_S = 0.25  # for one look at least: who has no time at all would hear of a master that is there that it is not
+ASK_S = 0.25  # for a look: who has no time at all would hear of a master that is there that it is not
 STANDBY_S = 5.0  # nobody is active for so long before a standby is asked: it may be taking over
 WHY_S = 1.0  # for a standby that was met a moment ago to tell what it waits for
 
@@ -48,7 +48,7 @@ class Operator:
         def args(now: float) -> Data:
             return {"condition": condition, "names": names, "timeout_s": max(0.0, until - now)}
 
-        return self._ask("wait", args, max(until, monotonic() + FIND_S), grace_s=GRACE_S)
+        return self._ask("wait", args, until, grace_s=GRACE_S)
 
     def switch(self, args: Data, until: float, standby_after: float | None) -> Data:
         """Unlike other verbs it is sent once: sent again, to the master that has taken over, it would lead back."""
@@ -115,7 +115,7 @@ class Operator:
         """`args`: a function of the time, since what is left of a time-out shrinks while a lost connection is made
         again. `grace_s`: for the answer of a master that was found; it is looked for until `until`.
         """
-        until = max(until, monotonic() + ASK_S)
+        until = max(until, monotonic() + (FIND_S if standby_after is None else ASK_S))
         patience_s = standby_after
         if patience_s is None:
             patience_s = inf if verb == "wait" else STANDBY_S

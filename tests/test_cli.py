@@ -932,6 +932,41 @@ def test_without_a_master_it_is_said_soon_for_how_long_it_is_tried(words: str, m
     assert re.match(r"no master answers \(.*\); trying for (300ms|30s)\n", result.stderr), result.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "drain web-1",
+        "rejoin web-1",
+        "recheck web-1",
+        "reload orders",
+        "scale orders 2",
+        "pause orders",
+        "maintenance orders on",
+    ],
+)
+def test_the_search_for_a_master_is_over_when_the_time_of_the_verb_is(words: str) -> None:
+    before = time.monotonic()
+    result = CliRunner().invoke(main, [*words.split(), "--timeout", "300ms", "-m", f"tcp://127.0.0.1:{free_port()}"])
+    assert result.exit_code == 69
+    assert time.monotonic() - before < 10
+
+
+def test_what_the_search_for_a_master_took_is_not_waited_for_again(
+    fake: FakeFrontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rota.cli.operator.TELL_AFTER_S", 30.0)
+    waits: list[float] = []
+
+    def answer(asked: Asked) -> Reply:
+        waits.extend([asked.args["timeout_s"]] if asked.verb == "wait" else [])
+        return Reply(asked.id, True, 0, {"processes": 2, "waited_s": 0.0})
+
+    fake.verb, fake.deaf = answer, True
+    threading.Timer(1, lambda: setattr(fake, "deaf", False)).start()
+    result = CliRunner().invoke(main, ["reload", "orders", "--timeout", "20s", "-m", fake.address])
+    assert result.exit_code == 0 and len(waits) == 1 and waits[0] < 19.5
+
+
 @pytest.mark.parametrize("verb", ["rejoin", "recheck"])
 def test_who_said_goodbye_is_told_and_not_waited_for_where_all_are_meant(verb: str, fake: FakeFrontend) -> None:
     waits: list[list[str]] = []
