@@ -251,6 +251,19 @@ def test_a_node_that_was_told_to_stop_and_is_gone_keeps_no_others_from_being_tak
     assert rig.agent("n1", boot="b2").intent is Intent.ACTIVE
 
 
+def test_a_node_that_said_goodbye_keeps_no_others_from_another_version_unless_it_is_named() -> None:
+    rig = cluster(3)
+    gone = rig.fleet.nodes["n1"]
+    rig.core.control(gone.route, wire.head(wire.BYE, gone.token), rig.now)
+    for name in ("n2", "n3"):
+        ask(rig, "drain", nodes=[name], force=True)
+    rig.after(1.0)
+    named = ask(rig, "rejoin", nodes=["n1", "n2"], version="2")
+    assert named.exit == exits.REFUSED and "n1 is active with no process ready" in named.data["error"]
+    assert ask(rig, "rejoin", all=True, version="2").exit == exits.DONE
+    assert [rig.fleet.nodes[name].version for name in ("n1", "n2", "n3")] == ["", "2", "2"]
+
+
 def test_a_recheck_sends_the_plan_again() -> None:
     rig = cluster()
     rig.said.clear()

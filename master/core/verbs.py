@@ -155,7 +155,9 @@ class Verbs:
         if going is not None:
             raise Refuse(exits.REFUSED, f"{going.name} is leaving: its agent was told to stop; start it again first")
         version, reason = _version_of(args), reason_of(args)
-        other = next((node for node in nodes if version and _stays_another(node, version)), None)
+        # One that said goodbye runs nothing that would go on: it matters only where it is named.
+        staying = [node for node in nodes if "nodes" in args or node.liveness is not Liveness.CLOSED]
+        other = next((node for node in staying if version and _stays_another(node, version)), None)
         if other is not None:
             found = f"version {' and '.join(other.versions())}" if other.versions() else "no process ready"
             text = f"{other.name} is {other.intent} with {found}: only a node that is detached takes another version"
