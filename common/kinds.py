@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from .addresses import HOST as _HOST
 from .addresses import meant
 from .limits import PORT_MAX
-from .names import NAME_FORM, did_you_mean, valid_name
+from .names import NAME_FORM, VERSION_FORM, did_you_mean, valid_name, valid_version
 from .units import format_duration, format_size, parse_duration, parse_size
 
 
@@ -96,6 +96,15 @@ class Name(Kind):
     def read(self, value: object) -> str:
         if not isinstance(value, str) or not valid_name(value):
             raise ValueError(f"must be {NAME_FORM}; not {quoted(value)}")
+        return value
+
+
+class Version(Kind):
+    """Of an application."""
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or not valid_version(value):
+            raise ValueError(f"must be {VERSION_FORM}, not {quoted(value)}")
         return value
 
 

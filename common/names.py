@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from .limits import NAME_MAX
 
 NEAREST_MAX = 3
-VERSION_MAX = 64  # characters; it stands in tables, labels and file names
+_VERSION_MAX = 64  # characters; it stands in tables, labels and file names
 OF_HTTP = ("http", "http-safe", "websocket")  # handlers of gateways; they trust what a call says of its HTTP client
 NAME_FORM = f"1 to {NAME_MAX} ASCII letters, digits, '_', '-' or '.', not starting with '-' or '.'"
+VERSION_FORM = f"1 to {_VERSION_MAX} printable characters without blanks"
 _OTHERS = re.compile(r"[^A-Za-z0-9_.-]")
 _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_MAX - 1}}}")
 
@@ -27,10 +28,14 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def valid_version(version: str) -> bool:
+    return 0 < len(version) <= _VERSION_MAX and version.isprintable() and " " not in version
+
+
 def check_version(version: str) -> str:
     """The version itself, or ValueError with a sentence that says what is allowed."""
-    if not version or len(version) > VERSION_MAX or not version.isprintable() or " " in version:
-        raise ValueError(f"version {version[:80]!r}: use 1 to {VERSION_MAX} printable characters without blanks")
+    if not valid_version(version):
+        raise ValueError(f"version {version[:80]!r}: use {VERSION_FORM}")
     return version
 
 

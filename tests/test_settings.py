@@ -15,7 +15,7 @@ from rota.common.addresses import control_addresses
 from rota.common.declare import Computed, Setting, declared
 from rota.common.example import example
 from rota.common.kinds import HOST, Address, Boolean, Integer, Several, Table, Text, TimeOfDay
-from rota.common.settings import OF_A_SERVICE, SECTIONS, MasterSettings, ServiceSettings
+from rota.common.settings import OF_A_SERVICE, SECTIONS, MasterSettings, ServiceSettings, SlaveSettings
 from rota.common.units import format_duration, format_size, parse_duration, parse_size
 
 SETTINGS = [setting for section in SECTIONS.values() for setting in declared(section).values()]
@@ -227,6 +227,13 @@ def test_true_is_not_the_number_one() -> None:
 def test_a_table_names_each_of_its_bad_entries() -> None:
     with pytest.raises(ValueError, match="a: must be from 1.*c: must be a whole"):
         Table(Integer(1, 9)).read({"a": 0, "b": 1, "c": "x"})
+
+
+@pytest.mark.parametrize("version", ["2 beta", " ", "", "x" * 65, "2\n", 2])
+def test_a_version_that_no_process_could_have_is_a_mistake_wherever_it_stands(version: object) -> None:
+    kind = declared(SlaveSettings)["version"].kind
+    with pytest.raises(ValueError, match="must be 1 to 64 printable characters without blanks, not "):
+        kind.read(version)
 
 
 def test_a_list_may_be_written_with_commas() -> None:

@@ -22,6 +22,7 @@ from ..kinds import (
     Several,
     Table,
     Text,
+    Version,
 )
 
 _HOST_NAME = Computed(host.name, "the host's name")
@@ -87,7 +88,7 @@ class SlaveSettings(Section):
     )
     version: str | None = setting(
         None,
-        Optional(Text(limit=64)),
+        Optional(Version()),
         "version of the application",
         "without it a file VERSION in app_dir is read at each start of a process, so that a "
         "swapped symlink brings its own version",
