@@ -6,11 +6,13 @@ BadMessage that names the field.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from .addresses import HOST
 from .limits import EPOCH_MAX, NUMBER_MAX
 
 # Fields that are, in whatever message, not negative and below this: they come to stand in heads and pages. One more
@@ -22,6 +24,7 @@ _BELOW = {
     "max_message": 1 << 48,  # a socket is told of some bytes more
     **dict.fromkeys(("frontend_port", "backend_port"), 1 << 16),
 }
+_HOST = re.compile(rf"(?:{HOST})?")
 _SCALARS = (int, str, bytes, bool, float)
 
 
@@ -109,6 +112,13 @@ def _below(limit: int) -> _Reader:
     return read
 
 
+def _host(value: Any) -> Any:
+    """The part of an address, or "": it comes to stand in one."""
+    if type(value) is not str or not _HOST.fullmatch(value):
+        raise BadMessage(f": a host expected, not {str(value)[:80]!r}")
+    return value
+
+
 def _list_reader(item: _Reader) -> _Reader:
     def read(value: Any) -> Any:
         if type(value) is not list:
@@ -142,7 +152,7 @@ def _dict_reader(key: _Reader, item: _Reader) -> _Reader:
 
 def _tuple_reader(kind: Any) -> _Reader:
     hints = get_type_hints(kind)
-    readers = [(name, _below(_BELOW[name]) if name in _BELOW else _reader(hints[name])) for name in kind._fields]
+    readers = [(name, _BY_NAME.get(name) or _reader(hints[name])) for name in kind._fields]
     defaults: Mapping[str, Any] = kind._field_defaults
 
     def read(value: Any) -> Any:
@@ -160,3 +170,7 @@ def _tuple_reader(kind: Any) -> _Reader:
         return kind(**found)
 
     return read
+
+
+# Of fields that have the same meaning in whatever message.
+_BY_NAME = {"host": _host} | {name: _below(limit) for name, limit in _BELOW.items()}

@@ -111,6 +111,18 @@ def test_what_no_head_and_no_page_could_hold_is_refused(kind: str, fields: dict[
         messages.decode(raw(kind, **fields))
 
 
+@pytest.mark.parametrize("host", ["a b", "h:7700", "a;b", "http://h", "::1", "h/", "*", "h\n", 1, None])
+def test_a_host_that_no_address_could_have_is_refused(host: object) -> None:
+    with pytest.raises(BadMessage, match="Welcome.host: a host expected, not"):
+        messages.decode(raw("Welcome", version=1, epoch=1, master="m", host=host))
+
+
+@pytest.mark.parametrize("host", ["", "10.0.0.5", "master-1.example.com", "[fd00::5]", "[fe80::1%2]"])
+def test_a_host_may_be_a_name_or_an_address(host: str) -> None:
+    welcome = messages.decode(raw("Welcome", version=1, epoch=1, master="m", host=host))
+    assert isinstance(welcome, messages.Welcome) and welcome.host == host
+
+
 def test_deliveries_that_a_process_holds_have_no_negative_numbers() -> None:
     held = {"epoch": 1, "number": 1, "session": b"s", "request": 1, "done": False}
     for field in ("number", "request"):
