@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import zmq
 from waiting import is_gone, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,7 @@ def bench() -> ModuleType:
     package = importlib.util.module_from_spec(spec)
     sys.modules["bench"] = package
     spec.loader.exec_module(package)
-    for name in ("report", "proc", "launch", "http_systems", "http_peers", "rounds", "slow_clients"):
+    for name in ("report", "proc", "launch", "http_systems", "http_peers", "rounds", "slow_clients", "operations"):
         importlib.import_module(f"bench.{name}")
     return package
 
@@ -44,6 +45,28 @@ def test_a_quantile_is_a_value_that_was_measured(bench):
     assert bench.report.quantile(values, 0.99) == 4.0
     assert bench.report.quantile([7.0], 0.50) == 7.0
     assert bench.report.quantile([float(n) for n in range(1, 101)], 0.99) == 99.0
+
+
+def test_a_batch_that_has_not_come_yet_is_taken_and_not_measured(bench, monkeypatch):
+    """A busy machine gives the peer no time to send it while it is waited for."""
+    monkeypatch.setattr(bench.operations, "SETTLE", 0.0)
+    asked, waiting = [], []
+
+    class Router:
+        def send_multipart(self, frames):
+            asked.append(frames)
+            waiting.extend([len(asked) == 1] * 5)  # of the first batch nothing is there in time
+
+        def recv_multipart(self):
+            waiting.pop()
+
+    def receive():
+        if waiting[-1]:
+            raise zmq.Again
+        waiting.pop()
+
+    assert bench.operations.receiving(Router(), b"peer", 5, receive, 0.0) >= 0
+    assert (len(asked), waiting) == (4, [])
 
 
 def test_a_ratio_compares_within_a_round_only(bench):
