@@ -42,8 +42,8 @@ def _of_service(service: Reply) -> Iterator[str]:
     if service["active_nodes"] < service["min_active"]:
         nodes = plural(service["active_nodes"], "node")
         yield f"{name} is served by {nodes}, fewer than min_active {service['min_active']}"
-    if refused := service.get("quarantined"):
-        yield f"{name} refuses {plural(refused, 'payload')} that processes died of: `rota quarantine list`"
+    if died_of := service.get("quarantined"):  # though nobody may send them again: requests kill processes
+        yield f"{name} has {plural(died_of, 'payload')} in quarantine that processes died of: `rota quarantine list`"
 
 
 def _of_node(node: Reply) -> Iterator[str]:

@@ -177,7 +177,7 @@ def test_what_an_operator_asked_for_is_not_degraded() -> None:
         ({"services": [service(ready=0, queued=5)]}, "orders has no ready process; 5 requests in its queue"),
         ({"services": [service(ready=3)]}, "orders has 3 ready processes, but should have at least 4"),
         ({"services": [service(active_nodes=0)]}, "served by 0 nodes, fewer than min_active 1"),
-        ({"services": [service(quarantined=2)]}, "orders refuses 2 payloads that processes died of: `rota quarantine"),
+        ({"services": [service(quarantined=2)]}, "orders has 2 payloads in quarantine that processes died of: `rota"),
         ({"nodes": [node(liveness="dead", why="silent")]}, "web-1 is dead: silent"),
         ({"nodes": [node(liveness="dead", why="dead: silent for 5 s")]}, "web-1 is dead: silent for 5 s"),
         ({"nodes": [node(health="blacklisted", why="until noon")]}, "web-1 is blacklisted: until noon"),
