@@ -30,11 +30,15 @@ def _read_routes(ctx: click.Context, param: click.Parameter, given: Sequence[str
 
 def _read_route(text: str, ctx: click.Context, param: click.Parameter) -> tuple[str, str]:
     """`api.example.com/v1=site`."""
-    prefix, _, service = text.rpartition("=")
-    try:
-        return ROUTE.read(prefix), Name().read(service)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: [HOST]/PREFIX=SERVICE expected; {error}", ctx, param) from None
+    prefix, equals, service = text.rpartition("=")
+    if not equals:
+        raise click.BadParameter(f"[HOST]/PREFIX=SERVICE expected, not {text!r}", ctx, param)
+    for part, kind, value in (("[HOST]/PREFIX", ROUTE, prefix), ("SERVICE", Name(), service)):
+        try:
+            kind.read(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r}: {part} {error}", ctx, param) from None
+    return prefix, service
 
 
 route_option = click.option(

@@ -8,6 +8,7 @@ import click
 
 from ..common import exits
 from .operator import (
+    OneOf,
     json_option,
     left,
     master_option,
@@ -33,7 +34,7 @@ _CODES = (exits.FAILED, exits.NOT_FOUND, exits.REFUSED, exits.UNREACHABLE, exits
     exits=_CODES,
 )
 @click.argument("service")
-@click.argument("state", type=click.Choice(["on", "off"]))
+@click.argument("state", type=OneOf(["on", "off"]), metavar="on|off")
 @click.option("--stop", is_flag=True, help="End its processes, too, so that other services have their room.")
 @seconds_option("--retry-after", help="What callers are told to wait. Default: 1m.")
 @waits("1m", "How long to wait for what is in flight; then exit with 75.")

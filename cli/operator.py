@@ -57,6 +57,11 @@ class Number(click.FloatRange):
         return number
 
 
+class OneOf(click.Choice[str]):
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return ""  # click's has a line for each of them; the metavar has said it
+
+
 def _addresses(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
     if not all(given):  # of a script whose variable is not set
         raise click.BadParameter("it is empty: tcp://HOST:PORT expected", ctx, param)

@@ -436,7 +436,10 @@ class Table(Kind):
         for key, equals, _ in pairs:
             if not equals:
                 raise ValueError(f"must be k=v, not {quoted(key)}")
-        return self._entries({key.strip(): rest for key, _, rest in pairs}, self.kind.read_text)
+        entries = {key.strip(): rest for key, _, rest in pairs}
+        if len(entries) < len(pairs):
+            raise ValueError(f"must have each name once, not {quoted(text)}")
+        return self._entries(entries, self.kind.read_text)
 
     def _entries(self, value: object, read: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping):

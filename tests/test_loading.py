@@ -195,6 +195,7 @@ def test_what_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
     assert "there is no module 'app_m.sub'" in str(failure("app_m.sub", tmp_path))
     assert "has no attribute 'order'; did you mean orders?" in str(failure(f"{path}:order"))
     assert "there is no file" in str(failure(str(tmp_path / "app_o.py")))
+    assert str(failure(str(tmp_path))) == f"{tmp_path} is a directory: a file or a module expected"
     assert failure("app_n", tmp_path / "nowhere").traceback_text == ""
 
 

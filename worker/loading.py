@@ -149,6 +149,8 @@ def _hint_for(missing: str) -> str:
 
 def _import_file(path: str) -> ModuleType:
     typed, path = path, os.path.abspath(path)
+    if os.path.isdir(path):
+        raise LoadError(f"{path} is a directory: a file or a module expected")
     if not os.path.isfile(path):
         raise LoadError(f"there is no file {path}")
     name = _module_name(path)
