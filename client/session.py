@@ -272,7 +272,9 @@ class Session:
 
     def _dial(self, now: float) -> None:
         hello = framed(wire.HELLO, 0, OperatorHello(list(wire.VERSIONS), ""))
-        self._connect(self._search.address, sockets.CONTROL, ASKING, hello, now)
+        address = self._search.address
+        self.calls.unreachable.setdefault(address, "no answer yet")  # who gives up before that hears where it was
+        self._connect(address, sockets.CONTROL, ASKING, hello, now)
 
     def _connect(self, address: str, role: str, phase: str, hello: bytes, now: float) -> None:
         self.phase, self._due, self._heard_at = phase, now + GREETED_S, now

@@ -1023,10 +1023,7 @@ def test_a_host_that_is_not_known_is_told(host: str, monkeypatch: pytest.MonkeyP
     assert f"; cannot resolve {host}; start one with `rota master`" in error
 
 
-def test_a_call_to_a_host_that_is_not_known_tells_it_though_the_connection_is_only_silent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("rota.client.session.GREETED_S", 0.1)
+def test_a_call_to_a_host_that_is_not_known_tells_it_though_the_connection_is_only_silent() -> None:
     result = CliRunner().invoke(main, ["call", "orders.quote", "--timeout", "300ms", "-m", "tcp://master.invalid"])
     assert result.exit_code == 69 and "; cannot resolve master.invalid; start one" in result.stderr
 

@@ -279,7 +279,7 @@ def test_a_master_that_does_not_greet_is_given_up() -> None:
     client.dialled()
     silent = client.link
     client.step(GREETED_S - 0.01)
-    assert client.session.link is silent
+    assert client.session.link is silent and client.session.calls.unreachable == {A: "no answer yet"}
     client.step(0.02)
     assert client.session.link is None and client.session.calls.unreachable == {A: "no answer"}
     client.dialled()
@@ -306,7 +306,7 @@ def test_while_its_master_is_silent_the_other_one_is_asked_and_taken_once_it_is_
     other.inbox.append(welcome(2))
     client.pass_by(AGAIN_S)
     assert client.link.address == B and not client.beside()
-    assert client.session.calls.unreachable == {A: "silent"}
+    assert client.session.calls.unreachable == {A: "silent", B: "no answer yet"}
 
 
 def test_nobody_else_is_asked_any_more_when_the_master_is_heard() -> None:
