@@ -76,13 +76,20 @@ def test_a_cut_connection_is_made_again_at_the_same_master_and_a_goodbye_leads_t
     alone = search(A)
     alone.found(1)
     assert alone.left(5.0) > 5.0
+    later = search()
+    later.next(0.0)
+    later.found(1)
+    assert later.left(5.0) == 5.0 and later.address == A, "who was asked before it was found does not count"
 
 
 def test_a_standby_and_an_older_master_are_not_used() -> None:
     ours = search()
-    assert ours.unfit(welcome("standby"), 0.0) == "it is a standby"
+    assert ours.unfit(welcome("standby"), 0.0) == "it is a standby" and not ours.seen_standby
+    ours.next(0.0, standby=True)
+    assert ours.seen_standby
     assert ours.unfit(welcome(epoch=3), 0.0) == ""
     ours.found(3)
+    assert not ours.seen_standby, "since then"
     assert "epoch 2, and 3 was seen" in ours.unfit(welcome(epoch=2), 0.0)
     assert ours.unfit(welcome(epoch=4), 0.0) == ""
 
@@ -91,7 +98,9 @@ def test_an_older_master_is_used_when_for_long_there_is_no_other() -> None:
     ours = search()
     ours.found(3)
     assert ours.unfit(welcome(epoch=1), 0.0) and ours.unfit(welcome(epoch=1), 9.0)
-    assert ours.unfit(welcome(epoch=1), 11.0) == "", "a pair that lost its journals begins anew"
+    assert ours.unfit(welcome(epoch=1), 10.0) == "", "a pair that lost its journals begins anew"
+    ours.found(3)
+    assert ours.unfit(welcome(epoch=1), 12.0), "there is another one again"
 
 
 def test_the_only_master_is_used_whatever_its_epoch() -> None:
@@ -101,7 +110,7 @@ def test_the_only_master_is_used_whatever_its_epoch() -> None:
 
 
 def test_a_standby_that_says_whom_it_follows_leads_there() -> None:
-    ours = search(B)
+    ours = search(B, "tcp://d:7700")
     assert ours.learn(A) and not ours.learn(A) and not ours.learn("")
     assert ours.next(0.0, standby=True) == 0.0 and ours.address == A
     for number in range(20):

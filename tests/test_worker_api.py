@@ -84,9 +84,9 @@ def lettered(user: "UserId") -> None: ...
 )
 def test_annotations_are_read_where_they_were_written_whatever_kind_of_handler_it_is(function: Any) -> None:
     binding = Binding("orders.ask", function)
-    assert binding.bind([], {"user": 7}) == {"user": 7}
+    assert binding.arguments([], {"user": 7}, None) == ([], {"user": 7})
     with pytest.raises(rota.BindError, match="'user' must be .*UserId, not str"):
-        binding.bind([], {"user": "ann"})
+        binding.arguments([], {"user": "ann"}, None)
 
 
 def positional_only(symbol: str, /) -> None: ...
@@ -247,9 +247,8 @@ QUOTE = Binding("orders.quote", quote)
 
 
 def test_arguments_come_by_name_or_by_position() -> None:
-    assert QUOTE.bind([], {"symbol": "X"}) == {"symbol": "X"}
-    assert QUOTE.bind(["X"], {"limit": 2}) == {"symbol": "X", "limit": 2}
-    assert QUOTE.bind(["X", 3], {}) == {"symbol": "X", "quantity": 3}
+    calls: list[Any] = [([], {"symbol": "X"}), (["X"], {"limit": 2}), (["X", 3], {})]
+    assert [QUOTE.arguments(*call, None) for call in calls] == calls
 
 
 @pytest.mark.parametrize(
@@ -274,7 +273,7 @@ def test_a_bad_argument_is_a_type_error_naming_handler_and_argument(
     args: list[Any], kwargs: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(TypeError) as caught:
-        QUOTE.bind(args, kwargs)
+        QUOTE.arguments(args, kwargs, None)
     assert str(caught.value) == sentence
     assert isinstance(caught.value, rota.BindError)
 
@@ -298,24 +297,37 @@ def test_arguments_by_position_are_checked_with_each_call_whatever_fitted_before
         two.arguments([1], {}, None)
 
 
+def test_of_many_shapes_of_calls_a_handler_remembers_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.worker.binding.FITTING_MAX", 2)
+    one = Binding("a.b", lambda x: None)
+    for value in (1, "", None, 1.0, []):
+        one.arguments([value], {}, None)
+    assert len(one._fitting) == 2, "callers choose them"
+
+
 def test_all_missing_arguments_are_named_at_once() -> None:
     binding = Binding("a.b", lambda x, y, z: None)
     with pytest.raises(rota.BindError, match="missing arguments 'x', 'z'$"):
-        binding.bind([], {"y": 1})
+        binding.arguments([], {"y": 1}, None)
 
 
 def test_a_handler_without_parameters_says_so() -> None:
     with pytest.raises(rota.BindError, match="unexpected argument 'x'; it takes no arguments"):
-        Binding("a.b", lambda: None).bind([], {"x": 1})
+        Binding("a.b", lambda: None).arguments([], {"x": 1}, None)
 
 
 def test_a_handler_may_take_any_further_arguments() -> None:
     def book(symbol: str, **fields: int) -> None: ...
 
     binding = Binding("orders.book", book)
-    assert binding.bind([], {"symbol": "X", "a": 1}) == {"symbol": "X", "a": 1}
-    with pytest.raises(rota.BindError, match="argument 'a' must be int, not str"):
-        binding.bind([], {"symbol": "X", "a": "1"})
+    assert binding.arguments([], {"symbol": "X", "a": 1}, None) == ([], {"symbol": "X", "a": 1})
+    for kwargs, sentence in (
+        ({"symbol": "X", "a": "1"}, "argument 'a' must be int, not str"),
+        ({"symbol": 1, "a": 1}, "argument 'symbol' must be str, not int"),
+        ({"a": 1}, "missing argument 'symbol'"),
+    ):
+        with pytest.raises(rota.BindError, match=sentence):
+            binding.arguments([], kwargs, None)
     assert binding.describe() == ["symbol: str", "**fields: int"]
 
 
@@ -397,8 +409,8 @@ def test_a_caller_cannot_send_the_context() -> None:
     def book(ctx: rota.Context, symbol: str, **rest: Any) -> None: ...
 
     with pytest.raises(rota.BindError, match="unexpected argument 'ctx'"):
-        Binding("orders.book", book).bind([], {"symbol": "X", "ctx": {"request_id": "forged"}})
-    assert Binding("orders.book", book).bind(["X"], {}) == {"symbol": "X"}
+        Binding("orders.book", book).arguments([], {"symbol": "X", "ctx": {"request_id": "forged"}}, None)
+    assert Binding("orders.book", book).arguments(["X"], {}, "ours") == (["ours", "X"], {})
 
 
 def test_a_wrapped_handler_has_the_signature_of_what_it_wraps() -> None:

@@ -83,18 +83,18 @@ class Binding:
         self._fitting: set[tuple[type, ...]] = set()  # types of arguments by position
 
     def read(self, body: Body, context: object) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the handler with, of the body of a call. ProtocolError, or BindError as `bind`."""
+        """What to call the handler with, of the body of a call. ProtocolError, or BindError as `arguments`."""
         args, kwargs = decode_call(body)
         return self.arguments(args, kwargs, context)
 
     write = staticmethod(encode_result)  # of what the handler returned; raises TypeError
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any], context: object) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the handler with. BindError as `bind`."""
+        """What to call the handler with. BindError names handler and argument."""
         if not args:
             self._check(kwargs)
         elif kwargs or tuple(map(type, args)) not in self._fitting:
-            self.bind(args, kwargs)
+            self._check(self._placed(args, kwargs))
             if not kwargs and len(self._fitting) < FITTING_MAX:
                 self._fitting.add(tuple(map(type, args)))
         if self.context is None:
@@ -102,12 +102,6 @@ class Binding:
         if self._leads:
             return [context, *args], kwargs
         return [], {**self._placed(args, kwargs), self.context: context}
-
-    def bind(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """All that a caller sent as keyword arguments, checked. BindError names handler and argument."""
-        arguments = self._placed(args, kwargs)
-        self._check(arguments)
-        return arguments
 
     def describe(self) -> list[str]:
         """The signature as callers see it: ["symbol: str", "quantity: int = ..."]."""
