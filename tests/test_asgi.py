@@ -202,6 +202,35 @@ def test_the_body_comes_whole_and_then_nothing_until_all_is_over(hosted: Callabl
     assert messages == [{"type": "http.request", "body": b"abc", "more_body": False}, gone, gone]
 
 
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_task_that_an_application_leaves_behind_hears_that_all_is_over(
+    hosted: Callable[..., Hosted], raises: bool
+) -> None:
+    heard: queue.Queue[Any] = queue.Queue()
+    left: list[asyncio.Task[None]] = []
+
+    async def application(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+
+        async def stay() -> None:
+            heard.put(await receive())
+            try:
+                await send(START)
+            except Exception as error:
+                heard.put(str(error))
+
+        left.append(asyncio.create_task(stay()))
+        await asyncio.sleep(0)
+        if raises:
+            raise LookupError
+
+    here = hosted(application)
+    here.start()
+    failure_of(here.next()[1])
+    assert heard.get(timeout=PATIENCE_S) == {"type": "http.disconnect"}
+    assert "was sent after the end of the answer" in heard.get(timeout=PATIENCE_S)
+
+
 def test_a_listener_that_is_cancelled_takes_nothing_with_it(ask: Callable[..., Answer]) -> None:
     async def application(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
@@ -365,7 +394,10 @@ def test_what_goes_on_after_its_answer_takes_no_place_and_leaves_nothing_to_the_
     assert seen == ["clean", "clean", "went on"]
 
 
-def test_a_request_that_is_cancelled_may_clean_up_and_learns_that_nobody_waits(hosted: Callable[..., Hosted]) -> None:
+@pytest.mark.parametrize("then", [asyncio.CancelledError(), LookupError("odd"), None])
+def test_a_request_that_is_cancelled_may_clean_up_and_learns_that_nobody_waits(
+    hosted: Callable[..., Hosted], then: BaseException | None
+) -> None:
     log: list[Any] = []
     waiting = threading.Event()
 
@@ -374,12 +406,14 @@ def test_a_request_that_is_cancelled_may_clean_up_and_learns_that_nobody_waits(h
         try:
             waiting.set()
             await receive()
-        finally:
+        except asyncio.CancelledError:
             log.append("cleaned up")
             try:
                 await send(START)
             except OSError as error:
                 log.append(str(error))
+            if then is not None:
+                raise then from None
 
     here = hosted(application)
     here.start()

@@ -15,9 +15,10 @@ from rota.gateway.core.head import Heads
 from rota.gateway.core.plain import Plain, packed_peer
 from rota.gateway.core.requests import Origin, Peer
 from rota.gateway.core.routes import route_to
-from rota.worker import wsgi
+from rota.worker import asgi, wsgi
+from rota.worker.async_hosting import AsyncHost
 from rota.worker.context import Context
-from rota.worker.hosting import SyncHost
+from rota.worker.hosting import Outcome, SyncHost
 from rota.worker.recurring import REMEMBERED, SEEN, Headers, RecurringBinding
 
 CONTEXT = object()
@@ -124,6 +125,40 @@ def test_an_environment_that_an_application_changes_is_its_own() -> None:
     assert expected["PATH_INFO"] == "/b" and expected["HTTP_COOKIE"] == "a=b" and expected["rota.request_id"] == "7-1"
     for number, environ in enumerate(seen, 1):
         assert environ == {**expected, "REMOTE_PORT": str(number), "rota.request_id": f"7-{number}"}
+
+
+def test_a_scope_that_an_application_changes_is_its_own() -> None:
+    seen: list[dict[str, Any]] = []
+    outcomes: list[Outcome] = []
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        seen.append({**scope, "headers": [*scope["headers"]], "state": {**scope["state"]}})
+        scope["headers"].clear()
+        scope["state"]["mine"] = 1
+        scope.clear()
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    def ask(number: int) -> None:
+        host.start(Delivery(number, "http", call(b"/a/b?c=d", number, f"7-{number}")))
+
+    def done(number: int, outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if number < 4:
+            ask(number + 1)
+        else:
+            host.stop()
+
+    host = AsyncHost(SyncHost(asgi.worker(application, "site")), done, concurrency=1, threads=1)
+    host.run(lambda: ask(1))
+    assert [answer_of(outcome).body for outcome in outcomes] == [b"ok"] * 4
+    expected = seen[0]
+    assert expected["path"] == "/a/b" and (b"cookie", b"a=b") in expected["headers"] and expected["state"] == {}
+    for number, scope in enumerate(seen, 1):
+        own = {"client": ("10.0.0.1", number), "extensions": {"rota": {"request_id": f"7-{number}"}}}
+        assert scope == {**expected, **own}
 
 
 def test_an_answer_that_says_the_same_again_is_checked_again() -> None:

@@ -97,12 +97,12 @@ class _Requests:
         except BaseException as error:
             if exchange.over:
                 return exchange.failed_late(error)
-            exchange.over = True
+            exchange.ended()
             if was_asked_to_end():  # whatever it makes of that
                 raise asyncio.CancelledError from error
             raise
         if not exchange.over:
-            exchange.over = True
+            exchange.ended()
             if was_asked_to_end():
                 raise asyncio.CancelledError
             await exchange.returned()
@@ -250,13 +250,17 @@ class _Exchange:
         if streamed.exceeds:  # its caller has all that was announced
             raise streamed.other_length()
 
-    def _end(self, result: Any) -> None:
-        """All is said."""
+    def ended(self) -> None:
+        """A task that the application left behind may listen still."""
         self.over = True
         if self._listening:
             self._ctx.stream.wake()
         elif self._waiting is not None:
             self._waiting.set()
+
+    def _end(self, result: Any) -> None:
+        """All is said."""
+        self.ended()
         assert self._ctx.answer is not None
         self._ctx.answer(result)
 

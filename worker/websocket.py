@@ -137,7 +137,8 @@ class WebSocket:
         self._end = _disconnect(int(code), reason)
         self._state = CLOSED
         await self._stream.write(data)
-        self._ended()
+        self.ended()
+        self._answer(self._finish())
 
     async def _refuse(self, message: Message) -> None:
         block, more = as_bytes(message.get("body", b"")), message.get("more_body", False)
@@ -147,14 +148,14 @@ class WebSocket:
         await self._stream.write(first + block)
         if not more:
             self._end = self._end or _disconnect(LOST)
-            self._ended()
+            self.ended()
+            self._answer(self._finish())
 
     # ---- its end -----------------------------------------------------------------------------------------------------
 
-    def _ended(self) -> None:
+    def ended(self) -> None:
         self.over = True
         self._stream.wake()
-        self._answer(self._finish())
 
     async def returned(self) -> None:
         """An application that returns has closed the WebSocket."""
