@@ -14,7 +14,7 @@ from waiting import until
 
 import rota
 from rota.client.beside import Beside
-from rota.client.search import AGAIN_S, QUIET_S, SLOW_S, TAKEOVER_FIRST_S, TAKEOVER_MAX_S, Doubt, Search
+from rota.client.search import AGAIN_S, QUIET_S, SLOW_S, TAKEOVER_FIRST_S, TAKEOVER_MAX_S, Doubt, Search, final
 from rota.common import messages, sockets, wire
 from rota.common.link import reconnect_delay
 from rota.common.messages import Refusal, Result, Verb, Welcome
@@ -60,12 +60,16 @@ def test_a_dead_pair_is_asked_less_and_less_often() -> None:
     ours = search()
     pauses = [ours.next(0.0) for _ in range(20)]
     assert pauses[19] == 1.0 and pauses[1] < 0.1, "as ever, with jitter: half of two seconds"
+    ours.found(1)
+    assert ours.next(0.0) == 0.0 < ours.next(0.0) < 0.1, "anew"
 
 
 def test_a_master_that_wants_to_be_left_alone_is_while_another_one_is_asked_at_once() -> None:
     ours = search()
     assert ours.next(0.0, wait_s=3.0) == 0.0
-    assert ours.next(0.0) == 3.0
+    assert not ours.over() and ours.next(0.0, wait_s=1.0) == 3.0 and ours.over()
+    ours.next(0.0)
+    assert ours.next(0.0) < 3.0, "once"
 
 
 def test_a_cut_connection_is_made_again_at_the_same_master_and_a_goodbye_leads_to_the_next() -> None:
@@ -75,7 +79,7 @@ def test_a_cut_connection_is_made_again_at_the_same_master_and_a_goodbye_leads_t
     assert ours.left(5.0) == 5.0 and ours.address == B
     alone = search(A)
     alone.found(1)
-    assert alone.left(5.0) > 5.0
+    assert alone.left(5.0) == alone.lost(5.0) > 5.0
     later = search()
     later.next(0.0)
     later.found(1)
@@ -101,6 +105,21 @@ def test_an_older_master_is_used_when_for_long_there_is_no_other() -> None:
     assert ours.unfit(welcome(epoch=1), 10.0) == "", "a pair that lost its journals begins anew"
     ours.found(3)
     assert ours.unfit(welcome(epoch=1), 12.0), "there is another one again"
+
+
+def test_one_that_is_known_to_be_active_is_dialled_and_behind_it_the_other_at_once() -> None:
+    ours = search()
+    ours.next(0.0, standby=True)
+    ours.go(A)
+    assert (ours.address, ours.next(5.0), ours.address) == (A, 5.0, B)
+
+
+def test_what_waiting_does_not_mend_is_an_error_that_names_the_master() -> None:
+    lowest, highest = wire.VERSIONS
+    range_ = f"this side speaks versions {lowest} to {highest}"
+    errors = [final(A, Refusal(code, "a sentence", 0, [])) for code in ("incompatible", "denied", "busy")]
+    assert [str(error) for error in errors] == [f"{A}: a sentence; {range_}", f"{A}: a sentence", "None"]
+    assert [type(error) for error in errors] == [rota.Incompatible, rota.Denied, type(None)]
 
 
 def test_the_only_master_is_used_whatever_its_epoch() -> None:
