@@ -231,6 +231,14 @@ def test_a_task_that_an_application_leaves_behind_hears_that_all_is_over(
     assert "was sent after the end of the answer" in heard.get(timeout=PATIENCE_S)
 
 
+def test_a_body_that_comes_as_a_stream_needs_a_caller_that_streams(failure: Callable[..., rota.RemoteError]) -> None:
+    async def application(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+
+    error = failure(application, body=5)
+    assert error.type == "ValueError" and "needs a caller that streams" in error.message
+
+
 def test_a_listener_that_is_cancelled_takes_nothing_with_it(ask: Callable[..., Answer]) -> None:
     async def application(scope: Message, receive: Receive, send: Send) -> None:
         await receive()

@@ -140,6 +140,11 @@ def test_a_request_without_its_circumstances_is_told_what_is_missing(about: dict
     assert error.type == "ValueError" and "`about` must have scheme, version, client" in error.message
 
 
+def test_a_body_that_comes_as_a_stream_needs_a_caller_that_streams() -> None:
+    error = failure_of(hosted(saying([])).run(request(body=5)))
+    assert error.type == "ValueError" and "needs a caller that streams" in error.message
+
+
 def test_what_a_call_with_a_key_has_beside_its_arguments_is_put_back() -> None:
     seen: list[Any] = []
 

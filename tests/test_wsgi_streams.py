@@ -297,3 +297,15 @@ def test_an_upload_that_ends_before_its_length_is_an_error() -> None:
 
     error = failure_of(run(application, Other([b"half"]), "POST", 10))
     assert "6 bytes before its length" in error.message
+
+
+def test_of_a_piece_that_is_larger_than_was_asked_for_the_rest_comes_next() -> None:
+    found: list[bytes] = []
+
+    def application(environ: dict[str, Any], start: Start) -> list[bytes]:
+        found.extend(environ["wsgi.input"].raw.read(2) for _ in range(4))
+        start("200 OK", [])
+        return []
+
+    assert run(application, Other([b"abcd", b"ef"]), "POST", 6).code == OK
+    assert found == [b"ab", b"cd", b"ef", b""]

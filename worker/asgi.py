@@ -174,7 +174,9 @@ class _Exchange:
             self._body = None
             return {"type": "http.request", "body": body, "more_body": False}
         stream: AsyncStream | None = self._ctx.stream
-        if body and stream is not None and not self.over:
+        if body and not self.over:
+            if stream is None:
+                raise ValueError("a body that comes as a stream needs a caller that streams")
             return await self._piece(stream, body)
         if stream is not None:
             self._listening = True
