@@ -87,6 +87,7 @@ def test_what_is_small_and_all_there_is_one_message(result: Any, length: int | N
     [
         (iter([b"a", b"", b"bc"]), None, [1, 2]),
         ([b"x" * INLINE_MAX, b"y"], None, [INLINE_MAX + 1]),
+        ([b"x" * (INLINE_MAX + 1)], None, [INLINE_MAX + 1]),
         (iter([b"x" * 1000] * 300), 300_000, [1000] * 300),
         (iter([b"a", b"bc"]), 3, [1, 2]),  # the second may take an hour
     ],
@@ -243,6 +244,18 @@ def test_where_there_is_no_body_the_headers_are_the_answer(method: str, status: 
 
     answer = answer_of(run(saying(blocks(), status=status), other, method))
     assert answer.body == b"" and other.sent == [] and len(asked) == 1
+
+
+def test_where_there_is_no_body_nothing_that_is_written_is_sent() -> None:
+    def application(environ: dict[str, Any], start: Start) -> list[bytes]:
+        write = start("200 OK", [("Content-Length", "4")])
+        write(b"ab")
+        write(b"cd")
+        return []
+
+    other = Other()
+    assert answer_of(run(application, other, "HEAD")).headers == [[b"Content-Length", b"4"]]
+    assert not other.sent
 
 
 def test_whose_caller_is_gone_hears_it_at_its_next_block_and_is_closed() -> None:

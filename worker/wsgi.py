@@ -261,7 +261,7 @@ class _Response:
         """The result of the handler; None when the caller has all of the answer already. Closes what was returned,
         whatever happens.
         """
-        if type(result) is list and len(result) == 1 and not self._held and self._streamed is None:
+        if type(result) is list and len(result) == 1 and not self._held:
             block, said = result[0], self._said
             if type(block) is bytes and len(block) <= INLINE_MAX and said is not None:  # as most are
                 return answer(self._method, said, block)
