@@ -295,6 +295,10 @@ def test_a_second_start_without_an_error_is_refused() -> None:
         (saying(b"bytes"), "not bytes: say [body]"),
         (saying(["text"]), "must be made of bytes, not of str"),
         (lambda environ, start_response: [b"x"], "before start_response was called"),
+        (
+            lambda environ, start_response: environ["wsgi.file_wrapper"](io.BytesIO(b"x")),
+            "before start_response was called",
+        ),
         (saying([], 200), "must be a text such as '200 OK', not 200"),
         (saying([], "OK"), "must be a text such as '200 OK'"),
         (saying([], "100 Continue"), "must be a text such as '200 OK'"),
