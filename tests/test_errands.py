@@ -11,7 +11,18 @@ import pytest
 from rota.common import exits
 from rota.common.settings import NotifySettings, StandbySettings
 from rota.common.settings.notify import DEAD, KINDS, LIVE, RETURN, STEP_FAILED, TAKEOVER
-from rota.master.core.errands import ACTIVE, CLOSED, LEAVE_S, QUEUE_MAX, STANDBY, End, Errands, Programs, Run
+from rota.master.core.errands import (
+    ACTIVE,
+    CLOSED,
+    LEAVE_S,
+    QUEUE_MAX,
+    SEND_MORE_S,
+    STANDBY,
+    End,
+    Errands,
+    Programs,
+    Run,
+)
 
 OPS = replace(NotifySettings(), to=("ops@example.com",))
 CHAT = replace(NotifySettings(), to=("http://chat/hook",))
@@ -82,10 +93,14 @@ class Desk:
 def test_steps_run_one_at_a_time_and_in_order() -> None:
     desk = Desk(on_takeover=("run first 'a b'", "run second"))
     assert desk.became(ACTIVE) == ["first a b"] and desk.running[0].argv == ("first", "a b")
+    desk.after(2.0)
     desk.end()
     assert desk.commands() == ["second"]
     desk.end()
-    assert desk.commands() == [] and len(desk.events("step")) == 2
+    assert desk.commands() == [] and not desk.core.busy(desk.now)
+    assert desk.events("step") == [
+        f"on_takeover: run {text}" for text in ("first 'a b': done in 2.0 s", "second: done in 0.0 s")
+    ]
 
 
 def test_each_state_has_its_list_and_the_same_state_again_is_nothing() -> None:
@@ -120,7 +135,7 @@ def test_a_step_fails_by_its_exit_code_its_signal_or_its_time(exit: int | None, 
     assert desk.running[0].timeout_s == 30
     desk.now += 30
     desk.end(exit)
-    assert how in desk.events(STEP_FAILED)[0]
+    assert desk.events(STEP_FAILED)[0].endswith(how) and not desk.core.busy(desk.now)
 
 
 def test_services_are_started_and_stopped_here_on_takeover_and_at_the_other_master_on_return() -> None:
@@ -145,6 +160,8 @@ def test_a_service_that_is_not_there_yet_is_tried_again_within_the_time_of_a_ste
     assert desk.commands() == [] and desk.core.next_deadline() == desk.now + 0.5
     desk.after(0.5)
     assert len(desk.commands()) == 1 and desk.running[0].timeout_s == 29.5
+    desk.after(0.5)
+    assert len(desk.commands()) == 1 and desk.core.next_deadline() > 1e9  # it runs
     desk.end()
     assert desk.commands() == ["up"]
 
@@ -152,10 +169,13 @@ def test_a_service_that_is_not_there_yet_is_tried_again_within_the_time_of_a_ste
 def test_a_service_that_never_comes_fails_its_step() -> None:
     desk = Desk(on_takeover=("start order",))
     desk.became(ACTIVE)
+    tried = 0
     for _ in range(100):
         if desk.commands():
+            tried += 1
             desk.end(exits.NOT_FOUND, "there is no service 'order'")
         desk.after(0.5)
+    assert tried == 60  # in 30 s
     assert "exit 4: there is no service 'order'" in desk.events(STEP_FAILED)[0] and desk.core.next_deadline() > 1e9
 
 
@@ -176,6 +196,14 @@ def test_a_list_that_is_under_way_is_ended_by_the_next_one_and_never_runs_beside
     assert desk.commands() == ["down"] and not desk.events(STEP_FAILED)
 
 
+def test_a_list_that_waits_to_try_again_is_replaced_at_once() -> None:
+    desk = Desk(on_takeover=("start orders",), on_return=("run down",))
+    desk.end()
+    desk.became(ACTIVE)
+    desk.end(exits.NOT_FOUND)
+    assert desk.became(STANDBY) == ["down"] and desk.ended == []
+
+
 def test_of_lists_that_follow_at_once_the_last_one_runs() -> None:
     desk = Desk(on_takeover=("run up",), on_return=("run down",))
     desk.end()
@@ -188,11 +216,16 @@ def test_of_lists_that_follow_at_once_the_last_one_runs() -> None:
 
 
 def test_a_command_whose_runner_is_lost_is_not_run_again() -> None:
-    desk = Desk(on_takeover=("run up", "run more"))
-    desk.became(ACTIVE)
-    desk.running.clear()
-    desk.core.lost(desk.now)
-    assert desk.commands() == [] and "the process that ran it ended" in desk.events(STEP_FAILED)[0]
+    desk = Desk({"idle": replace(OPS, events=(LIVE,))}, on_takeover=("run up", "run more"))
+    for taken in (True, False):  # or was about to be handed to the runner
+        desk.core.became(ACTIVE, "now active", desk.now)
+        if taken:
+            desk.take()
+            desk.running.clear()
+        desk.core.lost(desk.now)
+        assert desk.commands() == [] and "the process that ran it ended" in desk.events(STEP_FAILED)[-1]
+        desk.became(STANDBY)
+    assert len(desk.events(STEP_FAILED)) == 2
 
 
 def test_a_master_that_stops_while_active_does_what_it_does_on_return_and_is_waited_for() -> None:
@@ -200,6 +233,7 @@ def test_a_master_that_stops_while_active_does_what_it_does_on_return_and_is_wai
     desk.end()
     desk.became(ACTIVE)
     desk.end()  # the notification
+    desk.after(LEAVE_S)
     assert desk.became(CLOSED) == ["down"] and desk.core.busy(desk.now) and desk.kinds() == []
     desk.end()
     assert "reports off" in desk.commands()[0]
@@ -220,10 +254,11 @@ def test_a_lone_master_that_stops_leaves_services_as_they_are_and_a_standby_does
     desk = Desk(on_return=("start reports", "run down"))
     desk.end()
     assert desk.became(CLOSED) == [] and not desk.core.busy(desk.now)
-    lone = Desk(on_return=("start reports", "run down"))
+    lone = Desk(on_takeover=("stop reports",), on_return=("start reports", "run down"))
     lone.end()
     lone.core.peer = ""
-    lone.became(ACTIVE)
+    assert len(lone.became(ACTIVE)) == 1
+    lone.end()
     assert lone.became(CLOSED) == ["down"]
 
 
@@ -246,6 +281,21 @@ def test_each_event_is_told_once_to_each_receiver_in_order_and_numbered() -> Non
         (False, 1, DEAD, "boot-chat-1"),
     ]
     assert desk.notes() == [] and len(desk.events("notify")) == 4
+
+
+def test_a_list_does_not_go_on_for_the_end_of_a_notification() -> None:
+    desk = Desk({"ops": OPS}, on_takeover=("run up", "run more"))
+    assert desk.became(ACTIVE) == ["up"]
+    assert desk.running[1].argv == ("send",) and desk.running[1].timeout_s == OPS.timeout + SEND_MORE_S
+    desk.end(0, "250 queued\n", at=1)
+    assert desk.commands() == ["up"]
+    assert desk.events("notify") == ["takeover (number 1) delivered; 250 queued"]
+
+
+def test_only_who_has_an_address_is_a_receiver_and_only_who_has_errands_runs_them() -> None:
+    assert not Desk({"ops": NotifySettings()}).core.configured
+    assert Desk({"ops": OPS}).core.configured
+    assert Desk(on_takeover=("run up",)).core.configured and Desk(on_return=("run down",)).core.configured
 
 
 def test_a_start_is_no_takeover_and_other_events_are_nobodys() -> None:
@@ -291,11 +341,14 @@ def test_what_cannot_be_delivered_is_given_up_in_the_end_and_the_next_one_has_it
     desk = Desk({"ops": replace(OPS, retry_for=10.0)})
     desk.core.happened(DEAD, "a", "text", desk.now)
     for _ in range(4):  # at 0, 1, 3, 7 s; the next would be at 15 s
-        desk.end(1, "no route")
+        desk.end(-9)
+        assert desk.core.alarms() or desk.now == 107.0
         desk.after(max(0.0, min(desk.core.next_deadline(), desk.now + 60) - desk.now))
-    assert "given up after 4 attempts: no route" in desk.events("notify")[-1] and desk.notes() == []
+    assert "given up after 4 attempts: signal 9" in desk.events("notify")[-1] and desk.notes() == []
     desk.core.happened(LIVE, "a", "text", desk.now)
     assert [each["note"]["number"] for each in desk.notes()] == [2]
+    desk.end(1)
+    assert desk.core.next_deadline() == desk.now + 1.0
 
 
 def test_a_notification_whose_runner_is_lost_is_sent_again_with_the_same_id() -> None:
@@ -314,6 +367,8 @@ def test_what_waits_for_a_receiver_is_bounded() -> None:
     for _ in range(QUEUE_MAX + 5):
         desk.core.happened(DEAD, "a", "text", desk.now)
     assert len([text for text in desk.events("notify") if "not told" in text]) == 5
+    desk.end(1, "refused")
+    assert desk.core.alarms() == [f"notify ops: {QUEUE_MAX} not delivered yet: refused"]
 
 
 def test_a_reload_keeps_what_waits_for_those_who_stay_and_drops_the_rest() -> None:

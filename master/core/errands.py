@@ -76,10 +76,6 @@ class _List:
         self._left = deque(steps)
         self._count = len(steps)
 
-    @property
-    def over(self) -> bool:
-        return not self._left and self.begun is None
-
     def tick(self, now: float) -> None:
         if self.begun is not None and now >= self.again_at:
             self._run(self.begun, now)
@@ -160,12 +156,8 @@ class _Receiver:
         if len(self._waiting) == 1:
             self.due_at = now
 
-    def waits(self, now: float) -> bool:
-        """True while it waits for something that may come soon."""
-        return bool(self.number) or self.due_at <= now
-
     def tick(self, now: float) -> None:
-        if self.number or now < self.due_at:
+        if now < self.due_at:
             return
         text = json.dumps({"receiver": self.settings.as_data(), "note": self._waiting[0][1]})
         self._attempts += 1
@@ -318,16 +310,16 @@ class Errands:
         """Whoever runs the commands is gone, and killed them first: how far they came nobody knows."""
         everybody = (self._list, *self._receivers.values())
         under_way = [each.number for each in everybody if each is not None and each.number]
-        self._effects = [each for each in self._effects if isinstance(each, Run) and each.number not in under_way]
+        self._effects.clear()
         for number in under_way:
             self.finished(number, None, "the process that ran it ended", now)
 
     # ---- time ------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        if self._list is not None and not self._list.number and self._next_list is None:
+        if self._list is not None:
             self._list.tick(now)
-            if self._list.over:
+            if self._list.begun is None:  # nothing was left to begin
                 self._list = None
         for receiver in self._receivers.values():
             receiver.tick(now)
@@ -340,7 +332,7 @@ class Errands:
 
     def busy(self, now: float) -> bool:
         """A master that stops waits for its list, and for notifications that have not failed; not for long."""
-        waits = self._list is not None or any(receiver.waits(now) for receiver in self._receivers.values())
+        waits = self._list is not None or any(receiver.number for receiver in self._receivers.values())
         return waits and now < self._leave_by
 
     def alarms(self) -> list[str]:
