@@ -13,6 +13,7 @@ from rota.common import exits, messages
 from rota.common.body import encode_call
 from rota.common.errors import BY_FENCE, NOT_STARTED, MaybeExecuted, Overloaded, Quarantined, Timeout
 from rota.common.messages import ROW_DONE, ROW_RUNNING, End
+from rota.master.core.master import ALONE_TICK_S
 from rota.master.core.pool import UNCAPPED, Slot
 from rota.master.core.quarantine import CASES_MAX, COUNTED_FOR_S, PAYLOAD_KEPT, Case, State
 from rota.master.core.records import Restored
@@ -244,7 +245,7 @@ def test_a_suspect_is_given_only_to_a_slot_that_has_nothing_else() -> None:
     for number in (2, 3):
         rig.request(number)
     rig.request(4, QUOTE, body=POISON)
-    assert not rig.runs(4)
+    assert not rig.runs(4) and rig.core.next_deadline() <= rig.now + ALONE_TICK_S
     rig.answer(3)
     rig.after(0.02)
     assert rig.runs(4) and len(rig.with_it(4).inflight) == 1
@@ -314,6 +315,17 @@ def test_a_suspect_does_not_wait_for_a_process_that_hangs() -> None:
     assert rig.with_it(4) is goes_on
 
 
+def test_a_suspect_is_not_given_to_a_process_that_starts_nothing() -> None:
+    rig = suspect(Fleet(processes=1))
+    (slot,) = rig.fleet.processes.slots.values()
+    slot.pool.stall(slot, 0, rig.now)
+    rig.request(2, QUOTE, body=POISON)
+    assert not rig.runs(2)
+    other = rig.fresh()
+    rig.after(0.02)
+    assert rig.with_it(2) is other
+
+
 def test_one_request_of_a_suspect_payload_runs_at_a_time_so_that_only_two_processes_die() -> None:
     rig = suspect(Fleet(processes=3))
     for number in (2, 3, 4):
@@ -358,6 +370,8 @@ def test_a_suspect_that_is_answered_is_cleared_and_its_kind_runs_as_all_do() -> 
     rig.after(0.02)
     assert rig.state() == State.CLEARED and rig.runs(3) and rig.runs(4)
     assert rig.told("released")[0]["text"] == "orders.quote: it was answered when it ran alone"
+    new = reborn(rig)
+    assert new.state() == State.CLEARED and not new.dispatch.quarantine.watched
 
 
 def test_the_death_of_one_that_was_cleared_still_counts() -> None:
@@ -431,7 +445,8 @@ def test_a_suspect_that_waits_is_bounded_counted_cancelled_and_in_time() -> None
         rig.request(number, QUOTE, body=POISON, timeout_ms=200)
     assert rig.core.status(rig.now)["services"][0]["queued"] == 2
     rig.request(5, QUOTE, body=POISON)
-    assert rig.codes()[5] == Overloaded.code and rig.answers_of(5)[0].cause == "2 requests for orders wait already"
+    (refused,) = rig.answers_of(5)
+    assert (refused.code, refused.cause) == (Overloaded.code, "2 requests for orders wait already")
     rig.say(18, 3)  # CANCEL
     rig.after(0.3)
     assert rig.codes() == {1: 9, 5: Overloaded.code, 3: 4, 2: Timeout.code, 4: Timeout.code}
@@ -567,10 +582,31 @@ def test_what_is_in_quarantine_is_refused_at_once_and_everything_else_is_served(
     rig.request(3, AGAIN, body=POISON + b"!")
     rig.answer(3)
     assert rig.codes()[3] == 0 and rig.case().refused == 1
+    assert rig.core.status(rig.now)["services"][0]["quarantined"] == 1
+
+
+def test_what_ran_already_when_it_was_decided_counts_and_lets_nothing_go() -> None:
+    rig = Fleet(processes=3)
+    for number in (1, 2, 3):
+        rig.request(number, AGAIN, body=POISON)
+    rig.dies(1)
+    rig.after(0.1)
+    assert rig.runs(1), "it has its turn"
+    rig.dies(2)
+    until = rig.case().until
+    rig.after(0.1)
+    rig.dies(3)
+    assert (rig.case().died, rig.case().until, len(rig.told("quarantined"))) == (3, until, 1)
+    rig.answer(1)
+    rig.after(0.1)
+    assert rig.state() == State.QUARANTINED and rig.codes()[1] == 0 and not rig.told("released")
+    assert reborn(rig).case().died == 3
 
 
 def test_when_its_time_is_over_one_is_tried_again_alone_and_its_death_is_enough() -> None:
-    rig = Fleet(service={"quarantine_for": 5.0}).poisoned()
+    """However long ago the others were."""
+    rig = Fleet(service={"quarantine_for": COUNTED_FOR_S + 5.0}).poisoned()
+    rig.now += COUNTED_FOR_S
     rig.after(6.5)
     assert rig.state() == State.SUSPECT
     rig.request(2, AGAIN, body=POISON)
@@ -597,6 +633,21 @@ def test_cases_are_bounded_in_number_and_the_oldest_go_first() -> None:
     cases = list(rig.dispatch.quarantine.cases.values())
     assert len(cases) == CASES_MAX and cases[0].payload == b"3"
     assert sum(map(len, rig.dispatch.quarantine.watched.values())) == CASES_MAX
+
+
+def test_cases_are_bounded_in_bytes_too_and_those_that_are_waited_for_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rota.master.core.quarantine.CASES_BYTES_MAX", 130)
+    rig = Fleet(processes=2)
+    for number in range(1, 4):
+        rig.request(number, QUOTE, body=b"%d" % number * 30)
+        rig.dies(number, text="x" * 10)
+    rig.request(4, QUOTE, body=b"1" * 30)  # has its turn
+    rig.request(5, QUOTE, body=b"4" * 30)
+    rig.dies(5, text="x" * 10)
+    kept = [case.payload[:1] for case in rig.dispatch.quarantine.cases.values()]
+    assert kept == [b"1", b"3", b"4"] and rig.runs(4)
+    (told,) = rig.told("released")
+    assert told["text"] == "orders.quote: forgotten, since there are too many newer ones"
 
 
 def test_of_a_large_payload_the_beginning_is_kept() -> None:
@@ -645,8 +696,9 @@ def test_show_has_the_last_words_of_both_processes_and_the_payload() -> None:
     data = ask(rig, "show", rig.case().id[:4]).data
     assert data["payload"] == POISON and data["waiting"] == 0
     assert [death["text"] for death in data["last_deaths"]] == ["first words", "last words"]
-    assert [death["kind"] for death in data["last_deaths"]] == ["signalled", "exited"]
+    assert [(death["kind"], death["died_s"]) for death in data["last_deaths"]] == [("signalled", 0.0), ("exited", 0.0)]
     assert {(d["session"], d["request"], d["node"]) for d in data["last_deaths"]} == {((b"s" * 16).hex(), 1, "n1")}
+    assert not any("at" in death for death in data["last_deaths"]), "that is of a clock of the master's own"
 
 
 def test_show_counts_what_waits_with_this_payload_and_no_other() -> None:
@@ -685,10 +737,12 @@ def test_a_retry_that_dies_goes_back_to_quarantine() -> None:
 def test_drop_forgets_all_of_it_and_twice_is_once() -> None:
     rig = Fleet().poisoned()
     case_id = rig.case().id
-    assert ask(rig, "drop", case_id).data["changed"] is True
+    assert ask(rig, "drop", case_id, reason="mended").data["changed"] is True
     for said in (case_id, case_id[:4]):
         again = ask(rig, "drop", said)
         assert (again.exit, again.data["changed"], rig.state()) == (exits.DONE, False, "")
+    (told,) = rig.told("released")
+    assert (told["text"], told["reason"]) == ("orders.again: forgotten by an operator", "mended")
     assert ask(rig, "drop", "").exit == exits.NOT_FOUND
     rig.request(2, AGAIN, body=POISON)
     rig.dies(2)
@@ -771,6 +825,25 @@ def test_an_entry_whose_service_has_not_come_yet_is_not_said_not_to_be_there(act
     rig.after(0.1)
     result = rig.result()
     assert result is not None and result.ok and result.data["id"] == old.case().id
+
+
+def test_another_master_counts_time_from_the_same_moments() -> None:
+    old = Fleet()
+    old.after(5.0)
+    old.poisoned()
+    (entry,) = ask(reborn(old), "list").data["entries"]
+    assert (entry["since_s"], entry["died_s"], entry["left_s"]) == pytest.approx((0.0, 0.0, 3600.0), abs=0.1)
+
+
+def test_what_an_older_master_knew_waits_for_its_service() -> None:
+    restored = Restored()
+    for data in Fleet().poisoned().records:
+        restored.read(data)
+    rig = Rig(restored=restored, epoch=2)
+    rig.agent("n2", offers=["reports"])
+    assert not rig.dispatch.quarantine.cases
+    rig.agent("n1")
+    assert len(rig.dispatch.quarantine.cases) == 1
 
 
 def test_a_suspect_still_runs_alone_at_the_next_master_and_dies_once_more_at_most() -> None:

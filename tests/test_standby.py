@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgpack
 import pytest
 import zmq
 from standby_rig import TOKEN, StandbyRig, T, sections
@@ -17,7 +18,7 @@ from rota.master.core import records
 from rota.master.core.beginning import Identity, Past
 from rota.master.core.candidacy import Candidacy, Stage
 from rota.master.core.follower import ANSWERS, COPY
-from rota.master.core.outbox import BecomeActive, Dial, HangUp, Rise, SayPeer
+from rota.master.core.outbox import BecomeActive, Dial, HangUp, Notify, Rise, SayPeer
 from rota.master.core.pair_standby import PairStandby
 from rota.master.core.records import Peer, Restored
 from rota.master.core.verbs import Refuse
@@ -98,6 +99,7 @@ def test_the_active_is_live_when_it_is_first_heard_and_each_pulse_is_answered_wi
     assert rig.core.liveness is Liveness.LIVE
     assert [(promise.number, promise.lasts_ms) for promise in rig.told(Promise)] == [(1, 1000)]
     assert [event["kind"] for event in rig.core.events.since(0)] == ["master", "LIVE"]
+    assert [(told.kind, told.subject) for told in rig.of(Notify)] == [("live", "other")]
 
 
 def test_silence_for_the_threshold_is_death_and_the_standby_stands(rig: Rig) -> None:
@@ -115,6 +117,15 @@ def test_who_was_never_live_cannot_die_so_a_standby_that_starts_first_waits() ->
     assert rig.core.liveness is Liveness.UNKNOWN and rig.stage is Stage.FOLLOWING
     rig.follow()
     assert rig.core.liveness is Liveness.LIVE
+
+
+def test_the_threshold_may_be_changed_by_a_reload(rig: Rig) -> None:
+    rig.core.reconfigure(sections(replace(rig.core.settings, takeover_after=3.0)))
+    rig.pulse()
+    rig.wait(2.9)
+    assert rig.core.liveness is Liveness.LIVE and rig.told(Promise)[-1].lasts_ms == 3000
+    rig.wait(0.2)
+    assert rig.core.liveness is Liveness.DEAD
 
 
 def test_a_lost_connection_is_no_death(rig: Rig) -> None:
@@ -605,9 +616,11 @@ def test_one_that_has_not_got_everything_yet_takes_over_nothing(backup: bool) ->
     assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING
 
 
-def test_one_that_has_not_got_everything_does_not_say_that_it_knows_all() -> None:
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_one_that_has_not_got_everything_does_not_say_that_it_knows_all(goodbye: bool) -> None:
     rig = incomplete(backup=False)
-    rig.link(Closing(6, False))
+    if goodbye:
+        rig.link(Closing(6, False))
     rig.wait(1.1)
     force(rig)
     rig.grant("a", "b", before=6)
@@ -663,8 +676,13 @@ def test_one_refusal_for_good_is_doubted_as_a_damaged_hello_looks_like_another_v
     rig.effects.clear()
     rig.wait(1.0)
     assert rig.of(Dial)
+    rig.follow()  # it was damaged: the next one is doubted again
     rig.link(refusal, wire.REFUSED)
+    assert not rig.core.alarms
+    for _ in range(2):
+        rig.link(refusal, wire.REFUSED)
     assert "update the older side" in rig.core.alarms["refused"]
+    assert [event["kind"] for event in rig.core.events.since(0)].count("alarm") == 1
     rig.effects.clear()
     rig.wait(20.0)
     assert not rig.of(Dial)
@@ -904,7 +922,12 @@ def test_an_operator_may_have_it_stand_but_not_against_a_live_active(rig: Rig) -
         ask()
     rig.link(Closing(1, False))
     rig.wait(2.0)
-    assert ask().exit == 0 and rig.core.candidacy.epoch == 2
+    for _ in range(2):
+        assert ask().exit == 0 and rig.core.candidacy.epoch == 2
+        rig.flush()
+    assert [rise.epoch for rise in rig.of(Rise) if not rise.by] == [2] and rig.core.events.since(0)[-1][
+        "kind"
+    ] == "candidate"
 
 
 def test_what_was_handed_over_needs_no_promise_to_run_out(rig: Rig) -> None:
@@ -1010,6 +1033,22 @@ def test_an_operator_is_sent_to_nobody_while_no_other_master_was_heard() -> None
     assert (refused.exit, refused.data["error"]) == (exits.REFUSED, text)
 
 
+def test_of_a_master_that_it_has_not_heard_yet_it_shows_what_is_on_record() -> None:
+    desk = Desk(Rig(backup=False))
+    assert "ask the active master, other at tcp://other:7700" in desk.asks("drain", all=True).data["error"]
+    master = desk.asks("status").data["master"]
+    peer = master["peer"]
+    assert (peer["name"], peer["role"], peer["lag"], peer["heard_ms"]) == ("other", "backup", None, None)
+    desk.rig.wait(0.5)
+    assert desk.asks("status").data["master"]["uptime_s"] == pytest.approx(0.5)
+
+
+def test_what_an_operator_says_that_is_no_question_has_no_answer(rig: Rig) -> None:
+    desk = Desk(rig)
+    desk.put(messages.framed(wire.CONTROL, desk.token, Grant(2)))
+    assert not rig.core.out.control
+
+
 def test_of_a_long_history_an_operator_is_told_what_one_message_holds(rig: Rig) -> None:
     told = {"at": 0.0, "kind": "join", "subject": "n1", "text": "x" * 1000, "by": "", "reason": ""}
     for number in range(0, 10_000, 100):
@@ -1068,7 +1107,11 @@ def test_a_record_that_is_not_understood_is_an_alarm_not_an_end(rig: Rig) -> Non
     assert "update it" in rig.core.alarms["records"] and rig.of(HangUp)
     rig.wait(3.0)
     assert rig.core.liveness is Liveness.DEAD and rig.stage is Stage.FOLLOWING, "it has not got everything"
-    rig.follow()
+    rig.core.link_opened()
+    rig.link(Welcome(1, 1, "other"), wire.WELCOME)
+    rig.link(Replica(8, rig.snapshot(), True, True))
+    assert "records" in rig.core.alarms, "there is more to come"
+    rig.link(Replica(8, rig.snapshot(), False, False))
     assert not rig.core.alarms
 
 
@@ -1139,6 +1182,8 @@ def test_answers_are_kept_until_their_caller_has_acknowledged_them(rig: Rig) -> 
     answer(1, 0)
     answer(2, 0)
     assert [wire.parse(frame)[8] for _, frame in rig.core.mirror.answers()] == [11, 12]
+    rig.core.from_link(wire.head(ANSWERS, TOKEN + 1) + b"of an older link", rig.now)
+    assert not rig.of(HangUp)
     answer(1, 1)  # it is known by now that this one has arrived
     assert len(rig.core.mirror.answers()) == 2  # what was kept is bounded by number and bytes, no more
 
@@ -1147,7 +1192,14 @@ def test_answers_are_kept_until_their_caller_has_acknowledged_them(rig: Rig) -> 
 def test_whatever_cannot_be_read_ends_the_link_not_the_standby(rig: Rig, frame: bytes) -> None:
     rig.core.from_link(frame, rig.now)
     rig.flush()
-    assert rig.of(HangUp)
+    assert rig.of(HangUp) and rig.core.counters["bad frames"] == (frame != wire.head(wire.WHO, 0))
+
+
+def test_what_only_a_newer_active_says_does_not_end_the_link(rig: Rig) -> None:
+    rig.core.from_link(wire.head(wire.CONTROL, TOKEN) + msgpack.packb(["Newer", {}]), rig.now)
+    rig.core.from_link(wire.head(wire.ANSWER, TOKEN), rig.now)
+    rig.flush()
+    assert not rig.of(HangUp) and rig.core.counters["bad frames"] == 2
 
 
 # ---- whoever comes here ----------------------------------------------------------------------------------------------
@@ -1173,6 +1225,8 @@ def test_other_frames_are_asked_who_they_are_of(rig: Rig) -> None:
     rig.core.control(b"u", messages.framed(wire.CONTROL, 7, Grant(2)), rig.now)
     rig.core.frontend(b"v", wire.head(wire.BYE, 7), rig.now)
     rig.core.frontend(b"w", b"garbage", rig.now)
+    rig.core.control(b"x", b"garbage", rig.now)
+    assert rig.core.counters["bad frames"] == 2
     out = rig.core.out
     asked = [(route, wire.parse_head(frame).kind) for route, frame in (*out.frontend, *out.backend, *out.control)]
     assert asked == [(route, wire.WHO) for route in (b"r", b"s", b"t", b"u")]
