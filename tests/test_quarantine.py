@@ -307,6 +307,7 @@ def test_a_suspect_does_not_wait_for_a_process_that_hangs() -> None:
         rig.request(number)
     rig.after(0.5)
     rig.reply(goes_on, 1)
+    rig.after(0.1)
     assert len(goes_on.inflight) == 1 and hangs.cap == 0
     rig.after(1.0)
     assert (hangs.cap, goes_on.cap) == (UNCAPPED, 0)
@@ -597,6 +598,7 @@ def test_what_ran_already_when_it_was_decided_counts_and_lets_nothing_go() -> No
     rig.after(0.1)
     rig.dies(3)
     assert (rig.case().died, rig.case().until, len(rig.told("quarantined"))) == (3, until, 1)
+    assert len(rig.case().deaths) == 2
     rig.answer(1)
     rig.after(0.1)
     assert rig.state() == State.QUARANTINED and rig.codes()[1] == 0 and not rig.told("released")
@@ -779,6 +781,7 @@ def test_an_unknown_entry_is_told_with_the_nearest(action: str) -> None:
     wrong = rig.case().id[:-1] + "x"
     result = ask(rig, action, wrong)
     assert result.exit == exits.NOT_FOUND and result.data["nearest"] == [rig.case().id]
+    assert ask(rig, action, "").exit == exits.NOT_FOUND and rig.state() == State.QUARANTINED
 
 
 def test_an_unknown_action_is_told_with_the_nearest() -> None:
@@ -830,9 +833,10 @@ def test_an_entry_whose_service_has_not_come_yet_is_not_said_not_to_be_there(act
 def test_another_master_counts_time_from_the_same_moments() -> None:
     old = Fleet()
     old.after(5.0)
+    old.wall -= 1000.0
     old.poisoned()
     (entry,) = ask(reborn(old), "list").data["entries"]
-    assert (entry["since_s"], entry["died_s"], entry["left_s"]) == pytest.approx((0.0, 0.0, 3600.0), abs=0.1)
+    assert (entry["since_s"], entry["died_s"], entry["left_s"]) == pytest.approx((1000.0, 1000.0, 2600.0), abs=0.1)
 
 
 def test_what_an_older_master_knew_waits_for_its_service() -> None:

@@ -265,8 +265,7 @@ class Quarantine:
             self._dispatch.give(slot, first, now)
         elif (other := _freest(pool)) is not slot and other is not None:
             if not other.inflight or now - slot.progress_at > PATIENCE_S:
-                self._end(pool)
-                self._begin(pool, turn.case, now)
+                self._end(pool)  # the next one begins in this step, with the other slot
 
     def _end(self, pool: Pool) -> None:
         pool.cap(self._turns.pop(pool).slot, UNCAPPED)
