@@ -362,6 +362,20 @@ def test_after_its_time_a_node_is_tried_with_one_slot_and_one_request() -> None:
     assert ward.told("trial") == ["n1: blacklisted → trial: one request at a time, 1st time"]
 
 
+def test_only_during_its_trial_a_process_is_given_one_request_at_a_time() -> None:
+    ward = Ward()
+    ward.default = replace(ward.default, credit=16)
+    ward.fleet.reconfigure()
+    n1 = ward.nodes[0]
+    ward.crash(n1)
+    assert n1.since == pytest.approx(ward.now, abs=0.3)
+    ward.after(6.0)
+    (slot,) = n1.slots.values()
+    assert n1.health is Health.TRIAL and slot.limit == 1
+    ask(ward, "blacklist", action="clear", names=["n1"])
+    assert n1.health is Health.UP and slot.limit == 16
+
+
 def test_a_trial_is_one_of_the_service_that_its_node_fell_for() -> None:
     ward = Ward()
     for name in ("n3", "n4"):
@@ -395,6 +409,7 @@ def test_two_good_requests_bring_it_back_with_a_ramp() -> None:
         ward.serve(ward.nodes[1])
         ward.after(0.1)
         assert (n1.health is Health.UP) is (number == 2)
+    assert ward.told("reinstated")[-1] == "n1: trial → up: 2 times well in a row"
     assert n1.ramp_from is not None and n1.ramp(slot.pool, ward.now) < 0.2
 
 
@@ -594,6 +609,31 @@ def test_those_that_fell_before_it_was_seen_come_back_and_it_does_not_count() ->
     assert ward.nodes[0].mark.times(ward.now) == 0
 
 
+def test_who_fails_its_trial_during_a_panic_is_not_ejected_for_it() -> None:
+    ward = Ward(nodes=4, blacklist=60.0)
+    n1, *others = ward.nodes
+    ward.crash(n1)
+    ward.after(60.0)
+    for node in others:
+        ward.crash(node)
+    for _ in range(100):
+        ward.after(0.1)
+        if n1.health is Health.TRIAL:
+            break
+    ward.crash(n1, 1)
+    assert n1.health is Health.DEGRADED and "3 of 3 nodes fail at once" in n1.mark.cause
+
+
+def test_a_pause_of_the_master_is_no_part_of_a_panic() -> None:
+    ward = Ward(nodes=2)
+    for node in ward.nodes:
+        ward.crash(node)
+    ward.now += 100.0
+    ward.core.tick(ward.now)
+    ward.after(1.0)
+    assert len(ward.told("panic")) == 1, "it is not over"
+
+
 def test_after_a_panic_one_node_may_be_ejected_again() -> None:
     ward = Ward(nodes=2)
     for node in ward.nodes:
@@ -627,6 +667,34 @@ def test_with_a_check_a_node_is_let_in_after_its_first_good_answers() -> None:
     ward.answer_check(n1)
     assert ward.health() == ["up"]
     assert 1 in {number for _, number, _ in ward.deliveries} and n1.in_flight() == 1
+
+
+def test_a_node_is_let_in_when_each_of_its_services_is_well() -> None:
+    ward = Ward(nodes=0, up=False, check="dummy")
+    node = ward.agent("n1", offers=["orders", "reports"], capacity=2)
+    slots = [ward.process(node, 1), ward.process(node, 2, service="reports")]
+    for slot in slots:
+        assert node.health is Health.UNCHECKED
+        for _ in range(2):
+            number = next(n for s, n, _ in [ward.until_checked(node), *ward.checks(node)] if s is slot)
+            ward.reply(slot, number, errors.OK, encode_result(""))
+            ward.after(0.1)
+    assert node.health is Health.UP
+
+
+def test_where_it_could_not_be_put_out_a_node_is_not_kept_out_either() -> None:
+    assert Ward(nodes=1, up=False, check="dummy", eject=False).health() == ["up"]
+    ward = Ward(nodes=1, up=False, check="dummy")
+    ask(ward, "blacklist", action="disable", names=["orders"])
+    ward.after(0.1)
+    assert ward.health() == ["up"]
+
+
+def test_of_its_own_health_a_service_may_only_say_that_all_is_well() -> None:
+    ward = Ward(nodes=1, up=False, check="request")
+    ward.answer_check(ward.nodes[0], body=encode_result("no database"))
+    (watch,) = ward.nodes[0].watches.values()
+    assert watch.failures == 1 and "expected ''" in watch.cause
 
 
 def test_a_check_may_have_any_answer_unless_one_is_expected() -> None:
@@ -697,6 +765,15 @@ def test_a_check_without_an_answer_fails_at_its_time_out_and_keeps_its_credit() 
     assert len(ward.checks()) == 1
     ward.reply(slot, number)
     assert not slot.inflight and ward.health() == ["degraded"]
+    assert ward.nodes[0].watches[slot.pool].successes == 0, "it is too late for anything"
+
+
+def test_a_check_that_the_fence_of_another_master_kept_from_starting_says_nothing() -> None:
+    ward = Ward(nodes=1, up=False, check="dummy")
+    slot, number, _ = ward.until_checked(ward.nodes[0])
+    ward.reply(slot, number, errors.NOT_STARTED, errors.BY_FENCE)
+    watch = slot.node.watches[slot.pool]
+    assert (watch.successes, watch.failures) == (0, 0)
 
 
 def test_nobody_is_asked_twice_at_a_time_and_never_a_busy_process() -> None:
@@ -709,6 +786,19 @@ def test_nobody_is_asked_twice_at_a_time_and_never_a_busy_process() -> None:
     before = len(ward.deliveries)
     ward.after(5.0)
     assert len(ward.deliveries) == before and ward.health() == ["up", "up"]
+
+
+def test_the_processes_of_a_node_are_asked_in_turn() -> None:
+    ward = Ward(nodes=0, up=False, check="dummy", every=1.0)
+    node = ward.agent("n1", capacity=3)
+    slots = {ward.spawn(node) for _ in range(3)}
+    asked = []
+    for _ in range(6):
+        slot, number, frame = ward.until_checked(node)
+        asked.append((slot, frame[wire.HEADER_SIZE :][:24]))
+        ward.reply(slot, number, errors.OK, encode_result(""))
+    assert {slot for slot, _ in asked[:3]} == {slot for slot, _ in asked[3:]} == slots
+    assert len({origin for _, origin in asked}) == 6, "each is a request of its own"
 
 
 def test_answered_traffic_is_as_good_as_a_check() -> None:
@@ -836,6 +926,12 @@ def test_a_port_that_the_node_cannot_reach_is_a_failure_of_each_look() -> None:
     assert ward.health() == ["up", "up"]
 
 
+def test_of_a_service_that_its_node_does_not_offer_no_port_is_remembered() -> None:
+    ward = Ward(nodes=1)
+    ward.tell(ward.nodes[0], Unwell("nothing", "refused"))
+    assert not ward.nodes[0].ports
+
+
 def test_a_port_that_no_node_can_reach_ejects_nobody() -> None:
     ward = Ward(nodes=4, up=False, check="port", port="db:5432", every=1.0, timeout=0.5)
     for node in ward.nodes:
@@ -941,6 +1037,7 @@ def test_an_operator_clears_a_node_and_its_count() -> None:
     result = ask(ward, "blacklist", action="clear", names=["n1"], reason="new disk")
     assert result.exit == exits.DONE and result.data["names"] == [{"name": "n1", "changed": True}]
     assert ward.nodes[0].mark.times(ward.now) == 0 and ward.told("cleared")
+    assert reborn(ward)[1].mark.count == 0
     again = ask(ward, "blacklist", action="clear", names=["n1"])
     assert again.exit == exits.DONE and again.data["names"][0]["changed"] is False
     ward.request(1)
@@ -954,7 +1051,7 @@ def test_what_is_disabled_is_never_ejected_and_comes_back_at_once() -> None:
         ward.crash(ward.nodes[0])
         result = ask(ward, "blacklist", action="disable", names=[name])
         assert result.data["names"] == [{"name": name, "changed": True}]
-        assert ward.nodes[0].health is Health.UP
+        assert ward.nodes[0].health is Health.UP and ward.told("blacklist") == [f"the blacklist is disabled for {name}"]
         ward.crash(ward.nodes[0])
         assert ward.health() == ["degraded", "up"]
         assert ask(ward, "blacklist").data["disabled"] == [name]
@@ -1176,6 +1273,17 @@ def test_an_agent_that_was_started_anew_meanwhile_begins_anew_but_its_falls_coun
     rig, n1 = reborn(ward, boot="b2")
     rig.process(n1, 1)
     assert n1.health is not Health.BLACKLISTED and n1.mark.count == 1
+
+
+def test_falls_that_an_operator_cleared_when_the_node_was_well_again_are_forgotten_too() -> None:
+    ward, n1, slot = on_trial()
+    for _ in range(2):
+        _, number, _ = ward.until_checked(n1)
+        ward.reply(slot, number)
+    assert n1.health is Health.UP and reborn(ward)[1].mark.count == 1
+    ward.verb("blacklist", action="clear", names=["n1"])
+    ward.flush()
+    assert reborn(ward)[1].mark.count == 0
 
 
 def test_what_an_operator_cleared_is_forgotten_for_the_next_master_too() -> None:

@@ -44,6 +44,13 @@ def test_a_drain_says_what_it_did_and_twice_is_already_so() -> None:
     again = ask(rig, "drain", nodes=["n1"])
     assert again.exit == exits.DONE and again.data["nodes"][0]["changed"] is False
     assert again.data["nodes"][0]["generation"] == 1
+    assert not [event for event in rig.core.events.since(0) if event["kind"] == "forced"]
+
+
+def test_of_the_last_node_it_is_told_what_would_let_it_be_drained() -> None:
+    result = ask(cluster(1), "drain", nodes=["n1"])
+    assert result.exit == exits.REFUSED and "Start another node, or use --force" in result.data["error"]
+    assert "Drain fewer at once, or" in ask(cluster(2), "drain", all=True).data["error"]
 
 
 def test_a_drain_that_is_under_way_may_be_given_another_deadline() -> None:
@@ -188,9 +195,28 @@ def test_naming_nobody_is_a_mistake_of_usage(verb: str) -> None:
     assert ask(cluster(), verb).exit == exits.USAGE
 
 
+def test_what_is_no_name_and_a_time_out_of_range_are_mistakes_too() -> None:
+    rig = cluster()
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("drain", {"nodes": [1]}),
+        ("wait", {"condition": "active", "timeout_s": -1.0}),
+    ]
+    for verb, args in calls:
+        assert ask(rig, verb, **args).exit == exits.USAGE
+
+
 def test_rejoining_what_is_active_is_already_so() -> None:
     result = ask(cluster(), "rejoin", nodes=["n1"])
     assert result.exit == exits.DONE and result.data["nodes"][0]["changed"] is False
+
+
+def test_a_dry_run_of_a_rejoin_says_what_it_would_do_and_does_nothing() -> None:
+    rig = cluster()
+    ask(rig, "drain", nodes=["n1"])
+    rig.after(0.1)
+    result = ask(rig, "rejoin", nodes=["n1", "n2"], dry_run=True)
+    assert result.data["dry_run"] and [each["changed"] for each in result.data["nodes"]] == [True, False]
+    assert rig.fleet.nodes["n1"].intent is Intent.DETACHED
 
 
 @pytest.mark.parametrize("intent", ["active", "draining"])
@@ -343,16 +369,31 @@ def test_a_standby_that_is_gone_is_forgotten_and_twice_is_once() -> None:
         assert ask(rig, "forget", nodes=["n1", "other"]).exit == exits.USAGE
         for _ in range(2):
             assert ask(rig, "forget", nodes=["other"]).data["nodes"] in (["other"], [])
+        texts = [event["text"] for event in rig.core.events.since(0)]
+        assert "other is no standby any more: this master is alone" in texts
         rig.after(0.1)
         assert rig.core.status(rig.now)["master"]["peer"] is None and rig.core.known.peer is None
     rig.request(1)
     assert rig.deliveries, "alone it needs nobody's promise"
 
 
+def test_a_node_is_forgotten_and_not_the_standby_even_if_that_has_its_name() -> None:
+    rig = cluster(3)
+    standby(rig)
+    rig.after(5.0)  # it is given up: no record waits for it
+    for name in ("n3", "other"):
+        node = rig.agent(name)
+        rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+        assert ask(rig, "forget", nodes=[name]).data["nodes"] == [name]
+        assert name not in rig.fleet.nodes and rig.core.status(rig.now)["master"]["peer"]["name"] == "other"
+
+
 def test_nodes_to_forget_may_be_named_by_their_tags() -> None:
     rig = cluster(3)
     ask(rig, "drain", nodes=["n3"])
-    assert ask(rig, "forget", tags={"zone": "b"}).data["nodes"] == ["n3"]
+    assert ask(rig, "forget", tags={"zone": "b"}, reason="sold").data["nodes"] == ["n3"]
+    (told,) = [event for event in rig.core.events.since(0) if event["kind"] == "forgotten"]
+    assert (told["text"], told["by"], told["reason"]) == ("n3 left for good", "ann", "sold")
     assert ask(rig, "forget", all=True).exit == exits.REFUSED and ask(rig, "forget").exit == exits.USAGE
 
 
@@ -518,7 +559,18 @@ def test_waiting_for_a_service_outlives_it(condition: str) -> None:
         rig.core.control(b"op", frame, rig.now)  # both are read before the next tick
     rig.after(0.1)
     assert "shop" not in rig.dispatch.pools
-    assert ask(rig, "status").ok
+    assert "internal errors" not in ask(rig, "status").data["master"]["counters"]
+
+
+def test_whoever_waits_for_a_reload_or_a_drain_is_told_what_is_left() -> None:
+    rig = cluster()
+    ask(rig, "reload", service="orders")
+    for condition, name, left in (
+        ("reloaded", "orders", "2 processes still to be replaced"),
+        ("detached", "n1", "active"),
+    ):
+        pending = ask(rig, "wait", condition=condition, names=[name], timeout_s=0.0).data["pending"]
+        assert pending == [{"name": name, "why": left}]
 
 
 def test_nobody_waits_for_processes_of_a_node_that_is_dead() -> None:
@@ -557,13 +609,37 @@ def test_waiting_too_long_is_exit_75_and_says_for_whom_and_why() -> None:
     assert result.data["pending"][0]["name"] == "n1" and "rejoin" in result.data["pending"][0]["why"]
 
 
-def test_waiting_for_what_fails_to_start_ends_with_its_traceback() -> None:
+def test_whoever_waits_for_a_node_is_told_how_many_processes_it_still_lacks_or_that_it_is_gone() -> None:
+    rig = cluster(1)
+    node = rig.agent("n2", capacity=2)
+    rig.process(node)
+    pending = ask(rig, "wait", condition="active", names=["n2"], timeout_s=0.0).data["pending"]
+    assert pending == [{"name": "n2", "why": "1 of 2 processes ready"}]
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    assert rig.verb("wait", condition="active", names=["n2"], timeout_s=1.0) is None
+    rig.fleet.forget(node, rig.now)
+    rig.after(1.1)
+    result = rig.result()
+    assert result is not None and result.data["pending"] == [{"name": "n2", "why": "it was forgotten"}]
+
+
+def test_a_service_that_an_operator_has_stopped_is_as_ready_as_it_is_wanted() -> None:
     rig = cluster()
-    rig.verb("wait", condition="active", names=["n1"], timeout_s=60.0)
-    rig.result()
+    ask(rig, "maintenance", service="orders", stop=True)
+    for slot in list(rig.fleet.processes.slots.values()):
+        rig.exited(slot)
+    assert ask(rig, "wait", condition="ready", names=["orders"]).ok and ask(rig, "wait", condition="leader").ok
+
+
+@pytest.mark.parametrize(("condition", "name"), [("active", "n1"), ("ready", "orders")])
+def test_waiting_for_what_fails_to_start_ends_with_its_traceback(condition: str, name: str) -> None:
+    rig = cluster()
     slot = next(iter(rig.fleet.nodes["n1"].slots.values()))
     rig.exited(slot)
-    rig.verb("wait", condition="active", names=["n1"], timeout_s=60.0)
+    rig.verb("wait", condition=condition, names=[name], timeout_s=60.0)
+    rig.tell(rig.fleet.nodes["n1"], Failing("orders", 2, 1000, "Traceback\nImportError: nope"))
+    rig.after(0.1)
+    assert rig.result() is None, "it is tried again"
     rig.tell(rig.fleet.nodes["n1"], Failing("orders", 3, 1000, "Traceback\nImportError: nope"))
     rig.after(0.1)
     result = rig.result()
