@@ -549,6 +549,22 @@ def test_a_degraded_node_is_up_when_what_ails_it_does_not_run_there_any_more() -
     assert ward.health() == ["up"] and not ward.fleet.checks.alarms(ward.now)
 
 
+def test_a_degraded_node_is_not_well_again_because_another_service_is() -> None:
+    ward = Ward(nodes=0, up=False)
+    node = ward.agent("n1", offers=["orders", "reports"], capacity=2)
+    reports, slot = ward.process(node, 1, service="reports"), ward.process(node, 2)
+    for number in (3, 4, 5):
+        ward.exited(slot, kind="signalled")
+        ward.after(0.2)
+        slot = ward.process(node, number)
+    assert node.health is Health.DEGRADED
+    for number in (1, 2, 3):
+        ward.request(number, "reports.quote")
+        ward.reply(reports, next(iter(reports.inflight)))
+    ward.after(6.0)
+    assert node.health is Health.DEGRADED and node.mark.service == "orders"
+
+
 def test_a_degraded_node_that_said_goodbye_is_no_alarm() -> None:
     """Nothing mends it there, so that `rota status --check` complained of it for ever, also at the next master."""
     ward = Ward(nodes=1)
@@ -664,6 +680,8 @@ def test_with_a_check_a_node_is_let_in_after_its_first_good_answers() -> None:
     assert ward.health() == ["unchecked"] and "first good checks" in why(n1, ward.now)
     ward.answer_check(n1)
     assert ward.health() == ["unchecked"]
+    ward.after(0.02)
+    assert ward.checks(n1), "it waits for nothing else"
     ward.answer_check(n1)
     assert ward.health() == ["up"]
     assert 1 in {number for _, number, _ in ward.deliveries} and n1.in_flight() == 1

@@ -569,8 +569,9 @@ def test_whoever_waits_for_a_reload_or_a_drain_is_told_what_is_left() -> None:
         ("reloaded", "orders", "2 processes still to be replaced"),
         ("detached", "n1", "active"),
     ):
-        pending = ask(rig, "wait", condition=condition, names=[name], timeout_s=0.0).data["pending"]
-        assert pending == [{"name": name, "why": left}]
+        for names in ([name], []):
+            pending = ask(rig, "wait", condition=condition, names=names, timeout_s=0.0).data["pending"]
+            assert pending[0] == {"name": name, "why": left}
 
 
 def test_nobody_waits_for_processes_of_a_node_that_is_dead() -> None:
@@ -640,10 +641,21 @@ def test_waiting_for_what_fails_to_start_ends_with_its_traceback(condition: str,
     rig.tell(rig.fleet.nodes["n1"], Failing("orders", 2, 1000, "Traceback\nImportError: nope"))
     rig.after(0.1)
     assert rig.result() is None, "it is tried again"
-    rig.tell(rig.fleet.nodes["n1"], Failing("orders", 3, 1000, "Traceback\nImportError: nope"))
+    rig.tell(rig.fleet.nodes["n1"], Failing("orders", 3, 1000, "Traceback\nImportError: nope", "exited with 1"))
     rig.after(0.1)
     result = rig.result()
     assert result is not None and result.exit == exits.FAILED and "ImportError: nope" in result.data["error"]
+
+
+def test_what_fails_of_other_services_or_on_nodes_that_are_drained_ends_no_wait_for_a_service() -> None:
+    rig = cluster(1)
+    for name, service in (("n2", "reports"), ("n3", "orders")):
+        node = rig.agent(name, offers=["orders", "reports"])
+        rig.tell(node, Failing(service, 3, 1000, "Traceback\nImportError: nope"))
+    ask(rig, "drain", nodes=["n3"], force=True)
+    assert rig.verb("wait", condition="ready", names=["orders"], timeout_s=60.0) is None
+    rig.after(0.1)
+    assert rig.result() is None
 
 
 def test_of_a_process_that_writes_nothing_the_cause_is_told_once() -> None:
