@@ -23,6 +23,7 @@ from rota.common.messages import (
     Refusal,
     Retire,
     Started,
+    Unwell,
     Welcome,
 )
 from rota.common.messages import (
@@ -139,10 +140,35 @@ def test_a_newer_boot_supersedes_one_that_is_silent_and_the_old_one_never_comes_
     rig.after(1.0, beat=False)
     node = rig.agent("n1", boot="b2")
     assert node.boot == "b2" and not node.slots
-    assert rig.codes() == {1: 9}, "its processes died with the old agent"
+    assert rig.codes() == {1: 9} and "n1 was started anew" in rig.answers[0].cause, "its processes died with it"
     rig.after(1.0, beat=False)
     rig.agent("n1", boot="b1")
     assert rig.heard("n1", Refusal)[-1].code == "stale"
+
+
+def test_an_earlier_hello_of_an_agent_that_comes_later_is_none() -> None:
+    """It comes over a connection that is gone."""
+    rig = Rig()
+    node = rig.agent(hellos=2, capacity=3)
+    rig.agent(hellos=1, capacity=1)
+    assert rig.heard("n1", Refusal)[-1].code == "busy" and node.capacity == 3
+    rig.agent(hellos=3, capacity=1)
+    assert node.capacity == 1
+
+
+def test_what_an_older_boot_said_of_a_port_says_nothing_of_the_next_one() -> None:
+    rig = Rig()
+    node = rig.agent()
+    rig.tell(node, Unwell("orders", "db:5432: connection refused"))
+    assert node.ports
+    rig.after(1.0, beat=False)
+    rig.agent(boot="b2")
+    assert not node.ports
+
+
+def test_a_node_that_is_leaving_when_it_comes_is_given_nothing() -> None:
+    node = Rig().agent(leaving=True)
+    assert node.leaving and node.intent is not Intent.ACTIVE
 
 
 def test_a_name_that_could_not_stand_in_a_file_is_denied() -> None:
@@ -320,6 +346,16 @@ def test_a_node_that_said_goodbye_is_closed_for_the_next_master_too() -> None:
     assert rig.fleet.nodes["n1"].liveness is Liveness.CLOSED
     assert rig.fleet.voters(frozenset(["n2"])) == {"n2"}
     assert rig.agent("n1", boot="b2").liveness is Liveness.LIVE
+
+
+def test_a_node_that_came_back_after_its_goodbye_is_waited_for_by_the_next_master() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.core.control(node.route, wire.head(wire.BYE, node.token), rig.now)
+    rig.agent("n1", boot="b2")
+    rig = Rig(restored=Restored.of(rig.records), epoch=2)
+    assert rig.fleet.nodes["n1"].liveness is Liveness.UNKNOWN
+    assert rig.fleet.voters(frozenset(["n1", "n2"])) == {"n1", "n2"}
 
 
 def test_an_exit_report_before_the_goodbye_still_counts() -> None:

@@ -309,6 +309,9 @@ def test_a_detached_node_that_is_forgotten_is_told_to_leave() -> None:
     assert rig.fleet.nodes["n1"].intent == "detached"
     assert ask(rig, "forget", nodes=["n1"]).exit == exits.DONE
     assert rig.heard("n1", Leave) and "n1" not in rig.fleet.nodes
+    assert {slot.node.name for slot in rig.fleet.processes.slots.values()} == {"n2"}
+    rig.process(rig.agent("n1", boot="b2", capacity=1))
+    assert ask(rig, "forget", nodes=["n1"]).exit == exits.REFUSED, "it is here again"
 
 
 def test_a_forgotten_node_that_leaves_as_it_was_told_is_not_remembered_again() -> None:
