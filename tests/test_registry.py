@@ -356,6 +356,7 @@ def test_a_node_that_came_back_after_its_goodbye_is_waited_for_by_the_next_maste
     rig = Rig(restored=Restored.of(rig.records), epoch=2)
     assert rig.fleet.nodes["n1"].liveness is Liveness.UNKNOWN
     assert rig.fleet.voters(frozenset(["n1", "n2"])) == {"n1", "n2"}
+    assert rig.fleet.voters(frozenset(["n1"])) == {"n1"}, "n2 has had no vote, and is not heard yet"
 
 
 def test_an_exit_report_before_the_goodbye_still_counts() -> None:
@@ -526,6 +527,25 @@ def test_a_drain_ends_at_its_deadline_whatever_runs() -> None:
     rig.after(2.1)
     assert slot.node.intent is Intent.DETACHED
     assert rig.heard(slot.node.name, Retire)[0].grace_ms == 0
+
+
+def test_while_the_master_stands_still_the_time_of_a_drain_does_not_pass() -> None:
+    rig = two_nodes()
+    rig.request(1)
+    (node,) = (slot.node for slot in rig.fleet.processes.slots.values() if slot.inflight)
+    rig.verb("drain", nodes=[node.name], deadline_s=5.0)
+    rig.now += 30.0
+    rig.core.tick(rig.now)
+    assert node.intent is Intent.DRAINING and node.in_flight() == 1
+
+
+def test_when_settings_change_each_agent_is_told_its_plan_again_for_limits_go_with_it() -> None:
+    rig = two_nodes()
+    rig.after(1.0)
+    rig.said.clear()
+    rig.fleet.reconfigure()
+    rig.after(0.02)
+    assert rig.heard("n1", Plan) and rig.heard("n2", Plan)
 
 
 def test_a_node_that_dies_while_it_drains_is_detached() -> None:

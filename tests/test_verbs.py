@@ -292,6 +292,7 @@ def test_a_node_that_said_goodbye_keeps_no_others_from_another_version_unless_it
 
 def test_a_recheck_sends_the_plan_again() -> None:
     rig = cluster()
+    rig.after(1.0)
     rig.said.clear()
     ask(rig, "recheck", nodes=["n1"])
     assert rig.heard("n1", Plan)
