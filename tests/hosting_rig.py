@@ -25,11 +25,16 @@ ABOUT = {
 PATIENCE_S = 20.0  # of a test that waits for what must happen
 
 
+def starts(delivery: Any) -> bool:
+    """Nothing was taken back."""
+    return True
+
+
 class Driven(AsyncHost):
     """One that is driven from another thread than that of its loop."""
 
-    def start(self, delivery: Any) -> None:
-        self._there(super().start, delivery)
+    def take(self, delivery: Any) -> None:
+        self._there(super().take, delivery)
 
     def cancel(self, number: int) -> None:
         self._there(super().cancel, number)

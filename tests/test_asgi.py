@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosting_rig import PATIENCE_S, Answer, Driven, answer_of, arguments, failure_of, request
+from hosting_rig import PATIENCE_S, Answer, Driven, answer_of, arguments, failure_of, request, starts
 
 import rota
 from rota.common.body import decode_error
@@ -36,7 +36,7 @@ class Hosted:
         self.outcomes: queue.Queue[tuple[int, Outcome]] = queue.Queue()
         self.failure: list[BaseException] = []
         sync = SyncHost(asgi.worker(application, "site"))
-        self.host = Driven(sync, lambda *outcome: self.outcomes.put(outcome), concurrency=8, threads=1)
+        self.host = Driven(sync, starts, lambda *outcome: self.outcomes.put(outcome), concurrency=8, threads=1)
         self._ready = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -50,7 +50,7 @@ class Hosted:
             self.failure.append(error)
 
     def start(self, *given: Any, **named: Any) -> None:
-        self.host.start(request(*given, **named))
+        self.host.take(request(*given, **named))
 
     def next(self) -> tuple[int, Outcome]:
         return self.outcomes.get(timeout=PATIENCE_S)
@@ -156,7 +156,7 @@ def test_what_a_call_with_a_key_has_beside_its_arguments_is_put_back(hosted: Cal
         await send(END)
 
     here = hosted(application)
-    here.host.start(request("GET", b"/", [], id="")._replace(headers={"x-request-id": "4f-7", "traceparent": "00-ab"}))
+    here.host.take(request("GET", b"/", [], id="")._replace(headers={"x-request-id": "4f-7", "traceparent": "00-ab"}))
     assert answer_of(here.next()[1]).status == 200
     assert seen[0]["headers"] == [(b"x-request-id", b"4f-7"), (b"traceparent", b"00-ab")]
     assert seen[0]["extensions"] == {"rota": {"request_id": "4f-7"}}
@@ -393,12 +393,12 @@ def test_what_goes_on_after_its_answer_takes_no_place_and_leaves_nothing_to_the_
     def done(number: int, outcome: Outcome) -> None:
         answer_of(outcome)
         if number == 1:  # in the midst of its last send
-            host.start(request("GET", b"/second", number=2))
+            host.take(request("GET", b"/second", number=2))
         else:
             host.stop()
 
-    host = AsyncHost(SyncHost(asgi.worker(http_only(application), "site")), done, concurrency=1, threads=1)
-    host.run(lambda: host.start(request("GET", b"/first", number=1)))
+    host = AsyncHost(SyncHost(asgi.worker(http_only(application), "site")), starts, done, concurrency=1, threads=1)
+    host.run(lambda: host.take(request("GET", b"/first", number=1)))
     assert seen == ["clean", "clean", "went on"]
 
 

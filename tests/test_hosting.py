@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pytest
-from hosting_rig import PATIENCE_S, Driven
+from hosting_rig import PATIENCE_S, Driven, starts
 
 import rota
 from rota.common.body import decode_error, decode_result, encode_call
-from rota.common.errors import OK
+from rota.common.errors import NOT_STARTED, OK
 from rota.worker.async_hosting import AsyncHost
 from rota.worker.hosting import MESSAGE_MAX, Outcome, SyncHost
 from rota.worker.tracebacks import TRACEBACK_MAX
@@ -313,7 +313,7 @@ class Loop:
     def __init__(self, worker: rota.Worker, concurrency: int = 4) -> None:
         self.outcomes: queue.Queue[tuple[int, Outcome]] = queue.Queue()
         self.host = Driven(
-            SyncHost(worker), lambda *ended: self.outcomes.put(ended), concurrency=concurrency, threads=1
+            SyncHost(worker), starts, lambda *ended: self.outcomes.put(ended), concurrency=concurrency, threads=1
         )
         self.failure: list[BaseException] = []
         ready = threading.Event()
@@ -404,21 +404,21 @@ def loop(desk: Desk) -> Iterator[Loop]:
 
 
 def test_an_async_result_is_the_outcome(loop: Loop) -> None:
-    loop.host.start(delivery("echo", 7, value=3))
+    loop.host.take(delivery("echo", 7, value=3))
     number, outcome = loop.next()
     assert (number, outcome.code, decode_result(outcome.body)) == (7, OK, [3, "7f-3"])
 
 
 def test_async_handlers_run_side_by_side_and_no_more_than_agreed(loop: Loop) -> None:
     for number in range(1, 5):
-        loop.host.start(delivery("wait", number))
+        loop.host.take(delivery("wait", number))
     assert loop.host.room == 0
     with pytest.raises(RuntimeError, match="4 deliveries are running"):
-        loop.host.start(delivery("echo", 5, value=1))
+        loop.host.take(delivery("echo", 5, value=1))
     loop.host.cancel(3)
     number, outcome = loop.next()
     assert number == 3 and isinstance(error_of(outcome), rota.Cancelled)
-    loop.host.start(delivery("echo", 5, value=1))
+    loop.host.take(delivery("echo", 5, value=1))
     assert loop.next()[0] == 5
 
 
@@ -430,12 +430,51 @@ def test_a_delivery_that_is_cancelled_at_once_has_an_outcome(desk: Desk) -> None
         host.stop()
 
     def start_and_cancel() -> None:
-        host.start(delivery("wait"))
+        host.take(delivery("wait"))
         host.cancel(1)
 
-    host = AsyncHost(SyncHost(desk.worker), done, concurrency=1, threads=1)
+    host = AsyncHost(SyncHost(desk.worker), starts, done, concurrency=1, threads=1)
     host.run(start_and_cancel)
     assert isinstance(error_of(outcomes[0]), rota.Cancelled) and not desk.log
+
+
+def test_a_handler_starts_when_the_loop_comes_to_it_and_not_if_it_was_taken_back_until_then() -> None:
+    worker, asked, ran = rota.Worker("orders"), list[int](), list[int]()
+    outcomes: dict[int, int] = {}
+
+    @worker.handler
+    async def first() -> None:
+        assert asked == [1], "the others have not started"
+        ran.append(1)
+
+    @worker.handler
+    async def other() -> None:
+        ran.append(2)
+
+    @worker.handler
+    def beside() -> None:
+        ran.append(3)
+
+    def may_start(delivery: Any) -> bool:
+        asked.append(delivery.number)
+        return delivery.number == 1
+
+    def done(number: int, outcome: Outcome) -> None:
+        outcomes[number] = outcome.code
+        if len(outcomes) == 5:
+            host.stop()
+
+    def take_all() -> None:
+        for number, name in enumerate(("first", "other", "unknown", ""), 1):
+            host.take(delivery(name, number))
+        assert not asked and host.room == 1
+        host.take(delivery("beside", 5))
+        assert asked == [5] and host.room == 1, "a thread beside the loop would have been given it at once"
+        asked.clear()
+
+    host = AsyncHost(SyncHost(worker), may_start, done, concurrency=5, threads=1)
+    host.run(take_all)
+    assert ran == [1] and outcomes == {1: OK} | dict.fromkeys((2, 3, 4, 5), NOT_STARTED)
 
 
 def test_what_others_compute_before_an_async_handler_is_not_its_time() -> None:
@@ -451,10 +490,10 @@ def test_what_others_compute_before_an_async_handler_is_not_its_time() -> None:
             host.stop()
 
     def start_both() -> None:
-        host.start(delivery("compute", 1, seconds=0.2))
-        host.start(delivery("compute", 2, seconds=0))
+        host.take(delivery("compute", 1, seconds=0.2))
+        host.take(delivery("compute", 2, seconds=0))
 
-    host = AsyncHost(SyncHost(worker), done, concurrency=2, threads=1)
+    host = AsyncHost(SyncHost(worker), starts, done, concurrency=2, threads=1)
     host.run(start_both)
     assert outcomes[1].elapsed_us >= 200_000 > 2 * outcomes[2].elapsed_us
 
@@ -462,7 +501,7 @@ def test_what_others_compute_before_an_async_handler_is_not_its_time() -> None:
 def test_a_cancelled_handler_may_clean_up_or_answer_early(loop: Loop, desk: Desk) -> None:
     for name in ("wait", "stubborn"):
         desk.log.clear()
-        loop.host.start(delivery(name))
+        loop.host.take(delivery(name))
         desk.until("waiting")
         loop.host.cancel(1)
         _, outcome = loop.next()
@@ -473,35 +512,35 @@ def test_a_cancelled_handler_may_clean_up_or_answer_early(loop: Loop, desk: Desk
 
 
 def test_a_cancellation_of_the_handlers_own_is_a_failure(loop: Loop) -> None:
-    loop.host.start(delivery("fail"))
+    loop.host.take(delivery("fail"))
     assert remote_error_of(loop.next()[1]).type == "asyncio.exceptions.CancelledError"
 
 
 def test_an_async_handler_that_would_end_the_process_only_fails(loop: Loop) -> None:
-    loop.host.start(delivery("quit"))
+    loop.host.take(delivery("quit"))
     assert remote_error_of(loop.next()[1]).type == "SystemExit"
-    loop.host.start(delivery("echo", value=1))
+    loop.host.take(delivery("echo", value=1))
     assert loop.next()[1].code == OK
 
 
 def test_bad_calls_are_answered_on_the_loop_too(loop: Loop) -> None:
-    loop.host.start(delivery("echo", value="1"))
+    loop.host.take(delivery("echo", value="1"))
     assert isinstance(error_of(loop.next()[1]), rota.BindError)
-    loop.host.start(delivery("ehco"))
+    loop.host.take(delivery("ehco"))
     assert isinstance(error_of(loop.next()[1]), rota.NoService)
 
 
 def test_sync_handlers_of_an_async_application_share_one_thread_of_their_own(loop: Loop, desk: Desk) -> None:
     for number in range(1, 4):
-        loop.host.start(delivery("sync", number, value=number))
+        loop.host.take(delivery("sync", number, value=number))
     assert [loop.next()[0] for _ in range(3)] == [1, 2, 3]
     assert len(desk.threads) == 1 and desk.threads != {loop.thread.name}
 
 
 def test_a_sync_handler_does_not_hold_up_the_loop(loop: Loop, desk: Desk) -> None:
-    loop.host.start(delivery("blocked", 1))
-    loop.host.start(delivery("sync", 2, value=2))
-    loop.host.start(delivery("echo", 3, value=3))
+    loop.host.take(delivery("blocked", 1))
+    loop.host.take(delivery("sync", 2, value=2))
+    loop.host.take(delivery("echo", 3, value=3))
     assert loop.next()[0] == 3
     desk.until("blocked")
     loop.host.cancel(1)  # has begun: goes on
@@ -515,13 +554,13 @@ def test_a_sync_handler_does_not_hold_up_the_loop(loop: Loop, desk: Desk) -> Non
 
 def test_an_async_result_that_is_too_large_is_refused(loop: Loop) -> None:
     loop.host.sync.body_max = 2
-    loop.host.start(delivery("echo", value=3))
+    loop.host.take(delivery("echo", value=3))
     assert isinstance(error_of(loop.next()[1]), rota.PayloadTooLarge)
 
 
 def test_a_number_that_is_not_running_cannot_be_cancelled(loop: Loop) -> None:
     loop.host.cancel(99)
-    loop.host.start(delivery("echo", value=1))
+    loop.host.take(delivery("echo", value=1))
     assert loop.next()[1].code == OK and loop.outcomes.empty()
 
 
@@ -530,17 +569,17 @@ def test_a_delivery_may_be_started_where_another_one_is_done(desk: Desk) -> None
 
     def done(number: int, outcome: Outcome) -> None:
         outcomes.append(number)
-        host.start(delivery("echo", number + 1, value=1)) if number < 5 else host.stop()
+        host.take(delivery("echo", number + 1, value=1)) if number < 5 else host.stop()
 
-    host = AsyncHost(SyncHost(desk.worker), done, concurrency=1, threads=1)
-    host.run(lambda: host.start(delivery("echo", 1, value=1)))
+    host = AsyncHost(SyncHost(desk.worker), starts, done, concurrency=1, threads=1)
+    host.run(lambda: host.take(delivery("echo", 1, value=1)))
     assert outcomes == [1, 2, 3, 4, 5]
 
 
 def test_a_stop_cancels_what_runs_and_answers_it(desk: Desk) -> None:
     loop = Loop(desk.worker)
-    loop.host.start(delivery("wait", 1))
-    loop.host.start(delivery("blocked", 2))
+    loop.host.take(delivery("wait", 1))
+    loop.host.take(delivery("blocked", 2))
     desk.until("blocked")
     loop.host.stop()
     assert isinstance(error_of(loop.next()[1]), rota.Cancelled)
@@ -593,7 +632,7 @@ def test_handlers_find_what_a_start_hook_has_set_for_its_context() -> None:
         return mark.get()
 
     loop = Loop(orders)
-    loop.host.start(delivery("ask"))
+    loop.host.take(delivery("ask"))
     _, outcome = loop.next()
     loop.close()
     assert decode_result(outcome.body) == "connected"
@@ -658,7 +697,7 @@ def test_an_async_health_probe_reports(answer: Any) -> None:
         return answer
 
     loop = Loop(orders)
-    loop.host.start(delivery("", 7))
+    loop.host.take(delivery("", 7))
     number, outcome = loop.next()
     assert number == 7 and bool(decode_result(outcome.body)) == (answer is not None)
     loop.close()
@@ -675,7 +714,7 @@ def test_a_health_check_that_is_cancelled_says_nothing_of_the_process() -> None:
         await asyncio.sleep(3600)
 
     loop = Loop(orders)
-    loop.host.start(delivery("", 7))
+    loop.host.take(delivery("", 7))
     assert waiting.wait(PATIENCE_S)
     loop.host.cancel(7)
     _, outcome = loop.next()

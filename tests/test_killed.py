@@ -30,6 +30,27 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_made(app: str) -> 
                 killed.result(WAIT_S)
 
 
+def test_a_process_that_is_killed_takes_nothing_with_it_that_its_loop_had_not_come_to() -> None:
+    """So it is known which request it was, too."""
+    settings = {"service.orders.credit": 64}
+    with LocalCluster("node_app_async:app", app_dir=Path(__file__).parent, settings=settings) as cluster:
+        client = cluster.client()
+        for error, why in (
+            (rota.MaybeExecuted, "while it ran"),
+            (rota.MaybeExecuted, "2 processes died of it"),
+            (rota.Quarantined, "2 processes died of it"),
+        ):
+            client.call("orders.echo", text="here")
+            computes = client.submit("orders.work", seconds=0.3)  # meanwhile the others come: they are read together
+            kills = client.submit("orders.die", number=7)
+            texts = [f"{number} behind it" for number in range(30)]
+            made = [client.submit("orders.echo", text=text) for text in texts]
+            assert [each.result(WAIT_S) for each in made] == texts
+            assert computes.result(WAIT_S) is None
+            with pytest.raises(error, match=why):
+                kills.result(WAIT_S)
+
+
 def test_what_a_process_has_finished_does_not_wait_for_a_handler_that_hangs(tmp_path: Path) -> None:
     """It may hold replies back for those behind them. There is no other process that could take anything over."""
     settings = {"service.orders.credit": 64}

@@ -37,7 +37,7 @@ def take(ledger: Deliveries, number: int = 1, flags: int = wire.MORE) -> Deliver
     frame = bytearray(frame_of(TOKEN, 1, number, "site.http", 0, b"body"))
     frame[7] |= flags
     taken = ledger.take(wire.HEADER.unpack_from(frame), bytes(frame), BEGUN_NS)
-    assert taken is not None
+    assert taken is not None and ledger.start(taken, BEGUN_NS)
     return taken
 
 

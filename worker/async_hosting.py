@@ -17,7 +17,7 @@ from time import perf_counter_ns
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from ..common.errors import Cancelled, Error, LoadError
+from ..common.errors import NOT_STARTED, Cancelled, Error, LoadError
 from ..common.loops import new_event_loop
 from .app import Handler, is_async
 from .hosting import (
@@ -37,23 +37,34 @@ if TYPE_CHECKING:
 
 Running = asyncio.Task[None] | Future[Outcome]
 
+_NOT_STARTED = Outcome(NOT_STARTED, b"", 0)
 _FAILURES = (*FAILURES, asyncio.CancelledError)  # nobody cancels a hook: it waited for something that was cancelled
 
 
 class AsyncHost:
-    """Deliveries come by `start`, outcomes go to `done`. All of it is called in the thread of the loop.
+    """Deliveries come by `take`, outcomes go to `done`. All of it is called in the thread of the loop.
 
-    At most `concurrency` run at once: `room` says how many more may be started, and starting more is a bug of the
+    At most `concurrency` are here at once: `room` says how many more may be taken, and taking more is a bug of the
     caller, who holds the queue.
     """
 
-    def __init__(self, sync: SyncHost, done: Callable[[int, Outcome], None], *, concurrency: int, threads: int) -> None:
-        """`sync`: runs sync handlers, and reads and writes for all. `done(number, outcome)` is called exactly once for
-        each delivery that was started. `threads`: for the sync handlers of a WSGI application.
+    def __init__(
+        self,
+        sync: SyncHost,
+        starts: Callable[[Delivery], bool],
+        done: Callable[[int, Outcome], None],
+        *,
+        concurrency: int,
+        threads: int,
+    ) -> None:
+        """`sync`: runs sync handlers, and reads and writes for all. `starts` is asked when nothing else is before a
+        handler; False: it must not run. `done(number, outcome)` is called exactly once for each delivery that was
+        taken; it may never have been asked about. `threads`: for the sync handlers of a WSGI application.
         """
         self.sync = sync
         self.worker = sync.worker
         self.concurrency = concurrency
+        self._starts = starts
         self._done = done
         self._running: dict[int, Running] = {}
         self._beyond: set[Running] = set()  # handlers that go on after their answers
@@ -75,10 +86,16 @@ class AsyncHost:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve(ready))
 
-    def start(self, delivery: Delivery) -> None:
+    def take(self, delivery: Delivery) -> None:
         if len(self._running) >= self.concurrency:
-            raise RuntimeError(f"{self.concurrency} deliveries are running, no more may be started")
-        self._begin(delivery, perf_counter_ns())
+            raise RuntimeError(f"{self.concurrency} deliveries are running, no more may be taken")
+        handler = self.worker.handlers.get(delivery.handler)
+        if handler is None:
+            self._run(delivery.number, self._without_handler(delivery))
+        elif handler.is_async:
+            self._run(delivery.number, self._perform(handler, delivery))
+        else:
+            self._hand_over(delivery)
 
     def cancel(self, number: int) -> None:
         """Ask a delivery to end early. Its outcome is Cancelled, unless it catches the cancellation and returns.
@@ -147,25 +164,30 @@ class AsyncHost:
                 raise
             return ailment(error)
 
-    async def _without_handler(self, delivery: Delivery, begun: int) -> None:
+    async def _without_handler(self, delivery: Delivery) -> None:
         """A handler that is not known, or a health check of the master, which names none."""
-        unknown = bool(delivery.handler)
-        outcome = self.sync.unknown(delivery, begun) if unknown else examined(await self._check_health(), begun)
+        begun = perf_counter_ns()
+        if not self._starts(delivery):
+            outcome = _NOT_STARTED
+        elif delivery.handler:
+            outcome = self.sync.unknown(delivery, begun)
+        else:
+            outcome = examined(await self._check_health(), begun)
         self._ended(delivery.number, outcome)
 
-    def _begin(self, delivery: Delivery, begun: int) -> None:
-        handler = self.worker.handlers.get(delivery.handler)
-        if handler is None:
-            self._run(delivery.number, self._without_handler(delivery, begun))
-        elif handler.is_async:
-            self._run(delivery.number, self._perform(handler, delivery))
-        else:
-            self._running[delivery.number] = future = self._threads.submit(self.sync.run, delivery)
-            future.add_done_callback(partial(self._over_in_thread, delivery.number, begun))
+    def _hand_over(self, delivery: Delivery) -> None:
+        """To the thread of sync handlers."""
+        number, begun = delivery.number, perf_counter_ns()
+        if not self._starts(delivery):
+            return self._done(number, _NOT_STARTED)
+        self._running[number] = future = self._threads.submit(self.sync.run, delivery)
+        future.add_done_callback(partial(self._over_in_thread, number, begun))
 
     async def _perform(self, handler: Handler, delivery: Delivery) -> None:
         """Reports its end itself: a callback of the task would cost each delivery one more turn of the loop."""
-        number, begun = delivery.number, perf_counter_ns()  # those that were started before it had the loop until now
+        number, begun = delivery.number, perf_counter_ns()  # those that were taken before it had the loop until now
+        if not self._starts(delivery):
+            return self._ended(number, _NOT_STARTED)
         task = self._running[number]
         try:
             args, kwargs = self.sync.bind(handler, delivery, partial(self._answer, handler, number, begun))

@@ -42,7 +42,7 @@ class _Serving:
         self._streams = process.streams
         sync = SyncHost(process.worker, version=process.version, stream_of=self._stream_of)
         threads = process.worker.threads or 1
-        self._host = AsyncHost(sync, self._done, concurrency=process.concurrency, threads=threads)
+        self._host = AsyncHost(sync, self._starts, self._done, concurrency=process.concurrency, threads=threads)
         self._waiting: deque[bytes] = deque()  # deliveries beyond the room; dropped with their connection, as the inbox
         self._backend.before_close = self._unwatch
         self._watched: Link | None = None
@@ -50,7 +50,7 @@ class _Serving:
         self._over_limit: set[int] = set()
         self._stopping = False
         self._looks_soon = False
-        self._started_ns = 0  # when a delivery was taken last
+        self._taken_ns = 0  # when a delivery was taken last
         self._failure: BaseException | None = None
 
     def _stream_of(self, delivery: Delivery) -> AsyncStream | ThreadStream | None:
@@ -120,10 +120,10 @@ class _Serving:
         """BYE first; then what was received before the master read it; then the host."""
         if not self._stopping:
             self._stopping = True
-            self._started_ns = monotonic_ns()
+            self._taken_ns = monotonic_ns()
             self._process.stopping()
             self._streams.leave()
-        elif not self._deliveries.running and monotonic_ns() - self._started_ns > 1e9 * IDLE_TICK_S:
+        elif not self._deliveries.running and monotonic_ns() - self._taken_ns > 1e9 * IDLE_TICK_S:
             self._host.stop()
 
     # ---- frames -----------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class _Serving:
         """Until there is nothing: the descriptor is edge-triggered. Also without room, for what is of streams."""
         while self._waiting and self._host.room > 0:
             frame = self._waiting.popleft()
-            self._start(wire.parse(frame), frame)
+            self._take(wire.parse(frame), frame)
         backend, inbox = self._backend, self._backend.inbox
         while (link := backend.link) is not None:
             if inbox:
@@ -164,21 +164,23 @@ class _Serving:
             elif self._waiting or self._host.room <= 0:
                 self._waiting.append(frame)
             else:
-                self._start(fields, frame)
+                self._take(fields, frame)
 
-    def _start(self, fields: tuple[int, ...], frame: bytes) -> None:
-        self._started_ns = now_ns = monotonic_ns()
+    def _take(self, fields: tuple[int, ...], frame: bytes) -> None:
+        self._taken_ns = now_ns = monotonic_ns()
         delivery = self._deliveries.take(fields, frame, now_ns)
-        if delivery is None:
-            return
-        if delivery.may_run:
-            self._host.start(delivery)
-        else:
-            self._reply(self._deliveries.not_started(delivery), soon=True)
+        if delivery is not None:
+            self._host.take(delivery)
+
+    def _starts(self, delivery: Delivery) -> bool:
+        return self._deliveries.start(delivery, monotonic_ns())
 
     def _done(self, number: int, outcome: Outcome) -> None:
         delivery = self._deliveries.running[number]
         code, body, elapsed_us = outcome
+        if not delivery.may_run:
+            self._streams.settled(number, 0)  # something may have come for it
+            return self._reply(self._deliveries.not_started(delivery), soon=True)
         if number in self._over_limit:
             self._over_limit.remove(number)
             if code == Cancelled.code:

@@ -256,7 +256,7 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
     assert link is not None
     dealer, inbox = link.dealer, backend.inbox
     recv, parse, now_ns = fast_recv, wire.parse, monotonic_ns
-    take, reply, waits = deliveries.take, deliveries.reply, process.holding.waits
+    take, start, reply, waits = deliveries.take, deliveries.start, deliveries.reply, process.holding.waits
     reply_max = process.page.reply_max
     DELIVER, BUNDLE = wire.DELIVER, wire.BUNDLE
     while True:
@@ -284,10 +284,11 @@ def _serve_session(process: Process, run: Callable[[Any], Any], to_the_end: bool
         except wire.BadFrame:
             backend.damage()
             return
-        delivery = take(fields, frame, now_ns())
+        came_ns = now_ns()
+        delivery = take(fields, frame, came_ns)
         if delivery is None:
             continue
-        if delivery.may_run:
+        if start(delivery, came_ns):
             code, body, elapsed_us = run(delivery)
             answer = reply(delivery, code, body, elapsed_us)
             backend.replies.append(answer)

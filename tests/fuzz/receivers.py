@@ -239,6 +239,7 @@ def _deliver(backend: Any, ledger: Deliveries, streams: Streams, frame: bytes, c
         taken = ledger.take(fields, each, 1_000_000_000)
         if taken is not None:
             _ = taken.headers, taken.idempotency_key, taken.session, taken.request_id, taken.deadline
+            ledger.start(taken, 1_000_000_000)
             if taken.streams and taken.may_run:  # it goes on for a while
                 stream = streams.of(taken)
                 stream.read()

@@ -32,7 +32,7 @@ from rota.master.core.records import Restored
 from rota.master.core.registry import Node
 from rota.master.core.sessions import Session
 from rota.master.core.streams import Streams
-from rota.worker.core.deliveries import Deliveries
+from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.page import FENCE_EPOCH, FIRST_ROW, FLOOR, ROW_WORDS, STARTED_UPTO, Page
 
 from . import faults
@@ -50,6 +50,7 @@ SHOWN_BY: dict[str, tuple[Fault, ...]] = {
     "lost_recall_counts_as_answered": (faults.stop_process, faults.reset_connection),
     "silent_process_keeps_what_it_has": (faults.stop_process,),
     "page_keeps_the_first_reply": (faults.kill_process,),
+    "page_read_when_a_delivery_comes": (faults.stop_process, faults.restart_master),
     "fence_ignored": (faults.restart_master, faults.stop_process),
     "kept_replies_not_sent_again": (faults.reset_connection, faults.reset_all),
     "token_not_checked": (faults.forge,),
@@ -235,6 +236,29 @@ def fence_ignored(put: Put) -> None:
 def floor_ignored(put: Put) -> None:
     """A process runs nothing below its floor: that was taken back."""
     put(Page, "start", _start_without(FLOOR))
+
+
+@rule
+def page_read_when_a_delivery_comes(put: Put) -> None:
+    """What waits for an event loop may be taken back meanwhile: floor and fence are read when it starts."""
+    take, start = Deliveries.take, Page.start
+    came: dict[tuple[Page, int], tuple[int, int]] = {}
+
+    def early(self: Deliveries, *given: Any) -> Delivery | None:
+        delivery, words = take(self, *given), self._page.words
+        if delivery is not None:
+            came[self._page, delivery.number] = words[FLOOR], words[FENCE_EPOCH]
+        return delivery
+
+    def late(self: Page, row: int, number: int, *rest: Any) -> bool:
+        kept = self.words[FLOOR], self.words[FENCE_EPOCH]
+        self.words[FLOOR], self.words[FENCE_EPOCH] = came.pop((self, number))
+        may_run = start(self, row, number, *rest)
+        self.words[FLOOR], self.words[FENCE_EPOCH] = kept
+        return may_run
+
+    put(Deliveries, "take", early)
+    put(Page, "start", late)
 
 
 def _start_without(word: int) -> Callable[..., bool]:

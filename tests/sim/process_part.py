@@ -1,5 +1,6 @@
 """A process of a simulated node: the real ledger and the real page in a shell that does what `worker/process.py` and
-`backend.py` do, with handlers that only take time and are written down.
+`backend.py` do, with handlers that only take time and are written down. Where several run at once, a delivery waits as
+a task does for its event loop.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rota.worker.core.deliveries import Deliveries, Delivery, _Kept
 from rota.worker.core.holding import Holding
 from rota.worker.core.processes import Overdue
 from rota.worker.core.streams import Stream, Streams
-from rota.worker.page import HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, STOPPING
+from rota.worker.page import FENCE_EPOCH, FLOOR, HANDLED, OBEY, PHASE, READY, STARTED_UPTO, STOP, STOPPING
 
 from .network import Connection, Timer
 from .streamed import Streaming
@@ -31,6 +32,8 @@ REMEMBER = 4  # of what it has done: so little that much is forgotten in a histo
 STREAK = 2  # quick replies in a row, before one waits for the next
 QUICKER = 50  # than `Behaviour` says they seem where that is decided: most may wait
 ANSWER_S = 3.0  # a HELLO without an answer for so long: the connection is worth nothing
+TURN_S = (0.0, 0.002)  # until an event loop comes to the next task, least and most
+COMPUTES = 0.3  # of handlers on a loop: nothing else has its turn meanwhile
 LOAD_S = (0.02, 0.2)  # an interpreter and an application, least and most
 
 
@@ -81,6 +84,7 @@ class ProcessPart:
         self.concurrency = cluster.concurrency
         self.link: Connection | None = None
         self.running: dict[int, Delivery] = {}
+        self._tasks: deque[Delivery] = deque()  # that the loop has not come to
         self._inbox: deque[tuple[Connection, bytes]] = deque()
         self._parked: deque[tuple[Connection, bytes]] = deque()  # deliveries behind a handler that reads for its stream
         self._streaming: dict[int, Streaming] = {}
@@ -139,11 +143,16 @@ class ProcessPart:
     def has(self, origin: tuple[bytes, int]) -> bool:
         """Is this what it runs, or an answer that it keeps?"""
         packed = wire.ORIGIN_STRUCT.pack(*origin)
-        if any(delivery.origin == packed for delivery in self.running.values()):
+        if any(each.origin == packed and self._may_yet_run(each) for each in self.deliveries.running.values()):
             return True
         self.deliveries.held()  # what was acknowledged is let go
         kept = [_Kept._make(reply) for reply in self.deliveries._kept]
         return any(reply.origin == packed and reply.head.code != errors.NOT_STARTED for reply in kept)
+
+    def _may_yet_run(self, delivery: Delivery) -> bool:
+        words = self.page.words
+        allowed = delivery.number >= words[FLOOR] and delivery.epoch >= words[FENCE_EPOCH]
+        return delivery.may_run or allowed
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -166,17 +175,21 @@ class ProcessPart:
             self._send_replies()
         if self._reads() or self.concurrency > 1:
             self._attend(now)
-        if self._stopping and not self.running and (not self.greeted or now - self._quiet_since >= IDLE_TICK_S):
+        if (
+            self._stopping
+            and not self.deliveries.running
+            and (not self.greeted or now - self._quiet_since >= IDLE_TICK_S)
+        ):
             self.die(status=0, gently=True)
             return
         self._timer.by(self._due(now))
 
     def _reads(self) -> bool:
         """A process of one thread reads nothing while its handler runs, unless that waits for its stream."""
-        return len(self.running) < self.concurrency or bool(self._streaming)
+        return len(self.deliveries.running) < self.concurrency or bool(self._streaming)
 
     def _next(self) -> tuple[Connection, bytes] | None:
-        room = len(self.running) < self.concurrency
+        room = len(self.deliveries.running) < self.concurrency
         if room and self._parked:
             return self._parked.popleft()
         while self._inbox and (room or self._streaming):
@@ -294,12 +307,11 @@ class ProcessPart:
             delivery = self.deliveries.take(fields, frame, int(self.clock.now * 1e9))
             if delivery is None:
                 return
-            if delivery.may_run:
-                self._run(delivery)
+            if self.concurrency == 1:
+                self._start(delivery)
             else:
-                self.clock.tell("%s: refuses %d", self.incarnation, delivery.number)
-                self.replies.append(self.deliveries.not_started(delivery))
-                self._send_replies()
+                self._tasks.append(delivery)
+                self.clock.after(self.cluster.between(*TURN_S), self._turn)
         elif kind == wire.WELCOME and isinstance(welcome := messages.decode(frame[fields[11] :]), Welcome):
             self.greeted = True
             for reply in self.deliveries.welcomed(fields[5], welcome.epoch, welcome.upto):
@@ -318,6 +330,25 @@ class ProcessPart:
 
     # ---- handlers ----------------------------------------------------------------------------------------------------
 
+    def _turn(self) -> None:
+        """The loop comes to a task, in the order in which they were made."""
+        if not self.alive:
+            return
+        if self.clock.now < self.paused_until:
+            self.clock.at(self.paused_until, self._turn)
+            return
+        self._start(self._tasks.popleft())
+        self.step()
+
+    def _start(self, delivery: Delivery) -> None:
+        if self.deliveries.start(delivery, int(self.clock.now * 1e9)):
+            self._run(delivery)
+        else:
+            self.clock.tell("%s: refuses %d", self.incarnation, delivery.number)
+            self.streams.settled(delivery.number, 0)
+            self.replies.append(self.deliveries.not_started(delivery))
+            self._send_replies()
+
     def _run(self, delivery: Delivery) -> None:
         now = self.clock.now
         if delivery.handler not in HANDLERS:  # a health check: any answer is good
@@ -334,6 +365,8 @@ class ProcessPart:
             )
             return
         takes_s = self.cluster.between(behaviour.least_s, behaviour.most_s)
+        if self.concurrency > 1 and self.cluster.chance() < COMPUTES:
+            self.pause(takes_s)
         self.clock.after(takes_s, lambda: self._ran(delivery, call, takes_s))
         if delivery.kill_ns and now + takes_s >= delivery.kill_ns / 1e9:
             self.clock.at(delivery.kill_ns / 1e9, self.agent.look_soon)

@@ -263,6 +263,8 @@ class LoopWorld(ProcessWorld):
         delivery: Delivery = ctx._delivery
         if delivery.number in self.ran:
             self.wrong = "a delivery runs twice"
+        if not delivery.may_run:
+            self.wrong = "something runs that has not started"
         self.ran.append(delivery.number)
         return delivery
 
@@ -276,6 +278,7 @@ class LoopWorld(ProcessWorld):
         match chance.choice(["quick", "long", "waits", "waits", "resists", "fails", "goes on", "streams", "streams"]):
             case "long":
                 self.now += 0.5
+                self.agent_fences(chance)  # what waits for the loop has not started
             case "waits":
                 await self.gate()
             case "resists":

@@ -20,7 +20,7 @@ from rota.worker.core.deliveries import Deliveries, Delivery
 from rota.worker.core.holding import Holding
 from rota.worker.core.streams import Abandoned, Streams
 from rota.worker.hosting import Outcome
-from rota.worker.page import FENCE_EPOCH, FLOOR, OBEY, Page
+from rota.worker.page import FENCE_EPOCH, FLOOR, OBEY, STARTED_UPTO, Page
 from rota.worker.streams import Pump, SyncStream
 
 from .chance import number
@@ -82,22 +82,28 @@ class ProcessWorld:
 
     def _spy(self) -> None:
         """What masters acknowledge of what there is."""
-        ledger, take, welcomed = self.ledger, self.ledger.take, self.ledger.welcomed
+        ledger, take, start, welcomed = self.ledger, self.ledger.take, self.ledger.start, self.ledger.welcomed
 
         def taken(fields: tuple[int, ...], frame: bytes, now_ns: int) -> Delivery | None:
             found = take(fields, frame, now_ns)
             if found is not None:
                 self.acknowledged = max(self.acknowledged, min(fields[9], ledger.sequence))
-                words, fenced = self.page.words, found.epoch < self.page.words[FENCE_EPOCH]
-                if found.may_run and (fenced or found.number < words[FLOOR]):
-                    raise Violation("what was taken back or is fenced off runs")
             return found
+
+        def started(delivery: Delivery, now_ns: int) -> bool:
+            words = self.page.words
+            may_run = start(delivery, now_ns)
+            if may_run and (delivery.epoch < words[FENCE_EPOCH] or delivery.number < words[FLOOR]):
+                raise Violation("what was taken back or is fenced off runs")
+            if may_run and delivery.number > words[STARTED_UPTO]:
+                raise Violation("something runs that its page does not name")
+            return may_run
 
         def greeted(token: int, epoch: int, upto: int) -> list[bytes]:
             self.acknowledged = max(self.acknowledged, min(upto, ledger.sequence))
             return welcomed(token, epoch, upto)
 
-        ledger.take, ledger.welcomed = taken, greeted  # type: ignore[method-assign]
+        ledger.take, ledger.start, ledger.welcomed = taken, started, greeted  # type: ignore[method-assign]
 
     def clock(self) -> float:
         self.now += TICK_S

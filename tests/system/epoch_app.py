@@ -12,9 +12,11 @@ epoch = 0  # of the request that runs: one at a time
 _start = Page.start
 
 
-def start(page: Page, row: int, number: int, started_ns: int, kill_ns: int, origin: bytes, dispatched_in: int) -> bool:
+def start(
+    page: Page, row: int, number: int, started_ns: int, kill_ns: int, origin: bytes, dispatched_in: int, upto: int
+) -> bool:
     global epoch
-    may_run = _start(page, row, number, started_ns, kill_ns, origin, dispatched_in)
+    may_run = _start(page, row, number, started_ns, kill_ns, origin, dispatched_in, upto)
     if may_run:
         epoch = dispatched_in
     return may_run

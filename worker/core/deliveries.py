@@ -4,7 +4,8 @@ Two rules:
 
 1. Each delivery is answered exactly once, and each reply is kept until its sequence is acknowledged. So a connection
    may go at any moment: after the next HELLO everything is either held here, or it never arrived.
-2. The page is written before a handler may run: what is above `started_upto` there was certainly not started.
+2. The page is written before a handler may run: what is above `started_upto` there was certainly not started. What was
+   taken and has not started is held like what runs; it may still turn out that it must not.
 """
 
 from __future__ import annotations
@@ -47,24 +48,28 @@ class Delivery:
         "frame",
         "handler",
         "kill_ns",
+        "limit_ns",
         "may_run",
         "number",
         "origin",
         "row",
+        "started_ns",
         "taken_ns",
     )
 
     number: int
     epoch: int
-    row: int  # in the page
+    row: int  # in the page; -1: none
     frame: bytes
     fields: tuple[int, ...]  # of its head
     body: wire.Body
     handler: str  # the name after the dot
-    kill_ns: int  # of the handler: its limit, monotonic; 0 = none
-    may_run: bool  # False: fenced off, to be answered as not started
+    limit_ns: int  # of the handler; 0 = none
+    kill_ns: int  # when that is over, monotonic; 0: it has none, or has not started
+    may_run: bool  # it has started. False: not yet, or fenced off; to be answered as not started
     origin: bytes  # session and request number, as they stand on the wire
     taken_ns: int  # monotonic
+    started_ns: int  # the same; only of what has started
 
     @property
     def attempt(self) -> int:
@@ -166,7 +171,7 @@ class Deliveries:
     # ---- one delivery -----------------------------------------------------------------------------------------------
 
     def take(self, fields: tuple[int, ...], frame: bytes, now_ns: int) -> Delivery | None:
-        """The next delivery, noted as started. None when it came before, or breaks the format."""
+        """The next delivery. None when it came before, or breaks the format."""
         _, _, _, _, flags, _, epoch, _, number, upto, _, head_len, target_len = fields
         meta_at = _TARGET + target_len
         if number <= self.received_upto or meta_at > head_len or not flags & _ORIGIN:
@@ -176,7 +181,7 @@ class Deliveries:
         if upto > self.sequence:
             upto = self.sequence  # what is not said yet cannot have been heard
         self._upto = upto
-        if upto >= self._settle_at or not self._free:
+        if upto >= self._settle_at:
             self.acknowledged(upto)
         target = frame[_TARGET:meta_at]
         handler, limit_ns = self._handlers.get(target) or self._learn(target)
@@ -190,22 +195,36 @@ class Deliveries:
         delivery.frame = frame
         delivery.body = frame[head_len:] if len(frame) <= _COPY_TWICE_MAX else _body_of(frame, head_len)
         delivery.handler = handler
-        delivery.origin = origin = frame[_ORIGIN_AT]
+        delivery.limit_ns = limit_ns
+        delivery.origin = frame[_ORIGIN_AT]
         delivery.taken_ns = now_ns
-        if limit_ns:
-            delivery.kill_ns = kill_ns = now_ns + limit_ns
-            shown_ns = kill_ns + self._grace_ns
-        else:
-            delivery.kill_ns = shown_ns = 0
-        if self._free:
-            delivery.row = row = self._free.pop()
-            delivery.may_run = self._page.start(row, number, now_ns, shown_ns, origin, epoch)
-            self.started_upto = number
-        else:  # a master that gives more than a page holds; without a row nothing may start
-            delivery.row = -1
-            delivery.may_run = False
+        delivery.row = -1
+        delivery.kill_ns = 0
+        delivery.may_run = False
         self.running[number] = delivery
         return delivery
+
+    def start(self, delivery: Delivery, now_ns: int) -> bool:
+        """Notes that it starts. False: it must not run, and is to be answered as not started."""
+        if not self._free:
+            self.acknowledged(self._upto)
+            if not self._free:  # a master that gives more than a page holds; without a row nothing may start
+                return False
+        delivery.row = row = self._free.pop()
+        delivery.started_ns = now_ns
+        shown_ns = 0
+        if limit_ns := delivery.limit_ns:
+            delivery.kill_ns = kill_ns = now_ns + limit_ns
+            shown_ns = kill_ns + self._grace_ns
+        number, upto = delivery.number, self.started_upto
+        if number > upto:
+            self.started_upto = upto = number
+        else:
+            self._page.forget_row(row)
+        delivery.may_run = may_run = self._page.start(
+            row, number, now_ns, shown_ns, delivery.origin, delivery.epoch, upto
+        )
+        return may_run
 
     def limit(self, delivery: Delivery, now_ns: int, limit_ns: int) -> None:
         """The limit of its handler runs from now; 0: there is none."""
@@ -232,7 +251,7 @@ class Deliveries:
     def not_started(self, delivery: Delivery) -> bytes:
         """The answer for a delivery that may not run, and who forbids it. Below the floor its master took it back, and
         may have given it elsewhere; one that only the fence keeps out has run nowhere. (Of one without a row the page
-        does not say that it came: its master may take it back later.)
+        does not say that its turn came: its master may take it back later.)
         """
         by = BY_FLOOR if delivery.row < 0 or self._page.taken_back(delivery.number) else BY_FENCE
         return self.reply(delivery, NOT_STARTED, by, 0)

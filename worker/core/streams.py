@@ -42,10 +42,10 @@ class Stream:
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
-        self.limit_ns = delivery.kill_ns - delivery.taken_ns if delivery.kill_ns else 0
+        self.limit_ns = delivery.limit_ns
         self.out = Outflow(granted=WINDOW)
         self.came: deque[wire.Body] = deque()
-        self.began_us = 0  # from the delivery to the first bytes of the answer; 0: it has not begun
+        self.began_us = 0  # from the start to the first bytes of the answer; 0: it has not begun
         self.moved = 0  # frames that came for it: it does not stand still
         self.fault: Abandoned | None = None
         self.leaving = False  # the process is to stop
@@ -71,7 +71,7 @@ class Stream:
     def write(self, data: bytes, now_ns: int) -> None:
         self.out.write(data)
         if not self.began_us:
-            self.began_us = max(1, (now_ns - self.delivery.taken_ns) // 1000)
+            self.began_us = max(1, (now_ns - self.delivery.started_ns) // 1000)
 
     def again(self) -> None:
         """Over a new connection each direction begins where it was."""
