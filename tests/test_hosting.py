@@ -477,6 +477,35 @@ def test_a_handler_starts_when_the_loop_comes_to_it_and_not_if_it_was_taken_back
     assert ran == [1] and outcomes == {1: OK} | dict.fromkeys((2, 3, 4, 5), NOT_STARTED)
 
 
+def test_a_handler_waits_for_its_turn_whatever_tasks_its_application_makes() -> None:
+    """Such as those of asyncio.eager_task_factory, which begin where they are made."""
+    worker, outcomes = rota.Worker("orders"), list[int]()
+
+    def at_once(loop: asyncio.AbstractEventLoop, coroutine: Any, **_: Any) -> asyncio.Future[Any]:
+        future = loop.create_future()
+        try:
+            coroutine.send(None)
+        except StopIteration as ended:
+            future.set_result(ended.value)
+        return future
+
+    @worker.on_start
+    async def hurry() -> None:
+        asyncio.get_running_loop().set_task_factory(at_once)
+
+    @worker.handler
+    async def echo(value: int) -> int:
+        return value
+
+    def done(number: int, outcome: Outcome) -> None:
+        outcomes.append(outcome.code)
+        host.stop()
+
+    host = AsyncHost(SyncHost(worker), starts, done, concurrency=1, threads=1)
+    host.run(lambda: host.take(delivery("echo", value=1)))
+    assert outcomes == [OK]
+
+
 def test_what_others_compute_before_an_async_handler_is_not_its_time() -> None:
     worker, outcomes = rota.Worker("orders"), dict[int, Outcome]()
 

@@ -219,8 +219,9 @@ class AsyncHost:
             self._ended(number, self.sync.replied(handler, result, begun))
 
     def _run(self, number: int, coroutine: Coroutine[Any, Any, None]) -> None:
-        # Its context is not that of the moment: another handler may run now, whose send has taken this delivery.
-        self._running[number] = self._loop.create_task(coroutine, context=self._context.copy())
+        # Its context is not that of the moment: another handler may run now, whose send has taken this delivery. Nor is
+        # it made by the application's own task factory, which may begin it here (asyncio.eager_task_factory).
+        self._running[number] = asyncio.Task(coroutine, loop=self._loop, context=self._context.copy())
 
     def _cancelled(self, number: int, begun: int, task: asyncio.Task[None]) -> None:
         if self._running.get(number) is task:
