@@ -31,6 +31,14 @@ async def work(seconds: float) -> None:
 
 
 @app.handler
+async def hold(path: str) -> str:
+    """Until the file is there; the loop comes to nothing else."""
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return "released"
+
+
+@app.handler
 async def die(number: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

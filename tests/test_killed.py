@@ -68,3 +68,17 @@ def test_what_a_process_has_finished_does_not_wait_for_a_handler_that_hangs(tmp_
             (tmp_path / f"go{round}").touch()
             assert (hangs.result(WAIT_S), behind.result(WAIT_S)) == ("released", "behind")
             list(client.map("orders.echo", [{"text": "quick"}] * 100))
+
+
+def test_what_a_loop_that_hangs_had_read_and_not_begun_is_begun_elsewhere(tmp_path: Path) -> None:
+    settings = {"service.orders.credit": 64}
+    with LocalCluster("node_app_async:app", app_dir=Path(__file__).parent, processes=2, settings=settings) as cluster:
+        client = cluster.client()
+        for round in range(2):
+            hangs = client.submit("orders.hold", path=str(tmp_path / f"go{round}"))
+            texts = [f"{number} of {round}" for number in range(20)]
+            made = [client.submit("orders.echo", text=text) for text in texts]
+            assert [each.result(WAIT_S) for each in made] == texts
+            assert not hangs.done()
+            (tmp_path / f"go{round}").touch()
+            assert hangs.result(WAIT_S) == "released"
