@@ -118,6 +118,19 @@ def test_an_upload_comes_in_pieces_and_what_is_behind_it_waits_for_the_end() -> 
     assert heard == [first, second, GONE, GONE]
 
 
+def test_once_all_is_said_no_more_of_an_upload_is_asked_for() -> None:
+    heard: list[Message] = []
+
+    async def application(receive: Receive, send: Send) -> None:
+        await receive()
+        await send(start())
+        await send(block(b"", more=False))
+        heard.append(await receive())
+
+    assert run(application, Other([b"ab", b"c"]), size=3).code == OK
+    assert heard == [GONE]
+
+
 @pytest.mark.parametrize("upload", [[b"ab"], [b"ab", b""]])
 def test_an_upload_that_ends_before_its_length_is_a_disconnect(upload: list[bytes]) -> None:
     heard: list[Any] = []
