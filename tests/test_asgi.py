@@ -186,12 +186,12 @@ def test_the_body_comes_whole_and_then_nothing_until_all_is_over(hosted: Callabl
         async def listen() -> None:
             messages.append(await receive())
 
-        listening.append(asyncio.create_task(listen()))
+        listening.extend(asyncio.create_task(listen()) for _ in range(2))
         await asyncio.sleep(0)
         assert len(messages) == 1  # whoever heard of a disconnect now would give up
         await send(START)
         await send({**END, "body": messages[0]["body"][::-1]})
-        await listening[0]
+        await asyncio.gather(*listening)
         messages.append(await receive())
 
     here = hosted(application)
@@ -199,7 +199,7 @@ def test_the_body_comes_whole_and_then_nothing_until_all_is_over(hosted: Callabl
     assert answer_of(here.next()[1]).body == b"cba"
     here.close()  # waits for what came after the answer
     gone = {"type": "http.disconnect"}
-    assert messages == [{"type": "http.request", "body": b"abc", "more_body": False}, gone, gone]
+    assert messages == [{"type": "http.request", "body": b"abc", "more_body": False}, gone, gone, gone]
 
 
 @pytest.mark.parametrize("raises", [True, False])

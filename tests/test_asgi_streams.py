@@ -157,6 +157,7 @@ def test_who_listens_hears_that_nobody_waits_and_once_its_answer_has_begun_that_
             await send(block(b"x"))
         listener = asyncio.ensure_future(receive())
         await asyncio.sleep(0)
+        assert not listener.done()
         other.leaving = True
         other.wake()
         await asyncio.sleep(0.001)
