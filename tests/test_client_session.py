@@ -150,6 +150,15 @@ def test_a_connection_is_given_up_as_silent_only_where_a_deadline_should_have_be
     assert client.session.link is not link and client.session.phase is PARTED
 
 
+def test_a_deadline_that_passes_before_there_is_a_greeting_gives_nothing_up() -> None:
+    client = Client()
+    call = client.call(timeout=1.5)
+    client.dialled()
+    asked = client.link
+    client.step(2.0)
+    assert call.outcome is not None and client.session.link is asked
+
+
 def test_behind_a_goodbye_of_the_master_the_next_one_is_asked_at_once_for_what_that_had_not_accepted() -> None:
     client = Client(A, B).opened()
     first, second = client.call(), client.call()
