@@ -184,7 +184,7 @@ def test_what_is_large_is_streamed_too_and_what_is_not_is_one_message() -> None:
         assert outcome.code == OK and other.finished is streamed is bool(other.sent)
 
 
-def test_what_has_no_body_is_one_message_and_the_rest_is_not_waited_for() -> None:
+def test_what_has_no_body_is_one_message_and_the_rest_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     other, heard = Other(), []
 
     async def application(receive: Receive, send: Send) -> None:
@@ -198,6 +198,7 @@ def test_what_has_no_body_is_one_message_and_the_rest_is_not_waited_for() -> Non
 
     assert answer_of(run(application, other, method="HEAD")).headers == [[b"content-length", b"5"]]
     assert not other.sent and heard == ["nobody waits for this answer any more"]
+    assert not capsys.readouterr().err
 
 
 def test_a_body_that_is_shorter_than_announced_does_not_end_well() -> None:

@@ -235,6 +235,14 @@ def test_what_comes_in_one_frame_is_taken_one_by_one() -> None:
     assert calls[1].outcome == "in the end"
 
 
+def test_what_is_behind_the_end_of_a_session_in_one_frame_goes_with_it() -> None:
+    client = Client().opened()
+    call = client.call()
+    ((_, frame),) = wire.bundles([wire.head(wire.WHO, TOKEN), answer(call.number)])
+    client.say(frame)
+    assert (call.outcome, client.session.phase) == (None, GREETING)
+
+
 def test_a_frame_that_cannot_be_read_may_be_an_answer_which_is_asked_for_over_a_new_connection() -> None:
     client = Client().opened()
     call = client.call()
@@ -352,6 +360,13 @@ def test_closing_says_goodbye_once_ends_what_waits_and_leaves_no_connection() ->
     assert [str(call.outcome) for call in (sent, waits)] == ["the end"] * 2
     assert [wire.parse_head(frame).kind for frame in last.sent].count(wire.BYE) == 1
     assert all(link.closed for link in FakeLink.made)
+
+
+def test_who_closes_without_a_reason_has_cancelled() -> None:
+    client = Client().opened()
+    call = client.call()
+    client.session.close()
+    assert isinstance(call.outcome, Cancelled) and str(call.outcome) == "the client was closed"
 
 
 def test_who_has_said_goodbye_does_not_say_it_again_when_it_closes() -> None:
