@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hosting_rig import PATIENCE_S, answer_of, arguments, failure_of, request
+from hosting_rig import PATIENCE_S, answer_of, arguments, failure_of, request, starts
 
 from rota.common.body import encode_call
 from rota.common.errors import OK
@@ -76,8 +76,8 @@ def run(application: Any, other: Other, method: str = "GET", size: int | None = 
     if size is not None:
         given[3] = size
     sync = SyncHost(asgi.worker(http_only, "site"), stream_of=lambda delivery: other)
-    host = AsyncHost(sync, done, concurrency=1, threads=1)
-    host.run(lambda: host.start(request()._replace(body=encode_call(tuple(given), {}))))
+    host = AsyncHost(sync, starts, done, concurrency=1, threads=1)
+    host.run(lambda: host.take(request()._replace(body=encode_call(tuple(given), {}))))
     (outcome,) = outcomes
     return outcome
 
