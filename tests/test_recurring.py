@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hosting_rig import ABOUT, Delivery, answer_of, arguments, request
+from hosting_rig import ABOUT, Delivery, answer_of, arguments, request, starts
 from http_rig import LIMITS
 
 from rota.common.body import decode_call, encode_call, encode_result
@@ -142,7 +142,7 @@ def test_a_scope_that_an_application_changes_is_its_own() -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
     def ask(number: int) -> None:
-        host.start(Delivery(number, "http", call(b"/a/b?c=d", number, f"7-{number}")))
+        host.take(Delivery(number, "http", call(b"/a/b?c=d", number, f"7-{number}")))
 
     def done(number: int, outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -151,7 +151,7 @@ def test_a_scope_that_an_application_changes_is_its_own() -> None:
         else:
             host.stop()
 
-    host = AsyncHost(SyncHost(asgi.worker(application, "site")), done, concurrency=1, threads=1)
+    host = AsyncHost(SyncHost(asgi.worker(application, "site")), starts, done, concurrency=1, threads=1)
     host.run(lambda: ask(1))
     assert [answer_of(outcome).body for outcome in outcomes] == [b"ok"] * 4
     expected = seen[0]
