@@ -32,7 +32,7 @@ def _read_route(text: str, ctx: click.Context, param: click.Parameter) -> tuple[
     """`api.example.com/v1=site`."""
     prefix, equals, service = text.rpartition("=")
     if not equals:
-        raise click.BadParameter(f"[HOST]/PREFIX=SERVICE expected, not {text!r}", ctx, param)
+        raise click.BadParameter(f"{text!r}: [HOST]/PREFIX=SERVICE expected, such as /=shop", ctx, param)
     for part, kind, value in (("[HOST]/PREFIX", ROUTE, prefix), ("SERVICE", Name(), service)):
         try:
             kind.read(value)

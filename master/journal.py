@@ -140,7 +140,9 @@ class Journal:
             if self._path.exists():
                 self._read(self._path)
             self._replace(self.restored.records())
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise JournalError(f"{self._path}: {error.strerror or error}; mend that and start again") from None
+        except ValueError as error:
             raise JournalError(f"{self._path}: {error}") from None
 
     def _read(self, path: Path) -> None:

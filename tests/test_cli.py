@@ -330,6 +330,12 @@ def test_an_address_that_is_wrong_is_told_with_the_variable_that_it_came_from() 
     assert result.exit_code == 2 and "for '-m' / '--master': 'master' is no master's address" in result.stderr
 
 
+def test_a_route_that_names_no_service_is_told_what_a_route_is() -> None:
+    result = CliRunner().invoke(main, ["gateway", "--route", "/shop"])
+    assert result.exit_code == 2
+    assert "for '--route': '/shop': [HOST]/PREFIX=SERVICE expected, such as /=shop\n" in result.stderr
+
+
 def test_an_address_that_is_empty_is_not_this_machine() -> None:
     result = CliRunner().invoke(main, ["status", "-m", ""], env={"ROTA_MASTER": "tcp://b:7700"})
     assert result.exit_code == 2 and "for '-m' / '--master': it is empty" in result.stderr

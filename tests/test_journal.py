@@ -220,6 +220,13 @@ def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
         Journal(tmp_path / "file")
 
 
+def test_a_disk_that_is_full_at_the_start_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "journal.new").symlink_to("/dev/full")
+    with pytest.raises(JournalError) as caught:
+        Journal(tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'journal'}: No space left on device; mend that and start again"
+
+
 @pytest.mark.parametrize("record", [{"t": "what"}, {"t": "epoch"}, {"t": "epoch", "epoch": "1"}, {}, [], None, "epoch"])
 def test_a_record_of_a_later_version_is_not_guessed_at(tmp_path: Path, record: object) -> None:
     write(tmp_path, msgpack.packb(record)).close()

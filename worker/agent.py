@@ -294,7 +294,7 @@ class Agent:
         try:
             write()
         except OSError as error:
-            self._note(f"the state directory cannot be written to, a restart would forget: {error}")
+            self._note(f"the state directory cannot be written to, a restart would forget: {error.strerror or error}")
 
     def _note(self, text: str) -> None:
         log.note(f"rota {self._kind} {self._settings.name}: {text}")
