@@ -57,6 +57,8 @@ What checks and results say ([FAULTS.md](FAULTS.md), "Health and blacklist").
 _RAMP = """\
 The share of the node's slots that is open, from 0 to 1. It is derived, so it has no table. It rises over `ramp` from
 the moment at which the node joined, never below one credit, and is 1 at once when no other node could carry the rest.
+So it is, too, for what joins while the service is younger than `ramp` at this master: after the master's start, and
+after a takeover. A `rota rejoin` across a switchover thus returns as soon as the node's processes are ready.
 
 ```mermaid
 stateDiagram-v2
