@@ -254,7 +254,7 @@ def test_help_names_the_variable_that_stands_for_the_master() -> None:
         ("status --interval 5s", "--interval is the time between two refreshes: say --watch, too"),
         ("status --check --interval 5s", "--interval is the time between two refreshes: say --watch, too"),
         ("maintenance orders", "Error: Missing argument 'on|off'.\n"),
-        ("gateway --route /shop", "'--route': [HOST]/PREFIX=SERVICE expected, not '/shop'"),
+        ("gateway --route /shop", "'--route': '/shop': [HOST]/PREFIX=SERVICE expected, such as /=shop"),
         ("gateway --route shop=shop", "'--route': 'shop=shop': [HOST]/PREFIX must be a path prefix, "),
         ("gateway --route /=a/b", "'--route': '/=a/b': SERVICE must be 1 to 64 ASCII letters"),
         ("slave shop.py --tag zone=a --tag zone=b", "'--tag': must have each name once, not 'zone=a,zone=b'"),
