@@ -99,13 +99,13 @@ class Name(Kind):
         return value
 
 
-class Version(Kind):
+class Version(Text):
     """Of an application."""
 
     def read(self, value: object) -> str:
-        if not isinstance(value, str) or not valid_version(value):
+        if isinstance(value, str) and not valid_version(value):
             raise ValueError(f"must be {VERSION_FORM}, not {quoted(value)}")
-        return value
+        return super().read(value)
 
 
 class HostPort(Pattern):
