@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import randrange
 from typing import NamedTuple, Self
 from urllib.request import urlopen
 
@@ -204,13 +205,12 @@ class Cluster:
 
 
 def free_port() -> int:
-    """The first of four free ones in a row: control, frontend, backend, and HTTP."""
+    """The first of four free ones in a row: control, frontend, backend, and HTTP. Below those that the system gives to
+    connections: one of a node would take that of the gateway, which listens last.
+    """
     while True:
-        with ExitStack() as stack:
-            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            try:
-                for port in (first + 1, first + 2, first + 3):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except (OSError, OverflowError):
-                continue
-            return int(first)
+        first = randrange(10_000, 32_000)
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + 4):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
