@@ -85,16 +85,6 @@ def test_what_was_taken_is_held_and_has_not_started_before_its_process_says_so(l
     assert frame[wire.parse_head(frame).head_len :] == BY_FLOOR
 
 
-def test_started_upto_never_goes_back(ledger: Deliveries, page: Page) -> None:
-    """What waits for an event loop may start behind what a thread beside it was given."""
-    earlier, later = take(ledger, 1), take(ledger, 2)
-    assert ledger.start(later, now_ns=1) and ledger.start(earlier, now_ns=2)
-    assert page.words[STARTED_UPTO] == ledger.started_upto == 2
-    assert sorted(row.number for row in page.running()) == [1, 2]
-    page.words[FLOOR] = 4
-    assert not ledger.start(take(ledger, 3), now_ns=3)
-
-
 def test_what_never_started_is_given_back_and_is_no_proof_for_another_master(ledger: Deliveries, page: Page) -> None:
     """Its number is not in the page: its master may take it back later."""
     page.words[FENCE_EPOCH] = 2

@@ -465,16 +465,26 @@ def test_a_handler_starts_when_the_loop_comes_to_it_and_not_if_it_was_taken_back
             host.stop()
 
     def take_all() -> None:
-        for number, name in enumerate(("first", "other", "unknown", ""), 1):
+        for number, name in enumerate(("first", "beside", "other", "unknown", ""), 1):
             host.take(delivery(name, number))
-        assert not asked and host.room == 1
-        host.take(delivery("beside", 5))
-        assert asked == [5] and host.room == 1, "a thread beside the loop would have been given it at once"
-        asked.clear()
+        assert not asked and host.room == 0
 
     host = AsyncHost(SyncHost(worker), may_start, done, concurrency=5, threads=1)
     host.run(take_all)
+    assert asked == [1, 2, 3, 4, 5], "in the order in which they were taken, a thread beside the loop or not"
     assert ran == [1] and outcomes == {1: OK} | dict.fromkeys((2, 3, 4, 5), NOT_STARTED)
+
+
+def test_a_sync_handler_for_which_the_system_has_no_thread_fails(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.host._threads, "submit", submit)
+        loop.host.take(delivery("sync", 1, value=1))
+        assert "new thread" in str(remote_error_of(loop.next()[1]))
+    loop.host.take(delivery("sync", 2, value=2))
+    assert loop.next()[1].code == OK
 
 
 def test_a_handler_waits_for_its_turn_whatever_tasks_its_application_makes() -> None:

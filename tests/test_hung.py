@@ -22,12 +22,12 @@ TRIES = 5  # of which one must find such a moment
 
 def test_a_limit_is_counted_without_the_time_in_which_the_agent_itself_stood_still() -> None:
     page = Page.create()
-    page.start(0, 1, 1_000, 5_000, b"o" * 24, 1, upto=1)
+    page.start(0, 1, 1_000, 5_000, b"o" * 24, 1)
     assert look(page, 4_999, Pause()) == (1, None, 5_000)
     assert look(page, 5_000, Pause()) == (1, Overdue(4e-6, 0), 0)
     assert look(page, 5_000, Pause(4_500, 2_000)) == (1, None, 7_000)
     assert look(page, 7_000, Pause(4_500, 2_000)).overdue
-    page.start(1, 2, 4_600, 6_000, b"o" * 24, 1, upto=2)
+    page.start(1, 2, 4_600, 6_000, b"o" * 24, 1)
     assert look(page, 6_000, Pause(4_500, 2_000)).overdue == Overdue(1.4e-6, 1)  # began after it
     page.close()
 

@@ -45,7 +45,9 @@ def test_a_process_that_is_killed_takes_nothing_with_it_that_its_loop_had_not_co
             kills = client.submit("orders.die", number=7)
             texts = [f"{number} behind it" for number in range(30)]
             made = [client.submit("orders.echo", text=text) for text in texts]
+            beside = client.submit("orders.pid")  # in a thread, which has nothing to do
             assert [each.result(WAIT_S) for each in made] == texts
+            assert beside.result(WAIT_S)
             assert computes.result(WAIT_S) is None
             with pytest.raises(error, match=why):
                 kills.result(WAIT_S)

@@ -87,7 +87,7 @@ def test_a_row_stands_before_started_upto_names_it_and_the_fence_is_read_after_i
 
 
 def test_a_started_delivery_can_be_read_from_its_row(page: Page) -> None:
-    assert page.start(3, 41, 1000, 2000, ORIGIN, epoch=2, upto=41)
+    assert page.start(3, 41, 1000, 2000, ORIGIN, epoch=2)
     (row,) = page.used_rows()
     assert row == (41, RUNNING, 1000, 2000, b"s" * 16, 7, 2)
     assert page.words[STARTED_UPTO] == 41
@@ -100,41 +100,24 @@ def test_a_started_delivery_can_be_read_from_its_row(page: Page) -> None:
 @pytest.mark.parametrize(("word", "value"), [(FLOOR, 42), (FENCE_EPOCH, 3)])
 def test_a_delivery_below_floor_or_fence_is_noted_as_refused(page: Page, word: int, value: int) -> None:
     page.words[word] = value
-    assert not page.start(0, 41, 1000, 0, ORIGIN, epoch=2, upto=41)
+    assert not page.start(0, 41, 1000, 0, ORIGIN, epoch=2)
     assert [row.state for row in page.report()] == [REFUSED]
 
 
 def test_a_row_that_is_being_written_is_not_believed(page: Page) -> None:
-    page.start(0, 1, 1000, 2000, ORIGIN, epoch=2, upto=1)
+    page.start(0, 1, 1000, 2000, ORIGIN, epoch=2)
     page.words[module.FIRST_ROW] = 2  # its number comes first; started_upto is still 1
     assert page.used_rows() == []
-
-
-def test_a_row_that_is_written_behind_a_higher_number_is_nobody_elses_meanwhile(page: Page) -> None:
-    """It is believed at once. Each of its words may be the last that was written."""
-    page.start(0, 1, 1000, 2000, ORIGIN, epoch=2, upto=1)
-    page.done(0, b"of the first")
-    page.start(1, 3, 1000, 2000, ORIGIN, epoch=2, upto=3)
-    page.forget_row(0)
-    first = module.FIRST_ROW
-    row = [2, RUNNING, 5000, 6000]
-    for length in range(1, 5):
-        page.words[first + length - 1] = row[length - 1]
-        found = next(each for each in page.report() if each.number == 2)
-        assert (found.state, found.reply) == (RUNNING if length > 1 else 0, b"")
-        assert [each.kill_ns for each in page.running() if each.number == 2 and each.kill_ns] == [6000] * (length > 3)
-    assert page.start(0, 2, 5000, 6000, ORIGIN, epoch=2, upto=3)
-    assert page.words[STARTED_UPTO] == 3
 
 
 def test_a_small_reply_stands_in_the_page_until_its_row_is_used_again(page: Page) -> None:
     last = page.rows - 1
     for place, reply in ((0, b"short"), (1, b"x" * (module.REPLY_MAX + 1)), (last, b"x" * module.REPLY_MAX)):
-        page.start(place, place + 1, 1000, 0, ORIGIN, epoch=2, upto=place + 1)
+        page.start(place, place + 1, 1000, 0, ORIGIN, epoch=2)
         page.done(place, reply)
     page.fail("é" * 2000)
     assert {row.number: row.reply for row in page.report()} == {1: b"short", 2: b"", last + 1: b"x" * module.REPLY_MAX}
-    page.start(0, last + 2, 1000, 0, ORIGIN, epoch=2, upto=last + 2)
+    page.start(0, last + 2, 1000, 0, ORIGIN, epoch=2)
     assert page.report()[0].reply == b"", "this one still runs"
     page.done(0, b"y" * 5000)
     assert page.report()[0].reply == b""
@@ -143,8 +126,8 @@ def test_a_small_reply_stands_in_the_page_until_its_row_is_used_again(page: Page
 @pytest.mark.parametrize("size", [0, 1, 248, 249, 504, 505, REPLY_MAX - 1, REPLY_MAX])
 def test_a_reply_is_read_as_it_was_written_whatever_stood_there_before(page: Page, size: int) -> None:
     for number, reply in enumerate((b"o" * REPLY_MAX, b"n" * size), 1):
-        page.start(0, number, 1000, 0, ORIGIN, epoch=2, upto=number)
-        page.start(1, number, 1000, 0, ORIGIN, epoch=2, upto=number)
+        page.start(0, number, 1000, 0, ORIGIN, epoch=2)
+        page.start(1, number, 1000, 0, ORIGIN, epoch=2)
         page.done(1, b"its neighbour")
         page.done(0, reply)
     assert [row.reply for row in page.report()] == [b"n" * size, b"its neighbour"]
@@ -164,7 +147,7 @@ def test_wherever_a_process_is_killed_its_row_has_its_own_reply_or_none(page: Pa
     sys.settrace(lambda frame, *_: step(frame) if frame.f_code in codes else None)
     try:
         for number, reply in enumerate((b"the first", b"2nd", b"too large" * 500, b"4th"), 1):
-            page.start(0, number, 1000, 0, ORIGIN, epoch=2, upto=number)
+            page.start(0, number, 1000, 0, ORIGIN, epoch=2)
             page.done(0, reply)
     finally:
         sys.settrace(before)
@@ -179,13 +162,13 @@ def test_wherever_a_process_is_killed_its_row_has_its_own_reply_or_none(page: Pa
 
 def test_a_reply_that_is_read_while_its_row_is_used_again_is_not_taken_for_it(page: Page) -> None:
     """An agent reads the page of a process that goes on."""
-    page.start(0, 1, 1000, 0, ORIGIN, epoch=2, upto=1)
+    page.start(0, 1, 1000, 0, ORIGIN, epoch=2)
     page.done(0, b"the first")
-    page.start(1, 2, 1000, 0, ORIGIN, epoch=2, upto=2)
+    page.start(1, 2, 1000, 0, ORIGIN, epoch=2)
     page.done(1, b"the second")
     assert [(row.number, row.reply) for row in page.replies(2)] == [(2, b"the second")]
     (_, read), _ = page._used()  # as it was
-    page.start(0, 3, 1000, 0, ORIGIN, epoch=2, upto=3)
+    page.start(0, 3, 1000, 0, ORIGIN, epoch=2)
     assert page._reply(0, read) == b""
     page.done(0, b"the third")
     assert page._reply(0, read) == b""
@@ -196,7 +179,7 @@ def test_a_page_that_an_older_agent_made_has_no_room_for_replies() -> None:
     made = Page.create()
     os.ftruncate(made.fd, (module.FIRST_ROW + made.rows * module.ROW_WORDS + module.CAUSE_WORDS) * 8)
     older = Page(os.dup(made.fd))
-    older.start(0, 1, 1000, 0, ORIGIN, epoch=2, upto=1)
+    older.start(0, 1, 1000, 0, ORIGIN, epoch=2)
     older.done(0, b"short")
     older.fail("why")
     assert ([row.reply for row in older.report()], older.failure()) == ([b""], "why")
@@ -209,7 +192,7 @@ def test_why_it_does_not_start_stands_behind_the_rows_and_goes_with_the_incarnat
     last = page.rows - 1
     page.fail("\nValidationError: 1 error for Settings\n  see https://example.org/errors")
     assert page.failure() == "ValidationError: 1 error for Settings"
-    page.start(last, 1, 1000, 0, ORIGIN, epoch=2, upto=1)
+    page.start(last, 1, 1000, 0, ORIGIN, epoch=2)
     page.fail("é" * 2000)
     assert page.failure() == "é" * 512 and [row.number for row in page.used_rows()] == [1]
     page.words[PHASE] = READY

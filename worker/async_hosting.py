@@ -91,11 +91,12 @@ class AsyncHost:
             raise RuntimeError(f"{self.concurrency} deliveries are running, no more may be taken")
         handler = self.worker.handlers.get(delivery.handler)
         if handler is None:
-            self._run(delivery.number, self._without_handler(delivery))
+            performs = self._without_handler(delivery)
         elif handler.is_async:
-            self._run(delivery.number, self._perform(handler, delivery))
+            performs = self._perform(handler, delivery)
         else:
-            self._hand_over(delivery)
+            performs = self._hand_over(delivery)
+        self._run(delivery.number, performs)
 
     def cancel(self, number: int) -> None:
         """Ask a delivery to end early. Its outcome is Cancelled, unless it catches the cancellation and returns.
@@ -175,12 +176,17 @@ class AsyncHost:
             outcome = examined(await self._check_health(), begun)
         self._ended(delivery.number, outcome)
 
-    def _hand_over(self, delivery: Delivery) -> None:
-        """To the thread of sync handlers."""
+    async def _hand_over(self, delivery: Delivery) -> None:
+        """To the thread of sync handlers. It has its turn as the others have: what they start is in the order in which
+        it was taken.
+        """
         number, begun = delivery.number, perf_counter_ns()
         if not self._starts(delivery):
-            return self._done(number, _NOT_STARTED)
-        self._running[number] = future = self._threads.submit(self.sync.run, delivery)
+            return self._ended(number, _NOT_STARTED)
+        try:
+            self._running[number] = future = self._threads.submit(self.sync.run, delivery)
+        except RuntimeError as error:  # the system has no thread for it
+            return self._ended(number, failed(remote_error(error), begun))
         future.add_done_callback(partial(self._over_in_thread, number, begun))
 
     async def _perform(self, handler: Handler, delivery: Delivery) -> None:

@@ -108,9 +108,8 @@ class Page:
 
     # ---- the process ------------------------------------------------------------------------------------------------
 
-    def start(self, row: int, number: int, started_ns: int, kill_ns: int, origin: bytes, epoch: int, upto: int) -> bool:
+    def start(self, row: int, number: int, started_ns: int, kill_ns: int, origin: bytes, epoch: int) -> bool:
         """Notes that delivery `number` starts, then looks at the fence. False: it is fenced off and must not run.
-        `upto`: the highest that has started, with it.
 
         The order is the proof. The agent writes fence or floor first and reads `started_upto` afterwards; we store
         `started_upto` first and read them afterwards: at least one of the two sees the other.
@@ -118,16 +117,11 @@ class Page:
         words = self.words
         first = FIRST_ROW + row * ROW_WORDS
         _pack_row(self._map, first * 8, number, RUNNING, started_ns, kill_ns, origin, epoch)
-        words[STARTED_UPTO] = upto
+        words[STARTED_UPTO] = number
         if number >= words[FLOOR] and epoch >= words[FENCE_EPOCH]:
             return True
         words[first + 1] = REFUSED
         return False
-
-    def forget_row(self, row: int) -> None:
-        """Before a delivery starts there behind a higher number: a reader believes its row while it is written."""
-        at = (FIRST_ROW + row * ROW_WORDS) * 8
-        self._map[at : at + ROW.size] = bytes(ROW.size)
 
     def taken_back(self, number: int) -> bool:
         """Was this delivery recalled before it began?"""

@@ -205,7 +205,9 @@ class Deliveries:
         return delivery
 
     def start(self, delivery: Delivery, now_ns: int) -> bool:
-        """Notes that it starts. False: it must not run, and is to be answered as not started."""
+        """Notes that it starts, each in its turn: those that were taken before it have started, or never will. False:
+        it must not run, and is to be answered as not started.
+        """
         if not self._free:
             self.acknowledged(self._upto)
             if not self._free:  # a master that gives more than a page holds; without a row nothing may start
@@ -216,14 +218,8 @@ class Deliveries:
         if limit_ns := delivery.limit_ns:
             delivery.kill_ns = kill_ns = now_ns + limit_ns
             shown_ns = kill_ns + self._grace_ns
-        number, upto = delivery.number, self.started_upto
-        if number > upto:
-            self.started_upto = upto = number
-        else:
-            self._page.forget_row(row)
-        delivery.may_run = may_run = self._page.start(
-            row, number, now_ns, shown_ns, delivery.origin, delivery.epoch, upto
-        )
+        self.started_upto = number = delivery.number
+        delivery.may_run = may_run = self._page.start(row, number, now_ns, shown_ns, delivery.origin, delivery.epoch)
         return may_run
 
     def limit(self, delivery: Delivery, now_ns: int, limit_ns: int) -> None:
