@@ -99,7 +99,7 @@ def _master(master: Reply, paint: Paint, width: int) -> list[str]:
         *([str(master["role"])] if peer else []),
         f"epoch {master['epoch']}",
         f"up {duration(master['uptime_s'])}",
-        "durable" if master["durable"] else "no state directory",
+        _memory(master),
     ]
     alarms = [paint(line, "red") for alarm in master["alarms"] for line in wrapped(f"alarm: {alarm}", width)]
     maintenance = master.get("maintenance", {}).items()
@@ -112,6 +112,11 @@ def _master(master: Reply, paint: Paint, width: int) -> list[str]:
     else:
         pair = []
     return [_GAP.join(facts), *pair, *alarms, *closed]
+
+
+def _memory(master: Reply) -> str:
+    """Would a restart find what operators want? A journal that failed is an alarm: without one there is no journal."""
+    return "durable" if master["durable"] else "not durable" if master["alarms"] else "no state directory"
 
 
 def _peer(peer: Reply, state: str, paint: Paint) -> str:

@@ -123,6 +123,12 @@ def test_status_without_nodes_says_how_to_start_one() -> None:
     assert "rota slave APP" in text(reply(nodes=[], services=[]))
 
 
+def test_a_master_whose_journal_failed_is_not_told_to_be_without_a_state_directory() -> None:
+    assert text(reply(master={"durable": False})).split("\n")[0].endswith("  no state directory")
+    failed = reply(master={"durable": False, "alarms": ["the journal cannot be written: disk full"]})
+    assert text(failed).split("\n")[0].endswith("  not durable")
+
+
 def test_alarms_and_maintenance_are_wrapped_as_the_reasons_of_nodes_are() -> None:
     sentence = "a sentence of nine words that is too long"
     closed = {"by": "alice", "reason": sentence, "retry_after": 60, "stopped": False}

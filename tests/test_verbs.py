@@ -840,7 +840,8 @@ def test_a_failed_journal_refuses_changes_and_goes_on_dispatching() -> None:
     rig.core.journal_failed("the disk is full")
     result = ask(rig, "drain", nodes=["n1"])
     assert result.exit == exits.FAILED and "disk is full" in result.data["error"]
-    assert ask(rig, "status").data["master"]["alarms"] == ["the disk is full"]
+    status = ask(rig, "status").data["master"]
+    assert (status["alarms"], status["durable"]) == (["the disk is full"], False)
     rig.request(1)
     assert len(rig.deliveries) == 1
 

@@ -361,7 +361,7 @@ class Master:
                 "epoch": self.dispatch.epoch,
                 "uptime_s": now - self._began,
                 "pid": self.identity.pid,
-                "durable": self.durable,
+                "durable": self.durable and "journal" not in self.alarms,
                 "alarms": [
                     *self.alarms.values(),
                     *self.pair.alarms(now),

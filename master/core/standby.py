@@ -494,7 +494,7 @@ class Standby(ABC):
             "state": self._state(),
             "epoch": self.epoch,
             "uptime_s": now - self._began,
-            "durable": self._durable,
+            "durable": self._durable and "journal" not in self.alarms,
             "alarms": list(self.alarms.values()),
             "counters": dict(self.counters),
             "peer": peer,
