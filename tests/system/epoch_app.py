@@ -12,11 +12,9 @@ epoch = 0  # of the request that runs: one at a time
 _start = Page.start
 
 
-def start(
-    page: Page, row: int, number: int, started_ns: int, kill_ns: int, origin: bytes, dispatched_in: int, upto: int
-) -> bool:
+def start(page: Page, row: int, number: int, started_ns: int, kill_ns: int, origin: bytes, dispatched_in: int) -> bool:
     global epoch
-    may_run = _start(page, row, number, started_ns, kill_ns, origin, dispatched_in, upto)
+    may_run = _start(page, row, number, started_ns, kill_ns, origin, dispatched_in)
     if may_run:
         epoch = dispatched_in
     return may_run
