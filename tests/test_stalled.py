@@ -72,6 +72,19 @@ def test_a_request_that_is_alone_at_a_stopped_process_is_taken_back_too() -> Non
     assert list(second.inflight) == [1]
 
 
+def test_a_process_that_is_asked_again_is_given_no_more_than_it_was_cut_to_until_it_answers() -> None:
+    rig = Rig()
+    (slot,) = rig.pool_of(1, credit=4)
+    slot.pool.stall(slot, 2, rig.now)
+    slot.pool.stall(slot, 4, rig.now + 1)
+    assert slot.limit == 2
+    rig.request(1)
+    rig.after(0.1)
+    rig.reply(slot, 1)
+    slot.pool.stall(slot, 3, rig.now)
+    assert slot.limit == 3
+
+
 def done(slot: Slot, *numbers: int) -> list[Row]:
     """Rows of its page with the replies."""
     made = []

@@ -127,6 +127,7 @@ class Agent:
         self._ports = PortTries()
         self._poller.register(self._ports.fd, zmq.POLLIN)
         self._ready: dict[Any, int] = {}  # what the last poll found
+        self._unkept = ""  # why the state directory could not be written to last time
         self._told_systemd = False
         self._told_to_leave = False
         self._done = False
@@ -291,10 +292,13 @@ class Agent:
 
     def _keep(self, write: Callable[[], None]) -> None:
         """A full disk is no reason to end what works. What is not written is missed at the next start only."""
+        before, self._unkept = self._unkept, ""
         try:
             write()
         except OSError as error:
-            self._note(f"the state directory cannot be written to, a restart would forget: {error.strerror or error}")
+            self._unkept = error.strerror or str(error)
+            if self._unkept != before:
+                self._note(f"the state directory cannot be written to, a restart would forget: {self._unkept}")
 
     def _note(self, text: str) -> None:
         log.note(f"rota {self._kind} {self._settings.name}: {text}")

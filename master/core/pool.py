@@ -337,7 +337,12 @@ class Pool:
             self.parked.pop(slot, None)
 
     def stall(self, slot: Slot, credit: int, now: float) -> None:
-        """It has not answered for a while: what it is given beyond this credit would only wait there."""
+        """It has not answered for a while: what it is given beyond this credit would only wait there. Until it answers,
+        what it was cut to before holds, too.
+        """
+        before = self.stalled.get(slot)
+        if before is not None and before.progress_at == slot.progress_at:
+            credit = min(credit, before.credit)
         self.stalled[slot] = Stall(slot.progress_at, credit, now)
         self.adopt(slot)
 
