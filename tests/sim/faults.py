@@ -79,11 +79,12 @@ def slow_network(cluster: Cluster) -> None:
 
 
 def cut_machine(cluster: Cluster) -> None:
-    """A black hole, both ways."""
+    """A black hole, both ways. A shorter one ends no longer one: what that holds comes when it ends."""
     machine, seconds = _machine(cluster), _pause(cluster)
     cluster.clock.tell("FAULT: %s is cut off for %s s", machine, seconds)
     path = cluster.path(machine)
-    path.up_open_at = path.down_open_at = cluster.clock.now + seconds
+    until = cluster.clock.now + seconds
+    path.up_open_at, path.down_open_at = max(path.up_open_at, until), max(path.down_open_at, until)
 
 
 def isolate_one_way(cluster: Cluster) -> None:
@@ -92,10 +93,10 @@ def isolate_one_way(cluster: Cluster) -> None:
     path = cluster.path(machine)
     if cluster.rng.random() < 0.5:
         cluster.clock.tell("FAULT: %s is not heard for %s s", machine, seconds)
-        path.up_open_at = cluster.clock.now + seconds
+        path.up_open_at = max(path.up_open_at, cluster.clock.now + seconds)
     else:
         cluster.clock.tell("FAULT: %s hears nothing for %s s", machine, seconds)
-        path.down_open_at = cluster.clock.now + seconds
+        path.down_open_at = max(path.down_open_at, cluster.clock.now + seconds)
 
 
 def forge(cluster: Cluster) -> None:
