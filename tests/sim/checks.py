@@ -179,13 +179,15 @@ class Checks:
 
     def _failed(self, master: MasterPart, request: Request, code: int) -> None:
         """Nobody is left in doubt about what a process has told this master that it has. A master without a journal may
-        have the epoch of one before it, and then takes what that one gave for its own.
+        have the epoch of one before it, and then takes what that one gave for its own. (One that has stood still takes
+        a process for connected that has left it for another master.)
         """
         if code != errors.MaybeExecuted.code or master.journal is None:
             return
         for process in self.cluster.processes():
             slot = master.core.fleet.processes.slots.get(process.incarnation)
-            if slot is not None and slot.connected and process.has(request.origin()):
+            is_here = process.link is not None and process.link.router is master.backend
+            if slot is not None and slot.connected and is_here and process.has(request.origin()):
                 raise Violation(f"a caller is told that it may have run what {slot.incarnation} has")
 
     def _settled(self, master: MasterPart, slot: Slot, now: float) -> None:
