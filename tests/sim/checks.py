@@ -180,9 +180,11 @@ class Checks:
     def _failed(self, master: MasterPart, request: Request, code: int) -> None:
         """Nobody is left in doubt about what a process has told this master that it has. A master without a journal may
         have the epoch of one before it, and then takes what that one gave for its own. (One that has stood still takes
-        a process for connected that has left it for another master.)
+        a process for connected that has left it for another master.) What was run again here has given up its older
+        attempts: of those nothing is owed when this one is lost, too.
         """
-        if code != errors.MaybeExecuted.code or master.journal is None:
+        ran_again = request.epoch == master.core.dispatch.epoch and request.attempt > 1
+        if code != errors.MaybeExecuted.code or master.journal is None or ran_again:
             return
         for process in self.cluster.processes():
             slot = master.core.fleet.processes.slots.get(process.incarnation)
