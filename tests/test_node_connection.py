@@ -92,6 +92,7 @@ def test_a_node_that_never_met_a_master_says_so_once() -> None:
         node.tick(1.0)
         told += [effect.text for effect in node.core.connection.lost(node.now) if isinstance(effect, Note)]
     assert len(told) == 1 and told[0].startswith("no master answers at tcp://a:7700, tcp://b:7700; trying on;")
+    assert all(way in told[0] for way in ("-m ", "ROTA_SLAVE_MASTER", "master=", "ROTA_MASTER"))
 
 
 def test_who_won_is_dialled_at_once(paired: Node) -> None:

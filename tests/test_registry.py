@@ -394,6 +394,15 @@ def test_an_event_names_what_a_lost_process_was_doing() -> None:
     assert lost["text"].endswith("; 1 in flight: orders.quote")
 
 
+def test_what_ended_before_it_said_its_version_is_told_without_one() -> None:
+    rig = two_nodes()
+    node = rig.fleet.nodes["n1"]
+    rig.tell(node, Started("n1.b1.9", "orders", b"t", 4711))
+    rig.tell(node, Exited("n1.b1.9", "orders", 1, "exited with 1 before it was ready", 0, [], ""))
+    (lost,) = (event for event in rig.core.events.since(0) if event["kind"] == "process lost")
+    assert lost["text"] == "orders on n1 (pid 4711) exited with 1 before it was ready"
+
+
 def test_every_exit_is_noted_once_or_again() -> None:
     rig = two_nodes()
     slot = next(iter(rig.fleet.nodes["n1"].slots.values()))

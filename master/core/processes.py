@@ -118,7 +118,8 @@ class Processes:
 
     def _tell_exit(self, slot: Slot, report: messages.Exited, expected: bool) -> None:
         kind = "process stopped" if expected else "process lost"
-        text = f"{slot.pool.name} on {slot.node.name} (pid {slot.pid}, version {slot.version or '?'}) {report.cause}"
+        version = f", version {slot.version}" if slot.version else ""  # which it says when it is ready
+        text = f"{slot.pool.name} on {slot.node.name} (pid {slot.pid}{version}) {report.cause}"
         if slot.inflight:
             targets = sorted({bytes(request.target()).decode("utf-8", "replace") for request in slot.inflight.values()})
             text += f"; {len(slot.inflight)} in flight: {', '.join(targets)}"

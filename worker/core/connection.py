@@ -139,7 +139,8 @@ class Connection:
         # Once, and not for the first failure: a master that is started with its nodes may come a moment later.
         if self._failures == 2 and not self.in_touch:
             where = f"no master answers at {self._addresses}"  # mostly a name that is wrong, or the default
-            return [Note(f"{where}; trying on; is one running? -m or ROTA_SLAVE_MASTER says where it is")]
+            how = "-m or ROTA_SLAVE_MASTER says where it is; from Python, master= or ROTA_MASTER"
+            return [Note(f"{where}; trying on; is one running? {how}")]
         return []
 
     def won(self, master: int, epoch: int, now: float) -> list[Effect]:
