@@ -50,6 +50,15 @@ def test_a_closed_service_refuses_at_once_and_says_when_to_come_again() -> None:
     assert len(rig.deliveries) == 2 and rig.codes() == {2: NO_SERVICE}
 
 
+def test_every_request_to_a_closed_service_is_refused() -> None:
+    rig = Rig()
+    rig.pool_of(2)
+    closed(rig)
+    for number in (1, 2, 3):
+        rig.request(number)
+    assert rig.codes() == {1: NO_SERVICE, 2: NO_SERVICE, 3: NO_SERVICE} and rig.deliveries == []
+
+
 def test_what_waits_to_run_alone_is_told_too() -> None:
     rig = Rig()
     first, second = rig.pool_of(2)

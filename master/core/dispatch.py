@@ -271,7 +271,6 @@ class Dispatch:
 
     def _probe_ended(self, slot: Slot, request: Request, code: int, body: bytes, now: float) -> None:
         del slot.inflight[request.delivery]
-        slot.progress_at = now
         slot.pool.unpark(slot)
         request.tick.pop(request, None)
         slot.pool.shelf.placed(slot)
@@ -548,7 +547,7 @@ class Dispatch:
     def _send_unsent(self, session: Session) -> None:
         first, session.unsent = session.unsent, 0
         del self.unsent[session]
-        skip = max(0, first - session.acked - 1)
+        skip = first - session.acked - 1
         for place, (number, frame) in enumerate(session.kept):
             if place >= skip:
                 self.send(session, frame or self._dropped(session, number, session.acked + 1 + place))
